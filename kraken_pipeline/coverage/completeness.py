@@ -1,0 +1,102 @@
+"""Completeness: how much of what is expected is covered, and what to do about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCompleteness:
+    """How complete one series is.
+
+    Attributes:
+        series: Which.
+        tier: Its pair's tier.
+        expected: How many candles long the expected time is.
+        covered: How many of them something answered for.
+        candles: How many candles there are in the covered time.
+        gaps: How many gaps there are.
+        unfillable: How many of these have no route.
+        action: What the series needs from a person; empty where nothing.
+    """
+
+    series: Series
+    tier: Tier
+    expected: int
+    covered: int
+    candles: int
+    gaps: int
+    unfillable: int = 0
+    action: str = ""
+
+    @property
+    def quiet(self) -> int:
+        """Covered candles without a trade."""
+        return self.covered - self.candles
+
+    @property
+    def percent(self) -> float:
+        """How much of the expected time is covered; 100 where nothing is expected."""
+        return percentage(self.covered, self.expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Several series taken together; the attributes are sums, and percent is that of the expected time."""
+
+    series: int
+    pairs: int
+    expected: int
+    covered: int
+    candles: int
+    gaps: int
+    unfillable: int
+
+    @property
+    def quiet(self) -> int:
+        """Covered candles without a trade."""
+        return self.covered - self.candles
+
+    @property
+    def percent(self) -> float:
+        """How much of the expected time is covered; 100 where nothing is expected."""
+        return percentage(self.covered, self.expected)
+
+
+def percentage(part: int, whole: int) -> float:
+    """Percent, rounded down to two digits, so that only what is whole shows as 100."""
+    return 100.0 if not whole else part * 10_000 // whole / 100
+
+
+def total(series: Sequence[SeriesCompleteness]) -> Total:
+    """The sum over some series."""
+    return Total(
+        series=len(series),
+        pairs=len({each.series.pair for each in series}),
+        expected=sum(each.expected for each in series),
+        covered=sum(each.covered for each in series),
+        candles=sum(each.candles for each in series),
+        gaps=sum(each.gaps for each in series),
+        unfillable=sum(each.unfillable for each in series),
+    )
+
+
+def by_interval(series: Iterable[SeriesCompleteness]) -> Mapping[Interval, Total]:
+    """The sums of each interval, the finest first."""
+    groups: dict[Interval, list[SeriesCompleteness]] = {}
+    for each in series:
+        groups.setdefault(each.series.interval, []).append(each)
+    return {interval: total(groups[interval]) for interval in sorted(groups)}
+
+
+def by_tier(series: Iterable[SeriesCompleteness]) -> Mapping[Tier, Mapping[Interval, Total]]:
+    """The sums of each tier and interval."""
+    groups: dict[Tier, list[SeriesCompleteness]] = {}
+    for each in series:
+        groups.setdefault(each.tier, []).append(each)
+    return {tier: by_interval(groups[tier]) for tier in sorted(groups)}

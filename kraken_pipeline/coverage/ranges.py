@@ -1,0 +1,137 @@
+"""Half-open ranges of time and their algebra.
+
+A *set of ranges* is a tuple of `Span` that is sorted, disjoint and not even adjacent: the one way to write
+down a set of instants, so that equal sets compare equal. `normalise` makes one; all functions here take and
+return such tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from kraken_pipeline.market.interval import Interval
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """The instants `start <= t < end`, in seconds since the epoch; never empty."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.start >= self.end:
+            raise ValueError(f"a span needs start < end, not [{self.start}, {self.end})")
+
+    @property
+    def seconds(self) -> int:
+        """The length in seconds."""
+        return self.end - self.start
+
+    def __contains__(self, time: int) -> bool:
+        return self.start <= time < self.end
+
+    def overlaps(self, other: Span) -> bool:
+        """Whether the two share an instant."""
+        return self.start < other.end and other.start < self.end
+
+
+Spans = tuple[Span, ...]
+
+
+def span(start: int, end: int) -> Spans:
+    """The set of one range, or the empty set where nothing lies between."""
+    return (Span(start, end),) if start < end else ()
+
+
+def normalise(spans: Iterable[Span]) -> Spans:
+    """The set that holds every instant of the given spans, which may overlap and come in any order."""
+    merged: list[Span] = []
+    start = end = 0
+    opened = False
+    for each in sorted(spans):
+        if opened and each.start <= end:
+            end = max(end, each.end)
+            continue
+        if opened:
+            merged.append(Span(start, end))
+        start, end, opened = each.start, each.end, True
+    if opened:
+        merged.append(Span(start, end))
+    return tuple(merged)
+
+
+def union(*sets: Spans) -> Spans:
+    """What lies in any of the sets."""
+    return normalise(each for spans in sets for each in spans)
+
+
+def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
+    """What lies in the first set and not in the second."""
+    rest: list[Span] = []
+    first = 0
+    for each in minuend:
+        at = each.start
+        while first < len(subtrahend) and subtrahend[first].end <= at:
+            first += 1
+        index = first
+        while index < len(subtrahend) and subtrahend[index].start < each.end:
+            taken = subtrahend[index]
+            if taken.start > at:
+                rest.append(Span(at, taken.start))
+            at = max(at, taken.end)
+            index += 1
+        if at < each.end:
+            rest.append(Span(at, each.end))
+    return tuple(rest)
+
+
+def intersect(left: Spans, right: Spans) -> Spans:
+    """What lies in both sets."""
+    shared: list[Span] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        start, end = max(left[i].start, right[j].start), min(left[i].end, right[j].end)
+        if start < end:
+            shared.append(Span(start, end))
+        if left[i].end <= right[j].end:
+            i += 1
+        else:
+            j += 1
+    return tuple(shared)
+
+
+def seconds(spans: Spans) -> int:
+    """How long the set is in all."""
+    return sum(each.end - each.start for each in spans)
+
+
+def hull(spans: Spans) -> Span | None:
+    """The smallest span that holds the set; None for the empty set."""
+    return Span(spans[0].start, spans[-1].end) if spans else None
+
+
+def whole_candles(spans: Spans, interval: Interval) -> Spans:
+    """The part of the set that is made of whole candles: each range shrunk to the interval's grid."""
+    return tuple(
+        Span(start, end) for each in spans if (start := interval.ceil(each.start)) < (end := interval.floor(each.end))
+    )
+
+
+def touched_candles(spans: Spans, interval: Interval) -> Spans:
+    """The candles that hold any instant of the set: each range grown to the interval's grid."""
+    return normalise(Span(interval.floor(each.start), interval.ceil(each.end)) for each in spans)
+
+
+def slots(spans: Spans, interval: Interval) -> int:
+    """How many candles fit on a set whose ranges lie on the interval's grid."""
+    return seconds(spans) // interval.seconds
+
+
+def lies_in(spans: Spans, times: pl.Series) -> pl.Series:
+    """For each of some times (Int64, seconds since the epoch) whether it lies in the set (Boolean)."""
+    edges = pl.Series("edges", [edge for each in spans for edge in (each.start, each.end)], dtype=pl.Int64())
+    return edges.search_sorted(times, side="right").cast(pl.Int64()) % 2 == 1

@@ -1,0 +1,166 @@
+"""Routes: where the missing can come from, the cheapest first.
+
+An archive in the folder → resampling from complete finer candles → OHLC (the newest 720) → Trades (of any age,
+1,000 a request). Finer intervals are planned first, because what they will have makes the coarser ones free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+
+from kraken_pipeline.coverage.gaps import OHLC_CANDLES
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, span, subtract, union, whole_candles
+from kraken_pipeline.market.interval import Interval
+
+TRADES_A_REQUEST = 1_000
+
+
+class Route(StrEnum):
+    """A source of what is missing."""
+
+    ARCHIVE = "ARCHIVE"
+    RESAMPLE = "RESAMPLE"
+    OHLC = "OHLC"
+    TRADES = "TRADES"
+    NONE = "NONE"
+
+    @property
+    def uses_api(self) -> bool:
+        """Whether it costs requests."""
+        return self in (Route.OHLC, Route.TRADES)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An archive at hand that has not been taken yet.
+
+    Attributes:
+        name: What people call it.
+        span: What it can answer for.
+    """
+
+    name: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A part of a gap with its route.
+
+    Attributes:
+        span: The part, on the interval's grid.
+        route: Where it comes from.
+        files: The archives at hand, for ARCHIVE.
+        resampled_from: The finer interval, for RESAMPLE.
+        requests: What it costs; an OHLC reply serves all legs of its series and is counted with the first.
+        expires_at: When its first candle leaves the reach of OHLC, in seconds since the epoch.
+    """
+
+    span: Span
+    route: Route
+    files: tuple[str, ...] = ()
+    resampled_from: Interval | None = None
+    requests: int = 0
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What the router is told of a pair; everything by interval, all sets on the interval's grid.
+
+    Attributes:
+        gaps: What is missing and wanted.
+        covered: What is known.
+        offers: Archives at hand; those of trades stand at one minute.
+        exhausted: What a route has already answered for without filling it.
+        trades_a_second: How busy the pair is, for the cost of paging its trades.
+    """
+
+    gaps: Mapping[Interval, Spans]
+    covered: Mapping[Interval, Spans]
+    offers: Mapping[Interval, Sequence[Offer]] = field(default_factory=dict)
+    exhausted: Mapping[tuple[Interval, Route], Spans] = field(default_factory=dict)
+    trades_a_second: float = 0.02
+
+
+def trades_requests(gap: Span, trades_a_second: float) -> int:
+    """About how many requests it takes to page through the trades of a span; the last one finds its end."""
+    return 1 + int(gap.seconds * trades_a_second) // TRADES_A_REQUEST
+
+
+def route(known: Knowledge, *, now: int, max_requests_per_gap: int | None) -> dict[Interval, tuple[Leg, ...]]:
+    """The routes of one pair's gaps: for each interval legs in order of time that add up to its gaps.
+
+    Args:
+        known: The pair's gaps and what could fill them.
+        now: The moment of asking, in seconds since the epoch.
+        max_requests_per_gap: What a span may cost to be paged through Trades; None for no limit.
+    """
+    having = dict(known.covered)
+    routes: dict[Interval, tuple[Leg, ...]] = {}
+    for interval in sorted(known.gaps):
+        rest = known.gaps[interval]
+        legs: list[Leg] = []
+        for found in _steps(known, interval, having, now, max_requests_per_gap):
+            taken = found(rest)
+            legs += taken
+            rest = subtract(rest, normalise(leg.span for leg in taken))
+        having[interval] = union(having.get(interval, ()), normalise(leg.span for leg in legs))
+        paged = normalise(leg.span for leg in legs if leg.route is Route.TRADES)
+        having[Interval.M1] = union(having.get(Interval.M1, ()), paged)
+        legs += [Leg(each, Route.NONE) for each in rest]
+        routes[interval] = tuple(sorted(legs, key=lambda leg: leg.span))
+    return routes
+
+
+def _steps(
+    known: Knowledge,
+    interval: Interval,
+    having: Mapping[Interval, Spans],
+    now: int,
+    max_requests_per_gap: int | None,
+) -> Iterator[Callable[[Spans], list[Leg]]]:
+    """The sources of an interval's candles, the cheapest first: each takes what is left and gives legs within it."""
+    for offer in sorted(known.offers.get(interval, ()), key=lambda offer: (offer.span, offer.name)):
+        yield partial(_from_archive, interval, offer)
+    for finer in interval.finer:
+        yield partial(_from_finer, interval, finer, having.get(finer, ()), known)
+    if interval.in_rest:
+        yield partial(_from_ohlc, interval, known, now)
+    yield partial(_from_trades, interval, known, max_requests_per_gap)
+
+
+def _untried(rest: Spans, interval: Interval, by: Route, known: Knowledge) -> Spans:
+    return subtract(rest, known.exhausted.get((interval, by), ()))
+
+
+def _from_archive(interval: Interval, offer: Offer, rest: Spans) -> list[Leg]:
+    reach = whole_candles((offer.span,), interval)
+    return [Leg(each, Route.ARCHIVE, files=(offer.name,)) for each in intersect(rest, reach)]
+
+
+def _from_finer(interval: Interval, finer: Interval, having: Spans, known: Knowledge, rest: Spans) -> list[Leg]:
+    reach = whole_candles(having, interval)
+    untried = _untried(rest, interval, Route.RESAMPLE, known)
+    return [Leg(each, Route.RESAMPLE, resampled_from=finer) for each in intersect(untried, reach)]
+
+
+def _from_ohlc(interval: Interval, known: Knowledge, now: int, rest: Spans) -> list[Leg]:
+    closed = interval.floor(now)
+    reach = span(closed - OHLC_CANDLES * interval.seconds, closed)
+    spans = intersect(_untried(rest, interval, Route.OHLC, known), reach)
+    return [
+        Leg(each, Route.OHLC, requests=int(not index), expires_at=each.start + (OHLC_CANDLES + 1) * interval.seconds)
+        for index, each in enumerate(spans)
+    ]
+
+
+def _from_trades(interval: Interval, known: Knowledge, max_requests_per_gap: int | None, rest: Spans) -> list[Leg]:
+    legs = (
+        Leg(each, Route.TRADES, requests=trades_requests(each, known.trades_a_second))
+        for each in _untried(rest, interval, Route.TRADES, known)
+    )
+    return [leg for leg in legs if max_requests_per_gap is None or leg.requests <= max_requests_per_gap]

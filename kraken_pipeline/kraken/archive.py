@@ -1,0 +1,368 @@
+"""Kraken's downloadable archives: loose CSV files, folders of them, and ZIPs that are read in place.
+
+`discover` looks at folders and says what is there; `ArchiveReader` opens what it found. Nothing here reads rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
+from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
+from kraken_pipeline.kraken.release import Kind, Release, release_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.series import Series
+
+INGESTED_FOLDER = "ingested"
+_BLOCK = 1 << 20
+_PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>\d+)", re.IGNORECASE)
+_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>\d+)\.csv", re.IGNORECASE)
+_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)\.csv", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A ZIP, whole or in parts.
+
+    Attributes:
+        path: Where it lies; of one in parts, the path without `.partNN` (which does not exist).
+        parts: The files that hold its bytes, in order.
+        release: What its name promises; None for a ZIP that is no release.
+    """
+
+    path: Path
+    parts: tuple[Path, ...]
+    release: Release | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A file of one series: a loose CSV, or a member of a container.
+
+    Attributes:
+        path: The CSV, or the container.
+        member: Its name in the container; None for a loose file.
+        kind: Candles or trades.
+        pair: Whose; by the rules for names alone.
+        interval: One minute for trades, which are folded to that.
+        size: In bytes, uncompressed.
+        container: Where it is a member of one.
+    """
+
+    path: Path
+    member: str | None
+    kind: Kind
+    pair: Pair
+    interval: Interval
+    size: int
+    container: Container | None = None
+
+    @property
+    def location(self) -> str:
+        """Where it is, for the catalog: unique on one machine."""
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """What people call it: `XBTUSD_60.csv`, `Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv`."""
+        return f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name
+
+    @property
+    def series(self) -> Series:
+        """The series that its candles belong to."""
+        return Series(self.pair.name, self.interval)
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something in a folder that is not read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What lies in some folders.
+
+    Attributes:
+        files: What can be ingested, in the order of reading.
+        skipped: What is no archive: litter, strays, other formats.
+        waiting: What still grows, or did a moment ago.
+        broken: Containers that cannot be opened.
+    """
+
+    files: list[ArchiveFile] = field(default_factory=list)
+    skipped: list[PassedOver] = field(default_factory=list)
+    waiting: list[PassedOver] = field(default_factory=list)
+    broken: list[PassedOver] = field(default_factory=list)
+
+
+def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
+    """What a CSV's name says: kind, pair and interval, or why it is not one of Kraken's.
+
+    A name without minutes is a trades archive's, and then its quote must be a known one: `summary.csv` is no pair.
+    """
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    if name.startswith("__MACOSX/") or base.startswith((".", "~")) or base in ("Thumbs.db", "desktop.ini"):
+        return "litter of an operating system"
+    if not base.lower().endswith(".csv"):
+        return "not a CSV file"
+    if (found := _CANDLES.fullmatch(base)) is not None:
+        try:
+            return Kind.OHLCVT, parse_pair(found["pair"]), Interval.parse(found["minutes"])
+        except InvalidRequest as error:
+            return str(error)
+    if (found := _TRADES.fullmatch(base)) is not None:
+        pair = parse_pair(found["pair"])
+        if pair.quote:
+            return Kind.TRADES, pair, Interval.M1
+    return "the name is neither PAIR_MINUTES.csv (candles) nor PAIR.csv (trades)"
+
+
+def discover(
+    folders: Iterable[Path],
+    *,
+    settle_seconds: float = 0,
+    patience: bool = False,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Discovery:
+    """What lies in folders (or is named directly), in all depths, without what was ingested before.
+
+    Args:
+        folders: Folders, or single files.
+        settle_seconds: A file that was changed less than this ago is taken for one that still grows.
+        patience: Whether to wait, once, until the youngest file has settled, instead of leaving it for later.
+        clock: Gives the moment of asking, in seconds since the epoch.
+        sleep: Waits so many seconds.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    found = Discovery()
+    paths = [path for folder in folders for path in _walk(folder)]
+    ages = {path: _changed_at(path) for path in paths}
+    youngest = max((at for at in ages.values() if at <= clock()), default=0.0)
+    if patience and 0 < (wait := youngest + settle_seconds - clock()) <= settle_seconds:
+        sleep(wait)
+    parts: dict[Path, list[tuple[int, Path]]] = {}
+    for path in paths:
+        if not path.exists():
+            continue  # moved away in the meantime
+        # A time in the future is a wrong clock, not a file that grows.
+        grows = 0 <= clock() - _changed_at(path) < settle_seconds or _changed_at(path) != ages[path]
+        if grows:
+            found.waiting.append(
+                PassedOver(path.name, f"changed less than {settle_seconds:g} s ago: it may still grow")
+            )
+        elif (part := _PART.fullmatch(path.name)) is not None:
+            parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
+        elif path.suffix.lower() == ".zip":
+            _look_into(Container(path, (path,), release_of(path.name)), found)
+        else:
+            _look_at(path, found)
+    waiting = {each.name for each in found.waiting}
+    for whole, numbered in sorted(parts.items()):
+        if any(name.startswith(f"{whole.name}.part") for name in waiting):
+            found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))
+            continue
+        _join(whole, sorted(numbered), found)
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    if not folder.is_dir():
+        raise InvalidRequest(f"there is no file or folder {folder}; name one that holds Kraken's archives")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and INGESTED_FOLDER not in path.relative_to(folder).parts[:-1]:
+            yield path
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _look_at(path: Path, found: Discovery) -> None:
+    described = classify(path.name)
+    if isinstance(described, str):
+        found.skipped.append(PassedOver(path.name, described))
+        return
+    kind, pair, interval = described
+    found.files.append(ArchiveFile(path, None, kind, pair, interval, path.stat().st_size))
+
+
+def _look_into(container: Container, found: Discovery) -> None:
+    try:
+        with open_zip(container) as archive:
+            members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    except (UnreadableArchive, OSError) as error:
+        found.broken.append(PassedOver(container.path.name, str(error)))
+        return
+    for member in members:
+        if member.is_dir():
+            continue
+        described = classify(member.filename)
+        if isinstance(described, str):
+            if member.filename.rsplit("/", 1)[-1] != MANIFEST:
+                found.skipped.append(PassedOver(f"{container.path.name}:{member.filename}", described))
+            continue
+        kind, pair, interval = described
+        found.files.append(
+            ArchiveFile(container.path, member.filename, kind, pair, interval, member.file_size, container)
+        )
+
+
+def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> None:
+    missing = sorted(set(range(numbered[-1][0] + 1)) - {number for number, _ in numbered})
+    if missing:
+        names = ", ".join(f"part{number:02d}" for number in missing)
+        found.broken.append(PassedOver(whole.name, f"{names} of it is missing; put all parts into one folder"))
+        return
+    _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)
+
+
+class _Joined(io.RawIOBase):
+    """The bytes of several files, one after the other, as one file that can be read and sought."""
+
+    def __init__(self, parts: tuple[Path, ...]) -> None:
+        self._files: list[BinaryIO] = [path.open("rb") for path in parts]
+        self._starts = [0]
+        for path in parts:
+            self._starts.append(self._starts[-1] + path.stat().st_size)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        for index, part in enumerate(self._files):
+            if self._starts[index] <= self._at < self._starts[index + 1]:
+                part.seek(self._at - self._starts[index])
+                read = part.readinto(buffer)  # type: ignore[attr-defined]
+                self._at += read
+                return int(read)
+        return 0
+
+    def close(self) -> None:
+        for part in self._files:
+            part.close()
+        super().close()
+
+
+def _open_bytes(container: Container) -> IO[bytes]:
+    if len(container.parts) == 1 and container.parts[0] == container.path:
+        return container.path.open("rb")
+    return io.BufferedReader(_Joined(container.parts), _BLOCK)
+
+
+def open_zip(container: Container) -> zipfile.ZipFile:
+    """The container, opened.
+
+    Raises:
+        UnreadableArchive: It is no ZIP, or one cut short.
+    """
+    stream = _open_bytes(container)
+    try:
+        return zipfile.ZipFile(stream)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        stream.close()
+        raise UnreadableArchive(
+            f"{container.path.name} is not a ZIP that can be read ({error}); download it again"
+        ) from error
+
+
+def container_digest(container: Container, sums: Mapping[str, str]) -> str:
+    """The SHA-256 of a container's bytes, all parts joined.
+
+    Args:
+        container: What to read.
+        sums: The sums that its parts should have, by file name; a part that is not named is not checked.
+
+    Raises:
+        UnreadableArchive: A part is not what its sum says.
+    """
+    whole = hashlib.sha256()
+    for path in container.parts:
+        part = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                whole.update(block)
+                if path.name in sums:
+                    part.update(block)
+        if path.name in sums and part.hexdigest() != sums[path.name]:
+            raise UnreadableArchive(f"{path.name} is not what its SHA-256 sum says; download it again")
+    return whole.hexdigest()
+
+
+class ArchiveReader:
+    """Opens files of archives, each container once; for one run, from several threads."""
+
+    def __init__(self) -> None:
+        self._zips: dict[Path, zipfile.ZipFile] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> ArchiveReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for archive in self._zips.values():
+            archive.close()
+
+    def open(self, file: ArchiveFile) -> IO[bytes]:
+        """The file's bytes, as a stream.
+
+        Raises:
+            UnreadableArchive: Its container cannot be read.
+        """
+        if file.container is None or file.member is None:
+            return file.path.open("rb")
+        return self._zip(file.container).open(file.member)
+
+    def manifest(self, container: Container) -> Manifest | None:
+        """What a container's MANIFEST.json says; in it, or beside its parts.
+
+        Raises:
+            UnreadableArchive: The container or its manifest cannot be read.
+        """
+        archive = self._zip(container)
+        inside = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == MANIFEST]
+        if inside:
+            return parse_manifest(archive.read(inside[0]), container.path.name)
+        beside = container.path.with_name(MANIFEST)
+        if beside.is_file():
+            manifest = parse_manifest(beside.read_bytes(), container.path.name)
+            downloads = {container.path.name, *(part.name for part in container.parts)}
+            return manifest if manifest.is_about(downloads) else None
+        return None
+
+    def _zip(self, container: Container) -> zipfile.ZipFile:
+        with self._lock:
+            archive = self._zips.get(container.path)
+            if archive is None:
+                archive = self._zips[container.path] = open_zip(container)
+            return archive

@@ -1,0 +1,126 @@
+"""Kraken's releases: which archive holds which time, by its name.
+
+::
+
+    Kraken_OHLCVT.zip                    complete, up to an unnamed quarter
+    Kraken_OHLCVT_Q2_2023.zip            a quarter, up to 2026Q1
+    Kraken_OHLCVT_2026Q2.zip             a quarter, since 2026Q2
+    Kraken_OHLCVT_Full_2026Q2.zip.part00 complete, in parts
+    Kraken_Trading_History….zip, TimeAndSales_Combined….zip   the same of trades
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from kraken_pipeline.market.candle import EARLIEST_TIME
+
+
+class Kind(StrEnum):
+    """What an archive's rows are."""
+
+    OHLCVT = "OHLCVT"
+    TRADES = "TRADES"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Quarter:
+    """A quarter of a year, in UTC."""
+
+    year: int
+    number: int
+
+    @classmethod
+    def of(cls, time: int) -> Quarter:
+        """The quarter that holds a moment (seconds since the epoch)."""
+        day = datetime.fromtimestamp(time, UTC)
+        return cls(day.year, (day.month + 2) // 3)
+
+    @property
+    def start(self) -> int:
+        """Its first second since the epoch."""
+        return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
+
+    @property
+    def end(self) -> int:
+        """The first second after it."""
+        return self.next.start
+
+    @property
+    def next(self) -> Quarter:
+        """The quarter after it."""
+        return Quarter(self.year + self.number // 4, self.number % 4 + 1)
+
+    def __str__(self) -> str:
+        return f"{self.year}Q{self.number}"
+
+
+FIRST_QUARTERLY = Quarter(2023, 1)
+"""Before it there are only complete archives."""
+FIRST_NEW_NAME = Quarter(2026, 2)
+"""From it on a quarter is named 2026Q2 instead of Q2_2026."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What an archive's name promises: `[start, end)` in seconds since the epoch.
+
+    Attributes:
+        kind: Candles or trades.
+        start: Where it begins; 2011 for a complete one.
+        end: Where it nominally ends; None for a complete one whose name does not say.
+        quarter: The one quarter that it holds; None for a complete one.
+    """
+
+    kind: Kind
+    start: int
+    end: int | None
+    quarter: Quarter | None = None
+
+
+_QUARTER = re.compile(r"(?:Q(?P<n1>[1-4])_(?P<y1>20\d\d))|(?:(?P<y2>20\d\d)_?Q(?P<n2>[1-4]))", re.IGNORECASE)
+_TRADES = re.compile(r"Trading_?History|Time_?And_?Sales|Trades", re.IGNORECASE)
+_OHLCVT = re.compile(r"OHLCVT", re.IGNORECASE)
+
+
+def release_of(container: str) -> Release | None:
+    """What the name of a ZIP says, without its folder; None for a ZIP that is no release of Kraken's."""
+    if _TRADES.search(container):
+        kind = Kind.TRADES
+    elif _OHLCVT.search(container):
+        kind = Kind.OHLCVT
+    else:
+        return None
+    found = _QUARTER.search(container)
+    if found is None:
+        return Release(kind, EARLIEST_TIME, None)
+    quarter = Quarter(int(found["y1"] or found["y2"]), int(found["n1"] or found["n2"]))
+    if re.search(r"Full|Complete", container, re.IGNORECASE):
+        return Release(kind, EARLIEST_TIME, quarter.end)
+    return Release(kind, quarter.start, quarter.end, quarter)
+
+
+def archive_name(quarter: Quarter) -> str:
+    """The file that Kraken publishes the candles of a quarter in; before 2023, the complete archive."""
+    if quarter < FIRST_QUARTERLY:
+        return "Kraken_OHLCVT.zip"
+    if quarter < FIRST_NEW_NAME:
+        return f"Kraken_OHLCVT_Q{quarter.number}_{quarter.year}.zip"
+    return f"Kraken_OHLCVT_{quarter}.zip"
+
+
+def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
+    """The archives that hold some of `[start, end)`, each with its quarter, in order.
+
+    A quarter that has not ended has none. Before 2023 the complete archive stands once, with the first quarter.
+    """
+    names: list[tuple[str, Quarter]] = []
+    quarter = Quarter.of(start)
+    while quarter.start < end and quarter.end <= now:
+        if not names or names[-1][0] != archive_name(quarter):
+            names.append((archive_name(quarter), quarter))
+        quarter = quarter.next
+    return names

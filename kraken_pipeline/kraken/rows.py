@@ -1,0 +1,280 @@
+"""Rows of headerless CSV, in blocks: read by Polars where all of a block is well-formed, line by line where it is not.
+
+Whatever the bytes are, every line comes out once: as a row of a frame or as a `Reject` with its number, its text and
+the reason. The two archive formats (`ohlcvt`, `time_and_sales`) say which columns and which rules there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
+from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.market.interval import Interval
+
+BLOCK_BYTES = 16 << 20
+"""Measured on a file of 287 MB: 16 MiB is quickest (0.88 s; 8: 1.08 s, 32: 1.04 s), and memory stays small."""
+TEXT_CHARACTERS = 500
+LINE = "line"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that is no candle and no trade.
+
+    Attributes:
+        line: Its number in the file, from 1.
+        text: What it says, cut to 500 characters; bytes that are no UTF-8 are spelled out.
+        reason: Why it was rejected.
+        time: Its time in seconds since the epoch, where that can be read and believed.
+    """
+
+    line: int
+    text: str
+    reason: str
+    time: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some consecutive lines of a file.
+
+    Attributes:
+        rows: The good rows: the asked columns and `line` (UInt32 numbers from 1), in the order of the file.
+        rejects: The bad ones.
+    """
+
+    rows: pl.DataFrame
+    rejects: tuple[Reject, ...]
+
+
+class Digest:
+    """The SHA-256 of the bytes that pass, computed beside the work on them."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+        self.size = 0
+
+    def update(self, data: bytes) -> None:
+        """Takes more bytes; waits for those before."""
+        if self._pending is not None:
+            self._pending.result()
+        self.size += len(data)
+        if len(data) < BLOCK_BYTES // 16:  # not worth another thread
+            self._pending = None
+            self._digest.update(data)
+        else:
+            self._pending = self._pool.submit(self._digest.update, data)
+
+    def hexdigest(self) -> str:
+        """The sum of all bytes taken."""
+        if self._pending is not None:
+            self._pending.result()
+        self._pool.shutdown()
+        return self._digest.hexdigest()
+
+
+def line_blocks(stream: IO[bytes], digest: Digest) -> Iterator[bytes]:
+    """The stream's bytes in blocks of whole lines, each ending in a line feed."""
+    carried = b""
+    while data := stream.read(BLOCK_BYTES):
+        digest.update(data)
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            carried += data
+            continue
+        yield carried + data[:cut]
+        carried = data[cut:]
+    if carried:
+        yield carried + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the lines of an archive must be.
+
+    Attributes:
+        columns: Field name → type, in the order of the fields; `time` is in seconds since the epoch.
+        rules: Reason → where it applies, as `market.candle.broken_rules` gives it.
+        time_rules: The reasons that say that a row's time cannot be believed.
+    """
+
+    columns: Mapping[str, pl.Int64 | pl.Float64 | pl.String]
+    rules: Mapping[str, pl.Expr]
+    time_rules: frozenset[str]
+
+
+def parse_block(data: bytes, first_line: int, form: Format) -> Block:
+    """The rows of a block: whole lines, each ending in a line feed; the first has the number `first_line`."""
+    height = data.count(b"\n")
+    rows = _parse_well_formed(data, form)
+    if rows is None or rows.height != height:
+        return _parse_lines(data, first_line, form)
+    rows = rows.with_columns(_numbers(first_line, height))
+    broken = rows.select(pl.any_horizontal(rule.fill_null(value=True) for rule in form.rules.values())).to_series()
+    return Block(rows, ()) if not broken.any() else _parse_lines(data, first_line, form)
+
+
+def _numbers(first_line: int, height: int) -> pl.Expr:
+    return pl.int_range(first_line, first_line + height, dtype=pl.UInt32).alias(LINE)
+
+
+def _parse_well_formed(data: bytes, form: Format) -> pl.DataFrame | None:
+    """All lines at once, or None where one of them is not of the format."""
+    try:
+        return pl.read_csv(data, has_header=False, schema=dict(form.columns), quote_char=None)
+    except (pl.exceptions.PolarsError, ValueError):
+        return None
+
+
+def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
+    texts = [line.decode("utf-8", "backslashreplace").rstrip("\r") for line in data.split(b"\n")[:-1]]
+    lines = pl.DataFrame({"text": texts}, schema={"text": pl.String()}).with_columns(_numbers(first_line, len(texts)))
+    fields = pl.col("text").str.split(",")
+    read = lines.with_columns(
+        fields.list.len().alias("_fields"),
+        *(
+            _field(fields.list.get(index, null_on_oob=True).str.strip_chars(), name, kind)
+            for index, (name, kind) in enumerate(form.columns.items())
+        ),
+    )
+    reasons: dict[str, pl.Expr] = {
+        "the line is empty": pl.col("text").str.strip_chars() == "",
+        f"the line has not {len(form.columns)} fields": pl.col("_fields") != len(form.columns),
+        **{f"{name} is not a number": pl.col(name).is_null() for name in form.columns},
+        **form.rules,
+    }
+    reason = pl.coalesce(pl.when(rule.fill_null(value=True)).then(pl.lit(text)) for text, rule in reasons.items())
+    read = read.with_columns(reason.alias("_reason"))
+    rejects = tuple(
+        Reject(
+            row[LINE],
+            row["text"][:TEXT_CHARACTERS],
+            row["_reason"],
+            None if row["time"] is None or row["_reason"] in form.time_rules else int(row["time"]),
+        )
+        for row in read.filter(pl.col("_reason").is_not_null()).iter_rows(named=True)
+    )
+    return Block(read.filter(pl.col("_reason").is_null()).select(*form.columns, LINE), rejects)
+
+
+def _field(text: pl.Expr, name: str, kind: pl.Int64 | pl.Float64 | pl.String) -> pl.Expr:
+    if isinstance(kind, pl.String):
+        return text.alias(name)
+    number = text.cast(pl.Float64, strict=False)
+    if isinstance(kind, pl.Float64):
+        return number.alias(name)
+    # 1594818000.0 is a time as well; 1594818000.5 is not. Whole floats below 2^53 are exact.
+    whole = pl.when((number == number.floor()) & (number.abs() < 2**53)).then(number.cast(pl.Int64, strict=False))
+    return pl.coalesce(text.cast(pl.Int64, strict=False), whole).alias(name)
+
+
+class Unanswered:
+    """The spans that a file does not answer for because rows of it were rejected.
+
+    A rejected row takes its own candle out; where its time cannot be believed, everything between its neighbours
+    in the file, because it may have been any of those.
+    """
+
+    def __init__(self, interval: Interval, *, neighbours_too: bool) -> None:
+        """Nothing yet.
+
+        Args:
+            interval: The length of a candle.
+            neighbours_too: Whether the neighbours' own candles fall with it: of trades, a minute holds many.
+        """
+        self._interval = interval
+        self._neighbours_too = neighbours_too
+        self._spans: Spans = ()
+        self._last = 0  # the time of the last good row
+        self._open = False  # a row after it cannot be placed in time, and the next good row is still to come
+
+    def take(self, block: Block) -> None:
+        """Takes the rejects of the next block of a file, and its good rows as their neighbours."""
+        rows = block.rows
+        lines = rows[LINE].to_list() if block.rejects else []
+        spans = [self._candle(reject.time) for reject in block.rejects if reject.time is not None]
+        if self._open and rows.height:
+            spans += self._between(self._last, int(rows["time"][0]))
+            self._open = False
+        for reject in block.rejects:
+            if reject.time is not None:
+                continue
+            index = bisect(lines, reject.line)
+            before = int(rows["time"][index - 1]) if index else self._last
+            if index == len(lines):
+                self._open = True
+                self._last = before
+            else:
+                spans += self._between(before, int(rows["time"][index]))
+        if rows.height:
+            self._last = int(rows["time"][-1])
+        if spans:
+            self._spans = normalise((*self._spans, *spans))
+
+    def add(self, time: int) -> None:
+        """Takes out the candle that holds a moment."""
+        self._spans = normalise((*self._spans, self._candle(time)))
+
+    def spans(self) -> Spans:
+        """What is taken out so far; it reaches over the file's ends where rows there cannot be placed."""
+        rest = self._between(self._last, _FOREVER) if self._open else []
+        return normalise((*self._spans, *rest))
+
+    def _candle(self, time: int) -> Span:
+        return Span(self._interval.floor(time), self._interval.floor(time) + self._interval.seconds)
+
+    def _between(self, before: int, after: int) -> list[Span]:
+        before, after = min(before, after), max(before, after)
+        start, end = self._interval.floor(before), self._interval.floor(after)
+        if self._neighbours_too:
+            return [Span(start, end + self._interval.seconds)]
+        start += self._interval.seconds if before else 0
+        return [Span(start, end)] if start < end else []
+
+
+_FOREVER = 1 << 40
+
+
+@dataclass(slots=True)
+class Facts:
+    """What reading a file to its end brought to light.
+
+    Attributes:
+        lines: How many lines it has.
+        rows: How many of them are good.
+        first_time: The start of its first candle (or its first trade), in seconds since the epoch.
+        last_time: The start of its last candle (or its last trade).
+        trades: How many trades its candles count.
+        unanswered: What it does not answer for, because rows were rejected.
+        sha256: Of all its bytes.
+    """
+
+    lines: int = 0
+    rows: int = 0
+    first_time: int | None = None
+    last_time: int | None = None
+    trades: int = 0
+    unanswered: Spans = ()
+    sha256: str = ""
+
+
+def require_rows(facts: Facts, what: str) -> None:
+    """Refuses a file that holds nothing.
+
+    Raises:
+        UnreadableArchive: It is empty, or none of its lines is good.
+    """
+    if not facts.lines:
+        raise UnreadableArchive("the file is empty; download it again")
+    if not facts.rows:
+        raise UnreadableArchive(f"none of its {facts.lines} lines is a {what}; see its dead letters")

@@ -1,0 +1,189 @@
+"""Trades archives, folded to one-minute candles on the way in.
+
+::
+
+    1672531436,90.540000,1.10448420                                    seconds, price, volume; no header
+    90.54,1.1,1767225600.1234,b,l,,1234567                             since 2026Q1, under a header that
+                                                                       names six of its seven fields
+
+Rows without an id are never deduplicated: equal rows are separate fills. With ids, a repeated one is rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import IO
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import lies_in
+from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.rows import (
+    LINE,
+    TEXT_CHARACTERS,
+    Block,
+    Digest,
+    Facts,
+    Format,
+    Reject,
+    Unanswered,
+    line_blocks,
+    parse_block,
+    require_rows,
+)
+from kraken_pipeline.market.candle import EARLIEST_TIME, TIME, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.resample import fold_trades
+
+_BACKWARDS = "time runs backwards"
+_REPEATED_ID = "the trade id is repeated"
+_TIME_RULES = frozenset({"time is before 2011", "time is in the future", _BACKWARDS})
+_PLAIN: Mapping[str, pl.Int64 | pl.Float64 | pl.String] = {
+    "time": pl.Float64(),
+    "price": pl.Float64(),
+    "volume": pl.Float64(),
+}
+_NAMED: Mapping[str, pl.Int64 | pl.Float64 | pl.String] = {
+    "price": pl.Float64(),
+    "volume": pl.Float64(),
+    "time": pl.Float64(),
+    "side": pl.String(),
+    "order_type": pl.String(),
+    "misc": pl.String(),
+    "trade_id": pl.Int64(),
+}
+
+
+def _broken_rules(now: int) -> dict[str, pl.Expr]:
+    return {
+        "price is not a finite number": ~pl.col("price").is_finite(),
+        "price is not positive": pl.col("price") <= 0,
+        "volume is not a finite number": ~pl.col("volume").is_finite(),
+        "volume is not positive": pl.col("volume") <= 0,
+        "time is not a finite number": ~pl.col("time").is_finite(),
+        "time is before 2011": pl.col("time") < EARLIEST_TIME,
+        "time is in the future": pl.col("time") > now,
+    }
+
+
+class TradesReader:
+    """Reads one file of trades, in blocks, into one-minute candles, and gathers `facts` on the way."""
+
+    def __init__(self, stream: IO[bytes], now: int, *, edges_are_whole: bool) -> None:
+        """Reads nothing yet.
+
+        Args:
+            stream: The file's bytes.
+            now: The moment of asking (seconds since the epoch); no trade was made after it.
+            edges_are_whole: Whether the minutes of the first and the last trade are whole, as in a release that
+                begins and ends elsewhere; in a loose file they are cut.
+        """
+        self._stream = stream
+        self._now = now
+        self._edges_are_whole = edges_are_whole
+        self._unanswered = Unanswered(Interval.M1, neighbours_too=True)
+        self._rejects: list[Reject] = []
+        self._ids = pl.Series("trade_id", [], pl.Int64())
+        self.facts = Facts()
+
+    def blocks(self) -> Iterator[Block]:
+        """The one-minute candles that are whole, sorted and unique by time, and the rejected rows.
+
+        Raises:
+            UnreadableArchive: There is not one good row.
+        """
+        for minutes in fold_trades(self._trades()):
+            yield Block(self._whole(minutes), self._taken_rejects())
+        if self._rejects:
+            empty = pl.DataFrame(schema={"time": TIME})
+            yield Block(empty, self._taken_rejects())
+        self.facts.unanswered = self._unanswered.spans()
+        require_rows(self.facts, "trade")
+
+    def _taken_rejects(self) -> tuple[Reject, ...]:
+        rejects, self._rejects = tuple(self._rejects), []
+        return rejects
+
+    def _whole(self, minutes: pl.DataFrame) -> pl.DataFrame:
+        whole = minutes.filter(
+            ~lies_in(self._unanswered.spans(), minutes.select(seconds_of(pl.col("time"))).to_series())
+        )
+        self.facts.trades += int(whole["trade_count"].sum())
+        return whole
+
+    def _trades(self) -> Iterator[pl.DataFrame]:
+        digest = Digest()
+        line = 1
+        form: Format | None = None
+        for data in line_blocks(self._stream, digest):
+            block_data = data
+            if form is None:
+                columns, header_lines = _layout(data)
+                form = Format(columns, _broken_rules(self._now), _TIME_RULES)
+                if header_lines:
+                    block_data = data[data.index(b"\n") + 1 :]
+                    line += 1
+            block = self._in_order(parse_block(block_data, line, form))
+            line += block_data.count(b"\n")
+            self._note(block)
+            yield block.rows.select((pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME), "price", "volume")
+        self.facts.lines = line - 1
+        self.facts.sha256 = digest.hexdigest()
+        if not self._edges_are_whole and self.facts.last_time is not None:
+            self._unanswered.add(self.facts.last_time)
+
+    def _note(self, block: Block) -> None:
+        self._unanswered.take(block)
+        self._rejects += block.rejects
+        if block.rows.height:
+            self.facts.rows += block.rows.height
+            if self.facts.first_time is None:
+                self.facts.first_time = int(block.rows["time"][0])
+                if not self._edges_are_whole:
+                    self._unanswered.add(self.facts.first_time)
+            self.facts.last_time = int(block.rows["time"][-1])
+
+    def _in_order(self, block: Block) -> Block:
+        """Rejects what runs backwards in time, and repeated ids (among this block and the one before)."""
+        rows = block.rows
+        reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(float(self.facts.last_time or 0)))
+        wrong = {_BACKWARDS: pl.col("time") < reached}
+        if "trade_id" in rows.columns:
+            repeated = pl.col("trade_id").is_in(self._ids.implode()) | ~pl.col("trade_id").is_first_distinct()
+            wrong[_REPEATED_ID] = repeated
+            self._ids = rows["trade_id"]
+        reason = pl.coalesce(pl.when(rule).then(pl.lit(text)) for text, rule in wrong.items())
+        judged = rows.with_columns(reason.alias("_reason"))
+        bad = judged.filter(pl.col("_reason").is_not_null())
+        if bad.is_empty():
+            return block
+        rejects = [
+            Reject(
+                row[LINE],
+                ",".join(str(value) for name, value in row.items() if name not in (LINE, "_reason"))[:TEXT_CHARACTERS],
+                row["_reason"],
+                int(row["time"]),
+            )
+            for row in bad.iter_rows(named=True)
+        ]
+        good = judged.filter(pl.col("_reason").is_null()).drop("_reason")
+        return Block(good, tuple(sorted((*block.rejects, *rejects), key=lambda reject: reject.line)))
+
+
+def _layout(data: bytes) -> tuple[Mapping[str, pl.Int64 | pl.Float64 | pl.String], bool]:
+    """The columns of a file, and whether its first line holds names, by its first two lines.
+
+    Raises:
+        UnreadableArchive: It is neither of the two forms.
+    """
+    first, _, rest = data.partition(b"\n")
+    fields = first.decode("utf-8", "replace").strip().split(",")
+    has_header = fields[0].strip().strip('"').lower() in ("price", "timestamp", "time")
+    if not has_header:
+        return _PLAIN, False
+    second = rest.partition(b"\n")[0].split(b",")
+    if fields[0].strip('"').lower() == "price" and len(second) == len(_NAMED):
+        return _NAMED, True
+    if fields[0].strip('"').lower() != "price" and len(fields) == len(_PLAIN):
+        return _PLAIN, True
+    raise UnreadableArchive(f"a trades archive with the header {','.join(fields)!r} is not known here")

@@ -1,0 +1,128 @@
+"""The candle: its columns, the rules a row must keep, and the one order in which candles of two sources merge."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import polars as pl
+
+from kraken_pipeline.market.interval import Interval
+
+EARLIEST_TIME = 1_293_840_000
+"""2011-01-01T00:00:00Z; nothing was traded on Kraken before (its first trade is of September 2013)."""
+
+
+class Source(StrEnum):
+    """Where a candle or a piece of evidence came from; in this order of trust, the best first."""
+
+    CSV = "CSV"
+    TRADES = "TRADES"
+    RESAMPLED = "RESAMPLED"
+    OHLC = "OHLC"
+
+
+SOURCE = pl.Enum([source.value for source in Source])
+TIME = pl.Datetime("us", "UTC")
+
+CANDLE_SCHEMA = pl.Schema(
+    {
+        "time": TIME,  # the candle's start
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),  # in units of the base asset
+        "trade_count": pl.Int32(),
+        "source": SOURCE,
+        # When the archive release ends that the row came from, in days since the epoch; 0 for everything else.
+        # It is stored because a merge prefers the later release, whatever the order of ingestion.
+        "release": pl.Int32(),
+    }
+)
+
+# The total order of a merge: the greatest wins. The values come last, so that two rows that differ in nothing
+# else still have one winner in every order of ingestion.
+_TRUST = pl.col("source").to_physical().cast(pl.Int32)
+_PRECEDENCE: tuple[pl.Expr, ...] = (
+    pl.col("trade_count"),
+    -_TRUST,
+    pl.col("release"),
+    pl.col("volume"),
+    pl.col("high"),
+    -pl.col("low"),
+    pl.col("close"),
+    pl.col("open"),
+)
+
+
+def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
+    """What can be wrong with a row: a reason for people → an expression that is true where it applies.
+
+    The rows have the columns `time` (seconds since the epoch, integer), `open`, `high`, `low`, `close`,
+    `volume` and `trades` (floats). Where several apply, the first one is the reason to give. A null is taken
+    for a field that cannot be read as a number, and is the parser's to explain.
+
+    Args:
+        interval: What the times must be aligned to.
+        now: The moment of asking, in seconds since the epoch; a candle cannot start after it.
+    """
+    prices = [pl.col(name) for name in ("open", "high", "low", "close")]
+    return {
+        "a price is not a finite number": ~pl.all_horizontal(price.is_finite() for price in prices),
+        "a price is not positive": pl.any_horizontal(price <= 0 for price in prices),
+        "volume is not a finite number": ~pl.col("volume").is_finite(),
+        "volume is negative": pl.col("volume") < 0,
+        "trade count is not a whole number from 0 to 2147483647": ~(
+            (pl.col("trades") >= 0) & (pl.col("trades") <= 2**31 - 1) & (pl.col("trades") == pl.col("trades").floor())
+        ),
+        "low is above open, high or close": pl.any_horizontal(
+            pl.col("low") > pl.col(name) for name in ("open", "high", "close")
+        ),
+        "high is below open or close": pl.any_horizontal(pl.col("high") < pl.col(name) for name in ("open", "close")),
+        f"time is not a multiple of {interval.seconds} s": pl.col("time") % interval.seconds != 0,
+        "time is before 2011": pl.col("time") < EARLIEST_TIME,
+        "time is in the future": pl.col("time") > now,
+    }
+
+
+def seconds_of(times: pl.Expr) -> pl.Expr:
+    """A time column as seconds since the epoch (Int64)."""
+    return times.dt.epoch("s")
+
+
+def time_from_seconds(seconds: pl.Expr) -> pl.Expr:
+    """Seconds since the epoch (Int64) as a time column."""
+    return (seconds * 1_000_000).cast(TIME)
+
+
+def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
+    """The candles of both frames, sorted and unique by time.
+
+    Where both have a candle, the greater trade count wins, then CSV > TRADES > RESAMPLED > OHLC, then the later
+    release, then a fixed order of values. It is a total order, so the order in which sources arrive never
+    matters; counts come first because the known defects of archives are missing trades.
+
+    Args:
+        stored: Columns of `CANDLE_SCHEMA`, sorted and unique by time.
+        offered: The same.
+    """
+    if stored.is_empty():
+        return offered
+    if offered.is_empty():
+        return stored
+    if stored["time"][-1] < offered["time"][0]:
+        return pl.concat([stored, offered])
+    if offered["time"][-1] < stored["time"][0]:
+        return pl.concat([offered, stored])
+    keys = {f"_{index}": key for index, key in enumerate(_PRECEDENCE)}
+    both = pl.concat([stored, offered]).with_columns(**keys).sort(["time", *keys])
+    return both.unique("time", keep="last", maintain_order=True).drop(list(keys))
+
+
+def outvoted(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
+    """The candles of `loser` that a merge did not keep and whose trade count is not the kept one's.
+
+    These contradict what is stored, unlike a copy that differs in provenance or in the noise of its volume.
+    """
+    kept = merged.select("time", pl.col("trade_count").alias("kept"))
+    return loser.join(kept, on="time").filter(pl.col("trade_count") != pl.col("kept")).drop("kept")

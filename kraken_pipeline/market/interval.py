@@ -1,0 +1,70 @@
+"""The ten candle intervals, in minutes, and how their candles lie in time."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from kraken_pipeline.errors import InvalidRequest
+
+
+class Interval(IntEnum):
+    """The length of a candle in minutes.
+
+    Every candle starts at a multiple of its length since the Unix epoch, in UTC. For weeks that is a
+    Thursday, because 1970-01-01 was one; fifteen-day candles lie on multiples of 1,296,000 seconds.
+    """
+
+    M1 = 1
+    M5 = 5
+    M15 = 15
+    M30 = 30
+    H1 = 60
+    H4 = 240
+    H12 = 720
+    D1 = 1440
+    W1 = 10080
+    D15 = 21600
+
+    @property
+    def seconds(self) -> int:
+        """The length in seconds."""
+        return self.value * 60
+
+    @property
+    def in_archives(self) -> bool:
+        """Whether Kraken has ever published archives of it (the set varies between releases)."""
+        return self <= Interval.D1
+
+    @property
+    def in_rest(self) -> bool:
+        """Whether the OHLC endpoint knows it."""
+        return self is not Interval.H12
+
+    def floor(self, time: int) -> int:
+        """The start of the candle that holds `time` (seconds since the epoch)."""
+        return time - time % self.seconds
+
+    def ceil(self, time: int) -> int:
+        """The first candle start at or after `time` (seconds since the epoch)."""
+        return -(-time // self.seconds) * self.seconds
+
+    @property
+    def finer(self) -> tuple[Interval, ...]:
+        """The intervals of which whole candles add up to one of these, coarsest (the fewest rows) first."""
+        return tuple(i for i in reversed(Interval) if i < self and self % i == 0)
+
+    @classmethod
+    def parse(cls, value: int | str) -> Interval:
+        """The interval of so many minutes.
+
+        Raises:
+            InvalidRequest: There is no such interval; the message lists those there are.
+        """
+        try:
+            return cls(int(value))
+        except ValueError:
+            allowed = ", ".join(str(i.value) for i in cls)
+            raise InvalidRequest(f"interval {value!r} does not exist; allowed are {allowed} (minutes)") from None
+
+
+INTERVALS: tuple[Interval, ...] = tuple(Interval)

@@ -1,0 +1,131 @@
+"""Pairs and their many names.
+
+The name this project uses is Kraken's *altname* with Kraken's own asset codes (XBT, XDG): that is what the
+archives are named by, and what AssetPairs lists. Other spellings resolve to it; case matters (AAPLxUSD).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kraken_pipeline.errors import InvalidRequest
+
+# Assets that Kraken's internal keys write with a prefix. A closed list: an X or Z is never stripped by rule,
+# because XTZ, ZRX and XCN are assets of their own.
+LEGACY_ASSETS: Mapping[str, str] = {
+    **{f"X{code}": code for code in ("XBT", "ETH", "LTC", "XRP", "XLM", "XMR", "ZEC", "ETC", "REP", "MLN", "XDG")},
+    **{f"Z{code}": code for code in ("USD", "EUR", "GBP", "JPY", "CAD", "AUD")},
+}
+ALIASES: Mapping[str, str] = {"BTC": "XBT", "DOGE": "XDG"}
+# What pairs are quoted in, for names that come without AssetPairs. The longest that fits wins: EURUSDT is
+# EUR/USDT, not EURUS/DT.
+QUOTES: tuple[str, ...] = (
+    "USDT", "USDC", "USDG", "USDQ", "USDR", "USDS", "RLUSD", "PYUSD", "EURC", "EURQ", "EURR", "EURT", "TBTC",
+    "USD", "EUR", "GBP", "JPY", "CAD", "AUD", "CHF", "AED", "ARS", "BRL", "MXN", "PLN",
+    "XBT", "BTC", "ETH", "SOL", "DOT", "DAI", "BNB",
+)  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9.]{2,32}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pair:
+    """A market, such as XBTUSD.
+
+    Attributes:
+        name: Kraken's altname with Kraken's asset codes; unique, and case-sensitive.
+        base: The asset that is bought and sold.
+        quote: What it is priced in; empty where the name does not say (until AssetPairs does).
+    """
+
+    name: str
+    base: str = field(compare=False)
+    quote: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def parse_pair(name: str) -> Pair:
+    """The pair that a name stands for, by rules alone, for when AssetPairs is not at hand.
+
+    Takes altnames (XBTUSD), wsnames (XBT/USD), the internal keys of the legacy assets (XXBTZUSD) and the
+    usual codes for bitcoin and dogecoin (BTCUSD, DOGE/EUR). DOGUSD stays what it is: DOG is another coin.
+
+    Raises:
+        InvalidRequest: The text cannot be the name of a pair.
+    """
+    base, slash, quote = name.partition("/")
+    if slash:
+        base, quote = _asset(base), _asset(quote)
+    elif not _NAME.fullmatch(name):
+        base = ""
+    else:
+        base, quote = _split_key(name) or _split_altname(name)
+    if not _NAME.fullmatch(base + quote) or not base or (slash and not quote):
+        raise InvalidRequest(f"{name!r} is not the name of a pair; use names such as XBTUSD, ADAEUR or XBT/USD")
+    return Pair(base + quote, base, quote)
+
+
+def _asset(code: str) -> str:
+    return ALIASES.get(code) or LEGACY_ASSETS.get(code) or code
+
+
+def _split_key(name: str) -> tuple[str, str] | None:
+    """XXBTZUSD → XBT, USD; only where both halves are legacy codes, and for the one odd key, USDTZUSD."""
+    base, quote = name[:4], name[4:]
+    if quote in LEGACY_ASSETS and (base in LEGACY_ASSETS or name == "USDTZUSD"):
+        return _asset(base), _asset(quote)
+    return None
+
+
+def _split_altname(name: str) -> tuple[str, str]:
+    fitting = [quote for quote in QUOTES if name.endswith(quote) and len(name) > len(quote)]
+    if not fitting:
+        return name, ""
+    quote = max(fitting, key=len)
+    base = name.removesuffix(quote)
+    return ALIASES.get(base, base), ALIASES.get(quote, quote)
+
+
+class PairBook:
+    """The pairs that Kraken lists, resolvable by any of their names.
+
+    Built from the `result` of an AssetPairs reply; without one (offline) it is empty, and names are read by
+    the rules of `parse_pair`.
+    """
+
+    def __init__(self, asset_pairs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._by_name: dict[str, Pair] = {}
+        self._keys: dict[str, str] = {}
+        for key, listed in (asset_pairs or {}).items():
+            wsname = str(listed.get("wsname", ""))
+            base, _, quote = wsname.partition("/")
+            base, quote = _asset(base or str(listed["base"])), _asset(quote or str(listed["quote"]))
+            pair = Pair(parse_pair(str(listed["altname"])).name, base, quote)
+            self._keys[pair.name] = key
+            for name in (key, str(listed["altname"]), wsname, pair.name, f"{base}/{quote}"):
+                self._by_name.setdefault(name, pair)
+
+    def __contains__(self, pair: Pair) -> bool:
+        return pair.name in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def resolve(self, name: str) -> Pair:
+        """The pair of that name, listed or not.
+
+        Raises:
+            InvalidRequest: The text cannot be the name of a pair.
+        """
+        if (listed := self._by_name.get(name)) is not None:
+            return listed
+        parsed = parse_pair(name)
+        return self._by_name.get(parsed.name, parsed)
+
+    def key(self, pair: Pair) -> str:
+        """Kraken's internal key, under which replies hold the pair's rows; the name where it is not listed."""
+        return self._keys.get(pair.name, pair.name)

@@ -1,0 +1,65 @@
+"""Tiers: which pairs come first."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.market.pair import ALIASES, Pair
+
+
+class Tier(StrEnum):
+    """A tier of pairs; ALL stands for every one of them in requests and is no pair's tier."""
+
+    TIER1 = "TIER1"
+    TIER2 = "TIER2"
+    TIER3 = "TIER3"
+    TIER4 = "TIER4"
+    ALL = "ALL"
+
+    def covers(self, tier: Tier) -> bool:
+        """Whether a request for this tier means pairs of the given one."""
+        return self is Tier.ALL or self is tier
+
+
+TIERS: tuple[Tier, ...] = (Tier.TIER1, Tier.TIER2, Tier.TIER3, Tier.TIER4)
+
+
+@dataclass(frozen=True, slots=True)
+class TierTable:
+    """Which base assets belong to which tier, in which quotes; whatever it does not name is TIER4."""
+
+    tiers: Mapping[str, Tier]
+    quotes: frozenset[str]
+
+    def tier_of(self, pair: Pair) -> Tier:
+        """The tier of a pair, never ALL."""
+        return self.tiers.get(pair.base, Tier.TIER4) if pair.quote in self.quotes else Tier.TIER4
+
+
+def load_tiers(path: Path | None = None) -> TierTable:
+    """The table in a TOML file, or the one that comes with the project.
+
+    Raises:
+        InvalidSettings: The file is missing or not such a table; the message says what is wrong with it.
+    """
+    path = path or Path(__file__).with_name("tiers.toml")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        quotes = frozenset(str(quote) for quote in content["quotes"])
+        tiers: dict[str, Tier] = {}
+        for name, bases in content["tiers"].items():
+            tier = Tier(name)
+            for base in bases:
+                if tiers.setdefault(ALIASES.get(base, base), tier) is not tier:
+                    raise InvalidSettings(f"KRAKEN_TIERS_FILE: {path} has {base} in two tiers; keep one of them")
+    except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidSettings(
+            f"KRAKEN_TIERS_FILE: {path} is not a table of tiers ({error}); it needs quotes = [...] and "
+            f"[tiers] with TIER1 to TIER3, as in the file that comes with kraken_pipeline"
+        ) from error
+    return TierTable(tiers, quotes)

@@ -1,0 +1,121 @@
+"""Every setting, from the environment or from a `.env` file in the current folder, in one class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kraken_pipeline.errors import InvalidSettings
+
+
+class Settings(BaseSettings):
+    """The settings, each named as its environment variable in lower case.
+
+    `KRAKEN_PIPELINE_HOME` and the other paths may be relative: to the folder the program is started in.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    kraken_pipeline_home: Path = Field(
+        default=Path("data"),
+        description="Where everything lies: the drop folder, the lake, the catalog, reports, Dagster's history.",
+    )
+    kraken_archive_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="More folders with Kraken's archives, separated by ':'; they are only read.",
+    )
+    kraken_tiers_file: Path | None = Field(
+        default=None, description="A table of tiers instead of the one that comes with the project (TOML)."
+    )
+    kraken_keep_dropped_files: bool = Field(
+        default=False,
+        description="Leave ingested files in the drop folder instead of moving them to its folder `ingested`.",
+    )
+    kraken_settle_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="How long a file must have been left alone before it is read; one that still grows waits.",
+    )
+    kraken_workers: int = Field(
+        default=min(8, (os.cpu_count() or 2) + 1),
+        ge=1,
+        le=64,
+        description="How many files of one run are worked on at the same time.",
+    )
+    kraken_parallel_runs: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="How many runs may ingest at the same time; the others wait their turn.",
+    )
+    kraken_api_url: str = Field(
+        default="https://api.kraken.com", pattern=r"^https?://\S+$", description="The exchange's REST API."
+    )
+    kraken_api_rate: float = Field(
+        default=1.0, gt=0, le=50, description="Requests a second, over all processes of all runs."
+    )
+    kraken_max_requests_per_gap: int = Field(
+        default=1_000,
+        ge=0,
+        description="A gap that costs more requests than this is not paged through Trades but named with its archive.",
+    )
+    kraken_max_gaps: int = Field(
+        default=100, ge=1, description="A series with more open gaps than this fails its asset check."
+    )
+    kraken_catalog_url: SecretStr | None = Field(
+        default=None,
+        description="The catalog's database as an SQLAlchemy URL; SQLite under the home where it is not set.",
+    )
+    kraken_log_level: str = Field(
+        default="INFO",
+        pattern=r"(?i)^(debug|info|warning|error|critical)$",
+        description="DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+    )
+
+    @field_validator("kraken_archive_dirs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @property
+    def home(self) -> Path:
+        """The home as an absolute path."""
+        return self.kraken_pipeline_home.expanduser().absolute()
+
+    @property
+    def drop(self) -> Path:
+        """The folder that files are dropped into."""
+        return self.home / "drop"
+
+    @property
+    def archive_dirs(self) -> tuple[Path, ...]:
+        """The folders that are only read, as absolute paths."""
+        return tuple(path.expanduser().absolute() for path in self.kraken_archive_dirs)
+
+    @property
+    def catalog_url(self) -> str:
+        """The catalog's database; with its password, so never to be logged."""
+        if self.kraken_catalog_url is not None:
+            return self.kraken_catalog_url.get_secret_value()
+        return f"sqlite:///{self.home / 'catalog.sqlite'}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        InvalidSettings: A variable is wrong; the message names it and says what is allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in each['loc']).upper()}={each.get('input')!r}: {each['msg']}"
+            for each in error.errors(include_url=False)
+        )
+        raise InvalidSettings(f"wrong settings in the environment or .env: {wrong}") from None

@@ -1,0 +1,66 @@
+"""Dead letters: rows that are no candle and no trade, with the file, the line, the text and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.kraken.rows import Reject
+from kraken_pipeline.storage.schema import dead_letters, files
+
+
+def forget(connection: sa.Connection, file_ids: Iterable[int]) -> None:
+    """Deletes the dead letters of some files, which are about to be read again."""
+    connection.execute(sa.delete(dead_letters).where(dead_letters.c.file_id.in_(list(file_ids))))
+
+
+def add(
+    connection: sa.Connection, file_id: int, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
+) -> None:
+    """Adds dead letters to those of a file."""
+    if rejects:
+        connection.execute(
+            sa.insert(dead_letters),
+            [
+                {
+                    "file_id": file_id,
+                    "location": location,
+                    "line": reject.line,
+                    "text": reject.text.replace("\x00", "\\x00"),  # PostgreSQL holds no NUL in text
+                    "reason": reject.reason,
+                    "run_id": run_id,
+                    "made_at": now,
+                }
+                for reject in rejects
+            ],
+        )
+
+
+def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> list[dict[str, Any]]:
+    """Dead letters, the newest file first, in order of lines: `pair`, `interval`, `location`, `line`, `text`, …."""
+    query = (
+        sa.select(
+            files.c.pair,
+            files.c.interval,
+            dead_letters.c.location,
+            dead_letters.c.line,
+            dead_letters.c.text,
+            dead_letters.c.reason,
+            dead_letters.c.run_id,
+            dead_letters.c.made_at,
+        )
+        .join_from(dead_letters, files, dead_letters.c.file_id == files.c.id)
+        .order_by(dead_letters.c.file_id.desc(), dead_letters.c.line)
+    )
+    if pairs is not None:
+        query = query.where(files.c.pair.in_(list(pairs)))
+    if limit is not None:
+        query = query.limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def count(connection: sa.Connection) -> int:
+    """How many there are."""
+    return int(connection.scalar(sa.select(sa.func.count()).select_from(dead_letters)) or 0)

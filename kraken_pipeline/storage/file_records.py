@@ -1,0 +1,227 @@
+"""The catalog's records of archive files and of the containers that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.storage.schema import FileStatus, containers, files
+
+_VARIABLES = 10_000
+"""How many values one statement takes at the most: SQLite allows 32,766."""
+DONE = (FileStatus.COMPLETED, FileStatus.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What is known of a container by its content.
+
+    Attributes:
+        sha256: Of its bytes.
+        name: What it was called.
+        kind: Of its release.
+        start: What the release covers, `[start, end)` in seconds since the epoch; None where it is no release.
+        end: The same.
+        quarter: The one quarter that it holds (2023Q2); None for a complete one.
+        series: Its members, `XBTUSD_60` each.
+    """
+
+    sha256: str
+    name: str
+    kind: str
+    start: int | None
+    end: int | None
+    quarter: str | None
+    series: tuple[str, ...]
+
+
+def container_by_stamp(connection: sa.Connection, stamp: str) -> ContainerRecord | None:
+    """The container that lay there, unchanged since."""
+    return _container(connection, containers.c.stamp == stamp)
+
+
+def container_by_digest(connection: sa.Connection, sha256: str) -> ContainerRecord | None:
+    """The container with that content, whatever its name."""
+    return _container(connection, containers.c.sha256 == sha256)
+
+
+def _container(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> ContainerRecord | None:
+    row = connection.execute(sa.select(containers).where(condition)).mappings().first()
+    return _as_container(row) if row else None
+
+
+def _as_container(row: Mapping[Any, Any]) -> ContainerRecord:
+    names = ("sha256", "name", "kind", "start", "end", "quarter")
+    return ContainerRecord(**{name: row[name] for name in names}, series=tuple(row["series"]))
+
+
+def keep_container(connection: sa.Connection, record: ContainerRecord, stamp: str, now: int) -> None:
+    """Puts a container on record, in place of what was known of the same content."""
+    connection.execute(sa.delete(containers).where(containers.c.sha256 == record.sha256))
+    values = {name: getattr(record, name) for name in ("sha256", "name", "kind", "start", "end", "quarter")}
+    connection.execute(sa.insert(containers).values(**values, series=list(record.series), stamp=stamp, seen_at=now))
+
+
+def all_containers(connection: sa.Connection) -> list[ContainerRecord]:
+    """Every container that was ever looked into."""
+    return [_as_container(row) for row in connection.execute(sa.select(containers)).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """An archive file's record; see `schema.files` for the columns."""
+
+    id: int
+    location: str
+    name: str
+    container: str | None
+    stamp: str | None
+    kind: str
+    pair: str
+    interval: int
+    status: FileStatus
+    sha256: str | None
+    size: int
+    start: int | None
+    end: int | None
+    taken_start: int | None
+    taken_end: int | None
+    run_id: str
+    reason: str | None
+
+    @property
+    def taken(self) -> Span:
+        """The window that was taken of it; without limits where all of it was."""
+        return Span(
+            -(1 << 60) if self.taken_start is None else self.taken_start,
+            1 << 60 if self.taken_end is None else self.taken_end,
+        )
+
+
+_FIELDS = [files.c[name] for name in FileRecord.__slots__]
+
+
+def _records(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[FileRecord]:
+    query = sa.select(*_FIELDS).where(condition).order_by(files.c.id)
+    return [FileRecord(**{**row, "status": FileStatus(row["status"])}) for row in connection.execute(query).mappings()]
+
+
+def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str, list[FileRecord]]:
+    """The records of files at these places, the oldest first."""
+    found: dict[str, list[FileRecord]] = {}
+    for start in range(0, len(locations), _VARIABLES):
+        condition = files.c.location.in_(locations[start : start + _VARIABLES])
+        for record in _records(connection, condition & files.c.pair.is_not(None)):
+            found.setdefault(record.location, []).append(record)
+    return found
+
+
+def completed(connection: sa.Connection, pairs: Sequence[str]) -> list[FileRecord]:
+    """The records of the files of some pairs that were ingested."""
+    found: list[FileRecord] = []
+    for start in range(0, len(pairs), _VARIABLES):
+        condition = files.c.pair.in_(pairs[start : start + _VARIABLES])
+        found += _records(connection, condition & (files.c.status == FileStatus.COMPLETED))
+    return found
+
+
+def enlist(
+    connection: sa.Connection,
+    wanted: Iterable[tuple[ArchiveFile, str | None, str | None]],
+    run_id: str,
+    now: int,
+) -> dict[str, int]:
+    """Puts files on record as PENDING, and returns their ids by location.
+
+    A file that an earlier run did not bring to an end keeps its record.
+
+    Args:
+        connection: A transaction that writes.
+        wanted: Files, each with its container's SHA-256 and its stamp.
+        run_id: The run that will read them.
+        now: The moment, in seconds since the epoch.
+    """
+    entries = list(wanted)
+    known = by_location(connection, [file.location for file, _, _ in entries])
+    ids: dict[str, int] = {}
+    new: list[dict[str, Any]] = []
+    for file, container, stamp in entries:
+        unfinished = [record for record in known.get(file.location, ()) if record.status not in DONE]
+        if unfinished:
+            ids[file.location] = unfinished[-1].id
+            continue
+        new.append(
+            {
+                "location": file.location,
+                "name": file.name,
+                "container": container,
+                "stamp": stamp,
+                "kind": file.kind,
+                "pair": file.pair.name,
+                "interval": file.interval.value,
+                "status": FileStatus.PENDING,
+                "size": file.size,
+                "run_id": run_id,
+                "updated_at": now,
+                "rows": 0,
+                "candles_stored": 0,
+                "rows_rejected": 0,
+            }
+        )
+    again = list(ids.values())
+    for start in range(0, len(again), _VARIABLES):
+        set_status(connection, again[start : start + _VARIABLES], FileStatus.PENDING, run_id, now)
+    if new:
+        result = connection.execute(sa.insert(files).returning(files.c.id, sort_by_parameter_order=True), new)
+        ids.update({row["location"]: int(file_id) for row, file_id in zip(new, result.scalars(), strict=True)})
+    return ids
+
+
+def set_status(connection: sa.Connection, ids: Sequence[int], status: FileStatus, run_id: str, now: int) -> None:
+    """Moves records on."""
+    connection.execute(
+        sa.update(files).where(files.c.id.in_(ids)).values(status=status, run_id=run_id, updated_at=now, reason=None)
+    )
+
+
+def finish(connection: sa.Connection, results: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the outcome of files: each a mapping of columns of `schema.files` with the record's `id`."""
+    for result in results:
+        values = {name: value for name, value in result.items() if name != "id"}
+        connection.execute(sa.update(files).where(files.c.id == result["id"]).values(**values))
+
+
+def fail_container(connection: sa.Connection, location: str, name: str, reason: str, *, run_id: str, now: int) -> int:
+    """Puts a container that cannot be opened on record as FAILED; returns the record's id."""
+    connection.execute(sa.delete(files).where((files.c.location == location) & files.c.pair.is_(None)))
+    return int(
+        connection.execute(
+            sa.insert(files)
+            .values(
+                location=location,
+                name=name,
+                status=FileStatus.FAILED,
+                reason=reason,
+                size=0,
+                rows=0,
+                candles_stored=0,
+                rows_rejected=0,
+                run_id=run_id,
+                updated_at=now,
+            )
+            .returning(files.c.id)
+        ).scalar_one()
+    )
+
+
+def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:
+    """How many files have each status, of one run or of all."""
+    query = sa.select(files.c.status, sa.func.count()).group_by(files.c.status)
+    if run_id is not None:
+        query = query.where(files.c.run_id == run_id)
+    return {str(status): int(number) for status, number in connection.execute(query)}

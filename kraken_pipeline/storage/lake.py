@@ -1,0 +1,299 @@
+"""The lake: validated candles in Parquet, a folder a series, readable by Polars, DuckDB and Spark as it is.
+
+::
+
+    <home>/lake/interval=60/pair=XBTUSD/candles.parquet
+    <home>/lake/interval=1/pair=XBTUSD/year=2025/candles.parquet     1, 5, 15 and 30 minutes
+
+A file is written under `<home>/tmp`, synced and renamed, so that a reader sees the old or the new one, whole.
+Whoever writes a series holds its lock from `writer` to `Staged.commit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+import polars as pl
+from filelock import FileLock
+
+from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, merge, outvoted, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
+
+ROW_GROUP_ROWS = 20_000
+"""Measured: a two-week slice of 100 pairs costs half of what it does in one row group, for 2 % of size."""
+
+_FILE = "candles.parquet"
+_ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
+ASSET_IDS_FILE = "assets.parquet"
+
+
+@dataclass(slots=True)
+class Staged:
+    """What a write will bring into the lake, lying beside it.
+
+    Attributes:
+        series: Whose candles.
+        changed: Candles that are new or different.
+        changed_span: From the first of them to the end of the last; None where nothing changes.
+        times: Start of every candle that the touched partitions will hold, in seconds, sorted.
+        years: The touched partitions; None for a series that is one file.
+        refused: Candles offered that contradict what is kept (another trade count), and their hull.
+    """
+
+    series: Series
+    changed: int = 0
+    changed_span: Span | None = None
+    times: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    years: tuple[int | None, ...] = ()
+    refused: int = 0
+    refused_span: Span | None = None
+    moves: list[tuple[Path, Path]] = field(default_factory=list)
+
+    def commit(self) -> None:
+        """Renames the written files into the lake; each is then there whole, and durable."""
+        for written, final in self.moves:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            written.rename(final)
+        for folder in {final.parent for _, final in self.moves}:
+            sync_folder(folder)
+            sync_folder(folder.parent)
+        self.moves.clear()
+
+    def discard(self) -> None:
+        """Deletes what was written and not committed."""
+        for written, _ in self.moves:
+            written.unlink(missing_ok=True)
+        self.moves.clear()
+
+
+class Lake:
+    """The candles under one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.root = home / "lake"
+        self._tmp = home / "tmp"
+        self._assets_lock = home / "locks" / "assets.lock"
+        for folder in (self.root, self._tmp, self._assets_lock.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    # --- reading
+
+    def read(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+        """The candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted and unique by time."""
+        paths = [path for year, path in self._partitions(series) if _year_meets(year, start, end)]
+        if not paths:
+            return pl.DataFrame(schema=CANDLE_SCHEMA)
+        frame = pl.scan_parquet(paths, hive_partitioning=False)
+        if start is not None:
+            frame = frame.filter(pl.col("time") >= _time(start))
+        if end is not None:
+            frame = frame.filter(pl.col("time") < _time(end))
+        return frame.collect()
+
+    def batches(self, series: Series, spans: Spans) -> Iterator[pl.DataFrame]:
+        """The candles in some ranges, in order, a year at a time at the most: memory stays flat."""
+        for each in spans:
+            at = each.start
+            while at < each.end:
+                until = min(each.end, _year_end(at))
+                if (frame := self.read(series, at, until)).height:
+                    yield frame
+                at = until
+
+    def times(self, series: Series, without: Iterable[int | None] = ()) -> pl.Series:
+        """The start of every candle, in seconds (Int64), sorted; without those in some partitions."""
+        left_out = set(without)
+        paths = [path for year, path in self._partitions(series) if year not in left_out]
+        if not paths:
+            return pl.Series("time", [], pl.Int64())
+        scanned = pl.scan_parquet(paths, hive_partitioning=False).select(seconds_of(pl.col("time")))
+        return scanned.collect().to_series()
+
+    def series(self) -> list[Series]:
+        """Every series that has candles, sorted."""
+        found = {Series(pair, interval) for interval in Interval for pair in self._spelled_pairs(interval)}
+        return sorted(found)
+
+    def _spelled_pairs(self, interval: Interval) -> Iterator[str]:
+        folder = self.root / f"interval={interval.value}"
+        if folder.is_dir():
+            for path in folder.iterdir():
+                yield unquote(path.name.removeprefix("pair="))
+
+    def _folder(self, series: Series) -> Path:
+        return self.root / f"interval={series.interval.value}" / f"pair={spelled(series.pair)}"
+
+    def _path(self, series: Series, year: int | None) -> Path:
+        folder = self._folder(series)
+        return folder / _FILE if year is None else folder / f"year={year}" / _FILE
+
+    def _partitions(self, series: Series) -> list[tuple[int | None, Path]]:
+        if not is_split_by_year(series.interval):
+            path = self._path(series, None)
+            return [(None, path)] if path.exists() else []
+        years = sorted(int(path.parent.name.removeprefix("year=")) for path in self._folder(series).glob(f"*/{_FILE}"))
+        return [(year, self._path(series, year)) for year in years]
+
+    # --- writing
+
+    def writer(self, series: Series) -> CandleWriter:
+        """Takes candles in order of time and stages them merged with those the lake has."""
+        return CandleWriter(self, series)
+
+    def stage_partition(self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged) -> None:
+        """Merges frames, in order of time, into one partition and writes the result beside the lake."""
+        path = self._path(series, year)
+        candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
+        stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else pl.DataFrame(schema=CANDLE_SCHEMA)
+        merged = merge(stored, candles)
+        changed = _changed(stored, merged)
+        length = series.interval.seconds
+        if changed.height:
+            written = self._tmp / f"{uuid.uuid4().hex}.parquet"
+            staged.moves.append((written, path))
+            merged.write_parquet(written, row_group_size=ROW_GROUP_ROWS)
+            sync_file(written)
+            staged.changed += changed.height
+            staged.changed_span = _grown(staged.changed_span, changed, length)
+        if stored.height and (refused := outvoted(merged, candles)).height:
+            staged.refused += refused.height
+            staged.refused_span = _grown(staged.refused_span, refused, length)
+        staged.times = staged.times.append(merged.select(seconds_of(pl.col("time"))).to_series())
+        staged.years = (*staged.years, year)
+
+    # --- asset ids
+
+    def assets(self) -> pl.DataFrame:
+        """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
+        path = self.root / ASSET_IDS_FILE
+        return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=_ASSETS_SCHEMA)
+
+    def register(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Gives an id to every pair that has none; returns those that are new."""
+        wanted = {pair.name: pair for pair in pairs}
+        known = set(self.assets()["pair"])
+        if wanted.keys() <= known:
+            return []
+        with FileLock(self._assets_lock, timeout=60, is_singleton=False):
+            assets = self.assets()
+            known = set(assets["pair"])
+            new = [pair for name, pair in sorted(wanted.items()) if name not in known]
+            if not new:
+                return []
+            first = int(assets.select(pl.col("asset_id").max().fill_null(0)).item()) + 1
+            rows = {
+                "asset_id": range(first, first + len(new)),
+                "pair": [pair.name for pair in new],
+                "base": [pair.base for pair in new],
+                "quote": [pair.quote for pair in new],
+            }
+            written = self._tmp / f"{uuid.uuid4().hex}.parquet"
+            pl.concat([assets, pl.DataFrame(rows, schema=_ASSETS_SCHEMA)]).write_parquet(written)
+            sync_file(written)
+            written.rename(self.root / ASSET_IDS_FILE)
+            sync_folder(self.root)
+        return new
+
+    def pairs(self) -> list[Pair]:
+        """Every pair that has an id, by name."""
+        return [Pair(row["pair"], row["base"], row["quote"]) for row in self.assets().sort("pair").to_dicts()]
+
+    def sweep(self, before: float) -> int:
+        """Deletes files that a killed writer left beside the lake, if last touched before a moment (seconds)."""
+        swept = 0
+        for path in self._tmp.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    swept += 1
+        return swept
+
+
+class CandleWriter:
+    """Stages one series: `add` frames in order of time, then `finish`."""
+
+    def __init__(self, lake: Lake, series: Series) -> None:
+        self._lake = lake
+        self._staged = Staged(series)
+        self._open: list[pl.DataFrame] = []
+        self._year: int | None = None
+
+    def add(self, candles: pl.DataFrame) -> None:
+        """Takes candles with the columns of `CANDLE_SCHEMA`, sorted and unique by time, later than those before."""
+        if candles.is_empty():
+            return
+        if not is_split_by_year(self._staged.series.interval):
+            self._open.append(candles)
+            return
+        first, last = candles["time"][0].year, candles["time"][-1].year
+        for year in range(first, last + 1):
+            part = candles if first == last else candles.filter(pl.col("time").dt.year() == year)
+            if part.height:
+                self._roll(year)
+                self._open.append(part)
+
+    def _roll(self, year: int) -> None:
+        if self._open and year != self._year:
+            self._flush()
+        self._year = year
+
+    def _flush(self) -> None:
+        if self._open:
+            self._lake.stage_partition(self._staged.series, self._year, self._open, self._staged)
+            self._open = []
+
+    def finish(self) -> Staged:
+        """What is staged, ready to be committed or discarded."""
+        self._flush()
+        return self._staged
+
+    def discard(self) -> None:
+        """Gives up: nothing of it will reach the lake."""
+        self._open = []
+        self._staged.discard()
+
+
+def is_split_by_year(interval: Interval) -> bool:
+    """Whether a series of this interval lies in a file a year instead of in one."""
+    return interval <= Interval.M30
+
+
+def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
+    if stored.is_empty():
+        return merged
+    if merged.height == stored.height and merged.equals(stored):
+        return merged.clear()
+    return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True)
+
+
+def _grown(known: Span | None, candles: pl.DataFrame, length: int) -> Span:
+    times = candles.select(
+        seconds_of(pl.col("time").min()).alias("first"), seconds_of(pl.col("time").max()).alias("last")
+    )
+    first, last = times.row(0)
+    start, end = int(first), int(last) + length
+    return Span(min(start, known.start), max(end, known.end)) if known else Span(start, end)
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _year_end(seconds: int) -> int:
+    return int(datetime(_time(seconds).year + 1, 1, 1, tzinfo=UTC).timestamp())
+
+
+def _year_meets(year: int | None, start: int | None, end: int | None) -> bool:
+    if year is None:
+        return True
+    return (start is None or _time(start).year <= year) and (end is None or _time(end - 1).year >= year)

@@ -1,0 +1,213 @@
+"""The catalog's tables.
+
+Times are seconds since the epoch, ranges half-open `[start, end)`, intervals minutes. `storage/migrations` brings a
+database to this state; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+class FileStatus(StrEnum):
+    """How far an archive file has got."""
+
+    PENDING = "PENDING"
+    INGESTING = "INGESTING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+
+
+# SQLite gives ids by itself to INTEGER keys only, PostgreSQL needs BIGINT for the outbox of years.
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _series() -> list[sa.Column[str] | sa.Column[int]]:
+    return [
+        sa.Column("pair", sa.String(64), nullable=False),
+        sa.Column("interval", sa.Integer, nullable=False),
+    ]
+
+
+def _span() -> list[sa.Column[int]]:
+    return [
+        sa.Column("start", sa.BigInteger, nullable=False),
+        sa.Column("end", sa.BigInteger, nullable=False),
+    ]
+
+
+containers = sa.Table(
+    "containers",  # archives that hold many files: what is known of them by their content, whatever their name
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("start", sa.BigInteger),  # what it covers; null where it is no release
+    sa.Column("end", sa.BigInteger),
+    sa.Column("quarter", sa.String(8)),  # 2023Q2; null for complete archives
+    sa.Column("series", sa.JSON, nullable=False),  # ["XBTUSD_60", …]: so that no gap is sent to look here in vain
+    sa.Column(
+        "stamp", sa.Text, nullable=False
+    ),  # path, size and time of change: what has not changed is not hashed again
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "stamp"),
+)
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("location", sa.Text, nullable=False),  # absolute path, with :member for one in a container
+    sa.Column("name", sa.Text, nullable=False),  # what people call it: XBTUSD_60.csv, Release.zip:XBTUSD_60.csv
+    sa.Column("container", sa.String(64)),  # the container's SHA-256
+    sa.Column("stamp", sa.Text),  # of a loose file, as a container's
+    sa.Column("kind", sa.String(16)),  # kind, pair and interval are null for a container that cannot be opened
+    sa.Column("pair", sa.String(64)),
+    sa.Column("interval", sa.Integer),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("sha256", sa.String(64)),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("start", sa.BigInteger),  # what the file answers for
+    sa.Column("end", sa.BigInteger),
+    sa.Column("taken_start", sa.BigInteger),  # the window that a run was asked to take of it; null: no limit
+    sa.Column("taken_end", sa.BigInteger),
+    sa.Column("first_time", sa.BigInteger),
+    sa.Column("last_time", sa.BigInteger),
+    sa.Column("rows", sa.BigInteger, nullable=False, default=0),
+    sa.Column("candles_stored", sa.BigInteger, nullable=False, default=0),
+    sa.Column("rows_rejected", sa.BigInteger, nullable=False, default=0),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "location"),
+    sa.Index(None, "pair", "interval", "sha256"),
+    sa.Index(None, "container"),
+)
+
+grants = sa.Table(
+    "grants",  # what something answered for
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
+    sa.Column("trades", sa.BigInteger, nullable=False),  # made in the span, as the source counts them
+    sa.Column("verified_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
+
+refutations = sa.Table(
+    "refutations",  # what turned out not to be so; ended by a change of the candles it refutes
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("refuted", sa.JSON),  # the candle as it stood; null: absent
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Index(None, "pair", "interval"),
+)
+
+coverage = sa.Table(
+    "coverage",  # grants less refutations, merged: derived, and made anew for a series whenever they change
+    metadata,
+    *_series(),
+    *_span(),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("candles", sa.BigInteger, nullable=False),
+    sa.Column("verified_at", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("pair", "interval", "start"),
+)
+
+extents = sa.Table(
+    "extents",  # a series' candles as the lake holds them: derived, so that reports need not open its files
+    metadata,
+    *_series(),
+    sa.Column("candles", sa.BigInteger, nullable=False),
+    sa.Column("first_time", sa.BigInteger, nullable=False),
+    sa.Column("last_time", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("pair", "interval"),
+)
+
+attempts = sa.Table(
+    "attempts",  # a try to fill a span; outlives the gap record, whose span grows, splits and comes back
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("origin", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
+
+gaps = sa.Table(
+    "gaps",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("missing_candles", sa.BigInteger, nullable=False),
+    sa.Column("overflow_candles", sa.BigInteger, nullable=False),
+    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("required_csv_file", sa.Text),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("detected_at", sa.BigInteger, nullable=False),
+    sa.Column("closed_at", sa.BigInteger),
+    sa.Index(None, "pair", "interval", "closed_at"),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
+    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("line", sa.BigInteger),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "file_id"),
+)
+
+conflicts = sa.Table(
+    "conflicts",  # a source that says fewer or more trades than what is kept, one row a file and series
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("candles", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
+
+publications = sa.Table(
+    "publications",  # the outbox: what QuestDB is still owed
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
