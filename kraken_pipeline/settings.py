@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,7 +19,9 @@ class Settings(BaseSettings):
     `KRAKEN_PIPELINE_HOME` and the other paths may be relative: to the folder the program is started in.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     kraken_pipeline_home: Path = Field(
         default=Path("data"),
@@ -82,6 +85,13 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
+    @field_validator("kraken_catalog_url")
+    @classmethod
+    def _name_a_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"(sqlite|postgresql)(\+\w+)?://", value.get_secret_value()):
+            raise ValueError("write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database")
+        return value
+
     @property
     def home(self) -> Path:
         """The home as an absolute path."""
@@ -115,7 +125,12 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in each['loc']).upper()}={each.get('input')!r}: {each['msg']}"
+            f"{str(each['loc'][0]).upper()}={_shown(str(each['loc'][0]), each['input'])}: {each['msg']}"
             for each in error.errors(include_url=False)
         )
         raise InvalidSettings(f"wrong settings in the environment or .env: {wrong}") from None
+
+
+def _shown(name: str, value: object) -> str:
+    is_secret = name in Settings.model_fields and SecretStr in get_args(Settings.model_fields[name].annotation)
+    return "**********" if is_secret else repr(value)

@@ -6,7 +6,7 @@ An archive in the folder → resampling from complete finer candles → OHLC (th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -56,6 +56,7 @@ class Leg:
         files: The archives at hand, for ARCHIVE.
         resampled_from: The finer interval, for RESAMPLE.
         requests: What it costs; an OHLC reply serves all legs of its series and is counted with the first.
+        is_ready: Whether what it needs is there now; a RESAMPLE of candles that are still to come is not.
         expires_at: When its first candle leaves the reach of OHLC, in seconds since the epoch.
     """
 
@@ -64,6 +65,7 @@ class Leg:
     files: tuple[str, ...] = ()
     resampled_from: Interval | None = None
     requests: int = 0
+    is_ready: bool = True
     expires_at: int | None = None
 
 
@@ -99,35 +101,43 @@ def route(known: Knowledge, *, now: int, max_requests_per_gap: int | None) -> di
         now: The moment of asking, in seconds since the epoch.
         max_requests_per_gap: What a span may cost to be paged through Trades; None for no limit.
     """
-    having = dict(known.covered)
+    having = dict(known.covered)  # what is there, or follows from it by resampling
+    promised = dict(known.covered)  # what will be there when every leg has run
     routes: dict[Interval, tuple[Leg, ...]] = {}
     for interval in sorted(known.gaps):
         rest = known.gaps[interval]
         legs: list[Leg] = []
-        for found in _steps(known, interval, having, now, max_requests_per_gap):
-            taken = found(rest)
+        for step in _steps(known, interval, having, promised, now, max_requests_per_gap):
+            taken = step(rest)
             legs += taken
             rest = subtract(rest, normalise(leg.span for leg in taken))
-        having[interval] = union(having.get(interval, ()), normalise(leg.span for leg in legs))
-        paged = normalise(leg.span for leg in legs if leg.route is Route.TRADES)
-        having[Interval.M1] = union(having.get(Interval.M1, ()), paged)
+        _add(having, interval, (leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready))
+        _add(promised, interval, legs)
+        _add(promised, Interval.M1, (leg for leg in legs if leg.route is Route.TRADES))
         legs += [Leg(each, Route.NONE) for each in rest]
         routes[interval] = tuple(sorted(legs, key=lambda leg: leg.span))
     return routes
+
+
+def _add(sets: dict[Interval, Spans], interval: Interval, legs: Iterable[Leg]) -> None:
+    sets[interval] = union(sets.get(interval, ()), normalise(leg.span for leg in legs))
 
 
 def _steps(
     known: Knowledge,
     interval: Interval,
     having: Mapping[Interval, Spans],
+    promised: Mapping[Interval, Spans],
     now: int,
     max_requests_per_gap: int | None,
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
     """The sources of an interval's candles, the cheapest first: each takes what is left and gives legs within it."""
     for offer in sorted(known.offers.get(interval, ()), key=lambda offer: (offer.span, offer.name)):
         yield partial(_from_archive, interval, offer)
-    for finer in interval.finer:
-        yield partial(_from_finer, interval, finer, having.get(finer, ()), known)
+    for spans, is_ready in ((having, True), (promised, False)):
+        for finer in interval.finer:
+            leg = partial(Leg, route=Route.RESAMPLE, resampled_from=finer, is_ready=is_ready)
+            yield partial(_from_finer, interval, spans.get(finer, ()), known, leg)
     if interval.in_rest:
         yield partial(_from_ohlc, interval, known, now)
     yield partial(_from_trades, interval, known, max_requests_per_gap)
@@ -142,10 +152,11 @@ def _from_archive(interval: Interval, offer: Offer, rest: Spans) -> list[Leg]:
     return [Leg(each, Route.ARCHIVE, files=(offer.name,)) for each in intersect(rest, reach)]
 
 
-def _from_finer(interval: Interval, finer: Interval, having: Spans, known: Knowledge, rest: Spans) -> list[Leg]:
-    reach = whole_candles(having, interval)
+def _from_finer(
+    interval: Interval, spans: Spans, known: Knowledge, leg: Callable[[Span], Leg], rest: Spans
+) -> list[Leg]:
     untried = _untried(rest, interval, Route.RESAMPLE, known)
-    return [Leg(each, Route.RESAMPLE, resampled_from=finer) for each in intersect(untried, reach)]
+    return [leg(each) for each in intersect(untried, whole_candles(spans, interval))]
 
 
 def _from_ohlc(interval: Interval, known: Knowledge, now: int, rest: Spans) -> list[Leg]:

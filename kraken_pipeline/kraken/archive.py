@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import re
+import struct
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -25,6 +29,7 @@ from kraken_pipeline.market.series import Series
 
 INGESTED_FOLDER = "ingested"
 _BLOCK = 1 << 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError)
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>\d+)", re.IGNORECASE)
 _CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>\d+)\.csv", re.IGNORECASE)
 _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)\.csv", re.IGNORECASE)
@@ -118,15 +123,13 @@ def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
         return "litter of an operating system"
     if not base.lower().endswith(".csv"):
         return "not a CSV file"
-    if (found := _CANDLES.fullmatch(base)) is not None:
-        try:
+    try:
+        if (found := _CANDLES.fullmatch(base)) is not None:
             return Kind.OHLCVT, parse_pair(found["pair"]), Interval.parse(found["minutes"])
-        except InvalidRequest as error:
-            return str(error)
-    if (found := _TRADES.fullmatch(base)) is not None:
-        pair = parse_pair(found["pair"])
-        if pair.quote:
+        if (found := _TRADES.fullmatch(base)) is not None and (pair := parse_pair(found["pair"])).quote:
             return Kind.TRADES, pair, Interval.M1
+    except InvalidRequest as error:
+        return str(error)
     return "the name is neither PAIR_MINUTES.csv (candles) nor PAIR.csv (trades)"
 
 
@@ -151,7 +154,7 @@ def discover(
         InvalidRequest: A folder does not exist.
     """
     found = Discovery()
-    paths = [path for folder in folders for path in _walk(folder)]
+    paths = list(dict.fromkeys(path for folder in folders for path in _walk(folder)))
     ages = {path: _changed_at(path) for path in paths}
     youngest = max((at for at in ages.values() if at <= clock()), default=0.0)
     if patience and 0 < (wait := youngest + settle_seconds - clock()) <= settle_seconds:
@@ -216,7 +219,7 @@ def _look_into(container: Container, found: Discovery) -> None:
         found.broken.append(PassedOver(container.path.name, str(error)))
         return
     for member in members:
-        if member.is_dir():
+        if member.filename.endswith("/"):
             continue
         described = classify(member.filename)
         if isinstance(described, str):
@@ -280,6 +283,49 @@ def _open_bytes(container: Container) -> IO[bytes]:
     return io.BufferedReader(_Joined(container.parts), _BLOCK)
 
 
+class _Zip(zipfile.ZipFile):
+    """A ZIP that closes the stream it reads."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        super().__init__(stream)
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
+
+
+class _Member(io.RawIOBase):
+    """The bytes of a member of a ZIP; damage in them is an UnreadableArchive."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self._name = name
+        with _unreadable(name):
+            self._stream = archive.open(name)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _unreadable(self._name):
+            read = self._stream.read(len(buffer))
+        buffer[: len(read)] = read
+        return len(read)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+@contextmanager
+def _unreadable(name: str) -> Iterator[None]:
+    """Takes what zipfile raises for damaged, encrypted and unknown formats for what it means."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UnreadableArchive(f"{name} cannot be read ({error}); download its archive again") from error
+
+
 def open_zip(container: Container) -> zipfile.ZipFile:
     """The container, opened.
 
@@ -288,8 +334,8 @@ def open_zip(container: Container) -> zipfile.ZipFile:
     """
     stream = _open_bytes(container)
     try:
-        return zipfile.ZipFile(stream)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        return _Zip(stream)
+    except _DAMAGE as error:
         stream.close()
         raise UnreadableArchive(
             f"{container.path.name} is not a ZIP that can be read ({error}); download it again"
@@ -324,7 +370,8 @@ class ArchiveReader:
 
     def __init__(self) -> None:
         self._zips: dict[Path, zipfile.ZipFile] = {}
-        self._lock = threading.Lock()
+        self._manifests: dict[Path, Manifest | None] = {}
+        self._lock = threading.RLock()
 
     def __enter__(self) -> ArchiveReader:
         return self
@@ -337,11 +384,11 @@ class ArchiveReader:
         """The file's bytes, as a stream.
 
         Raises:
-            UnreadableArchive: Its container cannot be read.
+            UnreadableArchive: Its container or itself cannot be read; of damage, when it is come to.
         """
         if file.container is None or file.member is None:
             return file.path.open("rb")
-        return self._zip(file.container).open(file.member)
+        return io.BufferedReader(_Member(self._zip(file.container), file.member), _BLOCK)
 
     def manifest(self, container: Container) -> Manifest | None:
         """What a container's MANIFEST.json says; in it, or beside its parts.
@@ -349,16 +396,30 @@ class ArchiveReader:
         Raises:
             UnreadableArchive: The container or its manifest cannot be read.
         """
+        with self._lock:
+            if container.path not in self._manifests:
+                self._manifests[container.path] = self._read_manifest(container)
+            return self._manifests[container.path]
+
+    def _read_manifest(self, container: Container) -> Manifest | None:
         archive = self._zip(container)
-        inside = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == MANIFEST]
-        if inside:
-            return parse_manifest(archive.read(inside[0]), container.path.name)
+        names = archive.namelist()
+        inside = [name for name in names if name.rsplit("/", 1)[-1] == MANIFEST]
         beside = container.path.with_name(MANIFEST)
-        if beside.is_file():
+        if inside:
+            with io.BufferedReader(_Member(archive, inside[0])) as stream:
+                manifest = parse_manifest(stream.read(), container.path.name)
+        elif container.parts != (container.path,) and beside.is_file():
             manifest = parse_manifest(beside.read_bytes(), container.path.name)
-            downloads = {container.path.name, *(part.name for part in container.parts)}
-            return manifest if manifest.is_about(downloads) else None
-        return None
+        else:
+            return None
+        files = sum(name.lower().endswith(".csv") and not name.startswith("__MACOSX/") for name in names)
+        if manifest.files is not None and manifest.files != files:
+            raise UnreadableArchive(
+                f"{container.path.name} holds {files} CSV files where its {MANIFEST} says {manifest.files}; "
+                "download it again"
+            )
+        return manifest
 
     def _zip(self, container: Container) -> zipfile.ZipFile:
         with self._lock:

@@ -116,8 +116,8 @@ class CandleReader:
         for block in blocks:
             times = block.rows["time"]
             if block.rows.height:
-                ascending = times[0] > (self.facts.last_time or -1) and (times.diff().min() or 1) > 0  # type: ignore[operator]
-                if not ascending:
+                follows = self.facts.last_time is None or times[0] > self.facts.last_time
+                if not follows or not (times.diff() > 0).all():
                     raise OutOfOrder
             yield self._noted(block)
 

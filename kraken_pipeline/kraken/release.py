@@ -84,10 +84,14 @@ class Release:
 _QUARTER = re.compile(r"(?:Q(?P<n1>[1-4])_(?P<y1>20\d\d))|(?:(?P<y2>20\d\d)_?Q(?P<n2>[1-4]))", re.IGNORECASE)
 _TRADES = re.compile(r"Trading_?History|Time_?And_?Sales|Trades", re.IGNORECASE)
 _OHLCVT = re.compile(r"OHLCVT", re.IGNORECASE)
+# What else a complete archive's name may hold. One that says more, in words not known here, may be of some time only.
+_COMPLETE = re.compile(
+    rf"(?:{_TRADES.pattern}|{_OHLCVT.pattern}|Kraken|Full|Complete|Combined|\(\d+\)|zip|[ _.-])+", re.IGNORECASE
+)
 
 
 def release_of(container: str) -> Release | None:
-    """What the name of a ZIP says, without its folder; None for a ZIP that is no release of Kraken's."""
+    """What the name of a ZIP says, without its folder; None for a ZIP that is no release of Kraken's, or unclear."""
     if _TRADES.search(container):
         kind = Kind.TRADES
     elif _OHLCVT.search(container):
@@ -96,7 +100,7 @@ def release_of(container: str) -> Release | None:
         return None
     found = _QUARTER.search(container)
     if found is None:
-        return Release(kind, EARLIEST_TIME, None)
+        return Release(kind, EARLIEST_TIME, None) if _COMPLETE.fullmatch(container) else None
     quarter = Quarter(int(found["y1"] or found["y2"]), int(found["n1"] or found["n2"]))
     if re.search(r"Full|Complete", container, re.IGNORECASE):
         return Release(kind, EARLIEST_TIME, quarter.end)

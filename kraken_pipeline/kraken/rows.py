@@ -6,6 +6,7 @@ the reason. The two archive formats (`ohlcvt`, `time_and_sales`) say which colum
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from bisect import bisect
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ class Reject:
     """A row that is no candle and no trade.
 
     Attributes:
-        line: Its number in the file, from 1.
+        line: Its number in the file, from 1; 0 stands for the file as a whole.
         text: What it says, cut to 500 characters; bytes that are no UTF-8 are spelled out.
         reason: Why it was rejected.
         time: Its time in seconds since the epoch, where that can be read and believed.
@@ -84,10 +85,13 @@ class Digest:
 
 
 def line_blocks(stream: IO[bytes], digest: Digest) -> Iterator[bytes]:
-    """The stream's bytes in blocks of whole lines, each ending in a line feed."""
+    """The stream's bytes in blocks of whole lines, each ending in a line feed; without a byte order mark."""
     carried = b""
     while data := stream.read(BLOCK_BYTES):
+        is_first = not digest.size
         digest.update(data)
+        if is_first:
+            data = data.removeprefix(codecs.BOM_UTF8)
         cut = data.rfind(b"\n") + 1
         if not cut:
             carried += data
@@ -105,7 +109,7 @@ class Format:
     Attributes:
         columns: Field name → type, in the order of the fields; `time` is in seconds since the epoch.
         rules: Reason → where it applies, as `market.candle.broken_rules` gives it.
-        time_rules: The reasons that say that a row's time cannot be believed.
+        time_rules: Those of the reasons that say that a row's time cannot be believed.
     """
 
     columns: Mapping[str, pl.Int64 | pl.Float64 | pl.String]
@@ -130,10 +134,14 @@ def _numbers(first_line: int, height: int) -> pl.Expr:
 
 def _parse_well_formed(data: bytes, form: Format) -> pl.DataFrame | None:
     """All lines at once, or None where one of them is not of the format."""
+    if data.startswith(codecs.BOM_UTF8):  # within a file it is damage, which Polars would pass over
+        return None
     try:
-        return pl.read_csv(data, has_header=False, schema=dict(form.columns), quote_char=None)
+        rows = pl.read_csv(data, has_header=False, schema=dict(form.columns), quote_char=None)
     except (pl.exceptions.PolarsError, ValueError):
         return None
+    numbers = [name for name, kind in form.columns.items() if not isinstance(kind, pl.String)]
+    return None if any(rows[name].null_count() for name in numbers) else rows
 
 
 def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
@@ -154,13 +162,20 @@ def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
         **form.rules,
     }
     reason = pl.coalesce(pl.when(rule.fill_null(value=True)).then(pl.lit(text)) for text, rule in reasons.items())
-    read = read.with_columns(reason.alias("_reason"))
+    # Whatever else is wrong with a row comes first as a reason, but does not make its time believable; and a line with
+    # too many fields, or with zeros where a disk failed, may be what is left of several rows.
+    unbelievable = pl.any_horizontal(
+        pl.col("_fields") > len(form.columns),
+        pl.col("text").str.contains("\0", literal=True),
+        *(form.rules[each].fill_null(value=True) for each in form.time_rules),
+    )
+    read = read.with_columns(reason.alias("_reason"), pl.when(~unbelievable).then(pl.col("time")).alias("_believed"))
     rejects = tuple(
         Reject(
             row[LINE],
             row["text"][:TEXT_CHARACTERS],
             row["_reason"],
-            None if row["time"] is None or row["_reason"] in form.time_rules else int(row["time"]),
+            None if row["_believed"] is None else int(row["_believed"]),
         )
         for row in read.filter(pl.col("_reason").is_not_null()).iter_rows(named=True)
     )

@@ -37,7 +37,7 @@ from kraken_pipeline.market.resample import fold_trades
 
 _BACKWARDS = "time runs backwards"
 _REPEATED_ID = "the trade id is repeated"
-_TIME_RULES = frozenset({"time is before 2011", "time is in the future", _BACKWARDS})
+_TIME_RULES = frozenset({"time is not a finite number", "time is before 2011", "time is in the future"})
 _PLAIN: Mapping[str, pl.Int64 | pl.Float64 | pl.String] = {
     "time": pl.Float64(),
     "price": pl.Float64(),
@@ -84,6 +84,7 @@ class TradesReader:
         self._unanswered = Unanswered(Interval.M1, neighbours_too=True)
         self._rejects: list[Reject] = []
         self._ids = pl.Series("trade_id", [], pl.Int64())
+        self._reached = 0.0  # the latest time so far, with its fraction
         self.facts = Facts()
 
     def blocks(self) -> Iterator[Block]:
@@ -146,8 +147,10 @@ class TradesReader:
     def _in_order(self, block: Block) -> Block:
         """Rejects what runs backwards in time, and repeated ids (among this block and the one before)."""
         rows = block.rows
-        reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(float(self.facts.last_time or 0)))
+        reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(self._reached))
         wrong = {_BACKWARDS: pl.col("time") < reached}
+        if rows.height:
+            self._reached = float(rows.select(reached.last()).item())
         if "trade_id" in rows.columns:
             repeated = pl.col("trade_id").is_in(self._ids.implode()) | ~pl.col("trade_id").is_first_distinct()
             wrong[_REPEATED_ID] = repeated

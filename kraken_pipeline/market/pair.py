@@ -23,11 +23,11 @@ ALIASES: Mapping[str, str] = {"BTC": "XBT", "DOGE": "XDG"}
 # What pairs are quoted in, for names that come without AssetPairs. The longest that fits wins: EURUSDT is
 # EUR/USDT, not EURUS/DT.
 QUOTES: tuple[str, ...] = (
-    "USDT", "USDC", "USDG", "USDQ", "USDR", "USDS", "RLUSD", "PYUSD", "EURC", "EURQ", "EURR", "EURT", "TBTC",
+    "USDT", "USDC", "USDG", "USDQ", "USDR", "USDS", "RLUSD", "PYUSD", "EURC", "EURQ", "EURR", "EURT",
     "USD", "EUR", "GBP", "JPY", "CAD", "AUD", "CHF", "AED", "ARS", "BRL", "MXN", "PLN",
     "XBT", "BTC", "ETH", "SOL", "DOT", "DAI", "BNB",
 )  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9.]{2,32}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.]{1,31}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -50,12 +50,12 @@ def load_tiers(path: Path | None = None) -> TierTable:
     path = path or Path(__file__).with_name("tiers.toml")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        quotes = frozenset(str(quote) for quote in content["quotes"])
+        quotes = frozenset(_assets(content["quotes"]))
         tiers: dict[str, Tier] = {}
         for name, bases in content["tiers"].items():
-            tier = Tier(name)
-            for base in bases:
-                if tiers.setdefault(ALIASES.get(base, base), tier) is not tier:
+            tier = _own_tier(name)
+            for base in _assets(bases):
+                if tiers.setdefault(base, tier) is not tier:
                     raise InvalidSettings(f"KRAKEN_TIERS_FILE: {path} has {base} in two tiers; keep one of them")
     except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InvalidSettings(
@@ -63,3 +63,15 @@ def load_tiers(path: Path | None = None) -> TierTable:
             f"[tiers] with TIER1 to TIER3, as in the file that comes with kraken_pipeline"
         ) from error
     return TierTable(tiers, quotes)
+
+
+def _own_tier(name: str) -> Tier:
+    if (tier := Tier(name)) is Tier.ALL:
+        raise ValueError("ALL is no pair's own tier")
+    return tier
+
+
+def _assets(codes: object) -> list[str]:
+    if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+        raise TypeError(f"{codes!r} is not a list of assets")
+    return [ALIASES.get(code, code) for code in codes]

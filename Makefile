@@ -1,0 +1,54 @@
+# Everything sets up what it needs by itself: a virtual environment from the lock, and .env.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: setup demo dev test lint bench lock clean
+.DEFAULT_GOAL := setup
+
+setup: .venv/installed .env
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kraken_pipeline needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.lock pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+.env: .env.example
+	@sed 's|$${PWD}|$(CURDIR)|' .env.example > $@
+	@echo "wrote .env from .env.example"
+
+demo: setup
+	$(BIN)/kraken-pipeline demo $(ARGS)
+
+# DEMO=1 shows the world of `make demo` instead of your own.
+dev: setup
+	$(if $(DEMO),KRAKEN_PIPELINE_HOME=$(CURDIR)/demo-data KRAKEN_DAGSTER_STORAGE=$(CURDIR)/demo-data/dagster,) \
+	  $(BIN)/dagster dev $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# What `make` installs: every dependency at one version, for Python 3.11 and newer.
+lock: .venv/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf .venv demo-data

@@ -1,0 +1,126 @@
+"""The input: archives like Kraken's, the same ones from every run.
+
+`python -m benchmarks.archives KIND SIZE FOLDER` makes one, in a process of its own: what starts the measured
+processes has to stay small, because the peak memory that Linux reports of a process begins with its parent's.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+_MINUTE = 60
+_CANDLES_FROM = 1_293_840_000  # 2011-01-01, so that 8 million minutes have room
+_TRADES_FROM = 1_388_534_400  # 2014-01-01
+_QUARTER = (1_680_307_200, 1_688_169_600)  # 2023Q2
+_INTERVALS = (1, 5, 15, 30, 60, 240, 720, 1440)
+_CHUNK = 1_000_000
+
+Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+
+
+def make_candles(size: int, folder: Path) -> Path:
+    """One-minute candles of one pair without a quiet minute; a file of 57 bytes a row."""
+    path = folder / "XBTUSD_1.csv"
+    rng = np.random.default_rng(1)
+    with path.open("wb") as stream:
+        for first in range(0, size, _CHUNK):
+            minutes = np.arange(first, min(size, first + _CHUNK))
+            candles = _candles(rng, _CANDLES_FROM + _MINUTE * minutes)
+            pl.DataFrame(candles).write_csv(stream, include_header=False)
+    return path
+
+
+def make_trades(size: int, folder: Path) -> Path:
+    """Trades of one pair, 18 seconds apart on average, many at one second; about 30 bytes a row."""
+    path = folder / "XBTUSD.csv"
+    rng = np.random.default_rng(2)
+    at = float(_TRADES_FROM)
+    with path.open("wb") as stream:
+        for first in range(0, size, _CHUNK):
+            count = min(size - first, _CHUNK)
+            times = at + np.cumsum(rng.exponential(36, count) * rng.integers(0, 2, count))
+            at = float(times[-1])
+            trades = {
+                "time": times.astype(np.int64),
+                "price": _walk(rng, count),
+                "volume": rng.exponential(1, count).round(8) + 1e-8,
+            }
+            pl.DataFrame(trades).write_csv(stream, include_header=False)
+    return path
+
+
+def make_release(pairs: int, folder: Path) -> Path:
+    """A quarterly release: eight intervals of every pair, of which few are busy and most are quiet, as in Kraken's.
+
+    250 pairs make 2,000 members and about 4 million rows.
+    """
+    path = folder / "Kraken_OHLCVT_Q2_2023.zip"
+    rng = np.random.default_rng(3)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for rank in range(pairs):
+            letters = (ord("A") + rank // 26, ord("A") + rank % 26)
+            for minutes, candles in _quarter(rng, rank):
+                text = io.BytesIO()
+                pl.DataFrame(candles).write_csv(text, include_header=False)
+                archive.writestr(f"Q{letters[0]:c}{letters[1]:c}USD_{minutes}.csv", text.getvalue())
+    return path
+
+
+def _quarter(rng: np.random.Generator, rank: int) -> Iterator[tuple[int, Arrays]]:
+    times = np.arange(*_QUARTER, _MINUTE)
+    busy = rng.random(len(times)) < min(0.97, 2.6 / (rank + 1))
+    busy[[0, -1]] = True  # the release ends where its name says
+    finest = _candles(rng, times[busy])
+    for minutes in _INTERVALS:
+        slots, first = np.unique(finest["time"] // (minutes * _MINUTE), return_index=True)
+        last = np.append(first[1:], len(finest["time"])) - 1
+        yield (
+            minutes,
+            {
+                "time": slots * minutes * _MINUTE,
+                "open": finest["open"][first],
+                "high": np.maximum.reduceat(finest["high"], first),
+                "low": np.minimum.reduceat(finest["low"], first),
+                "close": finest["close"][last],
+                "volume": np.add.reduceat(finest["volume"], first).round(8),
+                "trades": np.add.reduceat(finest["trades"], first),
+            },
+        )
+
+
+def _candles(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]]) -> Arrays:
+    opened = _walk(rng, len(times))
+    closed = (opened + rng.normal(0, 5, len(times))).round(1)
+    return {
+        "time": times,
+        "open": opened,
+        "high": (np.maximum(opened, closed) + 0.5).round(1),
+        "low": (np.minimum(opened, closed) - 0.5).round(1),
+        "close": closed,
+        "volume": rng.exponential(1, len(times)).round(8),
+        "trades": rng.integers(1, 200, len(times)),
+    }
+
+
+def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Prices that wander between 10,000 and 50,000."""
+    wandered = np.abs(np.cumsum(rng.normal(0, 5, count))) % 80_000
+    return (50_000 - np.abs(wandered - 40_000)).round(1)
+
+
+MAKERS: dict[str, Callable[[int, Path], Path]] = {
+    "candles": make_candles,
+    "trades": make_trades,
+    "release": make_release,
+}
+
+if __name__ == "__main__":
+    print(MAKERS[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3])))

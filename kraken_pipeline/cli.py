@@ -1,0 +1,376 @@
+"""kraken-pipeline: the shell's way in.
+
+Exit codes: 0 done (open gaps are no failure), 1 something failed (a file, a series; the rest was done), 2 wrong use.
+With `--json`, standard output is that JSON alone; everything else that is said goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from dotenv import load_dotenv
+
+from kraken_pipeline import tables
+from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineError
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage import dead_letters as letters
+from kraken_pipeline.storage import gap_records
+from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.gaps import find_gaps, gap_json, survey
+from kraken_pipeline.workflow.health import Verdict, check_health, worst
+from kraken_pipeline.workflow.plan import Plan, make_plan
+from kraken_pipeline.workflow.read import export as export_candles
+from kraken_pipeline.workflow.read import read_series
+from kraken_pipeline.workflow.report import export_unfillable, make_report
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+if TYPE_CHECKING:
+    from kraken_pipeline.orchestration.runs import RunStatus
+
+app = typer.Typer(
+    help="Every Kraken candle, and the knowledge that it is every one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = tables.console()
+err = tables.console(stderr=True)
+
+Tier = Annotated[str, typer.Option(help="TIER1 to TIER4, or ALL.")]
+Intervals = Annotated[str | None, typer.Option(help="Minutes, separated by commas: 60,1440. All ten by default.")]
+Pairs = Annotated[str | None, typer.Option(help="Separated by commas: XBTUSD,ADAEUR. All of the tier by default.")]
+Start = Annotated[str | None, typer.Option(help="ISO date or time, UTC: 2023-10-01. Nothing before it.")]
+End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open: that moment is left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+ArchiveDirs = Annotated[
+    list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
+]
+
+
+def main() -> None:
+    """Runs the command line; errors become one sentence and an exit code."""
+    _load_environment()
+    try:
+        app()
+    except (InvalidRequest, InvalidSettings) as error:
+        err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except PipelineError as error:
+        err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _load_environment() -> None:
+    """Reads `.env` in the current folder, or that of the checkout: the same home from any folder."""
+    for folder in (Path.cwd(), Path(__file__).parent.parent):
+        if (folder / ".env").is_file():
+            load_dotenv(folder / ".env")
+            return
+
+
+@contextmanager
+def _stores() -> Iterator[Stores]:
+    with opened(load_settings()) as stores:
+        yield stores
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+# --- what would be done, and doing it
+
+
+@app.command()
+def plan(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    archive_dir: ArchiveDirs = None,
+    complete: Annotated[bool, typer.Option(help="Without limits of requests.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Says for every gap where it can come from and what that costs. Writes nothing."""
+    spec = run_spec(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        archive_dirs=archive_dir,
+        complete=complete,
+        dry_run=True,
+    )
+    _show_plan(spec, as_json=as_json)
+
+
+def _show_plan(spec: RunSpec, *, as_json: bool) -> Plan:
+    with _stores() as stores:
+        made = make_plan(stores, spec, _now())
+    if as_json:
+        _print_json(made.as_json())
+    else:
+        tables.plan(out, made)
+    return made
+
+
+@app.command()
+def ingest(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    archive_dir: ArchiveDirs = None,
+    api_backfill: Annotated[
+        bool, typer.Option(help="Whether HTTP may be used to fill gaps; resampling goes on without it.")
+    ] = True,
+    complete: Annotated[
+        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done, as `plan`.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(help="Continue this failed, cancelled or killed run with its own configuration.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Brings archives into the lake, fills gaps, and says what is covered. A Dagster run like any other."""
+    given = run_spec(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        archive_dirs=[path.absolute() for path in archive_dir or []] or None,
+        api_backfill=api_backfill,
+        complete=complete,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        _show_plan(given, as_json=as_json)
+        return
+    if resume is not None and given != RunSpec():
+        raise InvalidRequest("--resume continues a run with its own configuration; leave the other options out")
+    done = _ingest(load_settings(), given, resume, as_json=as_json)
+    raise typer.Exit(int(done.status != "SUCCESS" or bool(done.outcome.get("files_failed"))))
+
+
+def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
+    # Dagster takes seconds to import, and only this command and `status` need it.
+    os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+    console = err if as_json else out
+    with instance_of(settings) as instance:
+        locks = Locks(settings.home / "locks")
+        if resume is not None:
+            earlier = runs.find_run(instance, locks, resume)
+            if earlier.spec is None or earlier.status not in runs.UNFINISHED:
+                raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
+            spec, resume = earlier.spec, earlier.run_id
+        else:
+            for run in runs.unfinished(runs.statuses(instance, locks, 50)):
+                console.print(
+                    f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
+                    f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
+                    style="yellow",
+                    soft_wrap=True,
+                )
+        with tables.progress_bar(console) as listener, progress.listening(listener):
+            run_id = runs.execute_ingest(instance, spec, resume)
+        done = runs.find_run(instance, locks, run_id)
+    if as_json:
+        _print_json({**done.as_json(), "outcome": dict(done.outcome)})
+    else:
+        tables.ingested(out, done.as_json(), done.outcome)
+        if done.status == "SUCCESS":
+            with opened(settings) as stores:
+                tables.report(out, make_report(stores, spec, _now()))
+    return done
+
+
+# --- what there is
+
+
+@app.command()
+def gaps(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    every: Annotated[bool, typer.Option("--all", help="Those that were filled, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Lists what is missing, where it can come from, and the archive that has it."""
+    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    with _stores() as stores:
+        holdings = survey(stores, spec, _now())
+        rows = [gap.row() for gap in find_gaps(stores, spec, holdings)]
+        if every:
+            with stores.catalog.read() as connection:
+                closed = gap_records.closed_gaps(connection, sorted(holdings.pairs))
+            rows += [row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series]]
+    if as_json:
+        _print_json([gap_json(row) for row in rows])
+    else:
+        tables.gaps(out, rows)
+
+
+@app.command()
+def report(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    unfillable: Annotated[Path | None, typer.Option(help="Write the gaps without a route to this CSV file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Says how complete everything is, and what to do about the rest."""
+    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    with _stores() as stores:
+        made = make_report(stores, spec, _now())
+    if unfillable is not None:
+        count = export_unfillable(made, unfillable)
+        err.print(f"{count} gaps without a route written to {unfillable}", soft_wrap=True)
+    if as_json:
+        _print_json(made.as_json())
+    else:
+        tables.report(out, made)
+
+
+@app.command()
+def export(
+    pair: Annotated[str, typer.Argument(help="XBTUSD, XBT/USD, BTCUSD, …")],
+    interval: Annotated[int, typer.Argument(help="Minutes.")],
+    to: Annotated[Path, typer.Option(help="A .csv or .parquet file.")],
+    start: Start = None,
+    end: End = None,
+    fill_quiet: Annotated[bool, typer.Option(help="Fill in candles without a trade where there was none.")] = False,
+) -> None:
+    """Writes the candles of one series to a file."""
+    spec = run_spec(pairs=pair, intervals=[interval], start=start, end=end)
+    series = Series(parse_pair(pair).name, Interval.parse(interval))
+    with _stores() as stores:
+        candles = read_series(stores, series, start=spec.start, end=spec.end, fill_quiet=fill_quiet)
+    if candles.is_empty():
+        raise InvalidRequest(f"the lake has no candle of {series} there; `kraken-pipeline report` shows what it has")
+    export_candles(candles, to)
+    err.print(f"{candles.height:,} candles of {series} written to {to}", soft_wrap=True)
+
+
+@app.command()
+def status(
+    limit: Annotated[int, typer.Option(min=1, help="How many runs, the newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Lists runs with their progress and errors."""
+    from kraken_pipeline.orchestration import runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+    settings = load_settings()
+    with instance_of(settings) as instance:
+        found = runs.statuses(instance, Locks(settings.home / "locks"), limit)
+    if as_json:
+        _print_json([run.as_json() for run in found])
+    else:
+        tables.status(out, [run.as_json() for run in found])
+
+
+dead_letters = typer.Typer(help="Rows and files that were rejected, each with its reason.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dead-letters")
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    pairs: Pairs = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Lists them, those of the newest file first."""
+    spec = run_spec(pairs=pairs)
+    with _stores() as stores, stores.catalog.read() as connection:
+        rows = letters.listed(connection, spec.pairs or None, limit)
+        count = letters.count(connection)
+    if as_json:
+        _print_json([letters.as_json(row) for row in rows])
+    else:
+        tables.dead_letters(out, rows, count)
+
+
+@dead_letters.command("export")
+def export_dead_letters(
+    to: Annotated[Path, typer.Option(help="A .csv file.")],
+    pairs: Pairs = None,
+) -> None:
+    """Writes them to a CSV file with a header."""
+    spec = run_spec(pairs=pairs)
+    with _stores() as stores, stores.catalog.read() as connection:
+        count = letters.export(connection, spec.pairs or None, to)
+    err.print(f"{count:,} dead letters written to {to}", soft_wrap=True)
+
+
+@app.command()
+def health(as_json: AsJson = False) -> None:
+    """Says whether the pipeline can do its work; the exit code is 1 where it cannot."""
+    checks = check_health(load_settings())
+    verdict = worst(checks)
+    if as_json:
+        _print_json(
+            {
+                "status": str(verdict),
+                "checks": [
+                    {"name": each.name, "status": str(each.verdict), "detail": each.sentence} for each in checks
+                ],
+            }
+        )
+    else:
+        tables.health(out, checks)
+    raise typer.Exit(int(verdict is Verdict.FAILED))
+
+
+@app.command()
+def demo(
+    home: Annotated[Path, typer.Option(help="Where the demo's world and its lake go, away from real candles.")] = Path(
+        "demo-data"
+    ),
+) -> None:
+    """Builds a small world of archives, plans, ingests and reports it."""
+    from kraken_pipeline.demo.showcase import build_showcase  # noqa: PLC0415
+
+    os.environ["KRAKEN_PIPELINE_HOME"] = str(home.absolute())
+    os.environ["KRAKEN_DAGSTER_STORAGE"] = str(home.absolute() / "dagster")
+    os.environ["KRAKEN_SETTLE_SECONDS"] = "0"
+    archives = home.absolute() / "archives"
+    made = build_showcase(archives, _now())
+    tables.showcase(out, made)
+    spec = run_spec(intervals=list(made.intervals), archive_dirs=[archives], api_backfill=False)
+    _show_plan(spec, as_json=False)
+    done = _ingest(load_settings(), spec, None, as_json=False)
+    tables.next_steps(out, home)
+    # The broken download must have failed, and nothing else.
+    raise typer.Exit(int(done.status != "SUCCESS" or done.outcome.get("files_failed") != 1))
+
+
+if __name__ == "__main__":
+    main()

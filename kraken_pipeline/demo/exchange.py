@@ -1,0 +1,304 @@
+"""Kraken's public REST API on the loopback, over a world: `/0/public/{Time,SystemStatus,AssetPairs,OHLC,Trades}`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from kraken_pipeline.demo.clock import FixedClock, MovingClock
+from kraken_pipeline.demo.defects import Defect
+from kraken_pipeline.demo.faults import (
+    Delay,
+    Fault,
+    FaultScript,
+    HalfBody,
+    HttpStatus,
+    Refusal,
+    Reset,
+    SystemState,
+    Tampering,
+    Throttled,
+)
+from kraken_pipeline.demo.replies import PER_PAIR, RefusedError, Replies
+from kraken_pipeline.demo.throttle import Throttle
+from kraken_pipeline.demo.world import World
+from kraken_pipeline.errors import InvalidRequest
+
+_PREFIX = "/0/public/"
+_LOOPBACK = "127.0.0.1"
+_JSON = "application/json; charset=utf-8"
+_HTML = "text/html; charset=UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """A request that reached the server.
+
+    Attributes:
+        time: When it came, by the server's timer (seconds since the epoch).
+        endpoint: `OHLC`, `Trades`, …
+        pair: The altname of the pair it names, in whatever spelling; None where it names none that there is.
+        params: Its query.
+        outcome: `ok`, an error code, `HTTP 520`, or what befell it: `reset`, `delay`, `half a body`, or the text of
+            a `Tampering`.
+    """
+
+    time: float
+    endpoint: str
+    pair: str | None
+    params: Mapping[str, str]
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What goes back over the connection, and how."""
+
+    outcome: str
+    body: bytes
+    status: int = 200
+    content_type: str = _JSON
+    delay: float = 0.0
+    resets: bool = False
+    breaks_off: bool = False
+
+
+class DemoExchange:
+    """The server; use it as a context manager.
+
+    ::
+
+        with DemoExchange(world) as exchange:
+            urlopen(f"{exchange.url}/0/public/OHLC?pair=XBTUSD&interval=60")
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        clock: Callable[[], int] | None = None,
+        timer: Callable[[], float] = time.time,
+        faults: Iterable[Fault] = (),
+        throttle: Throttle | None = None,
+        defects: Sequence[Defect] = (),
+        host: str = _LOOPBACK,
+        port: int = 0,
+    ) -> None:
+        """Prepare a server; it listens from entering the context on.
+
+        Args:
+            world: What happens on the exchange.
+            clock: What time it is there, in nanoseconds since the epoch; by default it stands at `world.now`.
+            timer: What time it is for requests, in seconds since the epoch: the log, how long faults last, the
+                throttle. The wall clock, unless a test simulates that too.
+            faults: What goes wrong.
+            throttle: How callers are slowed down; None for not at all.
+            defects: False statements of OHLC (`DefectKind.FALSE_QUIET`).
+            host: The address to listen at.
+            port: The port; 0 for one that the system chooses.
+        """
+        self._replies = Replies(world, defects)
+        self._clock = clock or FixedClock(world.now)
+        self._timer = timer
+        self._script = FaultScript(faults)
+        self._throttle = throttle
+        self._address = (host, port)
+        self._log: list[LoggedRequest] = []
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
+        """Listen, and answer from threads of its own."""
+        self._server = _Server(self._address, self)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, and close all connections."""
+        if self._server is not None:
+            self._server.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end.
+
+        Raises:
+            InvalidRequest: It does not listen yet.
+        """
+        if self._server is None:
+            raise InvalidRequest("the demo exchange listens only within its context: with DemoExchange(world) as …")
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    @property
+    def requests(self) -> tuple[LoggedRequest, ...]:
+        """All requests so far, in the order in which they came."""
+        return tuple(self._log)
+
+    def inject(self, fault: Fault) -> None:
+        """Let one more thing go wrong from now on."""
+        self._script.add(fault)
+
+    def answer(self, endpoint: str, params: Mapping[str, str], caller: str) -> _Answer:
+        """Decide on a request, and log it."""
+        pair = self._replies.pair_asked_for(params)
+        now = self._timer()
+        answer = self._decide(endpoint, params, pair, caller=caller, now=now)
+        self._log.append(LoggedRequest(now, endpoint, pair, params, answer.outcome))
+        return answer
+
+    def _decide(
+        self, endpoint: str, params: Mapping[str, str], pair: str | None, *, caller: str, now: float
+    ) -> _Answer:
+        match self._script.hit(endpoint, pair, now):
+            case HttpStatus(status):
+                page = f"<!DOCTYPE html><html><head><title>api.kraken.com | {status}</title></head></html>"
+                return _Answer(f"HTTP {status}", page.encode(), status, _HTML)
+            case Reset():
+                return _Answer("reset", b"", resets=True)
+            case Refusal(code):
+                return _refused(code)
+            case Throttled(seconds):
+                return _refused(f"EService:Throttled:{int(now) + seconds}")
+            case Delay(seconds):
+                return replace(self._reply(endpoint, params), outcome="delay", delay=seconds)
+            case HalfBody():
+                return replace(self._reply(endpoint, params), outcome="half a body", breaks_off=True)
+            case SystemState() | Tampering() as change:
+                return self._reply(endpoint, params, change)
+        counted_by = pair if endpoint in PER_PAIR else None
+        if self._throttle is not None and not self._throttle.admits(caller, counted_by, now):
+            return _refused("EGeneral:Too many requests")
+        return self._reply(endpoint, params)
+
+    def _reply(
+        self, endpoint: str, params: Mapping[str, str], change: SystemState | Tampering | None = None
+    ) -> _Answer:
+        try:
+            result = self._replies.result(endpoint, params, self._clock())
+        except RefusedError as refusal:
+            return _refused(refusal.code)
+        match change:
+            case SystemState(status):
+                result["status"] = status
+            case Tampering.LAST_MISSING:
+                del result["last"]
+            case Tampering.LAST_ZERO:
+                result["last"] = 0
+            case Tampering.NO_ROWS:
+                result = {key: [] if isinstance(value, list) else value for key, value in result.items()}
+        outcome = str(change) if isinstance(change, Tampering) else "ok"
+        return _Answer(outcome, json.dumps({"error": [], "result": result}).encode())
+
+
+def _refused(code: str) -> _Answer:
+    # Without a `result`, as Kraken leaves it out.
+    return _Answer(code, json.dumps({"error": [code]}).encode())
+
+
+def serve(
+    world: World,
+    *,
+    host: str = _LOOPBACK,
+    port: int = 8_080,
+    announce: Callable[[str], None],
+    throttle: Throttle | None = None,
+) -> None:
+    """Answer in the foreground, with a clock that runs on from the world's present, until interrupted.
+
+    Args:
+        world: What happens on the exchange.
+        host: The address to listen at.
+        port: The port; 0 for one that the system chooses.
+        announce: Is called with the URL as soon as it answers.
+        throttle: How callers are slowed down; None for not at all.
+    """
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        DemoExchange(world, clock=MovingClock(world.now), throttle=throttle, host=host, port=port) as exchange,
+    ):
+        announce(exchange.url)
+        threading.Event().wait()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # the standard 5 turns away clients that start together
+
+    def __init__(self, address: tuple[str, int], exchange: DemoExchange) -> None:
+        self.exchange = exchange
+        self.stopping = threading.Event()
+        self._open: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        if _is_to_be_reset(request):
+            request.close()  # an orderly shutdown would send FIN first
+        else:
+            super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that no longer waits is what some of the faults are for.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def stop(self) -> None:
+        """Stop listening and close what is open, also where an answer is still being delayed."""
+        self.stopping.set()
+        self.shutdown()
+        self.server_close()
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_to_be_reset(connection: socket.socket) -> bool:
+    return bool(struct.unpack("ii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps connections alive
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        params = dict(parse_qsl(url.query, keep_blank_values=True))
+        answer = self.server.exchange.answer(url.path.removeprefix(_PREFIX), params, self.client_address[0])
+        if answer.delay:
+            self.server.stopping.wait(answer.delay)
+        if answer.resets:
+            # To linger for no time makes the system answer with RST when the socket closes.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if answer.breaks_off:
+            self.wfile.write(answer.body[: len(answer.body) // 2])
+            self.close_connection = True
+        else:
+            self.wfile.write(answer.body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing; the requests are in `DemoExchange.requests`."""

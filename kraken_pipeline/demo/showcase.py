@@ -1,0 +1,126 @@
+"""The small world of `make demo`: a folder of archives of about a year, with a bit of everything that goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from kraken_pipeline.demo.archives import (
+    COMPLETE,
+    STRAY,
+    STRAY_CONTENT,
+    Quarter,
+    write_complete_zip,
+    write_csv,
+    write_quarterly_zip,
+)
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.listing import demo_listings
+from kraken_pipeline.demo.world import World
+from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.interval import Interval
+
+SHOWCASE_INTERVALS = (Interval.H1, Interval.H4, Interval.D1)
+_QUARTERS = 4
+_MISSING = 1  # the second of the four
+BROKEN_DOWNLOAD = Defect(DefectKind.TRUNCATED, release=COMPLETE)
+_REJECTED_PAIR = "XDGUSD"
+_REJECTED = (DefectKind.HIGH_BELOW_LOW, DefectKind.NEGATIVE_VOLUME, DefectKind.MISALIGNED, DefectKind.UNREADABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Showcase:
+    """What `build_showcase` made, and what it left out or broke on purpose.
+
+    Attributes:
+        folder: Where the files lie.
+        world: What really happened.
+        intervals: Of the candles in the archives.
+        quarters: The archives of quarters.
+        loose: The files of the running quarter.
+        missing: The name of the quarterly archive that is absent.
+        missing_quarter: The quarter it would hold.
+        corrupt: The file that cannot be opened: a download of the complete archive that broke off.
+        rejected: The rows that must be rejected; `release` names the archive that has them.
+        strays: What lies there and is no archive.
+    """
+
+    folder: Path
+    world: World
+    intervals: tuple[Interval, ...]
+    quarters: tuple[Path, ...]
+    loose: tuple[Path, ...]
+    missing: str
+    missing_quarter: Quarter
+    corrupt: Path
+    rejected: tuple[Defect, ...]
+    strays: tuple[Path, ...]
+
+
+def build_showcase(
+    folder: Path, now: int, *, seed: int = 2013, intervals: Sequence[Interval] = SHOWCASE_INTERVALS
+) -> Showcase:
+    """Write five pairs of the four quarters that ended last, and of the running one as loose files.
+
+    The same seed and moment give the same bytes.
+
+    Args:
+        folder: Where to; made if absent.
+        now: The moment that everything goes up to, in seconds since the epoch.
+        seed: What the trades follow from.
+        intervals: Of the candles.
+    """
+    running = Quarter.of(now)
+    quarters = [running.previous]
+    while len(quarters) < _QUARTERS:
+        quarters.insert(0, quarters[0].previous)
+    missing = quarters[_MISSING]
+    world = World(seed, demo_listings(quarters[0].start), now)
+    rejected = _rejected_rows(world, quarters[-1], min(intervals))
+    written = tuple(
+        write_quarterly_zip(folder, world, quarter, intervals, defects=rejected)
+        for quarter in quarters
+        if quarter != missing
+    )
+    loose = tuple(
+        write_csv(folder, world, pair, interval, start=running.start, end=interval.floor(now))
+        for pair in world.listings
+        for interval in intervals
+        if world.candles(pair, interval, running.start, interval.floor(now)).height
+    )
+    return Showcase(
+        folder=folder,
+        world=world,
+        intervals=tuple(intervals),
+        quarters=written,
+        loose=loose,
+        missing=missing.candles_name,
+        missing_quarter=missing,
+        corrupt=write_complete_zip(folder, world, running.start, intervals, defects=[BROKEN_DOWNLOAD]),
+        rejected=rejected,
+        strays=_write_strays(folder),
+    )
+
+
+def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[Defect, ...]:
+    """A few rows of one file that break the rules for rows, far from each other."""
+    times = world.candles(_REJECTED_PAIR, interval, quarter.start, quarter.end).select(seconds_of(pl.col("time")))
+    step = times.height // (len(_REJECTED) + 1)
+    return tuple(
+        Defect(kind, _REJECTED_PAIR, interval, times.item(place * step, 0), release=quarter.candles_name)
+        for place, kind in enumerate(_REJECTED, start=1)
+    )
+
+
+def _write_strays(folder: Path) -> tuple[Path, ...]:
+    strays = {
+        ".DS_Store": b"\x00\x00\x00\x01Bud1",
+        STRAY: STRAY_CONTENT,
+        "where these come from.txt": b"Made by kraken_pipeline's demo exchange; no real prices.\n",
+    }
+    for name, content in strays.items():
+        (folder / name).write_bytes(content)
+    return tuple(folder / name for name in strays)

@@ -1,0 +1,38 @@
+"""Moments as people write them and as the pipeline counts them: seconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from kraken_pipeline.errors import InvalidRequest
+
+
+def parse_moment(text: str) -> int:
+    """The seconds of an ISO date (its midnight) or time; UTC where it does not say otherwise.
+
+    Raises:
+        InvalidRequest: It is neither; the message shows how it is written.
+    """
+    try:
+        if len(text) == len("2023-10-01"):
+            day = date.fromisoformat(text)
+            return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def as_datetime(seconds: int) -> datetime:
+    """A moment as a UTC datetime."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def iso(seconds: int) -> str:
+    """A moment in ISO 8601, in UTC: 2023-10-01T00:00:00Z."""
+    return as_datetime(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def short(seconds: int) -> str:
+    """A moment for tables: the date alone where it is a midnight."""
+    return as_datetime(seconds).strftime("%Y-%m-%d" if seconds % 86_400 == 0 else "%Y-%m-%d %H:%M")

@@ -1,0 +1,12 @@
+"""The only place that knows Dagster: partitions, assets, jobs, sensors, and what the run history says.
+
+What belongs here: the translation between Dagster's notions and the workflows'. What does not: deciding anything,
+reading or writing candles, SQL.
+"""
+
+import warnings
+
+from dagster import BetaWarning
+
+# Dagster's version is pinned, and it passes a sensor's owners to itself.
+warnings.filterwarnings("ignore", r"Parameter `(backfill_policy|owners)`", BetaWarning)

@@ -1,0 +1,156 @@
+"""The assets of a tier: candles → coverage → gaps → backfilled_candles, and the completeness report.
+
+Partitioned by asset by interval. Each body selects the series of its partitions and calls a workflow.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.orchestration import checks, metadata
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.partitions import SERIES, series_of
+from kraken_pipeline.orchestration.progress import watcher
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import backfill, ingest, report, scan
+from kraken_pipeline.workflow import gaps as gap_flow
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+NAMES = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The partitions of a run.
+
+    Attributes:
+        keys: Series → partition key.
+        spec: The same as what a run is to do: a rectangle of pairs by intervals.
+    """
+
+    keys: dict[Series, str]
+    spec: RunSpec
+
+
+def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
+    """What a run of a partitioned asset is to work on.
+
+    Raises:
+        InvalidRequest: Its partitions are none: Dagster takes a range with reversed corners for an empty one.
+    """
+    keys = {series_of(key): key for key in context.partition_keys}
+    if not keys:
+        raise InvalidRequest(
+            "the run selects no partition: are the corners of its range in the order of the partitions?"
+        )
+    spec = run_spec(
+        tier=tier,
+        pairs=sorted({series.pair for series in keys}),
+        intervals=sorted({series.interval for series in keys}),
+    )
+    return Selection(keys, spec)
+
+
+def _stores(context: dg.AssetExecutionContext) -> Stores:
+    found = getattr(context.resources, STORES)
+    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
+    return found
+
+
+def _run(context: dg.AssetExecutionContext) -> Run:
+    return Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+
+
+def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
+    """The five assets of a tier."""
+    prefix = tier.value.lower()
+    partitions, backfill_policy = SERIES[tier], dg.BackfillPolicy.single_run()
+    key = {name: dg.AssetKey([prefix, name]) for name in NAMES}
+    asset = partial(dg.asset, key_prefix=prefix, group_name=prefix, required_resource_keys={STORES})
+    partitioned = partial(asset, partitions_def=partitions, backfill_policy=backfill_policy)
+
+    @partitioned(
+        kinds={"csv", "parquet"},
+        description="Candles from the archives in the drop folder and in KRAKEN_ARCHIVE_DIRS, in the lake.",
+        check_specs=[checks.candle_rules_spec(key["candles"])],
+    )
+    def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with explained():
+            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+                found = scan.scan(stores, selection.spec, run.now, patience=True)
+                outcomes = ingest.ingest(stores, selection.spec, found.tasks, run)
+                ingest.tidy(stores)
+            extents = gap_flow.survey(stores, selection.spec, run.now).extents
+            rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
+        for series, partition in selection.keys.items():
+            own = [outcome for outcome in outcomes if outcome.series == series]
+            context.add_asset_metadata(metadata.of_files(own, extents.get(series)), partition_key=partition)
+        return dg.MaterializeResult(check_results=[rules])
+
+    @partitioned(
+        deps=[key["candles"]],
+        kinds={"sql"},
+        description="What something answered for: inside, no candle means no trade.",
+    )
+    def coverage(context: dg.AssetExecutionContext) -> None:
+        with explained():
+            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            holdings = gap_flow.survey(stores, selection.spec, run.now)
+            found = gap_flow.find_gaps(stores, selection.spec, holdings)
+            measured = {each.series: each for each in gap_flow.measure(stores, selection.spec, holdings, found)}
+        for series, partition in selection.keys.items():
+            ranges = holdings.coverage.get(series, ())
+            context.add_asset_metadata(metadata.of_coverage(measured[series], ranges), partition_key=partition)
+
+    @partitioned(
+        deps=[key["coverage"]],
+        kinds={"sql"},
+        description="What is expected and not covered, each gap with its route.",
+        check_specs=[checks.few_gaps_spec(key["gaps"])],
+    )
+    def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with explained():
+            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            holdings = gap_flow.survey(stores, selection.spec, run.now)
+            found = gap_flow.find_gaps(stores, selection.spec, holdings)
+            gap_flow.record_gaps(stores, selection.spec, holdings, found)
+        for series, partition in selection.keys.items():
+            own = [gap for gap in found if gap.series == series]
+            context.add_asset_metadata(metadata.of_gaps(own), partition_key=partition)
+        return dg.MaterializeResult(check_results=[checks.few_gaps(stores, key["gaps"], found)])
+
+    @partitioned(
+        deps=[key["gaps"]],
+        kinds={"parquet"},
+        description="Gaps filled by resampling finer candles. What needs Kraken's API is planned, and not fetched yet.",
+    )
+    def backfilled_candles(context: dg.AssetExecutionContext) -> None:
+        with explained():
+            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+                outcome = backfill.backfill(stores, selection.spec, run)
+        stored = {each.series: each.candles_stored for each in outcome.filled}
+        for series, partition in selection.keys.items():
+            own = [gap for gap in outcome.gaps if gap.series == series]
+            context.add_asset_metadata(metadata.of_plan(own, stored.get(series, 0)), partition_key=partition)
+
+    @asset(
+        deps=[key["backfilled_candles"], key["coverage"], key["gaps"]],
+        kinds={"report"},
+        description="How much of what is expected is there, and what to do about the rest.",
+    )
+    def completeness_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with explained():
+            made = report.make_report(_stores(context), run_spec(tier=tier), int(time.time()))
+        return dg.MaterializeResult(metadata=metadata.of_report(made))
+
+    return [candles, coverage, gaps, backfilled_candles, completeness_report]

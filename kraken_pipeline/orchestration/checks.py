@@ -1,0 +1,58 @@
+"""Asset checks: the candles keep their rules, and no series has more gaps than the settings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.verify import broken_candles
+
+CANDLE_RULES = "candle_rules"
+FEW_GAPS = "few_gaps"
+
+
+def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Every stored candle keeps the rules of a candle."""
+    return dg.AssetCheckSpec(
+        CANDLE_RULES,
+        asset=asset,
+        description="Times aligned and ascending, prices positive, low and high at the edges, no negative count.",
+    )
+
+
+def few_gaps_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """No series has more open gaps than KRAKEN_MAX_GAPS."""
+    return dg.AssetCheckSpec(
+        FEW_GAPS, asset=asset, description="No series has more open gaps than KRAKEN_MAX_GAPS (100)."
+    )
+
+
+def candle_rules(stores: Stores, asset: dg.AssetKey, series: Iterable[Series], now: int) -> dg.AssetCheckResult:
+    """Looks at the stored candles of some series."""
+    broken = broken_candles(stores, series, now)
+    return dg.AssetCheckResult(
+        check_name=CANDLE_RULES,
+        asset_key=asset,
+        passed=not broken,
+        metadata={"broken": dg.MetadataValue.md(table(("series", "rule", "candles"), broken))} if broken else {},
+    )
+
+
+def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.AssetCheckResult:
+    """Counts the gaps of each series."""
+    counts: dict[Series, int] = {}
+    for gap in gaps:
+        counts[gap.series] = counts.get(gap.series, 0) + 1
+    many = sorted((series, count) for series, count in counts.items() if count > stores.settings.kraken_max_gaps)
+    return dg.AssetCheckResult(
+        check_name=FEW_GAPS,
+        asset_key=asset,
+        passed=not many,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"series": dg.MetadataValue.md(table(("series", "gaps"), many))} if many else {},
+    )

@@ -1,0 +1,255 @@
+"""The job `ingest`: one run over any tier, pairs, intervals and dates, for the shell, the sensor and the schedules.
+
+It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.progress import finish, progress_of, watcher
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import backfill, ingest, report, scan
+from kraken_pipeline.workflow import gaps as gap_flow
+from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
+from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.scan import Task
+
+CHUNK_FILES = 512
+"""Files of one step: what a re-execution from failure repeats, and 0.1 s of Dagster's own work a step."""
+SPEC_TAG = "kraken/spec"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the first step found out for the others.
+
+    Attributes:
+        spec: What the run is to do.
+        now: The moment that it takes for the present, in seconds since the epoch.
+        progress: What is to be done in all.
+        taken: How many files were ingested before.
+        skipped: How many things in the folders are no archives.
+        waiting: How many files still grow.
+        broken: Containers that cannot be read, with the reason.
+    """
+
+    spec: RunSpec
+    now: int
+    progress: Progress
+    taken: int
+    skipped: int
+    waiting: int
+    broken: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some of the files of a run."""
+
+    orders: Orders
+    tasks: tuple[Task, ...]
+
+
+def _config_schema() -> dict[str, dg.Field]:
+    """The options of `RunSpec`, which checks them, for the launchpad to show."""
+    return {
+        name: dg.Field(dg.Noneable(dg.Any), is_required=False, description=field.description)
+        for name, field in RunSpec.model_fields.items()
+    }
+
+
+@dg.config_mapping(config_schema=_config_schema())
+def run_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks what a run is asked to do before there is one, and hands it to the first step."""
+    spec = run_spec(values)
+    return {
+        "ops": {"look_at_folders": {"config": spec.as_config()}},
+        "loggers": {"console": {"config": {"log_level": load_settings().kraken_log_level.upper()}}},
+    }
+
+
+def _stores(context: dg.OpExecutionContext) -> Stores:
+    found = getattr(context.resources, STORES)
+    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
+    return found
+
+
+def _run(context: dg.OpExecutionContext, orders: Orders) -> Run:
+    run = Run(context.run_id, orders.now, watcher(context.instance, context.run_id))
+    stored = context.instance.get_run_by_id(context.run_id)
+    run.progress = progress_of(dict(stored.tags)) if stored else orders.progress
+    if not run.progress.files_total:
+        run.progress = orders.progress
+    return run
+
+
+@dg.op(
+    config_schema=dict,
+    required_resource_keys={STORES},
+    out={"orders": dg.Out(Orders), "chunks": dg.DynamicOut(Chunk)},
+)
+def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders] | dg.DynamicOutput[Chunk]]:
+    """Finds the archives that are asked for and have not been taken, and deals them out."""
+    with explained():
+        stores, spec, now = _stores(context), run_spec(context.op_config), int(time.time())
+        context.instance.add_run_tags(context.run_id, _tags(spec))
+        if spec.dry_run:
+            _log_plan(context, stores, spec, now)
+            tasks, found = [], scan.Scan()
+        else:
+            found = scan.scan(stores, spec, now, patience=True)
+            tasks = found.tasks
+            _require_something(stores, spec, tasks, now)
+            _enlist(context, stores, found, Run(context.run_id, now))
+    orders = _orders(spec, now, tasks, found)
+    watcher(context.instance, context.run_id)(orders.progress)
+    # At least one chunk, if an empty one: the step after them waits for it.
+    for number, start in enumerate(range(0, max(len(tasks), 1), CHUNK_FILES)):
+        chunk = Chunk(orders, tuple(tasks[start : start + CHUNK_FILES]))
+        yield dg.DynamicOutput(chunk, mapping_key=f"{number:04d}", output_name="chunks")
+    yield dg.Output(orders, "orders")
+
+
+def _orders(spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> Orders:
+    progress = Progress(
+        phase="reading archives", files_total=len(tasks), bytes_total=sum(task.file.size for task in tasks)
+    )
+    broken = tuple(f"{each.name}: {each.reason}" for each in found.broken)
+    return Orders(spec, now, progress, len(found.taken), len(found.skipped), len(found.waiting), broken)
+
+
+def _tags(spec: RunSpec) -> dict[str, str]:
+    return {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
+
+
+def _require_something(stores: Stores, spec: RunSpec, tasks: Sequence[Task], now: int) -> None:
+    pairs = [task.file.pair for task in tasks]
+    if not gap_flow.survey(stores, spec, now, also=pairs).pairs:
+        raise nothing_to_do(stores, spec)
+
+
+def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: Run) -> None:
+    ingest.fail_broken(stores, found.broken, run)
+    ingest.enlist(stores, found.tasks, run)
+    partitions.register(context.instance, stores.tiers, [*stores.lake.pairs(), *(t.file.pair for t in found.tasks)])
+    for each in (*found.skipped, *found.waiting, *found.taken):
+        context.log.info(f"{each.name}: {each.reason}")
+    for each in found.broken:
+        context.log.error(f"{each.name}: {each.reason}")
+    if found.new_pairs:
+        names = ", ".join(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs)
+        context.log.info(f"new pairs: {names}")
+
+
+def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now: int) -> None:
+    plan = make_plan(stores, spec, now)
+    rows = [(each.series, each.leg.span, each.leg.route, each.leg.requests) for each in plan.routes]
+    context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
+
+
+@dg.op(required_resource_keys={STORES}, out=dg.Out(list))
+def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
+    """Brings files into the lake, each by itself, and reports the partitions that changed."""
+    with explained():
+        stores, run = _stores(context), _run(context, chunk.orders)
+        with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+            outcomes = ingest.ingest(stores, chunk.orders.spec, chunk.tasks, run)
+    for outcome in outcomes:
+        if outcome.status is FileStatus.FAILED:
+            context.log.error(f"{outcome.name}: {outcome.reason}")
+        elif outcome.status is FileStatus.SKIPPED:
+            context.log.info(f"{outcome.name}: {outcome.reason}")
+        if outcome.rows_rejected:
+            context.log.warning(f"{outcome.name}: {outcome.rows_rejected} rows rejected, see its dead letters")
+    finish(context.instance, context.run_id, run.progress, {})
+    return outcomes
+
+
+@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcomes: list[list[FileOutcome]]) -> None:
+    """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
+    files = [outcome for chunk in outcomes for outcome in chunk]
+    with explained():
+        stores, run = _stores(context), _run(context, orders)
+        if orders.spec.dry_run:
+            finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
+            return
+        ingest.tidy(stores)
+        with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+            done = backfill.backfill(stores, orders.spec, run)
+        run.report(phase="reporting")
+        holdings = gap_flow.survey(stores, orders.spec, run.now)
+        made = report.make_report(stores, orders.spec, run.now)
+    changed = _changed(files, done)
+    tiers = {name: stores.tiers.tier_of(pair) for name, pair in holdings.pairs.items()}
+    measured = {each.series: each for each in made.series}
+    for series in sorted(changed):
+        own = [gap for gap in made.gaps if gap.series == series]
+        events: dict[str, metadata.Metadata] = {}
+        if read := [outcome for outcome in files if outcome.series == series]:
+            events["candles"] = metadata.of_files(read, holdings.extents.get(series))
+        if filled := [each.candles_stored for each in done.filled if each.series == series]:
+            events["backfilled_candles"] = metadata.of_plan(own, sum(filled))
+        if series in measured:
+            events["coverage"] = metadata.of_coverage(measured[series], holdings.coverage.get(series, ()))
+        events["gaps"] = metadata.of_gaps(own)
+        for name, values in events.items():
+            context.log_event(_materialisation(tiers[series.pair], name, series, values))
+    context.log_event(_report_event(orders, made))
+    run.report(phase="done", bytes_done=run.progress.bytes_total)
+    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
+
+
+def _changed(files: Sequence[FileOutcome], done: backfill.BackfillOutcome) -> set[Series]:
+    read = {outcome.series for outcome in files if outcome.status is FileStatus.COMPLETED}
+    return read | {each.series for each in done.filled}
+
+
+def outcome_of(orders: Orders, files: Sequence[FileOutcome]) -> dict[str, Any]:
+    """What a run did, for its tags: counts, and the first errors."""
+    failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
+    return {
+        "files_taken_before": orders.taken,
+        "files_skipped": sum(each.status is FileStatus.SKIPPED for each in files),
+        "files_failed": len(failed) + len(orders.broken),
+        "not_archives": orders.skipped,
+        "files_waiting": orders.waiting,
+        "rows_rejected": sum(each.rows_rejected for each in files),
+        "errors": [*orders.broken, *failed][:5],
+    }
+
+
+def _materialisation(tier: Tier, name: str, series: Series, values: metadata.Metadata) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        dg.AssetKey([tier.value.lower(), name]), partition=partitions.key_of(series), metadata=values
+    )
+
+
+def _report_event(orders: Orders, made: report.Report) -> dg.AssetObservation | dg.AssetMaterialization:
+    key = dg.AssetKey([orders.spec.tier.value.lower(), "completeness_report"])
+    return dg.AssetMaterialization(key, metadata=metadata.of_report(made))
+
+
+@dg.job(
+    name="ingest",
+    config=run_config,
+    executor_def=dg.in_process_executor,
+    description="Brings archives into the lake, fills gaps, says what is covered: any tier, pairs, intervals, dates.",
+)
+def ingest_job() -> None:
+    """The one job for the shell, the sensor and the schedules."""
+    orders, chunks = look_at_folders()
+    fill_gaps_and_report(orders, chunks.map(ingest_files).collect())

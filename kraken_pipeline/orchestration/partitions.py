@@ -1,0 +1,59 @@
+"""Partitions: asset by interval, a set of assets for each tier; keys read `XBTUSD|60`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from kraken_pipeline.market.interval import INTERVALS, Interval
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import TIERS, Tier, TierTable
+
+ASSET, INTERVAL = "asset", "interval"  # Dagster joins the dimensions in the order of their names
+
+_INTERVALS = dg.StaticPartitionsDefinition([str(interval.value) for interval in INTERVALS])
+PAIRS: Mapping[Tier, dg.DynamicPartitionsDefinition] = {
+    tier: dg.DynamicPartitionsDefinition(name=f"{tier.value.lower()}_assets") for tier in TIERS
+}
+SERIES: Mapping[Tier, dg.MultiPartitionsDefinition] = {
+    tier: dg.MultiPartitionsDefinition({ASSET: PAIRS[tier], INTERVAL: _INTERVALS}) for tier in TIERS
+}
+
+
+def key_of(series: Series) -> dg.MultiPartitionKey:
+    """The partition of a series."""
+    return dg.MultiPartitionKey({ASSET: series.pair, INTERVAL: str(series.interval.value)})
+
+
+def series_of(key: str) -> Series:
+    """The series of a partition key, `XBTUSD|60`."""
+    pair, _, minutes = key.rpartition("|")
+    return Series(pair, Interval.parse(minutes))
+
+
+def register(instance: dg.DagsterInstance, tiers: TierTable, pairs: Iterable[Pair]) -> list[str]:
+    """Makes pairs partitions of their tiers; returns the names of those that were none yet."""
+    new: list[str] = []
+    for tier, names in by_tier(tiers, pairs).items():
+        known = set(instance.get_dynamic_partitions(_name(tier)))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            instance.add_dynamic_partitions(_name(tier), unknown)
+            new += unknown
+    return new
+
+
+def by_tier(tiers: TierTable, pairs: Iterable[Pair]) -> Mapping[Tier, Sequence[str]]:
+    """The names of pairs, sorted, by tier."""
+    groups: dict[Tier, set[str]] = {}
+    for pair in pairs:
+        groups.setdefault(tiers.tier_of(pair), set()).add(pair.name)
+    return {tier: sorted(names) for tier, names in sorted(groups.items())}
+
+
+def _name(tier: Tier) -> str:
+    name = PAIRS[tier].name
+    assert name is not None  # noqa: S101 - given above; Dagster's type allows a nameless kind that is deprecated
+    return name

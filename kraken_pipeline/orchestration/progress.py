@@ -1,0 +1,62 @@
+"""A run's progress and outcome, kept in tags of the run itself: run storage is the only job tracking."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.workflow.progress import Progress
+
+PROGRESS_TAG = "kraken/progress"
+OUTCOME_TAG = "kraken/outcome"
+_SECONDS_BETWEEN = 2.0
+"""Measured: adding a tag costs about 10 ms on SQLite."""
+
+_listeners: list[Callable[[Progress], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Tells a listener of the progress of runs in this process: the shell draws its bar from it."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], None]:
+    """Writes progress into the run's tags, at most every two seconds, and passes it on to listeners."""
+    written_at = 0.0
+    phase = ""
+
+    def watch(progress: Progress) -> None:
+        nonlocal written_at, phase
+        for listener in _listeners:
+            listener(progress)
+        if time.monotonic() - written_at >= _SECONDS_BETWEEN or progress.phase != phase:
+            instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress))})
+            written_at, phase = time.monotonic(), progress.phase
+
+    return watch
+
+
+def progress_of(tags: dict[str, str]) -> Progress:
+    """The progress that a run's tags tell."""
+    return Progress(**json.loads(tags[PROGRESS_TAG])) if PROGRESS_TAG in tags else Progress()
+
+
+def finish(instance: dg.DagsterInstance, run_id: str, progress: Progress, outcome: dict[str, Any]) -> None:
+    """Writes the last progress and the outcome into the run's tags."""
+    instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), OUTCOME_TAG: json.dumps(outcome)})
+
+
+def outcome_of(tags: dict[str, str]) -> dict[str, Any]:
+    """The outcome that a run's tags tell; empty for one that has not come to its end."""
+    return dict(json.loads(tags[OUTCOME_TAG])) if OUTCOME_TAG in tags else {}

@@ -1,0 +1,32 @@
+"""The stores as a Dagster resource. Nothing is opened before a run needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.stores import Stores, opened
+
+STORES = "stores"
+
+
+def stores_resource(settings: Settings | None = None) -> dg.ResourceDefinition:
+    """The stores of the home that the settings name; those of the environment where none are given.
+
+    Each run holds its lock while it has them, so that `status` can tell a run at work from one that was killed.
+    """
+
+    @dg.resource(description="The lake, the catalog and the locks under KRAKEN_PIPELINE_HOME.")
+    @contextmanager
+    def stores(context: dg.InitResourceContext) -> Iterator[Stores]:
+        with opened(settings or load_settings()) as found:
+            if context.run_id is None:
+                yield found
+            else:
+                with found.locks.run(context.run_id):
+                    yield found
+
+    return stores

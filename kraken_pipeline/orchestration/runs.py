@@ -1,0 +1,186 @@
+"""Runs: started from here, and read back from Dagster's run storage, which is the only record of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.progress import outcome_of, progress_of
+from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+RESUMES_TAG = "kraken/resumes"
+INTERRUPTED = "INTERRUPTED"
+_ASSET_JOB = "__ASSET_JOB"
+UNFINISHED = ("FAILURE", "CANCELED", INTERRUPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run as `status` shows it.
+
+    Attributes:
+        run_id: Dagster's id.
+        job: `ingest`, or `assets` for a run of assets that the UI started.
+        spec: What it was asked to do; None for a run of assets.
+        status: Dagster's status, or INTERRUPTED for a run whose process is gone.
+        progress: How far it got.
+        outcome: What it did in the end; empty until then.
+        started_at: In seconds since the epoch; None before it began.
+        finished_at: The same.
+        error: What it failed with, with the traceback.
+        resumes: The run that it continues.
+    """
+
+    run_id: str
+    job: str
+    spec: RunSpec | None
+    status: str
+    progress: Progress
+    outcome: Mapping[str, Any]
+    started_at: float | None
+    finished_at: float | None
+    error: str | None
+    resumes: str | None
+
+    @property
+    def percent(self) -> float:
+        """How far it got; 100 for one that succeeded."""
+        return 100.0 if self.status == "SUCCESS" else round(self.progress.percent, 1)
+
+    def as_json(self) -> dict[str, object]:
+        """As `status --json` shows it."""
+        spec = self.spec
+        ended = self.finished_at
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "tier": str(spec.tier) if spec else None,
+            "intervals": [interval.value for interval in spec.intervals] if spec else [],
+            "start": iso(spec.start) if spec and spec.start is not None else None,
+            "end": iso(spec.end) if spec and spec.end is not None else None,
+            "status": self.status,
+            "progress_pct": self.percent,
+            "started_at": iso(int(self.started_at)) if self.started_at else None,
+            "finished_at": iso(int(ended)) if ended else None,
+            "duration_s": round(ended - self.started_at, 3) if ended and self.started_at else None,
+            "assets": list(spec.pairs) if spec else [],
+            "files_total": self.progress.files_total,
+            "files_ingested": self.progress.files_ingested,
+            "candles_ingested": self.progress.candles,
+            "error": self.error,
+        }
+
+
+def statuses(instance: dg.DagsterInstance, locks: Locks, limit: int | None) -> list[RunStatus]:
+    """The newest runs, the newest first."""
+    return [_status(instance, locks, record) for record in instance.get_run_records(limit=limit)]
+
+
+def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) -> RunStatus:
+    run = record.dagster_run
+    status = str(run.status.value)
+    if run.status in (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING) and not locks.is_running(run.run_id):
+        status = INTERRUPTED
+    outcome = outcome_of(dict(run.tags))
+    return RunStatus(
+        run_id=run.run_id,
+        job="assets" if run.job_name == _ASSET_JOB else run.job_name,
+        spec=_spec(run),
+        status=status,
+        progress=progress_of(dict(run.tags)),
+        outcome=outcome,
+        started_at=record.start_time,
+        finished_at=record.end_time,
+        error=_error(instance, run) if run.status is dg.DagsterRunStatus.FAILURE else _warnings(outcome),
+        resumes=run.tags.get(RESUMES_TAG),
+    )
+
+
+def _spec(run: dg.DagsterRun) -> RunSpec | None:
+    if SPEC_TAG in run.tags:
+        return run_spec(json.loads(run.tags[SPEC_TAG]))
+    if run.job_name == ingest_job.name:
+        return run_spec(run.run_config)
+    return None
+
+
+def _warnings(outcome: Mapping[str, Any]) -> str | None:
+    errors = outcome.get("errors") or []
+    return "; ".join(errors) or None
+
+
+def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """The sentence of the first failed step, and the traceback where there is one."""
+    for event_type in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        for entry in instance.all_logs(run.run_id, of_type=event_type):
+            event = entry.dagster_event
+            if event is None:
+                continue
+            failure = getattr(event.event_specific_data, "user_failure_data", None)
+            error = getattr(event.event_specific_data, "error", None)
+            trace = error.to_string() if error is not None else (event.message or "")
+            while error is not None and error.cause is not None:
+                error = error.cause
+            sentence = failure.description if failure is not None else error.message if error is not None else None
+            return f"{sentence.strip()}\n{trace}" if sentence else trace
+    return "it failed, and left no event that says why"
+
+
+def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:
+    """The run whose id begins like that.
+
+    Raises:
+        InvalidRequest: There is none, or more than one.
+    """
+    found = [record for record in instance.get_run_records() if record.dagster_run.run_id.startswith(run_id) and run_id]
+    if len(found) != 1:
+        many = f"{len(found)} runs begin" if found else "no run begins"
+        raise InvalidRequest(f"{many} with {run_id!r}; `kraken-pipeline status` lists them")
+    return _status(instance, locks, found[0])
+
+
+def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
+    """The ingests that failed, were cancelled or were killed, and that no later one has made up for."""
+    made_up: set[str] = set()
+    found: list[RunStatus] = []
+    done: list[RunSpec | None] = []
+    for run in statuses_:  # the newest first
+        if run.job != ingest_job.name:
+            continue
+        if run.status == "SUCCESS":
+            done.append(run.spec)
+            made_up.update([run.resumes] if run.resumes else [])
+        elif run.status in UNFINISHED and run.run_id not in made_up and run.spec not in done:
+            found.append(run)
+        elif run.status in UNFINISHED and run.resumes:
+            made_up.add(run.resumes)
+    return found
+
+
+def execute_ingest(instance: dg.DagsterInstance, spec: RunSpec, resumes: str | None = None) -> str:
+    """Runs the job `ingest` in this process, as a run like any other; returns its id, whatever became of it."""
+    tags = {SPEC_TAG: spec.model_dump_json(exclude_defaults=True), **({RESUMES_TAG: resumes} if resumes else {})}
+    with dg.execute_job(
+        dg.reconstructable(_bound_ingest),
+        instance=instance,
+        run_config=spec.as_config(),
+        tags=tags,
+        raise_on_error=False,
+    ) as result:
+        return str(result.run_id)
+
+
+def _bound_ingest() -> dg.JobDefinition:
+    """The job with its resources, for Dagster to find again in another process."""
+    from kraken_pipeline.definitions import defs  # noqa: PLC0415 - definitions import this package
+
+    return defs.resolve_job_def(ingest_job.name)

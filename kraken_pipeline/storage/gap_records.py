@@ -1,0 +1,153 @@
+"""The catalog's records of gaps, and of the attempts to fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.schema import attempts, gaps
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A try to fill a span.
+
+    Attributes:
+        span: What was tried.
+        route: From where, as a `Route`.
+        origin: The file, interval or reply; None where it does not matter.
+        error: What went wrong; None for an answer.
+        made_at: When, in seconds since the epoch.
+    """
+
+    span: Span
+    route: str
+    origin: str | None
+    error: str | None
+    made_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """A gap as it goes on record; see `schema.gaps` for the columns."""
+
+    series: Series
+    span: Span
+    missing_candles: int
+    overflow_candles: int
+    route: str
+    required_csv_file: str | None
+    status: GapStatus
+    attempts: int
+    error: str | None
+    detected_at: int
+    closed_at: int | None = None
+
+
+def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attempt], run_id: str) -> None:
+    """Puts attempts on record."""
+    rows = [
+        {
+            "pair": series.pair,
+            "interval": series.interval.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "route": each.route,
+            "origin": each.origin,
+            "error": each.error,
+            "run_id": run_id,
+            "made_at": each.made_at,
+        }
+        for each in made
+    ]
+    if rows:
+        connection.execute(sa.insert(attempts), rows)
+
+
+def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[Attempt]]:
+    """Every attempt at the series of some pairs, the oldest first."""
+    query = sa.select(attempts).order_by(attempts.c.id)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(attempts.c.pair.in_(list(pairs)))
+    found: dict[Series, list[Attempt]] = {}
+    for row in connection.execute(query).mappings():
+        attempt = Attempt(Span(row["start"], row["end"]), row["route"], row["origin"], row["error"], row["made_at"])
+        found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(attempt)
+    return found
+
+
+def open_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
+    """The open records of the series of some pairs, in order of time."""
+    return _rows(connection, pairs, gaps.c.closed_at.is_(None))
+
+
+def closed_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
+    """The records of gaps that are no more, in order of time."""
+    return _rows(connection, pairs, gaps.c.closed_at.is_not(None))
+
+
+def _rows(
+    connection: sa.Connection, pairs: Sequence[str] | None, condition: sa.ColumnElement[bool]
+) -> dict[Series, list[GapRow]]:
+    query = sa.select(gaps).where(condition).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(gaps.c.pair.in_(list(pairs)))
+    found: dict[Series, list[GapRow]] = {}
+    for row in connection.execute(query).mappings():
+        series = Series(row["pair"], Interval(row["interval"]))
+        found.setdefault(series, []).append(
+            GapRow(
+                series,
+                Span(row["start"], row["end"]),
+                row["missing_candles"],
+                row["overflow_candles"],
+                row["route"],
+                row["required_csv_file"],
+                GapStatus(row["status"]),
+                row["attempts"],
+                row["error"],
+                row["detected_at"],
+                row["closed_at"],
+            )
+        )
+    return found
+
+
+def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:
+    """Makes these the open records of some series, and adds those among them that are closed to the others."""
+    keys = [{"_pair": each.pair, "_interval": each.interval.value} for each in series]
+    if keys:
+        connection.execute(
+            sa.delete(gaps).where(
+                (gaps.c.pair == sa.bindparam("_pair"))
+                & (gaps.c.interval == sa.bindparam("_interval"))
+                & gaps.c.closed_at.is_(None)
+            ),
+            keys,
+        )
+    values = [
+        {
+            "pair": row.series.pair,
+            "interval": row.series.interval.value,
+            "start": row.span.start,
+            "end": row.span.end,
+            "missing_candles": row.missing_candles,
+            "overflow_candles": row.overflow_candles,
+            "route": row.route,
+            "required_csv_file": row.required_csv_file,
+            "status": row.status,
+            "attempts": row.attempts,
+            "error": row.error,
+            "detected_at": row.detected_at,
+            "closed_at": row.closed_at,
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(sa.insert(gaps), values)

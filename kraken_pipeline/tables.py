@@ -1,0 +1,323 @@
+"""What the shell prints: tables, progress and advice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from kraken_pipeline.coverage.completeness import by_tier
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.market.moment import short
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.workflow.health import Check
+from kraken_pipeline.workflow.plan import Plan, Planned
+from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.report import Report
+
+if TYPE_CHECKING:
+    from kraken_pipeline.demo.showcase import Showcase
+
+_ROWS = 40
+_PLAIN_SECONDS = 5.0
+_PLAIN_WIDTH = 132
+_ERROR_CHARACTERS = 120
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where the shell prints: as wide as the terminal, and wide enough for tables where there is none."""
+    made = Console(stderr=stderr)
+    return made if made.is_terminal else Console(stderr=stderr, width=_PLAIN_WIDTH)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="dim", pad_edge=False
+    )
+    for column in columns:
+        name = column.lstrip(">")
+        is_last = column == columns[-1]
+        table.add_column(
+            name, justify="right" if column.startswith(">") else "left", no_wrap=not is_last, overflow="fold"
+        )
+    return table
+
+
+def _more(console: Console, count: int, where: str) -> None:
+    if count > _ROWS:
+        console.print(f"… and {count - _ROWS:,} more: {where}", style="dim", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plan(console: Console, made: Plan) -> None:
+    """The plan: what each source would give, then one line for each series and source."""
+    by_source: dict[Route, list[Planned]] = {}
+    by_series: dict[tuple[Series, Route], list[Planned]] = {}
+    for planned in made.routes:
+        by_source.setdefault(planned.leg.route, []).append(planned)
+        by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
+    sources = _table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
+    for route in Route:
+        if parts := by_source.get(route):
+            sources.add_row(
+                str(route),
+                f"{len({part.series for part in parts}):,}",
+                f"{sum(map(_candles, parts)):,}",
+                f"{len({name for part in parts for name in part.leg.files}):,}",
+                f"{sum(part.leg.requests for part in parts):,}",
+                _duration(sum(part.seconds for part in parts)),
+            )
+    console.print(sources)
+    table = _table("By series", "pair", ">interval", "source", "from", "to", ">parts", ">candles", ">requests")
+    for (series, route), parts in sorted(by_series.items())[:_ROWS]:
+        table.add_row(
+            series.pair,
+            str(series.interval.value),
+            str(route),
+            short(parts[0].leg.span.start),
+            short(parts[-1].leg.span.end),
+            f"{len(parts):,}",
+            f"{sum(map(_candles, parts)):,}",
+            f"{sum(part.leg.requests for part in parts):,}",
+        )
+    console.print(table)
+    _more(console, len(by_series), "plan --json")
+    for each in (*made.scanned.broken, *made.scanned.waiting):
+        console.print(f"{each.name}: {each.reason}", style="yellow", markup=False, soft_wrap=True)
+    if made.scanned.skipped:
+        console.print(f"{len(made.scanned.skipped)} things in the folders are no archives.", style="dim")
+    if made.missing_archives:
+        console.print(f"Archives to fetch: {', '.join(made.missing_archives)}", soft_wrap=True, highlight=False)
+    console.print(f"{made.requests:,} requests, about {_duration(made.seconds)}.", highlight=False)
+
+
+def _candles(planned: Planned) -> int:
+    return planned.leg.span.seconds // planned.series.interval.seconds
+
+
+def gaps(console: Console, rows: Sequence[GapRow]) -> None:
+    """The gaps, by series and time."""
+    if not rows:
+        console.print("No gaps: everything that is expected is covered.")
+        return
+    table = _table(
+        "Gaps", "pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"
+    )
+    for row in rows[:_ROWS]:
+        files = (row.required_csv_file or "").split(",")
+        shown = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        table.add_row(
+            row.series.pair,
+            str(row.series.interval.value),
+            short(row.span.start),
+            short(row.span.end),
+            f"{row.missing_candles:,}",
+            str(row.route),
+            str(row.status),
+            str(row.attempts),
+            shown,
+        )
+    console.print(table)
+    _more(console, len(rows), "gaps --json")
+
+
+def report(console: Console, made: Report) -> None:
+    """The completeness report."""
+    table = _table(
+        "Completeness", "tier", ">interval", ">complete", ">pairs", ">candles", ">quiet", ">gaps", ">unfillable"
+    )
+    for tier, intervals in by_tier(made.series).items():
+        for interval, each in intervals.items():
+            table.add_row(
+                str(tier),
+                str(interval.value),
+                f"{each.percent:.2f} %",
+                str(each.pairs),
+                f"{each.candles:,}",
+                f"{each.quiet:,}",
+                f"{each.gaps:,}",
+                f"{each.unfillable:,}",
+            )
+    console.print(table)
+    overall = made.overall
+    console.print(
+        f"{made.percent:.2f} % complete over {overall.series:,} series of {overall.pairs:,} pairs: "
+        f"{overall.candles:,} candles, {overall.quiet:,} quiet, {overall.gaps:,} gaps.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if made.attention:
+        attention = _table("Series that need you", "series", ">complete", ">gaps", "what to do")
+        for series in made.attention[:_ROWS]:
+            attention.add_row(str(series.series), f"{series.percent:.2f} %", str(series.gaps), series.action)
+        console.print(attention)
+        _more(console, len(made.attention), "report --json")
+    console.print("What to do", style="bold")
+    for advice in made.recommendations[:_ROWS]:
+        console.print(f"  • {advice}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Shows a run's progress: a bar with rate and time left on a terminal, plain lines otherwise."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[files]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, files="")
+        began = time.monotonic()
+
+        def show(progress: Progress) -> None:
+            rate = progress.candles / max(time.monotonic() - began, 0.001)
+            files = f"{progress.files_done:,}/{progress.files_total:,} files, {progress.candles:,} candles"
+            bar.update(
+                task,
+                description=progress.phase,
+                total=progress.bytes_total or None,
+                completed=progress.bytes_done,
+                files=f"{files}, {rate:,.0f}/s",
+            )
+
+        yield show
+
+
+def _plain_lines(console: Console) -> Callable[[Progress], None]:
+    began = time.monotonic()
+    said_at, phase = -_PLAIN_SECONDS, ""
+
+    def say(progress: Progress) -> None:
+        nonlocal said_at, phase
+        now = time.monotonic()
+        if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
+            return
+        said_at, phase = now, progress.phase
+        rate = progress.candles / max(now - began, 0.001)
+        left = (now - began) * (100 / progress.percent - 1) if progress.percent else 0
+        console.print(
+            f"{progress.phase}: {progress.files_done:,} of {progress.files_total:,} files, "
+            f"{progress.candles:,} candles, {rate:,.0f}/s, {progress.percent:.0f} %, {_duration(left)} left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return say
+
+
+def ingested(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+    """What a run did."""
+    colour = "green" if run["status"] == "SUCCESS" else "red"
+    console.print(
+        f"[{colour}]{run['status']}[/] run {run['run_id'][:8]}: {run['files_ingested']:,} of {run['files_total']:,} "
+        f"files ingested, {run['candles_ingested']:,} candles stored in {run['duration_s'] or 0:.1f} s.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    notes = {
+        "files_taken_before": "files were ingested before: nothing new in them",
+        "files_skipped": "files are the same as others that were ingested",
+        "files_failed": "files failed",
+        "files_waiting": "files may still grow, and wait",
+        "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
+        "not_archives": "things in the folders are no archives",
+    }
+    for name, text in notes.items():
+        if outcome.get(name):
+            console.print(f"  {outcome[name]:,} {text}", highlight=False)
+    sentence, _, trace = (run["error"] or "").partition("\n")
+    if sentence:
+        console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if trace:
+        console.print("  kraken-pipeline status --json has the traceback", style="dim", highlight=False)
+
+
+def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Runs, the newest first."""
+    if not runs:
+        console.print("No runs yet: kraken-pipeline ingest starts one.")
+        return
+    table = _table("Runs", "run", "job", "tier", "status", ">done", "started", ">took", ">files", ">candles", "error")
+    for run in runs:
+        took = _duration(run["duration_s"]) if run["duration_s"] is not None else ""
+        table.add_row(
+            run["run_id"][:8],
+            run["job"],
+            run["tier"] or "",
+            run["status"],
+            f"{run['progress_pct']:.0f} %",
+            run["started_at"] or "",
+            took,
+            f"{run['files_ingested']:,}/{run['files_total']:,}",
+            f"{run['candles_ingested']:,}",
+            (run["error"] or "").partition("\n")[0][:_ERROR_CHARACTERS],
+        )
+    console.print(table)
+
+
+def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Rejected rows and files."""
+    if not rows:
+        console.print("No dead letters: every row was taken.")
+        return
+    table = _table("Dead letters", "file", ">line", "reason", "text")
+    for row in rows:
+        table.add_row(Path(row["location"]).name, str(row["line"] or ""), row["reason"], row["text"])
+    console.print(table)
+    if count > len(rows):
+        console.print(f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.", highlight=False)
+
+
+def health(console: Console, checks: Sequence[Check]) -> None:
+    """What was looked at, and how it is."""
+    for check in checks:
+        colour = _COLOURS[str(check.verdict)]
+        console.print(
+            f"[{colour}]{check.verdict:8}[/] {check.name:8} {check.sentence}", highlight=False, soft_wrap=True
+        )
+
+
+def showcase(console: Console, made: Showcase) -> None:
+    """What the demo's world holds, and what is wrong with it on purpose."""
+    console.print("A small exchange made trades, and archives from them:", style="bold")
+    for line in (
+        f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
+        f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
+        f"{len(made.loose)} loose files of the running quarter",
+        f"missing on purpose: {made.missing}",
+        f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows",
+    ):
+        console.print(f"  • {line}", highlight=False, soft_wrap=True)
+
+
+def next_steps(console: Console, home: Path) -> None:
+    """What to look at after the demo."""
+    console.print("What to look at next", style="bold")
+    shell = f"KRAKEN_PIPELINE_HOME={home} .venv/bin/kraken-pipeline"
+    for command, what in (
+        ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
+        (f"{shell} gaps", "what is missing, and where it can come from"),
+        (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
+        (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
+    ):
+        console.print(f"  {command}\n      {what}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,384 @@
+"""Gaps: what the selected series should have and have not, where it can come from, and what was tried before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kraken_pipeline.coverage.completeness import SeriesCompleteness
+from kraken_pipeline.coverage.gaps import GapRecord, GapStatus, expected_span, missing, overflow, revise
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots
+from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.kraken.release import Kind, published
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, file_records, gap_records
+from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
+from kraken_pipeline.storage.file_records import ContainerRecord
+from kraken_pipeline.storage.gap_records import Attempt, GapRow
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+DEFAULT_TRADES_A_SECOND = 0.02
+"""For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A missing span of a series.
+
+    Attributes:
+        series: Whose.
+        span: What is missing.
+        overflow_candles: How many of its candles lie before the newest 720.
+        legs: Where it can come from, in order of time.
+        required_csv_file: The archive that would fill it, `RELEASE.zip:PAIR_MINUTES.csv`; several joined by a comma.
+        status: How it stands.
+        attempts: How often any of it was tried.
+        error: What the last attempt failed with.
+        detected_at: When any of it was first found missing, in seconds since the epoch.
+    """
+
+    series: Series
+    span: Span
+    overflow_candles: int
+    legs: tuple[Leg, ...]
+    required_csv_file: str | None
+    status: GapStatus
+    attempts: int
+    error: str | None
+    detected_at: int
+
+    @property
+    def missing_candles(self) -> int:
+        """How many candles long it is."""
+        return self.span.seconds // self.series.interval.seconds
+
+    @property
+    def route(self) -> Route:
+        """The first route of it."""
+        return self.legs[0].route if self.legs else Route.NONE
+
+    @property
+    def is_api_fillable(self) -> bool:
+        """Whether all of it lies within the newest 720 candles."""
+        return self.overflow_candles == 0
+
+    def as_json(self) -> dict[str, object]:
+        """As `gaps --json` shows it."""
+        return gap_json(self.row())
+
+    def row(self) -> GapRow:
+        """As it goes on record."""
+        return GapRow(
+            self.series,
+            self.span,
+            self.missing_candles,
+            self.overflow_candles,
+            self.route,
+            self.required_csv_file,
+            self.status,
+            self.attempts,
+            self.error,
+            self.detected_at,
+        )
+
+
+def gap_json(row: GapRow) -> dict[str, object]:
+    """A gap's record as `gaps --json` shows it."""
+    return {
+        "pair": row.series.pair,
+        "interval": row.series.interval.value,
+        "start": iso(row.span.start),
+        "end": iso(row.span.end),
+        "missing_candles": row.missing_candles,
+        "route": str(row.route),
+        "is_api_fillable": row.overflow_candles == 0,
+        "overflow_candles": row.overflow_candles,
+        "required_csv_file": row.required_csv_file,
+        "status": str(row.status),
+        "attempts": row.attempts,
+    }
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What is known of some pairs at one moment, read from the catalog at once.
+
+    Attributes:
+        now: The moment, in seconds since the epoch.
+        pairs: The pairs, by name.
+        coverage: Series → coverage in order of time.
+        extents: Series → what the lake has of it.
+        attempts: Series → attempts, the oldest first.
+        records: Series → open gap records.
+        rates: Pair → trades a second.
+        containers: Archives that were looked into.
+    """
+
+    now: int
+    pairs: dict[str, Pair]
+    coverage: Mapping[Series, Sequence[CoverageRecord]]
+    extents: Mapping[Series, Extent]
+    attempts: Mapping[Series, Sequence[Attempt]]
+    records: Mapping[Series, Sequence[GapRow]]
+    rates: Mapping[str, float]
+    containers: Sequence[ContainerRecord]
+    first_known: dict[str, int] = field(default_factory=dict)
+
+    def covered(self, series: Series) -> Spans:
+        """The coverage of a series."""
+        return tuple(record.span for record in self.coverage.get(series, ()))
+
+
+def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
+    """Reads what is known of the selected pairs.
+
+    Args:
+        stores: Where from.
+        spec: What is selected.
+        now: The moment of asking, in seconds since the epoch.
+        also: Pairs that the lake does not have yet.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
+    pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
+    _require_known(spec, stores, listed, pairs)
+    names = sorted(pairs)
+    with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection, names)
+        holdings = Holdings(
+            now=now,
+            pairs=pairs,
+            coverage=evidence_records.coverage_of(connection, pairs=names),
+            extents=extents,
+            attempts=gap_records.attempts_of(connection, names),
+            records=gap_records.open_gaps(connection, names),
+            rates=evidence_records.trade_rates(connection),
+            containers=file_records.all_containers(connection),
+        )
+    for series, extent in extents.items():
+        known = holdings.first_known.get(series.pair, extent.first_time)
+        holdings.first_known[series.pair] = min(known, extent.first_time)
+    return holdings
+
+
+def _require_known(spec: RunSpec, stores: Stores, listed: Mapping[str, Pair], pairs: Mapping[str, Pair]) -> None:
+    for name in spec.pairs:
+        tier = stores.tiers.tier_of(listed.get(name) or parse_pair(name))
+        if not spec.tier.covers(tier):
+            raise InvalidRequest(f"{name} is in {tier}, not in {spec.tier}; leave --tier out, or name its own")
+        if name not in pairs:
+            raise InvalidRequest(
+                f"nothing is known of {name}: neither the lake nor an archive in the folders has it; "
+                f"put its archives into {stores.settings.drop} or name their folder"
+            )
+
+
+def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
+    """What a series should have; nothing for a pair of which nothing is known and no start is given."""
+    first = holdings.first_known.get(series.pair)
+    if first is None and spec.start is None:
+        return ()
+    return expected_span(first or 0, holdings.now, series.interval, spec.start, spec.end)
+
+
+def find_gaps(
+    stores: Stores, spec: RunSpec, holdings: Holdings, offers: Mapping[Series, Sequence[Offer]] | None = None
+) -> list[Gap]:
+    """The gaps of the selected series with their routes, by pair, interval and time.
+
+    Args:
+        stores: For the settings.
+        spec: What is selected, and whether limits count.
+        holdings: What is known.
+        offers: Archives at hand that have not been taken.
+    """
+    limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
+    found: list[Gap] = []
+    for pair in holdings.pairs:
+        gaps = {}
+        for interval in spec.intervals:
+            series = Series(pair, interval)
+            if spans := missing(expected(holdings, spec, series), holdings.covered(series)):
+                gaps[interval] = spans
+        if gaps:
+            known = _knowledge(pair, gaps, holdings, offers or {})
+            routes = route(known, now=holdings.now, max_requests_per_gap=limit)
+            for interval in sorted(gaps):
+                series = Series(pair, interval)
+                found += [_gap(series, span, routes[interval], holdings) for span in gaps[interval]]
+    return found
+
+
+def _knowledge(
+    pair: str, gaps: Mapping[Interval, Spans], holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+) -> Knowledge:
+    exhausted: dict[tuple[Interval, Route], Spans] = {}
+    for interval in gaps:
+        for attempt in holdings.attempts.get(Series(pair, interval), ()):
+            if attempt.error is None:
+                key = (interval, Route(attempt.route))
+                exhausted[key] = normalise((*exhausted.get(key, ()), attempt.span))
+    return Knowledge(
+        gaps=gaps,
+        covered={interval: holdings.covered(Series(pair, interval)) for interval in Interval},
+        offers={interval: offers.get(Series(pair, interval), ()) for interval in Interval},
+        exhausted=exhausted,
+        trades_a_second=holdings.rates.get(pair, DEFAULT_TRADES_A_SECOND),
+    )
+
+
+def _gap(series: Series, span: Span, legs: Sequence[Leg], holdings: Holdings) -> Gap:
+    own = tuple(leg for leg in legs if leg.span.overlaps(span))
+    tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
+    older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
+    return Gap(
+        series=series,
+        span=span,
+        overflow_candles=overflow(span, series.interval, holdings.now),
+        legs=own,
+        required_csv_file=_required_files(series, own, holdings),
+        status=GapStatus.UNFILLABLE if all(leg.route is Route.NONE for leg in own) else GapStatus.DETECTED,
+        attempts=len(tried),
+        error=tried[-1].error if tried else None,
+        detected_at=min((record.detected_at for record in older), default=holdings.now),
+    )
+
+
+def _required_files(series: Series, legs: Sequence[Leg], holdings: Holdings) -> str | None:
+    """The archives at hand that fill a gap, or those to fetch, leaving out the ones that have answered already."""
+    names: list[str] = []
+    for leg in legs:
+        if leg.route is Route.ARCHIVE:
+            names += leg.files
+        elif leg.route in (Route.TRADES, Route.NONE) and series.interval.in_archives:
+            names += [
+                f"{archive}:{series.pair}_{series.interval.value}.csv"
+                for archive, quarter in published(leg.span.start, leg.span.end, holdings.now)
+                if not _has_answered(holdings.containers, max(leg.span.start, quarter.start), str(quarter))
+            ]
+    return ",".join(dict.fromkeys(names)) or None
+
+
+def _has_answered(containers: Iterable[ContainerRecord], start: int, quarter: str) -> bool:
+    return any(
+        container.quarter == quarter
+        or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
+        for container in containers
+        if container.kind == Kind.OHLCVT
+    )
+
+
+def record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequence[Gap]) -> int:
+    """Brings the gap records of the selected series up to date; returns how many were found filled."""
+    by_series: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        by_series.setdefault(gap.series, []).append(gap)
+    selected = [Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals]
+    touched = [series for series in selected if series in by_series or series in holdings.records]
+    rows: list[GapRow] = []
+    filled = 0
+    for series in touched:
+        older = {record.span: record for record in holdings.records.get(series, ())}
+        found = {gap.span: gap for gap in by_series.get(series, [])}
+        records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
+        revision = revise(records, tuple(found), expected(holdings, spec, series), holdings.now)
+        rows += [_open_row(series, record, found, older.values(), holdings) for record in revision.open]
+        rows += [_filled_row(series, record, older.values(), holdings.now) for record in revision.filled]
+        filled += len(revision.filled)
+    with stores.catalog.write() as connection:
+        gap_records.replace_open(connection, touched, rows)
+    return filled
+
+
+def _open_row(
+    series: Series, record: GapRecord, found: Mapping[Span, Gap], older: Iterable[GapRow], holdings: Holdings
+) -> GapRow:
+    """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
+    gap = found.get(record.span) or next((each for each in found.values() if each.span.overlaps(record.span)), None)
+    known = gap.row() if gap else next(row for row in older if row.span.overlaps(record.span))
+    return GapRow(
+        series,
+        record.span,
+        slots((record.span,), series.interval),
+        overflow(record.span, series.interval, holdings.now),
+        known.route,
+        known.required_csv_file,
+        known.status,
+        known.attempts,
+        known.error,
+        record.detected_at,
+    )
+
+
+def _filled_row(series: Series, record: GapRecord, older: Iterable[GapRow], now: int) -> GapRow:
+    known = next(row for row in older if row.span.overlaps(record.span))
+    return GapRow(
+        series,
+        record.span,
+        slots((record.span,), series.interval),
+        overflow(record.span, series.interval, now),
+        known.route,
+        known.required_csv_file,
+        GapStatus.FILLED,
+        known.attempts,
+        None,
+        record.detected_at,
+        now,
+    )
+
+
+def measure(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
+    """How complete each selected series is."""
+    by_series: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        by_series.setdefault(gap.series, []).append(gap)
+    measured = []
+    for pair in holdings.pairs.values():
+        for interval in spec.intervals:
+            series = Series(pair.name, interval)
+            wanted = expected(holdings, spec, series)
+            own = by_series.get(series, [])
+            measured.append(
+                SeriesCompleteness(
+                    series=series,
+                    tier=stores.tiers.tier_of(pair),
+                    expected=slots(wanted, interval),
+                    covered=seconds(intersect(holdings.covered(series), wanted)) // interval.seconds,
+                    candles=_candles(stores, holdings, series, wanted),
+                    gaps=len(own),
+                    unfillable=sum(gap.status is GapStatus.UNFILLABLE for gap in own),
+                    action=_action(own),
+                )
+            )
+    return measured
+
+
+def _candles(stores: Stores, holdings: Holdings, series: Series, wanted: Spans) -> int:
+    """How many candles lie in the covered part of what is expected; counted in the lake only where that is cut."""
+    count = 0
+    for record in holdings.coverage.get(series, ()):
+        for part in intersect((record.span,), wanted):
+            extent = holdings.extents.get(series)
+            is_cut = extent is not None and (
+                extent.first_time < part.start > record.span.start or part.end <= extent.last_time < record.span.end
+            )
+            count += stores.lake.read(series, part.start, part.end).height if is_cut else record.candles
+    return count
+
+
+def _action(gaps: Sequence[Gap]) -> str:
+    """What a person has to do for a series: fetch archives for what nothing else can fill within the settings."""
+    stuck = [gap for gap in gaps if gap.status is GapStatus.UNFILLABLE]
+    if not stuck:
+        return ""
+    files = sorted({name for gap in stuck for name in (gap.required_csv_file or "").split(",") if name})
+    if files:
+        return f"fetch {', '.join(files)}"
+    return "raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet"

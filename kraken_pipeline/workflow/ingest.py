@@ -1,0 +1,444 @@
+"""Ingesting: files of archives become candles and coverage, each file by itself.
+
+Files are worked on in batches of different series: staged side by side in threads, then brought into the lake and
+the catalog together, because a transaction for each of 24,000 files would cost more than reading them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant, answered
+from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
+from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
+from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.kraken.rows import Facts, Reject
+from kraken_pipeline.kraken.time_and_sales import TradesReader
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import dead_letters, file_records
+from kraken_pipeline.storage.file_records import FileRecord
+from kraken_pipeline.storage.lake import Staged
+from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.scan import ALWAYS, Task, container_stamp, is_same, is_within, stamp, window
+
+BATCH_FILES = 64
+BATCH_BYTES = 64 << 20
+"""A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
+REJECTS_HELD = 20_000
+"""Dead letters of one file that are held in memory; more go to the catalog while it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of a file.
+
+    Attributes:
+        name: The file.
+        series: Whose candles it holds.
+        status: COMPLETED, SKIPPED or FAILED.
+        reason: Why it was skipped or failed.
+        rows: How many good rows it has.
+        rows_rejected: How many bad ones.
+        candles_stored: How many candles of it are new or changed.
+        seconds: How long it took.
+    """
+
+    name: str
+    series: Series
+    status: FileStatus
+    reason: str | None = None
+    rows: int = 0
+    rows_rejected: int = 0
+    candles_stored: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Read:
+    """A file that was read to its end, well or badly, and lies beside the lake."""
+
+    task: Task
+    file_id: int
+    staged: Staged | None = None
+    facts: Facts = field(default_factory=Facts)
+    reach: Span | None = None  # what it can answer for as a whole: part of the file's identity
+    grants: tuple[Grant, ...] = ()
+    rejects: list[Reject] = field(default_factory=list)
+    rows_rejected: int = 0
+    error: str | None = None
+    seconds: float = 0.0
+    twin: FileRecord | None = None  # the same file, ingested before
+
+
+def enlist(stores: Stores, tasks: Iterable[Task], run: Run) -> dict[str, int]:
+    """Puts the files of a run on record as PENDING; their ids by location."""
+    entries = [(task.file, task.container.sha256 if task.container else None, task.stamp) for task in tasks]
+    with stores.catalog.write() as connection:
+        return file_records.enlist(connection, entries, run.run_id, run.now)
+
+
+def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: Run) -> None:
+    """Puts containers that cannot be opened on record as FAILED, with a dead letter each."""
+    if not broken:
+        return
+    with stores.catalog.write() as connection:
+        for each in broken:
+            file_id = file_records.fail_container(
+                connection, each.name, each.name, each.reason, run_id=run.run_id, now=run.now
+            )
+            dead_letters.forget(connection, [file_id])
+            dead_letters.add(
+                connection, file_id, each.name, [_letter(each.name, each.reason)], run_id=run.run_id, now=run.now
+            )
+
+
+def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> list[FileOutcome]:
+    """Brings files into the lake, each with its evidence; what is wrong with one stops no other.
+
+    Args:
+        stores: Where to.
+        spec: What part of the files is wanted.
+        tasks: The files, as `scan` found them.
+        run: Who does it; told of every batch.
+
+    Returns:
+        What became of each file, in the order of reading.
+    """
+    if not tasks:
+        return []
+    stores.lake.register(task.file.pair for task in tasks)
+    ids = enlist(stores, tasks, run)
+    outcomes: list[FileOutcome] = []
+    with ArchiveReader() as reader, ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
+        for batch in _batches(tasks):
+            series = [task.file.series for task in batch]
+            with stores.locks.series(series):
+                _mark_ingesting(stores, [ids[task.file.location] for task in batch], run)
+                work = [(task, ids[task.file.location]) for task in batch]
+                read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
+                done = _store(stores, spec, read, run)
+            outcomes += done
+            _report(run, batch, done)
+    return outcomes
+
+
+def _report(run: Run, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
+    progress = run.progress
+    run.report(
+        phase="ingesting",
+        files_done=progress.files_done + len(done),
+        files_ingested=progress.files_ingested + sum(each.status is FileStatus.COMPLETED for each in done),
+        candles=progress.candles + sum(each.candles_stored for each in done),
+        bytes_done=progress.bytes_done + sum(task.file.size for task in batch),
+    )
+
+
+def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Files of different series, in order; a second file of a series waits for the next batch."""
+    waiting = list(tasks)
+    while waiting:
+        batch: list[Task] = []
+        later: list[Task] = []
+        taken: set[Series] = set()
+        size = 0
+        for index, task in enumerate(waiting):
+            if len(batch) == BATCH_FILES or (batch and size + task.file.size > BATCH_BYTES):
+                later += waiting[index:]
+                break
+            if task.file.series in taken:
+                later.append(task)
+                continue
+            taken.add(task.file.series)
+            batch.append(task)
+            size += task.file.size
+        yield batch
+        waiting = later
+
+
+def _mark_ingesting(stores: Stores, ids: Sequence[int], run: Run) -> None:
+    with stores.catalog.write() as connection:
+        file_records.set_status(connection, ids, FileStatus.INGESTING, run.run_id, run.now)
+        dead_letters.forget(connection, ids)
+
+
+# --- reading one file
+
+
+def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> _Read:
+    began = time.perf_counter()
+    read = _Read(task, file_id)
+    try:
+        try:
+            _stage(stores, spec, read, reader, run, sort=False)
+        except OutOfOrder:
+            _forget_letters(stores, read)
+            _stage(stores, spec, read, reader, run, sort=True)
+    except (PipelineError, OSError) as error:  # anything else is a mistake of ours and ends the run with its traceback
+        read.error = str(error) or type(error).__name__
+        read.staged = None
+    read.seconds = time.perf_counter() - began
+    return read
+
+
+def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
+    task = read.task
+    wanted = window(spec)
+    writer = stores.lake.writer(task.file.series)
+    trades = 0
+    try:
+        with reader.open(task.file) as stream:
+            rows = _rows(stores, task, stream, reader, run, sort=sort)
+            for block in rows.blocks():
+                _take_rejects(stores, read, block.rejects, run)
+                candles = _within(block.rows, wanted, spec)
+                trades += int(candles["trade_count"].sum()) if candles.height else 0
+                writer.add(_finished(candles, task))
+        read.facts = rows.facts
+    except BaseException:
+        writer.discard()
+        raise
+    read.staged = writer.finish()
+    read.reach = _reach(task, rows.facts)
+    read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
+
+
+def _rows(
+    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
+) -> CandleReader | TradesReader:
+    if task.file.kind is Kind.TRADES:
+        is_release = task.container is not None and task.container.end is not None
+        return TradesReader(stream, run.now, edges_are_whole=is_release)
+    manifest = reader.manifest(task.file.container) if task.file.container else None
+    return CandleReader(
+        stream,
+        task.file.interval,
+        run.now,
+        columns=columns_of(manifest.columns) if manifest else COLUMNS,
+        has_header=manifest.has_header if manifest else False,
+        sort_in=stores.lake.scratch if sort else None,
+    )
+
+
+def _take_rejects(stores: Stores, read: _Read, rejects: Sequence[Reject], run: Run) -> None:
+    read.rejects += rejects
+    read.rows_rejected += len(rejects)
+    if len(read.rejects) > REJECTS_HELD:
+        with stores.catalog.write() as connection:
+            _write_letters(connection, read, run)
+        read.rejects = []
+
+
+def _forget_letters(stores: Stores, read: _Read) -> None:
+    if read.rows_rejected > len(read.rejects):
+        with stores.catalog.write() as connection:
+            dead_letters.forget(connection, [read.file_id])
+    read.rejects, read.rows_rejected = [], 0
+
+
+def _write_letters(connection: sa.Connection, read: _Read, run: Run) -> None:
+    dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
+
+
+def _letter(text: str, reason: str) -> Reject:
+    return Reject(0, text, reason, None)
+
+
+def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
+    if spec.takes_everything or candles.is_empty():
+        return candles
+    kept = candles
+    if spec.start is not None:
+        kept = kept.filter(pl.col("time") >= as_datetime(wanted.start))
+    if spec.end is not None:
+        kept = kept.filter(pl.col("time") < as_datetime(wanted.end))
+    return kept
+
+
+def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    release_end = task.container.end if task.container is not None else None
+    return (
+        candles.with_columns(
+            pl.lit(source.value, dtype=SOURCE).alias("source"),
+            pl.lit((release_end or 0) // 86_400, dtype=pl.Int32).alias("release"),
+        ).select(CANDLE_SCHEMA.names())
+        if candles.height
+        else candles
+    )
+
+
+def _reach(task: Task, facts: Facts) -> Span | None:
+    """What a file answers for: a release its whole span, a loose file its first candle to its last one's start."""
+    interval = task.file.interval
+    if task.container is not None and task.container.start is not None and task.container.end is not None:
+        start, end = interval.ceil(task.container.start), interval.floor(task.container.end)
+    else:
+        start, end = interval.floor(facts.first_time or 0), interval.floor(facts.last_time or 0)
+        if task.file.kind is Kind.TRADES:
+            end += interval.seconds  # the cut minutes at both ends are among what is unanswered
+    return Span(start, end) if start < end else None
+
+
+def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: int, now: int) -> tuple[Grant, ...]:
+    if reach is None:
+        return ()
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    spans = whole_candles(intersect(answered(reach.start, reach.end, facts.unanswered), (wanted,)), task.file.interval)
+    length = seconds(spans)
+    return tuple(Grant(span, source, now, trades * span.seconds // length) for span in spans)
+
+
+# --- storing a batch
+
+
+def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> list[FileOutcome]:
+    _find_twins(stores, spec, batch)
+    writes = [
+        LakeWrite(read.staged, read.grants, read.task.file.name, read.file_id)
+        for read in batch
+        if read.staged is not None and read.twin is None
+    ]
+
+    def finish(connection: sa.Connection) -> None:
+        for read in batch:
+            _write_letters(connection, read, run)
+        file_records.finish(connection, [_result(read, spec, run) for read in batch])
+
+    outcomes = [_outcome(read) for read in batch]
+    commit(stores, writes, run.now, finish)
+    for read in batch:
+        if read.staged is not None:
+            read.staged.discard()
+    return outcomes
+
+
+def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
+    """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name."""
+    with stores.catalog.read() as connection:
+        records = file_records.completed(connection, sorted({read.task.file.pair.name for read in batch}))
+    known: dict[tuple[Any, ...], list[FileRecord]] = {}
+    for record in records:
+        known.setdefault(
+            (record.kind, record.pair, record.interval, record.start, record.end, record.sha256), []
+        ).append(record)
+    for read in batch:
+        file = read.task.file
+        start, end = (read.reach.start, read.reach.end) if read.reach else (None, None)
+        twins = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
+        if read.staged is not None and twins and is_within(twins, window(spec)):
+            read.twin = twins[-1]
+        if read.error is not None:
+            read.rejects = [*read.rejects, _letter(file.name, read.error)]
+
+
+def _status(read: _Read) -> tuple[FileStatus, str | None]:
+    if read.error is not None:
+        return FileStatus.FAILED, read.error
+    if read.twin is not None:
+        return FileStatus.SKIPPED, f"the same as {read.twin.name}, ingested by run {read.twin.run_id[:8]}"
+    return FileStatus.COMPLETED, None
+
+
+def _result(read: _Read, spec: RunSpec, run: Run) -> Mapping[str, Any]:
+    status, reason = _status(read)
+    is_stored = status is FileStatus.COMPLETED and read.staged is not None
+    return {
+        "id": read.file_id,
+        "status": status,
+        "reason": reason,
+        "container": read.task.container.sha256 if read.task.container else None,
+        "stamp": read.task.stamp,
+        "size": read.task.file.size,
+        "sha256": read.facts.sha256 or None,
+        "start": read.reach.start if read.reach else None,
+        "end": read.reach.end if read.reach else None,
+        "taken_start": spec.start,
+        "taken_end": spec.end,
+        "first_time": read.facts.first_time,
+        "last_time": read.facts.last_time,
+        "rows": read.facts.rows,
+        "candles_stored": read.staged.changed if is_stored and read.staged else 0,
+        "rows_rejected": read.rows_rejected,
+        "run_id": run.run_id,
+        "updated_at": run.now,
+    }
+
+
+def _outcome(read: _Read) -> FileOutcome:
+    status, reason = _status(read)
+    return FileOutcome(
+        name=read.task.file.name,
+        series=read.task.file.series,
+        status=status,
+        reason=reason,
+        rows=read.facts.rows,
+        rows_rejected=read.rows_rejected,
+        candles_stored=read.staged.changed if read.staged and status is FileStatus.COMPLETED else 0,
+        seconds=read.seconds,
+    )
+
+
+# --- the drop folder
+
+
+def tidy(stores: Stores) -> list[Path]:
+    """Moves what was taken whole out of the drop folder, into its folder `ingested`; returns where to.
+
+    A file is moved when everything about it is durable: it asks the catalog, so that a run which was killed
+    before it came here is made up for by the next.
+    """
+    settings = stores.settings
+    if settings.kraken_keep_dropped_files:
+        return []
+    found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
+    by_path: dict[Path, list[ArchiveFile]] = {}
+    for file in found.files:
+        by_path.setdefault(file.path, []).append(file)
+    with stores.catalog.read() as connection:
+        done = {path for path, files in by_path.items() if _is_taken_whole(connection, files)}
+    return [_move(part, settings.drop) for path in sorted(done) for part in _parts(by_path[path][0])]
+
+
+def _parts(file: ArchiveFile) -> tuple[Path, ...]:
+    return file.container.parts if file.container else (file.path,)
+
+
+def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
+    container = None
+    if files[0].container is not None:
+        container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
+    if files[0].container is not None and container is None:
+        return False
+    records = file_records.by_location(connection, [file.location for file in files])
+    for file in files:
+        task = Task(file, container, None if container else stamp(file.path))
+        if not is_within([record for record in records.get(file.location, ()) if is_same(record, task)], ALWAYS):
+            return False
+    return True
+
+
+def _move(path: Path, drop: Path) -> Path:
+    target = drop / INGESTED_FOLDER / path.relative_to(drop)
+    number = 1
+    while target.exists():
+        target = target.with_name(f"{path.stem}.{number}{path.suffix}")
+        number += 1
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    return target

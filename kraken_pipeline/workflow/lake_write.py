@@ -1,0 +1,80 @@
+"""The one way into the lake, in the order that a crash cannot hurt.
+
+`publication owed` → files renamed → `grants`. A crash leaves rows without coverage and a publication too many, never
+coverage without rows, nor rows that are never published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.storage import evidence_records
+from kraken_pipeline.storage.lake import Staged
+from kraken_pipeline.storage.stores import Stores
+
+
+@dataclass(frozen=True, slots=True)
+class LakeWrite:
+    """Candles of one series that lie ready, and the evidence that comes with them.
+
+    Attributes:
+        staged: The candles.
+        grants: What their source answered for.
+        origin: The source, for people.
+        file_id: The archive file's record, where it is one.
+    """
+
+    staged: Staged
+    grants: tuple[Grant, ...]
+    origin: str
+    file_id: int | None = None
+
+
+def commit(
+    stores: Stores, writes: Sequence[LakeWrite], now: int, finish: Callable[[sa.Connection], None] | None = None
+) -> None:
+    """Brings writes of different series into the lake and the catalog; their locks must be held.
+
+    Args:
+        stores: Where to.
+        writes: One a series at the most.
+        now: The moment, in seconds since the epoch.
+        finish: What else to put on record in the transaction that grants.
+    """
+    owed = [(write.staged.series, write.staged.changed_span) for write in writes]
+    if changes := [(series, span) for series, span in owed if span is not None]:
+        with stores.catalog.write() as connection:
+            evidence_records.owe(connection, changes, now)
+    for write in writes:
+        write.staged.commit()
+    times = [all_times(stores, write.staged) for write in writes]
+    with stores.catalog.write() as connection:
+        for write, lake_times in zip(writes, times, strict=True):
+            series = write.staged.series
+            evidence_records.grant(connection, series, write.grants, write.file_id)
+            evidence_records.renew(connection, series, lake_times)
+            if write.staged.refused_span is not None:
+                evidence_records.record_conflict(
+                    connection,
+                    series,
+                    write.staged.refused_span,
+                    candles=write.staged.refused,
+                    reason=f"{write.origin} counts fewer trades than what is kept",
+                    file_id=write.file_id,
+                    now=now,
+                )
+        if finish is not None:
+            finish(connection)
+
+
+def all_times(stores: Stores, staged: Staged) -> pl.Series:
+    """The start of every candle that the lake has of a series after its write, in seconds (Int64), sorted."""
+    untouched = stores.lake.times(staged.series, without=staged.years)
+    if untouched.is_empty():
+        return staged.times
+    return pl.concat([untouched, staged.times]).sort()

@@ -1,0 +1,107 @@
+"""What one run is to do, checked before anything happens. The shell, jobs, schedules and sensors all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.interval import INTERVALS, Interval
+from kraken_pipeline.market.moment import parse_moment
+from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.tier import Tier, TierTable
+
+
+class RunSpec(BaseModel):
+    """What one run is to do.
+
+    Lists may be given as comma-separated text, times as ISO dates or times (UTC). Ranges are half-open: with
+    `end: 2023-10-01`, 1 October is left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    tier: Tier = Field(default=Tier.ALL, description="TIER1 to TIER4, or ALL.")
+    intervals: tuple[Interval, ...] = Field(default=INTERVALS, description="In minutes.")
+    pairs: tuple[str, ...] = Field(default=(), description="Only these; all of the tier where none is named.")
+    start: int | None = Field(default=None, description="Nothing before it.")
+    end: int | None = Field(default=None, description="Nothing from it on.")
+    archive_dirs: tuple[Path, ...] = Field(
+        default=(), description="Folders or files to read archives from, and only to read, beside the drop folder."
+    )
+    api_backfill: bool = Field(default=True, description="Whether HTTP may be used; resampling goes on without it.")
+    complete: bool = Field(
+        default=False, description="Until nothing fillable is left: no limit of lookback, gaps or requests."
+    )
+    dry_run: bool = Field(default=False, description="Only say what would be done.")
+    lookback_days: Annotated[int, Field(ge=1, le=365, description="How old a gap is filled through the API.")] = 7
+    max_gaps_per_asset: Annotated[int, Field(ge=1, le=100, description="Gaps of a series filled in one run.")] = 10
+
+    @field_validator("tier", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _known_intervals(cls, value: Any) -> Any:
+        values = _listed(value)
+        return tuple(sorted({Interval.parse(each) for each in values})) or INTERVALS
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _resolved_pairs(cls, value: Any) -> Any:
+        return tuple(dict.fromkeys(parse_pair(str(each).strip()).name for each in _listed(value)))
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return parse_moment(value.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _runs_forward(self) -> RunSpec:
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise InvalidRequest("end must be later than start; the range is half-open, so end itself is left out")
+        return self
+
+    @property
+    def takes_everything(self) -> bool:
+        """Whether no part of a file is left out for its time."""
+        return self.start is None and self.end is None
+
+    def selects(self, pair: Pair, tiers: TierTable) -> bool:
+        """Whether a pair is one of those asked for."""
+        return (not self.pairs or pair.name in self.pairs) and self.tier.covers(tiers.tier_of(pair))
+
+    def as_config(self) -> dict[str, Any]:
+        """As plain values, with defaults left out; `run_spec` makes the same of it again."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec:
+    """What a run is asked to do, from plain values; those that are None count as not given.
+
+    Raises:
+        InvalidRequest: A value is wrong; the message says which, and what is allowed.
+    """
+    given = {name: value for name, value in {**(values or {}), **more}.items() if value is not None}
+    try:
+        return RunSpec(**given)
+    except ValidationError as error:
+        problems = []
+        for each in error.errors(include_url=False):
+            where = ".".join(str(part) for part in each["loc"])
+            if each["type"] == "extra_forbidden":
+                problems.append(f"{where}: there is no such option; there are {', '.join(RunSpec.model_fields)}")
+            else:
+                problems.append(f"{where}={each.get('input')!r}: {each['msg'].removeprefix('Value error, ')}")
+        raise InvalidRequest("; ".join(problems)) from None
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

@@ -1,0 +1,214 @@
+"""What the folders hold that has not been taken yet.
+
+Writes nothing but what it learnt of containers, and in a dry run not even that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kraken_pipeline.coverage.ranges import Span, normalise, subtract
+from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.archive import (
+    ArchiveFile,
+    ArchiveReader,
+    Container,
+    Discovery,
+    PassedOver,
+    container_digest,
+    discover,
+)
+from kraken_pipeline.kraken.edges import release_end
+from kraken_pipeline.kraken.manifest import read_sums
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.storage import file_records
+from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A file to ingest.
+
+    Attributes:
+        file: Where it is.
+        container: What is known of its container; None for a loose file.
+        stamp: A loose file's size and time of change; None in a container.
+    """
+
+    file: ArchiveFile
+    container: ContainerRecord | None = None
+    stamp: str | None = None
+
+
+@dataclass(slots=True)
+class Scan:
+    """What the folders hold.
+
+    Attributes:
+        tasks: Files that are asked for and have not been taken yet, in the order of reading.
+        taken: Files that were ingested before, and by which run.
+        skipped: What is no archive.
+        waiting: What still grows.
+        broken: Containers that cannot be opened.
+        new_pairs: Pairs of the tasks that the lake has never held.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    taken: list[PassedOver] = field(default_factory=list)
+    skipped: list[PassedOver] = field(default_factory=list)
+    waiting: list[PassedOver] = field(default_factory=list)
+    broken: list[PassedOver] = field(default_factory=list)
+    new_pairs: list[Pair] = field(default_factory=list)
+
+
+def folders(stores: Stores, spec: RunSpec) -> list[Path]:
+    """Where a run looks for archives: the drop folder, those of the settings, those that it names itself."""
+    return list(dict.fromkeys([stores.settings.drop, *stores.settings.archive_dirs, *spec.archive_dirs]))
+
+
+def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
+    """What the folders hold for a run.
+
+    Args:
+        stores: What has been taken.
+        spec: What is asked for.
+        now: The moment of asking, in seconds since the epoch.
+        patience: Whether to wait a moment for files that were changed just now.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    found = discover(folders(stores, spec), settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
+    scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
+    tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
+    _leave_out_taken(stores, spec, tasks, scanned)
+    known = set(stores.lake.assets()["pair"])
+    new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
+    scanned.new_pairs = [new[name] for name in sorted(new)]
+    return scanned
+
+
+def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:
+    # Trades become one-minute candles, from which every wanted interval follows.
+    from_trades = file.interval == 1 and file.kind == "TRADES"
+    return (from_trades or file.interval in spec.intervals) and spec.selects(file.pair, stores.tiers)
+
+
+def _with_containers(
+    stores: Stores, spec: RunSpec, found: Discovery, wanted: Sequence[ArchiveFile], scanned: Scan, *, now: int
+) -> list[Task]:
+    containers = {file.container.path: file.container for file in wanted if file.container is not None}
+    records: dict[Path, ContainerRecord] = {}
+    with ArchiveReader() as reader:
+        for path, container in containers.items():
+            members = [file for file in found.files if file.container is container]
+            try:
+                records[path] = examine(stores, container, members, reader, now, remember=not spec.dry_run)
+            except (UnreadableArchive, OSError) as error:
+                scanned.broken.append(PassedOver(path.name, str(error)))
+    return [
+        Task(file, records[file.path]) if file.container else Task(file, None, stamp(file.path))
+        for file in wanted
+        if file.container is None or file.path in records
+    ]
+
+
+def examine(
+    stores: Stores,
+    container: Container,
+    members: Sequence[ArchiveFile],
+    reader: ArchiveReader,
+    now: int,
+    *,
+    remember: bool = True,
+) -> ContainerRecord:
+    """What a container is and what it covers; looked at once, and remembered by its content.
+
+    Raises:
+        UnreadableArchive: It cannot be read, or is not what its sums or its manifest say.
+    """
+    mark = container_stamp(container)
+    with stores.catalog.read() as connection:
+        known = file_records.container_by_stamp(connection, mark)
+    if known is not None:
+        return known
+    sha256 = container_digest(container, read_sums(container.path.parent))
+    with stores.catalog.read() as connection:
+        known = file_records.container_by_digest(connection, sha256)
+    if known is None or known.name != container.path.name:
+        known = _examined(container, sha256, members, reader, now)
+    if remember:
+        with stores.catalog.write() as connection:
+            file_records.keep_container(connection, known, mark, now)
+    return known
+
+
+def _examined(
+    container: Container, sha256: str, members: Sequence[ArchiveFile], reader: ArchiveReader, now: int
+) -> ContainerRecord:
+    release = container.release
+    series = tuple(sorted({f"{file.pair.name}_{file.interval.value}" for file in members}))
+    if release is None:
+        return ContainerRecord(sha256, container.path.name, "", None, None, None, series)
+    start, end = release.start, release.end
+    manifest = reader.manifest(container)
+    if manifest is not None:
+        start = manifest.coverage.start if manifest.coverage.start is not None else start
+        end = manifest.coverage.end if manifest.coverage.end is not None else end
+    end = release_end(members, reader, now, end)
+    if end is None or end <= start:
+        raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")
+    quarter = str(release.quarter) if release.quarter else None
+    return ContainerRecord(sha256, container.path.name, release.kind, start, end, quarter, series)
+
+
+def container_stamp(container: Container) -> str:
+    """The stamps of all parts of a container."""
+    return "|".join(stamp(part) for part in container.parts)
+
+
+def stamp(path: Path) -> str:
+    """What changes when a file does, in nearly every case: a file with the stamp it had is not read again."""
+    status = path.stat()
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
+    with stores.catalog.read() as connection:
+        records = file_records.by_location(connection, [task.file.location for task in tasks])
+    for task in tasks:
+        done = [record for record in records.get(task.file.location, ()) if is_same(record, task)]
+        if done and is_within(done, window(spec)):
+            last = done[-1]
+            how = last.reason or f"ingested by run {last.run_id[:8]}"
+            scanned.taken.append(PassedOver(task.file.name, f"already taken: {how}"))
+        else:
+            scanned.tasks.append(task)
+
+
+def is_same(record: FileRecord, task: Task) -> bool:
+    """Whether a record says that this file, as it is now, was brought to a good end."""
+    if record.status not in file_records.DONE:
+        return False
+    if task.container is not None:
+        return record.container == task.container.sha256
+    return record.stamp == task.stamp
+
+
+ALWAYS = Span(-(1 << 60), 1 << 60)
+"""No limit of time."""
+
+
+def window(spec: RunSpec) -> Span:
+    """The time that a run is asked to take; without limits where it names none."""
+    return Span(ALWAYS.start if spec.start is None else spec.start, ALWAYS.end if spec.end is None else spec.end)
+
+
+def is_within(records: Iterable[FileRecord], wanted: Span) -> bool:
+    """Whether all of a window was taken of a file."""
+    return not subtract((wanted,), normalise(record.taken for record in records))

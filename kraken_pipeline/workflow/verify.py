@@ -1,0 +1,30 @@
+"""Verifying what is stored: every candle in the lake keeps the rules that were asked of it on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from kraken_pipeline.market.candle import broken_rules, seconds_of
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.stores import Stores
+
+
+def broken_candles(stores: Stores, series: Iterable[Series], now: int) -> list[tuple[Series, str, int]]:
+    """The rules that stored candles break: series, rule, and how many candles; empty where all is well."""
+    found: list[tuple[Series, str, int]] = []
+    for each in series:
+        candles = stores.lake.read(each)
+        if candles.is_empty():
+            continue
+        rows = candles.with_columns(
+            seconds_of(pl.col("time")).alias("time"), pl.col("trade_count").cast(pl.Float64).alias("trades")
+        )
+        rules = {
+            **broken_rules(each.interval, now),
+            "time is not later than the one before": pl.col("time").diff() <= 0,
+        }
+        counts = rows.select(rule.fill_null(value=False).sum().alias(reason) for reason, rule in rules.items())
+        found += [(each, reason, int(count)) for reason, count in counts.row(0, named=True).items() if count]
+    return found

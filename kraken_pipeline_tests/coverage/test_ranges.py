@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    hull,
+    intersect,
+    lies_in,
+    normalise,
+    seconds,
+    slots,
+    span,
+    subtract,
+    touched_candles,
+    union,
+    whole_candles,
+)
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS, instants, is_a_set, model
+
+MINUTES = [Interval.M1, Interval.M5]
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, 1), (2, 1)])
+def test_a_span_is_never_empty(start: int, end: int) -> None:
+    with pytest.raises(ValueError, match="start < end"):
+        Span(start, end)
+    assert span(start, end) == ()
+
+
+@given(LOOSE_SPANS)
+def test_a_span_holds_its_start_and_not_its_end(spans: list[Span]) -> None:
+    for each in spans:
+        assert each.start in each
+        assert each.end not in each
+        assert each.seconds == len(instants([each]))
+        assert span(each.start, each.end) == (each,)
+
+
+@given(LOOSE_SPANS)
+def test_spans_overlap_where_they_share_an_instant(spans: list[Span]) -> None:
+    for left in spans:
+        for right in spans:
+            assert left.overlaps(right) == bool(instants([left]) & instants([right]))
+
+
+@given(LOOSE_SPANS)
+def test_normalising_keeps_every_instant_and_gives_a_set(spans: list[Span]) -> None:
+    found = normalise(spans)
+    assert is_a_set(found)
+    assert instants(found) == instants(spans)
+    assert found == model(instants(spans))
+    assert normalise(found) == found
+
+
+@given(st.lists(SETS, max_size=4))
+def test_a_union_has_what_is_in_any_set(sets: list[Spans]) -> None:
+    assert union(*sets) == model(set().union(*(instants(each) for each in sets)))
+
+
+@given(SETS, SETS)
+def test_subtracting_leaves_what_is_in_the_first_set_alone(left: Spans, right: Spans) -> None:
+    assert subtract(left, right) == model(instants(left) - instants(right))
+
+
+@given(SETS, SETS)
+def test_an_intersection_has_what_is_in_both_sets(left: Spans, right: Spans) -> None:
+    assert intersect(left, right) == model(instants(left) & instants(right))
+
+
+@given(SETS, SETS)
+def test_what_is_shared_and_what_is_not_add_up(left: Spans, right: Spans) -> None:
+    assert union(subtract(left, right), intersect(left, right)) == left
+    assert intersect(subtract(left, right), right) == ()
+    assert seconds(union(left, right)) == seconds(left) + seconds(right) - seconds(intersect(left, right))
+
+
+@given(SETS)
+def test_the_length_and_the_hull_are_those_of_the_instants(spans: Spans) -> None:
+    held = instants(spans)
+    assert seconds(spans) == len(held)
+    assert hull(spans) == (Span(min(held), max(held) + 1) if held else None)
+
+
+def scaled(spans: Spans) -> Spans:
+    """The same set with instants half a minute apart, so that ranges end on and off the grids."""
+    return tuple(Span(each.start * 30, each.end * 30) for each in spans)
+
+
+@pytest.mark.parametrize("interval", MINUTES)
+@given(spans=SETS)
+def test_whole_candles_are_those_of_which_every_instant_is_held(interval: Interval, spans: Spans) -> None:
+    held = instants(spans)
+    length = interval.seconds // 30
+    whole = {start for start in range(-length, 60, length) if held.issuperset(range(start, start + length))}
+    found = whole_candles(scaled(spans), interval)
+    assert is_a_set(found)
+    assert found == normalise(Span(start * 30, (start + length) * 30) for start in whole)
+    assert slots(found, interval) == len(whole)
+
+
+@pytest.mark.parametrize("interval", MINUTES)
+@given(spans=SETS)
+def test_touched_candles_are_those_of_which_any_instant_is_held(interval: Interval, spans: Spans) -> None:
+    held = instants(spans)
+    length = interval.seconds // 30
+    touched = {start for start in range(-length, 60, length) if not held.isdisjoint(range(start, start + length))}
+    found = touched_candles(scaled(spans), interval)
+    assert is_a_set(found)
+    assert found == normalise(Span(start * 30, (start + length) * 30) for start in touched)
+    assert subtract(whole_candles(scaled(spans), interval), found) == ()
+
+
+@given(SETS, st.lists(st.integers(-5, 60), max_size=40))
+def test_each_time_lies_in_the_set_or_not(spans: Spans, times: list[int]) -> None:
+    found = lies_in(spans, pl.Series("time", times, pl.Int64()))
+    assert found.dtype == pl.Boolean()
+    assert found.to_list() == [time in instants(spans) for time in times]
