@@ -22,16 +22,15 @@ setup: .venv/installed .env
 	@touch $@
 
 .env: .env.example
-	@sed 's|$${PWD}|$(CURDIR)|' .env.example > $@
+	@sed 's|$${PWD}|$(CURDIR)|g' .env.example > $@
 	@echo "wrote .env from .env.example"
 
 demo: setup
 	$(BIN)/kraken-pipeline demo $(ARGS)
 
-# DEMO=1 shows the world of `make demo` instead of your own.
+# DEMO=1 shows the world of `make demo` instead of your own: Dagster reads the .env of the folder it is started in.
 dev: setup
-	$(if $(DEMO),KRAKEN_PIPELINE_HOME=$(CURDIR)/demo-data KRAKEN_DAGSTER_STORAGE=$(CURDIR)/demo-data/dagster,) \
-	  $(BIN)/dagster dev $(ARGS)
+	cd $(if $(DEMO),demo-data,.) && $(CURDIR)/$(BIN)/dagster dev -w $(CURDIR)/workspace.yaml $(ARGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto $(ARGS)

@@ -358,13 +358,22 @@ def demo(
     """Builds a small world of archives, plans, ingests and reports it."""
     from kraken_pipeline.demo.showcase import build_showcase  # noqa: PLC0415
 
-    os.environ["KRAKEN_PIPELINE_HOME"] = str(home.absolute())
-    os.environ["KRAKEN_DAGSTER_STORAGE"] = str(home.absolute() / "dagster")
-    os.environ["KRAKEN_SETTLE_SECONDS"] = "0"
-    archives = home.absolute() / "archives"
+    home = home.absolute()
+    archives = home / "archives"
+    variables = {
+        "KRAKEN_PIPELINE_HOME": str(home),
+        "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
+        "KRAKEN_ARCHIVE_DIRS": str(archives),
+        "KRAKEN_SETTLE_SECONDS": "0",
+    }
+    os.environ.update(variables)
+    archives.mkdir(parents=True, exist_ok=True)
+    # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
+    variables |= {"DAGSTER_HOME": os.environ["DAGSTER_HOME"]} if "DAGSTER_HOME" in os.environ else {}
+    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()), encoding="utf-8")
     made = build_showcase(archives, _now())
     tables.showcase(out, made)
-    spec = run_spec(intervals=list(made.intervals), archive_dirs=[archives], api_backfill=False)
+    spec = run_spec(intervals=list(made.intervals), api_backfill=False)
     _show_plan(spec, as_json=False)
     done = _ingest(load_settings(), spec, None, as_json=False)
     tables.next_steps(out, home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -313,7 +314,7 @@ def showcase(console: Console, made: Showcase) -> None:
 def next_steps(console: Console, home: Path) -> None:
     """What to look at after the demo."""
     console.print("What to look at next", style="bold")
-    shell = f"KRAKEN_PIPELINE_HOME={home} .venv/bin/kraken-pipeline"
+    shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
     for command, what in (
         ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
         (f"{shell} gaps", "what is missing, and where it can come from"),

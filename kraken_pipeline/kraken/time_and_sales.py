@@ -154,7 +154,7 @@ class TradesReader:
         if "trade_id" in rows.columns:
             repeated = pl.col("trade_id").is_in(self._ids.implode()) | ~pl.col("trade_id").is_first_distinct()
             wrong[_REPEATED_ID] = repeated
-            self._ids = rows["trade_id"]
+            self._ids = rows["trade_id"] if rows.height else self._ids
         reason = pl.coalesce(pl.when(rule).then(pl.lit(text)) for text, rule in wrong.items())
         judged = rows.with_columns(reason.alias("_reason"))
         bad = judged.filter(pl.col("_reason").is_not_null())

@@ -208,7 +208,10 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
         events["gaps"] = metadata.of_gaps(own)
         for name, values in events.items():
             context.log_event(_materialisation(tiers[series.pair], name, series, values))
-    context.log_event(_report_event(orders, made))
+    for tier in sorted({tiers[series.pair] for series in changed}):
+        whole = report.make_report(stores, run_spec(tier=tier), run.now)
+        key = dg.AssetKey([tier.value.lower(), "completeness_report"])
+        context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(whole)))
     run.report(phase="done", bytes_done=run.progress.bytes_total)
     finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
 
@@ -236,11 +239,6 @@ def _materialisation(tier: Tier, name: str, series: Series, values: metadata.Met
     return dg.AssetMaterialization(
         dg.AssetKey([tier.value.lower(), name]), partition=partitions.key_of(series), metadata=values
     )
-
-
-def _report_event(orders: Orders, made: report.Report) -> dg.AssetObservation | dg.AssetMaterialization:
-    key = dg.AssetKey([orders.spec.tier.value.lower(), "completeness_report"])
-    return dg.AssetMaterialization(key, metadata=metadata.of_report(made))
 
 
 @dg.job(

@@ -28,7 +28,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def of_files(outcomes: Sequence[FileOutcome], extent: Extent | None) -> Metadata:
     """What files brought into one series."""
-    rows, seconds = sum(each.rows for each in outcomes), sum(each.seconds for each in outcomes)
+    rows, seconds = sum(each.rows for each in outcomes), sum((each.seconds for each in outcomes), start=0.0)
     listed = table(
         ("file", "status", "rows", "rejected", "stored", "reason"),
         [

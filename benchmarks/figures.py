@@ -1,0 +1,142 @@
+"""What is measured, and what is required of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Results = Mapping[str, "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A figure as it was measured: the best of several rounds, because noise only ever adds.
+
+    Attributes:
+        items: How many rows or series both sides worked on.
+        ours: Seconds that this project took.
+        bare: Seconds that the bare library took.
+        peak_mib: The most memory that this project took in any round.
+        bare_peak_mib: The most that the bare library took.
+    """
+
+    items: int
+    ours: float
+    bare: float
+    peak_mib: float
+    bare_peak_mib: float
+
+    @property
+    def ratio(self) -> float:
+        """How fast this project is; 1 is as fast as the bare library."""
+        return self.bare / self.ours
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Something that a result must keep.
+
+    Attributes:
+        text: What, for the table.
+        is_met: Whether a result keeps it; takes the results of the other figures as well.
+    """
+
+    text: str
+    is_met: Callable[[Result, Results], bool]
+
+
+def ratio_of(least: float) -> Requirement:
+    """At least so fast, against the bare library."""
+    return Requirement(f"ratio >= {least:g}", lambda result, _: result.ratio >= least)
+
+
+def peak_of(most: int) -> Requirement:
+    """No more memory than so many MiB."""
+    return Requirement(f"peak <= {most} MiB", lambda result, _: result.peak_mib <= most)
+
+
+def peak_like(other: str) -> Requirement:
+    """No more memory than another figure, but for noise; met where that one was not measured."""
+    return Requirement(
+        f"peak <= 1.15 x {other}",
+        lambda result, results: other not in results or result.peak_mib <= 1.15 * results[other].peak_mib,
+    )
+
+
+def pace_of(most: float) -> Requirement:
+    """No more than so many seconds for 10,000 series."""
+    return Requirement(f"10,000 in {most:g} s", lambda result, _: 1e4 * result.ours / result.items <= most)
+
+
+def pace_like(other: str) -> Requirement:
+    """An item costs no more than in another figure, but for noise; met where that one was not measured."""
+    return Requirement(
+        f"each <= 1.2 x {other}",
+        lambda result, results: (
+            other not in results or result.ours / result.items <= 1.2 * results[other].ours / results[other].items
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table.
+
+    Attributes:
+        name: What `--only` calls it.
+        unit: Of what it works on.
+        ours: The work in `benchmarks.ours`.
+        bare: The work in `benchmarks.bare`.
+        size: How much: rows, pairs.
+        small: How much in a quick run.
+        rounds: How often each side is measured, in turn.
+        archive: What `benchmarks.archives` makes for it.
+        requirements: What must be kept.
+    """
+
+    name: str
+    unit: str
+    ours: str
+    bare: str
+    size: int
+    small: int
+    rounds: int
+    archive: str | None = None
+    requirements: tuple[Requirement, ...] = ()
+
+
+FIGURES = (
+    Figure(
+        "file-5m", "rows", "ingest", "copy_csv", 5_000_000, 20_000, 5, "candles", (ratio_of(0.75), peak_of(800))
+    ),
+    Figure("file-8m", "rows", "ingest", "copy_csv", 8_000_000, 30_000, 3, "candles", (peak_of(800),)),
+    Figure("zip-2000", "rows", "ingest", "copy_zip", 250, 3, 5, "release", (ratio_of(0.8), peak_of(800))),
+    Figure("trades-5m", "rows", "ingest", "fold_csv", 5_000_000, 20_000, 3, "trades", (peak_of(800),)),
+    Figure(
+        "trades-20m",
+        "rows",
+        "ingest",
+        "fold_csv",
+        20_000_000,
+        30_000,
+        2,
+        "trades",
+        (peak_of(800), peak_like("trades-5m")),
+    ),
+    Figure("gaps-1000", "series", "detect_gaps", "walk_ranges", 1_000, 10, 5, None, (pace_of(0.5),)),
+    Figure(
+        "gaps-3000", "series", "detect_gaps", "walk_ranges", 3_000, 20, 5, None, (pace_of(0.5), pace_like("gaps-1000"))
+    ),
+    Figure(
+        "gaps-10000",
+        "series",
+        "detect_gaps",
+        "walk_ranges",
+        10_000,
+        30,
+        5,
+        None,
+        (pace_of(0.5), pace_like("gaps-1000")),
+    ),
+    Figure("routes-1000", "series", "route_gaps", "walk_ranges", 1_000, 10, 3),
+)

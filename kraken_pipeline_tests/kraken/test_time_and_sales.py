@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline_tests.kraken.reading import (
+    BLOCK_SIZES,
+    HORIZON,
+    NOW,
+    Reading,
+    damaged,
+    lines_of,
+    read_trades,
+)
+from kraken_pipeline_tests.samples import at
+
+T = at("2024-01-01")
+HEADER = "Price,Volume,Timestamp,Type,OrderType,Misc\n"
+
+
+def trade(seconds: float, price: float = 10.0, volume: float = 0.5) -> str:
+    return f"{T + seconds},{price:.6f},{volume:.8f}\n"
+
+
+def named(seconds: float, trade_id: int | str, price: float = 10.0, misc: str = "") -> str:
+    return f"{price},0.5,{T + seconds},b,l,{misc},{trade_id}\n"
+
+
+def minutes(start: int, end: int) -> Span:
+    return Span(T + start * 60, T + end * 60)
+
+
+def counts(reading: Reading) -> dict[int, float]:
+    """Minute since T → trade count."""
+    return {int(candle[0] - T) // 60: candle[6] for candle in reading.candles}
+
+
+# --- what a good file gives
+
+
+def test_trades_become_the_minutes_that_hold_them() -> None:
+    data = trade(0, 10, 1) + trade(30, 12, 2) + trade(59.9999, 9, 0.25) + trade(60, 11, 1) + trade(600, 8, 1)
+    reading = read_trades(data)
+    assert reading.candles == [
+        (T, 10.0, 12.0, 9.0, 9.0, 3.25, 3),
+        (T + 60, 11.0, 11.0, 11.0, 11.0, 1.0, 1),
+        (T + 600, 8.0, 8.0, 8.0, 8.0, 1.0, 1),
+    ]
+    facts = reading.facts
+    assert (facts.lines, facts.rows, facts.trades, facts.unanswered) == (5, 5, 5, ())
+    assert (facts.first_time, facts.last_time) == (T, T + 600)
+    assert facts.sha256 == hashlib.sha256(data.encode()).hexdigest()
+
+
+def test_identical_rows_are_separate_fills() -> None:
+    reading = read_trades(trade(10) * 3)
+    assert reading.candles == [(T, 10.0, 10.0, 10.0, 10.0, 1.5, 3)]
+    assert reading.rejects == []
+
+
+def test_the_minutes_that_the_file_is_cut_in_are_not_whole() -> None:
+    data = trade(30) + trade(45) + trade(61) + trade(62) + trade(200) + trade(210)
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(data, edges_are_whole=False, block_bytes=block_bytes)
+        assert counts(reading) == {1: 2}
+        assert reading.facts.trades == 2
+        assert reading.facts.rows == 6
+        assert reading.facts.unanswered == (minutes(0, 1), minutes(3, 4))
+
+
+def test_a_loose_file_of_one_minute_answers_for_nothing() -> None:
+    reading = read_trades(trade(1) + trade(2), edges_are_whole=False)
+    assert reading.candles == []
+    assert reading.facts.unanswered == (minutes(0, 1),)
+    assert reading.error == ""
+
+
+def test_the_file_of_2026_has_seven_fields_under_a_header_of_six_names() -> None:
+    data = HEADER + named(0, 71, 10) + named(0, 72, 12, misc="x") + named(61.25, 73, 9)
+    for block_bytes in (130, 1 << 20):
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert reading.candles == [(T, 10.0, 12.0, 10.0, 12.0, 1.0, 2), (T + 60, 9.0, 9.0, 9.0, 9.0, 0.5, 1)]
+        assert reading.rejects == []
+        assert (reading.facts.lines, reading.facts.rows) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    "header", ["timestamp,price,volume\n", "Time,Price,Volume\r\n", '"timestamp","price","volume"\n']
+)
+def test_a_header_over_three_fields_is_passed_over(header: str) -> None:
+    reading = read_trades(header + trade(5))
+    assert counts(reading) == {0: 1}
+    assert reading.rejects == []
+
+
+def test_a_byte_order_mark_does_not_hide_the_header() -> None:
+    assert counts(read_trades("\ufeff" + HEADER + named(5, 1))) == {0: 1}
+
+
+@pytest.mark.parametrize("data", [HEADER + "1,2,3\n", HEADER, "timestamp,price,volume,side\n1,2,3,4\n"])
+def test_an_unknown_layout_is_refused_by_its_header(data: str) -> None:
+    header = data.partition("\n")[0]
+    assert read_trades(data).error == f"a trades archive with the header {header!r} is not known here"
+
+
+def test_an_empty_file_and_one_without_a_trade_are_unreadable() -> None:
+    assert read_trades(b"").error == "the file is empty; download it again"
+    reading = read_trades(b"<html>\n502")
+    assert reading.error == "none of its 2 lines is a trade; see its dead letters"
+    assert sorted(reading.reasons) == [1, 2]
+
+
+# --- what is rejected
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("", "the line is empty"),
+        (f"{T},1", "the line has not 3 fields"),
+        (f"{T},1,1,b", "the line has not 3 fields"),
+        (f"{T},x,1", "price is not a number"),
+        (f"{T},,1", "price is not a number"),
+        (f"{T},nan,1", "price is not a finite number"),
+        (f"{T},0,1", "price is not positive"),
+        (f"{T},-1,1", "price is not positive"),
+        (f"{T},1,inf", "volume is not a finite number"),
+        (f"{T},1,0", "volume is not positive"),
+        (f"{T},1,-1", "volume is not positive"),
+        ("x,1,1", "time is not a number"),
+        ("nan,1,1", "time is not a finite number"),
+        ("inf,1,1", "time is not a finite number"),
+        ("5,1,1", "time is before 2011"),
+        (f"{NOW + 1},1,1", "time is in the future"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_line_and_reason_and_the_others_stay(row: str, reason: str) -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(trade(-300) + f"{row}\n" + trade(300), block_bytes=block_bytes)
+        assert reading.reasons == {2: reason}
+        assert (reading.facts.lines, reading.facts.rows) == (3, 2)
+
+
+def test_a_bad_row_takes_its_whole_minute_out_because_other_trades_are_in_it() -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(
+            trade(0) + trade(60) + f"{T + 70},0,1\n" + trade(80) + trade(120), block_bytes=block_bytes
+        )
+        assert counts(reading) == {0: 1, 2: 1}
+        assert reading.facts.unanswered == (minutes(1, 2),)
+
+
+@pytest.mark.parametrize("row", ["x,1,1", "nan,0,1", "inf,-1,1", "5,0,1", "", f"{NOW + 1},0,1"])
+def test_a_row_whose_time_cannot_be_believed_takes_out_its_neighbours_minutes_and_all_between(row: str) -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(trade(0) + trade(60) + f"{row}\n" + trade(300) + trade(360), block_bytes=block_bytes)
+        assert counts(reading) == {0: 1, 6: 1}
+        assert reading.facts.unanswered == (minutes(1, 6),)
+
+
+def test_at_the_ends_of_a_file_there_is_only_one_neighbour() -> None:
+    assert read_trades("x\n" + trade(60)).unanswered == (Span(0, T + 120),)
+    assert read_trades(trade(60) + "x").unanswered == (Span(T + 60, HORIZON.end),)
+
+
+@pytest.mark.parametrize(("first", "second"), [(100, 99), (100.9, 100.2)])
+def test_time_that_runs_backwards_is_rejected_and_its_minute_is_not_whole(first: float, second: float) -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(trade(0) + trade(first) + trade(second) + trade(200), block_bytes=block_bytes)
+        assert reading.reasons == {3: "time runs backwards"}
+        assert reading.facts.unanswered == (minutes(1, 2),)
+        assert counts(reading) == {0: 1, 3: 1}
+
+
+def test_the_minute_that_a_late_trade_belongs_to_is_not_covered_in_blocks_of_any_size() -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(trade(0) + trade(300) + trade(10) + trade(400), block_bytes=block_bytes)
+        assert reading.reasons == {3: "time runs backwards"}
+        assert reading.facts.unanswered == (minutes(0, 1),)
+        assert {minute: count for minute, count in counts(reading).items() if minute} == {5: 1, 6: 1}
+
+
+def test_a_repeated_id_is_rejected_and_its_minute_is_not_whole() -> None:
+    data = HEADER + named(0, 1) + named(61, 2) + named(62, 3) + named(62, 3) + named(121, 4)
+    for block_bytes in (130, 1 << 20):
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert reading.reasons == {5: "the trade id is repeated"}
+        assert counts(reading) == {0: 1, 2: 1}
+        assert reading.facts.unanswered == (minutes(1, 2),)
+
+
+def test_an_id_repeated_over_the_edge_of_blocks_is_found() -> None:
+    lines = [named(index, f"{7_000_000 + index}") for index in range(40)]
+    data = HEADER + "".join(line for line in lines for _ in range(2))
+    for block_bytes in (130, 1 << 20):
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert reading.facts.rows == 40
+        assert set(reading.reasons.values()) == {"the trade id is repeated"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (f"10,0.5,{T}", "the line has not 7 fields"),
+        (f"10,0.5,{T},b,l,", "the line has not 7 fields"),
+        (f"10,0.5,{T},b,l,,", "trade_id is not a number"),
+        (f"10,0.5,{T},b,l,,x", "trade_id is not a number"),
+    ],
+)
+def test_a_row_without_its_id_is_rejected(row: str, reason: str) -> None:
+    assert read_trades(HEADER + named(-60, 1) + f"{row}\n").reasons == {3: reason}
+    assert read_trades(HEADER + named(-60, 1) + f"{row}\nx\n").reasons[3] == reason
+
+
+# --- any bytes at all
+
+
+def assert_every_line_comes_out_once(data: bytes, reading: Reading) -> None:
+    if "with the header" in reading.error:
+        return
+    header = bool(data) and data.removeprefix(b"\xef\xbb\xbf").split(b",")[0].strip(b' \t"').lower() in (
+        b"price",
+        b"timestamp",
+        b"time",
+    )
+    lines = lines_of(data)
+    assert reading.facts.lines == lines
+    assert reading.facts.rows + len(reading.reasons) + header == lines
+    assert all(1 <= line <= lines and reason for line, reason in reading.reasons.items())
+    assert reading.facts.sha256 == hashlib.sha256(data).hexdigest()
+    assert sum(candle[6] for candle in reading.candles) == reading.facts.trades <= reading.facts.rows
+    times = [candle[0] for candle in reading.candles]
+    assert times == sorted(set(times))
+
+
+@given(st.one_of(st.binary(max_size=200), st.text("0123456789.,-e\n\r", max_size=200).map(str.encode)))
+def test_of_any_bytes_every_line_comes_out_once(data: bytes) -> None:
+    assert_every_line_comes_out_once(data, read_trades(data))
+
+
+SECONDS = st.lists(st.sampled_from([0, 0, 0.5, 1, 59, 60, 61, 3600, -5]), max_size=12)
+
+
+def running(steps: Sequence[float]) -> list[float]:
+    """The times that steps lead to."""
+    return [sum(steps[: index + 1]) for index in range(len(steps))]
+
+
+PLAIN_FILES = SECONDS.map(lambda steps: "".join(trade(time) for time in running(steps)).encode())
+NAMED_FILES = SECONDS.map(
+    lambda steps: (HEADER + "".join(named(time, index // 2) for index, time in enumerate(running(steps)))).encode()
+)
+
+
+@given(damaged(PLAIN_FILES), st.booleans())
+def test_of_a_damaged_file_every_line_comes_out_once_whatever_the_size_of_blocks(data: bytes, whole: bool) -> None:
+    readings = [read_trades(data, edges_are_whole=whole, block_bytes=size) for size in BLOCK_SIZES]
+    for reading in readings:
+        assert_every_line_comes_out_once(data, reading)
+        assert reading.rejects == readings[-1].rejects
+        assert reading.unanswered == readings[-1].unanswered
+        assert reading.error == readings[-1].error
+        assert answered(reading) == answered(readings[-1])
+
+
+@given(damaged(NAMED_FILES))
+def test_of_a_damaged_file_with_ids_every_line_comes_out_once(data: bytes) -> None:
+    assert_every_line_comes_out_once(data, read_trades(data))
+
+
+def answered(reading: Reading) -> list[tuple[float, ...]]:
+    """The candles that the file answers for."""
+    return [candle for candle in reading.candles if not any(int(candle[0]) in each for each in reading.unanswered)]
+
+
+# Lines of which the meaning is known beforehand: (text, its second, whether it is good); the second may be None.
+Known = tuple[str, int | None, bool]
+
+
+@st.composite
+def known_lines(draw: st.DrawFn) -> list[Known]:
+    lines: list[Known] = []
+    time = 0
+    for step, kind in draw(
+        st.lists(st.tuples(st.sampled_from([0, 0, 7, 61, 200]), st.sampled_from("ggggpfxe")), max_size=14)
+    ):
+        time += step
+        lines.append(
+            {
+                "g": (trade(time), time, True),
+                "p": (f"{T + time},0,1\n", time, False),
+                "f": (f"{T + time},1\n", time, False),
+                "x": ("x,1,1\n", None, False),
+                "e": ("\n", None, False),
+            }[kind]
+        )
+    return lines
+
+
+def expected_unanswered(lines: list[Known], *, whole: bool) -> Spans:
+    spans = []
+    good = [(index, T + time) for index, (_, time, is_good) in enumerate(lines) if is_good and time is not None]
+    for index, (_, time, is_good) in enumerate(lines):
+        if is_good:
+            continue
+        if time is not None:
+            spans.append(Span(Interval.M1.floor(T + time), Interval.M1.floor(T + time) + 60))
+            continue
+        before = [at_ for place, at_ in good if place < index]
+        after = [at_ for place, at_ in good if place > index]
+        start = Interval.M1.floor(before[-1]) if before else 0
+        end = Interval.M1.floor(after[0]) + 60 if after else HORIZON.end
+        spans.append(Span(start, end))
+    if not whole and good:
+        spans += [Span(Interval.M1.floor(at_), Interval.M1.floor(at_) + 60) for _, at_ in (good[0], good[-1])]
+    return normalise(spans)
+
+
+@given(known_lines(), st.booleans(), st.sampled_from(BLOCK_SIZES))
+def test_the_minutes_of_a_file_are_those_that_no_bad_row_touches(
+    lines: list[Known], whole: bool, block_bytes: int
+) -> None:
+    reading = read_trades("".join(line[0] for line in lines), edges_are_whole=whole, block_bytes=block_bytes)
+    gone = expected_unanswered(lines, whole=whole)
+    assert reading.unanswered == intersect(gone, (HORIZON,))
+    expected: dict[int, int] = {}
+    for _, time, is_good in lines:
+        if is_good and time is not None and not any(T + time in each for each in gone):
+            expected[time // 60] = expected.get(time // 60, 0) + 1
+    assert counts(reading) == expected
+    assert sorted(reading.reasons) == [number for number, line in enumerate(lines, 1) if not line[2]]
