@@ -73,11 +73,9 @@ def main() -> None:
 
 
 def _load_environment() -> None:
-    """Reads `.env` in the current folder, or that of the checkout: the same home from any folder."""
+    """Reads `.env` in the current folder, then that of the checkout: the same home from any folder."""
     for folder in (Path.cwd(), Path(__file__).parent.parent):
-        if (folder / ".env").is_file():
-            load_dotenv(folder / ".env")
-            return
+        load_dotenv(folder / ".env")
 
 
 @contextmanager

@@ -246,6 +246,10 @@ def ingested(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any
     for name, text in notes.items():
         if outcome.get(name):
             console.print(f"  {outcome[name]:,} {text}", highlight=False)
+    if outcome.get("new_pairs"):
+        console.print(f"  new pairs: {', '.join(outcome['new_pairs'])}", highlight=False, soft_wrap=True)
+    for note in outcome.get("notes", ()):
+        console.print(f"    {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
     sentence, _, trace = (run["error"] or "").partition("\n")
     if sentence:
         console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -56,3 +56,14 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"series": dg.MetadataValue.md(table(("series", "gaps"), many))} if many else {},
     )
+
+
+def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The same result as an event, for a run that is not one of the asset."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey.from_coercible(result.asset_key or []),
+        check_name=result.check_name or "",
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+    )

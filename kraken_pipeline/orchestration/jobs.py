@@ -10,16 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.market.series import Series
-from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import finish, progress_of, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import backfill, ingest, report, scan
+from kraken_pipeline.workflow import backfill, ingest, scan
 from kraken_pipeline.workflow import gaps as gap_flow
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
@@ -29,6 +28,10 @@ from kraken_pipeline.workflow.scan import Task
 
 CHUNK_FILES = 512
 """Files of one step: what a re-execution from failure repeats, and 0.1 s of Dagster's own work a step."""
+ABANDONED_SECONDS = 86_400
+"""What lies beside the lake untouched for so long was left by a run that was killed."""
+NOTES = 10
+"""Names of each kind in a run's outcome, which is a tag; its log has all of them."""
 SPEC_TAG = "kraken/spec"
 
 
@@ -44,6 +47,8 @@ class Orders:
         skipped: How many things in the folders are no archives.
         waiting: How many files still grow.
         broken: Containers that cannot be read, with the reason.
+        new_pairs: Pairs that were never seen before, with their tier.
+        notes: What the first of these were and why, for people.
     """
 
     spec: RunSpec
@@ -53,6 +58,8 @@ class Orders:
     skipped: int
     waiting: int
     broken: tuple[str, ...]
+    new_pairs: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +117,12 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
             _log_plan(context, stores, spec, now)
             tasks, found = [], scan.Scan()
         else:
+            stores.lake.sweep(now - ABANDONED_SECONDS)
             found = scan.scan(stores, spec, now, patience=True)
             tasks = found.tasks
             _require_something(stores, spec, tasks, now)
             _enlist(context, stores, found, Run(context.run_id, now))
-    orders = _orders(spec, now, tasks, found)
+    orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
     # At least one chunk, if an empty one: the step after them waits for it.
     for number, start in enumerate(range(0, max(len(tasks), 1), CHUNK_FILES)):
@@ -123,12 +131,21 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
     yield dg.Output(orders, "orders")
 
 
-def _orders(spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> Orders:
-    progress = Progress(
-        phase="reading archives", files_total=len(tasks), bytes_total=sum(task.file.size for task in tasks)
+def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> Orders:
+    notes = [
+        f"{each.name}: {each.reason}" for kind in (found.waiting, found.taken, found.skipped) for each in kind[:NOTES]
+    ]
+    return Orders(
+        spec=spec,
+        now=now,
+        progress=Progress("reading archives", len(tasks), bytes_total=sum(task.file.size for task in tasks)),
+        taken=len(found.taken),
+        skipped=len(found.skipped),
+        waiting=len(found.waiting),
+        broken=tuple(f"{each.name}: {each.reason}" for each in found.broken),
+        new_pairs=tuple(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs),
+        notes=tuple(notes),
     )
-    broken = tuple(f"{each.name}: {each.reason}" for each in found.broken)
-    return Orders(spec, now, progress, len(found.taken), len(found.skipped), len(found.waiting), broken)
 
 
 def _tags(spec: RunSpec) -> dict[str, str]:
@@ -149,9 +166,8 @@ def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, ru
         context.log.info(f"{each.name}: {each.reason}")
     for each in found.broken:
         context.log.error(f"{each.name}: {each.reason}")
-    if found.new_pairs:
-        names = ", ".join(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs)
-        context.log.info(f"new pairs: {names}")
+    for pair in found.new_pairs:
+        context.log.info(f"{pair} is new, and belongs to {stores.tiers.tier_of(pair)}")
 
 
 def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now: int) -> None:
@@ -191,54 +207,27 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
         with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
             done = backfill.backfill(stores, orders.spec, run)
         run.report(phase="reporting")
-        holdings = gap_flow.survey(stores, orders.spec, run.now)
-        made = report.make_report(stores, orders.spec, run.now)
-    changed = _changed(files, done)
-    tiers = {name: stores.tiers.tier_of(pair) for name, pair in holdings.pairs.items()}
-    measured = {each.series: each for each in made.series}
-    for series in sorted(changed):
-        own = [gap for gap in made.gaps if gap.series == series]
-        events: dict[str, metadata.Metadata] = {}
-        if read := [outcome for outcome in files if outcome.series == series]:
-            events["candles"] = metadata.of_files(read, holdings.extents.get(series))
-        if filled := [each.candles_stored for each in done.filled if each.series == series]:
-            events["backfilled_candles"] = metadata.of_plan(own, sum(filled))
-        if series in measured:
-            events["coverage"] = metadata.of_coverage(measured[series], holdings.coverage.get(series, ()))
-        events["gaps"] = metadata.of_gaps(own)
-        for name, values in events.items():
-            context.log_event(_materialisation(tiers[series.pair], name, series, values))
-    for tier in sorted({tiers[series.pair] for series in changed}):
-        whole = report.make_report(stores, run_spec(tier=tier), run.now)
-        key = dg.AssetKey([tier.value.lower(), "completeness_report"])
-        context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(whole)))
+        for event in changes(stores, orders.spec, files, done, run.now):
+            context.log_event(event)  # type: ignore[arg-type] - it takes evaluations too, its annotation lags behind
     run.report(phase="done", bytes_done=run.progress.bytes_total)
     finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
-
-
-def _changed(files: Sequence[FileOutcome], done: backfill.BackfillOutcome) -> set[Series]:
-    read = {outcome.series for outcome in files if outcome.status is FileStatus.COMPLETED}
-    return read | {each.series for each in done.filled}
 
 
 def outcome_of(orders: Orders, files: Sequence[FileOutcome]) -> dict[str, Any]:
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
+    twins = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
     return {
         "files_taken_before": orders.taken,
-        "files_skipped": sum(each.status is FileStatus.SKIPPED for each in files),
+        "files_skipped": len(twins),
         "files_failed": len(failed) + len(orders.broken),
         "not_archives": orders.skipped,
         "files_waiting": orders.waiting,
         "rows_rejected": sum(each.rows_rejected for each in files),
-        "errors": [*orders.broken, *failed][:5],
+        "new_pairs": list(orders.new_pairs[:NOTES]),
+        "errors": [*orders.broken, *failed][:NOTES],
+        "notes": [*orders.notes, *twins[:NOTES]],
     }
-
-
-def _materialisation(tier: Tier, name: str, series: Series, values: metadata.Metadata) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(
-        dg.AssetKey([tier.value.lower(), name]), partition=partitions.key_of(series), metadata=values
-    )
 
 
 @dg.job(

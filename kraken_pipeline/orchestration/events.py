@@ -1,0 +1,77 @@
+"""What a run of the job `ingest` reports: a materialisation of each partition that it changed, and the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.orchestration import checks, metadata
+from kraken_pipeline.orchestration.partitions import key_of
+from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill import BackfillOutcome
+from kraken_pipeline.workflow.gaps import Gap, measure, survey
+from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+
+def changes(
+    stores: Stores, spec: RunSpec, files: Sequence[FileOutcome], done: BackfillOutcome, now: int
+) -> Iterator[Event]:
+    """The events of a run, by series and then by tier.
+
+    Args:
+        stores: What they are about.
+        spec: What the run was asked to do.
+        files: What became of its files.
+        done: What was filled, and the gaps that are left.
+        now: The run's moment, in seconds since the epoch.
+    """
+    read: dict[Series, list[FileOutcome]] = {}
+    for outcome in files:
+        if outcome.status is FileStatus.COMPLETED:
+            read.setdefault(outcome.series, []).append(outcome)
+    filled = {each.series: each.candles_stored for each in done.filled}
+    gaps: dict[Series, list[Gap]] = {}
+    for gap in done.gaps:
+        gaps.setdefault(gap.series, []).append(gap)
+    holdings = survey(stores, spec, now)
+    measured = {each.series: each for each in measure(stores, spec, holdings, done.gaps)}
+    tiers: dict[Tier, list[Series]] = {}
+    for series in sorted({*read, *filled}):
+        tier = stores.tiers.tier_of(holdings.pairs[series.pair])
+        tiers.setdefault(tier, []).append(series)
+        own = gaps.get(series, [])
+        if series in read:
+            yield _materialised(tier, "candles", metadata.of_files(read[series], holdings.extents.get(series)), series)
+        if series in filled:
+            yield _materialised(tier, "backfilled_candles", metadata.of_plan(own, filled[series]), series)
+        if series in measured:
+            ranges = holdings.coverage.get(series, ())
+            yield _materialised(tier, "coverage", metadata.of_coverage(measured[series], ranges), series)
+        yield _materialised(tier, "gaps", metadata.of_gaps(own), series)
+    for tier, changed in tiers.items():
+        yield from _of_tier(stores, tier, changed, now)
+
+
+def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:
+    whole = make_report(stores, run_spec(tier=tier), now)
+    yield _materialised(tier, "completeness_report", metadata.of_report(whole))
+    yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
+    yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
+
+
+def _key(tier: Tier, name: str) -> dg.AssetKey:
+    return dg.AssetKey([tier.value.lower(), name])
+
+
+def _materialised(
+    tier: Tier, name: str, values: metadata.Metadata, series: Series | None = None
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(_key(tier, name), partition=key_of(series) if series else None, metadata=values)
