@@ -208,7 +208,8 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
             done = backfill.backfill(stores, orders.spec, run)
         run.report(phase="reporting")
         for event in changes(stores, orders.spec, files, done, run.now):
-            context.log_event(event)  # type: ignore[arg-type] - it takes evaluations too, its annotation lags behind
+            # It takes evaluations too; its annotation lags behind.
+            context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", bytes_done=run.progress.bytes_total)
     finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
 
