@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(results, missed, judged=not asked.small))
     if asked.json:
         lines = {
-            name: {**asdict(each), "ratio": each.ratio, "missed": missed.get(name, [])} for name, each in results.items()
+            name: {**asdict(each), "ratio": each.ratio, "missed": missed.get(name, [])}
+            for name, each in results.items()
         }
         asked.json.write_text(json.dumps(lines, indent=2) + "\n")
     return 1 if missed else 0

@@ -106,9 +106,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure(
-        "file-5m", "rows", "ingest", "copy_csv", 5_000_000, 20_000, 5, "candles", (ratio_of(0.75), peak_of(800))
-    ),
+    Figure("file-5m", "rows", "ingest", "copy_csv", 5_000_000, 20_000, 5, "candles", (ratio_of(0.75), peak_of(800))),
     Figure("file-8m", "rows", "ingest", "copy_csv", 8_000_000, 30_000, 3, "candles", (peak_of(800),)),
     Figure("zip-2000", "rows", "ingest", "copy_zip", 250, 3, 5, "release", (ratio_of(0.8), peak_of(800))),
     Figure("trades-5m", "rows", "ingest", "fold_csv", 5_000_000, 20_000, 3, "trades", (peak_of(800),)),

@@ -72,4 +72,6 @@ def _round(side: str, work: str, size: int, source: Path, scratch: Path) -> _Rou
 
 def _python(*arguments: str) -> str:
     root = Path(__file__).parents[1]
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=root, check=True, stdout=subprocess.PIPE).stdout.decode()
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=root, check=True, stdout=subprocess.PIPE
+    ).stdout.decode()

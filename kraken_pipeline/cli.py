@@ -23,6 +23,7 @@ from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineErro
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage import dead_letters as letters
 from kraken_pipeline.storage import gap_records
@@ -157,7 +158,7 @@ def ingest(
         pairs=pairs,
         start=start,
         end=end,
-        archive_dirs=[path.absolute() for path in archive_dir or []] or None,
+        archive_dirs=archive_dir,
         api_backfill=api_backfill,
         complete=complete,
         dry_run=dry_run,
@@ -177,6 +178,7 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
     from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
+    spec.require_tier(load_tiers(settings.kraken_tiers_file))
     console = err if as_json else out
     with instance_of(settings) as instance:
         locks = Locks(settings.home / "locks")

@@ -15,44 +15,8 @@ from kraken_pipeline_tests.homes import Shelf, settings_of, write_shelf
 
 # The same examples in every run, so that a failure is one in every run; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, max_examples=40, derandomize=True, database=None)
-settings.register_profile("explore", deadline=None, max_examples=int(os.environ.get("N", "1000")))
+settings.register_profile("explore", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_from_outside() -> Iterator[None]:
-    """No setting of the developer's shell reaches a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("KRAKEN_", "DAGSTER_"))]:
-            patch.delenv(name)
-        yield
-
-
-@pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Archives of a small world, only to read."""
-    return write_shelf(tmp_path_factory.mktemp("shelf"))
-
-
-@pytest.fixture(scope="session")
-def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with nothing in it but a migrated catalog, to copy: migrations cost more than most tests."""
-    home = tmp_path_factory.mktemp("empty") / "home"
-    with opened(settings_of(home)):
-        return home
-
-
-@pytest.fixture
-def home(tmp_path: Path, empty_home: Path) -> Path:
-    """An empty home of the test's own."""
-    return Path(shutil.copytree(empty_home, tmp_path / "home"))
-
-
-@pytest.fixture
-def stores(home: Path) -> Iterator[Stores]:
-    """The stores of that home."""
-    with opened(settings_of(home)) as found:
-        yield found
 
 
 @pytest.fixture(scope="session", autouse=True)

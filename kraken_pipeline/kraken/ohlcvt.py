@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,7 @@ from kraken_pipeline.kraken.rows import (
     parse_block,
     require_rows,
 )
-from kraken_pipeline.market.candle import broken_rules, time_from_seconds
+from kraken_pipeline.market.candle import broken_rules, is_sound, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume", "trades")
@@ -72,17 +73,13 @@ class CandleReader:
         """
         self._stream = stream
         self._interval = interval
-        self._form = Format(
-            {name: pl.Int64() if name == "time" else pl.Float64() for name in columns},
-            broken_rules(interval, now),
-            _TIME_RULES,
-        )
+        self._form = _format(interval, now, tuple(columns))
         self._has_header = has_header
         self._sort_in = sort_in
         self._unanswered = Unanswered(interval, neighbours_too=False)
         self.facts = Facts()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block, None, None]:
         """The candles, sorted and unique by time from block to block, and the rejected rows.
 
         A block's rows have the columns of `CANDLE_SCHEMA` up to `trade_count`.
@@ -104,9 +101,10 @@ class CandleReader:
         line = 1
         for data in line_blocks(self._stream, digest):
             block = parse_block(data, line, self._form)
+            lines = block.rows.height + len(block.rejects)
             if line == 1 and self._has_header:
                 block = Block(block.rows, tuple(reject for reject in block.rejects if reject.line != 1))
-            line += data.count(b"\n")
+            line += lines
             self._unanswered.take(block)
             yield block
         self.facts.lines = line - 1
@@ -117,7 +115,7 @@ class CandleReader:
             times = block.rows["time"]
             if block.rows.height:
                 follows = self.facts.last_time is None or times[0] > self.facts.last_time
-                if not follows or not (times.diff() > 0).all():
+                if not follows or not (times.slice(1) > times.head(-1)).all():
                     raise OutOfOrder
             yield self._noted(block)
 
@@ -165,13 +163,22 @@ class CandleReader:
         return Block(_as_candles(rows), block.rejects)
 
 
-def _as_candles(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select(
-        time_from_seconds(pl.col("time")),
-        "open",
-        "high",
-        "low",
-        "close",
-        "volume",
-        pl.col("trades").cast(pl.Int32).alias("trade_count"),
+@lru_cache(maxsize=64)  # a release has thousands of files of seven intervals
+def _format(interval: Interval, now: int, columns: tuple[str, ...]) -> Format:
+    return Format(
+        {name: pl.Int64() if name == "time" else pl.Float64() for name in columns},
+        broken_rules(interval, now),
+        _TIME_RULES,
+        partial(is_sound, interval=interval, now=now),
     )
+
+
+_CANDLE = (
+    time_from_seconds(pl.col("time")),
+    *(pl.col(name) for name in ("open", "high", "low", "close", "volume")),
+    pl.col("trades").cast(pl.Int32).alias("trade_count"),
+)
+
+
+def _as_candles(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(_CANDLE)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 from bisect import bisect
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
@@ -57,49 +57,50 @@ class Block:
 
 
 class Digest:
-    """The SHA-256 of the bytes that pass, computed beside the work on them."""
+    """The SHA-256 of the bytes that pass."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
         self.size = 0
 
     def update(self, data: bytes) -> None:
-        """Takes more bytes; waits for those before."""
-        if self._pending is not None:
-            self._pending.result()
+        """Takes more bytes."""
         self.size += len(data)
-        if len(data) < BLOCK_BYTES // 16:  # not worth another thread
-            self._pending = None
-            self._digest.update(data)
-        else:
-            self._pending = self._pool.submit(self._digest.update, data)
+        self._digest.update(data)
 
     def hexdigest(self) -> str:
         """The sum of all bytes taken."""
-        if self._pending is not None:
-            self._pending.result()
-        self._pool.shutdown()
         return self._digest.hexdigest()
 
 
-def line_blocks(stream: IO[bytes], digest: Digest) -> Iterator[bytes]:
-    """The stream's bytes in blocks of whole lines, each ending in a line feed; without a byte order mark."""
-    carried = b""
+def line_blocks(stream: IO[bytes], digest: Digest) -> Generator[bytes, None, None]:
+    """The stream's bytes in blocks of whole lines, each ending in a line feed; without a byte order mark.
+
+    Of a file of several blocks, the next one is read, unpacked and summed while the last one is worked on: that takes
+    a third of the time that the work does.
+    """
+    blocks = _line_blocks(stream, digest)
+    block = next(blocks, None)
+    if block is None or len(block) < BLOCK_BYTES:  # there is no next one
+        yield from () if block is None else (block, *blocks)
+        return
+    with ThreadPoolExecutor(1) as beside:
+        while block is not None:
+            coming = beside.submit(next, blocks, None)
+            yield block
+            block = coming.result()
+
+
+def _line_blocks(stream: IO[bytes], digest: Digest) -> Iterator[bytes]:
     while data := stream.read(BLOCK_BYTES):
+        if not data.endswith(b"\n"):
+            data += stream.readline()
         is_first = not digest.size
         digest.update(data)
         if is_first:
             data = data.removeprefix(codecs.BOM_UTF8)
-        cut = data.rfind(b"\n") + 1
-        if not cut:
-            carried += data
-            continue
-        yield carried + data[:cut]
-        carried = data[cut:]
-    if carried:
-        yield carried + b"\n"
+        if data:
+            yield data if data.endswith(b"\n") else data + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,26 +111,26 @@ class Format:
         columns: Field name → type, in the order of the fields; `time` is in seconds since the epoch.
         rules: Reason → where it applies, as `market.candle.broken_rules` gives it.
         time_rules: Those of the reasons that say that a row's time cannot be believed.
+        is_sound: Whether no rule applies to any of some rows without nulls; a quicker way to ask it.
     """
 
     columns: Mapping[str, pl.Int64 | pl.Float64 | pl.String]
     rules: Mapping[str, pl.Expr]
     time_rules: frozenset[str]
+    is_sound: Callable[[pl.DataFrame], bool]
 
 
 def parse_block(data: bytes, first_line: int, form: Format) -> Block:
     """The rows of a block: whole lines, each ending in a line feed; the first has the number `first_line`."""
     height = data.count(b"\n")
     rows = _parse_well_formed(data, form)
-    if rows is None or rows.height != height:
+    if rows is None or rows.height != height or not form.is_sound(rows):
         return _parse_lines(data, first_line, form)
-    rows = rows.with_columns(_numbers(first_line, height))
-    broken = rows.select(pl.any_horizontal(rule.fill_null(value=True) for rule in form.rules.values())).to_series()
-    return Block(rows, ()) if not broken.any() else _parse_lines(data, first_line, form)
+    return Block(rows.hstack([_numbers(first_line, height)]), ())
 
 
-def _numbers(first_line: int, height: int) -> pl.Expr:
-    return pl.int_range(first_line, first_line + height, dtype=pl.UInt32).alias(LINE)
+def _numbers(first_line: int, height: int) -> pl.Series:
+    return pl.int_range(first_line, first_line + height, dtype=pl.UInt32, eager=True).alias(LINE)
 
 
 def _parse_well_formed(data: bytes, form: Format) -> pl.DataFrame | None:

@@ -11,7 +11,9 @@ Rows without an id are never deduplicated: equal rows are separate fills. With i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from math import inf
 from typing import IO
 
 import polars as pl
@@ -66,6 +68,18 @@ def _broken_rules(now: int) -> dict[str, pl.Expr]:
     }
 
 
+def _is_sound(rows: pl.DataFrame, now: int) -> bool:
+    time, price, volume = rows["time"], rows["price"], rows["volume"]
+    return (
+        (price > 0).all()
+        and (price < inf).all()
+        and (volume > 0).all()
+        and (volume < inf).all()
+        and (time >= EARLIEST_TIME).all()
+        and (time <= now).all()
+    )
+
+
 class TradesReader:
     """Reads one file of trades, in blocks, into one-minute candles, and gathers `facts` on the way."""
 
@@ -87,7 +101,7 @@ class TradesReader:
         self._reached = 0.0  # the latest time so far, with its fraction
         self.facts = Facts()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Generator[Block, None, None]:
         """The one-minute candles that are whole, sorted and unique by time, and the rejected rows.
 
         Raises:
@@ -120,12 +134,12 @@ class TradesReader:
             block_data = data
             if form is None:
                 columns, header_lines = _layout(data)
-                form = Format(columns, _broken_rules(self._now), _TIME_RULES)
+                form = Format(columns, _broken_rules(self._now), _TIME_RULES, partial(_is_sound, now=self._now))
                 if header_lines:
                     block_data = data[data.index(b"\n") + 1 :]
                     line += 1
             block = self._in_order(parse_block(block_data, line, form))
-            line += block_data.count(b"\n")
+            line += block.rows.height + len(block.rejects)
             self._note(block)
             yield block.rows.select((pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME), "price", "volume")
         self.facts.lines = line - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 
 import polars as pl
 
@@ -85,6 +86,30 @@ def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
     }
 
 
+def is_sound(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
+    """Whether no rule of `broken_rules` applies to any of some rows without nulls.
+
+    For most files that is all there is to ask, and asked this way it costs 0.1 ms for 2,000 rows, where evaluating
+    all rules for each row costs 0.5 ms: as much as parsing them. A comparison takes NaN for the greatest number, so
+    that what is below infinity is finite; low and high then hold the other prices in.
+    """
+    time, low, high, trades = rows["time"], rows["low"], rows["high"], rows["trades"]
+    return (
+        all(
+            (low > 0).all() and (high < inf).all() and (low <= rows[name]).all() and (rows[name] <= high).all()
+            for name in ("open", "close")
+        )
+        and (rows["volume"] >= 0).all()
+        and (rows["volume"] < inf).all()
+        and (trades >= 0).all()
+        and (trades <= 2**31 - 1).all()
+        and (trades.cast(pl.Int32) == trades).all()
+        and (time % interval.seconds == 0).all()
+        and (time >= EARLIEST_TIME).all()
+        and (time <= now).all()
+    )
+
+
 def seconds_of(times: pl.Expr) -> pl.Expr:
     """A time column as seconds since the epoch (Int64)."""
     return times.dt.epoch("s")
@@ -125,4 +150,6 @@ def outvoted(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
     These contradict what is stored, unlike a copy that differs in provenance or in the noise of its volume.
     """
     kept = merged.select("time", pl.col("trade_count").alias("kept"))
-    return loser.join(kept, on="time").filter(pl.col("trade_count") != pl.col("kept")).drop("kept")
+    return (
+        loser.join(kept, on="time", maintain_order="left").filter(pl.col("trade_count") != pl.col("kept")).drop("kept")
+    )

@@ -16,12 +16,12 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
-from kraken_pipeline.orchestration.progress import watcher
+from kraken_pipeline.orchestration.progress import finish, progress_of, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, ingest, report, scan
 from kraken_pipeline.workflow import gaps as gap_flow
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 NAMES = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
@@ -66,7 +66,11 @@ def _stores(context: dg.AssetExecutionContext) -> Stores:
 
 
 def _run(context: dg.AssetExecutionContext) -> Run:
-    return Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+    """The run, with the progress that the assets before this one made in it."""
+    run_id = context.run.run_id
+    stored = context.instance.get_run_by_id(run_id)
+    progress = progress_of(dict(stored.tags)) if stored else Progress()
+    return Run(run_id, int(time.time()), watcher(context.instance, run_id), progress)
 
 
 def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
@@ -87,6 +91,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             stores, selection, run = _stores(context), selected(context, tier), _run(context)
             with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
                 found = scan.scan(stores, selection.spec, run.now, patience=True)
+                ingest.fail_broken(stores, found.broken, run)
+                size = sum(task.file.size for task in found.tasks)
+                run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
                 outcomes = ingest.ingest(stores, selection.spec, found.tasks, run)
                 ingest.tidy(stores)
             extents = gap_flow.survey(stores, selection.spec, run.now).extents
@@ -94,6 +101,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
             context.add_asset_metadata(metadata.of_files(own, extents.get(series)), partition_key=partition)
+        finish(context.instance, run.run_id, run.progress)
         return dg.MaterializeResult(check_results=[rules])
 
     @partitioned(
@@ -142,6 +150,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         for series, partition in selection.keys.items():
             own = [gap for gap in outcome.gaps if gap.series == series]
             context.add_asset_metadata(metadata.of_plan(own, stored.get(series, 0)), partition_key=partition)
+        finish(context.instance, run.run_id, run.progress)
 
     @asset(
         deps=[key["backfilled_candles"], key["coverage"], key["gaps"]],

@@ -120,7 +120,7 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
             stores.lake.sweep(now - ABANDONED_SECONDS)
             found = scan.scan(stores, spec, now, patience=True)
             tasks = found.tasks
-            _require_something(stores, spec, tasks, now)
+            _require_something(stores, spec, found, now)
             _enlist(context, stores, found, Run(context.run_id, now))
     orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
@@ -152,9 +152,9 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     return {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
 
 
-def _require_something(stores: Stores, spec: RunSpec, tasks: Sequence[Task], now: int) -> None:
-    pairs = [task.file.pair for task in tasks]
-    if not gap_flow.survey(stores, spec, now, also=pairs).pairs:
+def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:
+    pairs = [task.file.pair for task in found.tasks]
+    if not gap_flow.survey(stores, spec, now, also=pairs).pairs and not found.broken:
         raise nothing_to_do(stores, spec)
 
 
@@ -190,7 +190,7 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
             context.log.info(f"{outcome.name}: {outcome.reason}")
         if outcome.rows_rejected:
             context.log.warning(f"{outcome.name}: {outcome.rows_rejected} rows rejected, see its dead letters")
-    finish(context.instance, context.run_id, run.progress, {})
+    finish(context.instance, context.run_id, run.progress)
     return outcomes
 
 

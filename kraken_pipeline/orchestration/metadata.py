@@ -58,6 +58,14 @@ def of_extent(extent: Extent | None) -> Metadata:
     }
 
 
+def of_completeness(measured: SeriesCompleteness) -> Metadata:
+    """How complete one series is, in two numbers."""
+    return {
+        "coverage_pct": dg.MetadataValue.float(measured.percent),
+        "gaps": dg.MetadataValue.int(measured.gaps),
+    }
+
+
 def of_coverage(measured: SeriesCompleteness, records: Sequence[CoverageRecord]) -> Metadata:
     """How much of one series is covered, and by what."""
     return {

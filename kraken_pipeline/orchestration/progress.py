@@ -52,9 +52,12 @@ def progress_of(tags: dict[str, str]) -> Progress:
     return Progress(**json.loads(tags[PROGRESS_TAG])) if PROGRESS_TAG in tags else Progress()
 
 
-def finish(instance: dg.DagsterInstance, run_id: str, progress: Progress, outcome: dict[str, Any]) -> None:
-    """Writes the last progress and the outcome into the run's tags."""
-    instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), OUTCOME_TAG: json.dumps(outcome)})
+def finish(
+    instance: dg.DagsterInstance, run_id: str, progress: Progress, outcome: dict[str, Any] | None = None
+) -> None:
+    """Writes the last progress into the run's tags, and the outcome where there is one."""
+    told = {OUTCOME_TAG: json.dumps(outcome)} if outcome else {}
+    instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), **told})
 
 
 def outcome_of(tags: dict[str, str]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ def stores_resource(settings: Settings | None = None) -> dg.ResourceDefinition:
     @contextmanager
     def stores(context: dg.InitResourceContext) -> Iterator[Stores]:
         with opened(settings or load_settings()) as found:
-            if context.run_id is None:
+            if context.run is None:
                 yield found
             else:
-                with found.locks.run(context.run_id):
+                with found.locks.run(context.run.run_id):
                     yield found
 
     return stores

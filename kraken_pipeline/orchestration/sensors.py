@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import dagster as dg
 
-from kraken_pipeline.kraken.archive import ArchiveFile, discover
+from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.orchestration.jobs import ingest_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
@@ -17,11 +18,14 @@ from kraken_pipeline.settings import Settings, load_settings
 _EDGE = 1 << 16
 
 
-def content_digest(files: Sequence[ArchiveFile]) -> str:
-    """What the files are: names, sizes, and both ends of each; not all of it, because a tick has 60 seconds."""
-    digest = hashlib.sha256()
+def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = ()) -> str:
+    """What the files are: names, sizes, and both ends of each; not all of it, because a tick has 60 seconds.
+
+    Of containers that cannot be opened, what is wrong with them: a run puts them on record.
+    """
+    digest = hashlib.sha256("".join(sorted(f"{each.name}: {each.reason}\n" for each in broken)).encode())
     for path in sorted({part for file in files for part in (file.container.parts if file.container else (file.path,))}):
-        with path.open("rb") as stream:
+        with suppress(FileNotFoundError), path.open("rb") as stream:  # a run may have moved it in the meantime
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}:".encode())
             digest.update(stream.read(_EDGE))
@@ -39,7 +43,7 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
     settings.drop.mkdir(parents=True, exist_ok=True)
     found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
     seen, count = json.loads(cursor) if cursor else ("", 0)
-    digest = content_digest(found.files) if found.files else ""
+    digest = content_digest(found.files, found.broken) if found.files or found.broken else ""
     if digest == seen or not digest:
         waiting = f", {len(found.waiting)} still grow" if found.waiting else ""
         return dg.SensorResult(

@@ -7,7 +7,7 @@ This module opens it, keeps it at the newest migration and hands out transaction
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,16 @@ def open_catalog(url: str) -> Catalog:
         catalog = Catalog(url)
     except (sa.exc.ArgumentError, ImportError) as error:
         raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
-    try:
-        if catalog.is_sqlite and catalog.engine.url.database:
-            Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        catalog.upgrade()
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        where = catalog.engine.url.render_as_string(hide_password=True)
-        raise StoreError(f"the catalog at {where} cannot be opened: {error}") from error
+    with ExitStack() as failing:
+        failing.callback(catalog.close)
+        try:
+            if catalog.is_sqlite and catalog.engine.url.database:
+                Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            catalog.upgrade()
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            where = catalog.engine.url.render_as_string(hide_password=True)
+            raise StoreError(f"the catalog at {where} cannot be opened: {error}") from error
+        failing.pop_all()
     return catalog
 
 

@@ -190,10 +190,10 @@ def set_status(connection: sa.Connection, ids: Sequence[int], status: FileStatus
 
 
 def finish(connection: sa.Connection, results: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the outcome of files: each a mapping of columns of `schema.files` with the record's `id`."""
-    for result in results:
-        values = {name: value for name, value in result.items() if name != "id"}
-        connection.execute(sa.update(files).where(files.c.id == result["id"]).values(**values))
+    """Writes the outcome of files: mappings of the same columns of `schema.files`, each with the record's `id`."""
+    if results:
+        rows = [{("of_id" if name == "id" else name): value for name, value in each.items()} for each in results]
+        connection.execute(sa.update(files).where(files.c.id == sa.bindparam("of_id")), rows)
 
 
 def fail_container(connection: sa.Connection, location: str, name: str, reason: str, *, run_id: str, now: int) -> int:

@@ -15,8 +15,10 @@ import contextlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote
 
 import polars as pl
@@ -39,6 +41,7 @@ ZSTD_LEVEL = 1
 _FILE = "candles.parquet"
 _ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
 ASSET_IDS_FILE = "assets.parquet"
+_NOTHING = pl.DataFrame(schema=CANDLE_SCHEMA)
 _BATCH_SECONDS = 366 * 86_400
 
 
@@ -66,19 +69,34 @@ class Staged:
 
     def commit(self) -> None:
         """Renames the written files into the lake; each is then there whole, and durable."""
-        for written, final in self.moves:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            written.rename(final)
-        for folder in {final.parent for _, final in self.moves}:
-            sync_folder(folder)
-            sync_folder(folder.parent)
-        self.moves.clear()
+        commit_all([self])
 
     def discard(self) -> None:
         """Deletes what was written and not committed."""
         for written, _ in self.moves:
             written.unlink(missing_ok=True)
         self.moves.clear()
+
+
+def commit_all(stages: Iterable[Staged]) -> None:
+    """Commits several writes.
+
+    First come all the renames: the first folder that is synced then takes the journal's entries of the others along,
+    and each costs half of what it does alone (0.2 ms, not 0.5 ms).
+    """
+    changed: set[Path] = set()
+    for staged in stages:
+        for written, final in staged.moves:
+            changed |= {final.parent, final.parent.parent}
+            folder = final.parent
+            while not folder.exists():
+                folder = folder.parent
+                changed.add(folder)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            written.rename(final)
+        staged.moves.clear()
+    for folder in changed:
+        sync_folder(folder)
 
 
 class Lake:
@@ -98,12 +116,10 @@ class Lake:
         paths = [path for year, path in self._partitions(series) if _year_meets(year, start, end)]
         if not paths:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
-        frame = pl.scan_parquet(paths, hive_partitioning=False)
-        if start is not None:
-            frame = frame.filter(pl.col("time") >= as_datetime(start))
-        if end is not None:
-            frame = frame.filter(pl.col("time") < as_datetime(end))
-        return frame.collect()
+        window = [] if start is None else [pl.col("time") >= as_datetime(start)]
+        window += [] if end is None else [pl.col("time") < as_datetime(end)]
+        with _scanned(paths) as frame:
+            return frame.filter(*window).collect()
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
@@ -121,8 +137,8 @@ class Lake:
         paths = [path for year, path in self._partitions(series) if year not in left_out]
         if not paths:
             return pl.Series("time", [], pl.Int64())
-        scanned = pl.scan_parquet(paths, hive_partitioning=False).select(seconds_of(pl.col("time")))
-        return scanned.collect().to_series()
+        with _scanned(paths) as frame:
+            return frame.select(seconds_of(pl.col("time"))).collect().to_series()
 
     def series(self) -> list[Series]:
         """Every series that has candles, sorted."""
@@ -159,9 +175,10 @@ class Lake:
         """Merges frames, in order of time, into one partition and writes the result beside the lake."""
         path = self._path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
-        stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else pl.DataFrame(schema=CANDLE_SCHEMA)
+        stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else _NOTHING
         merged = merge(stored, candles)
         changed = _changed(stored, merged)
+        times = _seconds(merged)
         length = series.interval.seconds
         if changed.height:
             written = self.scratch / f"{uuid.uuid4().hex}.parquet"
@@ -169,11 +186,11 @@ class Lake:
             merged.write_parquet(written, row_group_size=ROW_GROUP_ROWS, compression_level=ZSTD_LEVEL)
             sync_file(written)
             staged.changed += changed.height
-            staged.changed_span = _grown(staged.changed_span, changed, length)
+            staged.changed_span = _grown(staged.changed_span, times if changed is merged else _seconds(changed), length)
         if stored.height and (refused := outvoted(merged, candles)).height:
             staged.refused += refused.height
-            staged.refused_span = _grown(staged.refused_span, refused, length)
-        staged.times = staged.times.append(merged.select(seconds_of(pl.col("time"))).to_series())
+            staged.refused_span = _grown(staged.refused_span, _seconds(refused), length)
+        staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
 
     # --- asset ids
@@ -181,7 +198,10 @@ class Lake:
     def assets(self) -> pl.DataFrame:
         """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
         path = self.root / ASSET_IDS_FILE
-        return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=_ASSETS_SCHEMA)
+        if not path.exists():
+            return pl.DataFrame(schema=_ASSETS_SCHEMA)
+        with _scanned([path]) as frame:
+            return frame.collect()
 
     def register(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Gives an id to every pair that has none; returns those that are new."""
@@ -228,13 +248,19 @@ class Lake:
 
 
 class CandleWriter:
-    """Stages one series: `add` frames in order of time, then `finish`."""
+    """Stages one series: `add` frames in order of time, then `finish`.
+
+    A year that is complete is written and synced beside the reading of the next one: with 5 million rows in ten years,
+    that takes a quarter off the time of both. The last year, which for most files is the only one, starts no thread.
+    """
 
     def __init__(self, lake: Lake, series: Series) -> None:
         self._lake = lake
         self._staged = Staged(series)
         self._open: list[pl.DataFrame] = []
         self._year: int | None = None
+        self._beside = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def add(self, candles: pl.DataFrame) -> None:
         """Takes candles with the columns of `CANDLE_SCHEMA`, sorted and unique by time, later than those before."""
@@ -252,21 +278,30 @@ class CandleWriter:
 
     def _roll(self, year: int) -> None:
         if self._open and year != self._year:
-            self._flush()
+            self._wait()
+            self._writing = self._beside.submit(self._write, self._year, self._open)
+            self._open = []
         self._year = year
 
-    def _flush(self) -> None:
-        if self._open:
-            self._lake.stage_partition(self._staged.series, self._year, self._open, self._staged)
-            self._open = []
+    def _write(self, year: int | None, candles: list[pl.DataFrame]) -> None:
+        self._lake.stage_partition(self._staged.series, year, candles, self._staged)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
 
     def finish(self) -> Staged:
         """What is staged, ready to be committed or discarded."""
-        self._flush()
+        self._wait()
+        self._beside.shutdown()
+        if self._open:
+            self._write(self._year, self._open)
+            self._open = []
         return self._staged
 
     def discard(self) -> None:
         """Gives up: nothing of it will reach the lake."""
+        self._beside.shutdown()
         self._open = []
         self._staged.discard()
 
@@ -276,20 +311,32 @@ def is_split_by_year(interval: Interval) -> bool:
     return interval <= Interval.M30
 
 
+@contextlib.contextmanager
+def _scanned(paths: Iterable[Path]) -> Iterator[pl.LazyFrame]:
+    """What files hold now.
+
+    They are opened here, once: a scan of paths opens them again to read on, and may by then find what a writer has
+    put in their place.
+    """
+    with contextlib.ExitStack() as opened:
+        files: list[IO[bytes]] = [opened.enter_context(path.open("rb")) for path in paths]
+        yield pl.scan_parquet(files, hive_partitioning=False)
+
+
 def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     if stored.is_empty():
         return merged
     if merged.height == stored.height and merged.equals(stored):
         return merged.clear()
-    return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True)
+    return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True, maintain_order="left")
 
 
-def _grown(known: Span | None, candles: pl.DataFrame, length: int) -> Span:
-    times = candles.select(
-        seconds_of(pl.col("time").min()).alias("first"), seconds_of(pl.col("time").max()).alias("last")
-    )
-    first, last = times.row(0)
-    start, end = int(first), int(last) + length
+def _seconds(candles: pl.DataFrame) -> pl.Series:
+    return candles["time"].dt.epoch("s")
+
+
+def _grown(known: Span | None, times: pl.Series, length: int) -> Span:
+    start, end = int(times[0]), int(times[-1]) + length
     return Span(min(start, known.start), max(end, known.end)) if known else Span(start, end)
 
 

@@ -72,8 +72,10 @@ class Locks:
         """Held by a run for as long as its process lives."""
         lock = self._lock("runs", run_id)
         with lock.acquire(timeout=60):
-            yield
-        Path(lock.lock_file).unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: nobody else's file is deleted
 
     def is_running(self, run_id: str) -> bool:
         """Whether a process holds the lock of this run."""

@@ -5,13 +5,15 @@ RESAMPLE is done here; ARCHIVE is `ingest`; OHLC and TRADES come with the API an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import polars as pl
+import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, whole_candles
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, whole_candles
 from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
 from kraken_pipeline.market.interval import Interval
@@ -24,6 +26,9 @@ from kraken_pipeline.workflow.gaps import Gap, find_gaps, record_gaps, survey
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
+
+BATCH_SERIES = 64
+"""Series that are resampled side by side and committed together, as files are ingested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,11 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     """
     run.report(phase="resampling")
     gaps = find_gaps(stores, spec, survey(stores, spec, run.now))
-    filled = [_resample(stores, series, legs, run) for series, legs in _by_series(gaps, Route.RESAMPLE)]
+    filled: list[SeriesOutcome] = []
+    # Finer intervals first: coarser ones are made of what these become.
+    for work in _by_interval(gaps):
+        for start in range(0, len(work), BATCH_SERIES):
+            filled += _resample(stores, dict(work[start : start + BATCH_SERIES]), run)
     run.report(phase="looking for gaps", candles=run.progress.candles + sum(each.candles_stored for each in filled))
     holdings = survey(stores, spec, run.now)
     left = find_gaps(stores, spec, holdings)
@@ -70,58 +79,84 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     return BackfillOutcome(tuple(filled), tuple(left))
 
 
-def _by_series(gaps: Iterable[Gap], wanted: Route) -> list[tuple[Series, list[Leg]]]:
-    """The legs of one route, finer intervals of a pair first: coarser ones are made of what these become."""
-    legs: dict[Series, list[Leg]] = {}
+def _by_interval(gaps: Iterable[Gap]) -> list[list[tuple[Series, list[Leg]]]]:
+    """What can be resampled now: for each interval, the finest first, its series with their legs."""
+    legs: dict[Interval, dict[Series, list[Leg]]] = {}
     for gap in gaps:
         for leg in gap.legs:
-            if leg.route is wanted and leg.is_ready:
-                legs.setdefault(gap.series, []).append(leg)
-    return sorted(legs.items())
+            if leg.route is Route.RESAMPLE and leg.is_ready:
+                legs.setdefault(gap.series.interval, {}).setdefault(gap.series, []).append(leg)
+    return [sorted(legs[interval].items()) for interval in sorted(legs)]
 
 
-def _resample(stores: Stores, series: Series, legs: Sequence[Leg], run: Run) -> SeriesOutcome:
-    with stores.locks.series([series]):
-        writer = stores.lake.writer(series)
-        grants: list[Grant] = []
-        try:
-            whole = _still_whole(stores, series, legs)
-            for finer, span in whole:
-                trades = 0
-                for candles in stores.lake.batches(finer, (span,), series.interval):
-                    coarser = resample(candles, series.interval)
-                    trades += int(coarser["trade_count"].sum())
-                    writer.add(_finished(coarser))
-                grants.append(Grant(span, Source.RESAMPLED, run.now, trades))
-        except BaseException:
-            writer.discard()
-            raise
-        staged = writer.finish()
-        made = [Attempt(span, Route.RESAMPLE, str(finer.interval.value), None, run.now) for finer, span in whole]
-        stored = staged.changed
-        commit(
-            stores,
-            [LakeWrite(staged, tuple(grants), "resampling")],
-            run.now,
-            lambda connection: gap_records.add_attempts(connection, series, made, run.run_id),
-        )
-    return SeriesOutcome(series, stored, normalise(each.span for each in grants))
+@dataclass(frozen=True, slots=True)
+class _Resampled:
+    """A series whose coarser candles lie beside the lake, and what each span of them was made from."""
+
+    write: LakeWrite
+    made_from: tuple[tuple[Series, Span], ...]
+
+    @property
+    def series(self) -> Series:
+        return self.write.staged.series
 
 
-def _finer(series: Series, leg: Leg) -> Series:
-    return Series(series.pair, leg.resampled_from or Interval.M1)
+def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) -> list[SeriesOutcome]:
+    """Resamples some series of one interval side by side, and commits them together."""
+    with stores.locks.series(work), ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
+        wanted = _still_wanted(stores, work)
+        staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
+
+        def record(connection: sa.Connection) -> None:
+            for each in staged:
+                made = [
+                    Attempt(span, Route.RESAMPLE, str(finer.interval.value), None, run.now)
+                    for finer, span in each.made_from
+                ]
+                gap_records.add_attempts(connection, each.series, made, run.run_id)
+
+        outcomes = [
+            SeriesOutcome(each.series, each.write.staged.changed, normalise(span for _, span in each.made_from))
+            for each in staged
+        ]
+        commit(stores, [each.write for each in staged], run.now, record)
+    return outcomes
 
 
-def _still_whole(stores: Stores, series: Series, legs: Sequence[Leg]) -> list[tuple[Series, Span]]:
-    """The finer series and the spans to resample, in order of time, as far as they are covered at this moment."""
+def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: Run) -> _Resampled:
+    writer = stores.lake.writer(series)
+    grants: list[Grant] = []
+    try:
+        for finer, span in spans:
+            trades = 0
+            for candles in stores.lake.batches(finer, (span,), series.interval):
+                coarser = resample(candles, series.interval)
+                trades += int(coarser["trade_count"].sum())
+                writer.add(_finished(coarser))
+            grants.append(Grant(span, Source.RESAMPLED, run.now, trades))
+    except BaseException:
+        writer.discard()
+        raise
+    return _Resampled(LakeWrite(writer.finish(), tuple(grants), "resampling"), tuple(spans))
+
+
+def _still_wanted(stores: Stores, work: Mapping[Series, Sequence[Leg]]) -> dict[Series, list[tuple[Series, Span]]]:
+    """For each series the finer one and the spans to resample, in order of time, as they stand at this moment.
+
+    Others may have filled some of them since they were planned, or refuted what they were to be made of.
+    """
     with stores.catalog.read() as connection:
-        covered = evidence_records.coverage_of(connection, pairs=[series.pair])
-    spans: list[tuple[Series, Span]] = []
-    for leg in sorted(legs, key=lambda leg: leg.span):
-        finer = _finer(series, leg)
-        whole = whole_candles(tuple(record.span for record in covered.get(finer, ())), series.interval)
-        spans += [(finer, each) for each in intersect((leg.span,), whole)]
-    return spans
+        records = evidence_records.coverage_of(connection, pairs=sorted({series.pair for series in work}))
+    covered = {series: tuple(record.span for record in found) for series, found in records.items()}
+    wanted: dict[Series, list[tuple[Series, Span]]] = {}
+    for series, legs in work.items():
+        spans = wanted.setdefault(series, [])
+        for leg in sorted(legs, key=lambda leg: leg.span):
+            finer = Series(series.pair, leg.resampled_from or Interval.M1)
+            whole = whole_candles(covered.get(finer, ()), series.interval)
+            missing = subtract((leg.span,), covered.get(series, ()))
+            spans += [(finer, span) for span in intersect(missing, whole)]
+    return wanted
 
 
 def _finished(candles: pl.DataFrame) -> pl.DataFrame:

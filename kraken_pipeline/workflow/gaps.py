@@ -11,9 +11,10 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, s
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.kraken.release import Kind, published
+from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, file_records, gap_records
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
@@ -148,7 +149,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
     """
     listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
     pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
-    _require_known(spec, stores, listed, pairs)
+    _require_known(spec, stores, pairs)
     names = sorted(pairs)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, names)
@@ -163,16 +164,21 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             containers=file_records.all_containers(connection),
         )
     for series, extent in extents.items():
+        if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
+            continue
         known = holdings.first_known.get(series.pair, extent.first_time)
         holdings.first_known[series.pair] = min(known, extent.first_time)
     return holdings
 
 
-def _require_known(spec: RunSpec, stores: Stores, listed: Mapping[str, Pair], pairs: Mapping[str, Pair]) -> None:
+def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:
+    """Whether a candle was made of finer ones: it may start long before the first of them, when nobody traded yet."""
+    return any(time in record.span and record.source == Source.RESAMPLED for record in records)
+
+
+def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> None:
+    spec.require_tier(stores.tiers)
     for name in spec.pairs:
-        tier = stores.tiers.tier_of(listed.get(name) or parse_pair(name))
-        if not spec.tier.covers(tier):
-            raise InvalidRequest(f"{name} is in {tier}, not in {spec.tier}; leave --tier out, or name its own")
         if name not in pairs:
             raise InvalidRequest(
                 f"nothing is known of {name}: neither the lake nor an archive in the folders has it; "
@@ -202,18 +208,29 @@ def find_gaps(
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
     found: list[Gap] = []
     for pair in holdings.pairs:
-        gaps = {}
-        for interval in spec.intervals:
-            series = Series(pair, interval)
-            if spans := missing(expected(holdings, spec, series), holdings.covered(series)):
-                gaps[interval] = spans
-        if gaps:
+        if gaps := _missing(pair, spec, holdings, offers or {}):
             known = _knowledge(pair, gaps, holdings, offers or {})
             routes = route(known, now=holdings.now, max_requests_per_gap=limit)
-            for interval in sorted(gaps):
+            for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
-                found += [_gap(series, span, routes[interval], holdings) for span in gaps[interval]]
+                found += [_gap(series, span, routes, holdings) for span in gaps[interval]]
     return found
+
+
+def _missing(
+    pair: str, spec: RunSpec, holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+) -> dict[Interval, Spans]:
+    """What a pair lacks of the wanted intervals; of others, what archives at hand bring: trades become minutes."""
+    gaps: dict[Interval, Spans] = {}
+    for interval in Interval:
+        series = Series(pair, interval)
+        if interval in spec.intervals or series in offers:
+            spans = missing(expected(holdings, spec, series), holdings.covered(series))
+            if interval not in spec.intervals:
+                spans = intersect(spans, normalise(offer.span for offer in offers[series]))
+            if spans:
+                gaps[interval] = spans
+    return gaps
 
 
 def _knowledge(
@@ -234,8 +251,8 @@ def _knowledge(
     )
 
 
-def _gap(series: Series, span: Span, legs: Sequence[Leg], holdings: Holdings) -> Gap:
-    own = tuple(leg for leg in legs if leg.span.overlaps(span))
+def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], holdings: Holdings) -> Gap:
+    own = tuple(leg for leg in routes[series.interval] if leg.span.overlaps(span))
     tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
     older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
     return Gap(
@@ -243,7 +260,7 @@ def _gap(series: Series, span: Span, legs: Sequence[Leg], holdings: Holdings) ->
         span=span,
         overflow_candles=overflow(span, series.interval, holdings.now),
         legs=own,
-        required_csv_file=_required_files(series, own, holdings),
+        required_csv_file=_required_files(series, own, routes, holdings),
         status=GapStatus.UNFILLABLE if all(leg.route is Route.NONE for leg in own) else GapStatus.DETECTED,
         attempts=len(tried),
         error=tried[-1].error if tried else None,
@@ -251,19 +268,29 @@ def _gap(series: Series, span: Span, legs: Sequence[Leg], holdings: Holdings) ->
     )
 
 
-def _required_files(series: Series, legs: Sequence[Leg], holdings: Holdings) -> str | None:
+def _required_files(
+    series: Series, legs: Sequence[Leg], routes: Mapping[Interval, Sequence[Leg]], holdings: Holdings
+) -> str | None:
     """The archives at hand that fill a gap, or those to fetch, leaving out the ones that have answered already."""
     names: list[str] = []
     for leg in legs:
         if leg.route is Route.ARCHIVE:
             names += leg.files
-        elif leg.route in (Route.TRADES, Route.NONE) and series.interval.in_archives:
+        elif series.interval.in_archives and _is_out_of_reach(leg, routes):
             names += [
                 f"{archive}:{series.pair}_{series.interval.value}.csv"
                 for archive, quarter in published(leg.span.start, leg.span.end, holdings.now)
                 if not _has_answered(holdings.containers, max(leg.span.start, quarter.start), str(quarter))
             ]
     return ",".join(dict.fromkeys(names)) or None
+
+
+def _is_out_of_reach(leg: Leg, routes: Mapping[Interval, Sequence[Leg]]) -> bool:
+    """Whether a leg, or what it is to be resampled from, is had by paging through trades only, or not at all."""
+    if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
+        return leg.route in (Route.TRADES, Route.NONE)
+    finer = [each for each in routes.get(leg.resampled_from, ()) if each.span.overlaps(leg.span)]
+    return any(_is_out_of_reach(each, routes) for each in finer)
 
 
 def _has_answered(containers: Iterable[ContainerRecord], start: int, quarter: str) -> bool:

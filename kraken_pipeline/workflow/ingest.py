@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, col
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.kraken.rows import Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
+from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, file_records
@@ -123,18 +125,41 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
     if not tasks:
         return []
     stores.lake.register(task.file.pair for task in tasks)
-    ids = enlist(stores, tasks, run)
-    outcomes: list[FileOutcome] = []
+    outcomes = _leave_to_others(stores, spec, tasks, run)
+    ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
     with ArchiveReader() as reader, ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
-        for batch in _batches(tasks):
-            series = [task.file.series for task in batch]
-            with stores.locks.series(series):
-                _mark_ingesting(stores, [ids[task.file.location] for task in batch], run)
-                work = [(task, ids[task.file.location]) for task in batch]
+        for batch in _batches([task for task in tasks if task.file.location in ids]):
+            with stores.locks.series(task.file.series for task in batch):
+                done = _leave_to_others(stores, spec, batch, run)
+                work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
+                _mark_ingesting(stores, work, run)
                 read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
-                done = _store(stores, spec, read, run)
-            outcomes += done
-            _report(run, batch, done)
+                done |= _store(stores, spec, read, run)
+            outcomes |= done
+            _report(run, batch, list(done.values()))
+    return [outcomes[task.file.location] for task in tasks]
+
+
+def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> dict[str, FileOutcome]:
+    """What another run has taken since it was found here, by location: it is not read again, and may have moved."""
+    with stores.catalog.read() as connection:
+        records = file_records.by_location(connection, [task.file.location for task in tasks])
+    outcomes: dict[str, FileOutcome] = {}
+    left: list[Mapping[str, Any]] = []
+    for task in tasks:
+        known = records.get(task.file.location, [])
+        done = [record for record in known if is_same(record, task)]
+        if done and is_within(done, window(spec)):
+            reason = f"ingested by run {done[-1].run_id[:8]} at the same time"
+            outcomes[task.file.location] = FileOutcome(task.file.name, task.file.series, FileStatus.SKIPPED, reason)
+            left += [
+                {"id": record.id, "status": FileStatus.SKIPPED, "reason": reason, "updated_at": run.now}
+                for record in known
+                if record.status in (FileStatus.PENDING, FileStatus.INGESTING)
+            ]
+    if left:
+        with stores.catalog.write() as connection:
+            file_records.finish(connection, left)
     return outcomes
 
 
@@ -171,10 +196,12 @@ def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
         waiting = later
 
 
-def _mark_ingesting(stores: Stores, ids: Sequence[int], run: Run) -> None:
+def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: Run) -> None:
+    """Puts files on record as INGESTING, and forgets what was rejected of them when they were read before."""
     with stores.catalog.write() as connection:
-        file_records.set_status(connection, ids, FileStatus.INGESTING, run.run_id, run.now)
-        dead_letters.forget(connection, ids)
+        known = file_records.by_location(connection, [task.file.location for task, _ in work])
+        file_records.set_status(connection, [file_id for _, file_id in work], FileStatus.INGESTING, run.run_id, run.now)
+        dead_letters.forget(connection, [record.id for records in known.values() for record in records])
 
 
 # --- reading one file
@@ -204,16 +231,17 @@ def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, ru
     try:
         with reader.open(task.file) as stream:
             rows = _rows(stores, task, stream, reader, run, sort=sort)
-            for block in rows.blocks():
-                _take_rejects(stores, read, block.rejects, run)
-                candles = _within(block.rows, wanted, spec)
-                trades += int(candles["trade_count"].sum()) if candles.height else 0
-                writer.add(_finished(candles, task))
+            with closing(rows.blocks()) as blocks:
+                for block in blocks:
+                    _take_rejects(stores, read, block.rejects, run)
+                    candles = _within(block.rows, wanted, spec)
+                    trades += int(candles["trade_count"].sum()) if candles.height else 0
+                    writer.add(_finished(candles, task))
         read.facts = rows.facts
+        read.staged = writer.finish()
     except BaseException:
         writer.discard()
         raise
-    read.staged = writer.finish()
     read.reach = _reach(task, rows.facts)
     read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
 
@@ -271,16 +299,16 @@ def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
 
 
 def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
+    if candles.is_empty():
+        return candles
     source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
     release_end = task.container.end if task.container is not None else None
-    return (
-        candles.with_columns(
-            pl.lit(source.value, dtype=SOURCE).alias("source"),
-            pl.lit((release_end or 0) // 86_400, dtype=pl.Int32).alias("release"),
-        ).select(CANDLE_SCHEMA.names())
-        if candles.height
-        else candles
-    )
+    return candles.with_columns(_provenance(source, (release_end or 0) // 86_400))
+
+
+@cache
+def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
+    return pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(release, dtype=pl.Int32).alias("release")
 
 
 def _reach(task: Task, facts: Facts) -> Span | None:
@@ -307,7 +335,7 @@ def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: 
 # --- storing a batch
 
 
-def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> list[FileOutcome]:
+def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.task.file.name, read.file_id)
@@ -320,7 +348,7 @@ def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> l
             _write_letters(connection, read, run)
         file_records.finish(connection, [_result(read, spec, run) for read in batch])
 
-    outcomes = [_outcome(read) for read in batch]
+    outcomes = {read.task.file.location: _outcome(read) for read in batch}
     commit(stores, writes, run.now, finish)
     for read in batch:
         if read.staged is not None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.storage import evidence_records
-from kraken_pipeline.storage.lake import Staged
+from kraken_pipeline.storage.lake import Staged, commit_all
 from kraken_pipeline.storage.stores import Stores
 
 
@@ -50,18 +50,16 @@ def commit(
     if changes := [(series, span) for series, span in owed if span is not None]:
         with stores.catalog.write() as connection:
             evidence_records.owe(connection, changes, now)
-    for write in writes:
-        write.staged.commit()
-    times = [all_times(stores, write.staged) for write in writes]
+    commit_all(write.staged for write in writes)
+    lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
-        for write, lake_times in zip(writes, times, strict=True):
-            series = write.staged.series
-            evidence_records.grant(connection, series, write.grants, write.file_id)
-            evidence_records.renew(connection, series, lake_times)
+        evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
+        evidence_records.renew(connection, lake_times)
+        for write in writes:
             if write.staged.refused_span is not None:
                 evidence_records.record_conflict(
                     connection,
-                    series,
+                    write.staged.series,
                     write.staged.refused_span,
                     candles=write.staged.refused,
                     reason=f"{write.origin} counts fewer trades than what is kept",

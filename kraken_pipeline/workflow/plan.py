@@ -93,6 +93,7 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     holdings = survey(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
     if not holdings.pairs:
         raise nothing_to_do(stores, spec)
+    holdings.containers = [*holdings.containers, *scanned.containers]
     for pair, first in first_known.items():
         holdings.first_known[pair] = min(first, holdings.first_known.get(pair, first))
     gaps = find_gaps(stores, spec, holdings, offers)

@@ -65,7 +65,7 @@ def read_series(
         return candles
     with stores.catalog.read() as connection:
         covered = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
-    window = span(start if start is not None else 0, end if end is not None else 1 << 40)
+    window = span(series.interval.ceil(start or 0), end if end is not None else 1 << 40)
     return _filled(stores, series, candles, intersect(tuple(record.span for record in covered), window))
 
 

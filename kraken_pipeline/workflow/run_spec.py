@@ -48,13 +48,20 @@ class RunSpec(BaseModel):
     @field_validator("intervals", mode="before")
     @classmethod
     def _known_intervals(cls, value: Any) -> Any:
-        values = _listed(value)
-        return tuple(sorted({Interval.parse(each) for each in values})) or INTERVALS
+        if not (values := _listed(value)):
+            raise InvalidRequest("no interval is named; leave intervals out for all ten of them")
+        return tuple(sorted({Interval.parse(each) for each in values}))
 
     @field_validator("pairs", mode="before")
     @classmethod
     def _resolved_pairs(cls, value: Any) -> Any:
         return tuple(dict.fromkeys(parse_pair(str(each).strip()).name for each in _listed(value)))
+
+    @field_validator("archive_dirs", mode="after")
+    @classmethod
+    def _one_spelling(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        # What was taken of a folder is known by its path, and a run may be resumed from another folder.
+        return tuple(dict.fromkeys(path.expanduser().resolve() for path in value))
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -75,6 +82,17 @@ class RunSpec(BaseModel):
     def selects(self, pair: Pair, tiers: TierTable) -> bool:
         """Whether a pair is one of those asked for."""
         return (not self.pairs or pair.name in self.pairs) and self.tier.covers(tiers.tier_of(pair))
+
+    def require_tier(self, tiers: TierTable) -> None:
+        """Refuses pairs that are in another tier than the one asked for.
+
+        Raises:
+            InvalidRequest: One is; the message names its own.
+        """
+        for name in self.pairs:
+            tier = tiers.tier_of(parse_pair(name))
+            if not self.tier.covers(tier):
+                raise InvalidRequest(f"{name} is in {tier}, not in {self.tier}; leave the tier out, or name its own")
 
     def as_config(self) -> dict[str, Any]:
         """As plain values, with defaults left out; `run_spec` makes the same of it again."""
@@ -103,5 +121,7 @@ def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec
 
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        if not (parts := [part.strip() for part in value.split(",") if part.strip()]):
+            raise InvalidRequest(f"{value!r} names nothing; leave the option out to mean all")
+        return parts
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

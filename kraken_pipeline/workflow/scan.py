@@ -6,6 +6,7 @@ Writes nothing but what it learnt of containers, and in a dry run not even that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Scan:
         skipped: What is no archive.
         waiting: What still grows.
         broken: Containers that cannot be opened.
+        containers: Those that were looked into.
         new_pairs: Pairs of the tasks that the lake has never held.
     """
 
@@ -62,12 +64,14 @@ class Scan:
     skipped: list[PassedOver] = field(default_factory=list)
     waiting: list[PassedOver] = field(default_factory=list)
     broken: list[PassedOver] = field(default_factory=list)
+    containers: list[ContainerRecord] = field(default_factory=list)
     new_pairs: list[Pair] = field(default_factory=list)
 
 
 def folders(stores: Stores, spec: RunSpec) -> list[Path]:
     """Where a run looks for archives: the drop folder, those of the settings, those that it names itself."""
-    return list(dict.fromkeys([stores.settings.drop, *stores.settings.archive_dirs, *spec.archive_dirs]))
+    by_setting = (path.resolve() for path in stores.settings.archive_dirs)
+    return list(dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs]))
 
 
 def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
@@ -109,13 +113,19 @@ def _with_containers(
             members = [file for file in found.files if file.container is container]
             try:
                 records[path] = examine(stores, container, members, reader, now, remember=not spec.dry_run)
+            except FileNotFoundError:
+                continue  # another run has moved it away in the meantime
             except (UnreadableArchive, OSError) as error:
                 scanned.broken.append(PassedOver(path.name, str(error)))
-    return [
-        Task(file, records[file.path]) if file.container else Task(file, None, stamp(file.path))
-        for file in wanted
-        if file.container is None or file.path in records
-    ]
+    scanned.containers = list(records.values())
+    tasks: list[Task] = []
+    for file in wanted:
+        if file.container is None:
+            with suppress(FileNotFoundError):
+                tasks.append(Task(file, None, stamp(file.path)))
+        elif file.path in records:
+            tasks.append(Task(file, records[file.path]))
+    return tasks
 
 
 def examine(

@@ -21,7 +21,7 @@ from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.samples import at
 
-NOW = at("2024-06-01")
+NOW = at("2026-12-01")
 BLOCK_SIZES = (48, 130, 1 << 20)
 """Blocks of a line or so, of some lines, and of the whole file."""
 HORIZON = Span(0, 1 << 33)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -61,12 +62,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line_but_of_the_sum() -> None
     assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
 
 
-def test_large_blocks_are_summed_beside_the_work_and_come_out_the_same() -> None:
-    digest = Digest()
-    chunks = [bytes([number]) * (2 << 20) for number in range(5)] + [b"end"]
-    for chunk in chunks:
-        digest.update(chunk)
-    assert digest.hexdigest() == hashlib.sha256(b"".join(chunks)).hexdigest()
+def test_a_stream_is_not_read_on_after_it_was_given_up() -> None:
+    stream = io.BytesIO(b"a\n" * 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "BLOCK_BYTES", 10)
+        with contextlib.closing(line_blocks(stream, Digest())) as blocks:
+            next(blocks)
+        at_most = stream.tell()
+        stream.close()
+    assert at_most <= 20
 
 
 # --- parsing
@@ -78,6 +82,7 @@ FORM = Format(
         "time is before 2011": pl.col("time") < at("2011-01-01"),
     },
     frozenset({"time is before 2011"}),
+    lambda rows: bool((rows["price"] > 0).all() and (rows["time"] >= at("2011-01-01")).all()),
 )
 
 

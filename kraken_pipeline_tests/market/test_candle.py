@@ -14,6 +14,7 @@ from kraken_pipeline.market.candle import (
     EARLIEST_TIME,
     Source,
     broken_rules,
+    is_sound,
     merge,
     outvoted,
     seconds_of,
@@ -41,6 +42,22 @@ def reasons(changes: dict[str, float | int | None], interval: Interval = Interva
     row = pl.DataFrame([{**GOOD, **changes}], schema=ROW)
     rules = broken_rules(interval, NOW)
     return [reason for reason, rule in rules.items() if row.select(rule.fill_null(value=True)).item()]
+
+
+ODD = st.sampled_from([0.0, -0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 2**31 - 1, 2.0**31, -1.0, 1e-300, NAN, INF, -INF])
+ODD_TIME = st.sampled_from(
+    [0, T - 1, T, T + 1800, EARLIEST_TIME - 3600, EARLIEST_TIME, NOW, NOW + 1800, -(2**62), 2**62]
+)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({}, optional={name: ODD_TIME if name == "time" else ODD for name in GOOD}), max_size=3
+    )
+)
+def test_rows_are_sound_where_no_rule_applies_to_any(changes: list[dict[str, float | int | None]]) -> None:
+    rows = pl.DataFrame([{**GOOD, **each} for each in changes], schema=ROW)
+    assert is_sound(rows, Interval.H1, NOW) == (not any(reasons(each) for each in changes))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration.runs import statuses
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.stores import opened
+from kraken_pipeline_tests.homes import Q1, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.samples import csv_row
+
+SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
+HOUR = 3_600
+
+
+def register(instance: dg.DagsterInstance, *pairs: str, tier: str = "tier1") -> None:
+    instance.add_dynamic_partitions(f"{tier}_assets", list(pairs))
+
+
+def materialise(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    names: Sequence[str] = SERIES_ASSETS,
+    *,
+    tier: str = "tier1",
+    key: str | None = None,
+    corners: tuple[str, str] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """A run of assets, over one partition or the rectangle between two."""
+    tags = {}
+    if corners is not None:
+        tags = {
+            "dagster/asset_partition_range_start": corners[0],
+            "dagster/asset_partition_range_end": corners[1],
+        }
+    return (
+        definitions(settings)
+        .resolve_implicit_global_asset_job_def()
+        .execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey([tier, name]) for name in names],
+            partition_key=key,
+            tags=tags,
+            raise_on_error=False,
+        )
+    )
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, tier: str = "tier1") -> dict[tuple[str, str | None], dict[str, Any]]:
+    """Asset and partition → metadata as plain values."""
+    found = {}
+    for event in result.get_asset_materialization_events():
+        materialisation = event.step_materialization_data.materialization
+        assert materialisation.asset_key.path[0] == tier
+        values = {name: value.value for name, value in materialisation.metadata.items()}
+        found[materialisation.asset_key.path[-1], materialisation.partition] = values
+    return found
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {each.check_name: each for each in result.get_asset_check_evaluations()}
+
+
+def error_of(instance: dg.DagsterInstance, settings: Settings) -> str:
+    return str(statuses(instance, Locks(settings.home / "locks"), 1)[0].error)
+
+
+def test_one_partition_is_materialised_with_what_it_holds(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "XBTUSD")
+    result = materialise(instance, settings, key="XBTUSD|60")
+    assert result.success
+    found = metadata_of(result)
+    assert set(found) == {(name, "XBTUSD|60") for name in SERIES_ASSETS}
+    true = oracle("XBTUSD", 60, START, Q1.end)
+
+    candles = found["candles", "XBTUSD|60"]
+    assert candles["rows_read"] == candles["candles_stored"] == candles["dagster/partition_row_count"] == len(true)
+    assert (candles["first_candle"], candles["last_candle"]) == ("2023-03-26T00:00:00Z", "2023-03-31T23:00:00Z")
+    assert candles["rows_rejected"] == 0
+    assert candles["seconds"] > 0
+    assert candles["rows_per_second"] > 0
+    assert "| Kraken_OHLCVT_Q1_2023.zip:XBTUSD_60.csv | COMPLETED |" in candles["files"]
+
+    coverage = found["coverage", "XBTUSD|60"]
+    assert coverage["covered_candles"] == 6 * 24
+    assert coverage["candles"] == len(true)
+    assert coverage["quiet_candles"] == 6 * 24 - len(true)
+    assert 0 < coverage["coverage_pct"] < 1
+    assert "| 2023-01-01 | 2023-04-01 | CSV |" in coverage["ranges"]
+
+    gaps = found["gaps", "XBTUSD|60"]
+    assert (gaps["gaps"], gaps["unfillable_gaps"]) == (1, 0)
+    assert gaps["missing_candles"] == coverage["expected_candles"] - coverage["covered_candles"]
+    assert "Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv" in gaps["spans"]
+
+    assert found["backfilled_candles", "XBTUSD|60"]["candles_stored"] == 0
+    assert found["backfilled_candles", "XBTUSD|60"]["planned_requests"] > 0
+
+
+def test_a_rectangle_is_one_run_and_every_partition_has_metadata_of_its_own(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "ADAEUR", "XBTUSD")
+    result = materialise(instance, settings, corners=("ADAEUR|60", "XBTUSD|1440"))
+    assert result.success
+    found = metadata_of(result)
+    series = [Series(pair, Interval(minutes)) for pair in ("ADAEUR", "XBTUSD") for minutes in (60, 240, 720, 1440)]
+    assert set(found) == {(name, f"{each.pair}|{each.interval.value}") for name in SERIES_ASSETS for each in series}
+    for pair in ("ADAEUR", "XBTUSD"):
+        for minutes in (60, 1440):
+            count = len(oracle(pair, minutes, START, Q1.end))
+            assert found["candles", f"{pair}|{minutes}"]["candles_stored"] == count
+            assert found["coverage", f"{pair}|{minutes}"]["candles"] == count
+        # No archive has these; they were resampled.
+        four_hours = len(oracle(pair, 240, START, Q1.end))
+        assert found["candles", f"{pair}|240"]["candles_stored"] == 0
+        assert found["backfilled_candles", f"{pair}|240"]["candles_stored"] == four_hours
+    checks = checks_of(result)
+    assert {name: check.passed for name, check in checks.items()} == {"candle_rules": True, "few_gaps": True}
+    with opened(settings) as stores:
+        assert {each for each in stores.lake.series() if each.pair == "ZORKUSD"} == set()
+
+
+def test_a_range_with_reversed_corners_fails_with_a_sentence(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "ADAEUR", "XBTUSD")
+    result = materialise(instance, settings, corners=("XBTUSD|1440", "ADAEUR|60"))
+    assert not result.success
+    sentence = "the run selects no partition: are the corners of its range in the order of the partitions?"
+    assert error_of(instance, settings).splitlines()[0] == sentence
+    with opened(settings) as stores:
+        assert stores.lake.series() == []
+
+
+def test_a_partition_of_which_nothing_is_known_fails_with_a_sentence(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    register(instance, "ETHUSD")
+    assert not materialise(instance, settings, key="ETHUSD|60").success
+    first = error_of(instance, settings).splitlines()[0]
+    assert first.startswith("nothing is known of ETHUSD: neither the lake nor an archive in the folders has it")
+
+
+def test_the_same_partition_again_reads_nothing(instance: dg.DagsterInstance, home: Path, shelf: Shelf) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "XBTUSD")
+    materialise(instance, settings, key="XBTUSD|60")
+    found = metadata_of(materialise(instance, settings, key="XBTUSD|60"))["candles", "XBTUSD|60"]
+    assert (found["rows_read"], found["candles_stored"], found["rows_per_second"]) == (0, 0, 0)
+    assert found["dagster/partition_row_count"] == len(oracle("XBTUSD", 60, START, Q1.end))
+
+
+def test_a_dropped_file_moves_and_a_broken_archive_is_on_record(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
+) -> None:
+    settings.drop.mkdir(exist_ok=True)
+    shutil.copy(shelf.minutes, settings.drop)
+    (settings.drop / "Kraken_OHLCVT_Q2_2023.zip").write_bytes(b"broken")
+    register(instance, "XBTUSD")
+    assert materialise(instance, settings, ["candles"], key="XBTUSD|1").success
+    assert (settings.drop / "ingested" / "XBTUSD_1.csv").is_file()
+    with opened(settings) as stores:
+        records = {row[0]: row[1] for row in rows_of(stores, schema.files, "name", "status")}
+    assert records == {"XBTUSD_1.csv": "COMPLETED", "Kraken_OHLCVT_Q2_2023.zip": "FAILED"}
+
+
+def test_a_run_of_assets_tells_its_progress_as_an_ingest_does(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "ADAEUR", "XBTUSD")
+    materialise(instance, settings, corners=("ADAEUR|60", "XBTUSD|1440"))
+    with opened(settings) as stores:
+        total = sum(len(stored(stores, each.pair, each.interval)) for each in stores.lake.series())
+    (status,) = statuses(instance, Locks(settings.home / "locks"), None)
+    shown = status.as_json()
+    assert (shown["job"], shown["tier"], shown["intervals"]) == ("assets", "TIER1", [60, 240, 720, 1440])
+    assert (shown["files_total"], shown["files_ingested"]) == (4, 4)
+    assert shown["candles_ingested"] == total
+
+
+# --- checks
+
+
+def broken_candle(settings: Settings) -> None:
+    """Puts a candle into the lake whose high is below its low, by hand."""
+    with opened(settings) as stores:
+        (path,) = (stores.settings.home / "lake" / "interval=60" / "pair=XBTUSD").glob("*.parquet")
+        candles = pl.read_parquet(path, hive_partitioning=False)
+        wrong = pl.when(pl.int_range(pl.len()) == 5).then(pl.col("low") / 2).otherwise(pl.col("high"))
+        candles.with_columns(wrong.alias("high")).write_parquet(path)
+
+
+def test_a_broken_candle_in_the_lake_fails_the_check_of_the_candle_rules(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "XBTUSD")
+    assert checks_of(materialise(instance, settings, ["candles"], key="XBTUSD|60"))["candle_rules"].passed
+    broken_candle(settings)
+    check = checks_of(materialise(instance, settings, ["candles"], key="XBTUSD|60"))["candle_rules"]
+    assert not check.passed
+    assert check.asset_key == dg.AssetKey(["tier1", "candles"])
+    assert "| XBTUSD 60 | low is above open, high or close | 1 |" in str(check.metadata["broken"].value)
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(2, False), (3, True)])
+def test_more_gaps_than_the_settings_allow_fail_the_check_of_the_gaps(
+    instance: dg.DagsterInstance, home: Path, tmp_path: Path, limit: int, passes: bool
+) -> None:
+    settings = settings_of(home, kraken_max_gaps=limit)
+    with opened(settings) as stores:
+        for number in range(3):
+            rows = [csv_row(START + number * 100 * HOUR).strip(), csv_row(START + (number * 100 + 2) * HOUR).strip()]
+            run(stores, write_lines(tmp_path / str(number) / "XBTUSD_60.csv", rows), resampling=False)
+    register(instance, "XBTUSD")
+    check = checks_of(materialise(instance, settings, ["coverage", "gaps"], key="XBTUSD|60"))["few_gaps"]
+    assert check.passed is passes
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    if not passes:
+        assert "| XBTUSD 60 | 3 |" in str(check.metadata["series"].value)
+
+
+# --- the report
+
+
+def test_the_report_is_an_asset_without_partitions(instance: dg.DagsterInstance, home: Path, shelf: Shelf) -> None:
+    settings = settings_of(home)
+    with opened(settings) as stores:
+        run(stores, shelf.q1, shelf.q3, resampling=False)
+    result = materialise(instance, settings, ["completeness_report"])
+    found = metadata_of(result)["completeness_report", None]
+    assert (found["pairs"], found["unfillable_gaps"]) == (2, 0)
+    assert 0 < found["completeness_pct"] < 100
+    assert "Fetch Kraken_OHLCVT_Q2_2023.zip" in found["recommendations"]
+    assert "| 60 |" in found["intervals"]
+
+
+def test_the_report_of_an_empty_tier_says_how_to_begin(instance: dg.DagsterInstance, settings: Settings) -> None:
+    found = metadata_of(materialise(instance, settings, ["completeness_report"], tier="tier3"), "tier3")
+    assert found["completeness_report", None]["recommendations"].startswith("- Put Kraken's archives")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+from kraken_pipeline.definitions import build_definitions, defs
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.tier import TIERS
+from kraken_pipeline.orchestration.partitions import SERIES
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
+
+_WATCHED = """
+import socket, sys
+import dagster  # what it does for itself is not ours to judge
+import alembic.command, polars, sqlalchemy.dialects.sqlite
+
+def refuse(event, arguments):
+    writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    others = ("socket.connect", "sqlite3.connect", "os.mkdir", "os.rename", "os.remove", "subprocess.Popen")
+    if writes or event in others:
+        raise SystemExit(f"while definitions load: {event} {arguments}")
+
+sys.addaudithook(refuse)
+from kraken_pipeline.definitions import defs
+assert defs.resolve_job_def("ingest").name == "ingest"
+"""
+
+
+def test_they_load_without_touching_disk_or_network_or_caring_for_settings(tmp_path: Path) -> None:
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "KRAKEN_PIPELINE_HOME": "/nowhere/that/exists",
+        "KRAKEN_API_RATE": "nonsense",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_they_are_valid() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_each_tier_has_its_five_assets_in_a_group_of_its_own() -> None:
+    graph = defs.resolve_asset_graph()
+    wanted = {dg.AssetKey([tier.value.lower(), name]) for tier in TIERS for name in ASSETS}
+    assert set(graph.get_all_asset_keys()) == wanted
+    for key in wanted:
+        node = graph.get(key)
+        assert node.group_name == key.path[0]
+        assert node.description
+        parents = {parent.path[-1] for parent in node.parent_keys}
+        assert parents == {
+            "candles": set(),
+            "coverage": {"candles"},
+            "gaps": {"coverage"},
+            "backfilled_candles": {"gaps"},
+            "completeness_report": {"coverage", "gaps", "backfilled_candles"},
+        }.get(key.path[-1])
+
+
+def test_series_assets_are_partitioned_by_asset_and_interval_and_backfilled_in_one_run() -> None:
+    graph = defs.resolve_asset_graph()
+    for tier in TIERS:
+        for name in ASSETS:
+            node = graph.get(dg.AssetKey([tier.value.lower(), name]))
+            if name == "completeness_report":
+                assert node.partitions_def is None
+                continue
+            partitions = node.partitions_def
+            assert isinstance(partitions, dg.MultiPartitionsDefinition)
+            assert partitions == SERIES[tier]
+            assert [dimension.name for dimension in partitions.partitions_defs] == ["asset", "interval"]
+            intervals = partitions.get_partitions_def_for_dimension("interval")
+            assert intervals.get_partition_keys() == [str(interval.value) for interval in Interval]
+            assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_candles_and_gaps_are_checked() -> None:
+    checks = {(key.asset_key.path[-1], key.name) for key in defs.resolve_asset_graph().asset_check_keys}
+    assert checks == {("candles", "candle_rules"), ("gaps", "few_gaps")}
+
+
+def test_the_launchpad_shows_the_options_of_a_run_and_no_others() -> None:
+    mapping = defs.resolve_job_def("ingest").config_mapping
+    assert mapping is not None
+    shown = mapping.config_schema.config_type
+    assert isinstance(shown, dg.Shape)
+    assert set(shown.fields) == set(RunSpec.model_fields)
+    assert all(field.description for field in shown.fields.values())
+
+
+def test_the_folder_sensor_is_on_from_the_start() -> None:
+    sensor = defs.resolve_sensor_def("drop_folder")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert sensor.job_name == "ingest"
+
+
+def test_resources_can_be_overridden() -> None:
+    twin = dg.ResourceDefinition.hardcoded_resource("twin")
+    resources = build_definitions(resource_overrides={"stores": twin}).resources
+    assert resources is not None
+    assert resources["stores"] is twin

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.progress import PROGRESS_TAG, finish, listening, outcome_of, progress_of, watcher
+from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
+from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+DAY = RunSpec(intervals=(1440,))
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Locks:
+    return Locks(tmp_path / "locks")
+
+
+def a_run(
+    instance: dg.DagsterInstance,
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED,
+    spec: RunSpec | None = None,
+    **tags: str,
+) -> str:
+    """A run that got so far."""
+    spec = spec or run_spec()
+    run = instance.create_run_for_job(
+        ingest_job,
+        run_config=spec.as_config(),
+        tags={SPEC_TAG: spec.model_dump_json(exclude_defaults=True), **tags},
+        status=dg.DagsterRunStatus.NOT_STARTED,
+    )
+    events = {
+        dg.DagsterRunStatus.STARTED: dg.DagsterEventType.RUN_START,
+        dg.DagsterRunStatus.SUCCESS: dg.DagsterEventType.RUN_SUCCESS,
+        dg.DagsterRunStatus.FAILURE: dg.DagsterEventType.RUN_FAILURE,
+        dg.DagsterRunStatus.CANCELED: dg.DagsterEventType.RUN_CANCELED,
+        dg.DagsterRunStatus.CANCELING: dg.DagsterEventType.RUN_CANCELING,
+    }
+    for event_type in dict.fromkeys((dg.DagsterEventType.RUN_START, events[status])):
+        event = dg.DagsterEvent(event_type.value, ingest_job.name, message=f"it is {event_type.value}")
+        instance.report_dagster_event(event, run.run_id)
+    return str(run.run_id)
+
+
+def shown(instance: dg.DagsterInstance, locks: Locks) -> list[tuple[str, str]]:
+    return [(each.run_id, each.status) for each in statuses(instance, locks, None)]
+
+
+# --- how a run stands
+
+
+def test_a_run_at_work_is_started_and_one_whose_process_is_gone_interrupted(
+    instance: dg.DagsterInstance, locks: Locks
+) -> None:
+    run_id = a_run(instance)
+    assert shown(instance, locks) == [(run_id, "INTERRUPTED")]
+    with locks.run(run_id):
+        assert shown(instance, locks) == [(run_id, "STARTED")]
+    assert shown(instance, locks) == [(run_id, "INTERRUPTED")]
+
+
+def test_a_cancellation_that_nobody_finished_is_an_interruption(instance: dg.DagsterInstance, locks: Locks) -> None:
+    run_id = a_run(instance, dg.DagsterRunStatus.CANCELING)
+    assert shown(instance, locks) == [(run_id, "INTERRUPTED")]
+
+
+def test_runs_that_have_ended_keep_their_status(instance: dg.DagsterInstance, locks: Locks) -> None:
+    ended = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    made = [(a_run(instance, status), status.value) for status in ended]
+    assert shown(instance, locks) == made[::-1]
+
+
+def test_a_run_that_failed_without_a_reason_says_so(instance: dg.DagsterInstance, locks: Locks) -> None:
+    a_run(instance, dg.DagsterRunStatus.FAILURE)
+    (status,) = statuses(instance, locks, None)
+    assert status.error == "it is PIPELINE_FAILURE"
+
+
+def test_a_finished_run_tells_when_and_how_long(instance: dg.DagsterInstance, locks: Locks) -> None:
+    a_run(instance, dg.DagsterRunStatus.SUCCESS)
+    (status,) = statuses(instance, locks, None)
+    told = status.as_json()
+    assert str(told["started_at"]).endswith("Z")
+    assert str(told["finished_at"]) >= str(told["started_at"])
+    assert isinstance(told["duration_s"], float)
+    assert told["progress_pct"] == 100.0
+
+
+def test_only_the_newest_runs_are_listed_where_there_is_a_limit(instance: dg.DagsterInstance, locks: Locks) -> None:
+    made = [a_run(instance, dg.DagsterRunStatus.SUCCESS) for _ in range(3)]
+    assert [each.run_id for each in statuses(instance, locks, 2)] == made[:0:-1]
+
+
+# --- finding one
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(instance: dg.DagsterInstance, locks: Locks) -> None:
+    run_id = a_run(instance)
+    a_run(instance)
+    assert find_run(instance, locks, run_id[:8]).run_id == run_id
+    for unclear in ("", "zz"):
+        with pytest.raises(InvalidRequest, match="kraken-pipeline status"):
+            find_run(instance, locks, unclear)
+
+
+# --- what lies about
+
+
+def left(instance: dg.DagsterInstance, locks: Locks) -> list[str]:
+    return [each.run_id for each in unfinished(statuses(instance, locks, None))]
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, None])
+def test_a_run_that_failed_was_cancelled_or_killed_lies_about(
+    instance: dg.DagsterInstance, locks: Locks, status: dg.DagsterRunStatus | None
+) -> None:
+    run_id = a_run(instance, status or dg.DagsterRunStatus.STARTED)
+    assert left(instance, locks) == [run_id]
+
+
+def test_a_run_at_work_does_not_lie_about(instance: dg.DagsterInstance, locks: Locks) -> None:
+    with locks.run(a_run(instance)):
+        assert left(instance, locks) == []
+
+
+def test_a_later_success_with_the_same_configuration_makes_up_for_it(
+    instance: dg.DagsterInstance, locks: Locks
+) -> None:
+    other = a_run(instance, dg.DagsterRunStatus.FAILURE, DAY)
+    a_run(instance, dg.DagsterRunStatus.FAILURE)
+    a_run(instance, dg.DagsterRunStatus.SUCCESS)
+    assert left(instance, locks) == [other]
+
+
+def test_an_earlier_success_does_not(instance: dg.DagsterInstance, locks: Locks) -> None:
+    a_run(instance, dg.DagsterRunStatus.SUCCESS)
+    failed = a_run(instance, dg.DagsterRunStatus.FAILURE)
+    assert left(instance, locks) == [failed]
+
+
+def test_a_chain_of_resumed_runs_is_made_up_for_by_its_last(instance: dg.DagsterInstance, locks: Locks) -> None:
+    first = a_run(instance, dg.DagsterRunStatus.STARTED, DAY)
+    second = a_run(instance, dg.DagsterRunStatus.FAILURE, DAY, **{RESUMES_TAG: first})
+    a_run(instance, dg.DagsterRunStatus.SUCCESS, DAY, **{RESUMES_TAG: second})
+    assert left(instance, locks) == []
+
+
+# --- progress
+
+
+def test_progress_is_written_when_the_phase_changes_and_read_back(instance: dg.DagsterInstance, locks: Locks) -> None:
+    run_id = a_run(instance)
+    heard: list[Progress] = []
+    watch = watcher(instance, run_id)
+    with listening(heard.append):
+        watch(Progress("reading archives", files_total=10, bytes_total=200))
+        watch(Progress("ingesting", files_total=10, files_done=2, candles=7, bytes_total=200, bytes_done=50))
+        watch(Progress("ingesting", files_total=10, files_done=3, candles=9, bytes_total=200, bytes_done=60))
+    watch(Progress("ingesting", files_total=10, files_done=4, bytes_total=200))
+    (status,) = statuses(instance, locks, None)
+    # The third came too soon after the second to be worth a write.
+    assert (status.progress.files_done, status.percent) == (2, 25.0)
+    assert [each.files_done for each in heard] == [0, 2, 3]
+
+
+def test_the_outcome_is_written_with_the_last_progress(instance: dg.DagsterInstance, locks: Locks) -> None:
+    run_id = a_run(instance)
+    finish(instance, run_id, Progress("done", files_total=3, files_done=3), {"files_failed": 1, "errors": ["why"]})
+    (status,) = statuses(instance, locks, None)
+    assert (status.progress.files_done, status.outcome["files_failed"], status.error) == (3, 1, "why")
+
+
+def test_a_run_without_tags_has_no_progress_and_no_outcome() -> None:
+    assert progress_of({}) == Progress()
+    assert outcome_of({}) == {}
+    assert PROGRESS_TAG.startswith("kraken/")
+
+
+def test_a_job_that_is_not_ours_has_no_selection(instance: dg.DagsterInstance, locks: Locks) -> None:
+    @dg.job
+    def something_else() -> None:
+        """Of another code location."""
+
+    something_else.execute_in_process(instance=instance)
+    (status,) = statuses(instance, locks, None)
+    told: dict[str, Any] = status.as_json()
+    assert (told["job"], told["tier"], told["intervals"], told["assets"]) == ("something_else", None, [], [])
+    assert isinstance(status, RunStatus)
+    assert unfinished([status]) == []

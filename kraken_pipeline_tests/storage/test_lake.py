@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake import ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
+from kraken_pipeline_tests.storage.processes import process, result
+
+HOURS = Series("XBTUSD", Interval.H1)
+MINUTES = Series("XBTUSD", Interval.M1)
+T = at("2024-01-01")
+HOUR = 3600
+
+
+def stage(lake: Lake, series: Series, *batches: Iterable[CandleRow]) -> Staged:
+    writer = lake.writer(series)
+    for batch in batches:
+        writer.add(frame(batch))
+    return writer.finish()
+
+
+def write(lake: Lake, series: Series, *batches: Iterable[CandleRow]) -> Staged:
+    staged = stage(lake, series, *batches)
+    staged.commit()
+    return staged
+
+
+def rows(candles: pl.DataFrame) -> list[CandleRow]:
+    return candles.with_columns(seconds_of(pl.col("time"))).rows()
+
+
+def files(lake: Lake) -> dict[str, int]:
+    """Every file in the lake with a mark that changes when it is written."""
+    return {
+        str(path.relative_to(lake.root)): path.stat().st_ino for path in sorted(lake.root.rglob("*")) if path.is_file()
+    }
+
+
+def every_hour(start: int, count: int, *, trades: int = 5) -> list[CandleRow]:
+    return [candle(start + hour * HOUR, 1.0 + hour, trades=trades) for hour in range(count)]
+
+
+# --- reading and writing
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    written = [
+        candle(T, 1.25, volume=0.1, trades=0, source=Source.OHLC),
+        candle(T + HOUR, 3.811e-05, trades=2**31 - 1, source=Source.TRADES, release=20_634),
+    ]
+    staged = write(lake, HOURS, written)
+    found = lake.read(HOURS)
+    assert found.schema == CANDLE_SCHEMA
+    assert rows(found) == written
+    assert (staged.changed, staged.changed_span) == (2, Span(T, T + 2 * HOUR))
+    assert staged.times.to_list() == lake.times(HOURS).to_list() == [T, T + HOUR]
+    assert lake.series() == [HOURS]
+
+
+def test_an_empty_lake_has_nothing_and_says_so_in_the_same_columns(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.read(HOURS).schema == CANDLE_SCHEMA
+    assert lake.read(MINUTES, T, T + 60).is_empty()
+    assert lake.times(HOURS).to_list() == []
+    assert lake.series() == []
+    assert lake.assets().is_empty()
+
+
+def test_later_candles_are_appended_and_those_between_merged(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, every_hour(T, 3))
+    staged = write(lake, HOURS, every_hour(T + 10 * HOUR, 2))
+    assert (staged.changed, staged.changed_span) == (2, Span(T + 10 * HOUR, T + 12 * HOUR))
+    staged = write(lake, HOURS, [candle(T + HOUR, 9.0, trades=6), candle(T + 5 * HOUR)])
+    assert (staged.changed, staged.changed_span) == (2, Span(T + HOUR, T + 6 * HOUR))
+    assert staged.times.to_list() == [T + hour * HOUR for hour in (0, 1, 2, 5, 10, 11)]
+    assert rows(lake.read(HOURS))[1] == candle(T + HOUR, 9.0, trades=6)
+
+
+def test_what_is_there_already_writes_nothing(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for series in (HOURS, MINUTES):
+        write(lake, series, every_hour(T, 3))
+        before = files(lake)
+        staged = stage(lake, series, every_hour(T, 2))
+        assert (staged.changed, staged.changed_span, staged.refused, staged.moves) == (0, None, 0, [])
+        assert staged.times.to_list() == [T, T + HOUR, T + 2 * HOUR]
+        staged.commit()
+        assert files(lake) == before
+    assert list(lake.scratch.iterdir()) == []
+
+
+def test_what_counts_fewer_trades_than_what_is_kept_is_refused(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, every_hour(T, 5))
+    staged = write(lake, HOURS, [candle(T + HOUR, trades=4), candle(T + 3 * HOUR, trades=1), candle(T + 4 * HOUR, 5.0)])
+    assert (staged.refused, staged.refused_span) == (2, Span(T + HOUR, T + 4 * HOUR))
+    assert staged.changed == 0
+    assert rows(lake.read(HOURS)) == every_hour(T, 5)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "hours"),
+    [
+        (None, None, [0, 1, 2, 3]),
+        (T + HOUR, None, [1, 2, 3]),
+        (T + HOUR + 1, None, [2, 3]),
+        (None, T + HOUR, [0]),
+        (None, T + HOUR + 1, [0, 1]),
+        (T + HOUR, T + 3 * HOUR, [1, 2]),
+        (T + HOUR, T + HOUR, []),
+        (T + 9 * HOUR, None, []),
+    ],
+)
+def test_a_window_holds_the_candles_that_start_in_it(
+    tmp_path: Path, start: int | None, end: int | None, hours: list[int]
+) -> None:
+    lake = Lake(tmp_path)
+    for series in (HOURS, MINUTES):
+        write(lake, series, every_hour(T, 4))
+        found = lake.read(series, start, end)
+        assert [row[0] for row in rows(found)] == [T + hour * HOUR for hour in hours]
+        assert found.schema == CANDLE_SCHEMA
+
+
+# --- a file a year
+
+NEW_YEAR = at("2025-01-01")
+TURN = [candle(NEW_YEAR + minute * 60) for minute in (-2, -1, 0, 1)]
+
+
+def test_minutes_lie_in_a_file_a_year_and_hours_in_one(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for interval in Interval:
+        length = interval.seconds
+        write(
+            lake,
+            Series("XBTUSD", interval),
+            [candle(interval.floor(NEW_YEAR) - 30 * length), candle(interval.ceil(NEW_YEAR) + 30 * length)],
+        )
+    split = [interval for interval in Interval if interval <= Interval.M30]
+    assert set(files(lake)) == {
+        *(
+            f"interval={interval.value}/pair=XBTUSD/year={year}/candles.parquet"
+            for interval in split
+            for year in (2024, 2025)
+        ),
+        *(f"interval={interval.value}/pair=XBTUSD/candles.parquet" for interval in Interval if interval not in split),
+    }
+
+
+def test_a_year_that_nothing_changes_in_is_not_written_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, MINUTES, TURN)
+    before = files(lake)
+    staged = write(lake, MINUTES, [*TURN[:2], candle(NEW_YEAR + 120), candle(at("2026-01-01"))])
+    after = files(lake)
+    assert {path for path in before if after[path] == before[path]} == {
+        "interval=1/pair=XBTUSD/year=2024/candles.parquet"
+    }
+    assert staged.years == (2024, 2025, 2026)
+    assert (staged.changed, staged.changed_span) == (2, Span(NEW_YEAR + 120, at("2026-01-01") + 60))
+    assert lake.times(MINUTES).to_list() == [
+        *(row[0] for row in TURN),
+        NEW_YEAR + 120,
+        at("2026-01-01"),
+    ]
+
+
+def test_times_can_leave_out_the_years_that_were_just_written(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, MINUTES, TURN)
+    staged = stage(lake, MINUTES, [candle(NEW_YEAR + 600)])
+    assert staged.years == (2025,)
+    assert lake.times(MINUTES, without=staged.years).to_list() == [NEW_YEAR - 120, NEW_YEAR - 60]
+    assert staged.times.to_list() == [NEW_YEAR, NEW_YEAR + 60, NEW_YEAR + 600]
+    assert lake.times(MINUTES, without=(2024, 2025)).to_list() == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "minutes"),
+    [(-60, 60, [-1, 0]), (0, None, [0, 1]), (None, 0, [-2, -1]), (60, 120, [1]), (-120, -60, [-2])],
+)
+def test_a_window_may_reach_over_new_year(
+    tmp_path: Path, start: int | None, end: int | None, minutes: list[int]
+) -> None:
+    lake = Lake(tmp_path)
+    write(lake, MINUTES, TURN)
+    found = lake.read(MINUTES, None if start is None else NEW_YEAR + start, None if end is None else NEW_YEAR + end)
+    assert [row[0] for row in rows(found)] == [NEW_YEAR + minute * 60 for minute in minutes]
+
+
+def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    days = [candle(at("2020-03-03") + 7 * day * 86_400) for day in range(260)]
+    write(lake, MINUTES, days)
+    span = Span(at("2020-03-05"), at("2024-11-07"))
+    spans = (Span(days[0][0], days[0][0] + 60), span)
+    batches = list(lake.batches(MINUTES, spans, Interval.W1))
+    wanted = [row[0] for row in days if any(row[0] in each for each in spans)]
+    assert [row[0] for batch in batches for row in rows(batch)] == wanted
+    assert len(batches) == 6
+    weeks = [{Interval.W1.floor(row[0]) for row in rows(batch)} for batch in batches]
+    assert sum(map(len, weeks)) == len(set().union(*weeks))
+
+
+# --- what others read
+
+
+def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    names = ["XBTUSD", "AAPLxUSD", "AAPLXUSD"]
+    for number, name in enumerate(names):
+        write(lake, Series(name, Interval.H1), every_hour(T, number + 1))
+        write(lake, Series(name, Interval.M1), TURN[: number + 2])
+    lake.register(parse_pair(name) for name in names)
+
+    counts = {"XBTUSD": 1, "AAPLxUSD": 2, "AAPLXUSD": 3}
+    scanned = pl.scan_parquet(lake.root / "interval=60", hive_partitioning=True).collect()
+    assert set(CANDLE_SCHEMA) <= set(scanned.columns)
+    assert dict(scanned.group_by("pair").len().rows()) == counts
+    minutes = pl.scan_parquet(lake.root / "interval=1", hive_partitioning=True).collect()
+    assert sorted(minutes.group_by("pair", "year").len().rows()) == [
+        ("AAPLXUSD", 2024, 2),
+        ("AAPLXUSD", 2025, 2),
+        ("AAPLxUSD", 2024, 2),
+        ("AAPLxUSD", 2025, 1),
+        ("XBTUSD", 2024, 2),
+    ]
+
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT pair, interval, count(*), epoch(min(time)), min(source)"
+            " FROM read_parquet(?, hive_partitioning => true) GROUP BY ALL ORDER BY pair",
+            [str(lake.root / "interval=60" / "*" / "*.parquet")],
+        ).fetchall()
+    assert found == [(name, 60, counts[name], T, "CSV") for name in sorted(names)]
+
+
+def test_pairs_whose_names_differ_in_case_alone_lie_apart_on_any_file_system(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    upper, lower = Series("AAPLXUSD", Interval.H1), Series("AAPLxUSD", Interval.H1)
+    write(lake, upper, every_hour(T, 1))
+    write(lake, lower, every_hour(T, 2))
+    assert (lake.read(upper).height, lake.read(lower).height) == (1, 2)
+    assert lake.series() == [upper, lower]
+    assert len({path.casefold() for path in files(lake)}) == 2
+
+
+def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    times = pl.int_range(T, T + 60 * 50_000, 60, eager=True)
+    candles = frame([candle(T)]).drop("time").join(times.alias("t").to_frame(), how="cross")
+    candles = candles.with_columns((pl.col("t") * 1_000_000).cast(CANDLE_SCHEMA["time"]).alias("time"))
+    writer = lake.writer(MINUTES)
+    writer.add(candles.select(CANDLE_SCHEMA.names()))
+    writer.finish().commit()
+    with duckdb.connect() as connection:
+        groups = connection.execute(
+            "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata(?)",
+            [str(lake.root / "interval=1" / "pair=XBTUSD" / "year=2024" / "candles.parquet")],
+        ).fetchall()
+    assert sum(number for _, number in groups) == 50_000
+    assert max(number for _, number in groups) <= ROW_GROUP_ROWS
+
+
+# --- nothing half-written
+
+
+def test_what_is_staged_is_invisible_until_it_is_committed(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, MINUTES, TURN[:1])
+    before = files(lake)
+    staged = stage(lake, MINUTES, TURN)
+    assert files(lake) == before
+    assert lake.read(MINUTES).height == 1
+    assert len(list(lake.scratch.iterdir())) == 2
+    staged.commit()
+    assert lake.read(MINUTES).height == 4
+    assert list(lake.scratch.iterdir()) == []
+
+
+def test_who_reads_while_others_write_finds_the_old_file_or_the_new_one_whole(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    done = threading.Event()
+
+    def read() -> int:
+        times = 0
+        while not done.is_set():
+            closes = lake.read(HOURS)["close"].to_list()
+            assert closes == [float(number) for number in range(len(closes))]
+            assert len(closes) % 20 == 0
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for part in range(50):
+            numbers = range(20 * part, 20 * part + 20)
+            write(lake, HOURS, [candle(T + number * HOUR, float(number)) for number in numbers])
+        done.set()
+        assert all(reader.result() for reader in readers)
+
+
+def test_what_is_discarded_leaves_nothing_behind(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    stage(lake, MINUTES, TURN).discard()
+    writer = lake.writer(MINUTES)
+    writer.add(frame(TURN))
+    writer.discard()
+    writer.finish().commit()
+    assert list(lake.scratch.iterdir()) == []
+    assert files(lake) == {}
+
+
+def test_what_a_killed_writer_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    stage(lake, HOURS, every_hour(T, 1))
+    stage(lake, MINUTES, TURN[:1])
+    sorting = lake.scratch / "sorting"
+    sorting.mkdir()
+    (sorting / "2024-000000.parquet").write_bytes(b"x")
+    old, young = sorted(path for path in lake.scratch.iterdir() if path.is_file())
+    os.utime(old, (1_000, 1_000))
+    os.utime(sorting, (1_000, 1_000))
+    assert lake.sweep(before=1_001) == 2
+    assert list(lake.scratch.iterdir()) == [young]
+    assert lake.sweep(before=1_001) == 0
+    assert lake.read(HOURS).is_empty()
+
+
+# --- against a model
+
+CANDLES = st.lists(
+    st.builds(
+        candle,
+        st.integers(-5, 5).map(lambda minute: NEW_YEAR + minute * 60),
+        st.sampled_from([1.0, 2.0]),
+        trades=st.integers(1, 3),
+        source=st.sampled_from(Source),
+    ),
+    max_size=6,
+    unique_by=lambda row: row[0],
+).map(sorted)
+
+
+@settings(max_examples=15)
+@given(st.lists(CANDLES, max_size=5), st.sampled_from([Interval.M1, Interval.H1]))
+def test_the_lake_holds_what_merging_in_memory_gives(writes: Sequence[list[CandleRow]], interval: Interval) -> None:
+    series = Series("XBTUSD", interval)
+    model = frame([])
+    with tempfile.TemporaryDirectory() as home:
+        lake = Lake(Path(home))
+        for each in writes:
+            before = {row[0]: row for row in rows(model)}
+            model = merge(model, frame(each))
+            staged = write(lake, series, each[:2], each[2:])
+            changed = [row for row in rows(model) if before.get(row[0]) != row]
+            assert staged.changed == len(changed)
+            assert staged.changed_span == (Span(changed[0][0], changed[-1][0] + interval.seconds) if changed else None)
+            assert_frame_equal(lake.read(series), model)
+            untouched = lake.times(series, without=staged.years)
+            assert sorted([*untouched, *staged.times]) == lake.times(series).to_list()
+        assert list(lake.scratch.iterdir()) == []
+
+
+# --- asset ids
+
+
+def pairs(*names: str) -> list[Pair]:
+    return [parse_pair(name) for name in names]
+
+
+def ids(lake: Lake) -> dict[str, int]:
+    return dict(lake.assets().select("pair", "asset_id").rows())
+
+
+def test_pairs_get_ids_that_are_never_given_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    assert lake.register(pairs("XBTUSD", "ADAEUR")) == pairs("ADAEUR", "XBTUSD")
+    assert ids(lake) == {"ADAEUR": 1, "XBTUSD": 2}
+    assert lake.register(pairs("XBTUSD")) == []
+    assert lake.register([*pairs("XBTUSD", "AAVEUSD"), *pairs("AAVEUSD")]) == pairs("AAVEUSD")
+    assert ids(Lake(tmp_path)) == {"ADAEUR": 1, "XBTUSD": 2, "AAVEUSD": 3}
+    assert [(pair.name, pair.base, pair.quote) for pair in lake.pairs()] == [
+        ("AAVEUSD", "AAVE", "USD"),
+        ("ADAEUR", "ADA", "EUR"),
+        ("XBTUSD", "XBT", "USD"),
+    ]
+    assert list(lake.scratch.iterdir()) == []
+
+
+NAMES = [f"COIN{number}USD" for number in range(12)]
+
+
+def register_one_by_one(home: str, first: int) -> None:
+    lake = Lake(Path(home))
+    for number in range(len(NAMES)):
+        lake.register(pairs(NAMES[(first + number) % len(NAMES)]))
+
+
+def test_processes_and_threads_that_register_the_same_pairs_agree(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        running = [stack.enter_context(process(register_one_by_one, str(tmp_path), first)) for first in (0, 5)]
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda first: register_one_by_one(str(tmp_path), first), (2, 7, 11)))
+        for each in running:
+            result(each)
+    found = ids(Lake(tmp_path))
+    assert set(found) == set(NAMES)
+    assert sorted(found.values()) == list(range(1, len(NAMES) + 1))

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
+
+NAMES = st.text("aAxX%_.-169éÉß/ ", max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("XBTUSD", "XBTUSD"), ("AAPLxUSD", "AAPL%78USD"), ("1INCHUSD", "1INCHUSD"), ("a/b", "%61%2F%62"), ("é", "%C3%A9")],
+)
+def test_everything_but_capitals_digits_and_three_signs_is_encoded(name: str, path: str) -> None:
+    assert spelled(name) == path
+
+
+@given(NAMES)
+def test_readers_of_hive_layouts_read_the_name_back(name: str) -> None:
+    assert unquote(spelled(name)) == name
+    assert "/" not in spelled(name)
+
+
+@given(NAMES, NAMES)
+def test_names_stay_apart_where_a_file_system_does_not_tell_case(left: str, right: str) -> None:
+    assert (spelled(left).casefold() == spelled(right).casefold()) == (left == right)
+
+
+def test_files_and_folders_are_made_durable(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x", encoding="utf-8")
+    sync_file(path)
+    sync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_file(tmp_path / "absent")

@@ -1,0 +1,525 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import polars as pl
+import pytest
+import typer
+
+from kraken_pipeline.cli import app, main
+from kraken_pipeline.demo.archives import write_quarterly_zip
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline_tests.homes import CUT, HOURS_AND_DAYS, Q1, Q3, SPRING, START, Shelf, digest_of, oracle
+
+ROOT = Path(__file__).resolve().parents[1]
+HOUR = 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be JSON and nothing else."""
+        return json.loads(self.out)
+
+
+def shell(home: Path, *arguments: str, **environment: str) -> Said:
+    """`kraken-pipeline ARGUMENTS` on a home, in this process, with no other setting than those given."""
+    instance = home.parent / "instance"
+    instance.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "dagster.yaml", instance)
+    variables = dict.fromkeys((name.upper() for name in Settings.model_fields), "") | {
+        "DAGSTER_HOME": str(instance),
+        "KRAKEN_PIPELINE_HOME": str(home),
+        "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
+        "KRAKEN_SETTLE_SECONDS": "0",
+        "KRAKEN_LOG_LEVEL": "CRITICAL",
+    }
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(home.parent)
+        for name, value in {**variables, **environment}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["kraken-pipeline", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A home with two quarters, one in between missing, and what the run that filled it said."""
+
+    home: Path
+    archives: Path
+    ingested: Said
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Filled:
+    """Only to read."""
+    folder = tmp_path_factory.mktemp("cli")
+    row = Defect(DefectKind.UNREADABLE, "XBTUSD", Interval.H1, START + 40 * HOUR, release=Q1.candles_name)
+    archives = folder / "archives"
+    write_quarterly_zip(archives, SPRING, Q1, HOURS_AND_DAYS, defects=[row])
+    shutil.copy(shelf.q3, archives)
+    (archives / "notes.txt").write_text("mine")
+    ingested = shell(folder / "home", "ingest", "--archive-dir", "archives", "--no-api-backfill", "--json")
+    return Filled(folder / "home", archives, ingested)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A home of the test's own that does not exist yet."""
+    return iter([tmp_path / "home"])
+
+
+# --- ingest
+
+
+def test_ingest_says_what_it_did_in_json_alone(filled: Filled) -> None:
+    assert filled.ingested.code == 0
+    told = filled.ingested.json
+    candles = told["candles_ingested"]
+    assert list(told) == [
+        *("run_id", "job", "tier", "intervals", "start", "end", "status", "progress_pct", "started_at", "finished_at"),
+        *("duration_s", "assets", "files_total", "files_ingested", "candles_ingested", "error", "outcome"),
+    ]
+    assert (told["job"], told["tier"], told["status"], told["progress_pct"]) == ("ingest", "ALL", "SUCCESS", 100.0)
+    assert told["intervals"] == [interval.value for interval in Interval]
+    assert (told["files_total"], told["files_ingested"], told["error"]) == (12, 12, None)
+    assert candles > 600
+    assert (told["outcome"]["rows_rejected"], told["outcome"]["not_archives"]) == (1, 1)
+    assert "ingesting: 12 of 12 files" in filled.ingested.err
+
+
+def test_ingest_again_stores_nothing_and_says_why(filled: Filled) -> None:
+    said = shell(filled.home, "ingest", "--archive-dir", str(filled.archives))
+    assert said.code == 0
+    assert "SUCCESS run " in said.out
+    assert "0 of 0 files ingested, 0 candles stored" in said.out
+    assert "12 files were ingested before: nothing new in them" in said.out
+    assert "1 things in the folders are no archives" in said.out
+    assert "% complete over 30 series of 3 pairs" in said.out
+
+
+def test_a_file_that_fails_is_exit_code_1_and_the_rest_is_done(tmp_path: Path, shelf: Shelf) -> None:
+    shutil.copytree(shelf.q1.parent / "TimeAndSales_Combined", tmp_path / "in")
+    (tmp_path / "in" / "ADAEUR_60.csv").write_text("rubbish\n")
+    said = shell(tmp_path / "home", "ingest", "--archive-dir", "in", "--intervals", "1,60", "--json")
+    assert said.code == 1
+    told = said.json
+    assert (told["status"], told["files_total"], told["files_ingested"]) == ("SUCCESS", 2, 1)
+    assert told["outcome"]["files_failed"] == 1
+    assert "ADAEUR_60.csv: none of its 1 lines is a candle" in told["error"]
+    assert shell(tmp_path / "home", "export", "XBTUSD", "60", "--to", "x.csv").code == 0
+    listed = shell(tmp_path / "home", "dead-letters", "list")
+    assert "rubbish" in listed.out
+
+
+def test_a_run_that_finds_nothing_fails_and_is_offered_to_be_resumed_with_its_own_configuration(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    home = tmp_path / "home"
+    first = shell(home, "ingest", "--tier", "TIER1", "--intervals", "60,1440", "--end", "2023-07-01")
+    assert first.code == 1
+    assert "FAILURE run " in first.out
+    assert "nothing to work on for tier TIER1" in first.out
+    assert "status --json has the traceback" in first.out
+    (failed,) = shell(home, "status", "--json").json
+    assert (failed["status"], failed["intervals"], failed["end"]) == ("FAILURE", [60, 1440], "2023-07-01T00:00:00Z")
+    assert "Traceback" in failed["error"] or "Stack Trace" in failed["error"]
+
+    (home / "drop").mkdir(exist_ok=True)
+    for path in (shelf.q1, shelf.q2, shelf.q3):
+        shutil.copy(path, home / "drop")
+    short = failed["run_id"][:8]
+    told = shell(home, "ingest", "--resume", short, "--json")
+    assert told.code == 0
+    assert (told.json["intervals"], told.json["end"], told.json["files_ingested"]) == (
+        [60, 1440],
+        "2023-07-01T00:00:00Z",
+        12,
+    )
+    again = shell(home, "ingest", "--resume", short)
+    assert again.code == 2 or "SUCCESS" in again.out
+
+
+def test_ingest_tells_of_a_run_that_lies_about(tmp_path: Path, shelf: Shelf) -> None:
+    home = tmp_path / "home"
+    shell(home, "ingest", "--tier", "TIER3")
+    said = shell(home, "ingest", "--archive-dir", str(shelf.q1), "--intervals", "1440")
+    assert said.code == 0
+    assert re.search(r"Run [0-9a-f]{8} is FAILURE; this run takes up what it left", said.out)
+    assert "kraken-pipeline ingest --resume " in said.out
+
+
+def test_a_dry_run_is_the_plan(filled: Filled) -> None:
+    options = ("--intervals", "60", "--pairs", "ADAEUR", "--end", "2023-07-01", "--json")
+    before = digest_of(filled.home)
+    dry = shell(filled.home, "ingest", "--dry-run", *options)
+    assert dry.json == shell(filled.home, "plan", *options).json
+    assert digest_of(filled.home) == before
+
+
+# --- what reports
+
+
+def test_plan_json_is_what_others_rely_on(filled: Filled) -> None:
+    said = shell(filled.home, "plan", "--intervals", "60,1440", "--pairs", "XBTUSD,ADAEUR", "--json")
+    assert said.code == 0
+    told = said.json
+    assert list(told) == ["routes", "missing_archives", "requests", "seconds"]
+    assert {tuple(route) for route in told["routes"]} == {
+        ("pair", "interval", "start", "end", "source", "files", "requests", "seconds")
+    }
+    assert {route["pair"] for route in told["routes"]} == {"XBTUSD", "ADAEUR"}
+    assert {route["interval"] for route in told["routes"]} == {60, 1440}
+    assert "Kraken_OHLCVT_Q2_2023.zip" in told["missing_archives"]
+    assert said.err == ""
+
+
+def test_gaps_json_is_what_others_rely_on(filled: Filled) -> None:
+    said = shell(filled.home, "gaps", "--intervals", "60", "--pairs", "ADAEUR", "--end", "2023-07-07", "--json")
+    assert said.code == 0
+    assert said.json == [
+        {
+            "pair": "ADAEUR",
+            "interval": 60,
+            "start": "2023-04-01T00:00:00Z",
+            "end": "2023-07-01T00:00:00Z",
+            "missing_candles": 91 * 24,
+            "route": "TRADES",
+            "is_api_fillable": False,
+            "overflow_candles": 91 * 24,
+            "required_csv_file": "Kraken_OHLCVT_Q2_2023.zip:ADAEUR_60.csv",
+            "status": "DETECTED",
+            "attempts": 0,
+        },
+        {
+            "pair": "ADAEUR",
+            "interval": 60,
+            "start": "2023-07-06T23:00:00Z",
+            "end": "2023-07-07T00:00:00Z",
+            "missing_candles": 1,
+            "route": "TRADES",
+            "is_api_fillable": False,
+            "overflow_candles": 1,
+            "required_csv_file": None,
+            "status": "DETECTED",
+            "attempts": 0,
+        },
+    ]
+
+
+def test_gaps_are_open_ones_only_unless_all_are_asked_for(tmp_path: Path, shelf: Shelf) -> None:
+    home = tmp_path / "home"
+    options = ("--intervals", "60", "--pairs", "ADAEUR", "--end", "2023-07-01")
+    shell(home, "ingest", "--archive-dir", str(shelf.q1), *options)
+    assert [gap["status"] for gap in shell(home, "gaps", *options, "--json").json] == ["DETECTED"]
+    shell(home, "ingest", "--archive-dir", str(shelf.q2), *options)
+    assert shell(home, "gaps", *options, "--json").json == []
+    assert "No gaps: everything that is expected is covered." in shell(home, "gaps", *options).out
+    (filled,) = shell(home, "gaps", *options, "--all", "--json").json
+    assert (filled["start"], filled["end"], filled["status"]) == (
+        "2023-04-01T00:00:00Z",
+        "2023-07-01T00:00:00Z",
+        "FILLED",
+    )
+
+
+def test_report_json_is_what_others_rely_on(filled: Filled) -> None:
+    said = shell(filled.home, "report", "--intervals", "60,1440", "--json")
+    assert said.code == 0
+    told = said.json
+    for key in ("tier", "overall_completeness_pct", "total_assets", "total_gaps", "intervals", "recommendations"):
+        assert key in told
+    assert (told["tier"], told["total_assets"]) == ("ALL", 3)
+    assert list(told["intervals"]) == ["60", "1440"]
+    assert {"completeness_pct", "candles", "quiet", "gaps"} <= told["intervals"]["60"].keys()
+    assert told["intervals"]["60"]["series"] == 3
+    gaps = shell(filled.home, "gaps", "--intervals", "60,1440", "--json").json
+    assert told["total_gaps"] == len(gaps)
+
+
+def test_report_exports_gaps_without_a_route(filled: Filled, tmp_path: Path) -> None:
+    said = shell(
+        filled.home,
+        *("report", "--intervals", "60", "--end", "2023-07-01", "--json"),
+        *("--unfillable", str(tmp_path / "gaps.csv")),
+        KRAKEN_MAX_REQUESTS_PER_GAP="0",
+    )
+    assert said.code == 0
+    rows = list(csv.DictReader((tmp_path / "gaps.csv").read_text().splitlines()))
+    assert {row["required_csv_file"] for row in rows if row["missing_candles"] != "1"} == {
+        f"Kraken_OHLCVT_Q2_2023.zip:{pair}_60.csv" for pair in SPRING.listings
+    }
+    assert f"{len(rows)} gaps without a route written to" in said.err
+    assert said.json["intervals"]["60"]["unfillable_gaps"] == len(rows)
+
+
+def test_status_json_is_what_others_rely_on(filled: Filled) -> None:
+    said = shell(filled.home, "status", "--json")
+    assert said.code == 0
+    told = said.json[-1]
+    assert list(told) == [
+        *("run_id", "job", "tier", "intervals", "start", "end", "status", "progress_pct", "started_at", "finished_at"),
+        *("duration_s", "assets", "files_total", "files_ingested", "candles_ingested", "error"),
+    ]
+    assert told["run_id"] == filled.ingested.json["run_id"]
+    assert len(shell(filled.home, "status", "--limit", "1", "--json").json) == 1
+    assert told["run_id"][:8] in shell(filled.home, "status").out
+
+
+def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) -> None:
+    (letter,) = shell(filled.home, "dead-letters", "list", "--json").json
+    assert list(letter) == ["pair", "interval", "location", "line", "text", "reason", "run_id", "made_at"]
+    assert (letter["pair"], letter["interval"], letter["reason"]) == ("XBTUSD", 60, "close is not a number")
+    assert letter["text"].startswith(f"{START + 40 * HOUR},")
+    assert shell(filled.home, "dead-letters", "list", "--pairs", "ADAEUR", "--json").json == []
+    assert "close is not a number" in shell(filled.home, "dead-letters", "list").out
+    said = shell(filled.home, "dead-letters", "export", "--to", str(tmp_path / "letters.csv"))
+    assert (said.code, said.out) == (0, "")
+    (row,) = csv.DictReader((tmp_path / "letters.csv").read_text().splitlines())
+    assert row["text"] == letter["text"]
+
+
+def test_health_is_0_where_all_is_well_and_1_where_it_is_not(filled: Filled, tmp_path: Path) -> None:
+    said = shell(filled.home, "health", "--json")
+    assert said.code == 0
+    assert {check["name"] for check in said.json["checks"]} == {"lake", "space", "catalog", "series"}
+    assert "the catalog answers" in shell(filled.home, "health").out
+    (tmp_path / "file").write_text("no folder")
+    broken = shell(tmp_path / "file", "health", "--json")
+    assert broken.code == 1
+    assert broken.json["status"] == "failed"
+
+
+def test_an_empty_home_is_told_how_to_begin(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert shell(home, "gaps", "--json").json == []
+    assert shell(home, "status", "--json").json == []
+    assert "kraken-pipeline ingest starts one" in shell(home, "status").out
+    assert "Put Kraken's archives into the drop folder" in shell(home, "report").out
+    assert "No dead letters" in shell(home, "dead-letters", "list").out
+    plan = shell(home, "plan")
+    assert plan.code == 2
+    assert "nothing to work on for tier ALL" in plan.err
+
+
+# --- export
+
+
+def test_export_writes_every_candle_as_csv(filled: Filled, tmp_path: Path) -> None:
+    path = tmp_path / "ada.csv"
+    said = shell(filled.home, "export", "ADA/EUR", "60", "--to", str(path))
+    assert said.code == 0
+    header, *rows = path.read_text().splitlines()
+    assert header == "time,open,high,low,close,volume,trade_count,source"
+    true = [*oracle("ADAEUR", 60, START, Q1.end), *oracle("ADAEUR", 60, Q3.start, CUT)]
+    assert [tuple(map(float, row.split(",")[:7])) for row in rows] == true
+    assert f"{len(true)} candles of ADAEUR 60 written to" in said.err
+
+
+def test_export_takes_a_window_and_fills_quiet_time(filled: Filled, tmp_path: Path) -> None:
+    path = tmp_path / "ada.parquet"
+    window = ("--start", "2023-03-28", "--end", "2023-03-30")
+    assert shell(filled.home, "export", "ADAEUR", "60", "--to", str(path), *window).code == 0
+    assert pl.read_parquet(path).height == len(oracle("ADAEUR", 60, START + 48 * HOUR, START + 96 * HOUR)) < 48
+    shell(filled.home, "export", "ADAEUR", "60", "--to", str(path), *window, "--fill-quiet")
+    assert pl.read_parquet(path).height == 48
+
+
+# --- wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("gaps", "--intervals", "60,7"), "interval '7' does not exist; allowed are 1, 5, 15, 30, 60"),
+        (("gaps", "--intervals", ""), "'' names nothing; leave the option out to mean all"),
+        (("report", "--tier", "TIER7"), "tier='TIER7': Input should be 'TIER1'"),
+        (("report", "--pairs", "ETHUSD"), "nothing is known of ETHUSD"),
+        (("plan", "--start", "2023-02-01", "--end", "2023-01-01"), "end must be later than start"),
+        (("plan", "--start", "yesterday"), "'yesterday' is not a time; write 2023-10-01"),
+        (("plan", "--archive-dir", "nowhere"), "there is no file or folder "),
+        (("ingest", "--pairs", "ADAEUR", "--tier", "TIER2"), "ADAEUR is in TIER1, not in TIER2"),
+        (("ingest", "--resume", "0000"), "no run begins with '0000'; `kraken-pipeline status` lists them"),
+        (("ingest", "--resume", "0000", "--tier", "TIER1"), "--resume continues a run with its own configuration"),
+        (("export", "XBTUSD", "60", "--to", "x.xlsx"), "must end in .csv or .parquet"),
+        (("export", "XBTUSD", "61", "--to", "x.csv"), "interval 61 does not exist"),
+        (("export", "ETHUSD", "60", "--to", "x.csv"), "the lake has no candle of ETHUSD 60 there"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_a_sentence(filled: Filled, arguments: tuple[str, ...], sentence: str) -> None:
+    before = digest_of(filled.home)
+    said = shell(filled.home, *arguments)
+    assert said.code == 2
+    assert said.err.startswith("kraken-pipeline: ")
+    assert sentence in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert digest_of(filled.home) == before
+
+
+@pytest.mark.parametrize("arguments", [("gaps", "--colour", "red"), ("nonsense",), ("export", "XBTUSD"), ()])
+def test_what_the_program_does_not_know_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert shell(tmp_path / "home", *arguments).code == 2
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("KRAKEN_API_RATE", "0", "KRAKEN_API_RATE='0': Input should be greater than 0"),
+        ("KRAKEN_WORKERS", "many", "KRAKEN_WORKERS='many': Input should be a valid integer"),
+        ("KRAKEN_TIERS_FILE", "nowhere.toml", "KRAKEN_TIERS_FILE: nowhere.toml is not a table of tiers"),
+    ],
+)
+def test_a_wrong_setting_stops_at_the_start_with_its_name(
+    tmp_path: Path, variable: str, value: str, sentence: str
+) -> None:
+    for command in ("gaps", "report", "health"):
+        said = shell(tmp_path / "home", command, **{variable: value})
+        if command == "health" and variable == "KRAKEN_TIERS_FILE":
+            assert said.code == 1  # it is what health is for
+            continue
+        assert said.code == 2
+        assert sentence in said.err
+
+
+def test_a_store_that_cannot_be_opened_is_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    said = shell(tmp_path / "file", "gaps")
+    assert said.code == 1
+    assert "KRAKEN_PIPELINE_HOME" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_run_that_succeeded_cannot_be_resumed(filled: Filled) -> None:
+    run_id = filled.ingested.json["run_id"]
+    said = shell(filled.home, "ingest", "--resume", run_id[:12])
+    assert said.code == 2
+    assert f"run {run_id} is SUCCESS: there is nothing to resume" in said.err
+
+
+# --- tables
+
+
+def test_tables_name_what_they_count(filled: Filled) -> None:
+    plan = shell(filled.home, "plan", "--intervals", "60,1440").out
+    assert re.search(r"TRADES\s+3\s", plan)
+    assert "Archives to fetch: Kraken_OHLCVT_Q2_2023.zip" in plan
+    gaps = shell(filled.home, "gaps", "--intervals", "60").out
+    assert "Kraken_OHLCVT_Q2_2023.zip:ADAEUR_60.csv" in gaps
+    report = shell(filled.home, "report", "--intervals", "60").out
+    assert "Fetch Kraken_OHLCVT_Q2_2023.zip" in report
+
+
+# --- the documents
+
+
+def commands(
+    command: click.Command | None = None, name: str = "kraken-pipeline"
+) -> Iterator[tuple[str, click.Command]]:
+    command = command or typer.main.get_command(app)
+    if isinstance(command, click.Group):
+        for each, inner in command.commands.items():
+            yield from commands(inner, f"{name} {each}")
+    else:
+        yield name, command
+
+
+def test_every_command_is_documented_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    names = [name for name, _ in commands()]
+    assert len(names) >= 9
+    missing = [name for name in names if name not in readme and name.removeprefix("kraken-pipeline ") not in readme]
+    assert missing == []
+
+
+def test_every_command_and_option_says_what_it_is() -> None:
+    for name, command in commands():
+        assert command.help, name
+        for parameter in command.params:
+            if parameter.name != "help":
+                assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_every_option_that_the_readme_shows_exists() -> None:
+    known = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
+    known |= {option for _, command in commands() for each in command.params for option in each.secondary_opts}
+    readme = (ROOT / "README.md").read_text()
+    lines = [line for line in readme.splitlines() if "kraken-pipeline " in line and "dagster " not in line]
+    shown = {option for line in lines for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}
+    assert shown - known == set()
+
+
+def test_every_configuration_that_the_readme_shows_is_valid() -> None:
+    shown = re.findall(r"--config-json '([^']+)'", (ROOT / "README.md").read_text())
+    assert shown
+    for text in shown:
+        assert run_spec(json.loads(text)) != RunSpec()
+
+
+def documented(title: str) -> dict[str, tuple[str, str]]:
+    """The rows of the table below a heading of docs/settings.md: name → default and description."""
+    text = (ROOT / "docs" / "settings.md").read_text().partition(f"# {title}\n")[2].partition("\n#")[0]
+    rows = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in text.splitlines() if "| `" in line]
+    return {row[0].strip("`"): (row[1].strip("`"), row[2]) for row in rows}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    table = documented("Settings")
+    for name, field in Settings.model_fields.items():
+        default, description = table[name.upper()]
+        assert description == field.description, name
+        if name != "kraken_workers":  # which depends on the machine
+            assert default == ("" if field.default in (None, ()) else str(field.default)), name
+
+
+def test_every_option_of_a_run_is_documented_with_its_default() -> None:
+    table = documented("What a run is asked to do")
+    assert set(table) == set(RunSpec.model_fields)
+    for name, field in RunSpec.model_fields.items():
+        default, description = table[name]
+        assert description == field.description, name
+        if name != "intervals":
+            assert default == ("" if field.default in (None, ()) else str(field.default)), name
+
+
+def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
+    text = (ROOT / "docs" / "json.md").read_text()
+    told = [
+        shell(filled.home, "status", "--json").json[0],
+        shell(filled.home, "gaps", "--intervals", "60", "--json").json[0],
+        shell(filled.home, "report", "--intervals", "60", "--json").json,
+        shell(filled.home, "plan", "--intervals", "60", "--json").json,
+        shell(filled.home, "plan", "--intervals", "60", "--json").json["routes"][0],
+        shell(filled.home, "dead-letters", "list", "--json").json[0],
+        shell(filled.home, "health", "--json").json,
+    ]
+    assert [key for each in told for key in each if f"`{key}`" not in text and f'"{key}"' not in text] == []

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.settings import Settings, load_settings
+
+POSTGRESQL = "postgresql+psycopg://me:hunter2@db.example/kraken"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without a `.env`, and an environment without settings."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_everything_has_a_default_and_lies_under_the_current_folder(tmp_path: Path) -> None:
+    settings = load_settings()
+    assert settings.home == tmp_path / "data"
+    assert settings.drop == tmp_path / "data" / "drop"
+    assert settings.archive_dirs == ()
+    assert settings.catalog_url == f"sqlite:///{tmp_path / 'data' / 'catalog.sqlite'}"
+    assert settings.kraken_tiers_file is None
+    assert settings.kraken_api_url == "https://api.kraken.com"
+    assert (settings.kraken_api_rate, settings.kraken_max_requests_per_gap) == (1.0, 1_000)
+    assert (settings.kraken_max_gaps, settings.kraken_settle_seconds) == (100, 5.0)
+    assert (settings.kraken_keep_dropped_files, settings.kraken_log_level) == (False, "INFO")
+    assert not list(tmp_path.iterdir()), "looking at settings makes nothing"
+
+
+def test_every_setting_is_documented() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    assert all(name.startswith("kraken_") for name in Settings.model_fields)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", "elsewhere")
+    monkeypatch.setenv("KRAKEN_ARCHIVE_DIRS", os.pathsep.join(["first", "/second", ""]))
+    monkeypatch.setenv("KRAKEN_KEEP_DROPPED_FILES", "true")
+    monkeypatch.setenv("KRAKEN_CATALOG_URL", POSTGRESQL)
+    settings = load_settings()
+    assert settings.home == tmp_path / "elsewhere"
+    assert settings.archive_dirs == (tmp_path / "first", Path("/second"))
+    assert settings.kraken_keep_dropped_files
+    assert settings.catalog_url == POSTGRESQL
+
+
+def test_a_home_may_begin_with_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", "~/kraken")
+    assert load_settings().home == tmp_path / "me" / "kraken"
+
+
+def test_a_file_env_in_the_current_folder_counts_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("KRAKEN_MAX_GAPS=7\nKRAKEN_API_RATE=0.5\nSOMETHING_ELSE=1\n", encoding="utf-8")
+    monkeypatch.setenv("KRAKEN_API_RATE", "2")
+    settings = load_settings()
+    assert (settings.kraken_max_gaps, settings.kraken_api_rate) == (7, 2.0)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", "")
+    monkeypatch.setenv("KRAKEN_TIERS_FILE", "")
+    (tmp_path / ".env").write_text("KRAKEN_CATALOG_URL=\nKRAKEN_MAX_GAPS=\n", encoding="utf-8")
+    assert load_settings() == Settings(_env_file=None)
+
+
+WRONG = [
+    ("KRAKEN_KEEP_DROPPED_FILES", "perhaps"),
+    ("KRAKEN_SETTLE_SECONDS", "-1"),
+    ("KRAKEN_SETTLE_SECONDS", "3601"),
+    ("KRAKEN_SETTLE_SECONDS", "nan"),
+    ("KRAKEN_WORKERS", "0"),
+    ("KRAKEN_WORKERS", "65"),
+    ("KRAKEN_WORKERS", "two"),
+    ("KRAKEN_PARALLEL_RUNS", "0"),
+    ("KRAKEN_PARALLEL_RUNS", "1.5"),
+    ("KRAKEN_API_URL", "ftp://api.kraken.com"),
+    ("KRAKEN_API_URL", "https://"),
+    ("KRAKEN_API_URL", "https://api kraken"),
+    ("KRAKEN_API_RATE", "0"),
+    ("KRAKEN_API_RATE", "-1"),
+    ("KRAKEN_API_RATE", "51"),
+    ("KRAKEN_API_RATE", "inf"),
+    ("KRAKEN_API_RATE", "nan"),
+    ("KRAKEN_MAX_REQUESTS_PER_GAP", "-1"),
+    ("KRAKEN_MAX_GAPS", "0"),
+    ("KRAKEN_LOG_LEVEL", "loud"),
+    ("KRAKEN_LOG_LEVEL", "INFO\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_value_is_refused_in_a_sentence_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    sentence = str(refusal.value)
+    assert sentence.startswith(f"wrong settings in the environment or .env: {name}={value!r}: ")
+    assert "\n" not in sentence
+    assert "errors.pydantic.dev" not in sentence
+
+
+def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:
+    free = {"KRAKEN_PIPELINE_HOME", "KRAKEN_ARCHIVE_DIRS", "KRAKEN_TIERS_FILE"}  # any path is one
+    assert {name.upper() for name in Settings.model_fields} == {name for name, _ in WRONG} | free | {
+        "KRAKEN_CATALOG_URL"
+    }
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRAKEN_WORKERS", "0")
+    monkeypatch.setenv("KRAKEN_MAX_GAPS", "0")
+    with pytest.raises(InvalidSettings, match=r"KRAKEN_WORKERS='0'.*; KRAKEN_MAX_GAPS='0'"):
+        load_settings()
+
+
+@pytest.mark.parametrize("url", ["hunter2", "postgres://me:hunter2@db/k", "mysql://me:hunter2@db/k", "sqlite:hunter2"])
+def test_a_wrong_catalog_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_CATALOG_URL", url)
+    with pytest.raises(
+        InvalidSettings, match=r"KRAKEN_CATALOG_URL=\*\*\*\*.*postgresql://user:password@host"
+    ) as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["sqlite:////var/catalog.sqlite", "postgresql://me@db/kraken", POSTGRESQL])
+def test_sqlite_and_postgresql_are_catalogs(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_CATALOG_URL", url)
+    assert load_settings().catalog_url == url
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRAKEN_CATALOG_URL", POSTGRESQL)
+    settings = load_settings()
+    for shown in (
+        repr(settings),
+        str(settings),
+        f"{settings}",
+        settings.model_dump_json(),
+        repr(settings.model_dump()),
+    ):
+        assert "hunter2" not in shown
+        assert "kraken" in shown
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        setattr(settings, "kraken_workers", 3)  # noqa: B010

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import kraken_pipeline
+from kraken_pipeline import read_candles
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.demo.listing import DAY
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.candle import TIME
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.read import export
+from kraken_pipeline_tests.homes import (
+    CUT,
+    Q1,
+    Q3,
+    START,
+    Shelf,
+    covered,
+    oracle,
+    run,
+    settings_of,
+    values,
+    write_lines,
+)
+from kraken_pipeline_tests.samples import csv_row
+
+HOUR = 3_600
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Settings:
+    """A home with the first and the third quarter, only to read."""
+    settings = settings_of(tmp_path_factory.mktemp("read"))
+    with opened(settings) as stores:
+        run(stores, shelf.q1, shelf.q3, resampling=False)
+    return settings
+
+
+def read(settings: Settings, pair: str = "XBTUSD", interval: int = 60, **options: Any) -> pl.DataFrame:
+    return read_candles(pair, interval, settings=settings, **options)
+
+
+def times(candles: pl.DataFrame) -> list[int]:
+    return [int(row[0]) for row in values(candles)]
+
+
+def test_a_notebook_gets_what_was_traded(settings: Settings) -> None:
+    candles = read(settings)
+    assert candles.schema == {
+        "time": TIME,
+        **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64()),
+        "trade_count": pl.Int32(),
+        "source": candles.schema["source"],
+    }
+    assert values(candles) == [*oracle("XBTUSD", 60, START, Q1.end), *oracle("XBTUSD", 60, Q3.start, CUT)]
+    assert set(candles["source"]) == {"CSV"}
+
+
+def test_it_is_pandas_in_one_call(settings: Settings) -> None:
+    frame = read(settings).to_pandas()
+    assert str(frame["time"].dt.tz) == "UTC"
+    assert len(frame) == read(settings).height
+
+
+def test_a_pair_may_be_named_as_people_name_it(settings: Settings) -> None:
+    assert read(settings, "BTC/USD").equals(read(settings, "XXBTZUSD"))
+    assert read(settings, "XBT/USD").height > 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2023-03-27", "2023-03-28T06:00"),
+        (datetime(2023, 3, 27, tzinfo=UTC), datetime(2023, 3, 28, 6)),  # noqa: DTZ001 - naive ones are UTC
+        (START + DAY, START + 2 * DAY + 6 * HOUR),
+        ("2023-03-27T00:00:00Z", "2023-03-28T08:00:00+02:00"),
+    ],
+)
+def test_a_window_is_half_open_however_it_is_written(settings: Settings, start: Any, end: Any) -> None:
+    candles = read(settings, start=start, end=end)
+    assert values(candles) == oracle("XBTUSD", 60, START + DAY, START + 2 * DAY + 6 * HOUR)
+
+
+def test_the_settings_of_the_environment_say_where_to_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", str(settings.home))
+    assert read_candles("XBTUSD", 1440).equals(read(settings, interval=1440))
+
+
+def test_nothing_stored_is_an_empty_frame_and_a_wrong_name_an_error(settings: Settings) -> None:
+    assert read(settings, "ETHUSD").is_empty()
+    assert read(settings, "ETHUSD", fill_quiet=True).is_empty()
+    with pytest.raises(InvalidRequest, match="interval 7 does not exist"):
+        read(settings, interval=7)
+    with pytest.raises(InvalidRequest, match="is not the name of a pair"):
+        read(settings, "?")
+    with pytest.raises(InvalidRequest, match="end must be later than start"):
+        read(settings, start="2023-04-01", end="2023-04-01")
+    with pytest.raises(InvalidRequest, match="'yesterday' is not a time"):
+        read(settings, start="yesterday")
+    with pytest.raises(AttributeError, match="has no attribute 'write_candles'"):
+        _ = kraken_pipeline.write_candles
+
+
+# --- quiet time
+
+
+def test_quiet_time_is_filled_where_coverage_proves_it_and_nowhere_else(settings: Settings) -> None:
+    filled = read(settings, "ADAEUR", fill_quiet=True)
+    with opened(settings) as stores:
+        proven = covered(stores, "ADAEUR", 60)
+    first = times(read(settings, "ADAEUR"))[0]
+    slots = [at for span in proven for at in range(span.start, span.end, HOUR) if at >= first]
+    assert times(filled) == slots
+    assert Span(Q1.end, Q3.start) not in proven
+    quiet = filled.filter(pl.col("trade_count") == 0)
+    # Nobody trades ADAEUR from two to four at night.
+    assert {2, 3} <= {at // HOUR % 24 for at in times(quiet)}
+    assert quiet["source"].null_count() == quiet.height > 20
+    assert quiet["volume"].sum() == 0
+    close = 0.0
+    for row in filled.iter_rows(named=True):
+        if row["trade_count"] == 0:
+            assert [row[name] for name in ("open", "high", "low", "close")] == [close] * 4
+        close = row["close"]
+    assert filled.filter(pl.col("trade_count") > 0).equals(read(settings, "ADAEUR"))
+
+
+def test_quiet_time_at_the_start_of_a_window_takes_the_close_from_before_it(settings: Settings) -> None:
+    night = START + 3 * DAY + 2 * HOUR
+    whole = read(settings, "ADAEUR", fill_quiet=True)
+    part = read(settings, "ADAEUR", fill_quiet=True, start=night, end=night + 2 * HOUR)
+    assert times(part) == [night, night + HOUR]
+    assert part.equals(whole.filter(pl.col("time").is_in(part["time"].implode())))
+    assert set(part["trade_count"]) == {0}
+
+
+def test_a_window_that_begins_within_a_candle_is_filled_on_the_grid(settings: Settings) -> None:
+    whole = read(settings, "ADAEUR", fill_quiet=True, start=START + DAY + HOUR, end=START + 2 * DAY)
+    part = read(settings, "ADAEUR", fill_quiet=True, start=START + DAY + 1_800, end=START + 2 * DAY - 1_800)
+    assert part.equals(whole)
+
+
+def test_the_last_row_of_a_loose_file_is_there_and_does_not_make_time_quiet(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    with opened(settings) as stores:
+        path = write_lines(tmp_path / "XBTUSD_60.csv", [csv_row(START + n * HOUR).strip() for n in (0, 3)])
+        run(stores, path, resampling=False)
+    assert times(read(settings, fill_quiet=True)) == [START + n * HOUR for n in range(4)]
+
+
+# --- files for others
+
+
+def test_an_exported_csv_has_seconds_and_every_value_of_the_lake(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "xbtusd.csv"
+    export(read(settings), path)
+    header, *rows = csv.reader(path.read_text().splitlines())
+    assert ",".join(header) == "time,open,high,low,close,volume,trade_count,source"
+    assert [(int(row[0]), *map(float, row[1:6]), int(row[6])) for row in rows] == values(read(settings))
+    assert {row[7] for row in rows} == {"CSV"}
+
+
+def test_quiet_rows_of_an_exported_csv_have_no_source(settings: Settings, tmp_path: Path) -> None:
+    night = START + 3 * DAY + 2 * HOUR
+    export(read(settings, "ADAEUR", fill_quiet=True, start=night, end=night + HOUR), tmp_path / "quiet.csv")
+    row = (tmp_path / "quiet.csv").read_text().splitlines()[1].split(",")
+    assert (row[0], row[5:]) == (str(night), ["0.0", "0", ""])
+
+
+def test_an_exported_parquet_file_is_what_was_read(settings: Settings, tmp_path: Path) -> None:
+    export(read(settings), tmp_path / "xbtusd.parquet")
+    assert pl.read_parquet(tmp_path / "xbtusd.parquet").equals(read(settings))
+
+
+def test_an_export_says_what_it_can_write(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"must end in \.csv or \.parquet"):
+        export(read(settings), tmp_path / "xbtusd.xlsx")
