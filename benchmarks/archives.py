@@ -113,7 +113,8 @@ def _candles(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]
 def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Prices that wander between 10,000 and 50,000."""
     wandered = np.abs(np.cumsum(rng.normal(0, 5, count))) % 80_000
-    return (50_000 - np.abs(wandered - 40_000)).round(1)
+    prices: np.ndarray[Any, np.dtype[np.float64]] = (50_000 - np.abs(wandered - 40_000)).round(1)
+    return prices
 
 
 MAKERS: dict[str, Callable[[int, Path], Path]] = {

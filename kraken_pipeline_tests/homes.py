@@ -12,11 +12,12 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.demo.archives import Quarter, write_complete_zip, write_csv, write_quarterly_zip, write_trades_csv
+from kraken_pipeline.demo.archives import write_complete_zip, write_csv, write_quarterly_zip, write_trades_csv
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, schema

@@ -46,6 +46,7 @@ from kraken_pipeline.demo.defects import (
 from kraken_pipeline.demo.listing import DAY, LOT_DECIMALS
 from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 
 COMPLETE = "Kraken_OHLCVT.zip"
 COMPLETE_TRADES = "Kraken_Trading_History.zip"
@@ -66,50 +67,20 @@ _TRADES_AT_ONCE = 30 * DAY
 _PUBLISHED_AFTER = timedelta(days=48)  # 2026Q2 was generated on 17 August
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Quarter:
-    """A quarter of a year, in UTC: `[start, end)` in seconds since the epoch."""
+def has_manifest(quarter: Quarter) -> bool:
+    """Whether a quarter's release has the new name and a manifest: from 2026Q2 on."""
+    return quarter >= Quarter(2026, 2)
 
-    year: int
-    number: int
 
-    @classmethod
-    def of(cls, time: int) -> Quarter:
-        """The quarter that holds a moment (seconds since the epoch)."""
-        day = datetime.fromtimestamp(time, UTC)
-        return cls(day.year, (day.month + 2) // 3)
+def candles_name(quarter: Quarter) -> str:
+    """The archive of a quarter's candles."""
+    middle = str(quarter) if has_manifest(quarter) else f"Q{quarter.number}_{quarter.year}"
+    return f"Kraken_OHLCVT_{middle}.zip"
 
-    @property
-    def start(self) -> int:
-        """Its first second."""
-        return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
 
-    @property
-    def end(self) -> int:
-        """The first second after it."""
-        year, number = (self.year + 1, 1) if self.number == 4 else (self.year, self.number + 1)
-        return Quarter(year, number).start
-
-    @property
-    def previous(self) -> Quarter:
-        """The quarter before it."""
-        return Quarter.of(self.start - 1)
-
-    @property
-    def has_manifest(self) -> bool:
-        """Whether its release has the new name and a manifest: from 2026Q2 on."""
-        return self >= Quarter(2026, 2)
-
-    @property
-    def candles_name(self) -> str:
-        """The archive of its candles."""
-        middle = f"{self.year}Q{self.number}" if self.has_manifest else f"Q{self.number}_{self.year}"
-        return f"Kraken_OHLCVT_{middle}.zip"
-
-    @property
-    def trades_name(self) -> str:
-        """The archive of its trades."""
-        return f"Kraken_Trading_History_Q{self.number}_{self.year}.zip"
+def trades_name(quarter: Quarter) -> str:
+    """The archive of a quarter's trades."""
+    return f"Kraken_Trading_History_Q{quarter.number}_{quarter.year}.zip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +179,13 @@ def write_quarterly_zip(
     Returns:
         Its path.
     """
-    path = folder / quarter.candles_name
+    path = folder / candles_name(quarter)
     end = min(quarter.end, world.now, cut or quarter.end)
     contents = _Contents(world, path.name, pairs or list(world.listings), intervals, quarter.start, end, defects)
     folder.mkdir(parents=True, exist_ok=True)
     with _new_zip(path) as archive:
         members = list(_write_candles(archive, contents))
-        if quarter.has_manifest:
+        if has_manifest(quarter):
             _write_manifest(archive, members, quarter.start, quarter.end)
     spoil_file(path, [defect for defect in defects if defect.concerns(path.name)])
     return path
@@ -321,7 +292,7 @@ def write_quarterly_trades_zip(
 ) -> Path:
     """Write the trades of a quarter: three fields up to 2025, from 2026 on seven under a header of six names."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / quarter.trades_name
+    path = folder / trades_name(quarter)
     lines_of = _trade_lines if quarter.year < 2026 else _seven_fields
     with _new_zip(path) as archive:
         for pair in pairs or list(world.listings):

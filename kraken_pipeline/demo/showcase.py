@@ -12,7 +12,7 @@ from kraken_pipeline.demo.archives import (
     COMPLETE,
     STRAY,
     STRAY_CONTENT,
-    Quarter,
+    candles_name,
     write_complete_zip,
     write_csv,
     write_quarterly_zip,
@@ -22,6 +22,7 @@ from kraken_pipeline.demo.listing import demo_listings
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 
 SHOWCASE_INTERVALS = (Interval.H1, Interval.H4, Interval.D1)
 _QUARTERS = 4
@@ -97,7 +98,7 @@ def build_showcase(
         intervals=tuple(intervals),
         quarters=written,
         loose=loose,
-        missing=missing.candles_name,
+        missing=candles_name(missing),
         missing_quarter=missing,
         corrupt=write_complete_zip(folder, world, running.start, intervals, defects=[BROKEN_DOWNLOAD]),
         rejected=rejected,
@@ -110,7 +111,7 @@ def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[
     times = world.candles(_REJECTED_PAIR, interval, quarter.start, quarter.end).select(seconds_of(pl.col("time")))
     step = times.height // (len(_REJECTED) + 1)
     return tuple(
-        Defect(kind, _REJECTED_PAIR, interval, times.item(place * step, 0), release=quarter.candles_name)
+        Defect(kind, _REJECTED_PAIR, interval, times.item(place * step, 0), release=candles_name(quarter))
         for place, kind in enumerate(_REJECTED, start=1)
     )
 

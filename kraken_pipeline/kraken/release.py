@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 
 from kraken_pipeline.market.candle import EARLIEST_TIME
+from kraken_pipeline.market.quarter import Quarter
 
 
 class Kind(StrEnum):
@@ -24,38 +24,6 @@ class Kind(StrEnum):
 
     OHLCVT = "OHLCVT"
     TRADES = "TRADES"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Quarter:
-    """A quarter of a year, in UTC."""
-
-    year: int
-    number: int
-
-    @classmethod
-    def of(cls, time: int) -> Quarter:
-        """The quarter that holds a moment (seconds since the epoch)."""
-        day = datetime.fromtimestamp(time, UTC)
-        return cls(day.year, (day.month + 2) // 3)
-
-    @property
-    def start(self) -> int:
-        """Its first second since the epoch."""
-        return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
-
-    @property
-    def end(self) -> int:
-        """The first second after it."""
-        return self.next.start
-
-    @property
-    def next(self) -> Quarter:
-        """The quarter after it."""
-        return Quarter(self.year + self.number // 4, self.number % 4 + 1)
-
-    def __str__(self) -> str:
-        return f"{self.year}Q{self.number}"
 
 
 FIRST_QUARTERLY = Quarter(2023, 1)

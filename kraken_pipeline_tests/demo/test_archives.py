@@ -14,7 +14,8 @@ from kraken_pipeline.demo.archives import (
     COLUMNS,
     PARTS_SUMS,
     SIX_NAMES,
-    Quarter,
+    candles_name,
+    trades_name,
     write_complete_zip,
     write_csv,
     write_full_parts,
@@ -27,6 +28,7 @@ from kraken_pipeline.demo.listing import DAY, demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 
 Q1, Q2 = Quarter(2026, 1), Quarter(2026, 2)
 START = Q1.end - 12 * DAY
@@ -229,5 +231,5 @@ def test_quarters_follow_each_other_and_are_named_as_in_their_time() -> None:
     assert Quarter.of(Q2.start) == Quarter.of(Q2.end - 1) == Q2
     assert Q1.previous == Quarter(2025, 4)
     assert Quarter(2025, 4).end == Q1.start
-    assert Quarter(2023, 2).candles_name == "Kraken_OHLCVT_Q2_2023.zip"
-    assert Quarter(2025, 4).trades_name == "Kraken_Trading_History_Q4_2025.zip"
+    assert candles_name(Quarter(2023, 2)) == "Kraken_OHLCVT_Q2_2023.zip"
+    assert trades_name(Quarter(2025, 4)) == "Kraken_Trading_History_Q4_2025.zip"

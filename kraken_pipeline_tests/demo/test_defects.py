@@ -6,13 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kraken_pipeline.demo.archives import Quarter, write_complete_zip, write_csv, write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_complete_zip, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY, demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import broken_rules, seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 
 QUARTER = Quarter(2025, 1)
 START = QUARTER.end - 20 * DAY
@@ -69,7 +70,7 @@ def test_a_short_candle_holds_the_first_half_of_its_trades(tmp_path: Path, world
 
 
 def test_releases_can_disagree_on_volume_and_count_but_not_on_prices(tmp_path: Path, world: World) -> None:
-    fewer = Defect(DefectKind.FEWER_TRADES, PAIR, Interval.D1, release=QUARTER.candles_name)
+    fewer = Defect(DefectKind.FEWER_TRADES, PAIR, Interval.D1, release=candles_name(QUARTER))
     quarterly = write_quarterly_zip(tmp_path, world, QUARTER, [Interval.D1], pairs=[PAIR], defects=[fewer])
     complete = write_complete_zip(tmp_path, world, NOW, [Interval.D1], pairs=[PAIR], defects=[fewer])
     with zipfile.ZipFile(quarterly) as one, zipfile.ZipFile(complete) as other:
@@ -201,7 +202,7 @@ def test_a_member_can_be_garbage_in_an_archive_that_is_whole(tmp_path: Path, wor
 
 @pytest.mark.parametrize("kind", [DefectKind.GARBAGE, DefectKind.TRUNCATED])
 def test_an_archive_can_be_damaged_as_a_whole(tmp_path: Path, world: World, kind: DefectKind) -> None:
-    damage = Defect(kind, release=QUARTER.candles_name)
+    damage = Defect(kind, release=candles_name(QUARTER))
     path = write_quarterly_zip(tmp_path, world, QUARTER, [Interval.H1], pairs=[PAIR], defects=[damage])
     assert not zipfile.is_zipfile(path)
 
@@ -218,7 +219,7 @@ def test_a_loose_file_can_end_in_the_middle(tmp_path: Path, world: World) -> Non
     [
         Defect(DefectKind.SPIKE, "ETHUSD", Interval.D1, TIME),
         Defect(DefectKind.SPIKE, PAIR, Interval.H12, TIME),
-        Defect(DefectKind.SPIKE, PAIR, Interval.D1, TIME, release=QUARTER.candles_name),
+        Defect(DefectKind.SPIKE, PAIR, Interval.D1, TIME, release=candles_name(QUARTER)),
         Defect(DefectKind.FALSE_QUIET, PAIR, Interval.D1, TIME),
     ],
 )

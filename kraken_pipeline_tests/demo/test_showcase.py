@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.demo.archives import Quarter
 from kraken_pipeline.demo.defects import DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.demo.showcase import Showcase, build_showcase
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 
 NOW = 1_762_820_224  # 2025-11-11 00:17:04 UTC
 

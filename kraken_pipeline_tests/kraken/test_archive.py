@@ -25,8 +25,9 @@ from kraken_pipeline.kraken.archive import (
     discover,
     open_zip,
 )
-from kraken_pipeline.kraken.release import Kind, Quarter
+from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline_tests.samples import at, csv_row, write_zip
 

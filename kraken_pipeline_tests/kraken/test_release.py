@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.kraken.release import Kind, Quarter, Release, archive_name, published, release_of
+from kraken_pipeline.kraken.release import Kind, Release, archive_name, published, release_of
 from kraken_pipeline.market.candle import EARLIEST_TIME
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline_tests.samples import at
 
 Q2_2023 = Release(Kind.OHLCVT, at("2023-04-01"), at("2023-07-01"), Quarter(2023, 2))

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.demo.archives import write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import Busy, InvalidRequest
 from kraken_pipeline.market.interval import Interval
@@ -106,8 +106,8 @@ def test_what_it_stores_is_what_was_traded(instance: dg.DagsterInstance, setting
 def test_its_run_tells_what_was_asked_for_and_how_it_went(
     instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, tmp_path: Path
 ) -> None:
-    bad = Defect(DefectKind.GARBAGE, "ADAEUR", Interval.H1, release=Q1.candles_name)
-    row = Defect(DefectKind.UNREADABLE, "XBTUSD", Interval.D1, START, release=Q1.candles_name)
+    bad = Defect(DefectKind.GARBAGE, "ADAEUR", Interval.H1, release=candles_name(Q1))
+    row = Defect(DefectKind.UNREADABLE, "XBTUSD", Interval.D1, START, release=candles_name(Q1))
     write_quarterly_zip(tmp_path / "in", SPRING, Q1, HOURS_AND_DAYS, defects=[bad, row])
     (tmp_path / "in" / "notes.txt").write_text("mine")
     (tmp_path / "in" / "Kraken_OHLCVT_Q3_2023.zip").write_bytes(b"broken")

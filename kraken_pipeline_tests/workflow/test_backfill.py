@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span, whole_candles
-from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
@@ -75,7 +75,7 @@ def test_coarser_candles_follow_from_a_trades_archive(stores: Stores, shelf: She
 
 def test_what_lies_around_a_minute_that_nobody_answered_for_is_not_resampled(stores: Stores, tmp_path: Path) -> None:
     at = next(int(row[0]) for row in oracle("XBTUSD", 1, START + DAY + 5 * HOUR, START + 2 * DAY))
-    bad = Defect(DefectKind.NEGATIVE_VOLUME, "XBTUSD", Interval.M1, at, release=Q1.candles_name)
+    bad = Defect(DefectKind.NEGATIVE_VOLUME, "XBTUSD", Interval.M1, at, release=candles_name(Q1))
     run(stores, write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.M1], pairs=["XBTUSD"], defects=[bad]))
     for interval in COARSER:
         hole = interval.floor(at)
@@ -106,7 +106,7 @@ def test_a_day_that_an_archive_lacks_is_resampled_from_its_hours(stores: Stores,
     # As in Kraken's XBTUSD of 2024-03-31: the daily file lacks the day. Its absence inside of the release reads as
     # quiet time until adjacent intervals are reconciled; here the row is there and bad, so the slot is open.
     at = START + 2 * DAY
-    bad = Defect(DefectKind.CUT_LINE, "XBTUSD", Interval.D1, at, release=Q1.candles_name)
+    bad = Defect(DefectKind.CUT_LINE, "XBTUSD", Interval.D1, at, release=candles_name(Q1))
     path = write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.H1, Interval.D1], pairs=["XBTUSD"], defects=[bad])
     done = run(stores, path, intervals="60,1440")
     assert done.backfilled is not None

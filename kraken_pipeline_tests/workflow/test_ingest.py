@@ -12,7 +12,7 @@ import pytest
 
 from kraken_pipeline.coverage.ranges import Span, subtract
 from kraken_pipeline.demo.archives import (
-    Quarter,
+    candles_name,
     write_complete_zip,
     write_csv,
     write_full_parts,
@@ -26,6 +26,7 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.schema import FileStatus
@@ -227,7 +228,7 @@ def test_a_bad_row_becomes_a_dead_letter_and_its_slot_is_not_covered(
     stores: Stores, tmp_path: Path, kind: DefectKind, reason: str
 ) -> None:
     at = a_busy_hour("XBTUSD", 40)
-    defect = Defect(kind, "XBTUSD", Interval.H1, at, release=Q1.candles_name)
+    defect = Defect(kind, "XBTUSD", Interval.H1, at, release=candles_name(Q1))
     path = write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.H1], pairs=["XBTUSD"], defects=[defect])
     done = run(stores, path, resampling=False)
     (outcome,) = done.files.values()
@@ -283,7 +284,7 @@ def test_dead_letters_are_not_doubled_when_a_file_is_read_in_two_windows(stores:
 
 
 def test_a_corrupt_member_fails_with_its_error_and_the_rest_is_done(stores: Stores, tmp_path: Path) -> None:
-    garbage = Defect(DefectKind.GARBAGE, "ADAEUR", Interval.H1, release=Q1.candles_name)
+    garbage = Defect(DefectKind.GARBAGE, "ADAEUR", Interval.H1, release=candles_name(Q1))
     path = write_quarterly_zip(tmp_path, SPRING, Q1, HOURS_AND_DAYS, defects=[garbage])
     done = run(stores, path, resampling=False)
     failed = done.files["Kraken_OHLCVT_Q1_2023.zip:ADAEUR_60.csv"]
@@ -444,7 +445,7 @@ def test_changed_content_under_a_known_name_is_ingested_again(stores: Stores, tm
 def test_a_release_that_was_published_again_is_ingested_again_and_its_trades_are_taken_in(
     stores: Stores, tmp_path: Path
 ) -> None:
-    fewer = Defect(DefectKind.FEWER_TRADES, "XBTUSD", Interval.H1, release=Q1.candles_name)
+    fewer = Defect(DefectKind.FEWER_TRADES, "XBTUSD", Interval.H1, release=candles_name(Q1))
     write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.H1], pairs=["XBTUSD"], defects=[fewer])
     run(stores, tmp_path, resampling=False)
     assert stored(stores, "XBTUSD", 60) != oracle("XBTUSD", 60, Q1.start, Q1.end)
@@ -836,7 +837,7 @@ def test_nothing_is_left_beside_the_lake(stores: Stores, shelf: Shelf) -> None:
 
 def test_the_slot_of_a_rejected_row_can_be_filled_by_another_source(stores: Stores, tmp_path: Path) -> None:
     at = a_busy_hour("XBTUSD", 40)
-    bad = Defect(DefectKind.NEGATIVE_VOLUME, "XBTUSD", Interval.H1, at, release=Q1.candles_name)
+    bad = Defect(DefectKind.NEGATIVE_VOLUME, "XBTUSD", Interval.H1, at, release=candles_name(Q1))
     path = write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.H1], pairs=["XBTUSD"], defects=[bad])
     loose = write_csv(tmp_path, SPRING, "XBTUSD", Interval.H1, start=at - DAY, end=at + DAY)
     run(stores, path, loose, resampling=False)

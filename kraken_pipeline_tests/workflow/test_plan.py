@@ -9,7 +9,7 @@ import pytest
 
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import InvalidRequest
@@ -127,7 +127,7 @@ def test_intervals_that_are_in_no_archive_name_none(stores: Stores, shelf: Shelf
 
 
 def test_a_release_that_lacks_a_file_is_never_named_for_it(stores: Stores, tmp_path: Path, shelf: Shelf) -> None:
-    lacking = Defect(DefectKind.MISSING_MEMBER, "ADAEUR", Interval.H1, release=Q2.candles_name)
+    lacking = Defect(DefectKind.MISSING_MEMBER, "ADAEUR", Interval.H1, release=candles_name(Q2))
     q2 = write_quarterly_zip(tmp_path, SPRING, Q2, HOURS_AND_DAYS, defects=[lacking])
     run(stores, shelf.q1, q2, shelf.q3, resampling=False)
     made = plan(stores, intervals="60", end="2023-07-01")
@@ -139,7 +139,7 @@ def test_a_release_that_lacks_a_file_is_never_named_for_it(stores: Stores, tmp_p
 def test_a_release_that_lacks_a_file_is_not_named_by_the_first_plan_that_looks_into_it_either(
     stores: Stores, tmp_path: Path, shelf: Shelf
 ) -> None:
-    lacking = Defect(DefectKind.MISSING_MEMBER, "ADAEUR", Interval.H1, release=Q2.candles_name)
+    lacking = Defect(DefectKind.MISSING_MEMBER, "ADAEUR", Interval.H1, release=candles_name(Q2))
     q2 = write_quarterly_zip(tmp_path, SPRING, Q2, HOURS_AND_DAYS, defects=[lacking])
     made = plan(stores, shelf.q1, q2, intervals="60", end="2023-07-01")
     assert made.missing_archives == ()
@@ -277,7 +277,7 @@ def test_archives_that_would_fill_the_most_candles_are_named_first(home: Path, t
             "Kraken_OHLCVT_Q1_2023.zip:XBTUSD_60.csv,Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv,"
             "Kraken_OHLCVT_Q3_2023.zip:XBTUSD_60.csv"
         ]
-        assert made.missing_archives == tuple(q.candles_name for q in (Q1, Q2, Q3))
+        assert made.missing_archives == tuple(candles_name(q) for q in (Q1, Q2, Q3))
 
 
 # --- what it says

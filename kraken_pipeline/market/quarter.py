@@ -1,0 +1,43 @@
+"""Quarters of a year: what Kraken's releases are cut by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Quarter:
+    """A quarter of a year, in UTC: `[start, end)` in seconds since the epoch."""
+
+    year: int
+    number: int
+
+    @classmethod
+    def of(cls, time: int) -> Quarter:
+        """The quarter that holds a moment (seconds since the epoch)."""
+        day = datetime.fromtimestamp(time, UTC)
+        return cls(day.year, (day.month + 2) // 3)
+
+    @property
+    def start(self) -> int:
+        """Its first second since the epoch."""
+        return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
+
+    @property
+    def end(self) -> int:
+        """The first second after it."""
+        return self.next.start
+
+    @property
+    def next(self) -> Quarter:
+        """The quarter after it."""
+        return Quarter(self.year + self.number // 4, self.number % 4 + 1)
+
+    @property
+    def previous(self) -> Quarter:
+        """The quarter before it."""
+        return Quarter.of(self.start - 1)
+
+    def __str__(self) -> str:
+        return f"{self.year}Q{self.number}"
