@@ -34,9 +34,10 @@ def measure(figure: Figure, folder: Path, *, small: bool) -> Result:
     size = figure.small if small else figure.size
     source = _archive(figure, size, folder)
     ours, bare = [], []
-    for _ in range(1 if small else figure.rounds):
-        ours.append(_round("ours", figure.ours, size, source, folder / "scratch"))
-        bare.append(_round("bare", figure.bare, size, source, folder / "scratch"))
+    for number in range(1 if small else figure.rounds):
+        scratch = folder / f"scratch-{figure.name}-{number}"
+        ours.append(_round("ours", figure.ours, size, source, scratch / "ours"))
+        bare.append(_round("bare", figure.bare, size, source, scratch / "bare"))
     assert len({each.items for each in (*ours, *bare)}) == 1, "the two sides have not done the same work"
     return Result(
         items=ours[0].items,
@@ -61,13 +62,15 @@ def _archive(figure: Figure, size: int, folder: Path) -> Path:
 
 
 def _round(side: str, work: str, size: int, source: Path, scratch: Path) -> _Round:
-    shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     os.sync()  # what the round before has left to write to the disk is not this one's
-    try:
-        return _Round(**json.loads(_python(f"benchmarks.{side}", work, str(size), str(source), str(scratch))))
-    finally:
-        shutil.rmtree(scratch)
+    taken = _Round(**json.loads(_python(f"benchmarks.{side}", work, str(size), str(source), str(scratch))))
+    # The files are emptied, not deleted: for a minute after thousands were deleted, ext4 takes several times as long
+    # to create a file, and the next round would pay for that.
+    for path in scratch.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
+    return taken
 
 
 def _python(*arguments: str) -> str:

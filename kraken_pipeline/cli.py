@@ -36,6 +36,7 @@ from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
 from kraken_pipeline.workflow.report import export_unfillable, make_report
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.scan import window
 
 if TYPE_CHECKING:
     from kraken_pipeline.orchestration.runs import RunStatus
@@ -175,6 +176,7 @@ def ingest(
 def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
     # Dagster takes seconds to import, and only this command and `status` need it.
     os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
     from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
@@ -196,7 +198,7 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
                     soft_wrap=True,
                 )
         with tables.progress_bar(console) as listener, progress.listening(listener):
-            run_id = runs.execute_ingest(instance, spec, resume)
+            run_id = runs.execute_ingest(instance, bound_ingest, spec, resume)
         done = runs.find_run(instance, locks, run_id)
     if as_json:
         _print_json({**done.as_json(), "outcome": dict(done.outcome)})
@@ -229,7 +231,8 @@ def gaps(
         if every:
             with stores.catalog.read() as connection:
                 closed = gap_records.closed_gaps(connection, sorted(holdings.pairs))
-            rows += [row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series]]
+            wanted = [row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series]]
+            rows += [row for row in wanted if row.span.overlaps(window(spec))]
     if as_json:
         _print_json([gap_json(row) for row in rows])
     else:
@@ -311,7 +314,7 @@ def list_dead_letters(
     spec = run_spec(pairs=pairs)
     with _stores() as stores, stores.catalog.read() as connection:
         rows = letters.listed(connection, spec.pairs or None, limit)
-        count = letters.count(connection)
+        count = letters.count(connection, spec.pairs or None)
     if as_json:
         _print_json([letters.as_json(row) for row in rows])
     else:

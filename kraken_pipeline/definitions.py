@@ -25,3 +25,8 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
 
 
 defs = build_definitions()
+
+
+def bound_ingest() -> dg.JobDefinition:
+    """The job `ingest` with its resources, for a program that runs it itself."""
+    return defs.resolve_job_def(ingest_job.name)

@@ -5,9 +5,7 @@ import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,57 +13,24 @@ from typing import Any
 import polars as pl
 import pytest
 import typer
+from rich.console import Console
 
-from kraken_pipeline.cli import app, main
+from kraken_pipeline import tables
+from kraken_pipeline.cli import app
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.homes import CUT, HOURS_AND_DAYS, Q1, Q3, SPRING, START, Shelf, digest_of, oracle
+from kraken_pipeline_tests.shell import ROOT, Said, shell
 
-ROOT = Path(__file__).resolve().parents[1]
 HOUR = 3_600
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be JSON and nothing else."""
-        return json.loads(self.out)
-
-
-def shell(home: Path, *arguments: str, **environment: str) -> Said:
-    """`kraken-pipeline ARGUMENTS` on a home, in this process, with no other setting than those given."""
-    instance = home.parent / "instance"
-    instance.mkdir(exist_ok=True)
-    shutil.copy(ROOT / "dagster.yaml", instance)
-    variables = dict.fromkeys((name.upper() for name in Settings.model_fields), "") | {
-        "DAGSTER_HOME": str(instance),
-        "KRAKEN_PIPELINE_HOME": str(home),
-        "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
-        "KRAKEN_SETTLE_SECONDS": "0",
-        "KRAKEN_LOG_LEVEL": "CRITICAL",
-    }
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.chdir(home.parent)
-        for name, value in {**variables, **environment}.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["kraken-pipeline", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +207,8 @@ def test_gaps_are_open_ones_only_unless_all_are_asked_for(tmp_path: Path, shelf:
         "2023-07-01T00:00:00Z",
         "FILLED",
     )
+    elsewhere = ("--intervals", "60", "--pairs", "ADAEUR", "--start", "2023-03-26", "--end", "2023-04-01")
+    assert shell(home, "gaps", *elsewhere, "--all", "--json").json == []
 
 
 def test_report_json_is_what_others_rely_on(filled: Filled) -> None:
@@ -294,6 +261,7 @@ def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) ->
     assert letter["text"].startswith(f"{START + 40 * HOUR},")
     assert shell(filled.home, "dead-letters", "list", "--pairs", "ADAEUR", "--json").json == []
     assert "close is not a number" in shell(filled.home, "dead-letters", "list").out
+    assert "No dead letters" in shell(filled.home, "dead-letters", "list", "--pairs", "ADAEUR").out
     said = shell(filled.home, "dead-letters", "export", "--to", str(tmp_path / "letters.csv"))
     assert (said.code, said.out) == (0, "")
     (row,) = csv.DictReader((tmp_path / "letters.csv").read_text().splitlines())
@@ -517,3 +485,36 @@ def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
         filled.ingested.json["outcome"],
     ]
     assert [key for each in told for key in each if not re.search(rf"\b{key}\b", text)] == []
+
+
+# --- progress
+
+
+def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
+    text = io.StringIO()
+    with tables.progress_bar(Console(file=text, width=132)) as show:
+        for done in range(3):
+            show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done))
+        show(Progress("resampling", 10, 10, 10, 9_000, 200, 200))
+    first, last = text.getvalue().splitlines()
+    assert first.startswith("ingesting: 0 of 10 files, 0 candles, 0/s, 0 %")
+    assert re.fullmatch(r"resampling: 10 of 10 files, 9,000 candles, [\d,]+/s, 100 %, 0 s left", last)
+
+
+def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
+    text = io.StringIO()
+    with tables.progress_bar(Console(file=text, width=132, force_terminal=True)) as show:
+        show(Progress("ingesting", 10, 4, 4, 1_000, 200, 80))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+    assert re.search(r"ingesting .*80/200 bytes .*4/10 files, 1,000 candles, [\d,]+/s .*-?:", shown)
+
+
+def test_long_tables_are_cut_and_say_where_the_rest_is() -> None:
+    text = io.StringIO()
+    rows = [
+        GapRow(Series("XBTUSD", Interval.H1), Span(at, at + HOUR), 1, 0, "OHLC", None, GapStatus.DETECTED, 0, None, 0)
+        for at in range(0, 50 * 2 * HOUR, 2 * HOUR)
+    ]
+    tables.gaps(Console(file=text, width=132), rows)
+    assert "… and 10 more: gaps --json" in text.getvalue()
+    assert text.getvalue().count("XBTUSD") == 40

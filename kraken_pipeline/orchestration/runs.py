@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,21 +183,19 @@ def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
     return found
 
 
-def execute_ingest(instance: dg.DagsterInstance, spec: RunSpec, resumes: str | None = None) -> str:
-    """Runs the job `ingest` in this process, as a run like any other; returns its id, whatever became of it."""
+def execute_ingest(
+    instance: dg.DagsterInstance, job: Callable[[], dg.JobDefinition], spec: RunSpec, resumes: str | None = None
+) -> str:
+    """Runs the job `ingest` in this process, as a run like any other; returns its id, whatever became of it.
+
+    Args:
+        instance: Whose run it is.
+        job: Gives the job with its resources; a function of a module, which Dagster can find again.
+        spec: What it is to do.
+        resumes: The run that it continues.
+    """
     tags = {SPEC_TAG: spec.model_dump_json(exclude_defaults=True), **({RESUMES_TAG: resumes} if resumes else {})}
     with dg.execute_job(
-        dg.reconstructable(_bound_ingest),
-        instance=instance,
-        run_config=spec.as_config(),
-        tags=tags,
-        raise_on_error=False,
+        dg.reconstructable(job), instance=instance, run_config=spec.as_config(), tags=tags, raise_on_error=False
     ) as result:
         return str(result.run_id)
-
-
-def _bound_ingest() -> dg.JobDefinition:
-    """The job with its resources, for Dagster to find again in another process."""
-    from kraken_pipeline.definitions import defs  # noqa: PLC0415 - definitions import this package
-
-    return defs.resolve_job_def(ingest_job.name)

@@ -68,9 +68,12 @@ def _rows(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | N
     return (dict(row) for row in connection.execute(query).mappings())
 
 
-def count(connection: sa.Connection) -> int:
-    """How many there are."""
-    return int(connection.scalar(sa.select(sa.func.count()).select_from(dead_letters)) or 0)
+def count(connection: sa.Connection, pairs: Iterable[str] | None = None) -> int:
+    """How many there are, of all pairs or of some."""
+    query = sa.select(sa.func.count()).select_from(dead_letters)
+    if pairs is not None:
+        query = query.join(files, dead_letters.c.file_id == files.c.id).where(files.c.pair.in_(list(pairs)))
+    return int(connection.scalar(query) or 0)
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:

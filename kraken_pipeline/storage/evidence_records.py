@@ -172,10 +172,21 @@ def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> di
 
 
 def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
-    """How many trades a second each pair has had, over all that its grants count."""
-    table = schema.grants
-    length = sa.func.sum(table.c.end - table.c.start)
-    query = sa.select(table.c.pair, sa.func.sum(table.c.trades), length).group_by(table.c.pair)
+    """How many trades a second each pair has had, over all that its grants count since its first candle.
+
+    A complete archive answers for the years before a pair was listed as well.
+    """
+    grants, extents = schema.grants, schema.extents
+    first = (
+        sa.select(extents.c.pair, sa.func.min(extents.c.first_time).label("time")).group_by(extents.c.pair).subquery()
+    )
+    start = sa.case((first.c.time > grants.c.start, first.c.time), else_=grants.c.start)
+    length = sa.func.sum(sa.case((grants.c.end > start, grants.c.end - start), else_=0))
+    query = (
+        sa.select(grants.c.pair, sa.func.sum(grants.c.trades), length)
+        .outerjoin(first, first.c.pair == grants.c.pair)
+        .group_by(grants.c.pair)
+    )
     return {pair: int(trades) / int(seconds) for pair, trades, seconds in connection.execute(query) if seconds}
 
 

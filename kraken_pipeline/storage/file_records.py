@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,12 +121,14 @@ def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str
     return found
 
 
-def completed(connection: sa.Connection, pairs: Sequence[str]) -> list[FileRecord]:
-    """The records of the files of some pairs that were ingested."""
+def completed(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str] | None = None) -> list[FileRecord]:
+    """The records of the files of some pairs that were ingested; only of those with one of some SHA-256 sums."""
     found: list[FileRecord] = []
+    wanted = files.c.status == FileStatus.COMPLETED
+    if sums is not None:
+        wanted &= files.c.sha256.in_(sums)
     for start in range(0, len(pairs), _VARIABLES):
-        condition = files.c.pair.in_(pairs[start : start + _VARIABLES])
-        found += _records(connection, condition & (files.c.status == FileStatus.COMPLETED))
+        found += _records(connection, files.c.pair.in_(pairs[start : start + _VARIABLES]) & wanted)
     return found
 
 

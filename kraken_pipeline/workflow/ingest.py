@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
-from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.errors import Busy, PipelineError
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
 from kraken_pipeline.kraken.release import Kind
@@ -127,17 +127,48 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
     stores.lake.register(task.file.pair for task in tasks)
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
-    with ArchiveReader() as reader, ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
-        for batch in _batches([task for task in tasks if task.file.location in ids]):
-            with stores.locks.series(task.file.series for task in batch):
+    for batch, done in _taken(stores, spec, [task for task in tasks if task.file.location in ids], ids, run):
+        outcomes |= done
+        _report(run, batch, list(done.values()))
+    return [outcomes[task.file.location] for task in tasks]
+
+
+def _taken(
+    stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: Run
+) -> Iterator[tuple[list[Task], dict[str, FileOutcome]]]:
+    """Takes batch after batch, and reads each while the one before is stored: that hides a quarter of the time."""
+    with (
+        ArchiveReader() as reader,
+        ThreadPoolExecutor(stores.settings.kraken_workers) as pool,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        before: tuple[list[Task], Future[dict[str, FileOutcome]]] | None = None
+        for batch in _batches(tasks):
+            with _held(stores, batch, before[1] if before else None) as held:
                 done = _leave_to_others(stores, spec, batch, run)
                 work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
                 _mark_ingesting(stores, work, run)
                 read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
-                done |= _store(stores, spec, read, run)
-            outcomes |= done
-            _report(run, batch, list(done.values()))
-    return [outcomes[task.file.location] for task in tasks]
+                if before is not None:
+                    yield before[0], before[1].result()
+                before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) -> ExitStack:
+    """Holds the series of a batch.
+
+    They are waited for only while nothing else is held, because otherwise two runs could wait for each other.
+    """
+    series = [task.file.series for task in batch]
+    held = ExitStack()
+    try:
+        held.enter_context(stores.locks.series(series, timeout=0))
+    except Busy:
+        wait([storing] if storing else [])
+        held.enter_context(stores.locks.series(series))
+    return held
 
 
 def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> dict[str, FileOutcome]:
@@ -335,7 +366,20 @@ def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: 
 # --- storing a batch
 
 
-def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
+def _store(
+    stores: Stores,
+    spec: RunSpec,
+    batch: Sequence[_Read],
+    run: Run,
+    done: Mapping[str, FileOutcome],
+    held: AbstractContextManager[object],
+) -> dict[str, FileOutcome]:
+    """Stores what was read and lets go of its series; returns the outcomes with those that were known before."""
+    with held:
+        return {**done, **_stored(stores, spec, batch, run)}
+
+
+def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.task.file.name, read.file_id)
@@ -358,8 +402,9 @@ def _store(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> d
 
 def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
     """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name."""
+    pairs, sums = ({read.task.file.pair.name for read in batch}, {read.facts.sha256 for read in batch})
     with stores.catalog.read() as connection:
-        records = file_records.completed(connection, sorted({read.task.file.pair.name for read in batch}))
+        records = file_records.completed(connection, sorted(pairs), sums)
     known: dict[tuple[Any, ...], list[FileRecord]] = {}
     for record in records:
         known.setdefault(

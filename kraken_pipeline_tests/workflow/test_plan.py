@@ -244,6 +244,13 @@ def test_the_cost_in_requests_is_about_what_the_trades_take_and_the_time_follows
         assert made.requests == sum(each.leg.requests for each in made.routes)
 
 
+def test_the_years_before_a_pair_was_listed_do_not_make_it_look_quiet(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.complete, resampling=False)
+    made = plan(stores, intervals="60", pairs="XBTUSD", end="2023-07-01")
+    trades = sum(row[-1] for row in oracle("XBTUSD", 60, Q1.end + 2 * DAY, Q2.end))
+    assert 0.7 * trades / 1_000 < made.requests < 1.4 * trades / 1_000 + 2
+
+
 def test_one_reply_of_ohlc_serves_every_part_of_its_reach(stores: Stores, tmp_path: Path) -> None:
     now = START + 100 * HOUR + 60
     run(stores, hours(tmp_path / "a" / "XBTUSD_60.csv", 0, 9, 10), now=now, resampling=False)
