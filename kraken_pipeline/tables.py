@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ROWS = 40
 _PLAIN_SECONDS = 5.0
-_PLAIN_WIDTH = 132
+_PLAIN_WIDTH = 160
 _ERROR_CHARACTERS = 120
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 

@@ -93,13 +93,16 @@ def trades_requests(gap: Span, trades_a_second: float) -> int:
     return 1 + int(gap.seconds * trades_a_second) // TRADES_A_REQUEST
 
 
-def route(known: Knowledge, *, now: int, max_requests_per_gap: int | None) -> dict[Interval, tuple[Leg, ...]]:
+def route(
+    known: Knowledge, *, now: int, max_requests_per_gap: int | None, with_api: bool = True
+) -> dict[Interval, tuple[Leg, ...]]:
     """The routes of one pair's gaps: for each interval legs in order of time that add up to its gaps.
 
     Args:
         known: The pair's gaps and what could fill them.
         now: The moment of asking, in seconds since the epoch.
         max_requests_per_gap: What a span may cost to be paged through Trades; None for no limit.
+        with_api: Whether requests may be made at all.
     """
     having = dict(known.covered)  # what is there, or follows from it by resampling
     promised = dict(known.covered)  # what will be there when every leg has run
@@ -107,7 +110,10 @@ def route(known: Knowledge, *, now: int, max_requests_per_gap: int | None) -> di
     for interval in sorted(known.gaps):
         rest = known.gaps[interval]
         legs: list[Leg] = []
-        for step in _steps(known, interval, having, promised, now, max_requests_per_gap):
+        steps = [*_free_steps(known, interval, having, promised)]
+        if with_api:
+            steps += _api_steps(known, interval, now, max_requests_per_gap)
+        for step in steps:
             taken = step(rest)
             legs += taken
             rest = subtract(rest, normalise(leg.span for leg in taken))
@@ -123,21 +129,22 @@ def _add(sets: dict[Interval, Spans], interval: Interval, legs: Iterable[Leg]) -
     sets[interval] = union(sets.get(interval, ()), normalise(leg.span for leg in legs))
 
 
-def _steps(
-    known: Knowledge,
-    interval: Interval,
-    having: Mapping[Interval, Spans],
-    promised: Mapping[Interval, Spans],
-    now: int,
-    max_requests_per_gap: int | None,
+def _free_steps(
+    known: Knowledge, interval: Interval, having: Mapping[Interval, Spans], promised: Mapping[Interval, Spans]
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
-    """The sources of an interval's candles, the cheapest first: each takes what is left and gives legs within it."""
+    """The sources that cost no request, the best first: each takes what is left and gives legs within it."""
     for offer in sorted(known.offers.get(interval, ()), key=lambda offer: (offer.span, offer.name)):
         yield partial(_from_archive, interval, offer)
     for spans, is_ready in ((having, True), (promised, False)):
         for finer in interval.finer:
             leg = partial(Leg, route=Route.RESAMPLE, resampled_from=finer, is_ready=is_ready)
             yield partial(_from_finer, interval, spans.get(finer, ()), known, leg)
+
+
+def _api_steps(
+    known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None
+) -> Iterator[Callable[[Spans], list[Leg]]]:
+    """The sources that cost requests, the cheaper first."""
     if interval.in_rest:
         yield partial(_from_ohlc, interval, known, now)
     yield partial(_from_trades, interval, known, max_requests_per_gap)

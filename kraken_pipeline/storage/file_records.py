@@ -217,6 +217,14 @@ def fail_container(connection: sa.Connection, location: str, name: str, reason: 
     return int(connection.execute(sa.insert(files).values(**values, **counts).returning(files.c.id)).scalar_one())
 
 
+def failed_members(connection: sa.Connection) -> frozenset[tuple[str, str, int]]:
+    """The members of containers that could not be read: the container's SHA-256, pair and interval of each."""
+    query = sa.select(files.c.container, files.c.pair, files.c.interval).where(
+        (files.c.status == FileStatus.FAILED) & files.c.container.is_not(None)
+    )
+    return frozenset((container, pair, interval) for container, pair, interval in connection.execute(query))
+
+
 def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:
     """How many files have each status, of one run or of all."""
     query = sa.select(files.c.status, sa.func.count()).group_by(files.c.status)

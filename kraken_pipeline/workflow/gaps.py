@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
@@ -118,6 +118,8 @@ class Holdings:
         records: Series → open gap records.
         rates: Pair → trades a second.
         containers: Archives that were looked into.
+        failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
+            answered for nothing.
     """
 
     now: int
@@ -128,6 +130,7 @@ class Holdings:
     records: Mapping[Series, Sequence[GapRow]]
     rates: Mapping[str, float]
     containers: Sequence[ContainerRecord]
+    failed: Collection[tuple[str, str, int]]
     first_known: dict[str, int] = field(default_factory=dict)
 
     def covered(self, series: Series) -> Spans:
@@ -162,6 +165,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             records=gap_records.open_gaps(connection, names),
             rates=evidence_records.trade_rates(connection),
             containers=file_records.all_containers(connection),
+            failed=file_records.failed_members(connection),
         )
     for series, extent in extents.items():
         if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
@@ -195,7 +199,12 @@ def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
 
 
 def find_gaps(
-    stores: Stores, spec: RunSpec, holdings: Holdings, offers: Mapping[Series, Sequence[Offer]] | None = None
+    stores: Stores,
+    spec: RunSpec,
+    holdings: Holdings,
+    offers: Mapping[Series, Sequence[Offer]] | None = None,
+    *,
+    with_api: bool = True,
 ) -> list[Gap]:
     """The gaps of the selected series with their routes, by pair, interval and time.
 
@@ -204,13 +213,14 @@ def find_gaps(
         spec: What is selected, and whether limits count.
         holdings: What is known.
         offers: Archives at hand that have not been taken.
+        with_api: Whether a route may cost requests.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
     found: list[Gap] = []
     for pair in holdings.pairs:
         if gaps := _missing(pair, spec, holdings, offers or {}):
             known = _knowledge(pair, gaps, holdings, offers or {})
-            routes = route(known, now=holdings.now, max_requests_per_gap=limit)
+            routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=with_api)
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
                 found += [_gap(series, span, routes, holdings) for span in gaps[interval]]
@@ -280,7 +290,7 @@ def _required_files(
             names += [
                 f"{archive}:{series.pair}_{series.interval.value}.csv"
                 for archive, quarter in published(leg.span.start, leg.span.end, holdings.now)
-                if not _has_answered(holdings.containers, max(leg.span.start, quarter.start), str(quarter))
+                if not _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter))
             ]
     return ",".join(dict.fromkeys(names)) or None
 
@@ -293,12 +303,13 @@ def _is_out_of_reach(leg: Leg, routes: Mapping[Interval, Sequence[Leg]]) -> bool
     return any(_is_out_of_reach(each, routes) for each in finer)
 
 
-def _has_answered(containers: Iterable[ContainerRecord], start: int, quarter: str) -> bool:
+def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) -> bool:
     return any(
         container.quarter == quarter
         or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
-        for container in containers
+        for container in holdings.containers
         if container.kind == Kind.OHLCVT
+        and (container.sha256, series.pair, series.interval.value) not in holdings.failed
     )
 
 

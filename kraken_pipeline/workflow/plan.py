@@ -96,7 +96,7 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     holdings.containers = [*holdings.containers, *scanned.containers]
     for pair, first in first_known.items():
         holdings.first_known[pair] = min(first, holdings.first_known.get(pair, first))
-    gaps = find_gaps(stores, spec, holdings, offers)
+    gaps = find_gaps(stores, spec, holdings, offers, with_api=spec.api_backfill)
     rate = stores.settings.kraken_api_rate
     routes = tuple(Planned(gap.series, leg, round(leg.requests / rate, 3)) for gap in gaps for leg in gap.legs)
     return Plan(routes, missing_archives(gaps), scanned, tuple(gaps))

@@ -148,6 +148,24 @@ def test_a_release_that_lacks_a_file_is_not_named_by_the_first_plan_that_looks_i
     }
 
 
+def test_a_release_whose_file_is_damaged_is_named_for_another_download(
+    stores: Stores, tmp_path: Path, shelf: Shelf
+) -> None:
+    garbage = Defect(DefectKind.GARBAGE, "ADAEUR", Interval.H1, release=candles_name(Q2))
+    q2 = write_quarterly_zip(tmp_path, SPRING, Q2, HOURS_AND_DAYS, defects=[garbage])
+    run(stores, shelf.q1, q2, shelf.q3, resampling=False)
+    (gap,) = [gap for gap in gaps_of(stores, NOW, intervals="60", pairs="ADAEUR") if gap.span.start == Q2.start]
+    assert gap.required_csv_file == "Kraken_OHLCVT_Q2_2023.zip:ADAEUR_60.csv"
+
+
+def test_without_the_api_no_route_costs_a_request(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, shelf.q3, resampling=False)
+    made = plan(stores, api_backfill=False)
+    assert {str(each.leg.route) for each in made.routes} == {"RESAMPLE", "NONE"}
+    assert made.requests == 0
+    assert made.missing_archives == ("Kraken_OHLCVT_Q2_2023.zip",)
+
+
 def test_a_gap_is_never_routed_to_a_file_that_has_answered_for_it(stores: Stores, tmp_path: Path) -> None:
     at = [int(row[0]) for row in oracle("XBTUSD", 60, START + DAY, Q1.end)][10]
     bad = Defect(DefectKind.UNREADABLE, "XBTUSD", Interval.H1, at)

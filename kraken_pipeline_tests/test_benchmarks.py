@@ -1,0 +1,34 @@
+"""The benchmarks run, and say what they measured; how fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.e2e
+def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
+    figures = ("file-5m", "zip-2000", "trades-5m", "gaps-1000")
+    only = [argument for name in figures for argument in ("--only", name)]
+    told = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--small", "--json", str(told), *only],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    header, *lines = done.stdout.splitlines()
+    assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
+    assert [line.split()[0] for line in lines] == list(figures)
+    assert {name: figure["ratio"] > 0 for name, figure in json.loads(told.read_text()).items()} == dict.fromkeys(
+        figures, True
+    )
