@@ -6,15 +6,14 @@ the catalog together, because a transaction for each of 24,000 files would cost 
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
@@ -23,9 +22,9 @@ from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
 from kraken_pipeline.errors import Busy, PipelineError
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, candle_format, columns_of
+from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
 from kraken_pipeline.kraken.release import Kind
-from kraken_pipeline.kraken.rows import Facts, Parser, Reject, parse_block, parse_together
+from kraken_pipeline.kraken.rows import Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
@@ -40,11 +39,9 @@ from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import ALWAYS, Task, container_stamp, is_same, is_within, stamp, window
 
-BATCH_FILES = 128
+BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
 """A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
-GROUP_BYTES = 1 << 20
-"""Small files are parsed together up to so much, which leaves several groups of a batch for the threads."""
 REJECTS_HELD = 20_000
 """Dead letters of one file that are held in memory; more go to the catalog while it is read."""
 
@@ -151,8 +148,7 @@ def _taken(
                 done = _leave_to_others(stores, spec, batch, run)
                 work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
                 _mark_ingesting(stores, work, run)
-                groups = pool.map(lambda group: _read_group(stores, spec, group, reader, run), _groups(work))
-                read = [each for group in groups for each in group]
+                read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
                 if before is not None:
                     yield before[0], before[1].result()
                 before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
@@ -242,72 +238,15 @@ def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: Run) 
 # --- reading one file
 
 
-def _groups(work: Iterable[tuple[Task, int]]) -> list[list[tuple[Task, int]]]:
-    """Files that are read together: small ones whose lines are of one format, until they are large enough."""
-    groups: list[list[tuple[Task, int]]] = []
-    open_groups: dict[tuple[Any, ...], tuple[list[tuple[Task, int]], int]] = {}
-    for task, file_id in work:
-        file = task.file
-        key = (file.kind, file.interval, task.container)
-        group, size = open_groups.get(key, ([], GROUP_BYTES))
-        if size + file.size > GROUP_BYTES:
-            group, size = [], 0
-            groups.append(group)
-        group.append((task, file_id))
-        open_groups[key] = group, size + file.size
-    return groups
-
-
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """What was read and parsed of some files beforehand.
-
-    Attributes:
-        texts: Location → all of a file.
-        parse: What parses blocks.
-    """
-
-    texts: Mapping[str, bytes]
-    parse: Parser
-
-
-def _read_group(
-    stores: Stores, spec: RunSpec, group: Sequence[tuple[Task, int]], reader: ArchiveReader, run: Run
-) -> list[_Read]:
-    began = time.perf_counter()
-    ahead = _read_ahead([task for task, _ in group], reader, run)
-    share = (time.perf_counter() - began) / len(group)
-    done = [_read(stores, spec, task, file_id, reader, run, ahead) for task, file_id in group]
-    for read in done:
-        read.seconds += share
-    return done
-
-
-def _read_ahead(tasks: Sequence[Task], reader: ArchiveReader, run: Run) -> _Ahead:
-    if len(tasks) == 1 or tasks[0].file.kind is Kind.TRADES:
-        return _Ahead({}, parse_block)
-    texts: dict[str, bytes] = {}
-    for task in tasks:  # one that cannot be read is left out here, and fails where it is read by itself
-        with suppress(PipelineError, OSError), reader.open(task.file) as stream:
-            texts[task.file.location] = stream.read()
-    parse = parse_block
-    with suppress(PipelineError, OSError):
-        columns, _ = _columns(tasks[0], reader)
-        parse = parse_together(list(texts.values()), candle_format(tasks[0].file.interval, run.now, columns))
-    return _Ahead(texts, parse)
-
-
-def _read(
-    stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run, ahead: _Ahead
-) -> _Read:
+def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> _Read:
     began = time.perf_counter()
     read = _Read(task, file_id)
     try:
         try:
-            _stage(stores, spec, read, reader, run, ahead, sort=False)
+            _stage(stores, spec, read, reader, run, sort=False)
         except OutOfOrder:
             _forget_letters(stores, read)
-            _stage(stores, spec, read, reader, run, ahead, sort=True)
+            _stage(stores, spec, read, reader, run, sort=True)
     except (PipelineError, OSError) as error:  # anything else is a mistake of ours and ends the run with its traceback
         read.error = str(error) or type(error).__name__
         read.staged = None
@@ -315,17 +254,14 @@ def _read(
     return read
 
 
-def _stage(
-    stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, ahead: _Ahead, *, sort: bool
-) -> None:
+def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
     task = read.task
-    text = ahead.texts.get(task.file.location)
     wanted = window(spec)
     writer = stores.lake.writer(task.file.series)
     trades = 0
     try:
-        with reader.open(task.file) if text is None else io.BytesIO(text) as stream:
-            rows = _rows(stores, task, stream, reader, run, ahead.parse, sort=sort)
+        with reader.open(task.file) as stream:
+            rows = _rows(stores, task, stream, reader, run, sort=sort)
             with closing(rows.blocks()) as blocks:
                 for block in blocks:
                     _take_rejects(stores, read, block.rejects, run)
@@ -342,27 +278,20 @@ def _stage(
 
 
 def _rows(
-    stores: Stores, task: Task, stream: IO[bytes], reader: ArchiveReader, run: Run, parse: Parser, *, sort: bool
+    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
 ) -> CandleReader | TradesReader:
     if task.file.kind is Kind.TRADES:
         is_release = task.container is not None and task.container.end is not None
         return TradesReader(stream, run.now, edges_are_whole=is_release)
-    columns, has_header = _columns(task, reader)
+    manifest = reader.manifest(task.file.container) if task.file.container else None
     return CandleReader(
         stream,
         task.file.interval,
         run.now,
-        columns=columns,
-        has_header=has_header,
+        columns=columns_of(manifest.columns) if manifest else COLUMNS,
+        has_header=manifest.has_header if manifest else False,
         sort_in=stores.lake.scratch if sort else None,
-        parse=parse,
     )
-
-
-def _columns(task: Task, reader: ArchiveReader) -> tuple[tuple[str, ...], bool]:
-    """The columns of a file of candles, and whether its first line names them."""
-    manifest = reader.manifest(task.file.container) if task.file.container else None
-    return (columns_of(manifest.columns), manifest.has_header) if manifest else (COLUMNS, False)
 
 
 def _take_rejects(stores: Stores, read: _Read, rejects: Sequence[Reject], run: Run) -> None:
