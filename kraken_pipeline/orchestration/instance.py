@@ -24,7 +24,9 @@ def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """
     storage = Path(os.environ.setdefault(STORAGE_VARIABLE, str(settings.home / "dagster")))
     storage.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault(HOME_VARIABLE, str(storage))
+    described = Path(os.environ.setdefault(HOME_VARIABLE, str(storage))) / "dagster.yaml"
+    if described.parent == storage and not described.exists():
+        described.write_text("telemetry:\n  enabled: false\n", encoding="utf-8")  # or Dagster says where it is missing
     with FileLock(storage / "instance.lock", timeout=120):
         instance = dg.DagsterInstance.get()
         instance.get_runs(limit=1)
