@@ -80,6 +80,7 @@ def _holdings(pairs: int) -> Holdings:
         records={},
         rates={},
         containers=[],
+        listings={},
         failed=(),
         first_known=first_known,
     )

@@ -4,11 +4,17 @@
 
     PipelineError
     ├── PassingError             trying again later can help
-    │   └── Busy                 another process holds the lock that is needed
+    │   ├── Busy                 another process holds the lock that is needed
+    │   └── ExchangeUnavailable  Kraken gave no answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
+    │       ├── Throttled        it asks to wait, perhaps until a moment that it names
+    │       ├── Maintenance      it says that it is being worked on
+    │       └── CircuitOpen      it failed so often in a row that nobody asks it for a while
     └── LastingError             the same attempt fails again until a person changes something
         ├── InvalidSettings      an environment variable is wrong
         ├── InvalidRequest       what a run was asked to do is wrong or impossible
         ├── UnreadableArchive    a file is no archive, is damaged, or its name says nothing usable
+        ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
+        ├── UnusableReply        Kraken answered with something that is not what it says it is
         └── StoreError           the lake or the catalog is not in a state that can be worked on
 
 A message says what was tried, on which pair, interval and window, and what to do. Whoever retries asks
@@ -28,6 +34,38 @@ class Busy(PassingError):
     """Another process holds a lock for longer than this one was willing to wait."""
 
 
+class ExchangeUnavailable(PassingError):
+    """Kraken gave no answer; nothing follows from it about its data."""
+
+
+class Throttled(ExchangeUnavailable):
+    """Kraken asks for fewer requests.
+
+    Attributes:
+        wait_until: When it may be asked again, in seconds since the epoch; None where it does not say.
+    """
+
+    def __init__(self, message: str, wait_until: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_until = wait_until
+
+
+class Maintenance(ExchangeUnavailable):
+    """Kraken's status says that it is being worked on."""
+
+
+class CircuitOpen(ExchangeUnavailable):
+    """Kraken failed so often in a row that it is left alone for a while.
+
+    Attributes:
+        retry_at: When one process will try again, in seconds since the epoch.
+    """
+
+    def __init__(self, message: str, retry_at: float) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+
 class LastingError(PipelineError):
     """Fails in the same way until a person changes something."""
 
@@ -42,6 +80,14 @@ class InvalidRequest(LastingError):
 
 class UnreadableArchive(LastingError):
     """A file that cannot be read as what its name says it is."""
+
+
+class ExchangeRefused(LastingError):
+    """Kraken answered that what was asked for does not exist, is wrong or is not allowed."""
+
+
+class UnusableReply(LastingError):
+    """Kraken's reply is well-formed and not what such a reply is: it is no evidence of anything."""
 
 
 class StoreError(LastingError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -62,11 +63,80 @@ class Settings(BaseSettings):
     kraken_api_rate: float = Field(
         default=1.0, gt=0, le=50, description="Requests a second, over all processes of all runs."
     )
+    kraken_api_endpoint_rates: Annotated[Mapping[str, float], NoDecode] = Field(
+        default={},
+        description="Limits of single endpoints beside it: `Trades=0.5,OHLC=1`.",
+    )
+    kraken_api_timeout_seconds: float = Field(
+        default=30.0, gt=0, le=600, description="How long an answer is waited for."
+    )
+    kraken_api_attempts: int = Field(
+        default=3, ge=1, le=20, description="How often a request is made that fails for a reason that can pass."
+    )
+    kraken_api_retry_seconds: float = Field(
+        default=1.0, ge=0, le=60, description="The wait before the second attempt; each further one doubles it."
+    )
+    kraken_api_retry_longest_seconds: float = Field(
+        default=60.0, ge=0, le=3_600, description="The longest wait between two attempts."
+    )
+    kraken_api_patience_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="How long a run with --complete waits for an exchange that does not answer; others leave it to the "
+        "next run.",
+    )
+    kraken_breaker_failures: int = Field(
+        default=5, ge=1, description="Requests that fail one after another until the exchange is left alone."
+    )
+    kraken_breaker_seconds: float = Field(default=60.0, gt=0, description="For how long it is then left alone.")
     kraken_max_requests_per_gap: int = Field(
         default=1_000,
         ge=0,
         description="A gap that costs more requests than this is not paged through Trades but named with its archive.",
     )
+    kraken_max_requests_per_run: int = Field(
+        default=3_600, ge=0, description="A run makes no more requests than this, unless it names a budget of its own."
+    )
+    kraken_cache_environment: str = Field(
+        default="local",
+        pattern=r"^[A-Za-z0-9_-]{1,32}$",
+        description="What all keys of the cache begin with, for several installations that share one.",
+    )
+    kraken_cache_mib: int = Field(
+        default=256, ge=1, description="How large the cache on disk may become; what expires first goes first."
+    )
+    kraken_cache_prices_seconds: float = Field(
+        default=60.0, ge=0, description="How long a reply with one-minute candles serves again."
+    )
+    kraken_cache_replies_seconds: float = Field(
+        default=300.0, ge=0, description="How long a reply with coarser candles does."
+    )
+    kraken_cache_history_seconds: float = Field(
+        default=3_600.0, ge=0, description="How long a full page of trades does."
+    )
+    kraken_cache_assets_seconds: float = Field(default=86_400.0, ge=0, description="How long the list of pairs does.")
+    kraken_auto_gap_fill: bool = Field(
+        default=False, description="Whether each ingest is followed by a backfill through the API."
+    )
+    kraken_schedules: bool = Field(
+        default=False, description="Whether the schedules run without being switched on in the UI."
+    )
+    kraken_schedule_tier: str = Field(
+        default="ALL", pattern=r"(?i)^(tier[1-4]|all)$", description="The tier that the schedules work on."
+    )
+    kraken_schedule_intervals: str | None = Field(
+        default=None, description="Their intervals: `60,1440`; all ten where it is not set."
+    )
+    kraken_schedule_lookback_days: int = Field(
+        default=7, ge=1, le=365, description="How old a gap is filled by the scheduled backfill, and what is validated."
+    )
+    kraken_backfill_cron: str = Field(
+        default="*/15 * * * *", description="When `backfill_gaps_incremental` runs (UTC)."
+    )
+    kraken_report_cron: str = Field(default="0 6 * * *", description="When `report_data_completeness` runs (UTC).")
+    kraken_validate_cron: str = Field(default="30 5 * * *", description="When `validate_recent_data` runs (UTC).")
+    kraken_cleanup_cron: str = Field(default="0 4 * * 0", description="When `cleanup_old_gap_records` runs (UTC).")
+    kraken_gap_retention_days: int = Field(default=90, ge=1, description="How long the record of a filled gap is kept.")
     kraken_max_gaps: int = Field(
         default=100, ge=1, description="A series with more open gaps than this fails its asset check."
     )
@@ -84,6 +154,30 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("kraken_api_endpoint_rates", mode="before")
+    @classmethod
+    def _rates(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        rates = {}
+        for part in value.split(","):
+            name, _, rate = part.partition("=")
+            if (
+                not re.fullmatch(r"\w+", name.strip())
+                or not re.fullmatch(r"\d*\.?\d+", rate.strip())
+                or not float(rate)
+            ):
+                raise ValueError("write Trades=0.5,OHLC=1: endpoints with requests a second")
+            rates[name.strip()] = float(rate)
+        return rates
+
+    @field_validator("kraken_backfill_cron", "kraken_report_cron", "kraken_validate_cron", "kraken_cleanup_cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError("write a cron time of five fields, such as */15 * * * *")
+        return value
 
     @field_validator("kraken_catalog_url")
     @classmethod

@@ -17,6 +17,7 @@ import pytest
 
 from kraken_pipeline.cli import main
 from kraken_pipeline.settings import Settings
+from kraken_pipeline_tests.homes import NOBODY
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 120
@@ -47,6 +48,9 @@ def environment(home: Path) -> dict[str, str]:
         "KRAKEN_PIPELINE_HOME": str(home),
         "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
         "KRAKEN_SETTLE_SECONDS": "0",
+        "KRAKEN_API_URL": NOBODY,
+        "KRAKEN_API_RETRY_SECONDS": "0",
+        "KRAKEN_API_RATE": "50",
     }
 
 

@@ -9,6 +9,10 @@ from enum import StrEnum
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, span, subtract
 from kraken_pipeline.market.interval import Interval
 
+ATTEMPTS = 3
+"""Failures one after another until a gap counts as FAILED."""
+RETRY_SECONDS = 900
+LONGEST_RETRY_SECONDS = 86_400
 OHLC_CANDLES = 720
 """How many closed candles an OHLC reply reaches back."""
 
@@ -40,6 +44,18 @@ def expected_span(first_known: int, now: int, interval: Interval, start: int | N
 def missing(expected: Spans, covered: Spans) -> Spans:
     """The gaps of a series; on the interval's grid where both sets are."""
     return subtract(expected, covered)
+
+
+def next_try(failures: int, last: int) -> int:
+    """When a gap may be tried again: at once until it counts as FAILED, then at a distance that doubles up to a day.
+
+    Args:
+        failures: How many attempts failed one after another.
+        last: When the last one was made, in seconds since the epoch.
+    """
+    if failures < ATTEMPTS:
+        return last
+    return last + min(LONGEST_RETRY_SECONDS, RETRY_SECONDS << min(failures - ATTEMPTS, 10))
 
 
 def overflow(gap: Span, interval: Interval, now: int) -> int:

@@ -121,6 +121,15 @@ def whole_candles(spans: Spans, interval: Interval) -> Spans:
     )
 
 
+def split(spans: Spans, at: int) -> Spans:
+    """The same ranges, with the one that holds a moment cut in two there: adjacent ones, unlike in a set."""
+    return tuple(
+        part
+        for each in spans
+        for part in ((Span(each.start, at), Span(at, each.end)) if each.start < at < each.end else (each,))
+    )
+
+
 def touched_candles(spans: Spans, interval: Interval) -> Spans:
     """The candles that hold any instant of the set: each range grown to the interval's grid."""
     return normalise(Span(interval.floor(each.start), interval.ceil(each.end)) for each in spans)

@@ -12,7 +12,17 @@ from enum import StrEnum
 from functools import partial
 
 from kraken_pipeline.coverage.gaps import OHLC_CANDLES
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, span, subtract, union, whole_candles
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    intersect,
+    normalise,
+    span,
+    subtract,
+    touched_candles,
+    union,
+    whole_candles,
+)
 from kraken_pipeline.market.interval import Interval
 
 TRADES_A_REQUEST = 1_000
@@ -55,6 +65,7 @@ class Leg:
         route: Where it comes from.
         files: The archives at hand, for ARCHIVE.
         resampled_from: The finer interval, for RESAMPLE.
+        fetched: The interval that is asked for, for OHLC and TRADES: a finer one is resampled afterwards.
         requests: What it costs; an OHLC reply serves all legs of its series and is counted with the first.
         is_ready: Whether what it needs is there now; a RESAMPLE of candles that are still to come is not.
         expires_at: When its first candle leaves the reach of OHLC, in seconds since the epoch.
@@ -64,6 +75,7 @@ class Leg:
     route: Route
     files: tuple[str, ...] = ()
     resampled_from: Interval | None = None
+    fetched: Interval | None = None
     requests: int = 0
     is_ready: bool = True
     expires_at: int | None = None
@@ -74,10 +86,10 @@ class Knowledge:
     """What the router is told of a pair; everything by interval, all sets on the interval's grid.
 
     Attributes:
-        gaps: What is missing and wanted.
+        gaps: What is missing and wanted. Ranges may be adjacent: each is priced by itself.
         covered: What is known.
         offers: Archives at hand; those of trades stand at one minute.
-        exhausted: What a route has already answered for without filling it.
+        exhausted: What a route has already answered for without filling it, by the interval that was asked for.
         trades_a_second: How busy the pair is, for the cost of paging its trades.
     """
 
@@ -86,6 +98,11 @@ class Knowledge:
     offers: Mapping[Interval, Sequence[Offer]] = field(default_factory=dict)
     exhausted: Mapping[tuple[Interval, Route], Spans] = field(default_factory=dict)
     trades_a_second: float = 0.02
+
+
+def asked_of(interval: Interval) -> Interval:
+    """The interval to ask OHLC for: 720 minutes are in no reply, but 240 are, and three of those make one."""
+    return interval if interval.in_rest else next(finer for finer in interval.finer if finer.in_rest)
 
 
 def trades_requests(gap: Span, trades_a_second: float) -> int:
@@ -119,7 +136,8 @@ def route(
             rest = subtract(rest, normalise(leg.span for leg in taken))
         _add(having, interval, (leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready))
         _add(promised, interval, legs)
-        _add(promised, Interval.M1, (leg for leg in legs if leg.route is Route.TRADES))
+        for asked in Interval:
+            _add(promised, asked, (leg for leg in legs if leg.fetched is asked))
         legs += [Leg(each, Route.NONE) for each in rest]
         routes[interval] = tuple(sorted(legs, key=lambda leg: leg.span))
     return routes
@@ -145,8 +163,7 @@ def _api_steps(
     known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
     """The sources that cost requests, the cheaper first."""
-    if interval.in_rest:
-        yield partial(_from_ohlc, interval, known, now)
+    yield partial(_from_ohlc, interval, known, now)
     yield partial(_from_trades, interval, known, max_requests_per_gap)
 
 
@@ -167,18 +184,27 @@ def _from_finer(
 
 
 def _from_ohlc(interval: Interval, known: Knowledge, now: int, rest: Spans) -> list[Leg]:
-    closed = interval.floor(now)
-    reach = span(closed - OHLC_CANDLES * interval.seconds, closed)
-    spans = intersect(_untried(rest, interval, Route.OHLC, known), reach)
+    asked = asked_of(interval)
+    closed = asked.floor(now)
+    reach = span(closed - OHLC_CANDLES * asked.seconds, closed)
+    tried = touched_candles(known.exhausted.get((asked, Route.OHLC), ()), interval)
+    spans = intersect(subtract(rest, tried), whole_candles(reach, interval))
     return [
-        Leg(each, Route.OHLC, requests=int(not index), expires_at=each.start + (OHLC_CANDLES + 1) * interval.seconds)
+        Leg(
+            each,
+            Route.OHLC,
+            fetched=asked,
+            requests=int(not index),
+            expires_at=each.start + (OHLC_CANDLES + 1) * asked.seconds,
+        )
         for index, each in enumerate(spans)
     ]
 
 
 def _from_trades(interval: Interval, known: Knowledge, max_requests_per_gap: int | None, rest: Spans) -> list[Leg]:
+    tried = touched_candles(known.exhausted.get((Interval.M1, Route.TRADES), ()), interval)
     legs = (
-        Leg(each, Route.TRADES, requests=trades_requests(each, known.trades_a_second))
-        for each in _untried(rest, interval, Route.TRADES, known)
+        Leg(each, Route.TRADES, fetched=Interval.M1, requests=trades_requests(each, known.trades_a_second))
+        for each in subtract(rest, tried)
     )
     return [leg for leg in legs if max_requests_per_gap is None or leg.requests <= max_requests_per_gap]

@@ -120,6 +120,13 @@ def time_from_seconds(seconds: pl.Expr) -> pl.Expr:
     return (seconds * 1_000_000).cast(TIME)
 
 
+def finished(candles: pl.DataFrame, source: Source) -> pl.DataFrame:
+    """Candles that no archive brought, with all columns of `CANDLE_SCHEMA` in their order."""
+    return candles.with_columns(
+        pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release")
+    ).select(CANDLE_SCHEMA.names())
+
+
 def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
     """The candles of both frames, sorted and unique by time.
 

@@ -15,6 +15,14 @@ from kraken_pipeline.market.interval import Interval
 
 LOT_DECIMALS = 8
 
+NO_CANDLES = pl.DataFrame(
+    schema={
+        "time": TIME,
+        **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64()),
+        "trade_count": pl.Int32(),
+    }
+)
+
 _FOLD = (
     pl.col("open").first(),
     pl.col("high").max(),
@@ -61,29 +69,51 @@ def _fold_chunk(trades: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+class TradeFold:
+    """Trades folded to one-minute candles as they come, holding one open minute."""
+
+    def __init__(self) -> None:
+        self._open: pl.DataFrame | None = None
+
+    def add(self, trades: pl.DataFrame) -> pl.DataFrame:
+        """The minutes that these trades close.
+
+        Args:
+            trades: Columns `time` (datetime[us, UTC]), `price` and `volume`, in the order of trading, not earlier than
+                those before. Equal rows are separate trades.
+
+        Returns:
+            Candles with the columns of `resample`, sorted by time; each later than those returned before.
+        """
+        if trades.is_empty():
+            return NO_CANDLES
+        minutes = _fold_chunk(trades)
+        if self._open is not None:
+            minutes = _join(self._open, minutes)
+        self._open = minutes.tail(1)
+        return _rounded(minutes.head(minutes.height - 1))
+
+    def finish(self) -> pl.DataFrame:
+        """The minute that is still open, which holds the last trade; nothing where there was none."""
+        return NO_CANDLES if self._open is None else _rounded(self._open)
+
+
 def fold_trades(chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """One-minute candles from a stream of trades, holding one open minute and one chunk at a time.
 
     Args:
-        chunks: Frames with the columns `time` (datetime[us, UTC]), `price` and `volume`, in the order of trading
-            within each frame and from one to the next. Equal rows are separate trades.
+        chunks: Frames as `TradeFold.add` takes them.
 
     Yields:
         Frames of closed minutes with the columns of `resample`, sorted by time, no minute twice. The last frame
         holds the minute of the last trade; whether the first and the last minute are whole is for the caller to say.
     """
-    carried: pl.DataFrame | None = None
+    fold = TradeFold()
     for trades in chunks:
-        if trades.is_empty():
-            continue
-        minutes = _fold_chunk(trades)
-        if carried is not None:
-            minutes = _join(carried, minutes)
-        carried = minutes.tail(1)
-        if minutes.height > 1:
-            yield _rounded(minutes.head(minutes.height - 1))
-    if carried is not None:
-        yield _rounded(carried)
+        if (minutes := fold.add(trades)).height:
+            yield minutes
+    if (minutes := fold.finish()).height:
+        yield minutes
 
 
 def _join(carried: pl.DataFrame, minutes: pl.DataFrame) -> pl.DataFrame:

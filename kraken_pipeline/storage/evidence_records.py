@@ -18,6 +18,9 @@ _SERIES = 5_000
 """How many series one statement names at the most, with two variables each: SQLite allows 32,766."""
 
 
+_DAY = 86_400
+
+
 @dataclass(frozen=True, slots=True)
 class CoverageRecord:
     """A range of coverage on record.
@@ -64,9 +67,38 @@ def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Gran
         }
         for series, grants, file_id in given
         for each in grants
+        if file_id is not None or not _prolonged(connection, series, each)
     ]
     if rows:
         connection.execute(sa.insert(schema.grants), rows)
+
+
+def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
+    """Adds a grant to one of the same day and source that ends where it begins.
+
+    Each page of trades and each update of every few minutes brings one; thousands of them would make every derivation
+    of coverage slower. The day is kept apart, so that it stays known when something answered.
+    """
+    table = schema.grants
+    is_before = (
+        sa.select(sa.func.max(table.c.id))
+        .where(
+            table.c.pair == series.pair,
+            table.c.interval == series.interval.value,
+            table.c.source == each.source,
+            table.c.file_id.is_(None),
+            table.c.end == each.span.start,
+            table.c.verified_at >= each.verified_at // _DAY * _DAY,
+            table.c.verified_at < (each.verified_at // _DAY + 1) * _DAY,
+        )
+        .scalar_subquery()
+    )
+    done = connection.execute(
+        sa.update(table)
+        .where(table.c.id == is_before)
+        .values(end=each.span.end, trades=table.c.trades + each.trades, verified_at=each.verified_at)
+    )
+    return bool(done.rowcount)
 
 
 def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> None:

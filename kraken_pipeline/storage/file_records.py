@@ -225,6 +225,12 @@ def failed_members(connection: sa.Connection) -> frozenset[tuple[str, str, int]]
     return frozenset((container, pair, interval) for container, pair, interval in connection.execute(query))
 
 
+def archived_pairs(connection: sa.Connection) -> frozenset[str]:
+    """The pairs of which an archive brought anything."""
+    query = sa.select(files.c.pair).where(files.c.status == FileStatus.COMPLETED, files.c.pair.is_not(None)).distinct()
+    return frozenset(connection.scalars(query))
+
+
 def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:
     """How many files have each status, of one run or of all."""
     query = sa.select(files.c.status, sa.func.count()).group_by(files.c.status)

@@ -11,7 +11,7 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.schema import attempts, gaps
+from kraken_pipeline.storage.schema import attempts, coverage, gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,30 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
             "made_at": each.made_at,
         }
         for each in made
+        if each.error is not None or not _prolonged(connection, series, each)
     ]
     if rows:
         connection.execute(sa.insert(attempts), rows)
+
+
+def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
+    """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often."""
+    is_before = (
+        sa.select(sa.func.max(attempts.c.id))
+        .where(
+            attempts.c.pair == series.pair,
+            attempts.c.interval == series.interval.value,
+            attempts.c.route == each.route,
+            attempts.c.origin.is_(None) if each.origin is None else attempts.c.origin == each.origin,
+            attempts.c.error.is_(None),
+            attempts.c.end == each.span.start,
+        )
+        .scalar_subquery()
+    )
+    done = connection.execute(
+        sa.update(attempts).where(attempts.c.id == is_before).values(end=each.span.end, made_at=each.made_at)
+    )
+    return bool(done.rowcount)
 
 
 def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[Attempt]]:
@@ -151,3 +172,39 @@ def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iter
     ]
     if values:
         connection.execute(sa.insert(gaps), values)
+
+
+def mark(connection: sa.Connection, series: Series, spans: Iterable[Span], status: GapStatus) -> None:
+    """Gives the open records that overlap some spans a status."""
+    for span in spans:
+        connection.execute(
+            sa.update(gaps)
+            .where(
+                gaps.c.pair == series.pair,
+                gaps.c.interval == series.interval.value,
+                gaps.c.closed_at.is_(None),
+                gaps.c.start < span.end,
+                gaps.c.end > span.start,
+            )
+            .values(status=status)
+        )
+
+
+def forget_closed(connection: sa.Connection, before: int) -> int:
+    """Deletes the records of gaps that were filled before a moment (seconds since the epoch); returns how many."""
+    return connection.execute(sa.delete(gaps).where(gaps.c.closed_at < before)).rowcount
+
+
+def forget_attempts(connection: sa.Connection, before: int) -> int:
+    """Deletes attempts made before a moment whose span is covered by now, so that no route depends on them."""
+    is_covered = (
+        sa.select(coverage.c.start)
+        .where(
+            coverage.c.pair == attempts.c.pair,
+            coverage.c.interval == attempts.c.interval,
+            coverage.c.start <= attempts.c.start,
+            coverage.c.end >= attempts.c.end,
+        )
+        .exists()
+    )
+    return connection.execute(sa.delete(attempts).where(attempts.c.made_at < before, is_covered)).rowcount

@@ -1,4 +1,4 @@
-"""Locks that work across processes: a series', a run's, and the few slots that bound parallel work.
+"""Locks that work across processes: a series', a fetch's, a run's, and the few slots that bound parallel work.
 
 A lock is a file under `<home>/locks` held by the operating system: it is free at once when its process is gone,
 however it went.
@@ -25,7 +25,7 @@ class Locks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for kind in ("series", "runs", "slots"):
+        for kind in ("series", "runs", "slots", "fetches"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
 
     def _lock(self, kind: str, name: str) -> FileLock:
@@ -66,6 +66,23 @@ class Locks:
                     lock.release()
                 return
             time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def fetch(self, name: str) -> Iterator[None]:
+        """Held by whoever asks the exchange for something, so that nobody else asks for the same.
+
+        Raises:
+            Busy: Another process does.
+        """
+        lock = self._lock("fetches", name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise Busy(f"another run is fetching {name}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:

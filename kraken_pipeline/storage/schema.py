@@ -176,10 +176,16 @@ gaps = sa.Table(
 )
 
 dead_letters = sa.Table(
-    "dead_letters",
+    "dead_letters",  # rows of files and of replies that were rejected, and operations that failed for good
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),  # null for what a request brought or tried to bring
+    sa.Column("pair", sa.String(64)),  # where there is no file that says it
+    sa.Column("interval", sa.Integer),
+    sa.Column(
+        "operation", sa.JSON(none_as_null=True)
+    ),  # {"route": "OHLC", "start": …, "end": …}: what `dead-letters retry` does again
+    sa.Column("retried_at", sa.BigInteger),  # when the operation succeeded after all
     sa.Column("location", sa.Text, nullable=False),
     sa.Column("line", sa.BigInteger),
     sa.Column("text", sa.Text, nullable=False),
@@ -210,4 +216,39 @@ publications = sa.Table(
     *_span(),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
+)
+
+listings = sa.Table(
+    "listings",  # what Kraken's AssetPairs said of each pair that the lake has or a run asked for
+    metadata,
+    sa.Column("pair", sa.String(64), primary_key=True),
+    sa.Column("delisted_at", sa.BigInteger),  # when it was first found to be listed no more
+    sa.Column("first_trade", sa.BigInteger),  # the start of the minute of its first trade; null until it was asked for
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+)
+
+limits = sa.Table(
+    "limits",  # the request rate that all processes share: a row for all requests, and one an endpoint
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("next_at", sa.Float, nullable=False),  # the moment of the next permit, in seconds since the epoch
+    sa.Column("slowness", sa.Float, nullable=False),  # 1 at the full rate, 2 at half of it
+)
+
+breakers = sa.Table(
+    "breakers",  # whether the exchange answers, as all processes see it
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),  # one after another
+    sa.Column("opened_at", sa.Float),  # null while it is closed
+    sa.Column("probe_until", sa.Float),  # until when one process has the right to try
+)
+
+counters = sa.Table(
+    "counters",  # requests, errors, hits: by hour, so that rates are those of today and old ones can be dropped
+    metadata,
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("hour", sa.BigInteger, nullable=False),  # its start, in seconds since the epoch
+    sa.Column("value", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("name", "hour"),
 )

@@ -1,49 +1,43 @@
-"""Backfilling: gaps are filled from where their routes lead.
+"""Backfilling: gaps are filled from where their routes lead, the cheapest source first.
 
-RESAMPLE is done here; ARCHIVE is `ingest`; OHLC and TRADES come with the API and are planned until then.
+Resampling costs nothing and comes before, between and after; then OHLC, whose routes expire; then trades. ARCHIVE is
+`ingest`. What cannot be asked for now (maintenance, no answer, no budget left) is left to the next run as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
-import polars as pl
-import sqlalchemy as sa
-
-from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, whole_candles
-from kraken_pipeline.coverage.routing import Leg, Route
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
+from kraken_pipeline.coverage.gaps import ATTEMPTS, GapStatus
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.routing import Route, asked_of
+from kraken_pipeline.errors import (
+    Busy,
+    CircuitOpen,
+    ExchangeUnavailable,
+    InvalidRequest,
+    LastingError,
+    Maintenance,
+    PipelineError,
+    Throttled,
+)
+from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, gap_records
+from kraken_pipeline.storage import dead_letters, evidence_records, file_records, gap_records, listings
+from kraken_pipeline.storage.dead_letters import Operation
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import Gap, find_gaps, record_gaps, survey
-from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.exchange import connected
+from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades
+from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, record_gaps, survey
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.run_spec import RunSpec
-
-BATCH_SERIES = 64
-"""Series that are resampled side by side and committed together, as files are ingested."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesOutcome:
-    """What became of a series' gaps.
-
-    Attributes:
-        series: Which.
-        candles_stored: How many candles are new or changed.
-        spans: What was filled.
-    """
-
-    series: Series
-    candles_stored: int
-    spans: Spans
+from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.selection import Fetch, estimated, select
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,113 +47,370 @@ class BackfillOutcome:
     Attributes:
         filled: The series in which something was filled.
         gaps: The gaps that are left, with their routes; all of them are on record.
+        requests: How many requests it made.
+        failed: What was asked for in vain, with the error.
+        notes: What else people should know: why something was not asked for, what an answer lacked.
     """
 
     filled: tuple[SeriesOutcome, ...]
     gaps: tuple[Gap, ...]
+    requests: int = 0
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
-    """Fills what can be filled without requests, and puts on record what is left.
+    """Fills what can be filled, and puts on record what is left.
 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
     run.report(phase="resampling")
-    gaps = find_gaps(stores, spec, survey(stores, spec, run.now))
-    filled: list[SeriesOutcome] = []
-    # Finer intervals first: coarser ones are made of what these become.
-    for work in _by_interval(gaps):
-        for start in range(0, len(work), BATCH_SERIES):
-            filled += _resample(stores, dict(work[start : start + BATCH_SERIES]), run)
-    run.report(phase="looking for gaps", candles=run.progress.candles + sum(each.candles_stored for each in filled))
+    work = _Work(stores, spec, run)
+    if spec.api_backfill:
+        _fill_through_api(work)
+    else:
+        work.resample()
+    run.report(phase="looking for gaps", candles=run.progress.candles + work.stored)
     holdings = survey(stores, spec, run.now)
     left = find_gaps(stores, spec, holdings)
     record_gaps(stores, spec, holdings, left)
-    return BackfillOutcome(tuple(filled), tuple(left))
+    settle_operations(stores, run.now)
+    return BackfillOutcome(_by_series(work.filled), tuple(left), work.requests, tuple(work.failed), tuple(work.notes))
 
 
-def _by_interval(gaps: Iterable[Gap]) -> list[list[tuple[Series, list[Leg]]]]:
-    """What can be resampled now: for each interval, the finest first, its series with their legs."""
-    legs: dict[Interval, dict[Series, list[Leg]]] = {}
-    for gap in gaps:
-        for leg in gap.legs:
-            if leg.route is Route.RESAMPLE and leg.is_ready:
-                legs.setdefault(gap.series.interval, {}).setdefault(gap.series, []).append(leg)
-    return [sorted(legs[interval].items()) for interval in sorted(legs)]
+@dataclass(slots=True)
+class _Work:
+    """What a backfill has done so far."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Resampled:
-    """A series whose coarser candles lie beside the lake, and what each span of them was made from."""
-
-    write: LakeWrite
-    made_from: tuple[tuple[Series, Span], ...]
+    stores: Stores
+    spec: RunSpec
+    run: Run
+    filled: list[SeriesOutcome] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    requests: int = 0
 
     @property
-    def series(self) -> Series:
-        return self.write.staged.series
+    def stored(self) -> int:
+        """How many candles are new or changed."""
+        return sum(each.candles_stored for each in self.filled)
+
+    def resample(self) -> None:
+        """Fills what follows from finer candles by now."""
+        self.filled += resample_gaps(self.stores, self.spec, self.run)
+
+    def gaps(self) -> tuple[Holdings, list[Gap]]:
+        """What is missing now."""
+        holdings = survey(self.stores, self.spec, self.run.now)
+        return holdings, find_gaps(self.stores, self.spec, holdings)
+
+    def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+        """What to ask for, as things stand."""
+        with self.stores.catalog.read() as connection:
+            archived = file_records.archived_pairs(connection)
+        return select(
+            gaps,
+            self.spec,
+            self.run.now,
+            unarchived=holdings.pairs.keys() - archived,
+            tier_of=lambda pair: self.stores.tiers.tier_of(holdings.pairs[pair]),
+        )
 
 
-def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) -> list[SeriesOutcome]:
-    """Resamples some series of one interval side by side, and commits them together."""
-    with stores.locks.series(work), ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
-        wanted = _still_wanted(stores, work)
-        staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
-
-        def record(connection: sa.Connection) -> None:
-            for each in staged:
-                made = [
-                    Attempt(span, Route.RESAMPLE, str(finer.interval.value), None, run.now)
-                    for finer, span in each.made_from
-                ]
-                gap_records.add_attempts(connection, each.series, made, run.run_id)
-
-        outcomes = [
-            SeriesOutcome(each.series, each.write.staged.changed, normalise(span for _, span in each.made_from))
-            for each in staged
-        ]
-        commit(stores, [each.write for each in staged], run.now, record)
-    return outcomes
+def _by_series(filled: Iterable[SeriesOutcome]) -> tuple[SeriesOutcome, ...]:
+    """One outcome a series, whatever number of fetches it took."""
+    found: dict[Series, SeriesOutcome] = {}
+    for each in filled:
+        known = found.get(each.series, SeriesOutcome(each.series, 0, ()))
+        spans = normalise((*known.spans, *each.spans))
+        found[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
+    return tuple(found[series] for series in sorted(found))
 
 
-def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: Run) -> _Resampled:
-    writer = stores.lake.writer(series)
-    grants: list[Grant] = []
+# --- through the API
+
+
+def _fill_through_api(work: _Work) -> None:
+    stores, spec = work.stores, work.spec
+    if not _has_unknown_pairs(stores, spec):
+        work.resample()
+        holdings, gaps = work.gaps()
+        if not any(work.selected(holdings, gaps)) and not _unprobed(holdings, spec):
+            return
+    work.run.report(phase="asking the exchange")
+    with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
+        budget = Budget(exchange, _allowed(stores, spec))
+        if _prepare(work, exchange, budget):
+            _fetch_all(work, exchange, budget)
+        work.requests = exchange.requests
+
+
+def _allowed(stores: Stores, spec: RunSpec) -> int | None:
+    if spec.budget is not None or spec.complete:
+        return spec.budget
+    return stores.settings.kraken_max_requests_per_run
+
+
+def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
+    known = {pair.name for pair in stores.lake.pairs()}
+    return any(name not in known for name in spec.pairs)
+
+
+def _unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
+    """Pairs whose first trade is to be asked for: to be complete means from there on."""
+    return [
+        pair
+        for pair in holdings.pairs
+        if (spec.complete or pair not in holdings.first_known)
+        and spec.start is None
+        and not holdings.is_delisted(pair)
+        and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
+    ]
+
+
+def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks whether the exchange works and what it lists; returns whether it makes sense to go on."""
+    if budget.is_spent:
+        work.notes.append("The budget allows no request: nothing was asked of the exchange.")
+        return False
     try:
-        for finer, span in spans:
-            trades = 0
-            for candles in stores.lake.batches(finer, (span,), series.interval):
-                coarser = resample(candles, series.interval)
-                trades += int(coarser["trade_count"].sum())
-                writer.add(_finished(coarser))
-            grants.append(Grant(span, Source.RESAMPLED, run.now, trades))
-    except BaseException:
-        writer.discard()
-        raise
-    return _Resampled(LakeWrite(writer.finish(), tuple(grants), "resampling"), tuple(spans))
+        exchange.require_online()
+        listed = exchange.listed_pairs()
+    except PipelineError as error:
+        work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
+        return False
+    _record_listed(work, listed)
+    for pair in _unprobed(survey(work.stores, work.spec, work.run.now), work.spec):
+        if budget.is_spent:
+            break
+        _ask_for_first_trade(work, exchange, pair)
+    return True
 
 
-def _still_wanted(stores: Stores, work: Mapping[Series, Sequence[Leg]]) -> dict[Series, list[tuple[Series, Span]]]:
-    """For each series the finer one and the spans to resample, in order of time, as they stand at this moment.
+def _record_listed(work: _Work, listed: ListedPairs) -> None:
+    """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
+    stores = work.stores
+    known = {pair.name: pair for pair in stores.lake.pairs()}
+    named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
+    for pair in named:
+        if pair not in listed.book:
+            raise InvalidRequest(
+                f"nothing is known of {pair}: neither the lake nor the exchange has it; is its name written as there?"
+            )
+    stores.lake.register(named)
+    here = {name for name, pair in known.items() if pair in listed.book}
+    with stores.catalog.write() as connection:
+        gone = listings.record_listed(connection, here, known.keys() - here, work.run.now)
+    work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
 
-    Others may have filled some of them since they were planned, or refuted what they were to be made of.
+
+def _ask_for_first_trade(work: _Work, exchange: Exchange, pair: str) -> None:
+    try:
+        first = exchange.first_trade(pair)
+    except PipelineError as error:
+        work.failed.append(f"the first trade of {pair}: {error}")
+        return
+    if first is None:
+        work.notes.append(f"{pair} has not been traded yet")
+        return
+    with work.stores.catalog.write() as connection:
+        listings.record_first_trade(connection, pair, first, work.run.now)
+
+
+def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> None:
+    """Asks for everything that is selected; with `complete`, until nothing more comes of it."""
+    tried: set[tuple[str, Spans]] = set()
+    while True:
+        before = len(tried)
+        for turn in (0, 1):  # what OHLC brings is known before trades are paged through
+            holdings, gaps = work.gaps()
+            record_gaps(work.stores, work.spec, holdings, gaps)
+            selection = work.selected(holdings, gaps)
+            chosen = [each for each in selection[turn] if (str(each), each.spans) not in tried]
+            tried |= {(str(each), each.spans) for each in chosen}
+            work.run.report(
+                phase="paging through trades" if turn else "asking for candles",
+                requests_done=exchange.requests,
+                requests_total=exchange.requests + estimated((*chosen, *(() if turn else selection[1]))),
+            )
+            may_go_on = _fetch_each(work, exchange, chosen, budget)
+            if chosen:
+                work.resample()
+            if not may_go_on:
+                return
+        if not work.spec.complete or len(tried) == before:
+            return
+
+
+def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
+    """Asks for one thing after another; returns whether it makes sense to go on."""
+    for number, each in enumerate(chosen):
+        if budget.is_spent:
+            work.notes.append(
+                f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
+            )
+            return False
+        try:
+            _mark(work, each)
+            fetched = _persistently(work, partial(_fetch_one, work, exchange, each, budget))
+        except Busy as error:
+            work.notes.append(str(error))
+        except (CircuitOpen, Maintenance) as error:
+            work.notes.append(f"The rest is left to the next run: {error}")
+            return False
+        except ExchangeUnavailable as error:
+            if _is_in_maintenance(exchange):
+                work.notes.append("The exchange is in maintenance; the rest is left to the next run.")
+                return False
+            _record_failure(work, each, error)
+        except LastingError as error:
+            _record_failure(work, each, error)
+        else:
+            _record_success(work, each, fetched)
+            if not fetched.is_whole and budget.is_spent:
+                work.notes.append("The budget of requests is spent; the rest is left to the next run.")
+                return False
+        _report(work, exchange)
+    return True
+
+
+def _mark(work: _Work, each: Fetch) -> None:
+    with work.stores.catalog.write() as connection:
+        for series, span in each.serves:
+            gap_records.mark(connection, series, [span], GapStatus.BACKFILLING)
+
+
+def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget) -> Fetched:
+    if each.route is Route.OHLC:
+        return fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run)
+    # What a gap may cost is an estimate before, and a limit here.
+    most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(each.spans)
+    budgets = (budget, Budget(exchange, most))
+    report = partial(_report, work, exchange)
+    return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, report=report)
+
+
+def _report(work: _Work, exchange: Exchange) -> None:
+    done = exchange.requests
+    work.run.report(requests_done=done, requests_total=max(done, work.run.progress.requests_total))
+
+
+def _persistently(work: _Work, action: Callable[[], Fetched]) -> Fetched:
+    """Does it again, in a run that is to be complete, for as long as its patience with the exchange lasts."""
+    patience = work.stores.settings.kraken_api_patience_seconds if work.spec.complete else 0.0
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return action()
+        except Maintenance:
+            raise
+        except ExchangeUnavailable as error:
+            wait = _wait_after(error)
+            if time.monotonic() + wait >= until:
+                raise
+            work.run.report(phase="waiting for the exchange")
+            time.sleep(wait)
+
+
+def _wait_after(error: ExchangeUnavailable) -> float:
+    at = (
+        error.retry_at if isinstance(error, CircuitOpen) else error.wait_until if isinstance(error, Throttled) else None
+    )
+    return max(0.5, at - time.time()) if at is not None else 0.5
+
+
+def _is_in_maintenance(exchange: Exchange) -> bool:
+    try:
+        exchange.require_online()
+    except Maintenance:
+        return True
+    except PipelineError:
+        return False
+    return False
+
+
+# --- what became of it
+
+
+def _record_failure(work: _Work, each: Fetch, error: PipelineError) -> None:
+    """An attempt on record for everything it would have served; given up for good where it makes no sense to go on."""
+    stores, run = work.stores, work.run
+    work.failed.append(f"{each}: {error}")
+    with stores.catalog.write() as connection:
+        before = gap_records.attempts_of(connection, [each.series.pair])
+        for series, span in each.serves:
+            attempt = Attempt(span, each.route, None, str(error), run.now)
+            gap_records.add_attempts(connection, series, [attempt], run.run_id)
+            failures = 1 + failures_at(before.get(series, ()), span)
+            if isinstance(error, LastingError) or failures >= ATTEMPTS:
+                dead_letters.give_up(connection, series, span, each.route, str(error), run_id=run.run_id, now=run.now)
+
+
+def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
+    """How many of the last attempts at a span failed one after another."""
+    count = 0
+    for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
+        if attempt.error is None:
+            break
+        count += 1
+    return count
+
+
+def _record_success(work: _Work, each: Fetch, fetched: Fetched) -> None:
+    stores, run = work.stores, work.run
+    work.notes += fetched.notes
+    work.filled.append(SeriesOutcome(each.series, fetched.candles_stored, fetched.answered))
+    with stores.catalog.write() as connection:
+        for series, span in each.serves:
+            answered = intersect((span,), normalise(fetched.answered))
+            made = [Attempt(part, each.route, str(each.series.interval.value), None, run.now) for part in answered]
+            gap_records.add_attempts(connection, series, made, run.run_id)
+
+
+def settle_operations(stores: Stores, now: int) -> int:
+    """Takes note of what was given up and is covered by now; returns how many there were."""
+    with stores.catalog.write() as connection:
+        given_up = dead_letters.operations(connection, None)
+        covered = evidence_records.coverage_of(connection, pairs=sorted({each.series.pair for each in given_up}))
+        done = [
+            each.id
+            for each in given_up
+            if not subtract((each.span,), tuple(record.span for record in covered.get(each.series, ())))
+        ]
+        if done:
+            dead_letters.settle(connection, done, now)
+    return len(done)
+
+
+def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOutcome:
+    """Does operations again that failed for good, each the same as it was; those that succeed are settled.
+
+    Args:
+        stores: Where to.
+        given_up: What to do again.
+        run: Who does it.
     """
-    with stores.catalog.read() as connection:
-        records = evidence_records.coverage_of(connection, pairs=sorted({series.pair for series in work}))
-    covered = {series: tuple(record.span for record in found) for series, found in records.items()}
-    wanted: dict[Series, list[tuple[Series, Span]]] = {}
-    for series, legs in work.items():
-        spans = wanted.setdefault(series, [])
-        for leg in sorted(legs, key=lambda leg: leg.span):
-            finer = Series(series.pair, leg.resampled_from or Interval.M1)
-            whole = whole_candles(covered.get(finer, ()), series.interval)
-            missing = subtract((leg.span,), covered.get(series, ()))
-            spans += [(finer, span) for span in intersect(missing, whole)]
-    return wanted
+    pairs = sorted({each.series.pair for each in given_up})
+    work = _Work(stores, run_spec(pairs=pairs, complete=True), run)
+    with connected(stores) as exchange:
+        budget = Budget(exchange, None)
+        try:
+            exchange.require_online()
+        except PipelineError as error:
+            work.notes.append(f"Nothing was tried: {error}")
+        else:
+            _fetch_each(work, exchange, [_fetch_again(each) for each in given_up], budget)
+        work.requests = exchange.requests
+    if pairs:
+        work.resample()
+    settle_operations(stores, run.now)
+    holdings, left = work.gaps()
+    record_gaps(stores, work.spec, holdings, left)
+    return BackfillOutcome(_by_series(work.filled), tuple(left), work.requests, tuple(work.failed), tuple(work.notes))
 
 
-def _finished(candles: pl.DataFrame) -> pl.DataFrame:
-    return candles.with_columns(
-        pl.lit(Source.RESAMPLED.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release")
-    ).select(CANDLE_SCHEMA.names())
+def _fetch_again(each: Operation) -> Fetch:
+    route = Route(each.route)
+    asked = Series(each.series.pair, asked_of(each.series.interval) if route is Route.OHLC else Interval.M1)
+    return Fetch(route, asked, (each.span,), ((each.series, each.span),), 1)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
-from kraken_pipeline.coverage.gaps import GapRecord, GapStatus, expected_span, missing, overflow, revise
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots
+from kraken_pipeline.coverage.gaps import (
+    ATTEMPTS,
+    GapRecord,
+    GapStatus,
+    expected_span,
+    missing,
+    next_try,
+    overflow,
+    revise,
+)
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.kraken.release import Kind, published
@@ -20,9 +29,11 @@ from kraken_pipeline.storage import evidence_records, file_records, gap_records
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.file_records import ContainerRecord
 from kraken_pipeline.storage.gap_records import Attempt, GapRow
+from kraken_pipeline.storage.listings import ListingRecord, listings_of
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
 
+_DAY = 86_400
 DEFAULT_TRADES_A_SECOND = 0.02
 """For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
 
@@ -41,6 +52,8 @@ class Gap:
         attempts: How often any of it was tried.
         error: What the last attempt failed with.
         detected_at: When any of it was first found missing, in seconds since the epoch.
+        failures: How many attempts have failed one after another.
+        next_try: When it may be tried again, in seconds since the epoch.
     """
 
     series: Series
@@ -52,6 +65,8 @@ class Gap:
     attempts: int
     error: str | None
     detected_at: int
+    failures: int = 0
+    next_try: int = 0
 
     @property
     def missing_candles(self) -> int:
@@ -118,6 +133,7 @@ class Holdings:
         records: Series → open gap records.
         rates: Pair → trades a second.
         containers: Archives that were looked into.
+        listings: What the exchange said of each pair.
         failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
             answered for nothing.
     """
@@ -130,12 +146,26 @@ class Holdings:
     records: Mapping[Series, Sequence[GapRow]]
     rates: Mapping[str, float]
     containers: Sequence[ContainerRecord]
+    listings: Mapping[str, ListingRecord]
     failed: Collection[tuple[str, str, int]]
     first_known: dict[str, int] = field(default_factory=dict)
 
     def covered(self, series: Series) -> Spans:
         """The coverage of a series."""
         return tuple(record.span for record in self.coverage.get(series, ()))
+
+    def is_delisted(self, pair: str) -> bool:
+        """Whether the exchange has stopped listing a pair."""
+        return pair in self.listings and self.listings[pair].delisted_at is not None
+
+    def last_evidence(self, pair: str) -> int:
+        """Up to when anything answered for a pair in any interval, in seconds since the epoch; 0 for never."""
+        ends = [
+            self.coverage[series][-1].span.end
+            for interval in Interval
+            if (series := Series(pair, interval)) in self.coverage
+        ]
+        return max(ends, default=0)
 
 
 def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
@@ -165,6 +195,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             records=gap_records.open_gaps(connection, names),
             rates=evidence_records.trade_rates(connection),
             containers=file_records.all_containers(connection),
+            listings=listings_of(connection, names),
             failed=file_records.failed_members(connection),
         )
     for series, extent in extents.items():
@@ -172,6 +203,10 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             continue
         known = holdings.first_known.get(series.pair, extent.first_time)
         holdings.first_known[series.pair] = min(known, extent.first_time)
+    for pair, listing in holdings.listings.items():
+        if listing.first_trade is not None:
+            known = holdings.first_known.get(pair, listing.first_trade)
+            holdings.first_known[pair] = min(known, listing.first_trade)
     return holdings
 
 
@@ -186,16 +221,24 @@ def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> 
         if name not in pairs:
             raise InvalidRequest(
                 f"nothing is known of {name}: neither the lake nor an archive in the folders has it; "
-                f"put its archives into {stores.settings.drop} or name their folder"
+                f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
+                f"kraken-pipeline backfill --pairs {name}"
             )
 
 
 def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
-    """What a series should have; nothing for a pair of which nothing is known and no start is given."""
+    """What a series should have; nothing for a pair of which nothing is known and no start is given.
+
+    Of a pair that is listed no more nothing is expected after its last evidence.
+    """
     first = holdings.first_known.get(series.pair)
     if first is None and spec.start is None:
         return ()
-    return expected_span(first or 0, holdings.now, series.interval, spec.start, spec.end)
+    end = spec.end
+    if holdings.is_delisted(series.pair):
+        last = holdings.last_evidence(series.pair)
+        end = last if end is None else min(end, last)
+    return expected_span(first or 0, holdings.now, series.interval, spec.start, end)
 
 
 def find_gaps(
@@ -219,7 +262,7 @@ def find_gaps(
     found: list[Gap] = []
     for pair in holdings.pairs:
         if gaps := _missing(pair, spec, holdings, offers or {}):
-            known = _knowledge(pair, gaps, holdings, offers or {})
+            known = _knowledge(pair, _priced(gaps, spec, holdings.now), holdings, offers or {})
             routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=with_api)
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
@@ -243,15 +286,26 @@ def _missing(
     return gaps
 
 
+def lookback_start(spec: RunSpec, interval: Interval, now: int) -> int:
+    """The start of the first candle that a run fills through the API, in seconds since the epoch."""
+    return 0 if spec.complete else interval.floor(now - spec.lookback_days * _DAY)
+
+
+def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Interval, Spans]:
+    """The gaps in the parts in which they are filled: what lies within the lookback costs what it costs alone."""
+    return {interval: split(spans, lookback_start(spec, interval, now)) for interval, spans in gaps.items()}
+
+
 def _knowledge(
     pair: str, gaps: Mapping[Interval, Spans], holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
 ) -> Knowledge:
     exhausted: dict[tuple[Interval, Route], Spans] = {}
-    for interval in gaps:
+    for interval in Interval:
+        answered: dict[Route, list[Span]] = {}
         for attempt in holdings.attempts.get(Series(pair, interval), ()):
             if attempt.error is None:
-                key = (interval, Route(attempt.route))
-                exhausted[key] = normalise((*exhausted.get(key, ()), attempt.span))
+                answered.setdefault(Route(attempt.route), []).append(attempt.span)
+        exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
     return Knowledge(
         gaps=gaps,
         covered={interval: holdings.covered(Series(pair, interval)) for interval in Interval},
@@ -265,17 +319,40 @@ def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], h
     own = tuple(leg for leg in routes[series.interval] if leg.span.overlaps(span))
     tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
     older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
+    failures = 0
+    while failures < len(tried) and tried[-1 - failures].error is not None:
+        failures += 1
     return Gap(
         series=series,
         span=span,
         overflow_candles=overflow(span, series.interval, holdings.now),
         legs=own,
         required_csv_file=_required_files(series, own, routes, holdings),
-        status=GapStatus.UNFILLABLE if all(leg.route is Route.NONE for leg in own) else GapStatus.DETECTED,
+        status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
         detected_at=min((record.detected_at for record in older), default=holdings.now),
+        failures=failures,
+        next_try=next_try(failures, tried[-1].made_at) if failures else 0,
     )
+
+
+def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
+    if all(leg.route is Route.NONE for leg in legs):
+        return GapStatus.UNFILLABLE
+    return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
+
+
+def shown(gaps: Iterable[Gap], holdings: Holdings) -> list[GapRow]:
+    """The gaps as records, with those that a run is filling at this moment marked as such."""
+    rows = []
+    for gap in gaps:
+        is_filling = any(
+            record.status is GapStatus.BACKFILLING and record.span.overlaps(gap.span)
+            for record in holdings.records.get(gap.series, ())
+        )
+        rows.append(replace(gap.row(), status=GapStatus.BACKFILLING) if is_filling else gap.row())
+    return rows
 
 
 def _required_files(

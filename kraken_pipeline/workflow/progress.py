@@ -18,6 +18,8 @@ class Progress:
         candles: How many candles it has stored.
         bytes_total: The size of the files that it is to read.
         bytes_done: The size of those it has brought to an end.
+        requests_total: About how many requests it is to make.
+        requests_done: How many it has made.
     """
 
     phase: str = "starting"
@@ -27,11 +29,20 @@ class Progress:
     candles: int = 0
     bytes_total: int = 0
     bytes_done: int = 0
+    requests_total: int = 0
+    requests_done: int = 0
 
     @property
     def percent(self) -> float:
-        """Of the bytes to read."""
+        """Of the bytes to read or, once these are done, of the requests to make."""
+        if self.requests_total:
+            return min(100.0, 100.0 * self.requests_done / self.requests_total)
         return 100.0 * self.bytes_done / self.bytes_total if self.bytes_total else 0.0
+
+    @property
+    def requests_left(self) -> int:
+        """About how many requests it still has to make."""
+        return max(0, self.requests_total - self.requests_done)
 
 
 def _unwatched(_: Progress) -> None:

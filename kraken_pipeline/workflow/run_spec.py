@@ -38,7 +38,12 @@ class RunSpec(BaseModel):
     )
     dry_run: bool = Field(default=False, description="Only say what would be done.")
     lookback_days: Annotated[int, Field(ge=1, le=365, description="How old a gap is filled through the API.")] = 7
-    max_gaps_per_asset: Annotated[int, Field(ge=1, le=100, description="Gaps of a series filled in one run.")] = 10
+    max_gaps_per_asset: Annotated[
+        int, Field(ge=1, le=100, description="Gaps of a series filled through the API in one run.")
+    ] = 10
+    budget: Annotated[
+        int | None, Field(ge=0, description="Requests of this run; KRAKEN_MAX_REQUESTS_PER_RUN where it is not set.")
+    ] = None
 
     @field_validator("tier", mode="before")
     @classmethod

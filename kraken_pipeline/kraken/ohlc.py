@@ -1,0 +1,90 @@
+"""Candles from OHLC: what a reply lists is answered for, its last row never."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
+from kraken_pipeline.errors import ExchangeUnavailable
+from kraken_pipeline.kraken.replies import OhlcRow
+from kraken_pipeline.kraken.rows import Reject
+from kraken_pipeline.market.candle import broken_rules, time_from_seconds
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.resample import NO_CANDLES
+
+
+@dataclass(frozen=True, slots=True)
+class Ohlc:
+    """What a reply of OHLC says.
+
+    Attributes:
+        candles: `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count`; without quiet ones.
+        listed: What the reply answers for: the committed candles that it lists, whether or not anybody traded.
+        committed: The end of the last committed candle, in seconds since the epoch.
+        trades: How many trades the candles count.
+        rejects: Rows that are no candles; their times are not in `listed`.
+    """
+
+    candles: pl.DataFrame
+    listed: Spans
+    committed: int
+    trades: int
+    rejects: tuple[Reject, ...] = ()
+
+
+def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str) -> Ohlc:
+    """What the rows of a reply say; see `Ohlc`.
+
+    The last row is the current candle, which still changes. It is always there, so that a reply without rows is an
+    error, whatever it looks like.
+
+    Args:
+        rows: As `replies.parse_ohlc` gives them.
+        last: The start of the last committed candle.
+        interval: What was asked for.
+        asked: The request, for messages.
+
+    Raises:
+        ExchangeUnavailable: The reply has no row.
+    """
+    if not rows:
+        raise ExchangeUnavailable(f"{asked}: the reply has no row, not even the current candle")
+    committed = last + interval.seconds
+    frame = pl.DataFrame(
+        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows[:-1] if row[0] <= last],
+        schema={
+            "time": pl.Int64(),
+            **dict.fromkeys(("open", "high", "low", "close", "volume", "trades"), pl.Float64()),
+        },
+        orient="row",
+    )
+    if frame.is_empty():
+        return Ohlc(NO_CANDLES, (), committed, 0)
+    rules = {**broken_rules(interval, committed), **_disorder()}
+    reasons = pl.coalesce(
+        *(pl.when(broken).then(pl.lit(reason)) for reason, broken in rules.items()), pl.lit(None, pl.String)
+    )
+    judged = frame.with_columns(reasons.alias("reason"))
+    good = judged.filter(pl.col("reason").is_null())
+    rejects = tuple(
+        Reject(0, ",".join(str(value) for value in row[:-1]), str(row[-1]), int(row[0]))
+        for row in judged.filter(pl.col("reason").is_not_null()).rows()
+    )
+    listed = normalise(Span(time, time + interval.seconds) for time in good["time"])
+    candles = good.filter(pl.col("trades") > 0).select(
+        time_from_seconds(pl.col("time")).alias("time"),
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+        pl.col("trades").cast(pl.Int32).alias("trade_count"),
+    )
+    return Ohlc(candles, listed, committed, int(candles["trade_count"].sum()), rejects)
+
+
+def _disorder() -> dict[str, pl.Expr]:
+    return {"the time is not later than that of the row before": pl.col("time") <= pl.col("time").shift(1).cum_max()}

@@ -1,0 +1,60 @@
+"""What the exchange lists: the pairs that it no longer does, and when each was traded for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kraken_pipeline.storage.schema import listings
+
+
+@dataclass(frozen=True, slots=True)
+class ListingRecord:
+    """What the exchange said of a pair.
+
+    Attributes:
+        delisted_at: When it was first found to be listed no more, in seconds since the epoch; None where it is.
+        first_trade: The start of the minute of its first trade; None until that was asked for.
+    """
+
+    delisted_at: int | None
+    first_trade: int | None
+
+
+def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[str, ListingRecord]:
+    """What is on record of all pairs, or of some."""
+    query = sa.select(listings.c.pair, listings.c.delisted_at, listings.c.first_trade)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(listings.c.pair.in_(list(pairs)))
+    return {
+        pair: ListingRecord(delisted_at, first_trade) for pair, delisted_at, first_trade in connection.execute(query)
+    }
+
+
+def record_listed(connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int) -> list[str]:
+    """Puts on record which pairs are listed and which are not; returns those that are newly found absent."""
+    known = listings_of(connection)
+    listed, absent = set(listed), set(absent)
+    gone = sorted(pair for pair in absent if pair not in known or known[pair].delisted_at is None)
+    back = [pair for pair in listed if pair in known and known[pair].delisted_at is not None]
+    _write(connection, known, [{"_pair": pair, "delisted_at": now} for pair in gone], now)
+    _write(connection, known, [{"_pair": pair, "delisted_at": None} for pair in back], now)
+    return gone
+
+
+def record_first_trade(connection: sa.Connection, pair: str, first_trade: int, now: int) -> None:
+    """Puts on record when a pair was traded for the first time."""
+    _write(connection, listings_of(connection, [pair]), [{"_pair": pair, "first_trade": first_trade}], now)
+
+
+def _write(
+    connection: sa.Connection, known: dict[str, ListingRecord], rows: Sequence[dict[str, str | int | None]], now: int
+) -> None:
+    for row in rows:
+        values = {**{name: value for name, value in row.items() if name != "_pair"}, "seen_at": now}
+        if row["_pair"] in known:
+            connection.execute(sa.update(listings).where(listings.c.pair == row["_pair"]).values(values))
+        else:
+            connection.execute(sa.insert(listings).values({"pair": row["_pair"], **values}))

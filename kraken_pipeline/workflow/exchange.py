@@ -1,0 +1,59 @@
+"""The exchange, connected with what all processes share of it: limiter, breaker, counters, cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kraken_pipeline.kraken.client import Client
+from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.breaker import Breaker
+from kraken_pipeline.storage.cache import Cache
+from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.stores import Stores
+
+
+@contextmanager
+def connected(stores: Stores) -> Iterator[Exchange]:
+    """The exchange of the settings, for as long as a block runs."""
+    settings = stores.settings
+    counters = Counters(stores.catalog)
+    client = Client(
+        settings.kraken_api_url,
+        limiter=Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates),
+        breaker=breaker_of(stores),
+        counters=counters,
+        attempts=settings.kraken_api_attempts,
+        first_wait=settings.kraken_api_retry_seconds,
+        longest_wait=settings.kraken_api_retry_longest_seconds,
+        timeout=settings.kraken_api_timeout_seconds,
+    )
+    exchange = Exchange(client, open_cache(settings, counters), _lifetimes(settings))
+    try:
+        yield exchange
+    finally:
+        exchange.close()
+        counters.flush()
+
+
+def breaker_of(stores: Stores) -> Breaker:
+    """The breaker of the settings."""
+    settings = stores.settings
+    return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
+
+
+def open_cache(settings: Settings, counters: Counters) -> Cache:
+    """The cache of the settings."""
+    largest = settings.kraken_cache_mib << 20
+    return Cache(settings.home / "cache", settings.kraken_cache_environment, largest, counters)
+
+
+def _lifetimes(settings: Settings) -> Lifetimes:
+    return Lifetimes(
+        prices=settings.kraken_cache_prices_seconds,
+        replies=settings.kraken_cache_replies_seconds,
+        history=settings.kraken_cache_history_seconds,
+        assets=settings.kraken_cache_assets_seconds,
+    )

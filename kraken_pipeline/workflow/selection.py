@@ -1,0 +1,107 @@
+"""What a run asks the exchange for: which gaps, in which order, and which of them one request serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
+from kraken_pipeline.coverage.routing import Leg, Route
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.workflow.gaps import Gap, lookback_start
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Something to ask the exchange for, and what it serves.
+
+    Attributes:
+        route: OHLC, or TRADES.
+        series: What is asked for: of trades, the one-minute candles.
+        spans: Which parts of it: of OHLC, one reply serves them all; of trades, each is paged through by itself.
+        serves: The parts of gaps that are filled by it, some of them by resampling.
+        requests: About how many requests it takes.
+        expires_at: When OHLC no longer reaches its beginning, in seconds since the epoch.
+    """
+
+    route: Route
+    series: Series
+    spans: Spans
+    serves: tuple[tuple[Series, Span], ...]
+    requests: int
+    expires_at: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.route} of {self.series}"
+
+
+def select(
+    gaps: Iterable[Gap],
+    spec: RunSpec,
+    now: int,
+    *,
+    unarchived: Collection[str],
+    tier_of: Callable[[str], Tier],
+) -> tuple[list[Fetch], list[Fetch]]:
+    """What to ask for: the replies of OHLC, and the trades to page through, each in the order of asking.
+
+    OHLC goes by tier and then by what is lost first, because its routes expire; trades by tier and then by what is
+    newest. Gaps that failed too often wait until their next try, unless the run is to be complete.
+
+    Args:
+        gaps: With their routes.
+        spec: What the run is to do.
+        now: The moment of asking, in seconds since the epoch.
+        unarchived: Pairs of which no archive brought anything: the lookback is not for these, because nothing but the
+            exchange can fill them from their first trade on.
+        tier_of: The tier of a pair.
+    """
+    wanted: dict[tuple[Route, Series], list[tuple[Series, Leg]]] = {}
+    for series, own in _by_series(gaps).items():
+        since = 0 if series.pair in unarchived else lookback_start(spec, series.interval, now)
+        chosen = 0
+        for gap in sorted(own, key=lambda gap: gap.span, reverse=True):
+            legs = [leg for leg in gap.legs if leg.fetched is not None and leg.span.end > since]
+            is_waiting = gap.next_try > now and not spec.complete
+            if not legs or is_waiting or (chosen == spec.max_gaps_per_asset and not spec.complete):
+                continue
+            chosen += 1
+            for leg in legs:
+                asked = Series(series.pair, leg.fetched or series.interval)
+                wanted.setdefault((leg.route, asked), []).append((series, leg))
+    fetches = [_fetch(route, asked, legs) for (route, asked), legs in wanted.items()]
+    replies = sorted(
+        (each for each in fetches if each.route is Route.OHLC),
+        key=lambda each: (tier_of(each.series.pair), each.expires_at, each.series),
+    )
+    trades = sorted(
+        (each for each in fetches if each.route is Route.TRADES),
+        key=lambda each: (tier_of(each.series.pair), -each.spans[-1].end, each.series),
+    )
+    return replies, trades
+
+
+def _by_series(gaps: Iterable[Gap]) -> Mapping[Series, list[Gap]]:
+    found: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        found.setdefault(gap.series, []).append(gap)
+    return found
+
+
+def _fetch(route: Route, asked: Series, legs: Sequence[tuple[Series, Leg]]) -> Fetch:
+    expiries = [leg.expires_at for _, leg in legs if leg.expires_at is not None]
+    return Fetch(
+        route,
+        asked,
+        normalise(leg.span for _, leg in legs),
+        tuple((series, leg.span) for series, leg in legs),
+        1 if route is Route.OHLC else sum(leg.requests for _, leg in legs),
+        min(expiries, default=None),
+    )
+
+
+def estimated(fetches: Iterable[Fetch]) -> int:
+    """About how many requests some fetches take."""
+    return sum(each.requests for each in fetches)
