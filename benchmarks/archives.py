@@ -1,4 +1,4 @@
-"""The input: archives like Kraken's, the same ones from every run.
+"""The input: archives like Kraken's, and trades as they stand once read, the same ones from every run.
 
 `python -m benchmarks.archives KIND SIZE FOLDER` makes one, in a process of its own: what starts the measured
 processes has to stay small, because the peak memory that Linux reports of a process begins with its parent's.
@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kraken_pipeline.market.candle import TIME
+
 _MINUTE = 60
 _CANDLES_FROM = 1_293_840_000  # 2011-01-01, so that 8 million minutes have room
 _TRADES_FROM = 1_388_534_400  # 2014-01-01
 _QUARTER = (1_680_307_200, 1_688_169_600)  # 2023Q2
 _INTERVALS = (1, 5, 15, 30, 60, 240, 720, 1440)
 _CHUNK = 1_000_000
+_FRAME = 100_000  # trades: a million are ten chunks, in which memory settles
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -41,19 +44,20 @@ def make_candles(size: int, folder: Path) -> Path:
 def make_trades(size: int, folder: Path) -> Path:
     """Trades of one pair, 18 seconds apart on average, many at one second; about 30 bytes a row."""
     path = folder / "XBTUSD.csv"
-    rng = np.random.default_rng(2)
-    at = float(_TRADES_FROM)
     with path.open("wb") as stream:
-        for first in range(0, size, _CHUNK):
-            count = min(size - first, _CHUNK)
-            times = at + np.cumsum(rng.exponential(36, count) * rng.integers(0, 2, count))
-            at = float(times[-1])
-            trades = {
-                "time": times.astype(np.int64),
-                "price": _walk(rng, count),
-                "volume": rng.exponential(1, count).round(8) + 1e-8,
-            }
-            pl.DataFrame(trades).write_csv(stream, include_header=False)
+        for trades in _trades(size, _CHUNK):
+            seconds = {**trades, "time": trades["time"].astype(np.int64)}
+            pl.DataFrame(seconds).write_csv(stream, include_header=False)
+    return path
+
+
+def make_frames(size: int, folder: Path) -> Path:
+    """The same kind of trades as `TradeFold` takes them, to the microsecond; a folder of a Parquet file a chunk."""
+    path = folder / "XBTUSD"
+    path.mkdir()
+    for number, trades in enumerate(_trades(size, _FRAME)):
+        frame = pl.DataFrame({**trades, "time": (trades["time"] * 1e6).astype(np.int64)})
+        frame.with_columns(pl.col("time").cast(TIME)).write_parquet(path / f"{number:03}.parquet")
     return path
 
 
@@ -72,6 +76,20 @@ def make_release(pairs: int, folder: Path) -> Path:
                 pl.DataFrame(candles).write_csv(text, include_header=False)
                 archive.writestr(f"Q{letters[0]:c}{letters[1]:c}USD_{minutes}.csv", text.getvalue())
     return path
+
+
+def _trades(size: int, chunk: int) -> Iterator[Arrays]:
+    rng = np.random.default_rng(2)
+    at = float(_TRADES_FROM)
+    for first in range(0, size, chunk):
+        count = min(size - first, chunk)
+        times = at + np.cumsum(rng.exponential(36, count) * rng.integers(0, 2, count))
+        at = float(times[-1])
+        yield {
+            "time": times,
+            "price": _walk(rng, count),
+            "volume": rng.exponential(1, count).round(8) + 1e-8,
+        }
 
 
 def _quarter(rng: np.random.Generator, rank: int) -> Iterator[tuple[int, Arrays]]:
@@ -120,6 +138,7 @@ def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.f
 MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "trades": make_trades,
+    "frames": make_frames,
     "release": make_release,
 }
 

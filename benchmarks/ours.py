@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from benchmarks.side import NOW, RANGES, Given, Taken, run
+import polars as pl
+
+from benchmarks.side import NOW, RANGES, Given, Taken, frames, run
 from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.kraken.replies import TradeRow
+from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage, page_trades
+from kraken_pipeline.market.candle import time_from_seconds
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.resample import fold_trades, resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.evidence_records import CoverageRecord
@@ -19,6 +29,9 @@ from kraken_pipeline.workflow.gaps import Holdings, expected, find_gaps
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.scan import scan
+
+_WINDOW = math.lcm(*(interval.seconds for interval in INTERVALS))
+"""Seconds, 105 days: the shortest time that is made of whole candles of every interval."""
 
 
 def ingest(given: Given) -> Taken:
@@ -32,6 +45,72 @@ def ingest(given: Given) -> Taken:
     assert outcomes
     assert all(each.status is FileStatus.COMPLETED and not each.rows_rejected for each in outcomes)
     return Taken(sum(each.rows for each in outcomes), seconds)
+
+
+def fold(given: Given) -> Taken:
+    """Trades to one-minute candles as they come, and these to every coarser interval; none of it is kept."""
+    reading = 0.0
+
+    def chunks() -> Iterator[pl.DataFrame]:
+        nonlocal reading
+        began = time.perf_counter()
+        for trades in frames(given):
+            reading += time.perf_counter() - began
+            yield trades
+            began = time.perf_counter()
+        reading += time.perf_counter() - began
+
+    counted: Counter[Interval] = Counter()
+    began = time.perf_counter()
+    for minutes in _windows(fold_trades(chunks())):
+        made = {Interval.M1: minutes}
+        for interval in INTERVALS[1:]:
+            made[interval] = resample(made[interval.finer[0]], interval)
+        counted.update({interval: int(candles["trade_count"].sum()) for interval, candles in made.items()})
+    seconds = time.perf_counter() - began - reading
+    assert counted == dict.fromkeys(INTERVALS, given.size)
+    return Taken(given.size, seconds)
+
+
+def _windows(minutes: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Candles in order, never cut within a candle of any interval, as the lake gives them out to be resampled."""
+    held: list[pl.DataFrame] = []
+    for frame in minutes:
+        both = pl.concat([*held, frame])
+        last = int(both["time"].dt.epoch("s")[-1])
+        is_over = pl.col("time") < time_from_seconds(pl.lit(last // _WINDOW * _WINDOW))
+        if (over := both.filter(is_over)).height:
+            yield over
+        held = [both.filter(~is_over)]
+    yield from held
+
+
+def page(given: Given) -> Taken:
+    """Pages of trades to one-minute candles; the rows are in memory, as they are once a reply is parsed."""
+    ticks, rows = _rows(given)
+    wanted = Span(Interval.M1.floor(int(rows[0][2])), Interval.M1.floor(int(rows[-1][2])) + Interval.M1.seconds)
+
+    def fetch(since: int) -> TradesPage:
+        first = bisect_left(ticks, since)
+        some = rows[first : first + FULL_PAGE]
+        return TradesPage(some, ticks[first + len(some) - 1], NOW, f"Trades since {since}")
+
+    began = time.perf_counter()
+    counted = sum(folded.trades for folded in page_trades(fetch, wanted))
+    seconds = time.perf_counter() - began
+    assert counted == given.size
+    return Taken(counted, seconds)
+
+
+def _rows(given: Given) -> tuple[list[int], list[TradeRow]]:
+    """The time of every trade in nanoseconds, and its row as a reply has it."""
+    ticks: list[int] = []
+    rows: list[TradeRow] = []
+    for trades in frames(given):
+        for time_us, price, volume in trades.with_columns(pl.col("time").dt.epoch("us")).iter_rows():
+            ticks.append(time_us * 1_000)
+            rows.append((price, volume, time_us / 1e6, "b", "m", "", len(rows) + 1))
+    return ticks, rows
 
 
 def detect_gaps(given: Given) -> Taken:
@@ -93,4 +172,4 @@ def _covered(first: int, interval: Interval) -> list[CoverageRecord]:
 
 
 if __name__ == "__main__":
-    run((ingest, detect_gaps, route_gaps))
+    run((ingest, fold, page, detect_gaps, route_gaps))

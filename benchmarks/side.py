@@ -1,8 +1,9 @@
 """One side of a figure, ours or the bare library's: what it is given, and what it tells.
 
 `python -m benchmarks.ours WORK SIZE SOURCE SCRATCH` and the same with `bare` do one piece of work in a process of its
-own and print what it took as JSON. Imports are not timed, nor is the creation of an empty home; all else is. A side
-that does not come to the result that it should come to raises.
+own and print what it took as JSON. Imports are not timed, nor is the creation of an empty home or the reading of
+trades that a side is to have in memory; all else is. A side that does not come to the result that it should come to
+raises.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import polars as pl
 
 NOW = 1_790_000_000
 """The present of every figure, 2026-09-21: later than all candles and trades of the input."""
@@ -47,6 +50,11 @@ class Taken:
 
     items: int
     seconds: float
+
+
+def frames(given: Given) -> Iterator[pl.DataFrame]:
+    """The trades of an archive of frames: `time`, `price` and `volume`, a chunk at a time."""
+    return (pl.read_parquet(path) for path in sorted(given.source.iterdir()))
 
 
 def run(works: tuple[Callable[[Given], Taken], ...]) -> None:

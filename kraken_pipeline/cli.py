@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,10 +27,13 @@ from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage import dead_letters as letters
 from kraken_pipeline.storage import gap_records
+from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.gaps import find_gaps, gap_json, survey
-from kraken_pipeline.workflow.health import Verdict, check_health, worst
+from kraken_pipeline.workflow.backfill import planned
+from kraken_pipeline.workflow.exchange import open_cache
+from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
+from kraken_pipeline.workflow.health import Verdict, cache_state, check_health, worst
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
@@ -56,6 +59,11 @@ Pairs = Annotated[str | None, typer.Option(help="Separated by commas: XBTUSD,ADA
 Start = Annotated[str | None, typer.Option(help="ISO date or time, UTC: 2023-10-01. Nothing before it.")]
 End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open: that moment is left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+LookbackDays = Annotated[int, typer.Option(help="How old a gap is filled through the API: 1 to 365 days.")]
+MaxGaps = Annotated[int, typer.Option(help="Gaps of a series filled through the API in one run: 1 to 100.")]
+BudgetOption = Annotated[
+    int | None, typer.Option(help="Requests of this run; KRAKEN_MAX_REQUESTS_PER_RUN where it is not given.")
+]
 ArchiveDirs = Annotated[
     list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
 ]
@@ -146,6 +154,9 @@ def ingest(
     complete: Annotated[
         bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
     ] = False,
+    lookback_days: LookbackDays = 7,
+    max_gaps: MaxGaps = 10,
+    budget: BudgetOption = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done, as `plan`.")] = False,
     resume: Annotated[
         str | None, typer.Option(help="Continue this failed, cancelled or killed run with its own configuration.")
@@ -162,6 +173,9 @@ def ingest(
         archive_dirs=archive_dir,
         api_backfill=api_backfill,
         complete=complete,
+        lookback_days=lookback_days,
+        max_gaps_per_asset=max_gaps,
+        budget=budget,
         dry_run=dry_run,
     )
     if dry_run:
@@ -169,19 +183,77 @@ def ingest(
         return
     if resume is not None and given != RunSpec():
         raise InvalidRequest("--resume continues a run with its own configuration; leave the other options out")
-    done = _ingest(load_settings(), given, resume, as_json=as_json)
-    raise typer.Exit(int(done.status != "SUCCESS" or bool(done.outcome.get("files_failed"))))
+    settings = load_settings()
+    given.require_tier(load_tiers(settings.kraken_tiers_file))
+    done = _ingest(settings, given, resume, as_json=as_json)
+    raise typer.Exit(int(not _is_well(done)))
+
+
+@app.command()
+def backfill(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    lookback_days: LookbackDays = 7,
+    max_gaps: MaxGaps = 10,
+    budget: BudgetOption = None,
+    complete: Annotated[
+        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fills gaps through Kraken's API and by resampling, without looking at archives. A Dagster run like any other.
+
+    A pair that is named and of which nothing is known yet is fetched from its first trade on, if the budget allows.
+    """
+    spec = run_spec(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        lookback_days=lookback_days,
+        max_gaps_per_asset=max_gaps,
+        budget=budget,
+        complete=complete,
+        dry_run=dry_run,
+    )
+    settings = load_settings()
+    spec.require_tier(load_tiers(settings.kraken_tiers_file))
+    if dry_run:
+        with _stores() as stores:
+            fetches = planned(stores, spec, _now())
+        if as_json:
+            _print_json([fetch.as_json() for fetch in fetches])
+        else:
+            tables.fetches(out, fetches, settings.kraken_api_rate)
+        return
+    _prepare_dagster()
+    from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
+
+    done = _executed(settings, bound_backfill, spec, None, as_json=as_json)
+    raise typer.Exit(int(not _is_well(done)))
+
+
+def _is_well(run: RunStatus) -> bool:
+    """Whether a run succeeded, and neither a file nor a fetch failed in it."""
+    return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
+
+
+def _prepare_dagster() -> None:
+    # Dagster takes seconds to import, and only the commands that start or list runs need it.
+    os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
 
 
 def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
-    # Dagster takes seconds to import, and only this command and `status` need it.
-    os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    _prepare_dagster()
     from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
-    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration import runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
-    spec.require_tier(load_tiers(settings.kraken_tiers_file))
-    console = err if as_json else out
     with instance_of(settings) as instance:
         locks = Locks(settings.home / "locks")
         if resume is not None:
@@ -191,20 +263,38 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
             spec, resume = earlier.spec, earlier.run_id
         else:
             for run in runs.unfinished(runs.statuses(instance, locks, 50)):
-                console.print(
+                (err if as_json else out).print(
                     f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
                     f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
                     style="yellow",
                     soft_wrap=True,
                 )
-        with tables.progress_bar(console) as listener, progress.listening(listener):
-            run_id = runs.execute_ingest(instance, bound_ingest, spec, resume)
-        done = runs.find_run(instance, locks, run_id)
+    return _executed(settings, bound_ingest, spec, resume, as_json=as_json)
+
+
+def _executed(
+    settings: Settings,
+    job: Callable[[], Any],
+    spec: RunSpec | None,
+    resume: str | None = None,
+    *,
+    as_json: bool,
+    config: dict[str, Any] | None = None,
+) -> RunStatus:
+    """Runs a job in this process, shows its progress and what it did."""
+    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+    console = err if as_json else out
+    with instance_of(settings) as instance:
+        with tables.progress_bar(console, settings.kraken_api_rate) as listener, progress.listening(listener):
+            run_id = runs.execute(instance, job, spec, resume, config=config)
+        done = runs.find_run(instance, Locks(settings.home / "locks"), run_id)
     if as_json:
         _print_json({**done.as_json(), "outcome": dict(done.outcome)})
     else:
-        tables.ingested(out, done.as_json(), done.outcome)
-        if done.status == "SUCCESS":
+        tables.ran(out, done.as_json(), done.outcome)
+        if done.status == "SUCCESS" and spec is not None:
             with opened(settings) as stores:
                 tables.report(out, make_report(stores, spec, _now()))
     return done
@@ -227,7 +317,7 @@ def gaps(
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
         holdings = survey(stores, spec, _now())
-        rows = [gap.row() for gap in find_gaps(stores, spec, holdings)]
+        rows = shown(find_gaps(stores, spec, holdings), holdings)
         if every:
             with stores.catalog.read() as connection:
                 closed = gap_records.closed_gaps(connection, sorted(holdings.pairs))
@@ -333,6 +423,59 @@ def export_dead_letters(
     err.print(f"{count:,} dead letters written to {to}", soft_wrap=True)
 
 
+@dead_letters.command("retry")
+def retry_dead_letters(
+    ids: Annotated[list[int] | None, typer.Option("--id", help="Of `dead-letters list`; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does operations again that failed for good: the same, all of them unless some are named."""
+    _prepare_dagster()
+    from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
+
+    with _stores() as stores, stores.catalog.read() as connection:
+        known = {each.id for each in letters.operations(connection, None)}
+    if missing := sorted(set(ids or ()) - known):
+        raise InvalidRequest(
+            f"{', '.join(map(str, missing))}: no operation that failed has that number; "
+            "only operations can be retried, rows of files cannot"
+        )
+    if not known:
+        err.print("No operation has failed for good: there is nothing to retry.")
+        if as_json:
+            _print_json([])
+        return
+    config = {"ops": {"retry_operations": {"config": {"ids": list(ids or ())}}}}
+    done = _executed(load_settings(), bound_retry, None, as_json=as_json, config=config)
+    raise typer.Exit(int(not _is_well(done)))
+
+
+cache = typer.Typer(help="Replies of the exchange that are kept for a while.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("stats")
+def cache_stats(as_json: AsJson = False) -> None:
+    """Says how many lookups of the last day were hits, and how large the cache is, over all processes."""
+    with _stores() as stores:
+        stats = cache_state(stores, _now())
+    if as_json:
+        _print_json(stats.as_json())
+    else:
+        tables.cache(out, stats)
+
+
+@cache.command("clear")
+def clear_cache(
+    prefix: Annotated[
+        str, typer.Option(help="Only keys that begin like that: assets, prices, replies:OHLC:XBTUSD, history, …")
+    ] = "",
+) -> None:
+    """Forgets replies; the next run asks for them again."""
+    with _stores() as stores:
+        count = open_cache(stores.settings, Counters(stores.catalog)).clear(prefix)
+    err.print(f"{count:,} replies forgotten")
+
+
 @app.command()
 def health(as_json: AsJson = False) -> None:
     """Says whether the pipeline can do its work; the exit code is 1 where it cannot."""
@@ -357,8 +500,12 @@ def demo(
     home: Annotated[Path, typer.Option(help="Where the demo's world and its lake go, away from real candles.")] = Path(
         "demo-data"
     ),
+    complete: Annotated[
+        bool, typer.Option(help="Fill every gap through the exchange, also the missing quarter: some hundred requests.")
+    ] = False,
 ) -> None:
-    """Builds a small world of archives, plans, ingests and reports it."""
+    """Builds a small world of archives and an exchange, plans, ingests, fills gaps and reports."""
+    from kraken_pipeline.demo.exchange import DemoExchange  # noqa: PLC0415
     from kraken_pipeline.demo.showcase import build_showcase  # noqa: PLC0415
 
     home = home.absolute()
@@ -369,19 +516,23 @@ def demo(
         "KRAKEN_ARCHIVE_DIRS": str(archives),
         "KRAKEN_SETTLE_SECONDS": "0",
     }
-    os.environ.update(variables)
     archives.mkdir(parents=True, exist_ok=True)
     # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
-    variables |= {"DAGSTER_HOME": os.environ["DAGSTER_HOME"]} if "DAGSTER_HOME" in os.environ else {}
-    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()), encoding="utf-8")
-    made = build_showcase(archives, _now())
-    tables.showcase(out, made)
-    spec = run_spec(intervals=list(made.intervals), api_backfill=False)
-    _show_plan(spec, as_json=False)
-    done = _ingest(load_settings(), spec, None, as_json=False)
+    written = variables | {"DAGSTER_HOME": os.environ["DAGSTER_HOME"]} if "DAGSTER_HOME" in os.environ else variables
+    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in written.items()), encoding="utf-8")
+    now = _now()
+    made = build_showcase(archives, now)
+    with DemoExchange(made.world) as exchange:
+        # An exchange of one's own may be asked as fast as it answers.
+        os.environ.update({**variables, "KRAKEN_API_URL": exchange.url, "KRAKEN_API_RATE": "50"})
+        tables.showcase(out, made)
+        spec = run_spec(intervals=list(made.intervals), complete=complete)
+        _show_plan(spec, as_json=False)
+        done = _ingest(load_settings(), spec, None, as_json=False)
     tables.next_steps(out, home)
     # The broken download must have failed, and nothing else.
-    raise typer.Exit(int(done.status != "SUCCESS" or done.outcome.get("files_failed") != 1))
+    is_well = done.status == "SUCCESS" and done.outcome.get("files_failed") == 1
+    raise typer.Exit(int(not is_well or bool(done.outcome.get("fetches_failed"))))
 
 
 if __name__ == "__main__":

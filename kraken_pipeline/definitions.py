@@ -10,15 +10,20 @@ from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.jobs import ingest_job
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
-from kraken_pipeline.orchestration.sensors import drop_folder_sensor
+from kraken_pipeline.orchestration.schedules import schedules
+from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor
+from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, retry_job
+from kraken_pipeline.settings import load_settings
 
 
 def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition] | None = None) -> dg.Definitions:
     """Everything that Dagster is told; tests override resources."""
+    settings = load_settings()
     return dg.Definitions(
         assets=[asset for tier in TIERS for asset in tier_assets(tier)],
-        jobs=[ingest_job],
-        sensors=[drop_folder_sensor()],
+        jobs=[ingest_job, *UPKEEP_JOBS],
+        schedules=schedules(settings),
+        sensors=[drop_folder_sensor(), auto_gap_fill_sensor(settings)],
         resources={STORES: stores_resource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )
@@ -30,3 +35,13 @@ defs = build_definitions()
 def bound_ingest() -> dg.JobDefinition:
     """The job `ingest` with its resources, for a program that runs it itself."""
     return defs.resolve_job_def(ingest_job.name)
+
+
+def bound_backfill() -> dg.JobDefinition:
+    """The job `backfill_gaps_incremental`, likewise."""
+    return defs.resolve_job_def(backfill_job.name)
+
+
+def bound_retry() -> dg.JobDefinition:
+    """The job `retry_dead_letters`, likewise."""
+    return defs.resolve_job_def(retry_job.name)

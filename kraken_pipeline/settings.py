@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
 
+_MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
+_CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
+
 
 class Settings(BaseSettings):
     """The settings, each named as its environment variable in lower case.
@@ -125,7 +128,9 @@ class Settings(BaseSettings):
         default="ALL", pattern=r"(?i)^(tier[1-4]|all)$", description="The tier that the schedules work on."
     )
     kraken_schedule_intervals: str | None = Field(
-        default=None, description="Their intervals: `60,1440`; all ten where it is not set."
+        default=None,
+        pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
+        description="Their intervals: `60,1440`; all ten where it is not set.",
     )
     kraken_schedule_lookback_days: int = Field(
         default=7, ge=1, le=365, description="How old a gap is filled by the scheduled backfill, and what is validated."
@@ -175,7 +180,8 @@ class Settings(BaseSettings):
     @field_validator("kraken_backfill_cron", "kraken_report_cron", "kraken_validate_cron", "kraken_cleanup_cron")
     @classmethod
     def _five_fields(cls, value: str) -> str:
-        if len(value.split()) != 5:
+        fields = value.split()
+        if len(fields) != 5 or not all(_CRON_FIELD.fullmatch(field) for field in fields):
             raise ValueError("write a cron time of five fields, such as */15 * * * *")
         return value
 

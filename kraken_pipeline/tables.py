@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -20,10 +20,11 @@ from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
-from kraken_pipeline.workflow.health import Check
+from kraken_pipeline.workflow.health import CacheState, Check
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.report import Report
+from kraken_pipeline.workflow.selection import Fetch, estimated
 
 if TYPE_CHECKING:
     from kraken_pipeline.demo.showcase import Showcase
@@ -174,37 +175,46 @@ def report(console: Console, made: Report) -> None:
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(console: Console, requests_a_second: float) -> Iterator[Callable[[Progress], None]]:
     """Shows a run's progress: a bar with rate and time left on a terminal, plain lines otherwise."""
     if not console.is_terminal:
-        yield _plain_lines(console)
+        yield _plain_lines(console, requests_a_second)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TextColumn("{task.fields[files]}"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, files="")
+        task = bar.add_task("starting", total=None, told="")
         began = time.monotonic()
 
         def show(progress: Progress) -> None:
-            rate = progress.candles / max(time.monotonic() - began, 0.001)
-            files = f"{progress.files_done:,}/{progress.files_total:,} files, {progress.candles:,} candles"
+            is_known = bool(progress.requests_total or progress.bytes_total)
             bar.update(
                 task,
                 description=progress.phase,
-                total=progress.bytes_total or None,
-                completed=progress.bytes_done,
-                files=f"{files}, {rate:,.0f}/s",
+                total=100 if is_known else None,
+                completed=progress.percent,
+                told=_told(progress, time.monotonic() - began, requests_a_second),
             )
 
         yield show
 
 
-def _plain_lines(console: Console) -> Callable[[Progress], None]:
+def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
+    """What is done and left, and about how long that takes."""
+    if progress.requests_total:
+        left = progress.requests_left
+        return (
+            f"{progress.requests_done:,} of about {progress.requests_total:,} requests, {left:,} left, "
+            f"about {_duration(left / requests_a_second)}"
+        )
+    rate = progress.candles / max(seconds, 0.001)
+    time_left = seconds * (100 / progress.percent - 1) if progress.percent else 0.0
+    return (
+        f"{progress.files_done:,} of {progress.files_total:,} files, "
+        f"{progress.candles:,} candles, {rate:,.0f}/s, {progress.percent:.0f} %, {_duration(time_left)} left"
+    )
+
+
+def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progress], None]:
     began = time.monotonic()
     said_at, phase = -_PLAIN_SECONDS, ""
 
@@ -214,24 +224,21 @@ def _plain_lines(console: Console) -> Callable[[Progress], None]:
         if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
             return
         said_at, phase = now, progress.phase
-        rate = progress.candles / max(now - began, 0.001)
-        left = (now - began) * (100 / progress.percent - 1) if progress.percent else 0
-        console.print(
-            f"{progress.phase}: {progress.files_done:,} of {progress.files_total:,} files, "
-            f"{progress.candles:,} candles, {rate:,.0f}/s, {progress.percent:.0f} %, {_duration(left)} left",
-            highlight=False,
-            soft_wrap=True,
-        )
+        told = _told(progress, now - began, requests_a_second)
+        console.print(f"{progress.phase}: {told}", highlight=False, soft_wrap=True)
 
     return say
 
 
-def ingested(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
     """What a run did."""
     colour = "green" if run["status"] == "SUCCESS" else "red"
+    is_ingest = run["job"] == "ingest"
+    files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
+    requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
     console.print(
-        f"[{colour}]{run['status']}[/] run {run['run_id'][:8]}: {run['files_ingested']:,} of {run['files_total']:,} "
-        f"files ingested, {run['candles_ingested']:,} candles stored in {run['duration_s'] or 0:.1f} s.",
+        f"[{colour}]{run['status']}[/] run {run['run_id'][:8]}: {files}"
+        f"{run['candles_ingested']:,} candles stored{requests} in {run['duration_s'] or 0:.1f} s.",
         highlight=False,
         soft_wrap=True,
     )
@@ -239,6 +246,7 @@ def ingested(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any
         "files_taken_before": "files were ingested before: nothing new in them",
         "files_skipped": "files are the same as others that were ingested",
         "files_failed": "files failed",
+        "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
         "files_waiting": "files may still grow, and wait",
         "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
         "not_archives": "things in the folders are no archives",
@@ -255,6 +263,40 @@ def ingested(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any
         console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
     if trace:
         console.print("  kraken-pipeline status --json has the traceback", style="dim", highlight=False)
+
+
+def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float) -> None:
+    """What a backfill would ask the exchange for, in its order."""
+    if not chosen:
+        console.print("Nothing to ask for: no gap within the limits needs the exchange.")
+        return
+    table = _table("To ask for", "source", "pair", ">interval", "from", "to", ">parts", ">requests", "fills intervals")
+    for fetch in chosen[:_ROWS]:
+        table.add_row(
+            str(fetch.route),
+            fetch.series.pair,
+            str(fetch.series.interval.value),
+            short(fetch.spans[0].start),
+            short(fetch.spans[-1].end),
+            f"{len(fetch.spans):,}",
+            f"{fetch.requests:,}",
+            ", ".join(str(interval) for interval in sorted({series.interval.value for series, _ in fetch.serves})),
+        )
+    console.print(table)
+    _more(console, len(chosen), "backfill --dry-run --json")
+    requests = estimated(chosen)
+    console.print(f"{requests:,} requests, about {_duration(requests / requests_a_second)}.", highlight=False)
+
+
+def cache(console: Console, state: CacheState) -> None:
+    """How well the cache serves."""
+    rate = "no lookups" if state.hit_rate is None else f"{state.hit_rate:.0%} hits"
+    console.print(
+        f"{rate} in the last day: {state.hits:,} hits, {state.misses:,} misses, {state.stale:,} served stale; "
+        f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -285,12 +327,15 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
     if not rows:
         console.print("No dead letters: every row was taken.")
         return
-    table = _table("Dead letters", "file", ">line", "reason", "text")
+    table = _table("Dead letters", ">id", "from", ">line", "reason", "text")
     for row in rows:
-        table.add_row(Path(row["location"]).name, str(row["line"] or ""), row["reason"], row["text"])
+        where = row["location"] if row["operation"] else Path(row["location"]).name
+        table.add_row(str(row["id"]), where, str(row["line"] or ""), row["reason"], row["text"])
     console.print(table)
     if count > len(rows):
         console.print(f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.", highlight=False)
+    if any(row["operation"] for row in rows):
+        console.print("Operations can be tried again: kraken-pipeline dead-letters retry", highlight=False)
 
 
 def health(console: Console, checks: Sequence[Check]) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.e2e
 def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
-    figures = ("file-5m", "zip-2000", "trades-5m", "gaps-1000")
+    figures = ("file-5m", "zip-2000", "trades-5m", "fold-5m", "pages-500k", "gaps-1000")
     only = [argument for name in figures for argument in ("--only", name)]
     told = tmp_path / "figures.json"
     done = subprocess.run(

@@ -256,7 +256,9 @@ def test_status_json_is_what_others_rely_on(filled: Filled) -> None:
 
 def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) -> None:
     (letter,) = shell(filled.home, "dead-letters", "list", "--json").json
-    assert list(letter) == ["pair", "interval", "location", "line", "text", "reason", "run_id", "made_at"]
+    assert list(letter) == [
+        "id", "pair", "interval", "location", "line", "text", "reason", "operation", "run_id", "made_at"
+    ]  # fmt: skip
     assert (letter["pair"], letter["interval"], letter["reason"]) == ("XBTUSD", 60, "close is not a number")
     assert letter["text"].startswith(f"{START + 40 * HOUR},")
     assert shell(filled.home, "dead-letters", "list", "--pairs", "ADAEUR", "--json").json == []
@@ -271,7 +273,9 @@ def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) ->
 def test_health_is_0_where_all_is_well_and_1_where_it_is_not(filled: Filled, tmp_path: Path) -> None:
     said = shell(filled.home, "health", "--json")
     assert said.code == 0
-    assert {check["name"] for check in said.json["checks"]} == {"lake", "space", "catalog", "series"}
+    assert {check["name"] for check in said.json["checks"]} == {
+        *("lake", "space", "catalog", "series", "exchange", "requests", "cache")
+    }
     assert "the catalog answers" in shell(filled.home, "health").out
     (tmp_path / "file").write_text("no folder")
     broken = shell(tmp_path / "file", "health", "--json")
@@ -458,7 +462,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         default, description = table[name.upper()]
         assert description == field.description, name
         if name != "kraken_workers":  # which depends on the machine
-            assert default == ("" if field.default in (None, ()) else str(field.default)), name
+            assert default == ("" if field.default in (None, (), {}) else str(field.default)), name
 
 
 def test_every_option_of_a_run_is_documented_with_its_default() -> None:
@@ -468,7 +472,7 @@ def test_every_option_of_a_run_is_documented_with_its_default() -> None:
         default, description = table[name]
         assert description == field.description, name
         if name != "intervals":
-            assert default == ("" if field.default in (None, ()) else str(field.default)), name
+            assert default == ("" if field.default in (None, (), {}) else str(field.default)), name
 
 
 def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
@@ -492,7 +496,7 @@ def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
 
 def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
     text = io.StringIO()
-    with tables.progress_bar(Console(file=text, width=132)) as show:
+    with tables.progress_bar(Console(file=text, width=132), 1) as show:
         for done in range(3):
             show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done))
         show(Progress("resampling", 10, 10, 10, 9_000, 200, 200))
@@ -503,10 +507,17 @@ def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
 
 def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
     text = io.StringIO()
-    with tables.progress_bar(Console(file=text, width=132, force_terminal=True)) as show:
+    with tables.progress_bar(Console(file=text, width=132, force_terminal=True), 1) as show:
         show(Progress("ingesting", 10, 4, 4, 1_000, 200, 80))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
-    assert re.search(r"ingesting .*80/200 bytes .*4/10 files, 1,000 candles, [\d,]+/s .*-?:", shown)
+    assert re.search(r"ingesting .*4 of 10 files, 1,000 candles, [\d,]+/s, 40 %, \d+ s left", shown)
+
+
+def test_of_requests_it_says_how_many_are_left_and_for_how_long() -> None:
+    text = io.StringIO()
+    with tables.progress_bar(Console(file=text, width=132), 2) as show:
+        show(Progress("paging through trades", requests_done=40, requests_total=400))
+    assert "paging through trades: 40 of about 400 requests, 360 left, about 3 min" in text.getvalue()
 
 
 def test_long_tables_are_cut_and_say_where_the_rest_is() -> None:

@@ -7,7 +7,7 @@ An archive in the folder → resampling from complete finer candles → OHLC (th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
@@ -139,8 +139,27 @@ def route(
         for asked in Interval:
             _add(promised, asked, (leg for leg in legs if leg.fetched is asked))
         legs += [Leg(each, Route.NONE) for each in rest]
-        routes[interval] = tuple(sorted(legs, key=lambda leg: leg.span))
+        routes[interval] = tuple(_joined(legs))
     return routes
+
+
+def _joined(legs: Iterable[Leg]) -> Iterator[Leg]:
+    """The legs in order of time, those that touch and are alike as one; of trades, each part has its own price."""
+    before: Leg | None = None
+    for leg in sorted(legs, key=lambda leg: leg.span):
+        if before is not None and before.span.end == leg.span.start and _kind(before) == _kind(leg):
+            requests, span_ = before.requests + leg.requests, Span(before.span.start, leg.span.end)
+            before = replace(before, span=span_, requests=requests)
+            continue
+        if before is not None:
+            yield before
+        before = leg
+    if before is not None:
+        yield before
+
+
+def _kind(leg: Leg) -> tuple[object, ...]:
+    return leg.route, leg.files, leg.resampled_from, leg.is_ready, leg.span if leg.route is Route.TRADES else None
 
 
 def _add(sets: dict[Interval, Spans], interval: Interval, legs: Iterable[Leg]) -> None:

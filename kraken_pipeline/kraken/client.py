@@ -70,7 +70,7 @@ class Client:
         counters: Told of requests, retries and errors.
         attempts: How often a request is made that fails for a reason that can pass.
         first_wait: The wait before the second attempt, in seconds; each further one doubles it, with jitter.
-        longest_wait: The longest wait between two attempts.
+        longest_wait: The longest wait between two attempts. Where Kraken asks for a longer one, there is none.
         timeout: How long an answer is waited for, in seconds.
         sleep: Waits so many seconds.
     """
@@ -93,12 +93,13 @@ class Client:
         self._breaker = breaker
         self._counters = counters
         self._timeout = timeout
+        self._longest_wait = longest_wait
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "kraken_pipeline"
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts),
-            wait=wait_exponential_jitter(initial=first_wait, max=longest_wait, jitter=first_wait),
-            retry=retry_if_exception(_can_pass),
+            wait=wait_exponential_jitter(multiplier=first_wait, max=longest_wait, jitter=first_wait),
+            retry=retry_if_exception(self._can_pass),
             before_sleep=self._count_retry,
             sleep=sleep,
             reraise=True,
@@ -122,6 +123,12 @@ class Client:
             UnusableReply: The answer has neither an error nor a result.
         """
         return self._retrying(self._attempt, endpoint, params)
+
+    def _can_pass(self, error: BaseException) -> bool:
+        """Whether another attempt can succeed soon: not while the circuit is open, in maintenance or locked out."""
+        if isinstance(error, Throttled) and error.wait_until is not None:
+            return error.wait_until - time.time() <= self._longest_wait
+        return isinstance(error, ExchangeUnavailable) and not isinstance(error, CircuitOpen | Maintenance)
 
     def _count_retry(self, _: RetryCallState) -> None:
         self._counters.add("api.retries")
@@ -162,7 +169,7 @@ class Client:
             raise ExchangeUnavailable(f"{asked}: HTTP {reply.status_code}, {_quoted(content)}")
         try:
             body = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ExchangeUnavailable(f"{asked}: the answer is no JSON, {_quoted(content)}") from None
         try:
             envelope = _Envelope.model_validate(body)
@@ -173,11 +180,6 @@ class Client:
         if envelope.result is None:
             raise UnusableReply(f"{asked}: the answer has neither an error nor a result, {_quoted(content)}")
         return envelope.result
-
-
-def _can_pass(error: BaseException) -> bool:
-    # While the circuit is open every attempt is in vain, and in maintenance as well.
-    return isinstance(error, ExchangeUnavailable) and not isinstance(error, CircuitOpen | Maintenance)
 
 
 def _asked(endpoint: str, params: Mapping[str, str | int]) -> str:

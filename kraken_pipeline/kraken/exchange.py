@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from kraken_pipeline.errors import Maintenance
+from kraken_pipeline.errors import InvalidRequest, Maintenance
 from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.kraken.ohlc import Ohlc, read_ohlc
-from kraken_pipeline.kraken.replies import SystemStatus, parse_ohlc, parse_pairs, parse_status, parse_trades
+from kraken_pipeline.kraken.replies import AssetPair, SystemStatus, parse_ohlc, parse_pairs, parse_status, parse_trades
 from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.pair import PairBook
+from kraken_pipeline.market.pair import PairBook, parse_pair
 from kraken_pipeline.market.series import Series
 
 _NS = 1_000_000_000
@@ -143,11 +143,11 @@ class Exchange:
             ("assets", "AssetPairs"), self._lifetimes.assets, self._ask_for_pairs, lambda _: True
         )
         if self._listed is None or self._listed[0] != kept.made_at:
-            pairs = parse_pairs(kept.value)
-            tokenized = {pair.altname for pair in pairs.values() if pair.aclass_base == TOKENIZED}
+            pairs = {key: pair for key, pair in parse_pairs(kept.value).items() if _has_a_name(pair)}
             book = PairBook({key: pair.model_dump() for key, pair in pairs.items()})
+            tokenized = {book.resolve(key).name for key, pair in pairs.items() if pair.aclass_base == TOKENIZED}
             self._listed = kept.made_at, ListedPairs(book, frozenset(tokenized), kept.is_stale)
-        return self._listed[1]
+        return replace(self._listed[1], is_stale=kept.is_stale)
 
     def _ask_for_pairs(self) -> dict[str, Any]:
         listed: dict[str, Any] = {}
@@ -175,16 +175,19 @@ class Exchange:
         pair, interval = series.pair, series.interval
         key, more = self._spelling(pair)
         # `since` is exclusive on the candle's start: a moment within the candle before begins with this one.
-        since = interval.ceil(start) - 1
+        since = max(0, interval.ceil(start) - 1)
         asked = f"OHLC of {series}"
+
+        def read(result: Any) -> Ohlc:
+            return read_ohlc(*parse_ohlc(result, asked, key), interval, asked)
 
         def ask() -> Any:
             result = self._client.ask("OHLC", pair=pair, interval=interval.value, since=since, **more)
-            read_ohlc(*parse_ohlc(result, asked, key), interval, asked)  # an answer that is none is not kept
+            read(result)  # an answer that is none is not kept
             return result
 
         def is_enough(result: Any) -> bool:
-            return bool(read_ohlc(*parse_ohlc(result, asked, key), interval, asked).committed >= interval.floor(until))
+            return read(result).committed >= interval.floor(until)
 
         is_minutes = interval is Interval.M1
         lifetime = self._lifetimes.prices if is_minutes else self._lifetimes.replies
@@ -193,7 +196,7 @@ class Exchange:
             result = self._cache.put(parts, ask()).value
         else:
             result = self._cache.get_or_make(parts, lifetime, ask, is_enough).value
-        return read_ohlc(*parse_ohlc(result, asked, key), interval, asked)
+        return read(result)
 
     def trades(self, pair: str, since: int) -> TradesPage:
         """A page of trades, from a time in nanoseconds on, that time included.
@@ -238,7 +241,16 @@ class Exchange:
         listed = self.listed_pairs()
         found = listed.book.resolve(pair)
         keys = (listed.book.key(found),) if found in listed.book else ()
-        return keys, {"asset_class": TOKENIZED} if pair in listed.tokenized else {}
+        return keys, {"asset_class": TOKENIZED} if found.name in listed.tokenized else {}
+
+
+def _has_a_name(pair: AssetPair) -> bool:
+    """Whether a listed pair's name is one here: a strange one must not take all others along."""
+    try:
+        parse_pair(pair.altname)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _metadata(entry: Any) -> dict[str, Any]:

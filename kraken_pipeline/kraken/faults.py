@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kraken_pipeline.errors import ExchangeRefused, ExchangeUnavailable, Throttled
 
 LOCKOUT_SECONDS = 900
-"""A temporary lockout lasts for about a quarter of an hour."""
+"""A temporary lockout lasts for about a quarter of an hour. Kraken asks for no longer wait than that."""
 
 _NEVER = (
     "EQuery:Unknown asset",  # also of a pair
@@ -17,7 +17,8 @@ _NEVER = (
     "EGeneral:Permission denied",
     "EAPI:Invalid",  # key, signature, nonce
 )
-_TOO_MANY = ("EAPI:Rate limit exceeded", "EGeneral:Too many requests")
+_LOCKOUT = "EGeneral:Temporary lockout"
+_TOO_MANY = ("EAPI:Rate limit exceeded", "EGeneral:Too many requests", "EService:Throttled", _LOCKOUT)
 _UNTIL = re.compile(r"EService:Throttled:\s*(\d+(?:\.\d+)?)")
 
 
@@ -35,11 +36,15 @@ def error_of(codes: Sequence[str], asked: str, now: float) -> ExchangeRefused | 
     said = "; ".join(codes)
     if any(code.startswith(_NEVER) for code in codes):
         return ExchangeRefused(f"Kraken refused {asked}: {said}; asking again does not help")
-    for code in codes:
-        if found := _UNTIL.match(code):
-            return Throttled(f"Kraken answered {asked} with {said}", float(found[1]))
-        if code.startswith("EGeneral:Temporary lockout"):
-            return Throttled(f"Kraken answered {asked} with {said}", now + LOCKOUT_SECONDS)
-        if code.startswith(_TOO_MANY):
-            return Throttled(f"Kraken answered {asked} with {said}")
+    if any(code.startswith(_TOO_MANY) for code in codes):
+        moments = [moment for code in codes if (moment := _wait_until(code, now)) is not None]
+        return Throttled(f"Kraken answered {asked} with {said}", max(moments, default=None))
     return ExchangeUnavailable(f"Kraken answered {asked} with {said}; it may pass")
+
+
+def _wait_until(code: str, now: float) -> float | None:
+    """The moment that a code names; a clock that is off, or another unit, must not stop everybody for years."""
+    latest = now + LOCKOUT_SECONDS
+    if found := _UNTIL.match(code):
+        return min(float(found[1]), latest)
+    return latest if code.startswith(_LOCKOUT) else None

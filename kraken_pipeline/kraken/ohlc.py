@@ -23,9 +23,10 @@ class Ohlc:
     Attributes:
         candles: `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count`; without quiet ones.
         listed: What the reply answers for: the committed candles that it lists, whether or not anybody traded.
-        committed: The end of the last committed candle, in seconds since the epoch.
+        committed: The end of the last committed candle, in seconds since the epoch: not later than the last row,
+            nor than the reply's own word for it.
         trades: How many trades the candles count.
-        rejects: Rows that are no candles; their times are not in `listed`.
+        rejects: Rows that are no candles, or that contradict each other; their times are not in `listed`.
     """
 
     candles: pl.DataFrame
@@ -43,7 +44,7 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
 
     Args:
         rows: As `replies.parse_ohlc` gives them.
-        last: The start of the last committed candle.
+        last: The start of the last committed candle, as the reply says.
         interval: What was asked for.
         asked: The request, for messages.
 
@@ -52,9 +53,9 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
     """
     if not rows:
         raise ExchangeUnavailable(f"{asked}: the reply has no row, not even the current candle")
-    committed = last + interval.seconds
+    committed = interval.floor(min(last + interval.seconds, rows[-1][0]))
     frame = pl.DataFrame(
-        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows[:-1] if row[0] <= last],
+        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows[:-1] if row[0] < committed],
         schema={
             "time": pl.Int64(),
             **dict.fromkeys(("open", "high", "low", "close", "volume", "trades"), pl.Float64()),
@@ -63,7 +64,7 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
     )
     if frame.is_empty():
         return Ohlc(NO_CANDLES, (), committed, 0)
-    rules = {**broken_rules(interval, committed), **_disorder()}
+    rules = {**broken_rules(interval, committed), **_contradictions()}
     reasons = pl.coalesce(
         *(pl.when(broken).then(pl.lit(reason)) for reason, broken in rules.items()), pl.lit(None, pl.String)
     )
@@ -86,5 +87,12 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
     return Ohlc(candles, listed, committed, int(candles["trade_count"].sum()), rejects)
 
 
-def _disorder() -> dict[str, pl.Expr]:
-    return {"the time is not later than that of the row before": pl.col("time") <= pl.col("time").shift(1).cum_max()}
+def _contradictions() -> dict[str, pl.Expr]:
+    """What can be wrong with a row of a reply beside the rules that all candles keep."""
+    moved = (pl.col("volume") != 0) | (pl.col("low") != pl.col("high"))
+    return {
+        "a trade count of 0 stands beside a volume, or beside prices that differ": (pl.col("trades") == 0) & moved,
+        # Which of them is right, nobody can say.
+        "the reply has a row of the same time": pl.col("time").is_duplicated(),
+        "the time is not later than that of the row before": pl.col("time") <= pl.col("time").shift(1).cum_max(),
+    }

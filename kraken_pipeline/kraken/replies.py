@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from kraken_pipeline.errors import UnusableReply
 
@@ -20,10 +21,16 @@ def _number(value: Any) -> Any:
 Decimal = Annotated[float, BeforeValidator(_number)]
 """Kraken writes prices and volumes as text."""
 
-OhlcRow = tuple[int, Decimal, Decimal, Decimal, Decimal, Decimal, Decimal, int]
+Seconds = Annotated[int, Field(ge=0, lt=2**32)]
+"""A moment in seconds since the epoch, up to 2106: one in milliseconds or nanoseconds is greater."""
+
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""A whole number that columns and databases can hold."""
+
+OhlcRow = tuple[Seconds, Decimal, Decimal, Decimal, Decimal, Decimal, Decimal, Whole]
 """Start (seconds), open, high, low, close, vwap, volume, count."""
 
-TradeRow = tuple[Decimal, Decimal, FiniteFloat, Literal["b", "s"], Literal["m", "l"], str, int]
+TradeRow = tuple[Decimal, Decimal, FiniteFloat, Literal["b", "s"], Literal["m", "l"], str, Whole]
 """Price, volume, time (seconds, to 1e-7), side, order type, miscellaneous, id."""
 
 
@@ -101,8 +108,8 @@ def parse_trades(result: Any, asked: str, keys: Iterable[str] = ()) -> tuple[lis
         UnusableReply: It is none, or about another pair than one of these keys.
     """
     rows, last = _under_key(result, asked, keys)
-    text = str(last) if isinstance(last, (int, str)) and not isinstance(last, bool) else ""
-    return _parsed(_TRADES, rows, asked), int(text) or None if text.isascii() and text.isdigit() else None
+    is_number = not isinstance(last, bool) and re.fullmatch(r"[0-9]{1,19}", str(last))
+    return _parsed(_TRADES, rows, asked), (int(last) or None) if is_number else None
 
 
 def _under_key(result: Any, asked: str, keys: Iterable[str]) -> tuple[Any, Any]:
@@ -121,4 +128,4 @@ def _parsed(model: TypeAdapter[_Parsed], value: Any, asked: str) -> _Parsed:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UnusableReply(f"{asked}: {where or 'the result'} is {first['input']!r:.80}: {first['msg']}") from None
+        raise UnusableReply(f"{asked}: {where or 'the result'} is {first['input']!r:.80}: {first['msg']:.80}") from None

@@ -1,18 +1,20 @@
 """Paging through a pair's trades, folded to one-minute candles as they come: memory is flat for any length.
 
-A page is asked for by the nanosecond of the last trade known; it comes again with it, and is dropped by its id. What a
-page closes is whole up to the start of the minute that is still open, so that whoever stores it can go on from there.
+A page is asked for by the nanosecond of the last trade known, which must come again with it and is dropped by its id:
+so a page that is empty, or not the one asked for, is never taken for the end. What a page closes is whole up to the
+start of the minute that is still open, so that whoever stores it can go on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf, nextafter
 
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, span, subtract
-from kraken_pipeline.errors import ExchangeUnavailable
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, span, subtract, union
+from kraken_pipeline.errors import ExchangeUnavailable, UnusableReply
 from kraken_pipeline.kraken.replies import TradeRow
 from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.market.candle import TIME
@@ -25,7 +27,7 @@ SETTLING_SECONDS = 5
 """How long a trade may take to be listed."""
 _NS = 1_000_000_000
 _IMPRECISION_NS = 500
-"""A float holds the seconds of today to 240 ns, and Kraken rounds to 100."""
+"""More than a row's time can be off: a float holds the seconds of today to 240 ns."""
 _MINUTE = Interval.M1
 
 
@@ -55,7 +57,7 @@ class Folded:
         answered: What it answers for, on the grid of minutes.
         until: Everything before it is settled (answered, or in `lost`): where to go on after a stop.
         trades: How many trades the candles count.
-        lost: Minutes whose trades cannot all be had: a page holds fewer than one nanosecond had.
+        lost: Minutes whose trades cannot all be had: one nanosecond has as many as a page holds, or more.
         rejects: Trades that cannot be true; their minutes are not answered for.
     """
 
@@ -69,27 +71,42 @@ class Folded:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a paging has got."""
+    """How far a paging has got.
 
-    settled: int  # seconds; everything before it was given out
-    since: int  # nanoseconds
-    seen: set[int] = field(default_factory=set)
-    open: int = 0  # seconds; the minute of the last trade that was folded
-    latest: float = 0  # seconds; the latest trade seen
-    lost: list[Span] = field(default_factory=list)
-    bad: list[Span] = field(default_factory=list)
+    Attributes:
+        settled: Everything before it was given out, in seconds since the epoch.
+        open: The minute of the latest trade; before the first one, that before the span.
+        since: What to ask for next, in nanoseconds.
+        seen: The ids of the page before.
+        last: The id of its last trade, which the next page must have; None where none must.
+        lost: Minutes with trades that cannot be had, as far as they were not given out.
+        bad: Minutes with trades that cannot be true, as far as they were not given out.
+    """
+
+    settled: int
+    open: int
+    since: int
+    seen: Collection[int] = ()
+    last: int | None = None
+    lost: Spans = ()
+    bad: Spans = ()
 
 
 def page_trades(
-    fetch: Callable[[int], TradesPage], wanted: Span, *, known_trade: int | None = None
+    fetch: Callable[[int], TradesPage],
+    wanted: Span,
+    *,
+    known_trade: int | None = None,
+    full_page: int = FULL_PAGE,
 ) -> Iterator[Folded]:
     """Pages through the trades of a span.
 
     Args:
         fetch: Gives the page from a time in nanoseconds on, that time included.
         wanted: The span, on the grid of minutes.
-        known_trade: The start of the latest minute known to have had a trade, from whatever source. A page that says
+        known_trade: The start of the latest candle known to have had a trade, from whatever source. A page that says
             there are no more trades before that is an error, not an answer.
+        full_page: How many trades a page holds that may not be the last one.
 
     Yields:
         What each page closed; the last one reaches the end of the span, or the last minute that was closed when the
@@ -100,41 +117,67 @@ def page_trades(
         UnusableReply: A page is not one.
     """
     fold = TradeFold()
-    at = _Progress(wanted.start, wanted.start * _NS)
+    at = _Progress(wanted.start, wanted.start - _MINUTE.seconds, wanted.start * _NS)
     while True:
-        page = fetch(at.since)
+        page = _next_page(fetch, at)
         new = [row for row in page.rows if row[6] not in at.seen]
-        is_full = len(page.rows) >= FULL_PAGE
-        if not new and is_full:
+        if not new and len(page.rows) >= full_page:
             _step_over(at, page, wanted)
             continue
         trades, rejects = _within(new, at, wanted)
         candles = fold.add(trades)
-        at.latest = max((at.latest, *(row[2] for row in new)))
-        if at.latest >= wanted.end:
+        if at.open >= wanted.end:
             yield _settled(at, pl.concat([candles, fold.finish()]), wanted.end, rejects)
             return
         if not new:
-            _require_later_trades(at, page, known_trade)
+            _require_known_trade(at, page, known_trade)
             # The minute that is not over yet is nobody's, and what was traded just now may not be listed yet.
             end = min(wanted.end, _MINUTE.floor(int(page.asked_at - SETTLING_SECONDS)))
             last = fold.finish().filter(pl.col("time").dt.epoch("s") < end)
-            yield _settled(at, pl.concat([candles, last]), end, rejects)
+            yield _settled(at, last, end, rejects)
             return
         yield _settled(at, candles, at.open, rejects)
-        _go_on(at, page)
+        at.seen = {row[6] for row in page.rows}
+        at.last = page.rows[-1][6]
+        at.since = max(at.since, _last(page))
 
 
-def _go_on(at: _Progress, page: TradesPage) -> None:
-    at.seen = {row[6] for row in page.rows}
-    at.since = max(at.since, _last(page))
+def _next_page(fetch: Callable[[int], TradesPage], at: _Progress) -> TradesPage:
+    page = _page_from(fetch, at.since)
+    if at.last is not None and all(row[6] != at.last for row in page.rows):
+        raise ExchangeUnavailable(f"{page.asked}: the page lacks the trade {at.last}, which it was asked to begin with")
+    return replace(page, rows=_told_apart(page.rows, fetch, at.since))
+
+
+def _page_from(fetch: Callable[[int], TradesPage], since: int) -> TradesPage:
+    page = fetch(since)
+    if min((row[2] for row in page.rows), default=inf) < (since - 2 * _IMPRECISION_NS) / _NS:
+        raise UnusableReply(f"{page.asked}: the page has trades from before what was asked for")
+    if len({row[6] for row in page.rows}) < len(page.rows):
+        raise UnusableReply(f"{page.asked}: the page has two trades with one id")
+    return page
+
+
+def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], since: int) -> Sequence[TradeRow]:
+    """The rows of a page, each with a time in the minute of its trade.
+
+    A float is too coarse for the last 120 ns of a minute: such a trade reads as one at the start of the next. The
+    exchange itself knows better, and is asked which of the trades at such a time are at or after it.
+    """
+    for start in sorted({int(row[2]) for row in rows if row[2] % _MINUTE.seconds == 0}):
+        if start * _NS > since:
+            after = {row[6] for row in _page_from(fetch, start * _NS).rows}
+            rows = [
+                (*row[:2], nextafter(start, 0), *row[3:]) if row[2] == start and row[6] not in after else row
+                for row in rows
+            ]
+    return rows
 
 
 def _last(page: TradesPage) -> int:
     """The time of a page's last trade in nanoseconds, or a little before it where the page does not tell it exactly."""
-    seconds = page.rows[-1][2]
-    told = int(seconds * 1e7) * 100
-    if page.last is None or abs(page.last - told) > 1_000:
+    told = int(page.rows[-1][2] * 1e7) * 100
+    if page.last is None or abs(page.last - told) > _IMPRECISION_NS:
         return told - _IMPRECISION_NS
     return page.last
 
@@ -142,33 +185,38 @@ def _last(page: TradesPage) -> int:
 def _step_over(at: _Progress, page: TradesPage, wanted: Span) -> None:
     """Goes on behind an instant that has more trades than a page holds; what of them was not seen is lost."""
     instant = _last(page)
-    minute = _MINUTE.floor(instant // _NS)
-    # Where the page does not say its last trade's time exactly, that instant lies somewhere behind.
-    at.since = max(at.since, instant if instant == page.last else instant + 3 * _IMPRECISION_NS) + 1
-    at.lost += intersect((Span(minute, _MINUTE.floor(at.since // _NS) + 60),), (wanted,))
+    if instant != page.last:  # it lies somewhere behind
+        instant += 2 * _IMPRECISION_NS
+    at.since = max(at.since, instant) + 1
+    at.seen, at.last = (), None
+    first, last = int(page.rows[-1][2]), (at.since - 1) // _NS
+    skipped = Span(_MINUTE.floor(first), _MINUTE.floor(max(first, last)) + _MINUTE.seconds)
+    at.lost = union(at.lost, intersect((skipped,), (wanted,)))
 
 
 def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
     """The trades of a page that lie in the span and can be true, ready to be folded."""
     good: list[tuple[int, float, float]] = []
     rejects: list[Reject] = []
-    at.open = max(at.open, wanted.start)
+    bad: list[Span] = []
     for row in new:
         price, volume, seconds = row[:3]
-        if not wanted.start <= seconds < wanted.end:
-            continue
-        if not (0 < price < float("inf")) or not (0 <= volume < float("inf")):
+        minute = _MINUTE.floor(int(seconds))
+        if not (0 < price < inf and 0 <= volume < inf):
             reason = "price or volume is not a positive number"
-        elif seconds < at.open:
+        elif minute < at.open:
             reason = "the trade is earlier than the minute of the one before"
         else:
-            at.open = _MINUTE.floor(int(seconds))
-            # Cut, not rounded: a trade at the end of a minute must not slip into the next.
-            good.append((int(seconds * 1e6), price, volume))
+            at.open = minute
+            if minute in wanted:
+                # Cut, not rounded: a trade at the end of a minute must not slip into the next.
+                good.append((int(seconds * 1e6), price, volume))
             continue
-        start = _MINUTE.floor(int(seconds))
-        at.bad.append(Span(start, start + 60))
-        rejects.append(Reject(0, ",".join(str(value) for value in row), reason, int(seconds)))
+        if minute in wanted:
+            rejects.append(Reject(0, ",".join(str(value) for value in row), reason, int(seconds)))
+            # Which of the two times is wrong cannot be told: nothing between them is sure.
+            bad.append(Span(minute, max(minute, at.open) + _MINUTE.seconds))
+    at.bad = union(at.bad, normalise(bad))
     frame = pl.DataFrame(good, schema={"time": pl.Int64(), "price": pl.Float64(), "volume": pl.Float64()}, orient="row")
     return frame.with_columns(pl.col("time").cast(TIME)), tuple(rejects)
 
@@ -176,18 +224,20 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
 def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Reject, ...]) -> Folded:
     """What can be given out now: everything before `until` but for lost and bad minutes, and their candles."""
     whole = span(at.settled, until)
-    lost = intersect(normalise(at.lost), whole)
-    answered = subtract(whole, normalise((*lost, *intersect(normalise(at.bad), whole))))
-    kept = candles
-    if at.lost or at.bad:
-        seconds = candles["time"].dt.epoch("s")
-        kept = candles.filter(~lies_in(normalise((*at.lost, *at.bad)), seconds))
+    lost = intersect(at.lost, whole)
+    unsure = union(at.lost, at.bad)
+    kept = candles.filter(~lies_in(unsure, candles["time"].dt.epoch("s"))) if unsure else candles
     at.settled = max(at.settled, until)
-    return Folded(kept, answered, at.settled, int(kept["trade_count"].sum()), lost, rejects)
+    before = span(0, at.settled)
+    at.lost, at.bad = subtract(at.lost, before), subtract(at.bad, before)
+    return Folded(kept, subtract(whole, unsure), at.settled, int(kept["trade_count"].sum()), lost, rejects)
 
 
-def _require_later_trades(at: _Progress, page: TradesPage, known_trade: int | None) -> None:
-    if known_trade is not None and at.latest < known_trade and at.since < known_trade * _NS:
+def _require_known_trade(at: _Progress, page: TradesPage, known_trade: int | None) -> None:
+    """Refuses a last page without a trade that it must have: it is known to lie behind what was asked for."""
+    if known_trade is None or at.since > known_trade * _NS:
+        return
+    if all(row[2] < known_trade for row in page.rows):
         raise ExchangeUnavailable(
             f"{page.asked}: the page says that there are no more trades, but there is one at {iso(known_trade)}"
         )

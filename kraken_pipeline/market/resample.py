@@ -117,7 +117,9 @@ def fold_trades(chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def _join(carried: pl.DataFrame, minutes: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([carried, minutes]).group_by("time", maintain_order=True).agg(*_FOLD)
+    """The open minute and the next ones, of which only the first can be the same; all of them cost twice the time."""
+    edge = pl.concat([carried, minutes.head(1)]).group_by("time", maintain_order=True).agg(*_FOLD)
+    return pl.concat([edge, minutes.slice(1)], rechunk=True)
 
 
 def _rounded(minutes: pl.DataFrame) -> pl.DataFrame:

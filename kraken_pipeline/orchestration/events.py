@@ -51,7 +51,8 @@ def changes(
     tiers: dict[Tier, list[Series]] = {}
 
     def whole(series: Series) -> metadata.Metadata:
-        return metadata.of_completeness(measured[series])
+        # Of an interval that nobody asked for (minutes, on the way to hours) only what was stored is told.
+        return metadata.of_completeness(measured[series]) if series in measured else {}
 
     in_full = len({*read, *filled}) <= FULL_REPORT_SERIES
     for series in sorted({*read, *filled}):
@@ -64,7 +65,7 @@ def changes(
         if series in filled:
             values = {**metadata.of_plan(own, filled[series]), **whole(series)}
             yield _materialised(tier, "backfilled_candles", values, series)
-        if in_full:
+        if in_full and series in measured:
             ranges = holdings.coverage.get(series, ())
             yield _materialised(tier, "coverage", metadata.of_coverage(measured[series], ranges), series)
             yield _materialised(tier, "gaps", metadata.of_gaps(own), series)

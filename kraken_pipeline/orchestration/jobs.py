@@ -20,6 +20,7 @@ from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, ingest, scan
 from kraken_pipeline.workflow import gaps as gap_flow
+from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
 from kraken_pipeline.workflow.progress import Progress, Run
@@ -78,17 +79,21 @@ def _config_schema() -> dict[str, dg.Field]:
     }
 
 
-@dg.config_mapping(config_schema=_config_schema())
-def run_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks what a run is asked to do before there is one, and hands it to the first step."""
-    spec = run_spec(values)
-    return {
-        "ops": {"look_at_folders": {"config": spec.as_config()}},
-        "loggers": {"console": {"config": {"log_level": load_settings().kraken_log_level.upper()}}},
-    }
+def spec_mapping(op: str) -> dg.ConfigMapping:
+    """Checks what a run is asked to do before there is one, and hands it to its first step."""
+
+    def mapped(values: Mapping[str, Any]) -> dict[str, Any]:
+        spec = run_spec(values)
+        return {
+            "ops": {op: {"config": spec.as_config()}},
+            "loggers": {"console": {"config": {"log_level": load_settings().kraken_log_level.upper()}}},
+        }
+
+    return dg.ConfigMapping(config_fn=mapped, config_schema=_config_schema())
 
 
-def _stores(context: dg.OpExecutionContext) -> Stores:
+def stores_of(context: dg.OpExecutionContext) -> Stores:
+    """The stores of a step."""
     found = getattr(context.resources, STORES)
     assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
     return found
@@ -111,8 +116,8 @@ def _run(context: dg.OpExecutionContext, orders: Orders) -> Run:
 def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders] | dg.DynamicOutput[Chunk]]:
     """Finds the archives that are asked for and have not been taken, and deals them out."""
     with explained():
-        stores, spec, now = _stores(context), run_spec(context.op_config), int(time.time())
-        context.instance.add_run_tags(context.run_id, _tags(spec))
+        stores, spec, now = stores_of(context), run_spec(context.op_config), int(time.time())
+        context.instance.add_run_tags(context.run_id, spec_tags(spec))
         if spec.dry_run:
             _log_plan(context, stores, spec, now)
             tasks, found = [], scan.Scan()
@@ -148,7 +153,8 @@ def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], foun
     )
 
 
-def _tags(spec: RunSpec) -> dict[str, str]:
+def spec_tags(spec: RunSpec) -> dict[str, str]:
+    """What tells a run's spec to whoever reads runs."""
     return {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
 
 
@@ -180,7 +186,7 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
 def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
     """Brings files into the lake, each by itself, and reports the partitions that changed."""
     with explained():
-        stores, run = _stores(context), _run(context, chunk.orders)
+        stores, run = stores_of(context), _run(context, chunk.orders)
         with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
             outcomes = ingest.ingest(stores, chunk.orders.spec, chunk.tasks, run)
     for outcome in outcomes:
@@ -199,22 +205,30 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
     """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
     files = [outcome for chunk in outcomes for outcome in chunk]
     with explained():
-        stores, run = _stores(context), _run(context, orders)
+        stores, run = stores_of(context), _run(context, orders)
         if orders.spec.dry_run:
-            finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
+            finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, BackfillOutcome((), ())))
             return
         ingest.tidy(stores)
-        with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
-            done = backfill.backfill(stores, orders.spec, run)
+        done = backfill.backfill(stores, orders.spec, run)
+        tell(context, done)
         run.report(phase="reporting")
         for event in changes(stores, orders.spec, files, done, run.now):
             # It takes evaluations too; its annotation lags behind.
             context.log_event(event)  # type: ignore[arg-type]
-    run.report(phase="done", bytes_done=run.progress.bytes_total)
-    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files))
+    run.report(phase="done", bytes_done=run.progress.bytes_total, requests_total=run.progress.requests_done)
+    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done))
 
 
-def outcome_of(orders: Orders, files: Sequence[FileOutcome]) -> dict[str, Any]:
+def tell(context: dg.OpExecutionContext, done: BackfillOutcome) -> None:
+    """Logs what a backfill could not do, and why."""
+    for failure in done.failed:
+        context.log.error(failure)
+    for note in done.notes:
+        context.log.warning(note)
+
+
+def outcome_of(orders: Orders, files: Sequence[FileOutcome], done: BackfillOutcome) -> dict[str, Any]:
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     twins = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
@@ -226,14 +240,20 @@ def outcome_of(orders: Orders, files: Sequence[FileOutcome]) -> dict[str, Any]:
         "files_waiting": orders.waiting,
         "rows_rejected": sum(each.rows_rejected for each in files),
         "new_pairs": list(orders.new_pairs[:NOTES]),
-        "errors": [*orders.broken, *failed][:NOTES],
-        "notes": [*orders.notes, *twins[:NOTES]],
+        **of_requests(done),
+        "errors": [*orders.broken, *failed, *done.failed][:NOTES],
+        "notes": [*orders.notes, *twins[:NOTES], *done.notes[:NOTES]],
     }
+
+
+def of_requests(done: BackfillOutcome) -> dict[str, Any]:
+    """What a run's outcome says of the exchange."""
+    return {"requests": done.requests, "fetches_failed": len(done.failed)}
 
 
 @dg.job(
     name="ingest",
-    config=run_config,
+    config=spec_mapping("look_at_folders"),
     executor_def=dg.in_process_executor,
     description="Brings archives into the lake, fills gaps, says what is covered: any tier, pairs, intervals, dates.",
 )

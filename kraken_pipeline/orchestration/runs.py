@@ -183,19 +183,28 @@ def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
     return found
 
 
-def execute_ingest(
-    instance: dg.DagsterInstance, job: Callable[[], dg.JobDefinition], spec: RunSpec, resumes: str | None = None
+def execute(
+    instance: dg.DagsterInstance,
+    job: Callable[[], dg.JobDefinition],
+    spec: RunSpec | None,
+    resumes: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Runs the job `ingest` in this process, as a run like any other; returns its id, whatever became of it.
+    """Runs a job in this process, as a run like any other; returns its id, whatever became of it.
 
     Args:
         instance: Whose run it is.
         job: Gives the job with its resources; a function of a module, which Dagster can find again.
-        spec: What it is to do.
+        spec: What it is to do, for jobs that take that.
         resumes: The run that it continues.
+        config: What it is to do, for others.
     """
-    tags = {SPEC_TAG: spec.model_dump_json(exclude_defaults=True), **({RESUMES_TAG: resumes} if resumes else {})}
+    told = {} if spec is None else {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
+    if resumes:
+        told[RESUMES_TAG] = resumes
+    run_config = dict(config or {}) if spec is None else spec.as_config()
     with dg.execute_job(
-        dg.reconstructable(job), instance=instance, run_config=spec.as_config(), tags=tags, raise_on_error=False
+        dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
     ) as result:
         return str(result.run_id)

@@ -1,4 +1,4 @@
-"""The drop folder's sensor: new files become one run of `ingest`, new pairs become partitions."""
+"""Sensors: new files in the drop folder become one run of `ingest`, and an ingest is followed by a backfill."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import dagster as dg
 
 from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
 from kraken_pipeline.market.tier import load_tiers
-from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
+from kraken_pipeline.orchestration.upkeep import backfill_job
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.workflow.run_spec import run_spec
 
 _EDGE = 1 << 16
 
@@ -55,7 +57,10 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
         for tier, names in by_tier(load_tiers(settings.kraken_tiers_file), pairs.values()).items()
     ]
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"{digest}-{count + 1}", job_name=ingest_job.name)],
+        run_requests=[
+            # What lies in the folder is stored at once; `auto_gap_fill` asks the exchange afterwards.
+            dg.RunRequest(run_key=f"{digest}-{count + 1}", job_name=ingest_job.name, run_config={"api_backfill": False})
+        ],
         dynamic_partitions_requests=requests,
         cursor=json.dumps([digest, count + 1]),
     )
@@ -75,3 +80,30 @@ def drop_folder_sensor() -> dg.SensorDefinition:
         return evaluate(load_settings(), context.cursor)
 
     return drop_folder
+
+
+def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
+    """The backfill that comes after an ingest: of the same pairs and intervals."""
+    spec = run_spec(json.loads(run.tags.get(SPEC_TAG, "{}")))
+    if spec.dry_run or spec.api_backfill:
+        return dg.SkipReason("the ingest itself asked the exchange, or was a dry run")
+    config = {"tier": str(spec.tier), "intervals": [each.value for each in spec.intervals], "pairs": list(spec.pairs)}
+    return dg.RunRequest(run_key=f"after-{run.run_id}", run_config=config)
+
+
+def auto_gap_fill_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that backfills after each ingest; off unless KRAKEN_AUTO_GAP_FILL is set."""
+    status = dg.DefaultSensorStatus.RUNNING if settings.kraken_auto_gap_fill else dg.DefaultSensorStatus.STOPPED
+
+    @dg.run_status_sensor(
+        name="auto_gap_fill",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        monitored_jobs=[ingest_job],
+        request_job=backfill_job,
+        default_status=status,
+        description="After each ingest that did not ask the exchange itself, fills the gaps of the same series.",
+    )
+    def auto_gap_fill(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
+        return follow_up(context.dagster_run)
+
+    return auto_gap_fill

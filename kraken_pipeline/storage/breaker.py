@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,6 +46,7 @@ class Breaker:
     """Leaves the exchange alone after so many failures in a row, and then lets exactly one process try.
 
     Every change is one statement that says under which condition it holds (compare and set), so that it needs no lock.
+    The right to try is known by the moment at which it ends: while it is open, only whoever has it changes that.
 
     Args:
         catalog: Where it lies.
@@ -60,6 +62,7 @@ class Breaker:
         self._most = failures
         self._seconds = seconds
         self._clock = clock
+        self._probe = 0.0  # when the right to try ends that this one took last
 
     def record(self) -> BreakerRecord:
         """How it stands."""
@@ -89,14 +92,20 @@ class Breaker:
 
     def _takes_the_probe(self) -> bool:
         now = self._clock()
+        until = now + self._seconds
         is_free = breakers.c.probe_until.is_(None) | (breakers.c.probe_until <= now)
         with self._catalog.write() as connection:
             taken = connection.execute(
                 sa.update(breakers)
-                .where(_IS_IT, breakers.c.opened_at <= now - self._seconds, is_free)
-                .values(probe_until=now + self._seconds)
+                .where(_IS_IT, breakers.c.opened_at + self._seconds <= now, is_free)
+                .values(probe_until=until)
             )
+        if taken.rowcount:
+            self._probe = until
         return bool(taken.rowcount)
+
+    def _may_change(self) -> sa.ColumnElement[bool]:
+        return breakers.c.opened_at.is_(None) | (breakers.c.probe_until == self._probe)
 
     def succeeded(self) -> None:
         """Takes note of an answer. Of requests that began before it opened, none closes it: only the probe does."""
@@ -107,20 +116,19 @@ class Breaker:
         with self._catalog.write() as connection:
             connection.execute(
                 sa.update(breakers)
-                .where(_IS_IT, breakers.c.opened_at.is_(None) | breakers.c.probe_until.is_not(None))
+                .where(_IS_IT, self._may_change())
                 .values(failures=0, opened_at=None, probe_until=None)
             )
 
     def failed(self) -> None:
-        """Takes note of a failure."""
+        """Takes note of a failure. Of requests that began before it opened, none keeps it open for longer."""
         now = self._clock()
         with self._catalog.write() as connection:
-            counted = connection.execute(sa.update(breakers).where(_IS_IT).values(failures=breakers.c.failures + 1))
-            if not counted.rowcount:
-                connection.execute(sa.insert(breakers).values(name=_NAME, failures=1))
-            is_due = breakers.c.opened_at.is_(None) | breakers.c.probe_until.is_not(None)
+            with suppress(sa.exc.IntegrityError), connection.begin_nested():  # only the first failure of all adds it
+                connection.execute(sa.insert(breakers).values(name=_NAME, failures=0))
+            connection.execute(sa.update(breakers).where(_IS_IT).values(failures=breakers.c.failures + 1))
             connection.execute(
                 sa.update(breakers)
-                .where(_IS_IT, breakers.c.failures >= self._most, is_due)
+                .where(_IS_IT, breakers.c.failures >= self._most, self._may_change())
                 .values(opened_at=now, probe_until=None)
             )

@@ -4,6 +4,8 @@ A region of dogpile.cache over a small SQLite file, with a level in memory above
 while the others wait for it, and what has expired can still be had when the source fails. (dogpile's own
 `get_or_create` gives what has expired also while another process is fetching, which here would pass for fresh.) A reply
 is evidence only of what it says itself, up to the moment when it was made.
+
+Nothing fails because of the cache: what cannot be read from it is a miss, and what cannot be written is not kept.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cachetools import TTLCache
 from dogpile.cache import CacheRegion, make_region, register_backend
@@ -33,6 +35,8 @@ MEMORY_BYTES = 16 << 20
 _LONGEST_MEMORY_SECONDS = 60.0
 _STRIPES = 64
 _BACKEND = "kraken_pipeline.sqlite"
+_TABLE = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, made REAL NOT NULL, value BLOB NOT NULL)"
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,6 @@ class Cache:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._environment = environment
         self._counters = counters
         self._clock = clock
@@ -149,7 +152,10 @@ class Cache:
 
     def _kept(self, key: str, seconds: float | None = None) -> Entry | None:
         """What is on disk, at the most so many seconds old."""
-        found = self._region.get(key, ignore_expiration=True)
+        try:
+            found = self._region.get(key, ignore_expiration=True)
+        except (zlib.error, ValueError):
+            return None  # damaged: what takes its place will not be
         if isinstance(found, NoValue):
             return None
         entry = Entry(found["value"], found["made_at"])
@@ -168,7 +174,10 @@ class Cache:
         return entry
 
     def clear(self, prefix: str = "") -> int:
-        """Forgets the keys of this environment that begin like that; returns how many there were."""
+        """Forgets the keys of this environment that begin like that; returns how many there were.
+
+        What another process has in memory serves there for another minute at the most.
+        """
         with self._guard:
             self._memory.clear()
         return self._store.clear(f"{self._environment}:{prefix}")
@@ -179,7 +188,9 @@ class Cache:
 
 
 def _size_of(entry: Entry) -> int:
-    rows = sum(len(each) for each in entry.value.values() if isinstance(each, (list, dict))) if entry.value else 0
+    value = entry.value
+    parts = value.values() if isinstance(value, dict) else [value]
+    rows = sum(len(each) for each in parts if isinstance(each, (list, dict)))
     return 200 + 300 * rows  # a row of OHLC or Trades as Python objects, measured with pympler: 250 to 400 bytes
 
 
@@ -195,36 +206,45 @@ class SqliteStore:
     """The level on disk: one small SQLite file, which may be deleted at any time.
 
     It is not in the catalog, because what can be fetched again need not survive a power cut, nor go into a backup.
+    A file that is no database any more is deleted, and whatever fails otherwise (a full disk) is as if it were empty.
     """
 
     def __init__(self, path: Path, largest: int) -> None:
         self._path = path
         self._largest = largest
-        with self._opened() as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, made REAL NOT NULL, value BLOB NOT NULL)"
-            )
 
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
-            connection.execute("PRAGMA synchronous=OFF")
-            yield connection
+    def _do(self, work: Callable[[sqlite3.Connection], _Result], otherwise: _Result) -> _Result:
+        """Does something in a transaction, or gives what stands for its failure."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
+                connection.execute("PRAGMA synchronous=OFF")
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(_TABLE)  # each time, because the file may have been deleted
+                return work(connection)
+        except (sqlite3.OperationalError, OSError):
+            return otherwise
+        except sqlite3.DatabaseError:
+            with suppress(OSError):
+                self._path.unlink()
+            return otherwise
 
     def get(self, key: str) -> bytes | None:
         """The value of a key."""
-        with self._opened() as connection:
-            row = connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+        query = "SELECT value FROM entries WHERE key = ?"
+        row = self._do(lambda connection: connection.execute(query, (key,)).fetchone(), None)
         return row[0] if row else None
 
     def set(self, key: str, value: bytes) -> None:
         """Keeps a value, and makes room for it by forgetting the oldest."""
-        with self._opened() as connection:
+
+        def put(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (key, time.time(), value))
             size = connection.execute("SELECT total(length(value)) FROM entries").fetchone()[0]
             if size > self._largest:
                 self._forget_oldest(connection, size)
+
+        self._do(put, None)
 
     def _forget_oldest(self, connection: sqlite3.Connection, size: float) -> None:
         oldest = connection.execute("SELECT key, length(value) FROM entries ORDER BY made").fetchall()
@@ -236,18 +256,18 @@ class SqliteStore:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Forgets some keys."""
-        with self._opened() as connection:
-            connection.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
+        query = "DELETE FROM entries WHERE key = ?"
+        self._do(lambda connection: connection.executemany(query, [(key,) for key in keys]), None)
 
     def clear(self, prefix: str) -> int:
         """Forgets the keys that begin like that."""
-        with self._opened() as connection:
-            return connection.execute("DELETE FROM entries WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)).rowcount
+        query = "DELETE FROM entries WHERE substr(key, 1, ?) = ?"
+        return self._do(lambda connection: connection.execute(query, (len(prefix), prefix)).rowcount, 0)
 
     def stats(self) -> CacheStats:
         """How large it is."""
-        with self._opened() as connection:
-            keys, size = connection.execute("SELECT count(*), total(length(value)) FROM entries").fetchone()
+        query = "SELECT count(*), total(length(value)) FROM entries"
+        keys, size = self._do(lambda connection: connection.execute(query).fetchone(), (0, 0))
         return CacheStats(int(keys), int(size))
 
 
@@ -257,7 +277,6 @@ class SqliteBackend(BytesBackend):
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._store: SqliteStore = arguments["store"]
         self._locks: Path = arguments["locks"]
-        self._locks.mkdir(parents=True, exist_ok=True)
 
     def get_mutex(self, key: str) -> CacheMutex:
         """One of a few locks that work across processes; which one, the key says."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -26,15 +27,17 @@ class Counters:
     def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
         self._catalog = catalog
         self._clock = clock
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[str, int], int] = {}  # by name and hour
         self._lock = threading.Lock()
         self._written_at = clock()
 
     def add(self, name: str, count: int = 1) -> None:
         """Counts something."""
+        now = self._clock()
+        key = name, _hour_of(now)
         with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + count
-        if self._clock() - self._written_at >= _SECONDS_BETWEEN:
+            self._counts[key] = self._counts.get(key, 0) + count
+        if now - self._written_at >= _SECONDS_BETWEEN:
             self.flush()
 
     def flush(self) -> None:
@@ -44,13 +47,19 @@ class Counters:
             self._written_at = self._clock()
         if not counts:
             return
-        hour = int(self._clock()) // _HOUR * _HOUR
         with self._catalog.write() as connection:
-            for name, count in sorted(counts.items()):
+            for (name, hour), count in sorted(counts.items()):
                 is_it = (counters.c.name == name) & (counters.c.hour == hour)
-                done = connection.execute(sa.update(counters).where(is_it).values(value=counters.c.value + count))
-                if not done.rowcount:
-                    connection.execute(sa.insert(counters).values(name=name, hour=hour, value=count))
+                adding = sa.update(counters).where(is_it).values(value=counters.c.value + count)
+                if not connection.execute(adding).rowcount:
+                    # On PostgreSQL another process may be the first of the hour at the same moment.
+                    with suppress(sa.exc.IntegrityError), connection.begin_nested():
+                        connection.execute(sa.insert(counters).values(name=name, hour=hour, value=0))
+                    connection.execute(adding)
+
+
+def _hour_of(moment: float) -> int:
+    return int(moment) // _HOUR * _HOUR
 
 
 def totals(connection: sa.Connection, names: Iterable[str], since: float) -> Mapping[str, int]:
@@ -58,7 +67,7 @@ def totals(connection: sa.Connection, names: Iterable[str], since: float) -> Map
     wanted = list(names)
     query = (
         sa.select(counters.c.name, sa.func.sum(counters.c.value))
-        .where(counters.c.name.in_(wanted), counters.c.hour >= int(since) // _HOUR * _HOUR)
+        .where(counters.c.name.in_(wanted), counters.c.hour >= _hour_of(since))
         .group_by(counters.c.name)
     )
     found = {name: int(value) for name, value in connection.execute(query)}
@@ -66,5 +75,5 @@ def totals(connection: sa.Connection, names: Iterable[str], since: float) -> Map
 
 
 def forget(connection: sa.Connection, before: float) -> int:
-    """Deletes the counts of hours before a moment; returns how many."""
-    return connection.execute(sa.delete(counters).where(counters.c.hour < int(before))).rowcount
+    """Deletes the counts of hours that were over at a moment; returns how many."""
+    return connection.execute(sa.delete(counters).where(counters.c.hour < _hour_of(before))).rowcount

@@ -38,7 +38,7 @@ def add(
                     "file_id": file_id,
                     "location": location,
                     "line": reject.line or None,
-                    "text": reject.text.replace("\x00", "\\x00"),  # PostgreSQL holds no NUL in text
+                    "text": _text(reject),
                     "reason": reject.reason,
                     "run_id": run_id,
                     "made_at": now,
@@ -46,6 +46,10 @@ def add(
                 for reject in rejects
             ],
         )
+
+
+def _text(reject: Reject) -> str:
+    return reject.text.replace("\x00", "\\x00")  # PostgreSQL holds no NUL in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +88,13 @@ def add_of_reply(
             "pair": series.pair,
             "interval": series.interval.value,
             "location": location,
-            "text": reject.text,
+            "text": _text(reject),
             "reason": reject.reason,
             "run_id": run_id,
             "made_at": now,
         }
         for reject in rejects
-        if (reject.text, reject.reason) not in before
+        if (_text(reject), reject.reason) not in before
     ]
     if rows:
         connection.execute(sa.insert(dead_letters), rows)

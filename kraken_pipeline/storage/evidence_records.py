@@ -88,8 +88,7 @@ def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
             table.c.source == each.source,
             table.c.file_id.is_(None),
             table.c.end == each.span.start,
-            table.c.verified_at >= each.verified_at // _DAY * _DAY,
-            table.c.verified_at < (each.verified_at // _DAY + 1) * _DAY,
+            table.c.verified_at.between(each.verified_at // _DAY * _DAY, each.verified_at),
         )
         .scalar_subquery()
     )

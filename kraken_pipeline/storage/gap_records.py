@@ -72,16 +72,25 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
 
 
 def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
-    """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often."""
+    """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often.
+
+    Not where something was tried there since: what came later would look as if it had been before.
+    """
+    is_series = (attempts.c.pair == series.pair) & (attempts.c.interval == series.interval.value)
+    last_there = (
+        sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0))
+        .where(is_series, attempts.c.start < each.span.end, attempts.c.end > each.span.start)
+        .scalar_subquery()
+    )
     is_before = (
         sa.select(sa.func.max(attempts.c.id))
         .where(
-            attempts.c.pair == series.pair,
-            attempts.c.interval == series.interval.value,
+            is_series,
             attempts.c.route == each.route,
             attempts.c.origin.is_(None) if each.origin is None else attempts.c.origin == each.origin,
             attempts.c.error.is_(None),
             attempts.c.end == each.span.start,
+            attempts.c.id > last_there,
         )
         .scalar_subquery()
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -19,6 +20,8 @@ RECOVERY = 0.98
 LONGEST_WAIT = 120.0
 """A permit further away than this is not waited for: whoever asks says so, and comes back later."""
 EVERY = "every request"
+SILENCE = "no request"
+"""The row that says until when nothing is asked at all, in the place of the next permit."""
 _LATE_SECONDS = 0.1
 
 
@@ -28,6 +31,9 @@ class Limiter:
     A permit is reserved by one transaction (`next_at = max(next_at, now) + period`) and waited for afterwards, so
     nobody holds anything while waiting, and whoever is killed takes one permit along at the most. Measured with six
     processes, each gets its share to a tenth, where a shared bucket gave all to one of them.
+
+    An endpoint with a limit of its own costs two permits: first its own, then one of everybody's. Were they taken
+    together, the one of everybody's would wait for the endpoint's, and all other endpoints behind it.
 
     Args:
         catalog: Where the reservations lie.
@@ -57,39 +63,56 @@ class Limiter:
         Raises:
             Throttled: The next one is too far away to wait for, because the exchange asked for it.
         """
-        while True:
-            at = self.reserve(endpoint)
-            if (wait := at - self._clock()) > 0:
-                self._sleep(wait)
-            # Whoever slept through the next permits as well would come at the same time as their owners.
-            if self._clock() - at < max(self._periods[EVERY], _LATE_SECONDS):
-                return
+        for name in self._limits_of(endpoint):
+            while True:
+                at = self.reserve(name)
+                if (wait := at - self._clock()) > 0:
+                    self._sleep(wait)
+                if self._still_holds(name, at):
+                    break
 
-    def reserve(self, endpoint: str) -> float:
-        """Takes the next permit and returns its moment, in seconds since the epoch.
+    def _limits_of(self, endpoint: str) -> list[str]:
+        return [name for name in (endpoint, EVERY) if name in self._periods]
+
+    def _still_holds(self, name: str, at: float) -> bool:
+        """Whether a permit may be used, after the wait for it."""
+        # The exchange may have asked for silence in the meantime.
+        with self._catalog.read() as connection:
+            silence = connection.scalar(sa.select(limits.c.next_at).where(limits.c.name == SILENCE))
+        # Whoever slept through the next permits as well would come at the same time as their owners.
+        is_late = self._clock() - at >= max(self._periods[name], _LATE_SECONDS)
+        return not is_late and at >= (silence or 0.0)
+
+    def reserve(self, name: str) -> float:
+        """Takes the next permit of one limit, and returns its moment in seconds since the epoch.
 
         Raises:
             Throttled: It is too far away to wait for; none is taken.
         """
-        names = [name for name in (EVERY, endpoint) if name in self._periods]
         with self._catalog.write() as connection:
             now = self._clock()
-            rows = self._rows(connection, names, now)
+            rows = self._rows(connection, (name, SILENCE))
             at = max(now, *(next_at for next_at, _ in rows.values()))
             if at - now > LONGEST_WAIT:
-                raise Throttled(f"Kraken asked to be left alone until {iso(int(at))}", at)
-            for name, (_, slowness) in rows.items():
-                self._update(connection, name, at + slowness * self._periods[name], max(1.0, slowness * RECOVERY))
+                raise Throttled(f"the next request may be made at {iso(int(at))}, too late to wait for it", at)
+            slowness = rows[name][1]
+            self._update(connection, name, at + slowness * self._periods[name], max(1.0, slowness * RECOVERY))
         return at
 
     def throttled(self, endpoint: str, until: float | None = None) -> None:
-        """Takes note that the exchange complained: slower from now on, and nothing before `until`."""
-        names = [name for name in (EVERY, endpoint) if name in self._periods]
+        """Takes note that the exchange complained: slower from now on, and nothing before `until`.
+
+        Permits before that moment are void, also those that others are waiting for.
+        """
+        names = self._limits_of(endpoint)
         with self._catalog.write() as connection:
             now = self._clock()
-            for name, (next_at, slowness) in self._rows(connection, names, now).items():
-                slower = min(SLOWEST, slowness * 2)
-                self._update(connection, name, max(next_at, until or now + slower * self._periods[name]), slower)
+            rows = self._rows(connection, (*names, SILENCE))
+            slower = {name: min(SLOWEST, 2 * rows[name][1]) for name in names}
+            resumes = {name: now + slower[name] * self._periods[name] for name in names}
+            for name in names:
+                self._update(connection, name, max(rows[name][0], resumes[name]), slower[name])
+            self._update(connection, SILENCE, max(rows[SILENCE][0], until or resumes[EVERY]), 1.0)
 
     def slowness(self) -> float:
         """How many times slower than its rate it is now."""
@@ -97,14 +120,18 @@ class Limiter:
             found = connection.scalar(sa.select(limits.c.slowness).where(limits.c.name == EVERY))
         return float(found or 1.0)
 
-    def _rows(self, connection: sa.Connection, names: list[str], now: float) -> dict[str, tuple[float, float]]:
-        query = sa.select(limits).where(limits.c.name.in_(names)).order_by(limits.c.name).with_for_update()
+    def _rows(self, connection: sa.Connection, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """The rows of some names, locked; made where there are none."""
+        wanted = set(names)
+        query = sa.select(limits).where(limits.c.name.in_(wanted)).order_by(limits.c.name).with_for_update()
         found = {row.name: (row.next_at, row.slowness) for row in connection.execute(query)}
-        for name in names:
-            if name not in found:
-                connection.execute(sa.insert(limits).values(name=name, next_at=now, slowness=1.0))
-                found[name] = (now, 1.0)
-        return found
+        if not (absent := sorted(wanted - found.keys())):
+            return found
+        for name in absent:
+            # On PostgreSQL another process may be making the same one at this moment.
+            with suppress(sa.exc.IntegrityError), connection.begin_nested():
+                connection.execute(sa.insert(limits).values(name=name, next_at=0.0, slowness=1.0))
+        return self._rows(connection, wanted)
 
     def _update(self, connection: sa.Connection, name: str, next_at: float, slowness: float) -> None:
         connection.execute(sa.update(limits).where(limits.c.name == name).values(next_at=next_at, slowness=slowness))

@@ -79,6 +79,17 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     return BackfillOutcome(_by_series(work.filled), tuple(left), work.requests, tuple(work.failed), tuple(work.notes))
 
 
+def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
+    """What a backfill would ask the exchange for, in its order, as things stand; asks for nothing and writes nothing.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    work = _Work(stores, spec, Run("plan", now))
+    replies, trades = work.selected(*work.gaps())
+    return [*replies, *trades]
+
+
 @dataclass(slots=True)
 class _Work:
     """What a backfill has done so far."""
@@ -229,14 +240,15 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> None:
             selection = work.selected(holdings, gaps)
             chosen = [each for each in selection[turn] if (str(each), each.spans) not in tried]
             tried |= {(str(each), each.spans) for each in chosen}
+            if not chosen:
+                continue
             work.run.report(
                 phase="paging through trades" if turn else "asking for candles",
                 requests_done=exchange.requests,
                 requests_total=exchange.requests + estimated((*chosen, *(() if turn else selection[1]))),
             )
             may_go_on = _fetch_each(work, exchange, chosen, budget)
-            if chosen:
-                work.resample()
+            work.resample()
             if not may_go_on:
                 return
         if not work.spec.complete or len(tried) == before:

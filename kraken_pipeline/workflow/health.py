@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,12 +12,22 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import evidence_records
+from kraken_pipeline.storage.breaker import BreakerState
+from kraken_pipeline.storage.counters import Counters, totals
+from kraken_pipeline.storage.limiter import Limiter
 from kraken_pipeline.storage.schema import gaps
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.exchange import breaker_of, open_cache
 
 LOW_SPACE_BYTES = 2 << 30
+ERROR_RATE = 0.10
+HIT_RATE = 0.50
+FEW = 20
+"""Of fewer requests or lookups no rate is judged."""
+_DAY = 86_400
 
 
 class Verdict(StrEnum):
@@ -46,9 +57,54 @@ def check_health(settings: Settings) -> list[Check]:
     """Looks at everything, whatever is broken."""
     try:
         with opened(settings) as stores:
-            return [check(stores) for check in (_lake, _space, _catalog, _series)]
+            return [check(stores) for check in (_lake, _space, _catalog, _series, _exchange, _errors, _cache)]
     except PipelineError as error:
         return [Check("stores", Verdict.FAILED, str(error))]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How well the cache of replies serves, over all processes.
+
+    Attributes:
+        hits: Lookups of the last day that it answered.
+        misses: Those that went to the exchange.
+        stale: Those that got an older reply, because the exchange did not answer.
+        keys: How many replies it holds.
+        size: How many bytes they take on disk.
+    """
+
+    hits: int
+    misses: int
+    stale: int
+    keys: int
+    size: int
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The part of lookups that it answered; None where there were none."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else None
+
+    def as_json(self) -> dict[str, object]:
+        """As `cache stats --json` shows it."""
+        rate = self.hit_rate
+        return {
+            "hit_rate": None if rate is None else round(rate, 4),
+            "hits": self.hits,
+            "misses": self.misses,
+            "stale": self.stale,
+            "keys": self.keys,
+            "bytes": self.size,
+        }
+
+
+def cache_state(stores: Stores, now: float) -> CacheState:
+    """How well the cache has served in the last day."""
+    with stores.catalog.read() as connection:
+        counts = totals(connection, ("cache.hits", "cache.misses", "cache.stale"), now - _DAY)
+    stats = open_cache(stores.settings, Counters(stores.catalog)).stats()
+    return CacheState(counts["cache.hits"], counts["cache.misses"], counts["cache.stale"], stats.keys, stats.size)
 
 
 def worst(checks: list[Check]) -> Verdict:
@@ -103,3 +159,39 @@ def _series(stores: Stores) -> Check:
             "series", Verdict.WARNING, f"{len(broken)} of {count} series have more than {threshold} gaps: {worst_of}"
         )
     return Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
+
+
+def _exchange(stores: Stores) -> Check:
+    record = breaker_of(stores).record()
+    slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
+    slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
+    if record.state is BreakerState.CLOSED:
+        return Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+    at = iso(int(record.retry_at or 0))
+    return Check(
+        "exchange",
+        Verdict.WARNING,
+        f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
+    )
+
+
+def _errors(stores: Stores) -> Check:
+    with stores.catalog.read() as connection:
+        counts = totals(connection, ("api.requests", "api.errors", "api.retries"), time.time() - _DAY)
+    requests, errors = counts["api.requests"], counts["api.errors"]
+    sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
+    if requests >= FEW and errors > ERROR_RATE * requests:
+        return Check(
+            "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
+        )
+    return Check("requests", Verdict.OK, sentence)
+
+
+def _cache(stores: Stores) -> Check:
+    state = cache_state(stores, time.time())
+    if state.hit_rate is None:
+        return Check("cache", Verdict.OK, "no lookups in the last day")
+    sentence = f"{state.hit_rate:.0%} of {state.hits + state.misses:,} lookups in the last day were hits"
+    if state.hits + state.misses >= FEW and state.hit_rate < HIT_RATE:
+        return Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
+    return Check("cache", Verdict.OK, sentence)

@@ -121,7 +121,10 @@ def _recommendations(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap]) 
     requests = sum(leg.requests for gap in gaps for leg in gap.legs)
     if requests:
         count = sum(any(leg.route.uses_api for leg in gap.legs) for gap in gaps)
-        advice.append(f"{count:,} gaps can be filled through Kraken's API, with about {requests:,} requests.")
+        advice.append(
+            f"{count:,} gaps can be filled through Kraken's API, with about {requests:,} requests: "
+            "kraken-pipeline backfill --complete"
+        )
     return tuple(advice) or ("Nothing: everything that is expected is covered.",)
 
 

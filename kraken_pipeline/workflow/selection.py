@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.coverage.routing import Leg, Route
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.workflow.gaps import Gap, lookback_start
@@ -35,6 +36,20 @@ class Fetch:
 
     def __str__(self) -> str:
         return f"{self.route} of {self.series}"
+
+    def as_json(self) -> dict[str, object]:
+        """As `backfill --dry-run --json` shows it."""
+        return {
+            "pair": self.series.pair,
+            "interval": self.series.interval.value,
+            "source": str(self.route),
+            "start": iso(self.spans[0].start),
+            "end": iso(self.spans[-1].end),
+            "spans": len(self.spans),
+            "requests": self.requests,
+            "serves": sorted({series.interval.value for series, _ in self.serves}),
+            "expires_at": None if self.expires_at is None else iso(self.expires_at),
+        }
 
 
 def select(

@@ -5,12 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.gaps import (
+    ATTEMPTS,
+    LONGEST_RETRY_SECONDS,
     OHLC_CANDLES,
+    RETRY_SECONDS,
     GapRecord,
     GapStatus,
     Revision,
     expected_span,
     missing,
+    next_try,
     overflow,
     revise,
 )
@@ -72,6 +76,27 @@ def test_a_gap_of_exactly_the_newest_720_does_not_overflow() -> None:
     assert overflow(Span(closed - 720 * 60, closed), Interval.M1, NOW) == 0
     assert overflow(Span(closed - 721 * 60, closed), Interval.M1, NOW) == 1
     assert overflow(Span(closed - 721 * 60, closed), Interval.M1, NOW + 60) == 2
+
+
+# --- when to try again
+
+
+@pytest.mark.parametrize("failures", range(ATTEMPTS))
+def test_a_gap_is_tried_again_at_once_until_it_counts_as_failed(failures: int) -> None:
+    assert next_try(failures, NOW) == NOW
+
+
+@pytest.mark.parametrize(
+    ("more", "minutes"), [(0, 15), (1, 30), (2, 60), (3, 120), (6, 960), (7, 1_440), (8, 1_440), (10_000, 1_440)]
+)
+def test_a_failed_gap_is_tried_again_after_a_time_that_doubles_up_to_a_day(more: int, minutes: int) -> None:
+    assert next_try(ATTEMPTS + more, NOW) == NOW + minutes * 60
+
+
+@given(st.integers(ATTEMPTS, 200))
+def test_every_further_failure_puts_the_next_try_off_but_never_for_more_than_a_day(failures: int) -> None:
+    wait, longer = next_try(failures, 0), next_try(failures + 1, 0)
+    assert RETRY_SECONDS <= wait <= longer <= min(2 * wait, LONGEST_RETRY_SECONDS)
 
 
 # --- records of gaps

@@ -15,6 +15,7 @@ from kraken_pipeline.coverage.ranges import (
     seconds,
     slots,
     span,
+    split,
     subtract,
     touched_candles,
     union,
@@ -114,6 +115,25 @@ def test_touched_candles_are_those_of_which_any_instant_is_held(interval: Interv
     assert is_a_set(found)
     assert found == normalise(Span(start * 30, (start + length) * 30) for start in touched)
     assert subtract(whole_candles(scaled(spans), interval), found) == ()
+
+
+@given(SETS, st.integers(-5, 60))
+def test_splitting_cuts_the_range_that_holds_the_moment_and_no_other(spans: Spans, at: int) -> None:
+    found = split(spans, at)
+    assert normalise(found) == spans
+    assert seconds(found) == seconds(spans)
+    assert list(found) == sorted(found)
+    assert all(each.end <= at or at <= each.start for each in found)
+    is_inside = at in instants(spans) and at - 1 in instants(spans)
+    assert len(found) == len(spans) + is_inside
+    assert split(found, at) == found
+
+
+@given(SETS, st.integers(-5, 60), SETS)
+def test_parts_that_touch_stay_apart_in_what_is_taken_of_them(spans: Spans, at: int, other: Spans) -> None:
+    parts = split(spans, at)
+    assert subtract(parts, other) == split(subtract(spans, other), at)
+    assert intersect(parts, other) == split(intersect(spans, other), at)
 
 
 @given(SETS, st.lists(st.integers(-5, 60), max_size=40))

@@ -85,9 +85,10 @@ class TestTimeAndStatus:
 
 
 class TestAssetPairs:
-    def test_all_listed_pairs_come_under_their_internal_keys(self, exchange: DemoExchange) -> None:
+    def test_all_listed_currencies_come_under_their_internal_keys(self, exchange: DemoExchange) -> None:
         result = ask(exchange, "AssetPairs")
-        assert {entry["altname"]: key for key, entry in result.items()} == KEYS
+        assert {entry["altname"]: key for key, entry in result.items()} | {"AAPLxUSD": "AAPLxUSD"} == KEYS
+        assert "AAPLxUSD" not in result
         assert result["XXBTZUSD"]["wsname"] == "XBT/USD"
         assert (result["XXBTZUSD"]["base"], result["XXBTZUSD"]["quote"]) == ("XXBT", "ZUSD")
         assert result["ADAEUR"]["tick_size"] == "0.000001"
@@ -98,7 +99,13 @@ class TestAssetPairs:
 
     def test_they_can_be_asked_for_by_class(self, exchange: DemoExchange) -> None:
         assert list(ask(exchange, "AssetPairs", aclass_base="tokenized_asset")) == ["AAPLxUSD"]
-        assert len(ask(exchange, "AssetPairs", aclass_base="currency")) == 4
+        assert ask(exchange, "AssetPairs", aclass_base="currency") == ask(exchange, "AssetPairs")
+
+    def test_a_pair_of_another_class_than_was_asked_for_is_unknown(self, exchange: DemoExchange) -> None:
+        unknown = "EQuery:Unknown asset pair"
+        assert ask_for_error(exchange, "AssetPairs", pair="AAPLxUSD") == unknown
+        assert ask_for_error(exchange, "AssetPairs", pair="XBTUSD", aclass_base="tokenized_asset") == unknown
+        assert list(ask(exchange, "AssetPairs", pair="AAPLx/USD", aclass_base="tokenized_asset")) == ["AAPLxUSD"]
 
     def test_a_delisted_pair_is_unknown_from_then_on_and_a_coming_one_listed_without_trades(self) -> None:
         gone, *others, coming = demo_listings(START)
@@ -110,7 +117,8 @@ class TestAssetPairs:
             clock.advance(1)
             assert "XXBTZUSD" not in ask(exchange, "AssetPairs")
             assert ask_for_error(exchange, "OHLC", pair="XBTUSD") == "EQuery:Unknown asset pair"
-            assert ask(exchange, "AssetPairs")["AAPLxUSD"]["status"] == "cancel_only"
+            stocks = ask(exchange, "AssetPairs", aclass_base="tokenized_asset")
+            assert stocks["AAPLxUSD"]["status"] == "cancel_only"
             assert ohlc(exchange, "AAPLxUSD", 60) == ([], 0)
             assert trades(exchange, "AAPLxUSD", since=0) == ([], "0")
             assert trades(exchange, "AAPLxUSD") == ([], "0")

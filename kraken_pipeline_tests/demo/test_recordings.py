@@ -55,13 +55,17 @@ def test_time_and_status_look_like_the_recorded_ones(exchange: DemoExchange, end
 
 
 @pytest.mark.parametrize(
-    ("recording", "theirs", "ours"),
-    [("AssetPairs", "XBTUSDT", "XXBTZUSD"), ("AssetPairs_tokenized", "AAPLxUSD", "AAPLxUSD")],
+    ("recording", "aclass", "theirs", "ours"),
+    [
+        ("AssetPairs", "currency", "XBTUSDT", "XXBTZUSD"),
+        ("AssetPairs_tokenized", "tokenized_asset", "AAPLxUSD", "AAPLxUSD"),
+    ],
 )
 def test_a_pairs_entry_looks_like_a_recorded_one(
-    exchange: DemoExchange, recording: str, theirs: str, ours: str
+    exchange: DemoExchange, recording: str, aclass: str, theirs: str, ours: str
 ) -> None:
-    known, made = recorded(recording)["result"][theirs], ask_for_reply(exchange, "AssetPairs")["result"][ours]
+    known = recorded(recording)["result"][theirs]
+    made = ask_for_reply(exchange, "AssetPairs", aclass_base=aclass)["result"][ours]
     for fees in ("fees", "fees_maker"):
         # A number without a fraction is written as either type.
         assert {len(step) for step in known.pop(fees)} == {len(step) for step in made.pop(fees)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.market.candle import TIME, seconds_of, time_from_seconds
 from kraken_pipeline.market.interval import INTERVALS, Interval
-from kraken_pipeline.market.resample import fold_trades, resample
+from kraken_pipeline.market.resample import NO_CANDLES, TradeFold, fold_trades, resample
 from kraken_pipeline_tests.samples import at
 
 T = at("2024-02-28T23:50")
@@ -112,6 +112,38 @@ def test_the_open_minute_is_held_back_until_it_is_over() -> None:
 def test_the_noise_of_adding_volumes_is_rounded_away() -> None:
     trades = [(T * 1_000_000 + index, 1.0, 0.1) for index in range(10)]
     assert rows_of(fold_trades([trades_frame(trades)]))[0][5] == 1.0
+
+
+@given(trading(), st.lists(st.integers(0, 40), max_size=6))
+def test_what_is_added_closes_every_minute_but_that_of_the_last_trade(trades: list[Trade], cuts: list[int]) -> None:
+    fold = TradeFold()
+    closed: list[Folded] = []
+    edges = [0, *sorted(cuts), len(trades)]
+    for start, end in itertools.pairwise(edges):
+        closed += rows_of([fold.add(trades_frame(trades[start:end]))])
+        wanted = oracle(as_candles(trades[:end]), Interval.M1)
+        assert_same(closed, wanted[:-1])
+        assert_same(rows_of([fold.finish()]), wanted[-1:])
+
+
+def test_looking_at_the_open_minute_does_not_end_it() -> None:
+    fold = TradeFold()
+    fold.add(trades_frame([(T * 1_000_000, 10.0, 0.1)]))
+    assert rows_of([fold.finish()]) == rows_of([fold.finish()]) == [(T, 10.0, 10.0, 10.0, 10.0, 0.1, 1)]
+    fold.add(trades_frame([(T * 1_000_000, 12.0, 0.2)]))
+    assert rows_of([fold.finish()]) == [(T, 10.0, 12.0, 10.0, 12.0, 0.3, 2)]
+    assert rows_of([fold.add(trades_frame([(T * 1_000_000 + 60_000_000, 9.0, 1.0)]))]) == [
+        (T, 10.0, 12.0, 10.0, 12.0, 0.3, 2)
+    ]
+
+
+def test_a_fold_of_nothing_has_no_minute_and_every_frame_has_the_seven_columns() -> None:
+    fold = TradeFold()
+    nothing = [fold.finish(), fold.add(trades_frame([])), fold.finish()]
+    first = fold.add(trades_frame([(T * 1_000_000, 1.0, 1.0)]))
+    second = fold.add(trades_frame([(T * 1_000_000 + 60_000_000, 1.0, 1.0)]))
+    assert [each.height for each in (*nothing, first, second, fold.finish())] == [0, 0, 0, 0, 1, 1]
+    assert {each.schema == NO_CANDLES.schema for each in (*nothing, first, second, fold.finish())} == {True}
 
 
 def random_candles(interval: Interval, seed: int, count: int) -> list[Folded]:

@@ -32,18 +32,23 @@ assert defs.resolve_job_def("ingest").name == "ingest"
 """
 
 
-def test_they_load_without_touching_disk_or_network_or_caring_for_settings(tmp_path: Path) -> None:
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "KRAKEN_PIPELINE_HOME": "/nowhere/that/exists",
-        "KRAKEN_API_RATE": "nonsense",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _WATCHED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+def loaded(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    return subprocess.run(
+        [sys.executable, "-c", _WATCHED], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_they_load_without_touching_disk_or_network(tmp_path: Path) -> None:
+    done = loaded(tmp_path, KRAKEN_PIPELINE_HOME="/nowhere/that/exists")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_setting_stops_the_loading_with_a_sentence_that_names_it(tmp_path: Path) -> None:
+    done = loaded(tmp_path, KRAKEN_BACKFILL_CRON="often")
+    assert done.returncode == 1
+    assert "KRAKEN_BACKFILL_CRON='often'" in done.stderr.splitlines()[-1]
 
 
 def test_they_are_valid() -> None:

@@ -237,12 +237,13 @@ def test_a_gap_within_the_newest_720_candles_is_fillable_through_the_api(stores:
     assert gap.required_csv_file is None
 
 
-def test_twelve_hours_have_no_counterpart_in_the_api(stores: Stores, tmp_path: Path) -> None:
+def test_twelve_hours_are_made_of_a_reply_with_four_because_none_has_them(stores: Stores, tmp_path: Path) -> None:
     now = START + 10 * DAY + 60
     days = [csv_row(START + half * 12 * HOUR).strip() for half in range(4)]
     run(stores, write_lines(tmp_path / "XBTUSD_720.csv", days), now=now, resampling=False)
     (gap,) = gaps_of(stores, now, intervals="720")
-    assert str(gap.route) == "TRADES"
+    (leg,) = gap.legs
+    assert (str(leg.route), leg.fetched, leg.requests) == ("OHLC", Interval.H4, 1)
 
 
 # --- what it costs
@@ -269,11 +270,12 @@ def test_the_years_before_a_pair_was_listed_do_not_make_it_look_quiet(stores: St
     assert 0.7 * trades / 1_000 < made.requests < 1.4 * trades / 1_000 + 2
 
 
-def test_one_reply_of_ohlc_serves_every_part_of_its_reach(stores: Stores, tmp_path: Path) -> None:
+def test_one_reply_of_ohlc_serves_every_part_of_its_reach(home: Path, tmp_path: Path) -> None:
     now = START + 100 * HOUR + 60
-    run(stores, hours(tmp_path / "a" / "XBTUSD_60.csv", 0, 9, 10), now=now, resampling=False)
-    run(stores, hours(tmp_path / "b" / "XBTUSD_60.csv", 40, 49, 50), now=now, resampling=False)
-    made = plan(stores, now=now, intervals="60")
+    with opened(settings_of(home, kraken_api_rate=1)) as stores:
+        run(stores, hours(tmp_path / "a" / "XBTUSD_60.csv", 0, 9, 10), now=now, resampling=False)
+        run(stores, hours(tmp_path / "b" / "XBTUSD_60.csv", 40, 49, 50), now=now, resampling=False)
+        made = plan(stores, now=now, intervals="60")
     assert [(str(each.leg.route), each.leg.requests) for each in made.routes] == [("OHLC", 1), ("OHLC", 0)]
     assert (made.requests, made.seconds) == (1, 1.0)
 
@@ -328,7 +330,8 @@ def test_its_json_is_what_others_rely_on(stores: Stores, shelf: Shelf) -> None:
         "requests": 0,
         "seconds": 0.0,
     }
-    assert (made["requests"], made["seconds"]) == (routes[0]["requests"] + routes[2]["requests"], made["requests"])
+    assert made["requests"] == routes[0]["requests"] + routes[2]["requests"]
+    assert made["seconds"] == made["requests"] / stores.settings.kraken_api_rate
 
 
 def test_the_window_is_half_open(stores: Stores, shelf: Shelf) -> None:

@@ -68,7 +68,9 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
             }
         },
         "attention": [],
-        "recommendations": ["2 gaps can be filled through Kraken's API, with about 1 requests."],
+        "recommendations": [
+            "2 gaps can be filled through Kraken's API, with about 1 requests: kraken-pipeline backfill --complete"
+        ],
     }
 
 
@@ -137,9 +139,9 @@ def test_series_that_need_a_person_are_named_with_what_to_do(home: Path, shelf: 
 
 def test_a_gap_that_no_archive_has_yet_is_told_as_such(home: Path, tmp_path: Path) -> None:
     with opened(settings_of(home, kraken_max_requests_per_gap=0)) as stores:
-        rows = [csv_row(START + half * DAY // 2).strip() for half in range(3)]
-        run(stores, write_lines(tmp_path / "XBTUSD_720.csv", rows), now=Q1.end, resampling=False)
-        (series,) = report(stores, Q1.end - 60, intervals="720").series
+        rows = [csv_row(START + minute * 60).strip() for minute in range(3)]
+        run(stores, write_lines(tmp_path / "XBTUSD_1.csv", rows), now=Q1.end, resampling=False)
+        (series,) = report(stores, Q1.end - 60, intervals="1", end=START + 3_600).series
         assert series.action == "raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet"
 
 

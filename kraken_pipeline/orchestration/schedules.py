@@ -1,0 +1,68 @@
+"""The schedules: what keeps a collection up by itself. Times, tier and intervals are settings; they all run in UTC.
+
+All are off until they are switched on, in the UI or by KRAKEN_SCHEDULES, but for the cleaning up, which asks nobody for
+anything and without which the catalog of a fresh installation would only grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.locks import Locks
+
+_AT_WORK = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
+    """Every schedule, by the settings."""
+    selection: dict[str, Any] = {"tier": settings.kraken_schedule_tier.upper()}
+    if settings.kraken_schedule_intervals is not None:
+        selection["intervals"] = settings.kraken_schedule_intervals
+    recent = {**selection, "lookback_days": settings.kraken_schedule_lookback_days}
+    cleanup = {"ops": {"forget_old_records": {"config": {"retention_days": settings.kraken_gap_retention_days}}}}
+    is_on = settings.kraken_schedules
+    return [
+        _schedule(settings, backfill_job, settings.kraken_backfill_cron, recent, is_on=is_on),
+        _schedule(settings, report_job, settings.kraken_report_cron, selection, is_on=is_on),
+        _schedule(settings, validate_job, settings.kraken_validate_cron, recent, is_on=is_on),
+        _schedule(settings, cleanup_job, settings.kraken_cleanup_cron, cleanup, is_on=True),
+    ]
+
+
+def _schedule(
+    settings: Settings, job: dg.JobDefinition, cron: str, config: Mapping[str, Any], *, is_on: bool
+) -> dg.ScheduleDefinition:
+    status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+
+    @dg.schedule(
+        name=job.name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=status,
+        description=job.description,
+    )
+    def scheduled(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if (run_id := _at_work(context.instance, Locks(settings.home / "locks"), job.name)) is not None:
+            return dg.SkipReason(f"run {run_id[:8]} is still at work")
+        return dg.RunRequest(run_config=dict(config))
+
+    return scheduled
+
+
+def _at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
+    """The run of a job that has not ended; one that was killed holds no lock, and holds up nothing."""
+    for run in instance.get_runs(filters=dg.RunsFilter(job_name=job, statuses=_AT_WORK)):
+        if run.status is not dg.DagsterRunStatus.STARTED or locks.is_running(run.run_id):
+            return run.run_id
+    return None

@@ -1,0 +1,195 @@
+"""The jobs that keep a collection up: filling gaps, reporting, validating, cleaning up, trying again.
+
+Each is one step that calls its workflow; `schedules` runs them, and so does anybody by `dagster job launch`.
+"""
+
+import time
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.tier import TIERS
+from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.events import changes
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs import NOTES, of_requests, spec_mapping, spec_tags, stores_of, tell
+from kraken_pipeline.orchestration.progress import finish, watcher
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.storage import dead_letters
+from kraken_pipeline.workflow import backfill
+from kraken_pipeline.workflow.backfill import BackfillOutcome
+from kraken_pipeline.workflow.cleanup import clean_up
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.validate import validate_recent
+
+
+def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
+    context.instance.add_run_tags(context.run_id, spec_tags(spec))
+    return Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+
+
+def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, done: BackfillOutcome) -> None:
+    """Reports the partitions that changed, and what the run did."""
+    stores = stores_of(context)
+    tell(context, done)
+    partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+    run.report(phase="reporting")
+    for event in changes(stores, spec, (), done, run.now):
+        # It takes evaluations too; its annotation lags behind.
+        context.log_event(event)  # type: ignore[arg-type]
+    run.report(phase="done", requests_total=run.progress.requests_done)
+    outcome = {**of_requests(done), "errors": list(done.failed[:NOTES]), "notes": list(done.notes[:NOTES])}
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def fill_gaps(context: dg.OpExecutionContext) -> None:
+    """Resamples, and asks the exchange for what is left, as far as lookback and budget go."""
+    with explained():
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        if not stores.lake.pairs() and not spec.pairs:
+            raise InvalidRequest(
+                "the lake is empty: ingest archives first, or name the pairs to fetch: "
+                "kraken-pipeline backfill --pairs XBTUSD"
+            )
+        if spec.dry_run:
+            rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
+            context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
+            finish(context.instance, context.run_id, run.progress, of_requests(BackfillOutcome((), ())))
+            return
+        _finish_backfill(context, spec, run, backfill.backfill(stores, spec, run))
+
+
+@dg.job(
+    name="backfill_gaps_incremental",
+    config=spec_mapping("fill_gaps"),
+    executor_def=dg.in_process_executor,
+    description="Fills gaps from the cheapest source: resampling, OHLC, Trades; any tier, pairs, intervals, lookback.",
+)
+def backfill_job() -> None:
+    """Gaps are filled; what needs archives is left to `ingest`."""
+    fill_gaps()
+
+
+@dg.op(
+    config_schema={"ids": dg.Field([int], default_value=[])}, required_resource_keys={STORES}, out=dg.Out(dg.Nothing)
+)
+def retry_operations(context: dg.OpExecutionContext) -> None:
+    """Does again what failed for good."""
+    with explained():
+        stores, ids = stores_of(context), set(context.op_config["ids"])
+        with stores.catalog.read() as connection:
+            known = dead_letters.operations(connection, None)
+        chosen = [each for each in known if not ids or each.id in ids]
+        if missing := ids - {each.id for each in chosen}:
+            raise InvalidRequest(f"no operation that failed has the number {', '.join(map(str, sorted(missing)))}")
+        spec = run_spec(pairs=sorted({each.series.pair for each in chosen}) or None)
+        run = _begin(context, spec)
+        done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome((), ())
+        _finish_backfill(context, spec, run, done)
+
+
+@dg.job(
+    name="retry_dead_letters",
+    executor_def=dg.in_process_executor,
+    description="Does operations again that failed for good: those with these ids, or all of them.",
+)
+def retry_job() -> None:
+    """The same operations as before."""
+    retry_operations()
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def report_completeness(context: dg.OpExecutionContext) -> None:
+    """Makes the completeness report of each tier that is asked for and has pairs."""
+    with explained():
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        for tier in TIERS:
+            if not spec.tier.covers(tier):
+                continue
+            made = make_report(stores, spec.model_copy(update={"tier": tier}), run.now)
+            if made.series:
+                key = dg.AssetKey([tier.value.lower(), "completeness_report"])
+                context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(made)))
+    finish(context.instance, context.run_id, run.progress, {"errors": [], "notes": []})
+
+
+@dg.job(
+    name="report_data_completeness",
+    config=spec_mapping("report_completeness"),
+    executor_def=dg.in_process_executor,
+    description="Says of each tier how complete it is, and what to do about the rest.",
+)
+def report_job() -> None:
+    """The report as an asset's materialisation, tier by tier."""
+    report_completeness()
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
+    """Compares what is stored of the last days with fresh replies; what differs is recorded as a conflict."""
+    with explained():
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        found = validate_recent(stores, spec, run)
+    for failure in found.failed:
+        context.log.error(failure)
+    for note in found.notes:
+        context.log.warning(note)
+    rows = [(each.series, each.compared, len(each.different)) for each in found.series]
+    context.log.info(f"{found.different} candles differ\n{metadata.table(('series', 'compared', 'different'), rows)}")
+    notes = [f"{each.series}: {len(each.different)} candles differ" for each in found.series if each.different]
+    outcome: dict[str, Any] = {
+        "requests": found.requests,
+        "fetches_failed": len(found.failed),
+        "candles_different": found.different,
+        "errors": list(found.failed[:NOTES]),
+        "notes": [*notes, *found.notes][:NOTES],
+    }
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.job(
+    name="validate_recent_data",
+    config=spec_mapping("compare_with_ohlc"),
+    executor_def=dg.in_process_executor,
+    description="Stored candles of the last days against a fresh reply of OHLC: equal, or the difference on record.",
+)
+def validate_job() -> None:
+    """Nothing in the lake is changed."""
+    compare_with_ohlc()
+
+
+@dg.op(
+    config_schema={"retention_days": dg.Field(int, is_required=False, description="KRAKEN_GAP_RETENTION_DAYS")},
+    required_resource_keys={STORES},
+    out=dg.Out(dg.Nothing),
+)
+def forget_old_records(context: dg.OpExecutionContext) -> None:
+    """Deletes records of gaps that were filled long ago, and attempts and counts of that time."""
+    with explained():
+        stores = stores_of(context)
+        days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
+        if days < 1:
+            raise InvalidRequest(f"retention_days={days}: at least one day is kept")
+        done = clean_up(stores, days, int(time.time()))
+    context.log.info(f"deleted {done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts")
+
+
+@dg.job(
+    name="cleanup_old_gap_records",
+    executor_def=dg.in_process_executor,
+    description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
+)
+def cleanup_job() -> None:
+    """No candle and no evidence is among them."""
+    forget_old_records()
+
+
+UPKEEP_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
+"""All of them."""

@@ -1,0 +1,514 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dogpile.cache import make_region
+from dogpile.cache.api import NO_VALUE
+
+from kraken_pipeline.errors import CircuitOpen, ExchangeUnavailable, PipelineError, Throttled, UnusableReply
+from kraken_pipeline.storage import counters
+from kraken_pipeline.storage.cache import LONGEST_KEY, Cache, CacheStats, Entry, SqliteBackend, SqliteStore
+from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline_tests.storage.processes import line, process, result, tell
+
+NOW = 1_000_000.0
+LARGEST = 1 << 20
+PATIENT = 60.0
+"""Longer than any test."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Source:
+    """What is asked where the cache has nothing: gives 1, 2, 3, …, or fails."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.error: PipelineError | None = None
+
+    def __call__(self) -> Any:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return {"rows": [self.calls]}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def counts(stores: Stores, clock: Clock) -> Counters:
+    return Counters(stores.catalog, clock=clock)
+
+
+@pytest.fixture
+def made(tmp_path: Path, counts: Counters, clock: Clock) -> Callable[..., Cache]:
+    """Makes a cache, as each process has its own, over one folder."""
+
+    def make(environment: str = "test", largest: int = LARGEST) -> Cache:
+        return Cache(tmp_path / "cache", environment, largest, counts, clock=clock)
+
+    return make
+
+
+@pytest.fixture
+def cache(made: Callable[..., Cache]) -> Cache:
+    return made()
+
+
+def counted(stores: Stores, counts: Counters) -> tuple[int, int, int]:
+    """Hits, misses and stale values."""
+    counts.flush()
+    with stores.catalog.read() as connection:
+        found = counters.totals(connection, ("cache.hits", "cache.misses", "cache.stale"), 0)
+    return found["cache.hits"], found["cache.misses"], found["cache.stale"]
+
+
+KEY = ("prices", "OHLC", "XBTUSD")
+
+
+class TestServingAgain:
+    def test_a_value_serves_again_until_it_has_expired(
+        self, stores: Stores, counts: Counters, cache: Cache, clock: Clock, source: Source
+    ) -> None:
+        assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
+        clock.now += 59.9
+        assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
+        assert counted(stores, counts) == (1, 1, 0)
+        clock.now += 0.1
+        assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [2]}, NOW + 60)
+        assert counted(stores, counts) == (1, 2, 0)
+
+    def test_each_asks_for_an_age_of_its_own(self, cache: Cache, clock: Clock, source: Source) -> None:
+        cache.get_or_make(KEY, 60, source)
+        clock.now += 100
+        assert cache.get_or_make(KEY, 200, source).made_at == NOW
+        assert cache.get_or_make(KEY, 100, source).made_at == NOW + 100
+
+    def test_no_age_at_all_means_that_nothing_serves_again(self, cache: Cache, source: Source) -> None:
+        assert [cache.get_or_make(KEY, 0, source).value["rows"] for _ in range(3)] == [[1], [2], [3]]
+
+    def test_another_process_finds_on_disk_what_one_has_fetched(
+        self, stores: Stores, counts: Counters, made: Callable[..., Cache], source: Source
+    ) -> None:
+        made().get_or_make(KEY, 60, source)
+        assert made().get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
+        assert counted(stores, counts) == (1, 1, 0)
+
+    def test_what_was_put_serves_everybody(self, made: Callable[..., Cache], clock: Clock, source: Source) -> None:
+        one, other = made(), made()
+        one.get_or_make(KEY, 60, source)
+        clock.now += 1
+        assert one.put(KEY, {"rows": [7]}) == Entry({"rows": [7]}, NOW + 1)
+        assert one.get_or_make(KEY, 60, source) == Entry({"rows": [7]}, NOW + 1)
+        assert other.get_or_make(KEY, 60, source) == Entry({"rows": [7]}, NOW + 1)
+
+    def test_what_is_known_and_not_enough_is_asked_for_anew(
+        self, stores: Stores, counts: Counters, made: Callable[..., Cache], source: Source
+    ) -> None:
+        one, other = made(), made()
+        one.get_or_make(KEY, 60, source)
+        for each, wanted in ((one, 2), (other, 3)):  # one has it in memory, the other on disk
+            found = each.get_or_make(KEY, 60, source, lambda value, least=wanted: value["rows"][0] >= least)
+            assert found.value == {"rows": [wanted]}
+        assert counted(stores, counts) == (0, 3, 0)
+
+    def test_what_the_source_gives_is_given_also_where_it_is_not_enough(self, cache: Cache, source: Source) -> None:
+        assert cache.get_or_make(KEY, 60, source, lambda _: False).value == {"rows": [1]}
+
+    @pytest.mark.parametrize(
+        "value", [{}, [], [1, 2.5, "½"], "text", 0, None, True, {"rows": [["1", 2]], "last": 3}, {"a": {"b": None}}]
+    )
+    def test_any_value_of_json_can_be_kept(self, made: Callable[..., Cache], source: Source, value: object) -> None:
+        one, other = made(), made()
+        assert one.get_or_make(KEY, 60, lambda: value).value == value
+        assert one.get_or_make(KEY, 60, source).value == value
+        assert other.get_or_make(KEY, 60, source).value == value
+        assert source.calls == 0
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        "error", [ExchangeUnavailable("HTTP 503"), Throttled("429"), CircuitOpen("left alone", NOW), UnusableReply("?")]
+    )
+    def test_an_error_is_never_kept(self, cache: Cache, source: Source, error: PipelineError) -> None:
+        source.error = error
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                cache.get_or_make(KEY, 60, source)
+        assert source.calls == 2
+        assert cache.stats() == CacheStats(0, 0)
+        source.error = None
+        assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [3]}, NOW)
+
+    @pytest.mark.parametrize("error", [ExchangeUnavailable("HTTP 503"), CircuitOpen("left alone", NOW)])
+    def test_what_has_expired_is_given_as_stale_where_the_source_does_not_answer(
+        self,
+        stores: Stores,
+        counts: Counters,
+        made: Callable[..., Cache],
+        clock: Clock,
+        source: Source,
+        error: PipelineError,
+    ) -> None:
+        one, other = made(), made()
+        one.get_or_make(KEY, 60, source)
+        clock.now += 86_400
+        source.error = error
+        for each in (one, one, other):
+            assert each.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW, is_stale=True)
+        assert source.calls == 4, "what is stale does not serve again"
+        assert counted(stores, counts) == (0, 4, 3)
+        source.error = None
+        assert one.get_or_make(KEY, 60, source) == Entry({"rows": [5]}, NOW + 86_400)
+
+    def test_what_is_stale_and_not_enough_is_not_given(self, cache: Cache, clock: Clock, source: Source) -> None:
+        cache.get_or_make(KEY, 60, source)
+        clock.now += 60
+        source.error = ExchangeUnavailable("HTTP 503")
+        with pytest.raises(ExchangeUnavailable):
+            cache.get_or_make(KEY, 60, source, lambda value: value["rows"][0] > 1)
+
+    def test_what_is_fresh_and_not_enough_is_not_given_either(self, cache: Cache, source: Source) -> None:
+        cache.get_or_make(KEY, 60, source)
+        source.error = ExchangeUnavailable("HTTP 503")
+        with pytest.raises(ExchangeUnavailable):
+            cache.get_or_make(KEY, 60, source, lambda value: value["rows"][0] > 1)
+
+    def test_an_error_that_stays_is_an_error_also_where_there_is_an_old_value(
+        self, cache: Cache, clock: Clock, source: Source
+    ) -> None:
+        cache.get_or_make(KEY, 60, source)
+        clock.now += 60
+        source.error = UnusableReply("no rows")
+        with pytest.raises(UnusableReply):
+            cache.get_or_make(KEY, 60, source)
+
+
+class TestKeys:
+    def test_a_key_begins_with_the_environment(self, cache: Cache) -> None:
+        assert cache.key("prices", "OHLC", "XBTUSD", "1") == "test:prices:OHLC:XBTUSD:1"
+
+    def test_a_long_key_is_hashed_and_still_says_what_it_is_of(self, cache: Cache) -> None:
+        assert len(cache.key("history", "x" * (LONGEST_KEY - len("test:history:")))) == LONGEST_KEY
+        first, second = (cache.key("history", "x" * 300 + end) for end in "ab")
+        assert len(first) == len(second) == LONGEST_KEY
+        assert first != second
+        assert first.startswith("test:history:xxx")
+
+    def test_a_value_under_a_long_key_serves_again(self, made: Callable[..., Cache], source: Source) -> None:
+        parts = ("history", "x" * 300)
+        made().get_or_make(parts, 60, source)
+        other = made()
+        assert other.get_or_make(parts, 60, source).value == {"rows": [1]}
+        assert other.clear("history") == 1
+
+    def test_environments_share_a_file_and_no_values(self, made: Callable[..., Cache], source: Source) -> None:
+        one, other = made("one"), made("other")
+        assert one.get_or_make(KEY, 60, source).value == {"rows": [1]}
+        assert other.get_or_make(KEY, 60, source).value == {"rows": [2]}
+        assert one.stats().keys == 2
+
+
+class TestClearing:
+    def test_only_what_begins_like_that_is_forgotten_in_memory_and_on_disk(self, cache: Cache, source: Source) -> None:
+        for parts in (("prices", "a"), ("prices", "b"), ("history", "a")):
+            cache.get_or_make(parts, 60, source)
+        assert cache.clear("prices") == 2
+        assert cache.clear("prices") == 0
+        assert cache.stats().keys == 1
+        cache.get_or_make(("history", "a"), 60, source)
+        assert source.calls == 3
+        cache.get_or_make(("prices", "a"), 60, source)
+        assert source.calls == 4
+
+    def test_another_environment_keeps_its_own_whatever_it_is_called(
+        self, made: Callable[..., Cache], source: Source
+    ) -> None:
+        caches = [made(name) for name in ("test", "test2", "TEST")]
+        for each in caches:
+            each.get_or_make(KEY, 60, source)
+        assert caches[0].clear() == 1
+        assert caches[0].stats().keys == 2
+
+    def test_a_prefix_is_no_pattern(self, cache: Cache, source: Source) -> None:
+        cache.get_or_make(KEY, 60, source)
+        assert [cache.clear(prefix) for prefix in ("%", "_rices", "*", "PRICES")] == [0, 0, 0, 0]
+        assert cache.clear("price") == 1
+
+
+class TestSize:
+    def test_the_oldest_make_room(self, made: Callable[..., Cache], source: Source) -> None:
+        cache = made(largest=20_000)
+        for number in range(50):
+            cache.put((str(number),), os.urandom(500).hex())
+            assert cache.stats().size <= 20_000
+        kept = cache.stats().keys
+        assert 15 < kept < 50
+        fresh = made()
+        for number in range(50 - kept, 50):
+            assert isinstance(fresh.get_or_make((str(number),), 60, source).value, str)
+        assert source.calls == 0
+        fresh.get_or_make((str(49 - kept),), 60, source)
+        assert source.calls == 1
+
+    def test_what_was_put_again_is_not_the_oldest(self, made: Callable[..., Cache], source: Source) -> None:
+        cache = made(largest=3_000)
+        for name in "abac":
+            cache.put((name,), os.urandom(1_000).hex())
+        fresh = made()
+        fresh.get_or_make(("c",), 60, source)
+        assert source.calls == 0
+        fresh.get_or_make(("b",), 60, source)
+        assert source.calls == 1
+
+    def test_a_value_that_is_larger_than_all_room_is_kept_alone(self, made: Callable[..., Cache]) -> None:
+        cache = made(largest=1_000)
+        cache.put(("small",), "x")
+        cache.put(("large",), os.urandom(5_000).hex())
+        assert cache.stats().keys == 1
+        cache.put(("small",), "x")
+        assert cache.stats().keys == 1
+        assert cache.stats().size < 1_000
+
+
+class TestMemory:
+    def test_what_is_in_memory_serves_without_the_disk(self, made: Callable[..., Cache], source: Source) -> None:
+        one, other = made(), made()
+        one.get_or_make(KEY, 60, source)
+        assert other.clear() == 1
+        assert one.get_or_make(KEY, 60, source).value == {"rows": [1]}
+        assert other.get_or_make(KEY, 60, source).value == {"rows": [2]}
+
+    def test_what_came_from_the_disk_is_in_memory_from_then_on(
+        self, made: Callable[..., Cache], source: Source
+    ) -> None:
+        one, other = made(), made()
+        one.get_or_make(KEY, 60, source)
+        other.get_or_make(KEY, 60, source)
+        one.clear()
+        assert other.get_or_make(KEY, 60, source).value == {"rows": [1]}
+
+    def test_what_is_in_memory_expires_as_on_disk(self, cache: Cache, clock: Clock, source: Source) -> None:
+        cache.get_or_make(KEY, 60, source)
+        clock.now += 60
+        assert cache.get_or_make(KEY, 60, source).value == {"rows": [2]}
+
+    def test_what_is_too_large_for_memory_is_on_disk_only(self, made: Callable[..., Cache], source: Source) -> None:
+        one, other = made(), made()
+        large = {"rows": [0] * 60_000}
+        one.get_or_make(KEY, 60, lambda: large)
+        assert one.get_or_make(KEY, 60, source).value == large
+        other.clear()
+        assert one.get_or_make(KEY, 60, source).value == {"rows": [1]}
+
+
+# --- a file that cannot be read
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"no database, and never was one" * 1_000)
+
+
+def damage(path: Path) -> None:
+    """Leaves the first page, which says that it is a database and what it holds."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4_096] + b"\xff" * (len(content) - 4_096))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5_000])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("harm", [overwrite, damage, cut, empty, delete, delete_folder])
+    @pytest.mark.parametrize("is_running", [True, False], ids=["running", "starting"])
+    def test_a_file_that_cannot_be_read_is_a_miss_and_then_works_again(
+        self,
+        tmp_path: Path,
+        made: Callable[..., Cache],
+        source: Source,
+        harm: Callable[[Path], None],
+        is_running: bool,
+    ) -> None:
+        cache = made()
+        for number in range(20):
+            cache.put((str(number),), os.urandom(2_000).hex())
+        harm(tmp_path / "cache" / "cache.sqlite")
+        cache = cache if is_running else made()
+        for _ in range(2):  # the first may find out that it is damaged only when it writes
+            assert cache.get_or_make(KEY, 0, source).value["rows"] == [source.calls]
+        calls = source.calls
+        assert made().get_or_make(KEY, 60, source).value == {"rows": [calls]}
+        assert source.calls == calls, "it was kept"
+
+    @pytest.mark.parametrize("ask", [Cache.stats, Cache.clear])
+    def test_a_damaged_file_is_empty_to_whoever_counts_or_clears(
+        self, tmp_path: Path, cache: Cache, source: Source, ask: Callable[[Cache], object]
+    ) -> None:
+        cache.get_or_make(KEY, 60, source)
+        overwrite(tmp_path / "cache" / "cache.sqlite")
+        assert ask(cache) in (CacheStats(0, 0), 0)
+        assert cache.stats() == CacheStats(0, 0)
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", b"{}|nonsense", b'{"ct": 1, "v": 1}|x\x9c\x03', b"\xff|\xff"])
+    def test_a_damaged_value_is_a_miss(
+        self, tmp_path: Path, made: Callable[..., Cache], source: Source, content: bytes
+    ) -> None:
+        made().get_or_make(KEY, 60, source)
+        with closing(sqlite3.connect(tmp_path / "cache" / "cache.sqlite")) as connection, connection:
+            connection.execute("UPDATE entries SET value = ?", (content,))
+        assert made().get_or_make(KEY, 60, source).value == {"rows": [2]}
+        assert made().get_or_make(KEY, 60, source).value == {"rows": [2]}
+
+    def test_a_damaged_value_is_no_stale_one(
+        self, tmp_path: Path, made: Callable[..., Cache], source: Source
+    ) -> None:
+        made().get_or_make(KEY, 60, source)
+        with closing(sqlite3.connect(tmp_path / "cache" / "cache.sqlite")) as connection, connection:
+            connection.execute("UPDATE entries SET value = 'nonsense'")
+        source.error = ExchangeUnavailable("HTTP 503")
+        with pytest.raises(ExchangeUnavailable):
+            made().get_or_make(KEY, 60, source)
+
+    def test_where_nothing_can_be_written_nothing_is_kept_and_nothing_fails(
+        self, tmp_path: Path, made: Callable[..., Cache], source: Source
+    ) -> None:
+        (tmp_path / "cache" / "cache.sqlite").mkdir(parents=True)
+        for call in (1, 2):
+            assert made().get_or_make(KEY, 60, source).value == {"rows": [call]}
+        assert made().stats() == CacheStats(0, 0)
+
+
+# --- several at once
+
+
+def make_slowly(log: Path) -> Any:
+    """A source that takes its time, and leaves a line for each call."""
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write("asked\n")
+    time.sleep(0.2)  # long enough for all others to come while it is asked
+    return {"rows": [1]}
+
+
+def ask_cold(folder: str, database: str) -> None:
+    cache = Cache(Path(folder), "test", LARGEST, Counters(Catalog(database)))
+    print("ready", flush=True)  # noqa: T201
+    sys.stdin.readline()
+    entry = cache.get_or_make(KEY, PATIENT, lambda: make_slowly(Path(folder) / "log"))
+    print(json.dumps(entry.value))  # noqa: T201
+
+
+class TestSingleFlight:
+    def test_of_several_processes_one_asks_and_all_have_the_answer(self, tmp_path: Path, stores: Stores) -> None:
+        with ExitStack() as stack:
+            several = [stack.enter_context(process(ask_cold, str(tmp_path), stores.settings.catalog_url)) for _ in "123"]
+            assert [line(each) for each in several] == ["ready"] * 3
+            for each in several:
+                tell(each)
+            assert [json.loads(result(each)) for each in several] == [{"rows": [1]}] * 3
+        assert (tmp_path / "log").read_text(encoding="utf-8") == "asked\n"
+
+    @pytest.mark.parametrize("caches", [1, 6])
+    def test_of_several_threads_one_asks_and_all_have_the_answer(
+        self, tmp_path: Path, made: Callable[..., Cache], caches: int
+    ) -> None:
+        several = [made() for _ in range(caches)]
+        start = threading.Barrier(6)
+
+        def ask(number: int) -> Entry:
+            start.wait(PATIENT)
+            return several[number % caches].get_or_make(KEY, 60, lambda: make_slowly(tmp_path / "log"))
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(ask, range(6))) == [Entry({"rows": [1]}, NOW)] * 6
+        assert (tmp_path / "log").read_text(encoding="utf-8") == "asked\n"
+
+    def test_another_key_is_not_waited_for(self, made: Callable[..., Cache], source: Source) -> None:
+        cache = made()
+
+        def make() -> Any:
+            return cache.get_or_make(("another",), 60, source).value
+
+        assert cache.get_or_make(KEY, 60, make).value == {"rows": [1]}
+
+    def test_where_the_first_fails_the_next_one_asks(self, made: Callable[..., Cache], source: Source) -> None:
+        cache = made()
+        asking, going_on = threading.Event(), threading.Event()
+
+        def fail() -> Any:
+            asking.set()
+            assert going_on.wait(PATIENT)
+            raise ExchangeUnavailable("HTTP 503")
+
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(cache.get_or_make, KEY, 60, fail)
+            assert asking.wait(PATIENT)
+            second = pool.submit(cache.get_or_make, KEY, 60, source)
+            assert source.calls == 0
+            going_on.set()
+            assert isinstance(first.exception(PATIENT), ExchangeUnavailable)
+            assert second.result(PATIENT).value == {"rows": [1]}
+
+
+def test_it_is_a_backend_of_dogpile_as_any_other(tmp_path: Path) -> None:
+    arguments = {"store": SqliteStore(tmp_path / "cache.sqlite", LARGEST), "locks": tmp_path / "locks"}
+    region = make_region().configure("kraken_pipeline.sqlite", arguments=arguments)
+    region.set_multi({"a": 1, "b": [2]})
+    assert region.get_multi(["a", "b", "c"]) == [1, [2], NO_VALUE]
+    region.delete("a")
+    region.delete_multi(["b", "c"])
+    assert region.get_multi(["a", "b"]) == [NO_VALUE, NO_VALUE]
+    assert region.get_or_create("a", lambda: 7) == 7
+    assert region.get("a") == 7
+
+
+def test_a_lock_excludes_others_whoever_they_are(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "cache.sqlite", LARGEST)
+    one, other = (SqliteBackend({"store": store, "locks": tmp_path / "locks"}).get_mutex("key") for _ in "12")
+    assert one.acquire()
+    assert one.locked()
+    assert not other.acquire(wait=False)
+    assert not other.locked()
+    one.release()
+    assert other.acquire(wait=False)
+    other.release()
