@@ -122,7 +122,7 @@ FIGURES = (
         (peak_of(800), peak_like("trades-5m")),
     ),
     Figure("fold-1m", "trades", "fold", "fold_frame", 1_000_000, 10_000, 5, "frames"),
-    Figure("fold-5m", "trades", "fold", "fold_frame", 5_000_000, 20_000, 5, "frames", (ratio_of(0.5),)),
+    Figure("fold-5m", "trades", "fold", "fold_frame", 5_000_000, 20_000, 10, "frames", (ratio_of(0.5),)),
     Figure("fold-20m", "trades", "fold", "fold_frame", 20_000_000, 30_000, 3, "frames", (peak_like("fold-1m"),)),
     Figure("pages-500k", "trades", "page", "fold_frame", 500_000, 10_000, 3, "frames"),
     Figure("gaps-1000", "series", "detect_gaps", "walk_ranges", 1_000, 10, 5, None, (pace_of(0.5),)),

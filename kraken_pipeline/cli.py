@@ -258,6 +258,8 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
         locks = Locks(settings.home / "locks")
         if resume is not None:
             earlier = runs.find_run(instance, locks, resume)
+            if earlier.job != "ingest":
+                raise InvalidRequest(f"run {earlier.run_id} is one of {earlier.job}: only an ingest can be resumed")
             if earlier.spec is None or earlier.status not in runs.UNFINISHED:
                 raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
             spec, resume = earlier.spec, earlier.run_id
@@ -444,8 +446,7 @@ def retry_dead_letters(
         if as_json:
             _print_json([])
         return
-    config = {"ops": {"retry_operations": {"config": {"ids": list(ids or ())}}}}
-    done = _executed(load_settings(), bound_retry, None, as_json=as_json, config=config)
+    done = _executed(load_settings(), bound_retry, None, as_json=as_json, config={"ids": list(ids or ())})
     raise typer.Exit(int(not _is_well(done)))
 
 

@@ -206,6 +206,8 @@ def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
             f"{progress.requests_done:,} of about {progress.requests_total:,} requests, {left:,} left, "
             f"about {_duration(left / requests_a_second)}"
         )
+    if not progress.files_total:
+        return f"{progress.candles:,} candles"
     rate = progress.candles / max(seconds, 0.001)
     time_left = seconds * (100 / progress.percent - 1) if progress.percent else 0.0
     return (
@@ -290,9 +292,10 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float)
 
 def cache(console: Console, state: CacheState) -> None:
     """How well the cache serves."""
-    rate = "no lookups" if state.hit_rate is None else f"{state.hit_rate:.0%} hits"
+    lookups = state.lookups
+    rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
     console.print(
-        f"{rate} in the last day: {state.hits:,} hits, {state.misses:,} misses, {state.stale:,} served stale; "
+        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.stale:,} served stale; "
         f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
         highlight=False,
         soft_wrap=True,

@@ -105,6 +105,7 @@ class Client:
             reraise=True,
         )
         self.requests = 0
+        self.answers = 0
 
     def close(self) -> None:
         """Closes the connections."""
@@ -155,6 +156,7 @@ class Client:
             self._breaker.failed()
             raise
         self._breaker.succeeded()
+        self.answers += 1
         return result
 
     def _fetch(self, endpoint: str, params: Mapping[str, str | int], asked: str) -> Any:
@@ -175,8 +177,9 @@ class Client:
             envelope = _Envelope.model_validate(body)
         except ValidationError:
             raise UnusableReply(f"{asked}: the answer is not one of Kraken's, {_quoted(content)}") from None
-        if envelope.error:
-            raise error_of(envelope.error, asked, time.time())
+        # What begins with W is a warning beside a result.
+        if codes := [code for code in envelope.error if not code.startswith("W") or envelope.result is None]:
+            raise error_of(codes, asked, time.time())
         if envelope.result is None:
             raise UnusableReply(f"{asked}: the answer has neither an error nor a result, {_quoted(content)}")
         return envelope.result

@@ -42,7 +42,13 @@ class ReplyCache(Protocol):
     """Values that serve again for a while."""
 
     def get_or_make(
-        self, parts: Sequence[str], seconds: float, make: Callable[[], Any], is_enough: Callable[[Any], bool]
+        self,
+        parts: Sequence[str],
+        seconds: float,
+        make: Callable[[], Any],
+        is_enough: Callable[[Any], bool],
+        *,
+        is_counted: bool = True,
     ) -> Kept:
         """The value under a key, made by the source where none serves."""
 
@@ -103,6 +109,11 @@ class Exchange:
         """How many requests were made."""
         return self._client.requests
 
+    @property
+    def answers(self) -> int:
+        """How many of them were answered with a result."""
+        return self._client.answers
+
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
@@ -132,16 +143,21 @@ class Exchange:
             self.require_online()
         return time.monotonic() + (self._ahead or 0.0)
 
-    def listed_pairs(self) -> ListedPairs:
+    def listed_pairs(self, *, is_fresh: bool = False) -> ListedPairs:
         """The pairs that it lists.
+
+        Args:
+            is_fresh: Whether no kept list is used: a pair may have been listed, or not be any more, since then.
 
         Raises:
             ExchangeUnavailable: There is no answer, and no older list.
             UnusableReply: The list is none.
         """
-        kept = self._cache.get_or_make(
-            ("assets", "AssetPairs"), self._lifetimes.assets, self._ask_for_pairs, lambda _: True
-        )
+        parts = ("assets", "AssetPairs")
+        if is_fresh:
+            kept = self._cache.put(parts, self._ask_for_pairs())
+        else:
+            kept = self._cache.get_or_make(parts, self._lifetimes.assets, self._ask_for_pairs, lambda _: True)
         if self._listed is None or self._listed[0] != kept.made_at:
             pairs = {key: pair for key, pair in parse_pairs(kept.value).items() if _has_a_name(pair)}
             book = PairBook({key: pair.model_dump() for key, pair in pairs.items()})
@@ -219,7 +235,8 @@ class Exchange:
             return len(parse_trades(result, asked, key)[0]) >= FULL_PAGE  # any other may be longer by now
 
         parts = ("history", "Trades", pair, str(since))
-        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough)
+        # Only a run that was stopped asks for the same page twice, so that no rate of hits says anything of them.
+        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, is_counted=False)
         rows, last = parse_trades(kept.value, asked, key)
         return TradesPage(rows, last, asked_at, asked)
 

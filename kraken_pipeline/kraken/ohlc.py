@@ -55,7 +55,7 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
         raise ExchangeUnavailable(f"{asked}: the reply has no row, not even the current candle")
     committed = interval.floor(min(last + interval.seconds, rows[-1][0]))
     frame = pl.DataFrame(
-        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows[:-1] if row[0] < committed],
+        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows if row[0] < committed],
         schema={
             "time": pl.Int64(),
             **dict.fromkeys(("open", "high", "low", "close", "volume", "trades"), pl.Float64()),

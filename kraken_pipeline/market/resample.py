@@ -117,7 +117,7 @@ def fold_trades(chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def _join(carried: pl.DataFrame, minutes: pl.DataFrame) -> pl.DataFrame:
-    """The open minute and the next ones, of which only the first can be the same; all of them cost twice the time."""
+    """The open minute and those after it, of which only the first can be the same: grouping all costs a sixth more."""
     edge = pl.concat([carried, minutes.head(1)]).group_by("time", maintain_order=True).agg(*_FOLD)
     return pl.concat([edge, minutes.slice(1)], rechunk=True)
 

@@ -16,7 +16,7 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
-from kraken_pipeline.orchestration.progress import finish, progress_of, watcher
+from kraken_pipeline.orchestration.progress import finish, of_backfill, progress_of, tell, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, ingest, report, scan
@@ -139,18 +139,18 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     @partitioned(
         deps=[key["gaps"]],
         kinds={"parquet"},
-        description="Gaps filled by resampling finer candles. What needs Kraken's API is planned, and not fetched yet.",
+        description="Gaps filled from the cheapest source (finer candles, OHLC, Trades) within lookback and budget.",
     )
     def backfilled_candles(context: dg.AssetExecutionContext) -> None:
         with explained():
             stores, selection, run = _stores(context), selected(context, tier), _run(context)
-            with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
-                outcome = backfill.backfill(stores, selection.spec, run)
+            outcome = backfill.backfill(stores, selection.spec, run)
+            tell(context.log, outcome)
         stored = {each.series: each.candles_stored for each in outcome.filled}
         for series, partition in selection.keys.items():
             own = [gap for gap in outcome.gaps if gap.series == series]
             context.add_asset_metadata(metadata.of_plan(own, stored.get(series, 0)), partition_key=partition)
-        finish(context.instance, run.run_id, run.progress)
+        finish(context.instance, run.run_id, run.progress, of_backfill(outcome))
 
     @asset(
         deps=[key["backfilled_candles"], key["coverage"], key["gaps"]],

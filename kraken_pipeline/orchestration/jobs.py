@@ -4,7 +4,7 @@ It calls the same workflows as the assets, and reports a materialisation of ever
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import dagster as dg
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.progress import finish, progress_of, watcher
+from kraken_pipeline.orchestration.progress import NOTES, finish, of_backfill, progress_of, tell, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.schema import FileStatus
@@ -31,8 +31,6 @@ CHUNK_FILES = 512
 """Files of one step: what a re-execution from failure repeats, and 0.1 s of Dagster's own work a step."""
 ABANDONED_SECONDS = 86_400
 """What lies beside the lake untouched for so long was left by a run that was killed."""
-NOTES = 10
-"""Names of each kind in a run's outcome, which is a tag; its log has all of them."""
 SPEC_TAG = "kraken/spec"
 
 
@@ -79,17 +77,23 @@ def _config_schema() -> dict[str, dg.Field]:
     }
 
 
-def spec_mapping(op: str) -> dg.ConfigMapping:
+def mapping(
+    op: str, fields: Mapping[str, dg.Field], checked: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dg.ConfigMapping:
     """Checks what a run is asked to do before there is one, and hands it to its first step."""
 
     def mapped(values: Mapping[str, Any]) -> dict[str, Any]:
-        spec = run_spec(values)
         return {
-            "ops": {op: {"config": spec.as_config()}},
+            "ops": {op: {"config": checked(values)}},
             "loggers": {"console": {"config": {"log_level": load_settings().kraken_log_level.upper()}}},
         }
 
-    return dg.ConfigMapping(config_fn=mapped, config_schema=_config_schema())
+    return dg.ConfigMapping(config_fn=mapped, config_schema=dict(fields))
+
+
+def spec_mapping(op: str) -> dg.ConfigMapping:
+    """The same for a run that is asked for by a `RunSpec`."""
+    return mapping(op, _config_schema(), lambda values: run_spec(values).as_config())
 
 
 def stores_of(context: dg.OpExecutionContext) -> Stores:
@@ -211,21 +215,13 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
             return
         ingest.tidy(stores)
         done = backfill.backfill(stores, orders.spec, run)
-        tell(context, done)
+        tell(context.log, done)
         run.report(phase="reporting")
         for event in changes(stores, orders.spec, files, done, run.now):
             # It takes evaluations too; its annotation lags behind.
             context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", bytes_done=run.progress.bytes_total, requests_total=run.progress.requests_done)
     finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done))
-
-
-def tell(context: dg.OpExecutionContext, done: BackfillOutcome) -> None:
-    """Logs what a backfill could not do, and why."""
-    for failure in done.failed:
-        context.log.error(failure)
-    for note in done.notes:
-        context.log.warning(note)
 
 
 def outcome_of(orders: Orders, files: Sequence[FileOutcome], done: BackfillOutcome) -> dict[str, Any]:
@@ -240,15 +236,10 @@ def outcome_of(orders: Orders, files: Sequence[FileOutcome], done: BackfillOutco
         "files_waiting": orders.waiting,
         "rows_rejected": sum(each.rows_rejected for each in files),
         "new_pairs": list(orders.new_pairs[:NOTES]),
-        **of_requests(done),
+        **of_backfill(done),
         "errors": [*orders.broken, *failed, *done.failed][:NOTES],
         "notes": [*orders.notes, *twins[:NOTES], *done.notes[:NOTES]],
     }
-
-
-def of_requests(done: BackfillOutcome) -> dict[str, Any]:
-    """What a run's outcome says of the exchange."""
-    return {"requests": done.requests, "fetches_failed": len(done.failed)}
 
 
 @dg.job(

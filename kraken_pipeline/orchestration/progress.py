@@ -11,8 +11,11 @@ from typing import Any
 
 import dagster as dg
 
+from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.progress import Progress
 
+NOTES = 10
+"""Names of each kind in a run's outcome, which is a tag; its log has all of them."""
 PROGRESS_TAG = "kraken/progress"
 OUTCOME_TAG = "kraken/outcome"
 _SECONDS_BETWEEN = 2.0
@@ -63,3 +66,21 @@ def finish(
 def outcome_of(tags: dict[str, str]) -> dict[str, Any]:
     """The outcome that a run's tags tell; empty for one that has not come to its end."""
     return dict(json.loads(tags[OUTCOME_TAG])) if OUTCOME_TAG in tags else {}
+
+
+def tell(log: dg.DagsterLogManager, done: BackfillOutcome) -> None:
+    """Logs what a backfill could not do, and why."""
+    for failure in done.failed:
+        log.error(failure)
+    for note in done.notes:
+        log.warning(note)
+
+
+def of_backfill(done: BackfillOutcome) -> dict[str, Any]:
+    """What a backfill did, for the outcome of its run: counts, and the first errors."""
+    return {
+        "requests": done.requests,
+        "fetches_failed": len(done.failed),
+        "errors": list(done.failed[:NOTES]),
+        "notes": list(done.notes[:NOTES]),
+    }

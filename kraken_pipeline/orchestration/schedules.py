@@ -6,6 +6,7 @@ anything and without which the catalog of a fresh installation would only grow.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,10 @@ from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, repo
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.locks import Locks
 
-_AT_WORK = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+_BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
+_BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+BEGINNING_SECONDS = 600.0
+"""A run that has not begun for so long has lost its process before it could take its lock."""
 
 
 def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
@@ -29,7 +28,7 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     if settings.kraken_schedule_intervals is not None:
         selection["intervals"] = settings.kraken_schedule_intervals
     recent = {**selection, "lookback_days": settings.kraken_schedule_lookback_days}
-    cleanup = {"ops": {"forget_old_records": {"config": {"retention_days": settings.kraken_gap_retention_days}}}}
+    cleanup = {"retention_days": settings.kraken_gap_retention_days}
     is_on = settings.kraken_schedules
     return [
         _schedule(settings, backfill_job, settings.kraken_backfill_cron, recent, is_on=is_on),
@@ -62,7 +61,10 @@ def _schedule(
 
 def _at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
     """The run of a job that has not ended; one that was killed holds no lock, and holds up nothing."""
-    for run in instance.get_runs(filters=dg.RunsFilter(job_name=job, statuses=_AT_WORK)):
-        if run.status is not dg.DagsterRunStatus.STARTED or locks.is_running(run.run_id):
+    since = time.time() - BEGINNING_SECONDS
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=[*_BEGINNING, *_BEGUN])):
+        run = record.dagster_run
+        is_beginning = run.status in _BEGINNING and record.create_timestamp.timestamp() > since
+        if is_beginning or locks.is_running(run.run_id):
             return run.run_id
     return None

@@ -4,26 +4,27 @@ Each is one step that calls its workflow; `schedules` runs them, and so does any
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs import NOTES, of_requests, spec_mapping, spec_tags, stores_of, tell
-from kraken_pipeline.orchestration.progress import finish, watcher
+from kraken_pipeline.orchestration.jobs import mapping, spec_mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.progress import NOTES, finish, of_backfill, tell, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage import dead_letters
 from kraken_pipeline.workflow import backfill
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.gaps import survey
+from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.validate import validate_recent
+from kraken_pipeline.workflow.validate import ValidationOutcome, validate_recent
 
 
 def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
@@ -34,15 +35,14 @@ def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
 def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, done: BackfillOutcome) -> None:
     """Reports the partitions that changed, and what the run did."""
     stores = stores_of(context)
-    tell(context, done)
+    tell(context.log, done)
     partitions.register(context.instance, stores.tiers, stores.lake.pairs())
     run.report(phase="reporting")
     for event in changes(stores, spec, (), done, run.now):
         # It takes evaluations too; its annotation lags behind.
         context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", requests_total=run.progress.requests_done)
-    outcome = {**of_requests(done), "errors": list(done.failed[:NOTES]), "notes": list(done.notes[:NOTES])}
-    finish(context.instance, context.run_id, run.progress, outcome)
+    finish(context.instance, context.run_id, run.progress, of_backfill(done))
 
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
@@ -59,7 +59,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
         if spec.dry_run:
             rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
-            finish(context.instance, context.run_id, run.progress, of_requests(BackfillOutcome((), ())))
+            finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome((), ())))
             return
         _finish_backfill(context, spec, run, backfill.backfill(stores, spec, run))
 
@@ -75,9 +75,10 @@ def backfill_job() -> None:
     fill_gaps()
 
 
-@dg.op(
-    config_schema={"ids": dg.Field([int], default_value=[])}, required_resource_keys={STORES}, out=dg.Out(dg.Nothing)
-)
+_IDS = {"ids": dg.Field([int], default_value=[], description="Of `dead-letters list`; all where none is named.")}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def retry_operations(context: dg.OpExecutionContext) -> None:
     """Does again what failed for good."""
     with explained():
@@ -95,6 +96,7 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
 
 @dg.job(
     name="retry_dead_letters",
+    config=mapping("retry_operations", _IDS, dict),
     executor_def=dg.in_process_executor,
     description="Does operations again that failed for good: those with these ids, or all of them.",
 )
@@ -109,13 +111,12 @@ def report_completeness(context: dg.OpExecutionContext) -> None:
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
-        for tier in TIERS:
-            if not spec.tier.covers(tier):
-                continue
-            made = make_report(stores, spec.model_copy(update={"tier": tier}), run.now)
-            if made.series:
-                key = dg.AssetKey([tier.value.lower(), "completeness_report"])
-                context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(made)))
+        pairs = survey(stores, spec, run.now).pairs.values()
+        for tier, names in partitions.by_tier(stores.tiers, pairs).items():
+            made = make_report(stores, spec.model_copy(update={"tier": tier, "pairs": tuple(names)}), run.now)
+            key = dg.AssetKey([tier.value.lower(), "completeness_report"])
+            context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(made)))
+    run.report(phase="done")
     finish(context.instance, context.run_id, run.progress, {"errors": [], "notes": []})
 
 
@@ -136,7 +137,9 @@ def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
-        found = validate_recent(stores, spec, run)
+        may_ask = spec.api_backfill and not spec.dry_run
+        found = validate_recent(stores, spec, run) if may_ask else ValidationOutcome(())
+    run.report(phase="done", requests_done=found.requests, requests_total=found.requests)
     for failure in found.failed:
         context.log.error(failure)
     for note in found.notes:
@@ -165,24 +168,38 @@ def validate_job() -> None:
     compare_with_ohlc()
 
 
-@dg.op(
-    config_schema={"retention_days": dg.Field(int, is_required=False, description="KRAKEN_GAP_RETENTION_DAYS")},
-    required_resource_keys={STORES},
-    out=dg.Out(dg.Nothing),
-)
+_RETENTION = {
+    "retention_days": dg.Field(int, is_required=False, description="KRAKEN_GAP_RETENTION_DAYS where it is not set.")
+}
+
+
+def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
+    if values.get("retention_days", 1) < 1:
+        raise InvalidRequest(f"retention_days={values['retention_days']}: at least one day is kept")
+    return dict(values)
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def forget_old_records(context: dg.OpExecutionContext) -> None:
     """Deletes records of gaps that were filled long ago, and attempts and counts of that time."""
     with explained():
         stores = stores_of(context)
         days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
-        if days < 1:
-            raise InvalidRequest(f"retention_days={days}: at least one day is kept")
         done = clean_up(stores, days, int(time.time()))
     context.log.info(f"deleted {done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts")
+    outcome = {
+        "gap_records_deleted": done.gaps,
+        "attempts_deleted": done.attempts,
+        "counts_deleted": done.counters,
+        "errors": [],
+        "notes": [],
+    }
+    finish(context.instance, context.run_id, Progress("done"), outcome)
 
 
 @dg.job(
     name="cleanup_old_gap_records",
+    config=mapping("forget_old_records", _RETENTION, _retained),
     executor_def=dg.in_process_executor,
     description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
 )

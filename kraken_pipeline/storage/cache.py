@@ -110,6 +110,8 @@ class Cache:
         seconds: float,
         make: Callable[[], Any],
         is_enough: Callable[[Any], bool] = lambda _: True,
+        *,
+        is_counted: bool = True,
     ) -> Entry:
         """The value under a key, made by the source where there is none.
 
@@ -117,24 +119,26 @@ class Cache:
             parts: The key.
             seconds: How old a value may be.
             make: Asks the source. What it raises is never kept.
-            is_enough: Whether a value that is known serves; where it does not, the source is asked anew.
+            is_enough: Whether a value serves; where a known one does not, the source is asked anew, and what it gives
+                is kept only if it does.
+            is_counted: Whether it counts as a hit or a miss; not what is asked for once by its nature.
 
         Raises:
             ExchangeUnavailable: The source failed, and not even an old value serves.
         """
         key = self.key(*parts)
         if (entry := self._remembered(key, seconds)) is not None and is_enough(entry.value):
-            self._counters.add("cache.hits")
+            self._count("hits", is_counted=is_counted)
             return entry
         if (known := self._kept(key, seconds)) is not None and is_enough(known.value):
-            self._counters.add("cache.hits")
+            self._count("hits", is_counted=is_counted)
             return self._remember(key, known)
         with _held(self._region.backend.get_mutex(key)):
             # Another process may have fetched it in the meantime.
             if (known := self._kept(key, seconds)) is not None and is_enough(known.value):
-                self._counters.add("cache.hits")
+                self._count("hits", is_counted=is_counted)
                 return self._remember(key, known)
-            self._counters.add("cache.misses")
+            self._count("misses", is_counted=is_counted)
             try:
                 value = make()
             except ExchangeUnavailable:
@@ -142,7 +146,11 @@ class Cache:
                     raise
                 self._counters.add("cache.stale")
                 return replace(old, is_stale=True)
-            return self.put(parts, value)
+            return self.put(parts, value) if is_enough(value) else Entry(value, self._clock())
+
+    def _count(self, name: str, *, is_counted: bool) -> None:
+        if is_counted:
+            self._counters.add(f"cache.{name}")
 
     def put(self, parts: Sequence[str], value: Any) -> Entry:
         """Keeps a value that the source has just given."""

@@ -149,7 +149,7 @@ def settle(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
 
 
 def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> list[dict[str, Any]]:
-    """Dead letters, the newest file first, in order of lines; see `COLUMNS`.
+    """Dead letters, the newest file first, in order of lines, then those of no file; see `COLUMNS`.
 
     An operation has what `dead-letters retry` does again under `operation`; one that has succeeded since is left out.
     """
@@ -171,7 +171,7 @@ def _rows(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | N
             *(dead_letters.c[name] for name in names),
         ),
         pairs,
-    ).order_by(dead_letters.c.file_id.desc(), dead_letters.c.line, dead_letters.c.id)
+    ).order_by(dead_letters.c.file_id.desc().nulls_last(), dead_letters.c.line.nulls_first(), dead_letters.c.id)
     if limit is not None:
         query = query.limit(limit)
     return (dict(row) for row in connection.execute(query).mappings())

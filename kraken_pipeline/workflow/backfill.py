@@ -23,16 +23,18 @@ from kraken_pipeline.errors import (
     Maintenance,
     PipelineError,
     Throttled,
+    UnusableReply,
 )
 from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, evidence_records, file_records, gap_records, listings
 from kraken_pipeline.storage.dead_letters import Operation
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
-from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades
+from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
 from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, record_gaps, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
@@ -76,7 +78,7 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     left = find_gaps(stores, spec, holdings)
     record_gaps(stores, spec, holdings, left)
     settle_operations(stores, run.now)
-    return BackfillOutcome(_by_series(work.filled), tuple(left), work.requests, tuple(work.failed), tuple(work.notes))
+    return work.outcome(left)
 
 
 def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
@@ -97,7 +99,7 @@ class _Work:
     stores: Stores
     spec: RunSpec
     run: Run
-    filled: list[SeriesOutcome] = field(default_factory=list)
+    filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     requests: int = 0
@@ -105,11 +107,23 @@ class _Work:
     @property
     def stored(self) -> int:
         """How many candles are new or changed."""
-        return sum(each.candles_stored for each in self.filled)
+        return sum(each.candles_stored for each in self.filled.values())
+
+    def outcome(self, left: Sequence[Gap]) -> BackfillOutcome:
+        """What it did, with the gaps that are left."""
+        filled = tuple(self.filled[series] for series in sorted(self.filled))
+        return BackfillOutcome(filled, tuple(left), self.requests, tuple(self.failed), tuple(self.notes))
+
+    def add(self, filled: Iterable[SeriesOutcome]) -> None:
+        """Takes note of what was filled: one outcome a series, whatever number of replies it took."""
+        for each in filled:
+            known = self.filled.get(each.series, SeriesOutcome(each.series, 0, ()))
+            spans = normalise((*known.spans, *each.spans))
+            self.filled[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
 
     def resample(self) -> None:
         """Fills what follows from finer candles by now."""
-        self.filled += resample_gaps(self.stores, self.spec, self.run)
+        self.add(resample_gaps(self.stores, self.spec, self.run))
 
     def gaps(self) -> tuple[Holdings, list[Gap]]:
         """What is missing now."""
@@ -127,16 +141,6 @@ class _Work:
             unarchived=holdings.pairs.keys() - archived,
             tier_of=lambda pair: self.stores.tiers.tier_of(holdings.pairs[pair]),
         )
-
-
-def _by_series(filled: Iterable[SeriesOutcome]) -> tuple[SeriesOutcome, ...]:
-    """One outcome a series, whatever number of fetches it took."""
-    found: dict[Series, SeriesOutcome] = {}
-    for each in filled:
-        known = found.get(each.series, SeriesOutcome(each.series, 0, ()))
-        spans = normalise((*known.spans, *each.spans))
-        found[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
-    return tuple(found[series] for series in sorted(found))
 
 
 # --- through the API
@@ -189,21 +193,32 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
         exchange.require_online()
         listed = exchange.listed_pairs()
     except PipelineError as error:
+        if _has_unknown_pairs(work.stores, work.spec):
+            raise  # without an answer there is nothing that could be done for them
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
-    _record_listed(work, listed)
-    for pair in _unprobed(survey(work.stores, work.spec, work.run.now), work.spec):
+    _record_listed(work, exchange, listed)
+    holdings = survey(work.stores, work.spec, work.run.now)
+    for pair in _unprobed(holdings, work.spec):
         if budget.is_spent:
             break
-        _ask_for_first_trade(work, exchange, pair)
+        try:
+            _ask_for_first_trade(work, exchange, holdings, pair)
+        except (CircuitOpen, Maintenance, Throttled) as error:
+            work.notes.append(f"The rest is left to the next run: {error}")
+            return False
+        except PipelineError as error:
+            work.failed.append(f"the first trade of {pair}: {error}")
     return True
 
 
-def _record_listed(work: _Work, listed: ListedPairs) -> None:
+def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
     """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
     stores = work.stores
     known = {pair.name: pair for pair in stores.lake.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
+    if any(pair not in listed.book for pair in named):
+        listed = exchange.listed_pairs(is_fresh=True)  # it may have been listed today
     for pair in named:
         if pair not in listed.book:
             raise InvalidRequest(
@@ -216,15 +231,21 @@ def _record_listed(work: _Work, listed: ListedPairs) -> None:
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
 
 
-def _ask_for_first_trade(work: _Work, exchange: Exchange, pair: str) -> None:
-    try:
-        first = exchange.first_trade(pair)
-    except PipelineError as error:
-        work.failed.append(f"the first trade of {pair}: {error}")
-        return
+def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pair: str) -> None:
+    first = exchange.first_trade(pair)
+    ends = [
+        extent.first_time + series.interval.seconds for series, extent in holdings.extents.items() if series.pair == pair
+    ]
+    if ends and (first is None or first >= min(ends)):
+        said = "that there has been none" if first is None else f"that it was at {iso(first)}"
+        raise UnusableReply(f"Kraken says {said}, but the lake has a candle that ends at {iso(min(ends))}")
     if first is None:
         work.notes.append(f"{pair} has not been traded yet")
         return
+    # Nobody traded before: without that, the first candle of a coarser interval would never be whole.
+    start = min(interval.floor(first) for interval in Interval)
+    if start < first:
+        grant_quiet(work.stores, Series(pair, Interval.M1), Span(start, first), work.run)
     with work.stores.catalog.write() as connection:
         listings.record_first_trade(connection, pair, first, work.run.now)
 
@@ -263,12 +284,13 @@ def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget
                 f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
             )
             return False
+        answered: list[Span] = []
         try:
             _mark(work, each)
-            fetched = _persistently(work, partial(_fetch_one, work, exchange, each, budget))
+            is_whole = _persistently(work, exchange, partial(_fetch_one, work, exchange, each, budget, answered))
         except Busy as error:
             work.notes.append(str(error))
-        except (CircuitOpen, Maintenance) as error:
+        except (CircuitOpen, Maintenance, Throttled) as error:
             work.notes.append(f"The rest is left to the next run: {error}")
             return False
         except ExchangeUnavailable as error:
@@ -279,8 +301,8 @@ def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget
         except LastingError as error:
             _record_failure(work, each, error)
         else:
-            _record_success(work, each, fetched)
-            if not fetched.is_whole and budget.is_spent:
+            _record_success(work, each, normalise(answered))
+            if not is_whole and budget.is_spent:
                 work.notes.append("The budget of requests is spent; the rest is left to the next run.")
                 return False
         _report(work, exchange)
@@ -293,14 +315,22 @@ def _mark(work: _Work, each: Fetch) -> None:
             gap_records.mark(connection, series, [span], GapStatus.BACKFILLING)
 
 
-def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget) -> Fetched:
+def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
+    """Asks for one thing; returns whether it was had to its end."""
+
+    def keep(fetched: Fetched) -> None:
+        work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
+        work.notes += fetched.notes
+        answered[:] = normalise((*answered, *fetched.answered))
+        _report(work, exchange)
+
     if each.route is Route.OHLC:
-        return fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run)
+        keep(fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run))
+        return True
     # What a gap may cost is an estimate before, and a limit here.
     most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(each.spans)
     budgets = (budget, Budget(exchange, most))
-    report = partial(_report, work, exchange)
-    return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, report=report)
+    return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, keep=keep)
 
 
 def _report(work: _Work, exchange: Exchange) -> None:
@@ -308,17 +338,21 @@ def _report(work: _Work, exchange: Exchange) -> None:
     work.run.report(requests_done=done, requests_total=max(done, work.run.progress.requests_total))
 
 
-def _persistently(work: _Work, action: Callable[[], Fetched]) -> Fetched:
+def _persistently(work: _Work, exchange: Exchange, action: Callable[[], bool]) -> bool:
     """Does it again, in a run that is to be complete, for as long as its patience with the exchange lasts."""
-    patience = work.stores.settings.kraken_api_patience_seconds if work.spec.complete else 0.0
-    until = time.monotonic() + patience
+    answers, until = exchange.answers, None
     while True:
         try:
             return action()
         except Maintenance:
             raise
         except ExchangeUnavailable as error:
+            if not work.spec.complete:
+                raise
+            if exchange.answers > answers:  # it worked since the last failure
+                answers, until = exchange.answers, None
             wait = _wait_after(error)
+            until = until or time.monotonic() + work.stores.settings.kraken_api_patience_seconds
             if time.monotonic() + wait >= until:
                 raise
             work.run.report(phase="waiting for the exchange")
@@ -369,14 +403,14 @@ def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
     return count
 
 
-def _record_success(work: _Work, each: Fetch, fetched: Fetched) -> None:
+def _record_success(work: _Work, each: Fetch, answered: Spans) -> None:
     stores, run = work.stores, work.run
-    work.notes += fetched.notes
-    work.filled.append(SeriesOutcome(each.series, fetched.candles_stored, fetched.answered))
     with stores.catalog.write() as connection:
         for series, span in each.serves:
-            answered = intersect((span,), normalise(fetched.answered))
-            made = [Attempt(part, each.route, str(each.series.interval.value), None, run.now) for part in answered]
+            made = [
+                Attempt(part, each.route, str(each.series.interval.value), None, run.now)
+                for part in intersect((span,), answered)
+            ]
             gap_records.add_attempts(connection, series, made, run.run_id)
 
 
@@ -419,7 +453,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
     settle_operations(stores, run.now)
     holdings, left = work.gaps()
     record_gaps(stores, work.spec, holdings, left)
-    return BackfillOutcome(_by_series(work.filled), tuple(left), work.requests, tuple(work.failed), tuple(work.notes))
+    return work.outcome(left)
 
 
 def _fetch_again(each: Operation) -> Fetch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,9 +46,11 @@ def breaker_of(stores: Stores) -> Breaker:
 
 
 def open_cache(settings: Settings, counters: Counters) -> Cache:
-    """The cache of the settings."""
-    largest = settings.kraken_cache_mib << 20
-    return Cache(settings.home / "cache", settings.kraken_cache_environment, largest, counters)
+    """The cache of the settings; the replies of another exchange than Kraken's are kept apart."""
+    environment = settings.kraken_cache_environment
+    if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:
+        environment = f"{environment}-{zlib.crc32(settings.kraken_api_url.encode()):08x}"
+    return Cache(settings.home / "cache", environment, settings.kraken_cache_mib << 20, counters)
 
 
 def _lifetimes(settings: Settings) -> Lifetimes:

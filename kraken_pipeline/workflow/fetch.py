@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans, subtract
 from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import ExchangeUnavailable
 from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.kraken.ohlc import Ohlc
 from kraken_pipeline.kraken.rows import Reject
@@ -18,28 +19,29 @@ from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
 from kraken_pipeline.market.candle import Source, finished
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.resample import NO_CANDLES
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, evidence_records, gap_records
+from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, listings
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 
+_NS = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch brought.
+    """What a reply brought.
 
     Attributes:
         candles_stored: How many candles are new or changed.
         answered: What was answered for.
-        is_whole: Whether it went to its end; not where the budget was spent.
         notes: What people should know of it.
     """
 
     candles_stored: int
     answered: Spans
-    is_whole: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -85,6 +87,11 @@ def fetch_ohlc(
         Busy: Another process has been writing the series for too long.
     """
     reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end, is_fresh=is_fresh)
+    if reply.committed < wanted[0].start:
+        raise ExchangeUnavailable(
+            f"OHLC of {series} from {iso(wanted[0].start)}: the reply says that no candle is closed since "
+            f"{iso(reply.committed)}"
+        )
     grants = tuple(Grant(span, Source.OHLC, run.now, _trades_in(reply, span)) for span in reply.listed)
     answered = [Span(each.start, min(each.end, reply.committed)) for each in wanted if each.start < reply.committed]
     stored = _store(
@@ -115,8 +122,8 @@ def fetch_trades(
     run: Run,
     *,
     budgets: Sequence[Budget] = (),
-    report: Callable[[], None] = lambda: None,
-) -> Fetched:
+    keep: Callable[[Fetched], None] = lambda _: None,
+) -> bool:
     """Pages through the trades of a pair, and stores one-minute candles page after page.
 
     What is covered already is not asked for; so a paging that was stopped, however it was, goes on at the start of the
@@ -129,7 +136,10 @@ def fetch_trades(
         wanted: The spans to page through, in order of time.
         run: Who asks.
         budgets: Paging stops between two pages where one of them is spent.
-        report: Called after each page.
+        keep: Told of each page, as soon as it is stored.
+
+    Returns:
+        Whether it went to its end; not where a budget was spent.
 
     Raises:
         ExchangeUnavailable: There was no answer; what was answered before is stored.
@@ -138,40 +148,51 @@ def fetch_trades(
         Busy: Another run is fetching the trades of the pair.
     """
     series = Series(pair, Interval.M1)
-    stored = 0
-    answered: list[Span] = []
-    notes: list[str] = []
 
     def fetch(since: int) -> TradesPage:
         if any(budget.is_spent for budget in budgets):
             raise _Spent
-        return exchange.trades(pair, since)
+        page = exchange.trades(pair, since)
+        if not page.rows and known_trade is not None and known_trade * _NS < since:
+            _require_honest(page, exchange.trades(pair, known_trade * _NS), since)
+        return page
 
     with stores.locks.fetch(f"trades.{pair}"):
         missing, known_trade = _still_missing(stores, series, wanted)
         try:
             for span in reversed(missing):
                 for folded in page_trades(fetch, span, known_trade=known_trade):
-                    stored += _store_page(stores, series, folded, run)
-                    answered += folded.answered
-                    notes += [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
-                    notes += [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
-                    report()
+                    stored = _store_page(stores, series, folded, run)
+                    lost = [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
+                    bad = [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
+                    keep(Fetched(stored, folded.answered, (*lost, *bad)))
         except _Spent:
-            return Fetched(stored, tuple(answered), is_whole=False, notes=tuple(notes))
-    return Fetched(stored, tuple(answered), notes=tuple(notes))
+            return False
+    return True
+
+
+def _require_honest(empty: TradesPage, earlier: TradesPage, since: int) -> None:
+    """Refuses a page that says that there were no trades any more, where one from before them does not bear that out.
+
+    A page without rows says nothing that could be checked; the one from the last known trade on must at least have that.
+    """
+    if not earlier.rows or earlier.rows[-1][2] >= since / _NS:
+        raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
 
 
 _TOO_MANY = "more trades in one nanosecond than a page holds; that minute stays without coverage"
 
 
 def _still_missing(stores: Stores, series: Series, wanted: Spans) -> tuple[Spans, int | None]:
-    """What is not covered by now, and the latest minute that is known to have had a trade."""
+    """What is not covered by now, and the latest moment from which on a trade is known."""
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
         extents = evidence_records.extents(connection, [series.pair])
-    known = max((extent.last_time for extent in extents.values()), default=None)
-    return subtract(wanted, tuple(record.span for record in records)), known
+        listing = listings.listings_of(connection, [series.pair]).get(series.pair)
+    known = [extent.last_time for extent in extents.values()]
+    if listing is not None and listing.first_trade is not None:
+        known.append(listing.first_trade)
+    return subtract(wanted, tuple(record.span for record in records)), max(known, default=None)
 
 
 def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int:
@@ -189,10 +210,17 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int
         grants,
         run,
         origin=f"Trades of {series.pair}",
-        rejects=folded.rejects,
+        rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
         # The same: what is lost cannot be had from here.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
     )
+
+
+def grant_quiet(stores: Stores, series: Series, span: Span, run: Run) -> None:
+    """Coverage of a span of which the exchange has said that nobody traded in it."""
+    grants = (Grant(span, Source.TRADES, run.now),)
+    nothing = finished(NO_CANDLES, Source.TRADES)
+    _store(stores, series, nothing, grants, run, origin=f"Trades of {series.pair}", rejects=(), attempts=())
 
 
 def _store(

@@ -263,7 +263,9 @@ def find_gaps(
     for pair in holdings.pairs:
         if gaps := _missing(pair, spec, holdings, offers or {}):
             known = _knowledge(pair, _priced(gaps, spec, holdings.now), holdings, offers or {})
-            routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=with_api)
+            # Of a pair that is listed no more the exchange answers nothing, about any time.
+            may_ask = with_api and not holdings.is_delisted(pair)
+            routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=may_ask)
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
                 found += [_gap(series, span, routes, holdings) for span in gaps[interval]]

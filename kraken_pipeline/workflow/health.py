@@ -63,48 +63,67 @@ def check_health(settings: Settings) -> list[Check]:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheState:
-    """How well the cache of replies serves, over all processes.
+class Lookups:
+    """How often the cache of replies served in the last day, over all processes.
 
     Attributes:
-        hits: Lookups of the last day that it answered.
+        hits: Lookups that it answered.
         misses: Those that went to the exchange.
         stale: Those that got an older reply, because the exchange did not answer.
-        keys: How many replies it holds.
-        size: How many bytes they take on disk.
     """
 
     hits: int
     misses: int
     stale: int
-    keys: int
-    size: int
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return self.hits + self.misses
 
     @property
     def hit_rate(self) -> float | None:
-        """The part of lookups that it answered; None where there were none."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else None
+        """The part of them that the cache answered; None where there were none."""
+        return self.hits / self.count if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How well the cache of replies serves, over all processes.
+
+    Attributes:
+        lookups: How often it did in the last day.
+        keys: How many replies it holds.
+        size: How many bytes they take on disk.
+    """
+
+    lookups: Lookups
+    keys: int
+    size: int
 
     def as_json(self) -> dict[str, object]:
         """As `cache stats --json` shows it."""
-        rate = self.hit_rate
+        rate = self.lookups.hit_rate
         return {
             "hit_rate": None if rate is None else round(rate, 4),
-            "hits": self.hits,
-            "misses": self.misses,
-            "stale": self.stale,
+            "hits": self.lookups.hits,
+            "misses": self.lookups.misses,
+            "stale": self.lookups.stale,
             "keys": self.keys,
             "bytes": self.size,
         }
 
 
 def cache_state(stores: Stores, now: float) -> CacheState:
-    """How well the cache has served in the last day."""
+    """How well the cache serves, and how large it is."""
+    stats = open_cache(stores.settings, Counters(stores.catalog)).stats()
+    return CacheState(_lookups(stores, now), stats.keys, stats.size)
+
+
+def _lookups(stores: Stores, now: float) -> Lookups:
     with stores.catalog.read() as connection:
         counts = totals(connection, ("cache.hits", "cache.misses", "cache.stale"), now - _DAY)
-    stats = open_cache(stores.settings, Counters(stores.catalog)).stats()
-    return CacheState(counts["cache.hits"], counts["cache.misses"], counts["cache.stale"], stats.keys, stats.size)
+    return Lookups(counts["cache.hits"], counts["cache.misses"], counts["cache.stale"])
 
 
 def worst(checks: list[Check]) -> Verdict:
@@ -188,10 +207,10 @@ def _errors(stores: Stores) -> Check:
 
 
 def _cache(stores: Stores) -> Check:
-    state = cache_state(stores, time.time())
-    if state.hit_rate is None:
+    lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
+    if lookups.hit_rate is None:
         return Check("cache", Verdict.OK, "no lookups in the last day")
-    sentence = f"{state.hit_rate:.0%} of {state.hits + state.misses:,} lookups in the last day were hits"
-    if state.hits + state.misses >= FEW and state.hit_rate < HIT_RATE:
+    sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
+    if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
         return Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
     return Check("cache", Verdict.OK, sentence)

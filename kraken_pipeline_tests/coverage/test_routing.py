@@ -1,15 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.ranges import Span, Spans, normalise, whole_candles
-from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route, trades_requests
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, split, whole_candles
+from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, asked_of, route, trades_requests
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, instants, is_a_set, model
+from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, is_a_set, model
 from kraken_pipeline_tests.samples import DAY, at, between
 
 NOW = at("2024-06-01T12:34:56")
@@ -25,14 +28,16 @@ def routes(
     offers: Mapping[Interval, list[Offer]] | None = None,
     exhausted: Mapping[Route, Spans] | None = None,
     budget: int | None = None,
+    with_api: bool = True,
 ) -> tuple[Leg, ...]:
+    asked = {Route.RESAMPLE: interval, Route.OHLC: asked_of(interval), Route.TRADES: Interval.M1}
     known = Knowledge(
         gaps={interval: gaps},
         covered=covered or {},
         offers=offers or {},
-        exhausted={(interval, by): spans for by, spans in (exhausted or {}).items()},
+        exhausted={(asked[by], by): spans for by, spans in (exhausted or {}).items()},
     )
-    return route(known, now=NOW, max_requests_per_gap=budget)[interval]
+    return route(known, now=NOW, max_requests_per_gap=budget, with_api=with_api)[interval]
 
 
 def brief(legs: tuple[Leg, ...]) -> list[tuple[Span, Route]]:
@@ -119,10 +124,58 @@ def test_one_ohlc_reply_serves_all_gaps_of_its_series() -> None:
     assert [leg.requests for leg in routes(Interval.H1, gaps)] == [1, 0]
 
 
-def test_twelve_hours_have_no_ohlc() -> None:
-    gap = between("2024-05-30", "2024-06-01")
-    assert brief(routes(Interval.H12, (gap,))) == [(gap, Route.TRADES)]
+@pytest.mark.parametrize("interval", Interval)
+def test_every_interval_is_asked_for_as_itself_but_twelve_hours_as_four(interval: Interval) -> None:
+    assert asked_of(interval) is (Interval.H4 if interval is Interval.H12 else interval)
+    assert asked_of(interval).in_rest
+
+
+def test_twelve_hours_come_from_ohlc_of_four_as_far_as_that_reaches() -> None:
+    # At 12:34 the newest 720 candles of four hours begin on 2 February at 12:00.
+    gap = between("2024-01-30", "2024-06-01T12:00")
+    older, newer = routes(Interval.H12, (gap,))
+    assert (older.span, older.route, older.fetched) == (
+        between("2024-01-30", "2024-02-02T12:00"),
+        Route.TRADES,
+        Interval.M1,
+    )
+    assert (newer.span, newer.route, newer.fetched) == (Span(older.span.end, gap.end), Route.OHLC, Interval.H4)
+    assert newer.requests == 1
     assert brief(routes(Interval.H12, (gap,), covered={Interval.H1: (gap,)})) == [(gap, Route.RESAMPLE)]
+
+
+def test_twelve_hours_expire_when_their_first_four_leave_the_reach() -> None:
+    gap = between("2024-05-30", "2024-06-01")
+    (leg,) = routes(Interval.H12, (gap,))
+    assert leg.expires_at == gap.start + 721 * 4 * 3600
+    for now, wanted in ((leg.expires_at - 1, Route.OHLC), (leg.expires_at, Route.TRADES)):
+        known = Knowledge(gaps={Interval.H12: (gap,)}, covered={})
+        assert route(known, now=now, max_requests_per_gap=None)[Interval.H12][0].route is wanted
+
+
+def test_what_is_asked_for_is_told_of_every_leg_that_costs_requests() -> None:
+    gap = between("2024-04-01", "2024-06-01T12:00")
+    assert [leg.fetched for leg in routes(Interval.H1, (gap,))] == [Interval.M1, Interval.H1]
+    assert [leg.fetched for leg in routes(Interval.H1, (gap,), covered={Interval.M1: (gap,)})] == [None]
+    assert [leg.fetched for leg in routes(Interval.H1, (OLD,), budget=0)] == [None]
+
+
+def test_four_hours_asked_for_on_behalf_of_twelve_are_there_for_whatever_is_coarser() -> None:
+    day = between("2024-05-31", "2024-06-01")
+    known = Knowledge(
+        gaps={Interval.H12: (Span(day.start, day.start + DAY // 2),), Interval.D1: (day,)},
+        covered={Interval.H4: (Span(day.start + DAY // 2, day.end),)},
+    )
+    found = route(known, now=NOW, max_requests_per_gap=0)
+    assert [(leg.route, leg.fetched) for leg in found[Interval.H12]] == [(Route.OHLC, Interval.H4)]
+    assert [(leg.route, leg.resampled_from, leg.is_ready) for leg in found[Interval.D1]] == [
+        (Route.RESAMPLE, Interval.H4, False)
+    ]
+
+
+def test_without_the_api_nothing_costs_requests() -> None:
+    legs = routes(Interval.H1, (OLD, NEW), covered={Interval.M1: (NEW,)}, with_api=False)
+    assert brief(legs) == [(OLD, Route.NONE), (NEW, Route.RESAMPLE)]
 
 
 def test_what_costs_more_than_the_budget_has_no_route() -> None:
@@ -156,6 +209,53 @@ def test_a_route_exhausted_in_part_is_taken_for_the_rest() -> None:
     tried = between("2024-06-01T06:00", "2024-06-01T07:00")
     legs = routes(Interval.H1, (NEW,), exhausted={Route.OHLC: (tried,)})
     assert brief(legs) == [(tried, Route.TRADES), (Span(tried.end, NEW.end), Route.OHLC)]
+
+
+def test_a_minute_whose_trades_cannot_be_had_closes_the_candles_that_hold_it_to_trades() -> None:
+    lost = between("2023-01-10T10:17", "2023-01-10T10:18")
+    hour = between("2023-01-10T10:00", "2023-01-10T11:00")
+    assert brief(routes(Interval.H1, (OLD,), exhausted={Route.TRADES: (lost,)})) == [
+        (Span(OLD.start, hour.start), Route.TRADES),
+        (hour, Route.NONE),
+        (Span(hour.end, OLD.end), Route.TRADES),
+    ]
+
+
+def test_four_hours_that_ohlc_did_not_give_close_the_twelve_that_hold_them_to_ohlc() -> None:
+    gap = between("2024-05-30", "2024-06-01")
+    tried = between("2024-05-30T16:00", "2024-05-30T20:00")
+    assert brief(routes(Interval.H12, (gap,), exhausted={Route.OHLC: (tried,)})) == [
+        (between("2024-05-30", "2024-05-30T12:00"), Route.OHLC),
+        (between("2024-05-30T12:00", "2024-05-31"), Route.TRADES),
+        (between("2024-05-31", "2024-06-01"), Route.OHLC),
+    ]
+
+
+def test_what_a_coarser_interval_was_answered_of_ohlc_says_nothing_of_trades_or_of_a_finer_one() -> None:
+    exhausted = {(Interval.H4, Route.OHLC): (NEW,), (Interval.H1, Route.TRADES): (NEW,)}
+    known = Knowledge(gaps={Interval.H1: (NEW,)}, covered={}, exhausted=exhausted)
+    assert brief(route(known, now=NOW, max_requests_per_gap=None)[Interval.H1]) == [(NEW, Route.OHLC)]
+
+
+def test_what_touches_and_is_alike_is_one_leg_again_but_for_trades() -> None:
+    def legs(gap: Span, **more: Any) -> list[Leg]:
+        cut = gap.start + gap.seconds // 2
+        return list(routes(Interval.H1, split((gap,), cut), **more))
+
+    assert legs(NEW) == list(routes(Interval.H1, (NEW,)))
+    assert legs(NEW, covered={Interval.M1: (NEW,)}) == list(routes(Interval.H1, (NEW,), covered={Interval.M1: (NEW,)}))
+    assert legs(OLD, budget=0) == [Leg(OLD, Route.NONE)]
+    assert [leg.route for leg in legs(OLD)] == [Route.TRADES, Route.TRADES]
+    offers = {Interval.H1: [Offer("a.csv", Span(OLD.start, OLD.start + DAY)), Offer("b.csv", OLD)]}
+    assert [leg.files for leg in legs(OLD, offers=offers)] == [("a.csv",), ("b.csv",)]
+
+
+def test_gaps_that_touch_are_priced_one_by_one() -> None:
+    cut = at("2023-01-28")
+    parts = split((OLD,), cut)
+    budget = trades_requests(parts[1], Knowledge({}, {}).trades_a_second)
+    assert brief(routes(Interval.H1, (OLD,), budget=budget)) == [(OLD, Route.NONE)]
+    assert brief(routes(Interval.H1, parts, budget=budget)) == [(parts[0], Route.NONE), (parts[1], Route.TRADES)]
 
 
 def test_what_finer_intervals_will_have_makes_coarser_ones_free() -> None:
@@ -204,112 +304,150 @@ def test_no_gaps_need_no_routes() -> None:
 
 # --- against a model that decides candle by candle
 
-MINUTE = 60
-SMALL = (Interval.M1, Interval.M5, Interval.M15)
+
+@dataclass(frozen=True)
+class Scale:
+    """How long an instant of the model is, which intervals there are, and when the end of OHLC's reach is near."""
+
+    unit: int
+    intervals: tuple[Interval, ...]
+    now: tuple[int, int]
+
+    def cells(self, spans: Iterable[Span]) -> set[int]:
+        """The instants of some spans on the unit's grid."""
+        return {cell for each in spans for cell in range(each.start // self.unit, each.end // self.unit)}
+
+    def in_seconds(self, spans: Iterable[Span]) -> list[Span]:
+        return [Span(each.start * self.unit, each.end * self.unit) for each in spans]
+
+    def candle(self, cell: int, interval: Interval) -> range:
+        """The cells of the candle that holds one; a candle shorter than a cell counts as one."""
+        length = max(1, interval.seconds // self.unit)
+        return range(cell // length * length, cell // length * length + length)
+
+    def whole(self, held: set[int], interval: Interval) -> set[int]:
+        return {cell for cell in held if held.issuperset(self.candle(cell, interval))}
+
+    def touched(self, held: set[int], interval: Interval) -> set[int]:
+        return {each for cell in held for each in self.candle(cell, interval)}
+
+    def on_grid(self, interval: Interval) -> st.SearchStrategy[Spans]:
+        return LOOSE_SPANS.map(lambda spans: whole_candles(normalise(self.in_seconds(spans)), interval))
 
 
-def in_seconds(spans: list[Span]) -> list[Span]:
-    return [Span(each.start * MINUTE, each.end * MINUTE) for each in spans]
-
-
-def on_grid(interval: Interval) -> st.SearchStrategy[Spans]:
-    return LOOSE_SPANS.map(lambda spans: whole_candles(normalise(in_seconds(spans)), interval))
+MINUTES = Scale(60, (Interval.M1, Interval.M5, Interval.M15), (700, 800))
+HOURS = Scale(3_600, (Interval.M1, Interval.H1, Interval.H4, Interval.H12), (2_860, 2_960))
+SCALES = pytest.mark.parametrize("scale", [MINUTES, HOURS], ids=["minutes", "hours"])
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> Knowledge:
+def worlds(draw: st.DrawFn, scale: Scale) -> Knowledge:
     names = st.sampled_from(["a.csv", "b.csv", "c.csv"])
-    offers = LOOSE_SPANS.map(in_seconds).flatmap(
+    offers = LOOSE_SPANS.map(scale.in_seconds).flatmap(
         lambda spans: st.tuples(*(names for _ in spans)).map(
             lambda called: [Offer(name, each) for name, each in zip(called, spans, strict=True)][:2]
         )
     )
-    wanted = draw(st.sets(st.sampled_from(SMALL), min_size=1))
+    wanted = draw(st.sets(st.sampled_from(scale.intervals), min_size=1))
+    gaps = {interval: draw(scale.on_grid(interval)) for interval in wanted}
+    for moment in draw(st.lists(st.integers(0, 50), max_size=2)):
+        gaps = {interval: split(spans, interval.floor(moment * scale.unit)) for interval, spans in gaps.items()}
     return Knowledge(
-        gaps={interval: draw(on_grid(interval)) for interval in wanted},
-        covered={interval: draw(on_grid(interval)) for interval in SMALL},
-        offers={interval: draw(offers) for interval in SMALL},
+        gaps=gaps,
+        covered={interval: draw(scale.on_grid(interval)) for interval in scale.intervals},
+        offers={interval: draw(offers) for interval in scale.intervals},
         exhausted={
-            (interval, by): draw(on_grid(interval))
-            for interval in SMALL
+            (interval, by): draw(scale.on_grid(interval))
+            for interval in scale.intervals
             for by in (Route.RESAMPLE, Route.OHLC, Route.TRADES)
         },
         trades_a_second=draw(st.sampled_from([0.02, 1.0, 5.0])),
     )
 
 
-def expected(known: Knowledge, now: int, budget: int | None) -> dict[Interval, dict[Route, set[int]]]:
-    """For each interval and route the seconds that it should take."""
-    having = {interval: instants(spans) for interval, spans in known.covered.items()}  # once every leg has run
+def expected(known: Knowledge, scale: Scale, now: int, budget: int | None) -> dict[Interval, dict[Route, set[int]]]:
+    """For each interval and route the cells that it should take."""
+    cells = scale.cells
+    having = {interval: cells(spans) for interval, spans in known.covered.items()}  # once every leg has run
     found: dict[Interval, dict[Route, set[int]]] = {}
     for interval in sorted(known.gaps):
-
-        def whole(held: set[int], interval: Interval = interval) -> set[int]:
-            return instants(whole_candles(model(held), interval))
-
-        def untried(rest: set[int], by: Route, interval: Interval = interval) -> set[int]:
-            return rest - instants(known.exhausted[interval, by])
-
-        rest = instants(known.gaps[interval])
+        asked = Interval.H4 if interval is Interval.H12 else interval
+        rest = cells(known.gaps[interval])
         taken: dict[Route, set[int]] = {}
-        offered = set().union(*(whole(instants([offer.span])) for offer in known.offers[interval]))
+        offered = set().union(*(scale.whole(cells([offer.span]), interval) for offer in known.offers[interval]))
         taken[Route.ARCHIVE] = rest & offered
         rest -= taken[Route.ARCHIVE]
-        finer = set().union(*(whole(having[each]) for each in interval.finer if each in having))
-        taken[Route.RESAMPLE] = untried(rest, Route.RESAMPLE) & finer
+        finer = set().union(*(scale.whole(having[each], interval) for each in interval.finer if each in having))
+        taken[Route.RESAMPLE] = (rest - cells(known.exhausted[interval, Route.RESAMPLE])) & finer
         rest -= taken[Route.RESAMPLE]
-        closed = interval.floor(now)
-        taken[Route.OHLC] = {
-            time for time in untried(rest, Route.OHLC) if closed - 720 * interval.seconds <= time < closed
-        }
+        closed = asked.floor(now) // scale.unit
+        reach = set(range(closed - 720 * asked.seconds // scale.unit, closed))
+        tried = scale.touched(cells(known.exhausted[asked, Route.OHLC]), interval)
+        taken[Route.OHLC] = (rest - tried) & scale.whole(reach, interval)
         rest -= taken[Route.OHLC]
+        tried = scale.touched(cells(known.exhausted[Interval.M1, Route.TRADES]), interval)
         taken[Route.TRADES] = {
-            time
-            for each in model(untried(rest, Route.TRADES))
-            if budget is None or trades_requests(each, known.trades_a_second) <= budget
-            for time in range(each.start, each.end)
+            cell
+            for gap in known.gaps[interval]
+            for part in scale.in_seconds(model((rest - tried) & cells([gap])))
+            if budget is None or trades_requests(part, known.trades_a_second) <= budget
+            for cell in cells([part])
         }
         taken[Route.NONE] = rest - taken[Route.TRADES]
         found[interval] = taken
         having[interval] = having[interval].union(*(taken[by] for by in Route if by is not Route.NONE))
-        having[Interval.M1] |= taken[Route.TRADES]
+        having[asked] = having[asked] | taken[Route.OHLC]
+        having[Interval.M1] = having[Interval.M1] | taken[Route.TRADES]
     return found
 
 
-@given(worlds(), st.integers(700, 800), st.sampled_from([None, 0, 1, 2, 5]))
-def test_legs_add_up_exactly_to_the_gaps_and_each_takes_the_cheapest_route(
-    known: Knowledge, now_minutes: int, budget: int | None
-) -> None:
-    now = now_minutes * MINUTE + 17
+@SCALES
+@given(data=st.data())
+def test_legs_add_up_exactly_to_the_gaps_and_each_takes_the_cheapest_route(scale: Scale, data: st.DataObject) -> None:
+    known = data.draw(worlds(scale))
+    now = data.draw(st.integers(*scale.now)) * scale.unit + 17
+    budget = data.draw(st.sampled_from([None, 0, 1, 2, 5]))
     found = route(known, now=now, max_requests_per_gap=budget)
-    wanted = expected(known, now, budget)
+    wanted = expected(known, scale, now, budget)
     assert found.keys() == known.gaps.keys()
     for interval, legs in found.items():
         for leg in legs:
             assert leg.span.start % interval.seconds == leg.span.end % interval.seconds == 0
-        assert sum(leg.span.seconds for leg in legs) == len(instants(leg.span for leg in legs)), "no leg twice"
-        assert list(legs) == sorted(legs, key=lambda leg: leg.span)
-        assert normalise(leg.span for leg in legs) == known.gaps[interval]
+            # Parts that are alike are one leg again, but for trades: each part has a price of its own.
+            if leg.route is Route.TRADES:
+                assert any(gap.start <= leg.span.start and leg.span.end <= gap.end for gap in known.gaps[interval])
+                assert leg.requests == trades_requests(leg.span, known.trades_a_second)
+        for left, right in pairwise(legs):
+            assert left.span.end <= right.span.start, "in order, and nothing twice"
+            is_alike = replace(left, span=right.span, requests=0, expires_at=None) == replace(
+                right, requests=0, expires_at=None
+            )
+            assert left.span.end < right.span.start or left.route is Route.TRADES or not is_alike
+        assert normalise(leg.span for leg in legs) == normalise(known.gaps[interval])
         assert is_a_set(normalise(leg.span for leg in legs))
         for by in Route:
-            assert instants(leg.span for leg in legs if leg.route is by) == wanted[interval][by], (interval, by)
+            assert scale.cells(leg.span for leg in legs if leg.route is by) == wanted[interval][by], (interval, by)
         for leg in legs:
             assert bool(leg.files) == (leg.route is Route.ARCHIVE)
             assert (leg.resampled_from is not None) == (leg.route is Route.RESAMPLE)
             assert (leg.expires_at is not None) == (leg.route is Route.OHLC)
+            assert leg.expires_at is None or leg.expires_at > now
+            assert leg.fetched is {Route.OHLC: asked_of(interval), Route.TRADES: Interval.M1}.get(leg.route)
             assert leg.is_ready or leg.route is Route.RESAMPLE
         assert sum(leg.requests for leg in legs if leg.route is Route.OHLC) == any(
             leg.route is Route.OHLC for leg in legs
         )
 
 
-@given(worlds(), st.integers(700, 800))
-def test_a_leg_that_is_ready_needs_nothing_that_is_still_to_come(known: Knowledge, now_minutes: int) -> None:
-    found = route(known, now=now_minutes * MINUTE, max_requests_per_gap=None)
-    having = {interval: instants(spans) for interval, spans in known.covered.items()}
+@SCALES
+@given(data=st.data())
+def test_a_leg_that_is_ready_needs_nothing_that_is_still_to_come(scale: Scale, data: st.DataObject) -> None:
+    known = data.draw(worlds(scale))
+    found = route(known, now=data.draw(st.integers(*scale.now)) * scale.unit, max_requests_per_gap=None)
+    having = {interval: scale.cells(spans) for interval, spans in known.covered.items()}
     for interval in sorted(found):
         ready = {leg for leg in found[interval] if leg.route is Route.RESAMPLE and leg.is_ready}
         for leg in ready:
             assert leg.resampled_from is not None
-            assert instants([leg.span]) <= having[leg.resampled_from]
-        having[interval] |= instants(leg.span for leg in ready)
+            assert scale.cells([leg.span]) <= having[leg.resampled_from]
+        having[interval] |= scale.cells(leg.span for leg in ready)

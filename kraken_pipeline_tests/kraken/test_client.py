@@ -83,7 +83,7 @@ class Saying(DemoExchange):
     def __init__(self, *bodies: bytes, status: int = 200, breaks_off: bool = False) -> None:
         super().__init__(WORLD)
         self._bodies = list(bodies)
-        self._how = {"status": status, "breaks_off": breaks_off}
+        self._how: dict[str, Any] = {"status": status, "breaks_off": breaks_off}
 
     def answer(self, endpoint: str, params: Mapping[str, str], caller: str) -> Any:
         answer = super().answer(endpoint, params, caller)
@@ -96,7 +96,7 @@ class Rig:
     def __init__(
         self, stores: Stores, url: str, clock: FakeClock | None = None, failures: int = 5, **more: Any
     ) -> None:
-        given = {} if clock is None else {"clock": clock}
+        given: Any = {} if clock is None else {"clock": clock}
         pausing: Any = {} if clock is None else {"sleep": clock.sleep}
         self._catalog = stores.catalog
         self.limiter = Limiter(stores.catalog, more.pop("rate", 1_000), more.pop("endpoints", None), **given, **pausing)
@@ -169,12 +169,14 @@ class TestWhatPasses:
             assert made.limiter.slowness() == 1.0, "nobody complained of too many requests"
 
     def test_an_answer_that_comes_too_late_is_asked_for_again(self, stores: Stores) -> None:
-        with DemoExchange(WORLD) as exchange, rig(stores, exchange, timeout=0.2) as made:
-            assert made.client.ask("Time") == SECONDS  # the connection is there
-            exchange.inject(Fault(Delay(PATIENCE_S)))
+        with (
+            DemoExchange(WORLD, faults=[Fault(Delay(PATIENCE_S))]) as exchange,
+            rig(stores, exchange, timeout=0.2, attempts=20, failures=20) as made,
+        ):
             assert made.client.ask("Time") == SECONDS
-            assert [each.outcome for each in exchange.requests] == ["ok", "delay", "ok"]
-            assert made.counts() == (3, 1, 1)
+            assert {each.outcome for each in exchange.requests} == {"delay", "ok"}
+            requests, errors, retries = made.counts()
+            assert requests - 1 == errors == retries >= 1, "on a machine that is busy, more than one was too late"
 
     @pytest.mark.parametrize(
         ("effect", "said"),
@@ -199,7 +201,6 @@ class TestWhatPasses:
             made.client.ask("OHLC", pair="XBTUSD", interval=60)
         assert "OHLC pair=XBTUSD interval=60" in str(raised.value)
         assert type(raised.value) is ExchangeUnavailable
-        assert len(exchange.requests) == 2
         assert made.counts() == (2, 2, 1)
         assert made.circuit() == (CLOSED, 2)
 
@@ -241,9 +242,8 @@ class TestWhatLasts:
             assert len(exchange.requests) == 1
             assert made.counts() == (1, 1, 0)
 
-    @pytest.mark.parametrize(
-        "body",
-        [
+    def test_json_that_is_no_answer_of_krakens_is_unusable_and_asked_for_once(self, stores: Stores) -> None:
+        bodies = (
             b"[]",
             b"{}",
             b"null",
@@ -257,20 +257,17 @@ class TestWhatLasts:
             b'{"error":[7],"result":{"unixtime":1}}',
             b'{"error":{},"result":{"unixtime":1}}',
             b'{"Error":["EService:Busy"],"result":{"unixtime":1}}',
-        ],
-    )
-    def test_json_that_is_no_answer_of_krakens_is_unusable_and_asked_for_once(
-        self, stores: Stores, body: bytes
-    ) -> None:
-        with Saying(body) as exchange, rig(stores, exchange) as made:
-            with pytest.raises(UnusableReply, match="^Time: the answer"):
-                made.client.ask("Time")
-            assert made.counts() == (1, 1, 0)
+        )
+        with Saying(*bodies) as exchange, rig(stores, exchange) as made:
+            for body in bodies:
+                with pytest.raises(UnusableReply, match="Time: the answer") as raised:
+                    made.client.ask("Time")
+                assert repr(body.decode()) in str(raised.value)
+            assert made.counts() == (len(bodies), len(bodies), 0)
             assert made.circuit() == (CLOSED, 0)
 
 
 class TestErrorsAreNoAnswers:
-    @pytest.mark.parametrize("result", [b"", b',"result":{}', b',"result":{"XXBTZUSD":[],"last":0}', b',"result":null'])
     @pytest.mark.parametrize(
         ("code", "kind"),
         [
@@ -280,11 +277,14 @@ class TestErrorsAreNoAnswers:
         ],
     )
     def test_a_code_is_an_error_with_and_without_a_result(
-        self, stores: Stores, code: str, kind: type[PipelineError], result: bytes
+        self, stores: Stores, code: str, kind: type[PipelineError]
     ) -> None:
-        body = b'{"error":["' + code.encode() + b'"]' + result + b"}"
-        with Saying(body) as exchange, rig(stores, exchange, attempts=1) as made, pytest.raises(kind, match=code):
-            made.client.ask("OHLC", pair="XBTUSD")
+        results = ("", ',"result":{}', ',"result":{"XXBTZUSD":[],"last":0}', ',"result":null')
+        bodies = [f'{{"error":["{code}"]{result}}}'.encode() for result in results]
+        with Saying(*bodies) as exchange, rig(stores, exchange, attempts=1) as made:
+            for _ in bodies:
+                with pytest.raises(kind, match=code):
+                    made.client.ask("OHLC", pair="XBTUSD")
 
     @pytest.mark.parametrize(
         "body",
@@ -319,7 +319,7 @@ class TestErrorsAreNoAnswers:
             assert made.client.ask("Time") == SECONDS
             assert made.counts() == (2, 1, 1)
 
-    @pytest.mark.parametrize("status", [201, 204, 403, 404, 500, 520])
+    @pytest.mark.parametrize("status", [204, 403, 500])
     def test_the_body_of_another_status_than_200_is_no_answer(self, stores: Stores, status: int) -> None:
         body = b"" if status == 204 else b'{"error":[],"result":{"unixtime":1}}'
         with (
@@ -496,13 +496,12 @@ class TestThrottling:
             rig(stores, exchange, clock, rate=2, endpoints={"Trades": 0.5}) as made,
         ):
             begun = clock()
-            for endpoint in ("Time", "Time", "Trades", "Trades"):
+            for endpoint in ("Time", "Time", "Trades", "Trades", "Trades"):
                 params: dict[str, str | int] = {"pair": "XBTUSD", "count": 1} if endpoint == "Trades" else {}
                 made.client.ask(endpoint, **params)
             moments = [each.time - begun for each in exchange.requests]
-            assert moments[:2] == pytest.approx([0, 0.5])
-            assert moments[3] - moments[2] >= 1.99
-            assert moments[2] >= 0.99
+            assert moments[:3] == pytest.approx([0, 0.5, 1])
+            assert moments[4] - moments[3] == pytest.approx(2)
 
     def test_at_the_rate_it_allows_the_exchange_never_complains(self, stores: Stores) -> None:
         clock = FakeClock()

@@ -206,7 +206,7 @@ PLAIN = st.sampled_from([0, 0, 10_000, 7_000_000, 17 * NS + 1_000, 61 * NS + 1_0
 @st.composite
 def trades_of(draw: st.DrawFn, steps: st.SearchStrategy[int], prices: st.SearchStrategy[float]) -> list[Trade]:
     time = (T - 90) * NS
-    trades = []
+    trades: list[Trade] = []
     for step, price, volume in draw(st.lists(st.tuples(steps, prices, VOLUMES), max_size=60)):
         if step == NEXT_MINUTE:
             time = time // MINUTE_NS * MINUTE_NS + MINUTE_NS

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,18 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from kraken_pipeline.demo.clock import FixedClock
+from kraken_pipeline.demo.exchange import DemoExchange
+from kraken_pipeline.demo.faults import Fault, Refusal
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration import assets
 from kraken_pipeline.orchestration.runs import statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline_tests.exchanges import NOW, REACH, SUMMER, asked, happened, stop_clock, write_home, write_hours
 from kraken_pipeline_tests.homes import Q1, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.samples import csv_row
@@ -194,6 +199,71 @@ def test_a_run_of_assets_tells_its_progress_as_an_ingest_does(
     assert (shown["job"], shown["tier"], shown["intervals"]) == ("assets", "TIER1", [60, 240, 720, 1440])
     assert (shown["files_total"], shown["files_ingested"]) == (4, 4)
     assert shown["candles_ingested"] == total
+
+
+# --- through the API
+
+
+@pytest.fixture
+def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoExchange]:
+    stop_clock(monkeypatch, NOW, assets)
+    with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def hours(home: Path, tmp_path: Path, exchange: DemoExchange) -> Settings:
+    """A home with the hours of five days, which can ask the exchange."""
+    write_home(home, write_hours(tmp_path / "archives"))
+    return settings_of(home, kraken_api_url=exchange.url)
+
+
+def test_gaps_are_filled_through_the_api_those_of_the_partitions_alone(
+    instance: dg.DagsterInstance, hours: Settings, exchange: DemoExchange
+) -> None:
+    register(instance, "ADAEUR", "XBTUSD")
+    result = materialise(instance, hours, ["gaps", "backfilled_candles"], key="XBTUSD|60")
+    assert result.success
+    assert asked(exchange) == ["AssetPairs", "AssetPairs", "OHLC XBTUSD 60", "SystemStatus"]
+    newest = happened("XBTUSD", 60, REACH)
+    told = metadata_of(result)["backfilled_candles", "XBTUSD|60"]
+    assert told["candles_stored"] == len(newest)
+    # What lies before is older than the lookback, and planned.
+    assert told["planned_requests"] == 1
+    assert "| TRADES | 1 |" in told["plan"]
+    with opened(hours) as stores:
+        assert stored(stores, "XBTUSD", 60)[-len(newest) :] == newest
+    (status,) = statuses(instance, Locks(hours.home / "locks"), None)
+    assert status.outcome == {"requests": 4, "fetches_failed": 0, "errors": [], "notes": []}
+    assert (status.progress.requests_done, status.progress.candles) == (4, len(newest))
+
+
+def test_a_rectangle_of_partitions_is_asked_for_with_one_request_a_pair(
+    instance: dg.DagsterInstance, hours: Settings, exchange: DemoExchange
+) -> None:
+    register(instance, "ADAEUR", "XBTUSD")
+    result = materialise(instance, hours, ["backfilled_candles"], corners=("ADAEUR|60", "XBTUSD|1440"))
+    assert [each for each in asked(exchange) if "OHLC" in each] == ["OHLC ADAEUR 60", "OHLC XBTUSD 60"]
+    found = metadata_of(result)
+    for pair in ("ADAEUR", "XBTUSD"):
+        for minutes in (60, 240, 720, 1440):
+            newest = happened(pair, minutes, REACH)
+            assert found["backfilled_candles", f"{pair}|{minutes}"]["candles_stored"] >= len(newest)
+            with opened(hours) as stores:
+                assert stored(stores, pair, minutes)[-len(newest) :] == newest
+
+
+def test_a_fetch_that_fails_is_logged_and_shown_by_status_while_the_run_succeeds(
+    instance: dg.DagsterInstance, hours: Settings, exchange: DemoExchange
+) -> None:
+    exchange.inject(Fault(Refusal("EQuery:Unknown asset pair"), endpoint="OHLC"))
+    register(instance, "ADAEUR", "XBTUSD")
+    result = materialise(instance, hours, ["backfilled_candles"], key="XBTUSD|60")
+    assert result.success
+    assert metadata_of(result)["backfilled_candles", "XBTUSD|60"]["candles_stored"] == 0
+    error = error_of(instance, hours)
+    assert error.startswith("OHLC of XBTUSD 60: Kraken refused OHLC pair=XBTUSD interval=60")
+    assert error in [entry.user_message for entry in instance.all_logs(result.run_id)]
 
 
 # --- checks

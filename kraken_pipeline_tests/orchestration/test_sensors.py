@@ -4,13 +4,19 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from kraken_pipeline.orchestration.sensors import drop_folder_sensor, evaluate
-from kraken_pipeline.settings import Settings
+from kraken_pipeline.definitions import build_definitions
+from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor, evaluate
+from kraken_pipeline.orchestration.upkeep import backfill_job
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import Shelf, settings_of
+from kraken_pipeline_tests.orchestration.conftest import definitions
 
 
 @pytest.fixture
@@ -128,3 +134,75 @@ def test_it_makes_the_drop_folder_and_reads_the_settings_of_the_environment(
     data = drop_folder_sensor().evaluate_tick(context)
     assert data.skip_message is not None
     assert (tmp_path / "home" / "drop").is_dir()
+
+
+def test_its_runs_do_not_ask_the_exchange(settings: Settings, drop: Path, shelf: Shelf) -> None:
+    shutil.copy(shelf.minutes, drop)
+    (request,) = requests_of(evaluate(settings, None))
+    assert run_spec(request.run_config) == run_spec(api_backfill=False)
+    assert dg.validate_run_config(ingest_job, request.run_config)
+
+
+# --- a backfill after each ingest
+
+
+def ingested(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, **config: Any
+) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
+    """What follows an ingest that went well."""
+    job = definitions(settings).resolve_job_def("ingest")
+    config = {"archive_dirs": [str(shelf.q1)], **config}
+    result = job.execute_in_process(instance=instance, run_config=config)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    (event,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS)
+    assert event.dagster_event is not None
+    with dg.build_run_status_sensor_context("auto_gap_fill", event.dagster_event, instance, run) as context:
+        told = auto_gap_fill_sensor(settings)(context)
+    assert isinstance(told, dg.RunRequest | dg.SkipReason)
+    return told
+
+
+def test_an_ingest_that_did_not_ask_is_followed_by_a_backfill_of_the_same_series(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
+) -> None:
+    told = ingested(
+        instance, settings, shelf, api_backfill=False, tier="TIER1", intervals="60,1440", pairs="XBTUSD,ADAEUR"
+    )
+    assert isinstance(told, dg.RunRequest)
+    assert told.run_key == f"after-{instance.get_runs(limit=1)[0].run_id}"
+    wanted = run_spec(tier="TIER1", intervals=[60, 1440], pairs=["XBTUSD", "ADAEUR"])
+    assert run_spec(told.run_config) == wanted
+    assert dg.validate_run_config(backfill_job, told.run_config)
+
+
+def test_what_the_drop_folder_starts_is_followed_by_a_backfill_of_everything(
+    instance: dg.DagsterInstance, settings: Settings, drop: Path, shelf: Shelf
+) -> None:
+    shutil.copy(shelf.minutes, drop)
+    (request,) = requests_of(evaluate(settings, None))
+    told = ingested(instance, settings, shelf, archive_dirs=None, **dict(request.run_config))
+    assert isinstance(told, dg.RunRequest)
+    assert run_spec(told.run_config) == run_spec()
+
+
+@pytest.mark.parametrize("config", [{}, {"dry_run": True}, {"dry_run": True, "api_backfill": False}])
+def test_one_that_asked_itself_or_was_a_dry_run_is_not(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, config: dict[str, bool]
+) -> None:
+    told = ingested(instance, settings, shelf, intervals="1440", **config)
+    assert isinstance(told, dg.SkipReason)
+    assert told.skip_message == "the ingest itself asked the exchange, or was a dry run"
+
+
+def test_it_is_off_unless_a_setting_turns_it_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert auto_gap_fill_sensor(settings).default_status is dg.DefaultSensorStatus.STOPPED
+    monkeypatch.setenv("KRAKEN_AUTO_GAP_FILL", "true")
+    assert auto_gap_fill_sensor(load_settings()).default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_it_looks_at_ingests_alone_and_starts_backfills() -> None:
+    repository = build_definitions().get_repository_def()
+    sensor = repository.get_sensor_def("auto_gap_fill")
+    assert isinstance(sensor, dg.RunStatusSensorDefinition)
+    assert [target.job_name for target in sensor.targets] == ["backfill_gaps_incremental"]

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from multiprocessing import get_context
 
 import pytest
 
@@ -11,7 +10,7 @@ from kraken_pipeline.errors import CircuitOpen
 from kraken_pipeline.storage.breaker import Breaker, BreakerRecord, BreakerState
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.storage.processes import line, process, result, tell
+from kraken_pipeline_tests.storage.processes import process, result
 
 NOW = 1_000.0
 OPEN_SECONDS = 60.0
@@ -183,45 +182,38 @@ def test_the_failure_of_a_request_from_before_keeps_it_open_for_no_longer(
 
 # --- with real processes
 
-PROCESSES = 4
+PROCESSES = 3
 
 
-def fail_often(database: str, times: int) -> None:
-    fail(Breaker(Catalog(database), 1_000), times)
+def fail_often(database: str) -> None:
+    fail(Breaker(Catalog(database), 1_000), 10)
 
 
-def try_once(database: str, failures: int) -> None:
-    """Asks for admission with a minute that is over, and then holds what it got."""
-    breaker = Breaker(Catalog(database), failures, OPEN_SECONDS)
-    print("ready", flush=True)  # noqa: T201
-    sys.stdin.readline()
-    print("admitted" if is_admitted(breaker) else "refused", flush=True)  # noqa: T201
-    sys.stdin.readline()
+def fail_in_processes(database: str) -> None:
+    with get_context("fork").Pool(PROCESSES) as pool:
+        pool.map(fail_often, [database] * PROCESSES, chunksize=1)
+
+
+def try_once(database: str) -> bool:
+    return is_admitted(Breaker(Catalog(database), 3, OPEN_SECONDS))
+
+
+def try_in_processes(database: str) -> None:
+    """Says how many were admitted; all of them are killed then, before any has an answer."""
+    with get_context("fork").Pool(PROCESSES) as pool:
+        print(sum(pool.map(try_once, [database] * 4 * PROCESSES, chunksize=4)))  # noqa: T201
 
 
 def test_failures_of_all_processes_are_counted(stores: Stores) -> None:
-    database = stores.settings.catalog_url
-    with ExitStack() as stack:
-        for each in [stack.enter_context(process(fail_often, database, 10)) for _ in range(2)]:
-            result(each)
-    assert Breaker(stores.catalog, 1_000).record() == BreakerRecord(BreakerState.CLOSED, 20, None)
+    with process(fail_in_processes, stores.settings.catalog_url) as running:
+        result(running)
+    assert Breaker(stores.catalog, 1_000).record() == BreakerRecord(BreakerState.CLOSED, 30, None)
 
 
 def test_of_several_processes_one_may_try_and_another_when_it_was_killed(stores: Stores) -> None:
     fail(Breaker(stores.catalog, 3, OPEN_SECONDS, clock=lambda: time.time() - OPEN_SECONDS - 1), 3)
-    with ExitStack() as stack:
-        database = stores.settings.catalog_url
-        several = [stack.enter_context(process(try_once, database, 3)) for _ in range(PROCESSES)]
-        assert [line(each) for each in several] == ["ready"] * PROCESSES
-        for each in several:
-            tell(each)
-        said = [line(each) for each in several]
-        assert sorted(said) == ["admitted", *["refused"] * (PROCESSES - 1)]
-        prober = several[said.index("admitted")]
-        prober.kill()
-        prober.wait()
-        assert not is_admitted(Breaker(stores.catalog, 3, OPEN_SECONDS))
-        a_minute_on = [
-            Breaker(stores.catalog, 3, OPEN_SECONDS, clock=lambda: time.time() + OPEN_SECONDS) for _ in range(2)
-        ]
-        assert [is_admitted(each) for each in a_minute_on] == [True, False]
+    with process(try_in_processes, stores.settings.catalog_url) as running:
+        assert result(running) == "1"
+    assert not is_admitted(Breaker(stores.catalog, 3, OPEN_SECONDS))
+    a_minute_on = [Breaker(stores.catalog, 3, OPEN_SECONDS, clock=lambda: time.time() + OPEN_SECONDS) for _ in "12"]
+    assert [is_admitted(each) for each in a_minute_on] == [True, False]

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from kraken_pipeline.storage.cache import LONGEST_KEY, Cache, CacheStats, Entry,
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.storage.processes import line, process, result, tell
+from kraken_pipeline_tests.storage.processes import process, result
 
 NOW = 1_000_000.0
 LARGEST = 1 << 20
@@ -94,6 +94,10 @@ def counted(stores: Stores, counts: Counters) -> tuple[int, int, int]:
 KEY = ("prices", "OHLC", "XBTUSD")
 
 
+def at_least(number: int) -> Callable[[Any], bool]:
+    return lambda value: bool(value["rows"][0] >= number)
+
+
 class TestServingAgain:
     def test_a_value_serves_again_until_it_has_expired(
         self, stores: Stores, counts: Counters, cache: Cache, clock: Clock, source: Source
@@ -136,7 +140,7 @@ class TestServingAgain:
         one, other = made(), made()
         one.get_or_make(KEY, 60, source)
         for each, wanted in ((one, 2), (other, 3)):  # one has it in memory, the other on disk
-            found = each.get_or_make(KEY, 60, source, lambda value, least=wanted: value["rows"][0] >= least)
+            found = each.get_or_make(KEY, 60, source, at_least(wanted))
             assert found.value == {"rows": [wanted]}
         assert counted(stores, counts) == (0, 3, 0)
 
@@ -194,13 +198,13 @@ class TestFailures:
         clock.now += 60
         source.error = ExchangeUnavailable("HTTP 503")
         with pytest.raises(ExchangeUnavailable):
-            cache.get_or_make(KEY, 60, source, lambda value: value["rows"][0] > 1)
+            cache.get_or_make(KEY, 60, source, at_least(2))
 
     def test_what_is_fresh_and_not_enough_is_not_given_either(self, cache: Cache, source: Source) -> None:
         cache.get_or_make(KEY, 60, source)
         source.error = ExchangeUnavailable("HTTP 503")
         with pytest.raises(ExchangeUnavailable):
-            cache.get_or_make(KEY, 60, source, lambda value: value["rows"][0] > 1)
+            cache.get_or_make(KEY, 60, source, at_least(2))
 
     def test_an_error_that_stays_is_an_error_also_where_there_is_an_old_value(
         self, cache: Cache, clock: Clock, source: Source
@@ -390,7 +394,9 @@ class TestDamage:
         assert ask(cache) in (CacheStats(0, 0), 0)
         assert cache.stats() == CacheStats(0, 0)
 
-    @pytest.mark.parametrize("content", [b"", b"nonsense", b"{}|nonsense", b'{"ct": 1, "v": 1}|x\x9c\x03', b"\xff|\xff"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"nonsense", b"{}|nonsense", b'{"ct": 1, "v": 1}|x\x9c\x03', b"\xff|\xff"]
+    )
     def test_a_damaged_value_is_a_miss(
         self, tmp_path: Path, made: Callable[..., Cache], source: Source, content: bytes
     ) -> None:
@@ -400,12 +406,10 @@ class TestDamage:
         assert made().get_or_make(KEY, 60, source).value == {"rows": [2]}
         assert made().get_or_make(KEY, 60, source).value == {"rows": [2]}
 
-    def test_a_damaged_value_is_no_stale_one(
-        self, tmp_path: Path, made: Callable[..., Cache], source: Source
-    ) -> None:
+    def test_a_damaged_value_is_no_stale_one(self, tmp_path: Path, made: Callable[..., Cache], source: Source) -> None:
         made().get_or_make(KEY, 60, source)
         with closing(sqlite3.connect(tmp_path / "cache" / "cache.sqlite")) as connection, connection:
-            connection.execute("UPDATE entries SET value = 'nonsense'")
+            connection.execute("UPDATE entries SET value = x'6e6f6e73656e7365'")
         source.error = ExchangeUnavailable("HTTP 503")
         with pytest.raises(ExchangeUnavailable):
             made().get_or_make(KEY, 60, source)
@@ -430,22 +434,23 @@ def make_slowly(log: Path) -> Any:
     return {"rows": [1]}
 
 
-def ask_cold(folder: str, database: str) -> None:
+PROCESSES = 4
+
+
+def ask_cold(folder: str, database: str) -> Any:
     cache = Cache(Path(folder), "test", LARGEST, Counters(Catalog(database)))
-    print("ready", flush=True)  # noqa: T201
-    sys.stdin.readline()
-    entry = cache.get_or_make(KEY, PATIENT, lambda: make_slowly(Path(folder) / "log"))
-    print(json.dumps(entry.value))  # noqa: T201
+    return cache.get_or_make(KEY, PATIENT, lambda: make_slowly(Path(folder) / "log")).value
+
+
+def ask_in_processes(folder: str, database: str) -> None:
+    with get_context("fork").Pool(PROCESSES) as pool:
+        print(json.dumps(pool.starmap(ask_cold, [(folder, database)] * PROCESSES, chunksize=1)))  # noqa: T201
 
 
 class TestSingleFlight:
     def test_of_several_processes_one_asks_and_all_have_the_answer(self, tmp_path: Path, stores: Stores) -> None:
-        with ExitStack() as stack:
-            several = [stack.enter_context(process(ask_cold, str(tmp_path), stores.settings.catalog_url)) for _ in "123"]
-            assert [line(each) for each in several] == ["ready"] * 3
-            for each in several:
-                tell(each)
-            assert [json.loads(result(each)) for each in several] == [{"rows": [1]}] * 3
+        with process(ask_in_processes, str(tmp_path), stores.settings.catalog_url) as running:
+            assert json.loads(result(running)) == [{"rows": [1]}] * PROCESSES
         assert (tmp_path / "log").read_text(encoding="utf-8") == "asked\n"
 
     @pytest.mark.parametrize("caches", [1, 6])
@@ -492,7 +497,7 @@ class TestSingleFlight:
 
 def test_it_is_a_backend_of_dogpile_as_any_other(tmp_path: Path) -> None:
     arguments = {"store": SqliteStore(tmp_path / "cache.sqlite", LARGEST), "locks": tmp_path / "locks"}
-    region = make_region().configure("kraken_pipeline.sqlite", arguments=arguments)
+    region: Any = make_region().configure("kraken_pipeline.sqlite", arguments=arguments)
     region.set_multi({"a": 1, "b": [2]})
     assert region.get_multi(["a", "b", "c"]) == [1, [2], NO_VALUE]
     region.delete("a")

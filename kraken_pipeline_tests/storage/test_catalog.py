@@ -75,7 +75,7 @@ def test_opening_again_keeps_what_is_there(tmp_path: Path) -> None:
     for made_at in (1, 2):
         catalog = open_catalog(url(tmp_path))
         with catalog.write() as connection:
-            owe(connection, [(HOURS, Span(0, 3600))], made_at)
+            owe(connection, [(HOURS, Span(made_at * 7200, made_at * 7200 + 3600))], made_at)
         catalog.close()
     catalog = open_catalog(url(tmp_path))
     assert publications(catalog) == [1, 2]

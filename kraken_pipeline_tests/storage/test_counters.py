@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from multiprocessing import get_context
 
 import pytest
 
@@ -34,12 +34,20 @@ def totals(stores: Stores, *names: str, since: float = NOW) -> Mapping[str, int]
         return counters.totals(connection, names, since)
 
 
-def count_up(database: str, times: int) -> None:
+PROCESSES = 3
+
+
+def count_up(database: str) -> None:
     counts = Counters(Catalog(database), clock=lambda: NOW)
-    for _ in range(times):
+    for _ in range(20):
         counts.add("api.requests")
         counts.add("cache.hits", 2)
         counts.flush()
+
+
+def count_in_processes(database: str) -> None:
+    with get_context("fork").Pool(PROCESSES) as pool:
+        pool.map(count_up, [database] * PROCESSES, chunksize=1)
 
 
 def test_what_was_counted_is_on_record_when_it_was_written(stores: Stores, clock: Clock) -> None:
@@ -75,10 +83,8 @@ def test_several_add_to_the_same_counts(stores: Stores, clock: Clock) -> None:
 
 
 def test_processes_that_count_at_the_same_time_lose_nothing(stores: Stores) -> None:
-    with ExitStack() as stack:
-        database = stores.settings.catalog_url
-        for each in [stack.enter_context(process(count_up, database, 20)) for _ in range(3)]:
-            result(each)
+    with process(count_in_processes, stores.settings.catalog_url) as running:
+        result(running)
     assert totals(stores, "api.requests", "cache.hits") == {"api.requests": 60, "cache.hits": 120}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.evidence import MIXED, Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, schema
+from kraken_pipeline.storage import evidence_records, file_records, schema
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
@@ -144,6 +148,85 @@ def test_trade_rates_are_those_of_all_that_was_granted(connection: sa.Connection
     grant(connection, DAYS, [Grant(Span(0, 300), "CSV", 1, 150)], None)
     grant(connection, OTHER, [Grant(Span(0, 100), "CSV", 1)], None)
     assert evidence_records.trade_rates(connection) == {"XBTUSD": 0.5, "ADAEUR": 0.0}
+
+
+DAY = 86_400
+
+
+def granted(connection: sa.Connection, series: Series = HOURS) -> list[Grant]:
+    return evidence_records.grants_of(connection, [series]).get(series, [])
+
+
+def test_answers_of_a_day_that_touch_are_one_grant(connection: sa.Connection) -> None:
+    for number in range(3):
+        grant(connection, HOURS, [Grant(Span(number * 10, number * 10 + 10), "TRADES", DAY + number, 5)], None)
+    assert granted(connection) == [Grant(Span(0, 30), "TRADES", DAY + 2, 15)]
+    renew(connection, HOURS, times())
+    assert covered(connection) == [CoverageRecord(Span(0, 30), "TRADES", 0, DAY + 2)]
+
+
+def test_the_last_second_of_a_day_belongs_to_it_and_the_next_one_does_not(connection: sa.Connection) -> None:
+    given = [Grant(Span(at, at + 10), "OHLC", DAY + second) for at, second in ((0, 0), (10, DAY - 1), (20, DAY))]
+    for each in given:
+        grant(connection, HOURS, [each], None)
+    assert granted(connection) == [Grant(Span(0, 20), "OHLC", 2 * DAY - 1), given[2]]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Grant(Span(11, 20), "OHLC", 8),
+        Grant(Span(9, 20), "OHLC", 8),
+        Grant(Span(-10, 0), "OHLC", 8),
+        Grant(Span(0, 10), "OHLC", 8),
+        Grant(Span(10, 20), "TRADES", 8),
+        Grant(Span(10, 20), "OHLC", 8 + DAY),
+        Grant(Span(10, 20), "OHLC", 6),
+    ],
+    ids=["apart", "overlapping", "before", "the same", "another source", "another day", "an earlier answer"],
+)
+def test_what_does_not_go_on_where_an_answer_ended_is_a_grant_of_its_own(
+    connection: sa.Connection, second: Grant
+) -> None:
+    first = Grant(Span(0, 10), "OHLC", 7)
+    grant(connection, HOURS, [first], None)
+    grant(connection, HOURS, [second], None)
+    assert granted(connection) == [first, second]
+
+
+def test_neither_another_series_nor_a_file_is_prolonged(connection: sa.Connection) -> None:
+    file = ArchiveFile(Path("/drop/XBTUSD_60.csv"), None, Kind.OHLCVT, parse_pair("XBTUSD"), Interval.H1, 1)
+    file_id = file_records.enlist(connection, [(file, None, None)], "one", 0)[file.location]
+    grant(connection, HOURS, [Grant(Span(0, 10), "CSV", 7)], file_id)
+    grant(connection, DAYS, [Grant(Span(0, 10), "CSV", 7)], None)
+    grant(connection, OTHER, [Grant(Span(0, 10), "CSV", 7)], None)
+    grant(connection, HOURS, [Grant(Span(10, 20), "CSV", 7)], None)
+    grant(connection, HOURS, [Grant(Span(20, 30), "CSV", 7)], file_id)
+    assert [each.span for each in granted(connection)] == [Span(0, 10), Span(10, 20), Span(20, 30)]
+    assert [granted(connection, each) for each in (DAYS, OTHER)] == [[Grant(Span(0, 10), "CSV", 7)]] * 2
+
+
+def test_only_the_last_of_several_that_end_there_is_prolonged(connection: sa.Connection) -> None:
+    for start in (0, 5):
+        grant(connection, HOURS, [Grant(Span(start, 10), "OHLC", 7)], None)
+    grant(connection, HOURS, [Grant(Span(10, 20), "OHLC", 7)], None)
+    assert [each.span for each in granted(connection)] == [Span(0, 10), Span(5, 20)]
+
+
+def test_what_touches_a_range_that_is_owed_takes_its_place_under_a_new_id(connection: sa.Connection) -> None:
+    def owed() -> list[tuple[int, int, int, int]]:
+        table = schema.publications
+        query = sa.select(table.c.id, table.c.start, table.c.end, table.c.made_at).order_by(table.c.start)
+        return [tuple(row) for row in connection.execute(query)]
+
+    evidence_records.owe(connection, [(HOURS, Span(0, 10)), (HOURS, Span(30, 40)), (DAYS, Span(0, 10))], 7)
+    before = {each[0] for each in owed()}
+    evidence_records.owe(connection, [(HOURS, Span(10, 20))], 9)
+    (hours, rest) = (row for row in owed() if row[1:] != (0, 10, 7))
+    assert (hours[1:], rest[1:]) == ((0, 20, 7), (30, 40, 7)), "as old as the oldest of them"
+    assert hours[0] not in before, "whoever publishes the old one deletes nothing of this"
+    evidence_records.owe(connection, [(HOURS, Span(15, 35))], 11)
+    assert [row[1:] for row in owed() if row[1:] != (0, 10, 7)] == [(0, 40, 7)]
 
 
 def test_what_queries_are_owed_and_what_contradicts_is_on_record(connection: sa.Connection) -> None:

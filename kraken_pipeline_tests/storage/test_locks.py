@@ -40,6 +40,13 @@ def hold_slot(folder: str, kind: str, count: int) -> None:
         sys.stdin.readline()
 
 
+def hold_fetch(folder: str, name: str) -> None:
+    with Locks(Path(folder)).fetch(name):
+        print("held", flush=True)  # noqa: T201
+        sys.stdin.readline()
+    print("free", flush=True)  # noqa: T201
+
+
 def count_up(folder: str, times: int) -> None:
     counter = Path(folder) / "counter"
     locks = Locks(Path(folder))
@@ -164,6 +171,32 @@ def test_a_slot_that_another_process_holds_is_waited_for(tmp_path: Path) -> None
             assert not entered.wait(0.15)
         tell(other)
         waiting.result(timeout=PATIENT)
+
+
+def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with process(hold_fetch, str(tmp_path), "trades.XBTUSD") as other:
+        assert line(other) == "held"
+        with pytest.raises(Busy, match=r"^another run is fetching trades\.XBTUSD$"), locks.fetch("trades.XBTUSD"):
+            pass
+        with locks.fetch("trades.ADAEUR"), pytest.raises(Busy), Locks(tmp_path).fetch("trades.ADAEUR"):
+            pass
+        tell(other)
+        assert line(other) == "free"
+        with locks.fetch("trades.XBTUSD"):
+            pass
+
+
+def test_a_fetch_that_fails_or_is_killed_keeps_nobody_out(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with pytest.raises(ZeroDivisionError), locks.fetch("trades.XBTUSD"):
+        raise ZeroDivisionError
+    with process(hold_fetch, str(tmp_path), "trades.XBTUSD") as other:
+        assert line(other) == "held"
+        other.kill()
+        other.wait()
+        with locks.fetch("trades.XBTUSD"):
+            pass
 
 
 def test_a_run_is_running_for_as_long_as_its_lock_is_held(tmp_path: Path) -> None:

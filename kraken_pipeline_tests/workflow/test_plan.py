@@ -312,7 +312,8 @@ def test_archives_that_would_fill_the_most_candles_are_named_first(home: Path, t
 
 def test_its_json_is_what_others_rely_on(stores: Stores, shelf: Shelf) -> None:
     run(stores, shelf.q1, resampling=False)
-    made = plan(stores, shelf.q3, intervals="60", pairs="XBTUSD", end="2023-07-07").as_json()
+    planned = plan(stores, shelf.q3, intervals="60", pairs="XBTUSD", end="2023-07-07")
+    made = planned.as_json()
     assert list(made) == ["routes", "missing_archives", "requests", "seconds"]
     assert made["missing_archives"] == ["Kraken_OHLCVT_Q2_2023.zip"]
     routes = made["routes"]
@@ -331,7 +332,7 @@ def test_its_json_is_what_others_rely_on(stores: Stores, shelf: Shelf) -> None:
         "seconds": 0.0,
     }
     assert made["requests"] == routes[0]["requests"] + routes[2]["requests"]
-    assert made["seconds"] == made["requests"] / stores.settings.kraken_api_rate
+    assert made["seconds"] == planned.requests / stores.settings.kraken_api_rate
 
 
 def test_the_window_is_half_open(stores: Stores, shelf: Shelf) -> None:

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from kraken_pipeline.orchestration.schedules import BEGINNING_SECONDS, schedules
+from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS
+from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline_tests.homes import settings_of
+
+BACKFILL, REPORT, VALIDATE, CLEANUP = (
+    "backfill_gaps_incremental",
+    "report_data_completeness",
+    "validate_recent_data",
+    "cleanup_old_gap_records",
+)
+JOBS = {job.name: job for job in UPKEEP_JOBS}
+MONDAY = datetime(2023, 8, 7, 6, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def _on_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as found:
+        yield found
+
+
+@pytest.fixture
+def instance(_on_disk: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, without runs: a tick cannot look into one in memory."""
+    yield _on_disk
+    _on_disk.wipe()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """No schedule opens a store."""
+    return tmp_path / "home"
+
+
+def found(home: Path, **more: Any) -> dict[str, dg.ScheduleDefinition]:
+    """The schedules by name."""
+    made = schedules(settings_of(home, **more))
+    assert len({each.name for each in made}) == len(made)
+    return {each.name: each for each in made}
+
+
+def tick(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition) -> dg.RunRequest | str:
+    """What a tick asks for, or why it asks for nothing."""
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=MONDAY)
+    told = schedule.evaluate_tick(context)
+    if told.skip_message is not None:
+        assert list(told.run_requests or []) == []
+        return told.skip_message
+    (request,) = told.run_requests or []
+    return request
+
+
+def config_of(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition) -> dict[str, Any]:
+    """What a tick asks its job for."""
+    request = tick(instance, schedule)
+    assert isinstance(request, dg.RunRequest)
+    return dict(request.run_config)
+
+
+def test_there_are_four_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
+    made = found(home)
+    assert {name: each.cron_schedule for name, each in made.items()} == {
+        BACKFILL: "*/15 * * * *",
+        REPORT: "0 6 * * *",
+        VALIDATE: "30 5 * * *",
+        CLEANUP: "0 4 * * 0",
+    }
+    for name, each in made.items():
+        assert (each.job_name, each.execution_timezone) == (name, "UTC")
+        assert each.description
+
+
+def test_their_times_are_settings(home: Path) -> None:
+    made = found(
+        home,
+        kraken_backfill_cron="0 * * * *",
+        kraken_report_cron="1 2 * * 1-5",
+        kraken_validate_cron="0 0 1 * *",
+        kraken_cleanup_cron="0 3 * * sat",
+    )
+    assert [each.cron_schedule for each in made.values()] == ["0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat"]
+
+
+def test_only_the_cleaning_up_is_on_by_default(home: Path) -> None:
+    assert {name for name, each in found(home).items() if is_on(each)} == {CLEANUP}
+
+
+def test_one_setting_turns_all_of_them_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRAKEN_SCHEDULES", "true")
+    assert all(is_on(each) for each in schedules(load_settings()))
+
+
+def is_on(schedule: dg.ScheduleDefinition) -> bool:
+    return schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_tier_intervals_lookback_and_retention_are_those_of_the_settings(
+    instance: dg.DagsterInstance, home: Path
+) -> None:
+    made = found(
+        home,
+        kraken_schedule_tier="tier1",
+        kraken_schedule_intervals="60, 1440",
+        kraken_schedule_lookback_days=30,
+        kraken_gap_retention_days=14,
+    )
+    recent = run_spec(tier="TIER1", intervals=[60, 1440], lookback_days=30)
+    assert run_spec(config_of(instance, made[BACKFILL])) == recent
+    assert run_spec(config_of(instance, made[VALIDATE])) == recent
+    assert run_spec(config_of(instance, made[REPORT])) == run_spec(tier="TIER1", intervals=[60, 1440])
+    assert config_of(instance, made[CLEANUP]) == {"retention_days": 14}
+
+
+def test_by_default_they_work_on_everything_of_the_last_seven_days(instance: dg.DagsterInstance, home: Path) -> None:
+    made = found(home)
+    for name in (BACKFILL, VALIDATE, REPORT):
+        assert run_spec(config_of(instance, made[name])) == run_spec()
+    assert run_spec().lookback_days == 7
+    assert config_of(instance, made[CLEANUP]) == {"retention_days": 90}
+
+
+@pytest.mark.parametrize("more", [{}, {"kraken_schedule_tier": "Tier2", "kraken_schedule_intervals": "1,60"}])
+def test_what_a_tick_asks_for_is_valid_for_its_job(
+    instance: dg.DagsterInstance, home: Path, more: dict[str, str]
+) -> None:
+    for name, schedule in found(home, **more).items():
+        assert dg.validate_run_config(JOBS[name], config_of(instance, schedule))
+
+
+# --- one at a time
+
+
+def a_run(instance: dg.DagsterInstance, job: str, *events: dg.DagsterEventType) -> str:
+    """A run that got so far."""
+    run = instance.create_run_for_job(JOBS[job], status=dg.DagsterRunStatus.NOT_STARTED)
+    for event in events:
+        instance.report_dagster_event(dg.DagsterEvent(event.value, job, message=event.value), run.run_id)
+    return str(run.run_id)
+
+
+BEGUN = dg.DagsterEventType.RUN_START
+
+
+def test_a_tick_is_skipped_while_a_run_of_the_same_job_is_at_work(instance: dg.DagsterInstance, home: Path) -> None:
+    made = found(home)
+    run_id = a_run(instance, BACKFILL, BEGUN)
+    with Locks(home / "locks").run(run_id):
+        assert tick(instance, made[BACKFILL]) == f"run {run_id[:8]} is still at work"
+        # Another job is held up by nothing.
+        assert isinstance(tick(instance, made[REPORT]), dg.RunRequest)
+    assert isinstance(tick(instance, made[BACKFILL]), dg.RunRequest), "it was killed"
+
+
+def test_so_is_it_while_one_is_being_cancelled(instance: dg.DagsterInstance, home: Path) -> None:
+    schedule = found(home)[BACKFILL]
+    run_id = a_run(instance, BACKFILL, BEGUN, dg.DagsterEventType.RUN_CANCELING)
+    with Locks(home / "locks").run(run_id):
+        assert isinstance(tick(instance, schedule), str)
+    assert isinstance(tick(instance, schedule), dg.RunRequest)
+
+
+@pytest.mark.parametrize("events", [(), (dg.DagsterEventType.PIPELINE_STARTING,)])
+def test_so_is_it_while_one_is_about_to_begin_but_not_for_ever(
+    instance: dg.DagsterInstance,
+    home: Path,
+    events: tuple[dg.DagsterEventType, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    schedule = found(home)[VALIDATE]
+    run_id = a_run(instance, VALIDATE, *events)
+    assert tick(instance, schedule) == f"run {run_id[:8]} is still at work"
+    later = time.time() + BEGINNING_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert isinstance(tick(instance, schedule), dg.RunRequest), "its process is gone, before it could take its lock"
+
+
+@pytest.mark.parametrize(
+    "end", [dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED]
+)
+def test_a_run_that_has_ended_holds_up_nothing(
+    instance: dg.DagsterInstance, home: Path, end: dg.DagsterEventType
+) -> None:
+    a_run(instance, CLEANUP, BEGUN, end)
+    assert isinstance(tick(instance, found(home)[CLEANUP]), dg.RunRequest)
