@@ -33,7 +33,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import planned
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
-from kraken_pipeline.workflow.health import Verdict, cache_state, check_health, worst
+from kraken_pipeline.workflow.health import Verdict, cache_state, check_exchange, check_health, worst
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
@@ -388,8 +388,11 @@ def status(
         found = runs.statuses(instance, Locks(settings.home / "locks"), limit)
     if as_json:
         _print_json([run.as_json() for run in found])
-    else:
-        tables.status(out, [run.as_json() for run in found])
+        return
+    tables.status(out, [run.as_json() for run in found])
+    if found:
+        with opened(settings) as stores:
+            tables.health(out, check_exchange(stores))
 
 
 dead_letters = typer.Typer(help="Rows and files that were rejected, each with its reason.", no_args_is_help=True)

@@ -15,6 +15,14 @@ from kraken_pipeline.errors import InvalidSettings
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
+_CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
+    lowest, highest = bounds
+    return bool(_CRON_FIELD.fullmatch(field)) and all(
+        lowest <= int(number) <= highest for number in re.findall(r"(?<!/)\b\d+", field)
+    )
 
 
 class Settings(BaseSettings):
@@ -181,7 +189,7 @@ class Settings(BaseSettings):
     @classmethod
     def _five_fields(cls, value: str) -> str:
         fields = value.split()
-        if len(fields) != 5 or not all(_CRON_FIELD.fullmatch(field) for field in fields):
+        if len(fields) != len(_CRON_BOUNDS) or not all(map(_is_cron_field, fields, _CRON_BOUNDS)):
             raise ValueError("write a cron time of five fields, such as */15 * * * *")
         return value
 

@@ -295,7 +295,8 @@ def cache(console: Console, state: CacheState) -> None:
     lookups = state.lookups
     rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
     console.print(
-        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.stale:,} served stale; "
+        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.cold:,} asked for the "
+        f"first time, {lookups.stale:,} served stale; "
         f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
         highlight=False,
         soft_wrap=True,
@@ -330,10 +331,10 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
     if not rows:
         console.print("No dead letters: every row was taken.")
         return
-    table = _table("Dead letters", ">id", "from", ">line", "reason", "text")
+    table = _table("Dead letters", ">id", "from", ">line", "text", "reason")
     for row in rows:
         where = row["location"] if row["operation"] else Path(row["location"]).name
-        table.add_row(str(row["id"]), where, str(row["line"] or ""), row["reason"], row["text"])
+        table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])
     console.print(table)
     if count > len(rows):
         console.print(f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.", highlight=False)

@@ -86,7 +86,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 def settings_of(home: Path, **more: Any) -> Settings:
-    """Settings for a test: no `.env`, files are taken at once, and an exchange that nobody is at, asked without waits."""
+    """Settings for a test: no `.env`, files taken at once, and an exchange that nobody is at, asked without waits."""
     given = {"kraken_settle_seconds": 0, "kraken_api_url": NOBODY, "kraken_api_rate": 50, "kraken_api_retry_seconds": 0}
     return Settings(_env_file=None, kraken_pipeline_home=home, **{**given, **more})
 

@@ -72,13 +72,13 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli") -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli", **variables: str) -> subprocess.Popen[str]:
     """A program in a process of its own, started in the home's folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
     return subprocess.Popen(
         [sys.executable, "-m", program, *arguments],
         cwd=home.parent,
-        env=kept | dict.fromkeys(_UNSET, "") | environment(home) | {"PYTHONPATH": str(ROOT)},
+        env=kept | dict.fromkeys(_UNSET, "") | environment(home) | {"PYTHONPATH": str(ROOT)} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -116,6 +116,7 @@ WRONG = [
     ("KRAKEN_SCHEDULE_LOOKBACK_DAYS", "366"),
     ("KRAKEN_BACKFILL_CRON", "hourly"),
     ("KRAKEN_REPORT_CRON", "? * * * *"),
+    ("KRAKEN_REPORT_CRON", "99 * * * *"),
     ("KRAKEN_VALIDATE_CRON", "* * * *"),
     ("KRAKEN_CLEANUP_CRON", "a b c d e"),
     ("KRAKEN_GAP_RETENTION_DAYS", "0"),

@@ -47,8 +47,6 @@ class ReplyCache(Protocol):
         seconds: float,
         make: Callable[[], Any],
         is_enough: Callable[[Any], bool],
-        *,
-        is_counted: bool = True,
     ) -> Kept:
         """The value under a key, made by the source where none serves."""
 
@@ -235,8 +233,7 @@ class Exchange:
             return len(parse_trades(result, asked, key)[0]) >= FULL_PAGE  # any other may be longer by now
 
         parts = ("history", "Trades", pair, str(since))
-        # Only a run that was stopped asks for the same page twice, so that no rate of hits says anything of them.
-        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, is_counted=False)
+        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough)
         rows, last = parse_trades(kept.value, asked, key)
         return TradesPage(rows, last, asked_at, asked)
 

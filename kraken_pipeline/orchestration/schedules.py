@@ -14,6 +14,7 @@ import dagster as dg
 
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.locks import Locks
 
 _BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
@@ -54,6 +55,10 @@ def _schedule(
     def scheduled(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if (run_id := _at_work(context.instance, Locks(settings.home / "locks"), job.name)) is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
+        if not Lake(settings.home).pairs():
+            return dg.SkipReason(
+                "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"
+            )
         return dg.RunRequest(run_config=dict(config))
 
     return scheduled

@@ -88,7 +88,9 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
         chosen = [each for each in known if not ids or each.id in ids]
         if missing := ids - {each.id for each in chosen}:
             raise InvalidRequest(f"no operation that failed has the number {', '.join(map(str, sorted(missing)))}")
-        spec = run_spec(pairs=sorted({each.series.pair for each in chosen}) or None)
+        series = [each.series for each in chosen]
+        pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
+        spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
         run = _begin(context, spec)
         done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome((), ())
         _finish_backfill(context, spec, run, done)

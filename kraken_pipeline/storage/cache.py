@@ -110,10 +110,11 @@ class Cache:
         seconds: float,
         make: Callable[[], Any],
         is_enough: Callable[[Any], bool] = lambda _: True,
-        *,
-        is_counted: bool = True,
     ) -> Entry:
         """The value under a key, made by the source where there is none.
+
+        A lookup of a key that was never there counts as `cold` and neither as a hit nor as a miss: replies with the
+        newest candles and pages of trades are asked for once by their nature, and say nothing of how the cache serves.
 
         Args:
             parts: The key.
@@ -121,36 +122,33 @@ class Cache:
             make: Asks the source. What it raises is never kept.
             is_enough: Whether a value serves; where a known one does not, the source is asked anew, and what it gives
                 is kept only if it does.
-            is_counted: Whether it counts as a hit or a miss; not what is asked for once by its nature.
 
         Raises:
             ExchangeUnavailable: The source failed, and not even an old value serves.
         """
         key = self.key(*parts)
-        if (entry := self._remembered(key, seconds)) is not None and is_enough(entry.value):
-            self._count("hits", is_counted=is_counted)
-            return entry
-        if (known := self._kept(key, seconds)) is not None and is_enough(known.value):
-            self._count("hits", is_counted=is_counted)
-            return self._remember(key, known)
+
+        def serving(entry: Entry | None) -> Entry | None:
+            is_young = entry is not None and self._clock() - entry.made_at < seconds
+            return entry if entry is not None and is_young and is_enough(entry.value) else None
+
+        if (found := serving(self._remembered(key)) or serving(self._kept(key))) is not None:
+            self._counters.add("cache.hits")
+            return self._remember(key, found)
         with _held(self._region.backend.get_mutex(key)):
-            # Another process may have fetched it in the meantime.
-            if (known := self._kept(key, seconds)) is not None and is_enough(known.value):
-                self._count("hits", is_counted=is_counted)
-                return self._remember(key, known)
-            self._count("misses", is_counted=is_counted)
+            known = self._kept(key)  # another process may have fetched it in the meantime
+            if (found := serving(known)) is not None:
+                self._counters.add("cache.hits")
+                return self._remember(key, found)
+            self._counters.add("cache.cold" if known is None else "cache.misses")
             try:
                 value = make()
             except ExchangeUnavailable:
-                if (old := self._kept(key)) is None or not is_enough(old.value):
+                if known is None or not is_enough(known.value):
                     raise
                 self._counters.add("cache.stale")
-                return replace(old, is_stale=True)
+                return replace(known, is_stale=True)
             return self.put(parts, value) if is_enough(value) else Entry(value, self._clock())
-
-    def _count(self, name: str, *, is_counted: bool) -> None:
-        if is_counted:
-            self._counters.add(f"cache.{name}")
 
     def put(self, parts: Sequence[str], value: Any) -> Entry:
         """Keeps a value that the source has just given."""
@@ -158,21 +156,17 @@ class Cache:
         self._region.set(key, {"value": value, "made_at": made_at})
         return self._remember(key, Entry(value, made_at))
 
-    def _kept(self, key: str, seconds: float | None = None) -> Entry | None:
-        """What is on disk, at the most so many seconds old."""
+    def _kept(self, key: str) -> Entry | None:
+        """What is on disk, however old."""
         try:
             found = self._region.get(key, ignore_expiration=True)
         except (zlib.error, ValueError):
             return None  # damaged: what takes its place will not be
-        if isinstance(found, NoValue):
-            return None
-        entry = Entry(found["value"], found["made_at"])
-        return entry if seconds is None or self._clock() - entry.made_at < seconds else None
+        return None if isinstance(found, NoValue) else Entry(found["value"], found["made_at"])
 
-    def _remembered(self, key: str, seconds: float) -> Entry | None:
+    def _remembered(self, key: str) -> Entry | None:
         with self._guard:
-            entry = self._memory.get(key)
-        return entry if entry is not None and self._clock() - entry.made_at < seconds else None
+            return self._memory.get(key)
 
     def _remember(self, key: str, entry: Entry) -> Entry:
         with self._guard:

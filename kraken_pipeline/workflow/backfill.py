@@ -151,7 +151,8 @@ def _fill_through_api(work: _Work) -> None:
     if not _has_unknown_pairs(stores, spec):
         work.resample()
         holdings, gaps = work.gaps()
-        if not any(work.selected(holdings, gaps)) and not _unprobed(holdings, spec):
+        is_in_doubt = any(holdings.is_delisted(name) for name in spec.pairs)  # who names it, believes that it is back
+        if not (any(work.selected(holdings, gaps)) or _unprobed(holdings, spec) or is_in_doubt):
             return
     work.run.report(phase="asking the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
@@ -234,7 +235,9 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
 def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pair: str) -> None:
     first = exchange.first_trade(pair)
     ends = [
-        extent.first_time + series.interval.seconds for series, extent in holdings.extents.items() if series.pair == pair
+        extent.first_time + series.interval.seconds
+        for series, extent in holdings.extents.items()
+        if series.pair == pair
     ]
     if ends and (first is None or first >= min(ends)):
         said = "that there has been none" if first is None else f"that it was at {iso(first)}"
@@ -437,9 +440,11 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
         given_up: What to do again.
         run: Who does it.
     """
-    pairs = sorted({each.series.pair for each in given_up})
-    work = _Work(stores, run_spec(pairs=pairs, complete=True), run)
-    with connected(stores) as exchange:
+    if not given_up:
+        return BackfillOutcome((), ())
+    pairs, intervals = ({each.series.pair for each in given_up}, {each.series.interval for each in given_up})
+    work = _Work(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals), complete=True), run)
+    with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, None)
         try:
             exchange.require_online()
@@ -448,8 +453,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
         else:
             _fetch_each(work, exchange, [_fetch_again(each) for each in given_up], budget)
         work.requests = exchange.requests
-    if pairs:
-        work.resample()
+    work.resample()
     settle_operations(stores, run.now)
     holdings, left = work.gaps()
     record_gaps(stores, work.spec, holdings, left)

@@ -174,7 +174,7 @@ def fetch_trades(
 def _require_honest(empty: TradesPage, earlier: TradesPage, since: int) -> None:
     """Refuses a page that says that there were no trades any more, where one from before them does not bear that out.
 
-    A page without rows says nothing that could be checked; the one from the last known trade on must at least have that.
+    A page without rows says nothing that could be checked; one from the last known trade on must at least have that.
     """
     if not earlier.rows or earlier.rows[-1][2] >= since / _NS:
         raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")

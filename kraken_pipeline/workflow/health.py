@@ -57,9 +57,14 @@ def check_health(settings: Settings) -> list[Check]:
     """Looks at everything, whatever is broken."""
     try:
         with opened(settings) as stores:
-            return [check(stores) for check in (_lake, _space, _catalog, _series, _exchange, _errors, _cache)]
+            return [*(check(stores) for check in (_lake, _space, _catalog, _series)), *check_exchange(stores)]
     except PipelineError as error:
         return [Check("stores", Verdict.FAILED, str(error))]
+
+
+def check_exchange(stores: Stores) -> list[Check]:
+    """Looks at how the exchange has answered in the last day, as all processes counted it; asks it for nothing."""
+    return [_exchange(stores), _errors(stores), _cache(stores)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +73,19 @@ class Lookups:
 
     Attributes:
         hits: Lookups that it answered.
-        misses: Those that went to the exchange.
+        misses: Those that went to the exchange, because what it had was too old or not enough.
+        cold: Those of something that was never asked for before; they say nothing of how it serves.
         stale: Those that got an older reply, because the exchange did not answer.
     """
 
     hits: int
     misses: int
+    cold: int
     stale: int
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """How many there were of what had been asked for before."""
         return self.hits + self.misses
 
     @property
@@ -108,6 +115,7 @@ class CacheState:
             "hit_rate": None if rate is None else round(rate, 4),
             "hits": self.lookups.hits,
             "misses": self.lookups.misses,
+            "cold": self.lookups.cold,
             "stale": self.lookups.stale,
             "keys": self.keys,
             "bytes": self.size,
@@ -122,8 +130,8 @@ def cache_state(stores: Stores, now: float) -> CacheState:
 
 def _lookups(stores: Stores, now: float) -> Lookups:
     with stores.catalog.read() as connection:
-        counts = totals(connection, ("cache.hits", "cache.misses", "cache.stale"), now - _DAY)
-    return Lookups(counts["cache.hits"], counts["cache.misses"], counts["cache.stale"])
+        counts = totals(connection, [f"cache.{name}" for name in Lookups.__slots__], now - _DAY)
+    return Lookups(**{name: counts[f"cache.{name}"] for name in Lookups.__slots__})
 
 
 def worst(checks: list[Check]) -> Verdict:

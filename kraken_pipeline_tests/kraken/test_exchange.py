@@ -572,7 +572,7 @@ def test_the_class_is_told_of_tokenized_stocks_and_of_no_other_pair(stores: Stor
 
 class TestConnected:
     def test_what_was_counted_is_written_at_the_end_also_of_what_fails(self, home: Path) -> None:
-        names = ("api.requests", "api.errors", "api.retries", "cache.misses", "cache.hits")
+        names = ("api.requests", "api.errors", "api.retries", "cache.cold", "cache.hits")
         with (
             DemoExchange(WORLD, faults=[Fault(DOWN, endpoint="OHLC", times=2)]) as server,
             opened(settings_of(home, kraken_api_url=server.url, kraken_api_attempts=2)) as stores,

@@ -9,9 +9,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.orchestration.schedules import BEGINNING_SECONDS, schedules
 from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS
 from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import settings_of
@@ -41,7 +43,8 @@ def instance(_on_disk: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """No schedule opens a store."""
+    """A home whose lake knows a pair; no schedule looks any further into it."""
+    Lake(tmp_path / "home").register([parse_pair("XBTUSD")])
     return tmp_path / "home"
 
 
@@ -138,6 +141,13 @@ def test_what_a_tick_asks_for_is_valid_for_its_job(
 ) -> None:
     for name, schedule in found(home, **more).items():
         assert dg.validate_run_config(JOBS[name], config_of(instance, schedule))
+
+
+def test_of_an_empty_lake_a_tick_says_how_to_begin(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    for schedule in found(tmp_path / "fresh").values():
+        told = tick(instance, schedule)
+        assert isinstance(told, str)
+        assert told.startswith("the lake is empty: ingest archives, or name pairs")
 
 
 # --- one at a time

@@ -41,6 +41,7 @@ from kraken_pipeline_tests.orchestration.conftest import definitions
 
 Partition = tuple[str, str | None]
 HOUR = 3_600
+REFUSED = Refusal("EQuery:Unknown asset pair")
 JOBS = [job.name for job in upkeep.UPKEEP_JOBS]
 BACKFILL, REPORT, VALIDATE, CLEANUP, RETRY = JOBS
 HEADS = ["AssetPairs", "AssetPairs", "SystemStatus"]
@@ -441,7 +442,7 @@ def test_how_long_they_are_kept_may_be_said(
 def given_up(instance: dg.DagsterInstance, settings: Settings, exchange: DemoExchange) -> Settings:
     """A home in which the hours of both pairs were refused for good."""
     for pair in PAIRS:
-        exchange.inject(Fault(Refusal("EQuery:Unknown asset pair"), endpoint="OHLC", pair=pair))
+        exchange.inject(Fault(REFUSED, endpoint="OHLC", pair=pair))
     ran(instance, settings, BACKFILL, intervals="60")
     assert status_of(instance, settings).outcome["fetches_failed"] == 2
     return settings
@@ -482,10 +483,21 @@ def test_only_those_that_are_named_are(
 def test_what_is_refused_again_stays_a_dead_letter(
     instance: dg.DagsterInstance, given_up: Settings, exchange: DemoExchange
 ) -> None:
-    exchange.inject(Fault(Refusal("EQuery:Unknown asset pair"), endpoint="OHLC", pair="XBTUSD"))
+    exchange.inject(Fault(REFUSED, endpoint="OHLC", pair="XBTUSD"))
     assert ran(instance, given_up, RETRY).success
     assert set(failed_for_good(given_up)) == {"XBTUSD"}
     assert status_of(instance, given_up).outcome["fetches_failed"] == 1
+
+
+def test_of_minutes_that_only_led_to_what_had_failed_no_gaps_are_told(
+    instance: dg.DagsterInstance, settings: Settings, exchange: DemoExchange
+) -> None:
+    exchange.inject(Fault(REFUSED, endpoint="Trades", pair="ADAEUR"))
+    ran(instance, settings, BACKFILL, intervals="60", pairs="ADAEUR", lookback_days=60)
+    assert set(failed_for_good(settings)) == {"ADAEUR"}
+    found = materialised(ran(instance, settings, RETRY))
+    assert set(found) == changed(60, pairs=("ADAEUR",)) | {("tier1/backfilled_candles", "ADAEUR|1")}
+    assert found["tier1/gaps", "ADAEUR|60"]["gaps"] == 0
 
 
 def test_a_number_that_is_no_operation_fails_with_a_sentence(

@@ -83,12 +83,13 @@ def cache(made: Callable[..., Cache]) -> Cache:
     return made()
 
 
-def counted(stores: Stores, counts: Counters) -> tuple[int, int, int]:
-    """Hits, misses and stale values."""
+def counted(stores: Stores, counts: Counters) -> tuple[int, int, int, int]:
+    """Hits, misses, cold lookups and stale values."""
     counts.flush()
     with stores.catalog.read() as connection:
-        found = counters.totals(connection, ("cache.hits", "cache.misses", "cache.stale"), 0)
-    return found["cache.hits"], found["cache.misses"], found["cache.stale"]
+        names = ("cache.hits", "cache.misses", "cache.cold", "cache.stale")
+        hits, misses, cold, stale = counters.totals(connection, names, 0).values()
+    return hits, misses, cold, stale
 
 
 KEY = ("prices", "OHLC", "XBTUSD")
@@ -105,10 +106,10 @@ class TestServingAgain:
         assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
         clock.now += 59.9
         assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
-        assert counted(stores, counts) == (1, 1, 0)
+        assert counted(stores, counts) == (1, 0, 1, 0)
         clock.now += 0.1
         assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [2]}, NOW + 60)
-        assert counted(stores, counts) == (1, 2, 0)
+        assert counted(stores, counts) == (1, 1, 1, 0)
 
     def test_each_asks_for_an_age_of_its_own(self, cache: Cache, clock: Clock, source: Source) -> None:
         cache.get_or_make(KEY, 60, source)
@@ -124,7 +125,7 @@ class TestServingAgain:
     ) -> None:
         made().get_or_make(KEY, 60, source)
         assert made().get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
-        assert counted(stores, counts) == (1, 1, 0)
+        assert counted(stores, counts) == (1, 0, 1, 0)
 
     def test_what_was_put_serves_everybody(self, made: Callable[..., Cache], clock: Clock, source: Source) -> None:
         one, other = made(), made()
@@ -142,7 +143,7 @@ class TestServingAgain:
         for each, wanted in ((one, 2), (other, 3)):  # one has it in memory, the other on disk
             found = each.get_or_make(KEY, 60, source, at_least(wanted))
             assert found.value == {"rows": [wanted]}
-        assert counted(stores, counts) == (0, 3, 0)
+        assert counted(stores, counts) == (0, 2, 1, 0)
 
     def test_what_the_source_gives_is_given_also_where_it_is_not_enough(self, cache: Cache, source: Source) -> None:
         assert cache.get_or_make(KEY, 60, source, lambda _: False).value == {"rows": [1]}
@@ -189,7 +190,7 @@ class TestFailures:
         for each in (one, one, other):
             assert each.get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW, is_stale=True)
         assert source.calls == 4, "what is stale does not serve again"
-        assert counted(stores, counts) == (0, 4, 3)
+        assert counted(stores, counts) == (0, 3, 1, 3)
         source.error = None
         assert one.get_or_make(KEY, 60, source) == Entry({"rows": [5]}, NOW + 86_400)
 

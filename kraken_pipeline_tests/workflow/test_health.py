@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.storage.breaker import Breaker
+from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.exchange import breaker_of
 from kraken_pipeline.workflow.health import Verdict, check_health, worst
 from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import csv_row
@@ -17,10 +24,13 @@ def verdicts(home: Path, **more: object) -> dict[str, tuple[Verdict, str]]:
 
 def test_a_fresh_home_is_well(tmp_path: Path) -> None:
     found = verdicts(tmp_path / "home")
-    assert list(found) == ["lake", "space", "catalog", "series"]
+    assert list(found) == ["lake", "space", "catalog", "series", "exchange", "requests", "cache"]
     assert {verdict for verdict, _ in found.values()} <= {Verdict.OK, Verdict.WARNING}  # the disk may be full
     assert found["series"] == (Verdict.OK, "0 series, none with more than 100 gaps")
     assert "is at migration" in found["catalog"][1]
+    assert found["exchange"] == (Verdict.OK, "the circuit is closed")
+    assert found["requests"] == (Verdict.OK, "0 requests in the last day, 0 failed, 0 were retries")
+    assert found["cache"] == (Verdict.OK, "no lookups in the last day")
 
 
 def test_series_with_more_gaps_than_the_threshold_are_a_warning(home: Path, tmp_path: Path) -> None:
@@ -32,6 +42,103 @@ def test_series_with_more_gaps_than_the_threshold_are_a_warning(home: Path, tmp_
     found = verdicts(home, kraken_max_gaps=2)
     assert found["series"] == (Verdict.WARNING, "1 of 1 series have more than 2 gaps: XBTUSD 60")
     assert verdicts(home, kraken_max_gaps=3)["series"][0] is Verdict.OK
+
+
+# --- the exchange
+
+
+def failed(stores: Stores, times: int) -> None:
+    """So many requests failed one after another."""
+    breaker = breaker_of(stores)
+    for _ in range(times):
+        breaker.failed()
+
+
+def test_an_open_circuit_is_a_warning_until_somebody_got_an_answer(stores: Stores, home: Path) -> None:
+    failed(stores, 4)
+    assert verdicts(home)["exchange"] == (Verdict.OK, "the circuit is closed")
+    failed(stores, 1)
+    retry_at = breaker_of(stores).record().retry_at
+    assert retry_at is not None
+    again = f"one process tries again at {iso(int(retry_at))}"
+    assert verdicts(home)["exchange"] == (
+        Verdict.WARNING,
+        f"the circuit is OPEN after 5 failures in a row; {again}",
+    )
+    # The time is over as far as a home with a shorter one is concerned.
+    verdict, sentence = verdicts(home, kraken_breaker_seconds=1e-9)["exchange"]
+    assert verdict is Verdict.WARNING
+    assert sentence.startswith("the circuit is HALF_OPEN after 5 failures in a row; one process tries again at ")
+    prober = Breaker(stores.catalog, seconds=1e-9)
+    prober.admit()
+    prober.succeeded()
+    assert verdicts(home)["exchange"] == (Verdict.OK, "the circuit is closed")
+
+
+def test_after_complaints_it_says_how_much_slower_the_exchange_is_asked(stores: Stores, home: Path) -> None:
+    Limiter(stores.catalog, 50).throttled("OHLC")
+    verdict, sentence = verdicts(home)["exchange"]
+    assert verdict is Verdict.OK
+    assert re.fullmatch(r"the circuit is closed, asked \d\.\d times slower since it complained", sentence)
+
+
+def count(stores: Stores, **counts: int) -> None:
+    """Counts `api_errors` as `api.errors`, and so on."""
+    counters = Counters(stores.catalog)
+    for name, number in counts.items():
+        counters.add(name.replace("_", "."), number)
+    counters.flush()
+
+
+@pytest.mark.parametrize(
+    ("requests", "errors", "expected"),
+    [
+        (100, 10, Verdict.OK),
+        (100, 11, Verdict.WARNING),
+        (20, 3, Verdict.WARNING),
+        (19, 19, Verdict.OK),  # of so few no rate is judged
+    ],
+)
+def test_more_than_a_tenth_of_errors_is_a_warning(
+    stores: Stores, home: Path, requests: int, errors: int, expected: Verdict
+) -> None:
+    count(stores, api_requests=requests, api_errors=errors, api_retries=2)
+    verdict, sentence = verdicts(home)["requests"]
+    assert verdict is expected
+    assert sentence.startswith(f"{requests} requests in the last day, {errors} failed, 2 were retries")
+    assert ("more than 10% fail" in sentence) is (expected is Verdict.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("hits", "misses", "expected"),
+    [
+        (50, 50, Verdict.OK),
+        (49, 51, Verdict.WARNING),
+        (0, 20, Verdict.WARNING),
+        (0, 19, Verdict.OK),
+    ],
+)
+def test_less_than_half_of_hits_is_a_warning(
+    stores: Stores, home: Path, hits: int, misses: int, expected: Verdict
+) -> None:
+    count(stores, cache_hits=hits, cache_misses=misses)
+    verdict, sentence = verdicts(home)["cache"]
+    assert verdict is expected
+    assert sentence.startswith(f"{hits}% of 100 lookups" if hits else f"0% of {misses} lookups")
+    assert ("below 50%" in sentence) is (expected is Verdict.WARNING)
+
+
+def test_what_was_counted_more_than_a_day_ago_no_longer_matters(stores: Stores, home: Path) -> None:
+    long_ago = Counters(stores.catalog, clock=lambda: time.time() - 90_000)
+    for name in ("api.requests", "api.errors", "cache.misses"):
+        long_ago.add(name, 1_000)
+    long_ago.flush()
+    found = verdicts(home)
+    assert {found[name][0] for name in ("requests", "cache")} == {Verdict.OK}
+    assert found["cache"][1] == "no lookups in the last day"
+
+
+# --- a home that is not as it should be
 
 
 def test_a_home_that_cannot_be_made_has_failed_with_a_sentence(tmp_path: Path) -> None:
