@@ -265,6 +265,15 @@ def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: 
         connection.execute(sa.insert(table), rows)
 
 
+def conflicting(connection: sa.Connection, series: Series, reason: str) -> Spans:
+    """What is on record of a series as conflicting for a reason."""
+    table = schema.conflicts
+    query = sa.select(table.c.start, table.c.end).where(
+        table.c.pair == series.pair, table.c.interval == series.interval.value, table.c.reason == reason
+    )
+    return normalise(Span(start, end) for start, end in connection.execute(query))
+
+
 def record_conflict(
     connection: sa.Connection, series: Series, span: Span, *, candles: int, reason: str, file_id: int | None, now: int
 ) -> None:

@@ -32,6 +32,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, evidence_records, file_records, gap_records, listings
 from kraken_pipeline.storage.dead_letters import Operation
 from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.listings import ListingRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
@@ -87,6 +88,8 @@ def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
+    if not spec.api_backfill:
+        return []
     work = _Work(stores, spec, Run("plan", now))
     replies, trades = work.selected(*work.gaps())
     return [*replies, *trades]
@@ -218,8 +221,11 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
     stores = work.stores
     known = {pair.name: pair for pair in stores.lake.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
-    if any(pair not in listed.book for pair in named):
-        listed = exchange.listed_pairs(is_fresh=True)  # it may have been listed today
+    with stores.catalog.read() as connection:
+        before = listings.listings_of(connection)
+    gone = [name for name, pair in known.items() if pair not in listed.book and not _is_gone(before.get(name))]
+    if gone or any(pair not in listed.book for pair in named):
+        listed = exchange.listed_pairs(is_fresh=True)  # what was kept may be a day old
     for pair in named:
         if pair not in listed.book:
             raise InvalidRequest(
@@ -230,6 +236,10 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
     with stores.catalog.write() as connection:
         gone = listings.record_listed(connection, here, known.keys() - here, work.run.now)
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
+
+
+def _is_gone(record: ListingRecord | None) -> bool:
+    return record is not None and record.delisted_at is not None
 
 
 def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pair: str) -> None:
@@ -305,10 +315,18 @@ def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget
             _record_failure(work, each, error)
         else:
             _record_success(work, each, normalise(answered))
-            if not is_whole and budget.is_spent:
-                work.notes.append("The budget of requests is spent; the rest is left to the next run.")
+            if not is_whole and not _may_go_on(work, each, budget):
                 return False
         _report(work, exchange)
+    return True
+
+
+def _may_go_on(work: _Work, stopped: Fetch, budget: Budget) -> bool:
+    """Whether it makes sense to go on after a fetch that a budget has stopped: not where it was the run's."""
+    if budget.is_spent:
+        work.notes.append("The budget of requests is spent; the rest is left to the next run.")
+        return False
+    work.notes.append(f"{stopped} took more requests than a gap may; the rest of it is left to the next run.")
     return True
 
 
@@ -363,10 +381,12 @@ def _persistently(work: _Work, exchange: Exchange, action: Callable[[], bool]) -
 
 
 def _wait_after(error: ExchangeUnavailable) -> float:
-    at = (
-        error.retry_at if isinstance(error, CircuitOpen) else error.wait_until if isinstance(error, Throttled) else None
-    )
-    return max(0.5, at - time.time()) if at is not None else 0.5
+    at = None
+    if isinstance(error, CircuitOpen):
+        at = error.retry_at
+    elif isinstance(error, Throttled):
+        at = error.wait_until
+    return 0.5 if at is None else max(0.5, at - time.time())
 
 
 def _is_in_maintenance(exchange: Exchange) -> bool:
@@ -451,9 +471,12 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
         except PipelineError as error:
             work.notes.append(f"Nothing was tried: {error}")
         else:
-            _fetch_each(work, exchange, [_fetch_again(each) for each in given_up], budget)
+            fetches = [_fetch_again(each) for each in given_up]
+            run.report(phase="trying again", requests_total=exchange.requests + estimated(fetches))
+            _fetch_each(work, exchange, fetches, budget)
         work.requests = exchange.requests
     work.resample()
+    run.report(phase="looking for gaps", candles=work.stored)
     settle_operations(stores, run.now)
     holdings, left = work.gaps()
     record_gaps(stores, work.spec, holdings, left)

@@ -176,7 +176,7 @@ def _require_honest(empty: TradesPage, earlier: TradesPage, since: int) -> None:
 
     A page without rows says nothing that could be checked; one from the last known trade on must at least have that.
     """
-    if not earlier.rows or earlier.rows[-1][2] >= since / _NS:
+    if not earlier.rows or earlier.rows[-1][2] > since / _NS:
         raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
 
 

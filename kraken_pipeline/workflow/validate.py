@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, whole_candles
-from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, subtract, whole_candles
+from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError, Throttled
 from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.series import Series
@@ -91,7 +91,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcom
                 run.report(phase="validating", requests_done=exchange.requests)
                 try:
                     found.append(_validate(stores, exchange, series, spans, run))
-                except (CircuitOpen, Maintenance):
+                except (CircuitOpen, Maintenance, Throttled):
                     raise
                 except PipelineError as error:
                     failed.append(f"OHLC of {series}: {error}")
@@ -122,19 +122,22 @@ def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, 
         seconds = reply.candles["time"].dt.epoch("s")
         said = reply.candles.filter(seconds.is_between(span.start, span.end - 1))
         different += _differences(kept, said)
-    outcome = SeriesValidation(series, sum(span.seconds for span in both) // series.interval.seconds, tuple(different))
+    outcome = SeriesValidation(series, slots(both, series.interval), tuple(different))
     if different:
-        with stores.catalog.write() as connection:
-            evidence_records.record_conflict(
-                connection,
-                series,
-                Span(different[0], different[-1] + series.interval.seconds),
-                candles=len(different),
-                reason=outcome.reason,
-                file_id=None,
-                now=run.now,
-            )
+        _record(stores, outcome, run)
     return outcome
+
+
+def _record(stores: Stores, outcome: SeriesValidation, run: Run) -> None:
+    """Puts on record what differs; what is there already, from a run of the days before, is not added again."""
+    series, reason = outcome.series, outcome.reason
+    spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)
+    with stores.catalog.write() as connection:
+        for each in subtract(spans, evidence_records.conflicting(connection, series, reason)):
+            count = slots((each,), series.interval)
+            evidence_records.record_conflict(
+                connection, series, each, candles=count, reason=reason, file_id=None, now=run.now
+            )
 
 
 def _differences(kept: pl.DataFrame, said: pl.DataFrame) -> list[int]:

@@ -17,7 +17,7 @@ from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange, LoggedRequest
 from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal
 from kraken_pipeline.demo.listing import DAY, Listing
-from kraken_pipeline.demo.world import SECOND_NS, Burst, World
+from kraken_pipeline.demo.world import SECOND_NS, Burst, Outage, World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -287,9 +287,7 @@ def test_a_budget_is_overrun_by_no_more_than_the_list_of_pairs_takes(
     assert done.failed == ()
 
 
-def test_a_gap_that_costs_too_much_is_named_with_its_archive_and_not_paged_through(
-    home: Path, exchange: DemoExchange, tmp_path: Path
-) -> None:
+def test_a_gap_that_costs_too_much_is_not_paged_through(home: Path, exchange: DemoExchange, tmp_path: Path) -> None:
     with at(exchange, home, kraken_max_requests_per_gap=1) as stores:
         give(stores, tmp_path, "XBTUSD", 1, (0, 4))
         done = fill(stores, intervals="1")
@@ -297,7 +295,7 @@ def test_a_gap_that_costs_too_much_is_named_with_its_archive_and_not_paged_throu
         assert len(asked(exchange, "OHLC")) == 1
         (gap,) = done.gaps
         assert (gap.status, str(gap.route)) == (GapStatus.UNFILLABLE, "NONE")
-        assert gap.required_csv_file == "Kraken_OHLCVT_2023Q4.zip:XBTUSD_1.csv"
+        assert gap.required_csv_file is None, "the archive of this quarter is not out yet"
 
 
 def test_a_gap_that_turns_out_to_cost_more_is_left_off_at_its_limit(home: Path, tmp_path: Path) -> None:
@@ -623,6 +621,26 @@ def test_a_minute_with_more_trades_in_an_instant_than_a_page_holds_gets_no_cover
         hour = Interval.H1.floor(crowded)
         assert stored(stores, "XBTUSD", 60) == oracle("XBTUSD", 60, START, Interval.H1.floor(NOW), world)
         assert stores.lake.read(Series("XBTUSD", Interval.H1), hour, hour + 1)["source"].to_list() == ["OHLC"]
+
+
+def test_a_page_without_trades_is_believed_when_one_from_the_last_known_trade_bears_it_out(home: Path) -> None:
+    # Nobody has traded for a day and a half, so that no reply of OHLC knows of a later trade either.
+    first = bound(4) + HOUR + 34
+    world = World(7, (XBT,), NOW, outages=[Outage(first - HOUR, NOW)])
+    clock = FixedClock(first)
+    with DemoExchange(world, clock=clock) as exchange, at(exchange, home) as stores:
+        fill(stores, now=first, pairs="XBTUSD", intervals="1")
+        before = len(asked(exchange, "Trades"))
+        clock.advance(36 * HOUR)
+        now = first + 36 * HOUR
+        assert fill(stores, now=now, intervals="1", run_id="run-two").gaps == ()
+        (whole,) = covered(stores, "XBTUSD", 1)
+        assert whole.end == Interval.M1.floor(now)
+        last = stored(stores, "XBTUSD", 1)[-1][0]
+        assert [int(each["since"]) // SECOND_NS for each in asked(exchange, "Trades")[before:]] == [
+            Interval.M1.floor(first),
+            last,
+        ]
 
 
 def test_lines_of_an_archive_that_disagree_are_kept_beside_what_the_api_says(

@@ -1,0 +1,95 @@
+"""What is deleted after a while, and what never is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import gap_records, schema
+from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.cleanup import CleanupOutcome, clean_up
+from kraken_pipeline_tests.homes import NOW, Q1, Q3, Shelf, closed_gaps, evidence_of, lake_of, open_gaps, rows_of, run
+
+DAY = 86_400
+RETENTION = 90
+NOTHING = CleanupOutcome(0, 0, 0)
+
+
+def test_records_of_gaps_go_when_they_were_filled_long_enough_ago(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, shelf.q3, intervals="60,1440")
+    run(stores, shelf.q2, intervals="60,1440", now=NOW + 100, run_id="run-two")
+    filled = sum(
+        len(closed_gaps(stores, pair, interval)) for pair in ("XBTUSD", "ADAEUR", "ZORKUSD") for interval in (60, 1440)
+    )
+    assert filled >= 6
+    assert clean_up(stores, RETENTION, NOW + 100 + RETENTION * DAY) == NOTHING
+    assert clean_up(stores, RETENTION, NOW + 101 + RETENTION * DAY).gaps == filled
+    assert closed_gaps(stores, "XBTUSD", 60) == []
+    assert clean_up(stores, RETENTION, NOW + 101 + RETENTION * DAY) == NOTHING
+
+
+def test_open_gaps_candles_and_evidence_stay_however_old_they_are(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, shelf.q3, intervals="60,1440")
+    before = (lake_of(stores), evidence_of(stores), open_gaps(stores, "XBTUSD", 60))
+    assert Span(Q1.end, Q3.start) in [row.span for row in before[2]]
+    clean_up(stores, RETENTION, NOW + 10_000 * DAY)
+    assert (lake_of(stores), evidence_of(stores), open_gaps(stores, "XBTUSD", 60)) == before
+
+
+def test_attempts_go_where_what_they_tried_is_covered_and_stay_where_routes_depend_on_them(
+    stores: Stores, shelf: Shelf
+) -> None:
+    run(stores, shelf.q1, shelf.q3, intervals="60")
+    series = Series("XBTUSD", Interval.H1)
+    covered, missing = Span(Q1.end - 2 * DAY, Q1.end - DAY), Span(Q1.end + DAY, Q1.end + 2 * DAY)
+    across = Span(Q1.end - DAY, Q1.end + DAY)
+    made = [
+        Attempt(span, "OHLC", None, error, moment)
+        for span in (covered, missing, across)
+        for error in (None, "EService:Busy")
+        for moment in (NOW - RETENTION * DAY - 1, NOW)
+    ]
+    with stores.catalog.write() as connection:
+        connection.execute(sa.delete(schema.attempts))
+        gap_records.add_attempts(connection, series, made, "run-one")
+    before = set(rows_of(stores, schema.attempts, "start", "end", "error", "made_at"))
+    done = clean_up(stores, RETENTION, NOW)
+    assert done == CleanupOutcome(0, 2, 0)
+    left = set(rows_of(stores, schema.attempts, "start", "end", "error", "made_at"))
+    assert {row[0] for row in before - left} == {covered.start}
+    assert {row[3] for row in before - left} == {NOW - RETENTION * DAY - 1}
+
+
+def test_counts_go_by_the_hour(stores: Stores) -> None:
+    moments = [NOW - RETENTION * DAY - 2 * 3_600, NOW - RETENTION * DAY, NOW]
+    for moment in moments:
+        counters = Counters(stores.catalog, clock=lambda moment=moment: float(moment))  # type: ignore[misc]
+        counters.add("api.requests", 3)
+        counters.flush()
+    assert clean_up(stores, RETENTION, NOW) == CleanupOutcome(0, 0, 1)
+    assert [hour for (hour,) in rows_of(stores, schema.counters, "hour")] == [
+        moment // 3_600 * 3_600 for moment in moments[1:]
+    ]
+
+
+def test_a_gap_that_is_found_again_after_its_record_is_gone_is_a_new_one(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, shelf.q3, intervals="60")
+    run(stores, shelf.q2, intervals="60", now=NOW + 100, run_id="run-two")
+    clean_up(stores, 1, NOW + 10 * DAY)
+    hour = Q1.end + 5 * DAY
+    with stores.catalog.write() as connection:
+        refuted = {"pair": "XBTUSD", "interval": 60, "start": hour, "end": hour + 3_600}
+        connection.execute(sa.insert(schema.refutations).values(**refuted, reason="withdrawn", made_at=NOW))
+    run(stores, shelf.minutes, intervals="60", now=NOW + 11 * DAY, run_id="run-three")
+    assert all(row.status is not GapStatus.FILLED for row in open_gaps(stores, "XBTUSD", 60))
+
+
+def test_an_empty_home_has_nothing_to_delete(stores: Stores, tmp_path: Path) -> None:
+    assert clean_up(stores, 1, NOW) == NOTHING
