@@ -47,6 +47,8 @@ class ReplyCache(Protocol):
         seconds: float,
         make: Callable[[], Any],
         is_enough: Callable[[Any], bool],
+        *,
+        in_memory: bool = True,
     ) -> Kept:
         """The value under a key, made by the source where none serves."""
 
@@ -233,7 +235,8 @@ class Exchange:
             return len(parse_trades(result, asked, key)[0]) >= FULL_PAGE  # any other may be longer by now
 
         parts = ("history", "Trades", pair, str(since))
-        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough)
+        # Only a run that was stopped asks for a page again.
+        kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, in_memory=False)
         rows, last = parse_trades(kept.value, asked, key)
         return TradesPage(rows, last, asked_at, asked)
 

@@ -110,6 +110,8 @@ class Cache:
         seconds: float,
         make: Callable[[], Any],
         is_enough: Callable[[Any], bool] = lambda _: True,
+        *,
+        in_memory: bool = True,
     ) -> Entry:
         """The value under a key, made by the source where there is none.
 
@@ -122,6 +124,7 @@ class Cache:
             make: Asks the source. What it raises is never kept.
             is_enough: Whether a value serves; where a known one does not, the source is asked anew, and what it gives
                 is kept only if it does.
+            in_memory: Whether it is kept in this process as well; not what is large and hardly asked for twice.
 
         Raises:
             ExchangeUnavailable: The source failed, and not even an old value serves.
@@ -134,12 +137,12 @@ class Cache:
 
         if (found := serving(self._remembered(key)) or serving(self._kept(key))) is not None:
             self._counters.add("cache.hits")
-            return self._remember(key, found)
+            return self._remember(key, found) if in_memory else found
         with _held(self._region.backend.get_mutex(key)):
             known = self._kept(key)  # another process may have fetched it in the meantime
             if (found := serving(known)) is not None:
                 self._counters.add("cache.hits")
-                return self._remember(key, found)
+                return self._remember(key, found) if in_memory else found
             self._counters.add("cache.cold" if known is None else "cache.misses")
             try:
                 value = make()
@@ -148,13 +151,14 @@ class Cache:
                     raise
                 self._counters.add("cache.stale")
                 return replace(known, is_stale=True)
-            return self.put(parts, value) if is_enough(value) else Entry(value, self._clock())
+            return self.put(parts, value, in_memory=in_memory) if is_enough(value) else Entry(value, self._clock())
 
-    def put(self, parts: Sequence[str], value: Any) -> Entry:
+    def put(self, parts: Sequence[str], value: Any, *, in_memory: bool = True) -> Entry:
         """Keeps a value that the source has just given."""
         key, made_at = self.key(*parts), self._clock()
         self._region.set(key, {"value": value, "made_at": made_at})
-        return self._remember(key, Entry(value, made_at))
+        entry = Entry(value, made_at)
+        return self._remember(key, entry) if in_memory else entry
 
     def _kept(self, key: str) -> Entry | None:
         """What is on disk, however old."""

@@ -127,6 +127,23 @@ class TestServingAgain:
         assert made().get_or_make(KEY, 60, source) == Entry({"rows": [1]}, NOW)
         assert counted(stores, counts) == (1, 0, 1, 0)
 
+    def test_what_is_not_for_memory_serves_from_disk(
+        self, made: Callable[..., Cache], source: Source, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = made()
+        remembered: list[str] = []
+
+        def remember(_: Cache, key: str, entry: Entry) -> Entry:
+            remembered.append(key)
+            return entry
+
+        monkeypatch.setattr(Cache, "_remember", remember)
+        for _ in range(2):
+            assert cache.get_or_make(KEY, 60, source, in_memory=False) == Entry({"rows": [1]}, NOW)
+        assert remembered == []
+        cache.get_or_make(KEY, 60, source)
+        assert len(remembered) == 1
+
     def test_what_was_put_serves_everybody(self, made: Callable[..., Cache], clock: Clock, source: Source) -> None:
         one, other = made(), made()
         one.get_or_make(KEY, 60, source)
