@@ -310,7 +310,8 @@ def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget
             if _is_in_maintenance(exchange):
                 work.notes.append("The exchange is in maintenance; the rest is left to the next run.")
                 return False
-            _record_failure(work, each, error)
+            _record_success(work, each, normalise(answered))
+            _record_failure(work, each, error, has_progressed=bool(answered))
         except LastingError as error:
             _record_failure(work, each, error)
         else:
@@ -402,10 +403,16 @@ def _is_in_maintenance(exchange: Exchange) -> bool:
 # --- what became of it
 
 
-def _record_failure(work: _Work, each: Fetch, error: PipelineError) -> None:
-    """An attempt on record for everything it would have served; given up for good where it makes no sense to go on."""
+def _record_failure(work: _Work, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
+    """An attempt on record for everything it would have served; given up for good where it makes no sense to go on.
+
+    A paging that got further before it failed counts against nothing: three outages in eighteen hours of it are none of
+    the gap's fault, and the next run goes on where it was.
+    """
     stores, run = work.stores, work.run
     work.failed.append(f"{each}: {error}")
+    if has_progressed:
+        return
     with stores.catalog.write() as connection:
         before = gap_records.attempts_of(connection, [each.series.pair])
         for series, span in each.serves:

@@ -457,6 +457,23 @@ def test_a_gap_has_failed_after_three_runs_and_is_taken_up_again_at_a_growing_di
         assert [row.status for row in closed_gaps(stores, "XBTUSD", 60)] == [GapStatus.FILLED]
 
 
+def test_a_paging_that_gets_further_each_time_has_not_failed_however_often_it_ends_in_an_error(home: Path) -> None:
+    busy = World(7, (replace(XBT, trades_per_day=900),), NOW)
+    with DemoExchange(busy) as exchange, at(exchange, home, kraken_api_attempts=1) as stores:
+        fill(stores, pairs="XBTUSD", intervals="60", budget=4)  # its first trade, and since when it is traded
+        left = []
+        for number in range(3):
+            exchange.inject(Fault(HttpStatus(503), endpoint="Trades", after=1))
+            done = fill(stores, pairs="XBTUSD", intervals="1", run_id=f"run-{number}")
+            assert len(done.failed) == 1
+            (gap,) = done.gaps
+            assert (gap.status, gap.failures) == (GapStatus.DETECTED, 0)
+            left.append(gap.missing_candles)
+        assert left == sorted(left, reverse=True)
+        assert len(set(left)) == 3
+        assert listed(stores) == []
+
+
 def test_a_run_that_is_to_be_complete_does_not_wait_for_the_next_try(home: Path, tmp_path: Path) -> None:
     faults = [Fault(HttpStatus(502), endpoint="OHLC", times=9)]
     with DemoExchange(WORLD, faults=faults) as exchange, at(exchange, home) as stores:
