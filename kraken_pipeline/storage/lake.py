@@ -176,8 +176,11 @@ class Lake:
         path = self._path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
         stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else _NOTHING
+        # What comes after all that is there, as most updates and every page of trades do, contradicts nothing of it:
+        # comparing a year of minutes row by row would cost most of the time and of the memory of such a write.
+        is_appended = not stored.height or stored["time"][-1] < candles["time"][0]
         merged = merge(stored, candles)
-        changed = _changed(stored, merged)
+        changed = candles if is_appended else _changed(stored, merged)
         times = _seconds(merged)
         length = series.interval.seconds
         if changed.height:
@@ -187,7 +190,7 @@ class Lake:
             sync_file(written)
             staged.changed += changed.height
             staged.changed_span = _grown(staged.changed_span, times if changed is merged else _seconds(changed), length)
-        if stored.height and (refused := outvoted(merged, candles)).height:
+        if not is_appended and (refused := outvoted(merged, candles)).height:
             staged.refused += refused.height
             staged.refused_span = _grown(staged.refused_span, _seconds(refused), length)
         staged.times = staged.times.append(times)
@@ -324,8 +327,6 @@ def _scanned(paths: Iterable[Path]) -> Iterator[pl.LazyFrame]:
 
 
 def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-    if stored.is_empty():
-        return merged
     if merged.height == stored.height and merged.equals(stored):
         return merged.clear()
     return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True, maintain_order="left")
