@@ -319,7 +319,7 @@ def gaps(
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
         holdings = survey(stores, spec, _now())
-        rows = shown(find_gaps(stores, spec, holdings), holdings)
+        rows = shown(stores, find_gaps(stores, spec, holdings), holdings)
         if every:
             with stores.catalog.read() as connection:
                 closed = gap_records.closed_gaps(connection, sorted(holdings.pairs))

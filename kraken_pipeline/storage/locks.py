@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -104,3 +105,7 @@ class Locks:
                 return False
         except Timeout:
             return True
+
+    def is_any_running(self) -> bool:
+        """Whether any run is at work."""
+        return any(self.is_running(unquote(path.stem)) for path in (self._folder / "runs").glob("*.lock"))

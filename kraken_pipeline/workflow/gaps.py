@@ -345,16 +345,22 @@ def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
     return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
 
 
-def shown(gaps: Iterable[Gap], holdings: Holdings) -> list[GapRow]:
-    """The gaps as records, with those that a run is filling at this moment marked as such."""
-    rows = []
-    for gap in gaps:
-        is_filling = any(
-            record.status is GapStatus.BACKFILLING and record.span.overlaps(gap.span)
-            for record in holdings.records.get(gap.series, ())
-        )
-        rows.append(replace(gap.row(), status=GapStatus.BACKFILLING) if is_filling else gap.row())
-    return rows
+def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRow]:
+    """The gaps as records, with those that a run is filling at this moment marked as such.
+
+    A run that was killed leaves its marks; they count for nothing where no run is at work.
+    """
+    marked = {
+        series: [record.span for record in records if record.status is GapStatus.BACKFILLING]
+        for series, records in (holdings.records if stores.locks.is_any_running() else {}).items()
+    }
+    rows = [gap.row() for gap in gaps]
+    return [
+        replace(row, status=GapStatus.BACKFILLING)
+        if any(span.overlaps(row.span) for span in marked.get(row.series, ()))
+        else row
+        for row in rows
+    ]
 
 
 def _required_files(

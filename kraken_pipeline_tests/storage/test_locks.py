@@ -215,3 +215,14 @@ def test_a_run_that_fails_lets_its_lock_go(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert not locks.is_running("run-1")
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_any_run_at_work_is_noticed_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    assert not locks.is_any_running()
+    with process(hold_run, str(tmp_path), "5f0c-aa") as other:
+        assert line(other) == "held"
+        assert locks.is_any_running()
+        other.kill()
+        other.wait()
+        assert not locks.is_any_running(), "its file is there, and nobody holds it"

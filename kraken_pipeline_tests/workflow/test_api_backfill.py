@@ -21,10 +21,10 @@ from kraken_pipeline.demo.world import SECOND_NS, Burst, Outage, World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, schema
+from kraken_pipeline.storage import dead_letters, gap_records, schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill, planned, retry
-from kraken_pipeline.workflow.gaps import survey
+from kraken_pipeline.workflow.gaps import find_gaps, shown, survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
@@ -496,6 +496,22 @@ def test_a_gap_is_being_backfilled_while_a_run_is_at_it(there: Stores, exchange:
     backfill(there, run_spec(intervals="1", lookback_days=9), Run("run-one", NOW, watch))
     assert {"BACKFILLING TRADES"} in seen
     assert open_gaps(there, "XBTUSD", 1) == []
+
+
+def test_the_mark_of_a_killed_run_counts_for_nothing_where_no_run_is_at_work(there: Stores, tmp_path: Path) -> None:
+    give(there, tmp_path, "XBTUSD", 60, (0, 1), (2, 3))
+    series = Series("XBTUSD", Interval.H1)
+    with there.catalog.write() as connection:
+        gap_records.mark(connection, series, spans((START + DAY, START + 2 * DAY)), GapStatus.BACKFILLING)
+
+    def statuses() -> list[GapStatus]:
+        spec = run_spec(intervals="60")
+        holdings = survey(there, spec, NOW)
+        return [row.status for row in shown(there, find_gaps(there, spec, holdings), holdings)]
+
+    assert statuses() == [GapStatus.DETECTED] * 2
+    with there.locks.run("0ff1ce"):
+        assert statuses() == [GapStatus.BACKFILLING, GapStatus.DETECTED]
 
 
 def test_progress_says_how_many_requests_are_done_and_left(there: Stores, exchange: DemoExchange) -> None:
