@@ -497,11 +497,15 @@ def _candles(stores: Stores, holdings: Holdings, series: Series, wanted: Spans) 
 
 
 def _action(gaps: Sequence[Gap]) -> str:
-    """What a person has to do for a series: fetch archives for what nothing else can fill within the settings."""
+    """What a person has to do for a series: fetch archives that nothing else can replace, look at what keeps failing."""
     stuck = [gap for gap in gaps if gap.status is GapStatus.UNFILLABLE]
-    if not stuck:
-        return ""
+    failed = [gap for gap in gaps if gap.status is GapStatus.FAILED]
+    actions = []
     files = sorted({name for gap in stuck for name in (gap.required_csv_file or "").split(",") if name})
     if files:
-        return f"fetch {', '.join(files)}"
-    return "raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet"
+        actions.append(f"fetch {', '.join(files)}")
+    elif stuck:
+        actions.append("raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet")
+    if failed:
+        actions.append(f"{failed[-1].error}; kraken-pipeline dead-letters retry tries it again")
+    return "; ".join(actions)

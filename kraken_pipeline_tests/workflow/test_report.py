@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage import gap_records
+from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report import Report, export_unfillable, make_report
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -143,6 +147,19 @@ def test_a_gap_that_no_archive_has_yet_is_told_as_such(home: Path, tmp_path: Pat
         run(stores, write_lines(tmp_path / "XBTUSD_1.csv", rows), now=Q1.end, resampling=False)
         (series,) = report(stores, Q1.end - 60, intervals="1", end=START + 3_600).series
         assert series.action == "raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet"
+
+
+def test_a_gap_that_keeps_failing_is_told_with_its_error(stores: Stores, tmp_path: Path) -> None:
+    now = START + 20 * HOUR
+    rows = [csv_row(START + hour * HOUR).strip() for hour in range(3)]
+    run(stores, write_lines(tmp_path / "XBTUSD_60.csv", rows), now=now, resampling=False)
+    series, gap = Series("XBTUSD", Interval.H1), Span(START + 2 * HOUR, now)
+    with stores.catalog.write() as connection:
+        for number in range(3):
+            attempt = Attempt(gap, "OHLC", None, "Kraken answered with EService:Busy", now + number)
+            gap_records.add_attempts(connection, series, [attempt], f"run-{number}")
+    (measured,) = report(stores, now, intervals="60").series
+    assert measured.action == ("Kraken answered with EService:Busy; kraken-pipeline dead-letters retry tries it again")
 
 
 def test_unfillable_gaps_are_exported_with_what_they_need(home: Path, tmp_path: Path, shelf: Shelf) -> None:
