@@ -497,7 +497,7 @@ def _candles(stores: Stores, holdings: Holdings, series: Series, wanted: Spans) 
 
 
 def _action(gaps: Sequence[Gap]) -> str:
-    """What a person has to do for a series: fetch archives that nothing else can replace, look at what keeps failing."""
+    """What a person has to do for a series: fetch archives that nothing else can replace, see why it keeps failing."""
     stuck = [gap for gap in gaps if gap.status is GapStatus.UNFILLABLE]
     failed = [gap for gap in gaps if gap.status is GapStatus.FAILED]
     actions = []
