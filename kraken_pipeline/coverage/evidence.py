@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 
 MIXED = "MIXED"
 
@@ -70,13 +70,3 @@ def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[Covered, ...
 def answered(start: int, end: int, unanswered: Spans) -> Spans:
     """What a source that reaches over `[start, end)` answered for, without the spans that it did not."""
     return subtract((Span(start, end),), unanswered) if start < end else ()
-
-
-def trades_within(grants: Iterable[Grant], window: Span) -> tuple[float, int]:
-    """How many trades the grants count in a window (spread evenly over each grant), and over how many seconds."""
-    trades, length = 0.0, 0
-    for grant in grants:
-        for shared in intersect((grant.span,), (window,)):
-            trades += grant.trades * shared.seconds / grant.span.seconds
-            length += shared.seconds
-    return trades, length

@@ -109,11 +109,6 @@ def seconds(spans: Spans) -> int:
     return sum(each.end - each.start for each in spans)
 
 
-def hull(spans: Spans) -> Span | None:
-    """The smallest span that holds the set; None for the empty set."""
-    return Span(spans[0].start, spans[-1].end) if spans else None
-
-
 def whole_candles(spans: Spans, interval: Interval) -> Spans:
     """The part of the set that is made of whole candles: each range shrunk to the interval's grid."""
     return tuple(

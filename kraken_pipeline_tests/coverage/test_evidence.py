@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import random
-from fractions import Fraction
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.evidence import MIXED, Covered, Grant, answered, coverage, trades_within
+from kraken_pipeline.coverage.evidence import MIXED, Covered, Grant, answered, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline_tests.coverage.models import ENDS, LOOSE_SPANS, SETS, instants, is_a_set, model
 
@@ -57,15 +55,3 @@ def test_a_refutation_splits_a_range_and_each_part_keeps_its_own_source() -> Non
 @given(ENDS, ENDS, SETS)
 def test_a_source_answers_for_its_reach_without_what_it_could_not_say(start: int, end: int, unanswered: Spans) -> None:
     assert answered(start, end, unanswered) == model(set(range(start, end)) - instants(unanswered))
-
-
-@given(GRANTS, ENDS, st.integers(1, 30))
-def test_trades_in_a_window_are_each_grants_share_of_it(grants: list[Grant], start: int, length: int) -> None:
-    window = Span(start, start + length)
-    shares = [
-        (Fraction(grant.trades, grant.span.seconds), len(instants([grant.span]) & instants([window])))
-        for grant in grants
-    ]
-    trades, seconds = trades_within(grants, window)
-    assert trades == pytest.approx(float(sum((rate * shared for rate, shared in shares), Fraction(0))))
-    assert seconds == sum(shared for _, shared in shares)
