@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
-from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline_tests.homes import oracle, run, settings_of
 
 BEGIN = Quarter(2023, 3).start
@@ -71,3 +74,11 @@ def asked(exchange: DemoExchange) -> list[str]:
 def happened(pair: str, interval: int, start: int = BEGIN, end: int | None = None) -> list[tuple[float, ...]]:
     """The true candles up to now, as `homes.values`."""
     return oracle(pair, interval, start, Interval(interval).floor(NOW) if end is None else end, SUMMER)
+
+
+@contextmanager
+def at(exchange: DemoExchange, home: Path, **more: Any) -> Iterator[Stores]:
+    """A home whose exchange is this one; its breaker stays out of the way."""
+    given = {"kraken_api_url": exchange.url, "kraken_breaker_failures": 1_000}
+    with opened(settings_of(home, **{**given, **more})) as stores:
+        yield stores

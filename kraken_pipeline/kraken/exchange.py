@@ -16,7 +16,6 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import PairBook, parse_pair
 from kraken_pipeline.market.series import Series
 
-_NS = 1_000_000_000
 TOKENIZED = "tokenized_asset"
 _CLASSES: tuple[Mapping[str, str], ...] = ({}, {"aclass_base": TOKENIZED})
 """AssetPairs lists currencies unless it is asked for tokenized stocks."""
@@ -208,11 +207,8 @@ class Exchange:
         is_minutes = interval is Interval.M1
         lifetime = self._lifetimes.prices if is_minutes else self._lifetimes.replies
         parts = ("prices" if is_minutes else "replies", "OHLC", pair, str(interval.value), str(since))
-        if is_fresh:
-            result = self._cache.put(parts, ask()).value
-        else:
-            result = self._cache.get_or_make(parts, lifetime, ask, is_enough).value
-        return read(result)
+        kept = self._cache.put(parts, ask()) if is_fresh else self._cache.get_or_make(parts, lifetime, ask, is_enough)
+        return replace(read(kept.value), made_at=kept.made_at)
 
     def trades(self, pair: str, since: int) -> TradesPage:
         """A page of trades, from a time in nanoseconds on, that time included.
@@ -232,7 +228,8 @@ class Exchange:
             return result
 
         def is_enough(result: Any) -> bool:
-            return len(parse_trades(result, asked, key)[0]) >= FULL_PAGE  # any other may be longer by now
+            # Any other may be longer by now. What is kept was a page once; it is read, and judged, below.
+            return any(len(rows) >= FULL_PAGE for name, rows in result.items() if name != "last")
 
         parts = ("history", "Trades", pair, str(since))
         # Only a run that was stopped asks for a page again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import polars as pl
 
@@ -25,15 +26,15 @@ class Ohlc:
         listed: What the reply answers for: the committed candles that it lists, whether or not anybody traded.
         committed: The end of the last committed candle, in seconds since the epoch: not later than the last row,
             nor than the reply's own word for it.
-        trades: How many trades the candles count.
         rejects: Rows that are no candles, or that contradict each other; their times are not in `listed`.
+        made_at: When it was given, in seconds since the epoch by the clock here; infinite where nobody kept that.
     """
 
     candles: pl.DataFrame
     listed: Spans
     committed: int
-    trades: int
     rejects: tuple[Reject, ...] = ()
+    made_at: float = inf
 
 
 def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str) -> Ohlc:
@@ -63,7 +64,7 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
         orient="row",
     )
     if frame.is_empty():
-        return Ohlc(NO_CANDLES, (), committed, 0)
+        return Ohlc(NO_CANDLES, (), committed)
     rules = {**broken_rules(interval, committed), **_contradictions()}
     reasons = pl.coalesce(
         *(pl.when(broken).then(pl.lit(reason)) for reason, broken in rules.items()), pl.lit(None, pl.String)
@@ -84,7 +85,7 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
         "volume",
         pl.col("trades").cast(pl.Int32).alias("trade_count"),
     )
-    return Ohlc(candles, listed, committed, int(candles["trade_count"].sum()), rejects)
+    return Ohlc(candles, listed, committed, rejects)
 
 
 def _contradictions() -> dict[str, pl.Expr]:

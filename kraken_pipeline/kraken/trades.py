@@ -119,7 +119,7 @@ def page_trades(
     fold = TradeFold()
     at = _Progress(wanted.start, wanted.start - _MINUTE.seconds, wanted.start * _NS)
     while True:
-        page = _next_page(fetch, at)
+        page = _next_page(fetch, at, known_trade)
         new = [row for row in page.rows if row[6] not in at.seen]
         if not new and len(page.rows) >= full_page:
             _step_over(at, page, wanted)
@@ -142,11 +142,22 @@ def page_trades(
         at.since = max(at.since, _last(page))
 
 
-def _next_page(fetch: Callable[[int], TradesPage], at: _Progress) -> TradesPage:
+def _next_page(fetch: Callable[[int], TradesPage], at: _Progress, known_trade: int | None) -> TradesPage:
     page = _page_from(fetch, at.since)
+    if not page.rows and known_trade is not None and known_trade * _NS < at.since:
+        _require_end(page, _page_from(fetch, known_trade * _NS), at.since)
     if at.last is not None and all(row[6] != at.last for row in page.rows):
         raise ExchangeUnavailable(f"{page.asked}: the page lacks the trade {at.last}, which it was asked to begin with")
     return replace(page, rows=_told_apart(page.rows, fetch, at.since))
+
+
+def _require_end(empty: TradesPage, earlier: TradesPage, since: int) -> None:
+    """Refuses a page that says that there are no more trades, where one from before them does not bear that out.
+
+    A page without rows says nothing that could be checked; one from the last known trade on must at least have that.
+    """
+    if not earlier.rows or earlier.rows[-1][2] > since / _NS:
+        raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
 
 
 def _page_from(fetch: Callable[[int], TradesPage], since: int) -> TradesPage:

@@ -36,7 +36,7 @@ from kraken_pipeline.storage.listings import ListingRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
-from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, record_gaps, survey
+from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, record_gaps, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -195,13 +195,12 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
         return False
     try:
         exchange.require_online()
-        listed = exchange.listed_pairs()
+        _record_listed(work, exchange, exchange.listed_pairs())
     except PipelineError as error:
         if _has_unknown_pairs(work.stores, work.spec):
             raise  # without an answer there is nothing that could be done for them
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
-    _record_listed(work, exchange, listed)
     holdings = survey(work.stores, work.spec, work.run.now)
     for pair in _unprobed(holdings, work.spec):
         if budget.is_spent:
@@ -219,6 +218,8 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
 def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
     """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
     stores = work.stores
+    if listed.is_stale:
+        work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
     known = {pair.name: pair for pair in stores.lake.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
     with stores.catalog.read() as connection:
@@ -421,16 +422,6 @@ def _record_failure(work: _Work, each: Fetch, error: PipelineError, *, has_progr
             failures = 1 + failures_at(before.get(series, ()), span)
             if isinstance(error, LastingError) or failures >= ATTEMPTS:
                 dead_letters.give_up(connection, series, span, each.route, str(error), run_id=run.run_id, now=run.now)
-
-
-def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
-    """How many of the last attempts at a span failed one after another."""
-    count = 0
-    for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
-        if attempt.error is None:
-            break
-        count += 1
-    return count
 
 
 def _record_success(work: _Work, each: Fetch, answered: Spans) -> None:

@@ -27,8 +27,6 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 
-_NS = 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -67,9 +65,7 @@ class _Spent(Exception):
     """The budget is spent in the middle of paging."""
 
 
-def fetch_ohlc(
-    stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: Run, *, is_fresh: bool = False
-) -> Fetched:
+def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: Run) -> Fetched:
     """Fetches the committed candles of a series from the start of what is wanted on.
 
     Args:
@@ -78,7 +74,6 @@ def fetch_ohlc(
         series: Which; not of 720 minutes.
         wanted: What is missing of it, in order of time.
         run: Who asks.
-        is_fresh: Whether no kept reply is used.
 
     Raises:
         ExchangeUnavailable: There is no answer; nothing was granted.
@@ -86,13 +81,15 @@ def fetch_ohlc(
         UnusableReply: The answer is none.
         Busy: Another process has been writing the series for too long.
     """
-    reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end, is_fresh=is_fresh)
+    reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end)
     if reply.committed < wanted[0].start:
         raise ExchangeUnavailable(
             f"OHLC of {series} from {iso(wanted[0].start)}: the reply says that no candle is closed since "
             f"{iso(reply.committed)}"
         )
-    grants = tuple(Grant(span, Source.OHLC, run.now, _trades_in(reply, span)) for span in reply.listed)
+    # A reply that was kept answered before this run began.
+    answered_at = min(run.now, int(reply.made_at))
+    grants = tuple(Grant(span, Source.OHLC, answered_at, _trades_in(reply, span)) for span in reply.listed)
     answered = [Span(each.start, min(each.end, reply.committed)) for each in wanted if each.start < reply.committed]
     stored = _store(
         stores,
@@ -152,10 +149,7 @@ def fetch_trades(
     def fetch(since: int) -> TradesPage:
         if any(budget.is_spent for budget in budgets):
             raise _Spent
-        page = exchange.trades(pair, since)
-        if not page.rows and known_trade is not None and known_trade * _NS < since:
-            _require_honest(page, exchange.trades(pair, known_trade * _NS), since)
-        return page
+        return exchange.trades(pair, since)
 
     with stores.locks.fetch(f"trades.{pair}"):
         missing, known_trade = _still_missing(stores, series, wanted)
@@ -169,15 +163,6 @@ def fetch_trades(
         except _Spent:
             return False
     return True
-
-
-def _require_honest(empty: TradesPage, earlier: TradesPage, since: int) -> None:
-    """Refuses a page that says that there were no trades any more, where one from before them does not bear that out.
-
-    A page without rows says nothing that could be checked; one from the last known trade on must at least have that.
-    """
-    if not earlier.rows or earlier.rows[-1][2] > since / _NS:
-        raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
 
 
 _TOO_MANY = "more trades in one nanosecond than a page holds; that minute stays without coverage"

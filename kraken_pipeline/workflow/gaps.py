@@ -321,9 +321,7 @@ def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], h
     own = tuple(leg for leg in routes[series.interval] if leg.span.overlaps(span))
     tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
     older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
-    failures = 0
-    while failures < len(tried) and tried[-1 - failures].error is not None:
-        failures += 1
+    failures = failures_at(tried, span)
     return Gap(
         series=series,
         span=span,
@@ -337,6 +335,16 @@ def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], h
         failures=failures,
         next_try=next_try(failures, tried[-1].made_at) if failures else 0,
     )
+
+
+def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
+    """How many of the last attempts at a span failed one after another."""
+    count = 0
+    for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
+        if attempt.error is None:
+            break
+        count += 1
+    return count
 
 
 def _status(legs: Sequence[Leg], failures: int) -> GapStatus:

@@ -71,7 +71,7 @@ class TestTheRecording:
         traded = [each for each in result["XBTUSDT"][:-1] if each[7]]
         assert len(traded) == 720 - 215  # 216 quiet rows, the last of which is the current one
         assert values(reply.candles) == [(each[0], *map(float, (*each[1:5], each[6])), each[7]) for each in traded]
-        assert reply.trades == sum(each[7] for each in traded)
+        assert int(reply.candles["trade_count"].sum()) == sum(each[7] for each in traded)
 
     def test_none_of_its_rows_is_rejected(self, reply: Ohlc) -> None:
         assert reply.rejects == ()
@@ -89,11 +89,16 @@ class TestWhatIsListed:
         reply = read(row(0), row(1), row(2))
         assert (minutes(reply), times(reply)) == ([(0, 2)], [0, 1])
         assert reply.committed == T0 + 120
-        assert reply.trades == 6
+        assert int(reply.candles["trade_count"].sum()) == 6
 
     def test_the_current_row_alone_answers_for_nothing(self) -> None:
         reply = read(row(5))
-        assert (reply.listed, reply.candles.height, reply.trades, reply.rejects) == ((), 0, 0, ())
+        assert (reply.listed, reply.candles.height, int(reply.candles["trade_count"].sum()), reply.rejects) == (
+            (),
+            0,
+            0,
+            (),
+        )
         assert reply.committed == T0 + 300
 
     def test_a_reply_without_rows_is_an_error_whatever_it_says(self) -> None:
@@ -107,7 +112,7 @@ class TestWhatIsListed:
 
     def test_nothing_but_quiet_rows_is_listed_all_the_same(self) -> None:
         reply = read(quiet(0), quiet(1), quiet(2))
-        assert (minutes(reply), reply.candles.height, reply.trades) == ([(0, 2)], 0, 0)
+        assert (minutes(reply), reply.candles.height, int(reply.candles["trade_count"].sum())) == ([(0, 2)], 0, 0)
 
     def test_a_row_that_is_missing_is_not_listed(self) -> None:
         assert minutes(read(row(0), row(1), row(4), row(5))) == [(0, 2), (4, 5)]
@@ -159,7 +164,7 @@ class TestBadRows:
     @pytest.mark.parametrize(("bad", "reason"), BAD)
     def test_a_bad_row_is_rejected_and_its_time_is_not_answered_for(self, bad: OhlcRow, reason: str) -> None:
         reply = read(row(0), bad, row(2), row(3))
-        assert (minutes(reply), times(reply), reply.trades) == ([(0, 1), (2, 3)], [0, 2], 6)
+        assert (minutes(reply), times(reply), int(reply.candles["trade_count"].sum())) == ([(0, 1), (2, 3)], [0, 2], 6)
         assert reasons(reply) == [(reason, 1)]
         assert reply.rejects[0].text.startswith(f"{bad[0]},")
 
@@ -223,7 +228,7 @@ def test_whatever_a_reply_says_only_good_rows_before_the_last_one_are_answered_f
     assert listed <= {each[0] for each in rows[:-1] if each[0] + 60 <= reply.committed}
     assert listed.isdisjoint(Interval.M1.floor(reject.time or 0) for reject in reply.rejects if reject.time in listed)
     assert {value[0] for value in values(reply.candles)} <= listed
-    assert reply.trades == sum(value[-1] for value in values(reply.candles))
+    assert int(reply.candles["trade_count"].sum()) == sum(value[-1] for value in values(reply.candles))
     said = {each[0]: each for each in rows}
     for time, *prices, volume, count in values(reply.candles):
         assert (*prices, volume, count) == (*said[int(time)][1:5], said[int(time)][6], said[int(time)][7])

@@ -418,12 +418,17 @@ def test_a_minute_that_is_over_is_answered_for_as_soon_as_a_later_trade_is_liste
 
 @pytest.mark.parametrize(("known", "is_believed"), [(None, True), (T - 60, True), (T, False), (T + 600, False)])
 def test_a_page_without_a_trade_that_is_known_is_an_error(known: int | None, is_believed: bool) -> None:
-    market = Market([])
+    market = Market(trading((-50, 1.0)))
     if is_believed:
         assert answered_of(list(market.paged(known_trade=known))) == (WANTED,)
         return
     with pytest.raises(ExchangeUnavailable, match="there are no more trades, but there is one at 2024-02-"):
         list(market.paged(known_trade=known))
+
+
+def test_a_page_without_trades_is_an_error_where_not_even_the_known_one_before_comes_again() -> None:
+    with pytest.raises(ExchangeUnavailable, match=r"the page has no trade, which .* does not bear out"):
+        list(Market([]).paged(known_trade=T - 60))
 
 
 def test_the_latest_known_trade_is_no_error_once_it_was_seen() -> None:

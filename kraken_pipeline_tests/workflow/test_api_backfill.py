@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import SECOND_NS, Burst, Outage, World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, gap_records, schema
-from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill, planned, retry
+from kraken_pipeline.workflow.exchange import connected
+from kraken_pipeline.workflow.fetch import fetch_ohlc
 from kraken_pipeline.workflow.gaps import find_gaps, shown, survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.homes import (
     closed_gaps,
     covered,
@@ -35,7 +39,6 @@ from kraken_pipeline_tests.homes import (
     oracle,
     rows_of,
     run,
-    settings_of,
     spans,
     stored,
     write_lines,
@@ -49,14 +52,6 @@ ADA = Listing("ADAEUR", "ADAEUR", "ADA/EUR", "ADA", "ZEUR", 6, 0.355, 55.0, 120,
 ZORK = Listing("ZORKUSD", "ZORKUSD", "ZORK/USD", "ZORK", "ZUSD", 4, 2.5, 0.35, 40, START)
 WORLD = World(7, (XBT, ADA, ZORK), NOW)
 """Two pairs of TIER1 and one of TIER4, nine days old."""
-
-
-@contextmanager
-def at(exchange: DemoExchange, home: Path, **more: Any) -> Iterator[Stores]:
-    """A home whose exchange is this one; its breaker stays out of the way."""
-    given = {"kraken_api_url": exchange.url, "kraken_breaker_failures": 1_000}
-    with opened(settings_of(home, **{**given, **more})) as stores:
-        yield stores
 
 
 @pytest.fixture
@@ -389,6 +384,35 @@ def test_of_a_pair_that_is_listed_no_more_nothing_is_expected_after_its_last_evi
         assert covered(stores, "ZORKUSD", 60)[-1].end == last
         # It is said once.
         assert fill(stores, intervals="60", run_id="run-two").notes == ()
+
+
+def test_where_the_list_of_pairs_cannot_be_had_anew_nothing_is_taken_for_delisted_and_the_run_goes_on(
+    home: Path, exchange: DemoExchange, tmp_path: Path
+) -> None:
+    with at(exchange, home, kraken_api_attempts=1) as stores:
+        give(stores, tmp_path, "XBTUSD", 60, (0, 8))
+        fill(stores, intervals="60")  # the list is known from now on
+        rows = [f"{START + hour * HOUR},1.5,2.5,0.5,2.0,12.25,3" for hour in range(5)]
+        run(stores, write_lines(tmp_path / "NEWUSD_60.csv", rows), now=NOW, api_backfill=False)
+        exchange.inject(Fault(HttpStatus(503), endpoint="AssetPairs", times=None))
+        done = fill(stores, intervals="60", run_id="run-two")
+        assert any("AssetPairs" in note for note in done.notes)
+        assert rows_of(stores, schema.listings, "pair", "delisted_at") == [("XBTUSD", None)] * (
+            len(rows_of(stores, schema.listings, "pair"))
+        )
+        assert [row.status for row in open_gaps(stores, "NEWUSD", 60)] == [GapStatus.DETECTED]
+
+
+def test_coverage_by_a_reply_that_was_kept_is_as_old_as_the_reply(there: Stores) -> None:
+    later = int(time.time()) + 1_000
+    wanted = (Span(NOW // HOUR * HOUR - 5 * HOUR, NOW // HOUR * HOUR),)
+    there.lake.register([parse_pair("XBTUSD")])
+    with connected(there) as asked_once:
+        for number in range(2):
+            fetch_ohlc(there, asked_once, Series("XBTUSD", Interval.H1), wanted, Run(f"run-{number}", later))
+        assert asked_once.requests == 1 + 2, "the reply, and the list of pairs"
+    (verified,) = {verified for (verified,) in rows_of(there, schema.grants, "verified_at")}
+    assert verified <= time.time()
 
 
 def test_a_pair_that_is_listed_again_is_expected_and_filled_again(home: Path, tmp_path: Path) -> None:

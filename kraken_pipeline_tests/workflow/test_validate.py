@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.exchange import breaker_of
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.validate import ValidationOutcome, validate_recent
-from kraken_pipeline_tests.homes import evidence_of, lake_of, oracle, rows_of, run, settings_of, write_lines
+from kraken_pipeline_tests.exchanges import at
+from kraken_pipeline_tests.homes import evidence_of, lake_of, oracle, rows_of, run, write_lines
 
 HOUR = 3_600
 START = 1_700_006_400 // DAY * DAY
@@ -35,13 +35,6 @@ XBT = Listing("XBTUSD", "XXBTZUSD", "XBT/USD", "XXBT", "ZUSD", 1, 28_000.0, 0.00
 ADA = Listing("ADAEUR", "ADAEUR", "ADA/EUR", "ADA", "ZEUR", 6, 0.355, 55.0, 120, START, night=(2, 4))
 WORLD = World(7, (XBT, ADA), NOW)
 SOME = oracle("XBTUSD", 60, START + 5 * DAY, START + 5 * DAY + 2 * HOUR, WORLD)
-
-
-@contextmanager
-def at(exchange: DemoExchange, home: Path, **more: Any) -> Iterator[Stores]:
-    given = {"kraken_api_url": exchange.url, "kraken_breaker_failures": 1_000}
-    with opened(settings_of(home, **{**given, **more})) as stores:
-        yield stores
 
 
 @pytest.fixture
