@@ -28,8 +28,8 @@ from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage import dead_letters as letters
 from kraken_pipeline.storage import gap_records
 from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.locks import Locks
-from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.storage.questdb import require_questdb
+from kraken_pipeline.storage.stores import Stores, opened, opened_locks
 from kraken_pipeline.workflow.backfill import planned
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
@@ -238,6 +238,23 @@ def backfill(
     raise typer.Exit(int(not _is_well(done)))
 
 
+@app.command()
+def publish(
+    rebuild: Annotated[bool, typer.Option(help="Empty QuestDB's tables and fill them anew from the lake.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare every series with the lake afterwards.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delivers to QuestDB what it is owed. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
+    settings = load_settings()
+    require_questdb(settings)
+    _prepare_dagster()
+    from kraken_pipeline.definitions import bound_publish  # noqa: PLC0415
+
+    config = {"rebuild": rebuild, "verify": verify}
+    done = _executed(settings, bound_publish, None, as_json=as_json, config=config)
+    raise typer.Exit(int(done.status != "SUCCESS" or bool(done.outcome.get("errors"))))
+
+
 def _is_well(run: RunStatus) -> bool:
     """Whether a run succeeded, and neither a file nor a fetch failed in it."""
     return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
@@ -254,8 +271,7 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
     from kraken_pipeline.orchestration import runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
-    with instance_of(settings) as instance:
-        locks = Locks(settings.home / "locks")
+    with instance_of(settings) as instance, opened_locks(settings) as locks:
         if resume is not None:
             earlier = runs.find_run(instance, locks, resume)
             if earlier.job != "ingest":
@@ -291,7 +307,8 @@ def _executed(
     with instance_of(settings) as instance:
         with tables.progress_bar(console, settings.kraken_api_rate) as listener, progress.listening(listener):
             run_id = runs.execute(instance, job, spec, resume, config=config)
-        done = runs.find_run(instance, Locks(settings.home / "locks"), run_id)
+        with opened_locks(settings) as locks:
+            done = runs.find_run(instance, locks, run_id)
     if as_json:
         _print_json({**done.as_json(), "outcome": dict(done.outcome)})
     else:
@@ -384,8 +401,8 @@ def status(
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
     settings = load_settings()
-    with instance_of(settings) as instance:
-        found = runs.statuses(instance, Locks(settings.home / "locks"), limit)
+    with instance_of(settings) as instance, opened_locks(settings) as locks:
+        found = runs.statuses(instance, locks, limit)
     if as_json:
         _print_json([run.as_json() for run in found])
         return

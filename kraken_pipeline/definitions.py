@@ -9,10 +9,11 @@ import dagster as dg
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.questdb_asset import questdb_asset
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
-from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor
-from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, retry_job
+from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
+from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, publish_job, retry_job
 from kraken_pipeline.settings import load_settings
 
 
@@ -20,10 +21,17 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
     """Everything that Dagster is told; tests override resources."""
     settings = load_settings()
     return dg.Definitions(
-        assets=[asset for tier in TIERS for asset in tier_assets(tier)],
-        jobs=[ingest_job, *UPKEEP_JOBS],
+        assets=[
+            *(asset for tier in TIERS for asset in tier_assets(tier)),
+            *(questdb_asset(tier) for tier in TIERS if settings.has_questdb),
+        ],
+        jobs=[ingest_job, *UPKEEP_JOBS, *([publish_job] if settings.has_questdb else [])],
         schedules=schedules(settings),
-        sensors=[drop_folder_sensor(), auto_gap_fill_sensor(settings)],
+        sensors=[
+            drop_folder_sensor(),
+            auto_gap_fill_sensor(settings),
+            *([deliver_publications_sensor(settings)] if settings.has_questdb else []),
+        ],
         resources={STORES: stores_resource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
     )
@@ -40,6 +48,11 @@ def bound_ingest() -> dg.JobDefinition:
 def bound_backfill() -> dg.JobDefinition:
     """The job `backfill_gaps_incremental`, likewise."""
     return defs.resolve_job_def(backfill_job.name)
+
+
+def bound_publish() -> dg.JobDefinition:
+    """The job `publish_candles`, likewise; there only where QuestDB is."""
+    return defs.resolve_job_def(publish_job.name)
 
 
 def bound_retry() -> dg.JobDefinition:

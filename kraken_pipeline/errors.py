@@ -5,6 +5,7 @@
     PipelineError
     ├── PassingError             trying again later can help
     │   ├── Busy                 another process holds the lock that is needed
+    │   ├── StoreUnavailable     a server that holds a store does not answer: PostgreSQL, QuestDB
     │   └── ExchangeUnavailable  Kraken gave no answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
     │       ├── Throttled        it asks to wait, perhaps until a moment that it names
     │       ├── Maintenance      it says that it is being worked on
@@ -15,7 +16,7 @@
         ├── UnreadableArchive    a file is no archive, is damaged, or its name says nothing usable
         ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
         ├── UnusableReply        Kraken answered with something that is not what it says it is
-        └── StoreError           the lake or the catalog is not in a state that can be worked on
+        └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
 
 A message says what was tried, on which pair, interval and window, and what to do. Whoever retries asks
 for the class (`PassingError`), never for the text.
@@ -32,6 +33,10 @@ class PassingError(PipelineError):
 
 class Busy(PassingError):
     """Another process holds a lock for longer than this one was willing to wait."""
+
+
+class StoreUnavailable(PassingError):
+    """A server that holds a store does not answer, or went away in the middle; what was done before is durable."""
 
 
 class ExchangeUnavailable(PassingError):
@@ -91,4 +96,4 @@ class UnusableReply(LastingError):
 
 
 class StoreError(LastingError):
-    """The lake or the catalog is not in a state that can be worked on."""
+    """The lake, the catalog or QuestDB is not in a state that can be worked on."""

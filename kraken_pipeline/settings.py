@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
+_HTTP = re.compile(r"https?://(?:[^\s/@]+@)?[^\s/@:]+(?::\d+)?/?")
 _CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
@@ -23,6 +24,19 @@ def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
     return bool(_CRON_FIELD.fullmatch(field)) and all(
         lowest <= int(number) <= highest for number in re.findall(r"(?<!/)\b\d+", field)
     )
+
+
+def _is_redis(url: str) -> bool:
+    """Whether redis-py can make something of all of a URL: it drops a database that is no number without a word."""
+    from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, which nobody pays who has no Redis
+
+    if not re.fullmatch(r"rediss?://[^/?#\s]+(/\d*)?(\?[^#\s]+)?", url):
+        return False
+    try:
+        ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
+    except (ValueError, TypeError, AttributeError, RedisError):
+        return False
+    return True
 
 
 class Settings(BaseSettings):
@@ -113,6 +127,17 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{1,32}$",
         description="What all keys of the cache begin with, for several installations that share one.",
     )
+    kraken_cache_url: SecretStr | None = Field(
+        default=None,
+        description="Redis as the cache that several machines share: `redis://:password@host:6379/0`, or `rediss://` "
+        "over TLS; where it is not set or does not answer, the cache on disk serves.",
+    )
+    kraken_cache_pool: int = Field(
+        default=100, ge=1, le=1_000, description="How many connections to Redis a process may have."
+    )
+    kraken_cache_timeout_seconds: float = Field(
+        default=0.5, gt=0, le=60, description="How long connecting to Redis may take, and its answer."
+    )
     kraken_cache_mib: int = Field(
         default=256, ge=1, description="How large the cache on disk may become; what expires first goes first."
     )
@@ -157,6 +182,56 @@ class Settings(BaseSettings):
         default=None,
         description="The catalog's database as an SQLAlchemy URL; SQLite under the home where it is not set.",
     )
+    kraken_catalog_pool: int = Field(
+        default=20,
+        ge=2,
+        le=1_000,
+        description="How many connections to the catalog's server are kept; two from the start.",
+    )
+    kraken_catalog_overflow: int = Field(
+        default=10, ge=0, le=1_000, description="How many more there may be for a moment."
+    )
+    kraken_catalog_recycle_seconds: float = Field(
+        default=3_600.0, gt=0, description="How old a connection to the catalog's server may become."
+    )
+    kraken_catalog_patience_seconds: float = Field(
+        default=30.0, gt=0, le=3_600, description="How long a catalog's server that does not answer is waited for."
+    )
+    kraken_questdb_url: SecretStr | None = Field(
+        default=None,
+        description="QuestDB's HTTP side, where candles are written to: `http://user:password@host:9000`. Off where it "
+        "is not set.",
+    )
+    kraken_questdb_pg_url: SecretStr | None = Field(
+        default=None,
+        description="QuestDB's PGWire side, where they are read: `postgresql://user:password@host:8812/qdb`.",
+    )
+    kraken_questdb_pool_min: int = Field(
+        default=5, ge=1, le=1_000, description="How many connections to PGWire are open from the start."
+    )
+    kraken_questdb_pool: int = Field(default=50, ge=1, le=1_000, description="How many there may be.")
+    kraken_questdb_recycle_seconds: float = Field(
+        default=1_800.0, gt=0, description="How old a connection to PGWire may become."
+    )
+    kraken_questdb_timeout_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="How long QuestDB is waited for: for a connection, and for an answer."
+    )
+    kraken_questdb_apply_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="How long QuestDB may take to apply what was sent; after that it stays owed and is sent again.",
+    )
+    kraken_publish_rows: int = Field(
+        default=500_000,
+        ge=1_000,
+        le=10_000_000,
+        description="How many candles are read and sent to QuestDB at once: more is faster for many pairs, and takes "
+        "more memory.",
+    )
+    kraken_health_cron: str = Field(default="*/10 * * * *", description="When `check_health` runs (UTC).")
+    kraken_log_format: str = Field(
+        default="text", pattern=r"(?i)^(text|json)$", description="`text` for people, `json` for one object a line."
+    )
     kraken_log_level: str = Field(
         default="INFO",
         pattern=r"(?i)^(debug|info|warning|error|critical)$",
@@ -185,12 +260,25 @@ class Settings(BaseSettings):
             rates[name.strip()] = float(rate)
         return rates
 
-    @field_validator("kraken_backfill_cron", "kraken_report_cron", "kraken_validate_cron", "kraken_cleanup_cron")
+    @field_validator(
+        "kraken_backfill_cron",
+        "kraken_report_cron",
+        "kraken_validate_cron",
+        "kraken_cleanup_cron",
+        "kraken_health_cron",
+    )
     @classmethod
     def _five_fields(cls, value: str) -> str:
         fields = value.split()
         if len(fields) != len(_CRON_BOUNDS) or not all(map(_is_cron_field, fields, _CRON_BOUNDS)):
             raise ValueError("write a cron time of five fields, such as */15 * * * *")
+        return value
+
+    @field_validator("kraken_cache_url")
+    @classmethod
+    def _name_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _is_redis(value.get_secret_value()):
+            raise ValueError("write redis://:password@host:6379/0, or rediss:// for TLS; the password percent-encoded")
         return value
 
     @field_validator("kraken_catalog_url")
@@ -199,6 +287,35 @@ class Settings(BaseSettings):
         if value is not None and not re.match(r"(sqlite|postgresql)(\+\w+)?://", value.get_secret_value()):
             raise ValueError("write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database")
         return value
+
+    @field_validator("kraken_questdb_url")
+    @classmethod
+    def _name_questdb(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _HTTP.fullmatch(value.get_secret_value()):
+            raise ValueError("write http://user:password@host:9000, or https://…")
+        return value
+
+    @field_validator("kraken_questdb_pg_url")
+    @classmethod
+    def _name_pgwire(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"postgresql://\S", value.get_secret_value()):
+            raise ValueError("write postgresql://user:password@host:8812/qdb")
+        return value
+
+    @model_validator(mode="after")
+    def _name_both_sides(self) -> Settings:
+        if (self.kraken_questdb_url is None) != (self.kraken_questdb_pg_url is None):
+            raise ValueError(
+                "set both KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL, or neither: QuestDB needs both sides"
+            )
+        if self.kraken_questdb_pool < self.kraken_questdb_pool_min:
+            raise ValueError("KRAKEN_QUESTDB_POOL is less than KRAKEN_QUESTDB_POOL_MIN")
+        return self
+
+    @property
+    def has_questdb(self) -> bool:
+        """Whether candles are published to QuestDB."""
+        return self.kraken_questdb_url is not None
 
     @property
     def home(self) -> Path:
@@ -233,7 +350,10 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         wrong = "; ".join(
+            # What is wrong with several together has no place, and its input is all of them: secrets among them.
             f"{str(each['loc'][0]).upper()}={_shown(str(each['loc'][0]), each['input'])}: {each['msg']}"
+            if each["loc"]
+            else each["msg"]
             for each in error.errors(include_url=False)
         )
         raise InvalidSettings(f"wrong settings in the environment or .env: {wrong}") from None

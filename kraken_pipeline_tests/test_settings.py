@@ -104,6 +104,10 @@ WRONG = [
     ("KRAKEN_MAX_REQUESTS_PER_GAP", "-1"),
     ("KRAKEN_MAX_REQUESTS_PER_RUN", "-1"),
     ("KRAKEN_CACHE_ENVIRONMENT", "a:b"),
+    ("KRAKEN_CACHE_POOL", "0"),
+    ("KRAKEN_CACHE_POOL", "1001"),
+    ("KRAKEN_CACHE_TIMEOUT_SECONDS", "0"),
+    ("KRAKEN_CACHE_TIMEOUT_SECONDS", "61"),
     ("KRAKEN_CACHE_MIB", "0"),
     ("KRAKEN_CACHE_PRICES_SECONDS", "-1"),
     ("KRAKEN_CACHE_REPLIES_SECONDS", "nan"),
@@ -141,9 +145,8 @@ def test_a_wrong_value_is_refused_in_a_sentence_that_names_the_variable(
 
 def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:
     free = {"KRAKEN_PIPELINE_HOME", "KRAKEN_ARCHIVE_DIRS", "KRAKEN_TIERS_FILE"}  # any path is one
-    assert {name.upper() for name in Settings.model_fields} == {name for name, _ in WRONG} | free | {
-        "KRAKEN_CATALOG_URL"
-    }
+    secret = {"KRAKEN_CATALOG_URL", "KRAKEN_CACHE_URL"}
+    assert {name.upper() for name in Settings.model_fields} == {name for name, _ in WRONG} | free | secret
 
 
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +171,47 @@ def test_a_wrong_catalog_is_refused_without_showing_it(monkeypatch: pytest.Monke
 def test_sqlite_and_postgresql_are_catalogs(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("KRAKEN_CATALOG_URL", url)
     assert load_settings().catalog_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2",
+        "http://:hunter2@cache:6379",
+        "unix://:hunter2@/run/redis.sock",
+        "redis://",
+        "redis://:hunter2/not-encoded@cache:6379/0",
+        "redis://:hunter2@cache:port/0",
+        "redis://:hunter2@cache/no-number",
+        "redis://:hunter2@cache/0?socket_timeout=soon",
+        "redis://:hunter2@cache/0?no_option=1",
+        "rediss://:hunter2@cache/0?ssl_cert_reqs=perhaps",
+        "redis://:hunter2@cache:6379/0 ",
+    ],
+)
+def test_a_wrong_cache_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_CACHE_URL", url)
+    with pytest.raises(InvalidSettings, match=r"KRAKEN_CACHE_URL=\*\*\*\*.*redis://:password@host") as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://:hunter2@cache:6379/0",
+        "rediss://me:hunt%2Fer2@cache.example:6380/3?ssl_cert_reqs=none",
+        "redis://[::1]:6379/?client_name=kraken",
+    ],
+)
+def test_redis_is_a_cache(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_CACHE_URL", url)
+    settings = load_settings()
+    assert settings.kraken_cache_url is not None
+    assert settings.kraken_cache_url.get_secret_value() == url
+    assert "hunt" not in repr(settings)
 
 
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

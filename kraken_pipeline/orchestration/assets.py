@@ -59,13 +59,14 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
     return Selection(keys, spec)
 
 
-def _stores(context: dg.AssetExecutionContext) -> Stores:
+def stores_of(context: dg.AssetExecutionContext) -> Stores:
+    """The stores of a run."""
     found = getattr(context.resources, STORES)
     assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
     return found
 
 
-def _run(context: dg.AssetExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext) -> Run:
     """The run, with the progress that the assets before this one made in it."""
     run_id = context.run.run_id
     stored = context.instance.get_run_by_id(run_id)
@@ -88,7 +89,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
                 found = scan.scan(stores, selection.spec, run.now, patience=True)
                 ingest.fail_broken(stores, found.broken, run)
@@ -111,7 +112,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def coverage(context: dg.AssetExecutionContext) -> None:
         with explained():
-            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             holdings = gap_flow.survey(stores, selection.spec, run.now)
             found = gap_flow.find_gaps(stores, selection.spec, holdings)
             measured = {each.series: each for each in gap_flow.measure(stores, selection.spec, holdings, found)}
@@ -127,7 +128,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             holdings = gap_flow.survey(stores, selection.spec, run.now)
             found = gap_flow.find_gaps(stores, selection.spec, holdings)
             gap_flow.record_gaps(stores, selection.spec, holdings, found)
@@ -143,7 +144,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def backfilled_candles(context: dg.AssetExecutionContext) -> None:
         with explained():
-            stores, selection, run = _stores(context), selected(context, tier), _run(context)
+            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             outcome = backfill.backfill(stores, selection.spec, run)
             tell(context.log, outcome)
         stored = {each.series: each.candles_stored for each in outcome.filled}
@@ -159,7 +160,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def completeness_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            made = report.make_report(_stores(context), run_spec(tier=tier), int(time.time()))
+            made = report.make_report(stores_of(context), run_spec(tier=tier), int(time.time()))
         return dg.MaterializeResult(metadata=metadata.of_report(made))
 
     return [candles, coverage, gaps, backfilled_candles, completeness_report]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import dagster as dg
 
@@ -10,10 +10,12 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.verify import broken_candles
 
 CANDLE_RULES = "candle_rules"
 FEW_GAPS = "few_gaps"
+EQUALS_LAKE = "equals_lake"
 
 
 def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -29,6 +31,15 @@ def few_gaps_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     """No series has more open gaps than KRAKEN_MAX_GAPS."""
     return dg.AssetCheckSpec(
         FEW_GAPS, asset=asset, description="No series has more open gaps than KRAKEN_MAX_GAPS (100)."
+    )
+
+
+def equals_lake_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """QuestDB holds what the lake holds."""
+    return dg.AssetCheckSpec(
+        EQUALS_LAKE,
+        asset=asset,
+        description="Of every series count, first, last and a checksum of all values are the same in QuestDB and lake.",
     )
 
 
@@ -55,6 +66,24 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
         passed=not many,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"series": dg.MetadataValue.md(table(("series", "gaps"), many))} if many else {},
+    )
+
+
+def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) -> dg.AssetCheckResult:
+    """Compares QuestDB with the lake.
+
+    Raises:
+        StoreUnavailable: QuestDB does not answer.
+    """
+    found = differences(stores, series)
+    rows = [(each.series, each.lake or "nothing", each.questdb or "nothing", each.is_owed) for each in found]
+    return dg.AssetCheckResult(
+        check_name=EQUALS_LAKE,
+        asset_key=asset,
+        passed=not found,
+        # What is owed is known to be missing; what differs and is not owed, nobody would ever deliver.
+        severity=dg.AssetCheckSeverity.WARN if all(each.is_owed for each in found) else dg.AssetCheckSeverity.ERROR,
+        metadata={"different": dg.MetadataValue.md(table(("series", "lake", "QuestDB", "owed"), rows))} if rows else {},
     )
 
 

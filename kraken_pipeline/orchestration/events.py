@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import dagster as dg
 
+from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
@@ -15,6 +17,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.gaps import Gap, measure, survey
 from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
@@ -27,7 +30,12 @@ Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 def changes(
-    stores: Stores, spec: RunSpec, files: Sequence[FileOutcome], done: BackfillOutcome, now: int
+    stores: Stores,
+    spec: RunSpec,
+    files: Sequence[FileOutcome],
+    done: BackfillOutcome,
+    published: PublishOutcome,
+    now: int,
 ) -> Iterator[Event]:
     """The events of a run, by series and then by tier.
 
@@ -36,6 +44,7 @@ def changes(
         spec: What the run was asked to do.
         files: What became of its files.
         done: What was filled, and the gaps that are left.
+        published: What QuestDB got.
         now: The run's moment, in seconds since the epoch.
     """
     read: dict[Series, list[FileOutcome]] = {}
@@ -71,6 +80,22 @@ def changes(
             yield _materialised(tier, "gaps", metadata.of_gaps(own), series)
     for tier, changed in tiers.items():
         yield from _of_tier(stores, tier, changed, now)
+    yield from published_changes(stores, published)
+
+
+def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:
+    """The events of what QuestDB got: a materialisation a series, and a comparison with the lake."""
+    pairs = {pair.name: pair for pair in stores.lake.pairs()}
+    tiers: dict[Tier, list[Series]] = {}
+    for each in published.series:
+        tier = stores.tiers.tier_of(pairs[each.series.pair])
+        tiers.setdefault(tier, []).append(each.series)
+        yield _materialised(tier, "questdb_candles", metadata.of_published(each), each.series)
+    if len(published.series) > FULL_REPORT_SERIES:
+        return  # `publish --verify` compares as many as there are
+    for tier, series in tiers.items():
+        with suppress(StoreUnavailable):  # it has just gone away: nothing can be said
+            yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
 
 
 def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:

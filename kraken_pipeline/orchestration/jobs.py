@@ -13,17 +13,27 @@ import dagster as dg
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.progress import NOTES, finish, of_backfill, progress_of, tell, watcher
+from kraken_pipeline.orchestration.progress import (
+    NOTES,
+    finish,
+    of_backfill,
+    of_published,
+    progress_of,
+    tell,
+    tell_published,
+    watcher,
+)
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import backfill, ingest, scan
+from kraken_pipeline.workflow import backfill, ingest, publish, scan
 from kraken_pipeline.workflow import gaps as gap_flow
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
 from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import Task
 
@@ -186,7 +196,11 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
     context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
 
 
-@dg.op(required_resource_keys={STORES}, out=dg.Out(list))
+# What passes by itself, such as a restart of the catalog's server, need not end a run: files that were taken are known.
+PASSING = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
+
+
+@dg.op(required_resource_keys={STORES}, out=dg.Out(list), retry_policy=PASSING)
 def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
     """Brings files into the lake, each by itself, and reports the partitions that changed."""
     with explained():
@@ -204,27 +218,32 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
     return outcomes
 
 
-@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
 def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcomes: list[list[FileOutcome]]) -> None:
     """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
     files = [outcome for chunk in outcomes for outcome in chunk]
     with explained():
         stores, run = stores_of(context), _run(context, orders)
         if orders.spec.dry_run:
-            finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, BackfillOutcome((), ())))
+            nothing = outcome_of(orders, files, BackfillOutcome((), ()), PublishOutcome())
+            finish(context.instance, context.run_id, run.progress, nothing)
             return
         ingest.tidy(stores)
         done = backfill.backfill(stores, orders.spec, run)
         tell(context.log, done)
+        published = publish.deliver(stores, run)
+        tell_published(context.log, published)
         run.report(phase="reporting")
-        for event in changes(stores, orders.spec, files, done, run.now):
+        for event in changes(stores, orders.spec, files, done, published, run.now):
             # It takes evaluations too; its annotation lags behind.
             context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", bytes_done=run.progress.bytes_total, requests_total=run.progress.requests_done)
-    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done))
+    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done, published))
 
 
-def outcome_of(orders: Orders, files: Sequence[FileOutcome], done: BackfillOutcome) -> dict[str, Any]:
+def outcome_of(
+    orders: Orders, files: Sequence[FileOutcome], done: BackfillOutcome, published: PublishOutcome
+) -> dict[str, Any]:
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     twins = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
@@ -237,8 +256,9 @@ def outcome_of(orders: Orders, files: Sequence[FileOutcome], done: BackfillOutco
         "rows_rejected": sum(each.rows_rejected for each in files),
         "new_pairs": list(orders.new_pairs[:NOTES]),
         **of_backfill(done),
+        **of_published(published),
         "errors": [*orders.broken, *failed, *done.failed][:NOTES],
-        "notes": [*orders.notes, *twins[:NOTES], *done.notes[:NOTES]],
+        "notes": [*orders.notes, *twins[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
     }
 
 

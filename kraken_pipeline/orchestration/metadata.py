@@ -12,6 +12,7 @@ from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.publish import Published
 from kraken_pipeline.workflow.report import Report
 
 Metadata = Mapping[str, dg.MetadataValue]
@@ -121,6 +122,16 @@ def of_plan(gaps: Sequence[Gap], filled: int) -> Metadata:
                 ("from", "to", "source", "requests"),
                 [(short(leg.span.start), short(leg.span.end), leg.route, leg.requests) for leg in legs],
             )
+        ),
+    }
+
+
+def of_published(published: Published) -> Metadata:
+    """What QuestDB got of one series."""
+    return {
+        "candles_published": dg.MetadataValue.int(published.candles),
+        "published": dg.MetadataValue.md(
+            table(("from", "to"), [(short(span.start), short(span.end)) for span in published.spans])
         ),
     }
 

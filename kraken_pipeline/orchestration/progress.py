@@ -13,6 +13,7 @@ import dagster as dg
 
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.publish import PublishOutcome
 
 NOTES = 10
 """Names of each kind in a run's outcome, which is a tag; its log has all of them."""
@@ -74,6 +75,19 @@ def tell(log: dg.DagsterLogManager, done: BackfillOutcome) -> None:
         log.error(failure)
     for note in done.notes:
         log.warning(note)
+
+
+def tell_published(log: dg.DagsterLogManager, done: PublishOutcome) -> None:
+    """Logs what QuestDB did not take, and why."""
+    for failure in done.failed:
+        log.warning(failure)
+
+
+def of_published(done: PublishOutcome) -> dict[str, Any]:
+    """What QuestDB got of a run, for its outcome: nothing where there is no QuestDB."""
+    if not (done.series or done.failed or done.owed):
+        return {}
+    return {"candles_published": done.candles, "publications_owed": done.owed}
 
 
 def of_backfill(done: BackfillOutcome) -> dict[str, Any]:

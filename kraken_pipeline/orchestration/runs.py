@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,10 @@ INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
 _CORNER_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 UNFINISHED = ("FAILURE", "CANCELED", INTERRUPTED)
+_BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
+_BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+BEGINNING_SECONDS = 600.0
+"""A run that has not begun for so long has lost its process before it could take its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,17 @@ def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStat
         many = f"{len(found)} runs begin" if found else "no run begins"
         raise InvalidRequest(f"{many} with {run_id!r}; `kraken-pipeline status` lists them")
     return _status(instance, locks, found[0])
+
+
+def at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
+    """The run of a job that has not ended; one that was killed holds no lock, and holds up nothing."""
+    since = time.time() - BEGINNING_SECONDS
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=[*_BEGINNING, *_BEGUN])):
+        run = record.dagster_run
+        is_beginning = run.status in _BEGINNING and record.create_timestamp.timestamp() > since
+        if is_beginning or locks.is_running(run.run_id):
+            return run.run_id
+    return None
 
 
 def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:

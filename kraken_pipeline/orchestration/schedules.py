@@ -6,21 +6,16 @@ anything and without which the catalog of a fresh installation would only grow.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.lake import Lake
-from kraken_pipeline.storage.locks import Locks
-
-_BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
-_BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-BEGINNING_SECONDS = 600.0
-"""A run that has not begun for so long has lost its process before it could take its lock."""
+from kraken_pipeline.storage.stores import opened_locks
 
 
 def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
@@ -53,7 +48,9 @@ def _schedule(
         description=job.description,
     )
     def scheduled(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if (run_id := _at_work(context.instance, Locks(settings.home / "locks"), job.name)) is not None:
+        with opened_locks(settings) as locks:
+            run_id = at_work(context.instance, locks, job.name)
+        if run_id is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
         if not Lake(settings.home).pairs():
             return dg.SkipReason(
@@ -62,14 +59,3 @@ def _schedule(
         return dg.RunRequest(run_config=dict(config))
 
     return scheduled
-
-
-def _at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
-    """The run of a job that has not ended; one that was killed holds no lock, and holds up nothing."""
-    since = time.time() - BEGINNING_SECONDS
-    for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=[*_BEGINNING, *_BEGUN])):
-        run = record.dagster_run
-        is_beginning = run.status in _BEGINNING and record.create_timestamp.timestamp() > since
-        if is_beginning or locks.is_running(run.run_id):
-            return run.run_id
-    return None

@@ -1,20 +1,27 @@
-"""Sensors: new files in the drop folder become one run of `ingest`, and an ingest is followed by a backfill."""
+"""Sensors: dropped files become one run of `ingest`, a backfill follows it, and what QuestDB is owed is delivered."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
 import dagster as dg
 
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
-from kraken_pipeline.orchestration.upkeep import backfill_job
+from kraken_pipeline.orchestration.runs import at_work
+from kraken_pipeline.orchestration.upkeep import backfill_job, publish_job
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage import publications
+from kraken_pipeline.storage.questdb import open_questdb
+from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 
 _EDGE = 1 << 16
@@ -107,3 +114,40 @@ def auto_gap_fill_sensor(settings: Settings) -> dg.SensorDefinition:
         return follow_up(context.dagster_run)
 
     return auto_gap_fill
+
+
+OWED_SECONDS = 60.0
+"""Runs deliver what they change themselves; what is owed for longer, they could not."""
+
+
+def delivery(settings: Settings, instance: dg.DagsterInstance, now: float) -> dg.RunRequest | dg.SkipReason:
+    """What a tick does about the outbox; QuestDB is only asked whether it is there."""
+    with opened(settings) as stores:
+        with stores.catalog.read() as connection:
+            backlog = publications.backlog(connection)
+        if backlog.oldest is None or now - backlog.oldest < OWED_SECONDS:
+            return dg.SkipReason(f"{backlog.count} ranges are owed, none of them for long")
+        if (run_id := at_work(instance, stores.locks, publish_job.name)) is not None:
+            return dg.SkipReason(f"run {run_id[:8]} is delivering")
+    try:
+        with open_questdb(settings) as questdb:
+            questdb.ping()
+    except PipelineError as error:
+        return dg.SkipReason(f"{backlog.count} ranges are owed since {iso(backlog.oldest)}, and stay owed: {error}")
+    return dg.RunRequest()
+
+
+def deliver_publications_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that delivers what QuestDB could not take when it was owed; on from the start."""
+
+    @dg.sensor(
+        name="deliver_publications",
+        job=publish_job,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Delivers to QuestDB what it has been owed for more than a minute, as soon as it answers.",
+    )
+    def deliver_publications(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        return delivery(settings, context.instance, time.time())
+
+    return deliver_publications

@@ -11,13 +11,21 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
-from kraken_pipeline.orchestration.events import changes
+from kraken_pipeline.orchestration.events import changes, published_changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs import mapping, spec_mapping, spec_tags, stores_of
-from kraken_pipeline.orchestration.progress import NOTES, finish, of_backfill, tell, watcher
+from kraken_pipeline.orchestration.jobs import PASSING, mapping, spec_mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.progress import (
+    NOTES,
+    finish,
+    of_backfill,
+    of_published,
+    tell,
+    tell_published,
+    watcher,
+)
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage import dead_letters
-from kraken_pipeline.workflow import backfill
+from kraken_pipeline.workflow import backfill, publish
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps import survey
@@ -33,19 +41,23 @@ def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
 
 
 def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, done: BackfillOutcome) -> None:
-    """Reports the partitions that changed, and what the run did."""
+    """Publishes what changed, reports the partitions, and says what the run did."""
     stores = stores_of(context)
     tell(context.log, done)
+    published = publish.deliver(stores, run)
+    tell_published(context.log, published)
     partitions.register(context.instance, stores.tiers, stores.lake.pairs())
     run.report(phase="reporting")
-    for event in changes(stores, spec, (), done, run.now):
+    for event in changes(stores, spec, (), done, published, run.now):
         # It takes evaluations too; its annotation lags behind.
         context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", requests_total=run.progress.requests_done)
-    finish(context.instance, context.run_id, run.progress, of_backfill(done))
+    outcome = {**of_backfill(done), **of_published(published)}
+    outcome["notes"] += published.failed[:NOTES]
+    finish(context.instance, context.run_id, run.progress, outcome)
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
 def fill_gaps(context: dg.OpExecutionContext) -> None:
     """Resamples, and asks the exchange for what is left, as far as lookback and budget go."""
     with explained():
@@ -210,5 +222,47 @@ def cleanup_job() -> None:
     forget_old_records()
 
 
+_PUBLISH = {
+    "rebuild": dg.Field(bool, default_value=False, description="Empty QuestDB's tables and fill them from the lake."),
+    "verify": dg.Field(bool, default_value=False, description="Compare every series with the lake afterwards."),
+}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
+def publish_owed(context: dg.OpExecutionContext) -> None:
+    """Delivers what QuestDB is owed, or all that there is."""
+    with explained():
+        stores, config = stores_of(context), context.op_config
+        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
+        for failure in done.failed:
+            context.log.error(failure)
+        for event in published_changes(stores, done):
+            context.log_event(event)  # type: ignore[arg-type]
+        different = publish.differences(stores) if config["verify"] and not done.failed else []
+    for each in different:
+        context.log.error(str(each))
+    run.report(phase="done")
+    outcome = {
+        "candles_published": done.candles,
+        "publications_owed": done.owed,
+        "series_different": len(different) if config["verify"] and not done.failed else None,
+        "errors": [*done.failed, *map(str, different)][:NOTES],
+        "notes": [],
+    }
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.job(
+    name="publish_candles",
+    config=mapping("publish_owed", _PUBLISH, dict),
+    executor_def=dg.in_process_executor,
+    description="Delivers to QuestDB what it is owed; can fill it anew from the lake, and compare the two.",
+)
+def publish_job() -> None:
+    """What cannot be delivered stays owed."""
+    publish_owed()
+
+
 UPKEEP_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
-"""All of them."""
+"""All of them but publishing, which is there where QuestDB is."""

@@ -1,9 +1,9 @@
-"""Replies of the exchange that serve again for a while: in this process, then on disk for all of them, then the source.
+"""Replies of the exchange that serve again for a while: in this process, then in a level for all, then the source.
 
-A region of dogpile.cache over a small SQLite file, with a level in memory above it. One process fetches a cold key
-while the others wait for it, and what has expired can still be had when the source fails. (dogpile's own
-`get_or_create` gives what has expired also while another process is fetching, which here would pass for fresh.) A reply
-is evidence only of what it says itself, up to the moment when it was made.
+A region of dogpile.cache over that level, which is a small SQLite file or Redis, with a level in memory above it. One
+process fetches a cold key while the others wait for it, and what has expired can still be had when the source fails.
+(dogpile's own `get_or_create` gives what has expired also while another process is fetching, which here would pass for
+fresh.) A reply is evidence only of what it says itself, up to the moment when it was made.
 
 Nothing fails because of the cache: what cannot be read from it is a miss, and what cannot be written is not kept.
 """
@@ -12,31 +12,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, cast
 
 from cachetools import TTLCache
-from dogpile.cache import CacheRegion, make_region, register_backend
-from dogpile.cache.api import NO_VALUE, BytesBackend, CacheMutex, NoValue, SerializedReturnType
-from filelock import FileLock
+from dogpile.cache import CacheRegion, make_region
+from dogpile.cache.api import CacheMutex, NoValue
+from redis import ConnectionPool
 
 from kraken_pipeline.errors import ExchangeUnavailable
+from kraken_pipeline.storage.cache_stats import CacheStats, RedisHealth
 from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.embedded_cache import EMBEDDED, SqliteStore
+from kraken_pipeline.storage.redis_cache import REDIS_FIRST, redis_health
 
 LONGEST_KEY = 200
 MEMORY_BYTES = 16 << 20
 _LONGEST_MEMORY_SECONDS = 60.0
-_STRIPES = 64
-_BACKEND = "kraken_pipeline.sqlite"
-_TABLE = "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, made REAL NOT NULL, value BLOB NOT NULL)"
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +52,14 @@ class Entry:
     is_stale: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """How large the cache on disk is.
+class Level(Protocol):
+    """What all processes share, as far as dogpile.cache does not ask for it."""
 
-    Attributes:
-        keys: How many keys it has, also of what has expired.
-        size: How many bytes their values take.
-    """
+    def clear(self, prefix: str) -> int:
+        """Forgets the keys that begin like that; returns how many there were."""
 
-    keys: int
-    size: int
+    def stats(self, prefix: str) -> CacheStats:
+        """How much it holds of what begins like that."""
 
 
 class Cache:
@@ -75,6 +70,7 @@ class Cache:
         environment: What every key begins with.
         largest: How many bytes of values are kept on disk.
         counters: Told of hits, misses and stale values.
+        pool: Connections to the Redis that serves before the file on disk does; closed with the cache.
         clock: The moment in seconds since the epoch.
     """
 
@@ -85,15 +81,23 @@ class Cache:
         largest: int,
         counters: Counters,
         *,
+        pool: ConnectionPool | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._environment = environment
         self._counters = counters
         self._clock = clock
-        self._store = SqliteStore(folder / "cache.sqlite", largest)
+        self._pool = pool
+        arguments: dict[str, object] = {
+            "store": SqliteStore(folder / "cache.sqlite", largest),
+            "locks": folder / "locks",
+        }
+        if pool is not None:
+            arguments |= {"pool": pool, "environment": environment}
         self._region: CacheRegion = make_region(
             serializer=_serialized, deserializer=_deserialized, key_mangler=None
-        ).configure(_BACKEND, arguments={"store": self._store, "locks": folder / "locks"})
+        ).configure(EMBEDDED if pool is None else REDIS_FIRST, arguments=arguments)
+        self._level = cast(Level, self._region.backend)
         self._memory: TTLCache[str, Entry] = TTLCache(MEMORY_BYTES, _LONGEST_MEMORY_SECONDS, getsizeof=_size_of)
         self._guard = threading.Lock()
 
@@ -161,12 +165,12 @@ class Cache:
         return self._remember(key, entry) if in_memory else entry
 
     def _kept(self, key: str) -> Entry | None:
-        """What is on disk, however old."""
+        """What the level for all has, however old."""
         try:
             found = self._region.get(key, ignore_expiration=True)
-        except (zlib.error, ValueError):
-            return None  # damaged: what takes its place will not be
-        return None if isinstance(found, NoValue) else Entry(found["value"], found["made_at"])
+            return None if isinstance(found, NoValue) else Entry(found["value"], float(found["made_at"]))
+        except (zlib.error, ValueError, TypeError, LookupError):
+            return None  # damaged, or somebody else's: what takes its place will not be
 
     def _remembered(self, key: str) -> Entry | None:
         with self._guard:
@@ -186,11 +190,20 @@ class Cache:
         """
         with self._guard:
             self._memory.clear()
-        return self._store.clear(f"{self._environment}:{prefix}")
+        return self._level.clear(f"{self._environment}:{prefix}")
 
     def stats(self) -> CacheStats:
-        """How large it is."""
-        return self._store.stats()
+        """How much it holds of this environment."""
+        return self._level.stats(f"{self._environment}:")
+
+    def redis_health(self) -> RedisHealth | None:
+        """How its Redis is, asked now; None where none is configured."""
+        return None if self._pool is None else redis_health(self._pool)
+
+    def close(self) -> None:
+        """Closes the connections to Redis, where there are any."""
+        if self._pool is not None:
+            self._pool.close()
 
 
 def _size_of(entry: Entry) -> int:
@@ -208,113 +221,6 @@ def _deserialized(content: bytes) -> Any:
     return json.loads(zlib.decompress(content))
 
 
-class SqliteStore:
-    """The level on disk: one small SQLite file, which may be deleted at any time.
-
-    It is not in the catalog, because what can be fetched again need not survive a power cut, nor go into a backup.
-    A file that is no database any more is deleted, and whatever fails otherwise (a full disk) is as if it were empty.
-    """
-
-    def __init__(self, path: Path, largest: int) -> None:
-        self._path = path
-        self._largest = largest
-
-    def _do(self, work: Callable[[sqlite3.Connection], _Result], otherwise: _Result) -> _Result:
-        """Does something in a transaction, or gives what stands for its failure."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
-                connection.execute("PRAGMA synchronous=OFF")
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(_TABLE)  # each time, because the file may have been deleted
-                return work(connection)
-        except (sqlite3.OperationalError, OSError):
-            return otherwise
-        except sqlite3.DatabaseError:
-            with suppress(OSError):
-                self._path.unlink()
-            return otherwise
-
-    def get(self, key: str) -> bytes | None:
-        """The value of a key."""
-        query = "SELECT value FROM entries WHERE key = ?"
-        row = self._do(lambda connection: connection.execute(query, (key,)).fetchone(), None)
-        return row[0] if row else None
-
-    def set(self, key: str, value: bytes) -> None:
-        """Keeps a value, and makes room for it by forgetting the oldest."""
-
-        def put(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (key, time.time(), value))
-            size = connection.execute("SELECT total(length(value)) FROM entries").fetchone()[0]
-            if size > self._largest:
-                self._forget_oldest(connection, size)
-
-        self._do(put, None)
-
-    def _forget_oldest(self, connection: sqlite3.Connection, size: float) -> None:
-        oldest = connection.execute("SELECT key, length(value) FROM entries ORDER BY made").fetchall()
-        for key, length in oldest[:-1]:
-            if size <= self._largest * 0.9:
-                return
-            connection.execute("DELETE FROM entries WHERE key = ?", (key,))
-            size -= length
-
-    def delete(self, keys: Sequence[str]) -> None:
-        """Forgets some keys."""
-        query = "DELETE FROM entries WHERE key = ?"
-        self._do(lambda connection: connection.executemany(query, [(key,) for key in keys]), None)
-
-    def clear(self, prefix: str) -> int:
-        """Forgets the keys that begin like that."""
-        query = "DELETE FROM entries WHERE substr(key, 1, ?) = ?"
-        return self._do(lambda connection: connection.execute(query, (len(prefix), prefix)).rowcount, 0)
-
-    def stats(self) -> CacheStats:
-        """How large it is."""
-        query = "SELECT count(*), total(length(value)) FROM entries"
-        keys, size = self._do(lambda connection: connection.execute(query).fetchone(), (0, 0))
-        return CacheStats(int(keys), int(size))
-
-
-class SqliteBackend(BytesBackend):
-    """What dogpile.cache needs of the level on disk."""
-
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self._store: SqliteStore = arguments["store"]
-        self._locks: Path = arguments["locks"]
-
-    def get_mutex(self, key: str) -> CacheMutex:
-        """One of a few locks that work across processes; which one, the key says."""
-        stripe = zlib.crc32(key.encode()) % _STRIPES
-        return _Mutex(self._locks / f"{stripe}.lock")
-
-    def get_serialized(self, key: str) -> SerializedReturnType:
-        """The bytes of a key."""
-        return self._store.get(key) or NO_VALUE
-
-    def get_serialized_multi(self, keys: Iterable[str]) -> Sequence[SerializedReturnType]:
-        """The bytes of several keys."""
-        return [self.get_serialized(key) for key in keys]
-
-    def set_serialized(self, key: str, value: bytes) -> None:
-        """Keeps the bytes of a key."""
-        self._store.set(key, value)
-
-    def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
-        """Keeps the bytes of several keys."""
-        for key, value in mapping.items():
-            self._store.set(key, value)
-
-    def delete(self, key: str) -> None:
-        """Forgets a key."""
-        self._store.delete([key])
-
-    def delete_multi(self, keys: Iterable[str]) -> None:
-        """Forgets several keys."""
-        self._store.delete(list(keys))
-
-
 @contextmanager
 def _held(mutex: CacheMutex | None) -> Iterator[None]:
     if mutex is None:
@@ -325,24 +231,3 @@ def _held(mutex: CacheMutex | None) -> Iterator[None]:
         yield
     finally:
         mutex.release()
-
-
-class _Mutex(CacheMutex):
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path, is_singleton=False, thread_local=False)
-
-    def acquire(self, wait: bool = True) -> bool:
-        try:
-            self._lock.acquire(timeout=-1 if wait else 0)
-        except TimeoutError:
-            return False
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def locked(self) -> bool:
-        return bool(self._lock.is_locked)
-
-
-register_backend(_BACKEND, __name__, "SqliteBackend")  # type: ignore[no-untyped-call]

@@ -1,13 +1,13 @@
-"""The catalog: a database of evidence, gaps and files, SQLite by default.
+"""The catalog: a database of evidence, gaps and files; SQLite by default, PostgreSQL where many work at once.
 
 This module opens it, keeps it at the newest migration and hands out transactions; `file_records`,
-`evidence_records`, `gap_records` and `dead_letters` say what is written in them.
+`evidence_records`, `gap_records`, `publications` and `dead_letters` say what is written in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 
 from kraken_pipeline.errors import StoreError
+from kraken_pipeline.storage.locks import AdvisoryLocks, Locks
+from kraken_pipeline.storage.pools import PoolStats
+from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 60
@@ -29,12 +32,21 @@ class Catalog:
 
     A write transaction on SQLite takes the write lock at once (BEGIN IMMEDIATE): measured with four processes,
     a plain BEGIN lost a third of them to "database is locked", this one none.
+
+    Args:
+        url: An SQLAlchemy URL; `postgresql://` means psycopg 3.
+        sizes: How connections to a server are kept; SQLite has none.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url)
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
-        if self.is_sqlite:
+    def __init__(self, url: str, sizes: PoolSizes | None = None) -> None:
+        parsed = sa.make_url(url)
+        self._sizes = sizes or PoolSizes()
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._server = None if self.is_sqlite else PostgreSQL(parsed, self._sizes)
+        if self._server is not None:
+            self.engine = self._server.engine
+        else:
+            self.engine = sa.create_engine(parsed)
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
@@ -42,17 +54,48 @@ class Catalog:
         """Closes every connection."""
         self.engine.dispose()
 
+    def warm(self) -> None:
+        """Opens the first connections to a server."""
+        if self._server is not None:
+            self._server.warm()
+
+    @property
+    def statistics(self) -> PoolStats | None:
+        """How busy its connections are; None for SQLite, which has no server."""
+        return self._server.statistics if self._server is not None else None
+
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it or nothing. Holds no HTTP and no Parquet work."""
-        with self.engine.begin() as connection:
+        """A transaction that writes: all of it or nothing. Holds no HTTP and no Parquet work.
+
+        Raises:
+            StoreUnavailable: The server does not answer, or went away in the middle. Nothing of it was written, unless
+                it went in the very moment of the commit.
+        """
+        with self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads: one consistent state."""
-        with self.engine.connect().execution_options(read_only=True) as connection:
-            yield connection
+        """A transaction that only reads: one consistent state.
+
+        Raises:
+            StoreUnavailable: The server does not answer, or went away in the middle.
+        """
+        with self._connected() as connection:
+            if self.is_sqlite:
+                yield connection.execution_options(read_only=True)
+            else:  # by default each statement of a transaction would see another state
+                yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        if self._server is None:
+            with self.engine.connect() as connection:
+                yield connection
+        else:
+            with going_away(), self._server.connect() as connection:
+                yield connection
 
     def revision(self) -> str | None:
         """The migration that the database is at; None before the first."""
@@ -90,25 +133,43 @@ class Catalog:
         if self.is_sqlite and database:
             with FileLock(f"{database}.migration.lock", timeout=_BUSY_SECONDS):
                 yield
-        else:
+        elif self.is_sqlite:
             yield
+        else:
+            with closing(self.locks()) as locks, locks.migration():
+                yield
+
+    def locks(self) -> Locks:
+        """Locks in the database itself; not for SQLite, which has none."""
+        return Locks(AdvisoryLocks(PostgreSQL(self.engine.url, self._sizes, isolation_level="AUTOCOMMIT")))
 
 
-def open_catalog(url: str) -> Catalog:
+def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
+    """The catalog at an SQLAlchemy URL, to which nothing has been said yet.
+
+    Raises:
+        StoreError: The URL names nothing that can be used.
+    """
+    try:
+        return Catalog(url, sizes)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
+
+
+def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
     """The catalog at an SQLAlchemy URL, created or upgraded where that is needed.
 
     Raises:
         StoreError: It cannot be opened, or is newer than this program.
+        StoreUnavailable: Its server does not answer.
     """
-    try:
-        catalog = Catalog(url)
-    except (sa.exc.ArgumentError, ImportError) as error:
-        raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
+    catalog = new_catalog(url, sizes)
     with ExitStack() as failing:
         failing.callback(catalog.close)
         try:
             if catalog.is_sqlite and catalog.engine.url.database:
                 Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            catalog.warm()
             catalog.upgrade()
         except (sa.exc.SQLAlchemyError, OSError) as error:
             where = catalog.engine.url.render_as_string(hide_password=True)

@@ -234,37 +234,6 @@ def _narrowed(
     return query
 
 
-def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
-    """Puts changed ranges into the outbox, before the lake changes: QuestDB is never left without them.
-
-    A range that touches one that is owed already takes its place, under a new id: each page of trades brings one. Who
-    is publishing the old one at that moment ends by deleting an id that is gone, and the new one stays owed.
-    """
-    table = schema.publications
-    rows = []
-    for series, span in changes:
-        is_touched = (
-            (table.c.pair == series.pair)
-            & (table.c.interval == series.interval.value)
-            & (table.c.start <= span.end)
-            & (table.c.end >= span.start)
-        )
-        owed = connection.execute(sa.select(table).where(is_touched)).all()
-        if owed:
-            connection.execute(sa.delete(table).where(table.c.id.in_([each.id for each in owed])))
-        rows.append(
-            {
-                "pair": series.pair,
-                "interval": series.interval.value,
-                "start": min((span.start, *(each.start for each in owed))),
-                "end": max((span.end, *(each.end for each in owed))),
-                "made_at": min((now, *(each.made_at for each in owed))),
-            }
-        )
-    if rows:
-        connection.execute(sa.insert(table), rows)
-
-
 def conflicting(connection: sa.Connection, series: Series, reason: str) -> Spans:
     """What is on record of a series as conflicting for a reason."""
     table = schema.conflicts

@@ -1,37 +1,90 @@
-"""Locks that work across processes: a series', a fetch's, a run's, and the few slots that bound parallel work.
+"""Locks that work across processes: of a series, a table, a fetch, a run, and the few slots that bound parallel work.
 
-A lock is a file under `<home>/locks` held by the operating system: it is free at once when its process is gone,
-however it went.
+Embedded, a lock is a file under `<home>/locks` held by the operating system; with a catalog on PostgreSQL it is an
+advisory lock of that database, and holds on every machine. Either is free at once when its process is gone, however it
+went.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote
 
+import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from kraken_pipeline.errors import Busy
+from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.paths import spelled
+from kraken_pipeline.storage.postgresql import PostgreSQL, going_away
 
 _POLL_SECONDS = 0.05
+
+
+class LockKind(IntEnum):
+    """What is locked. The number is part of an advisory lock's key, so it never changes."""
+
+    SERIES = 1
+    RUNS = 2
+    SLOTS = 3
+    FETCHES = 4
+    TABLES = 5
+    MIGRATIONS = 6
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return self.name.lower()
+
+
+class Taken(Exception):
+    """Somebody else holds a lock.
+
+    Attributes:
+        name: Which.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class LockBackend(Protocol):
+    """Where locks lie."""
+
+    def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> AbstractContextManager[Callable[[], bool]]:
+        """Holds several locks for as long as a block runs; gives what tells whether they are still held.
+
+        Raises:
+            Taken: Somebody else held one of them for longer than `timeout` seconds.
+        """
+
+    def is_held(self, kind: LockKind, name: str) -> bool:
+        """Whether a lock is held, by whomever."""
+
+    def is_any_held(self, kind: LockKind) -> bool:
+        """Whether any of a kind is."""
+
+    def close(self) -> None:
+        """Lets go of what the backend itself keeps open."""
 
 
 class Locks:
     """The locks of one home."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        for kind in ("series", "runs", "slots", "fetches"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+    def __init__(self, backend: LockBackend) -> None:
+        self._backend = backend
+        self._series: dict[Series, Callable[[], bool]] = {}  # those held by this process
 
-    def _lock(self, kind: str, name: str) -> FileLock:
-        # One lock object a use, never shared: two threads of one process exclude each other as processes do.
-        return FileLock(self._folder / kind / f"{spelled(name)}.lock", is_singleton=False, thread_local=False)
+    def close(self) -> None:
+        """Closes what it has open; locks are let go of by the blocks that hold them."""
+        self._backend.close()
 
     @contextmanager
     def series(self, names: Iterable[Series], timeout: float = 600) -> Iterator[None]:
@@ -40,33 +93,49 @@ class Locks:
         Raises:
             Busy: Another process held one of them for longer than `timeout` seconds.
         """
-        with ExitStack() as held:
-            for each in sorted(set(names)):
-                lock = self._lock("series", f"{each.pair}.{each.interval.value}")
-                try:
-                    held.enter_context(lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS))
-                except Timeout:
-                    raise Busy(
-                        f"another process has been writing {each} for {timeout:.0f} s; try again later"
-                    ) from None
-            yield
+        wanted = {f"{each.pair}.{each.interval.value}": each for each in sorted(set(names))}
+        with ExitStack() as stack:
+            try:
+                is_held = stack.enter_context(self._backend.hold(LockKind.SERIES, wanted, timeout))
+            except Taken as taken:
+                raise Busy(
+                    f"another process has been writing {wanted[taken.name]} for {timeout:.0f} s; try again later"
+                ) from None
+            self._series.update(dict.fromkeys(wanted.values(), is_held))
+            try:
+                yield
+            finally:
+                for each in wanted.values():
+                    del self._series[each]
+
+    def require(self, names: Iterable[Series]) -> None:
+        """Makes sure that this process still holds some series, right before it writes them.
+
+        An advisory lock ends with its connection: after a restart of the database another process may have taken it,
+        and what was read before would undo what that one has written since.
+
+        Raises:
+            StoreUnavailable: One of the locks was lost.
+        """
+        for is_held in {self._series[each] for each in names}:
+            if not is_held():
+                raise StoreUnavailable(
+                    "the locks were lost with the connection to the catalog's server: nothing was written, try again"
+                )
 
     @contextmanager
     def slot(self, kind: str, count: int) -> Iterator[None]:
         """Holds one of `count` slots, waiting for as long as all are taken."""
-        while True:
-            for number in range(count):
-                lock = self._lock("slots", f"{kind}.{number}")
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                try:
+        with ExitStack() as stack:
+            while True:
+                for number in range(count):
+                    try:
+                        stack.enter_context(self._backend.hold(LockKind.SLOTS, [f"{kind}.{number}"], 0))
+                    except Taken:
+                        continue
                     yield
-                finally:
-                    lock.release()
-                return
-            time.sleep(_POLL_SECONDS)
+                    return
+                time.sleep(_POLL_SECONDS)
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[None]:
@@ -75,29 +144,82 @@ class Locks:
         Raises:
             Busy: Another process does.
         """
-        lock = self._lock("fetches", name)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Busy(f"another run is fetching {name}") from None
-        try:
+        with self._held(LockKind.FETCHES, name, 0, f"another run is fetching {name}"):
             yield
-        finally:
-            lock.release()
+
+    @contextmanager
+    def table(self, name: str, timeout: float = 600) -> Iterator[None]:
+        """Held by whoever publishes to a table of QuestDB.
+
+        Raises:
+            Busy: Another process has done so for longer than `timeout` seconds.
+        """
+        with self._held(LockKind.TABLES, name, timeout, f"another run is publishing to {name}"):
+            yield
+
+    @contextmanager
+    def migration(self) -> Iterator[None]:
+        """Held by whoever brings the catalog to its newest migration."""
+        with self._held(LockKind.MIGRATIONS, "catalog", 60, "another process is migrating the catalog"):
+            yield
+
+    @contextmanager
+    def _held(self, kind: LockKind, name: str, timeout: float, sentence: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._backend.hold(kind, [name], timeout))
+            except Taken:
+                raise Busy(sentence) from None
+            yield
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:
         """Held by a run for as long as its process lives."""
-        lock = self._lock("runs", run_id)
-        with lock.acquire(timeout=60):
-            try:
-                yield
-            finally:
-                Path(lock.lock_file).unlink(missing_ok=True)  # while it is held: nobody else's file is deleted
+        with self._held(LockKind.RUNS, run_id, 60, f"another process says that it is run {run_id}"):
+            yield
 
     def is_running(self, run_id: str) -> bool:
         """Whether a process holds the lock of this run."""
-        lock = self._lock("runs", run_id)
+        return self._backend.is_held(LockKind.RUNS, run_id)
+
+    def is_any_running(self) -> bool:
+        """Whether any run is at work."""
+        return self._backend.is_any_held(LockKind.RUNS)
+
+
+# --- files
+
+
+class FileLocks:
+    """Locks in files under a folder, held by the operating system."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for kind in LockKind:
+            (folder / kind.folder).mkdir(parents=True, exist_ok=True)
+
+    def _lock(self, kind: LockKind, name: str) -> FileLock:
+        # One lock object a use, never shared: two threads of one process exclude each other as processes do.
+        return FileLock(self._folder / kind.folder / f"{spelled(name)}.lock", is_singleton=False, thread_local=False)
+
+    @contextmanager
+    def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
+        """Holds several locks; they last as long as the process does."""
+        with ExitStack() as held:
+            for name in names:
+                lock = self._lock(kind, name)
+                try:
+                    held.enter_context(lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS))
+                except Timeout:
+                    raise Taken(name) from None
+                if kind is LockKind.RUNS:  # there is one more with every run
+                    # It goes while it is held: nobody else's file is deleted.
+                    held.callback(Path(lock.lock_file).unlink, missing_ok=True)
+            yield _always
+
+    def is_held(self, kind: LockKind, name: str) -> bool:
+        """Whether a lock is held."""
+        lock = self._lock(kind, name)
         if not Path(lock.lock_file).exists():
             return False
         try:
@@ -106,6 +228,105 @@ class Locks:
         except Timeout:
             return True
 
-    def is_any_running(self) -> bool:
-        """Whether any run is at work."""
-        return any(self.is_running(unquote(path.stem)) for path in (self._folder / "runs").glob("*.lock"))
+    def is_any_held(self, kind: LockKind) -> bool:
+        """Whether any of a kind is held."""
+        return any(self.is_held(kind, unquote(path.stem)) for path in (self._folder / kind.folder).glob("*.lock"))
+
+    def close(self) -> None:
+        """Keeps nothing open."""
+
+
+def _always() -> bool:
+    return True
+
+
+# --- advisory locks
+
+
+class AdvisoryLocks:
+    """Advisory locks of a PostgreSQL database.
+
+    Each hold has a connection of its own, because a session may take the same lock twice; and each is tied to it, so
+    that the server lets go of it when the process is gone. The connections are not those of the catalog's pool: a run
+    that held all of these could not go on to write.
+
+    Args:
+        server: Gives connections that commit by themselves; closed by `close`.
+    """
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self._server = server
+
+    @contextmanager
+    def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
+        """Holds several locks for as long as the connection lasts."""
+        by_key = {_key(kind, name): name for name in names}
+        with self._server.connect() as connection:
+            try:
+                # In the order of their keys, so that no two sessions wait in a circle.
+                for key in sorted(by_key):
+                    if not _take(connection, key, timeout):
+                        raise Taken(by_key[key])
+                yield lambda: _is_alive(connection)
+            finally:
+                _let_go(connection)
+
+    def is_held(self, kind: LockKind, name: str) -> bool:
+        """Whether a lock is held."""
+        high, low = divmod(_key(kind, name), 1 << 32)
+        return self._is_any("classid = :high AND objid = :low", high=high, low=low)
+
+    def is_any_held(self, kind: LockKind) -> bool:
+        """Whether any of a kind is held."""
+        return self._is_any("classid >> 24 = :kind", kind=kind.value)
+
+    def _is_any(self, condition: str, **values: int) -> bool:
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM (SELECT classid::bigint AS classid, objid::bigint AS objid FROM pg_locks "
+            "WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND database = "
+            f"(SELECT oid FROM pg_database WHERE datname = current_database())) AS held WHERE {condition})"
+        )
+        with going_away(), self._server.connect() as connection:
+            return bool(connection.scalar(sa.text(query), values))
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._server.close()
+
+
+def _key(kind: LockKind, name: str) -> int:
+    """A lock's number: its kind in the highest byte, and 56 bits of a hash of its name."""
+    digest = hashlib.sha256(name.encode()).digest()[:7]
+    return kind.value << 56 | int.from_bytes(digest, "big")
+
+
+def _take(connection: sa.Connection, key: int, timeout: float) -> bool:
+    with going_away():
+        if not timeout:
+            return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))
+        connection.execute(sa.select(sa.func.set_config("lock_timeout", str(round(timeout * 1_000)), sa.false())))
+        try:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
+    return True
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+def _is_alive(connection: sa.Connection) -> bool:
+    try:
+        connection.execute(sa.select(1))
+    except sa.exc.SQLAlchemyError:
+        return False
+    return True
+
+
+def _let_go(connection: sa.Connection) -> None:
+    try:
+        connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
+    except sa.exc.SQLAlchemyError:
+        connection.invalidate()  # its locks went with it

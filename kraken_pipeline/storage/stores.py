@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.tier import TierTable, load_tiers
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.catalog import Catalog, open_catalog
+from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.lake import Lake
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.postgresql import PoolSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Stores:
     tiers: TierTable
 
     def close(self) -> None:
-        """Closes the catalog's connections; the rest holds nothing open."""
+        """Closes what is open: the connections of the catalog and of the locks."""
+        self.locks.close()
         self.catalog.close()
 
 
@@ -39,12 +41,40 @@ def create_stores(settings: Settings) -> Stores:
     tiers = load_tiers(settings.kraken_tiers_file)
     try:
         settings.drop.mkdir(parents=True, exist_ok=True)
-        lake, locks = Lake(settings.home), Locks(settings.home / "locks")
+        lake = Lake(settings.home)
+        files = FileLocks(settings.home / "locks")
     except OSError as error:
         raise StoreError(
             f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can"
         ) from error
-    return Stores(settings, lake, open_catalog(settings.catalog_url), locks, tiers)
+    catalog = open_catalog(settings.catalog_url, pool_sizes(settings))
+    locks = Locks(files) if catalog.is_sqlite else catalog.locks()
+    return Stores(settings, lake, catalog, locks, tiers)
+
+
+def pool_sizes(settings: Settings) -> PoolSizes:
+    """How connections to the catalog's server are kept."""
+    return PoolSizes(
+        settings.kraken_catalog_pool,
+        settings.kraken_catalog_overflow,
+        settings.kraken_catalog_recycle_seconds,
+        settings.kraken_catalog_patience_seconds,
+    )
+
+
+@contextmanager
+def opened_locks(settings: Settings) -> Iterator[Locks]:
+    """The locks alone, for who only looks at what is at work.
+
+    Raises:
+        StoreError: The home cannot be written, or the catalog's URL names nothing that can be used.
+    """
+    catalog = new_catalog(settings.catalog_url, pool_sizes(settings))
+    with (
+        closing(catalog),
+        closing(Locks(FileLocks(settings.home / "locks")) if catalog.is_sqlite else catalog.locks()) as locks,
+    ):
+        yield locks
 
 
 @contextmanager

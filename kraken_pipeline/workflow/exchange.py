@@ -13,6 +13,7 @@ from kraken_pipeline.storage.breaker import Breaker
 from kraken_pipeline.storage.cache import Cache
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
 
 
@@ -31,11 +32,13 @@ def connected(stores: Stores) -> Iterator[Exchange]:
         longest_wait=settings.kraken_api_retry_longest_seconds,
         timeout=settings.kraken_api_timeout_seconds,
     )
-    exchange = Exchange(client, open_cache(settings, counters), _lifetimes(settings))
+    cache = open_cache(settings, counters)
+    exchange = Exchange(client, cache, _lifetimes(settings))
     try:
         yield exchange
     finally:
         exchange.close()
+        cache.close()
         counters.flush()
 
 
@@ -46,11 +49,14 @@ def breaker_of(stores: Stores) -> Breaker:
 
 
 def open_cache(settings: Settings, counters: Counters) -> Cache:
-    """The cache of the settings; the replies of another exchange than Kraken's are kept apart."""
+    """The cache of the settings, to be closed; the replies of another exchange than Kraken's are kept apart."""
     environment = settings.kraken_cache_environment
     if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:
         environment = f"{environment}-{zlib.crc32(settings.kraken_api_url.encode()):08x}"
-    return Cache(settings.home / "cache", environment, settings.kraken_cache_mib << 20, counters)
+    pool = None
+    if (url := settings.kraken_cache_url) is not None:
+        pool = redis_pool(url.get_secret_value(), settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)
+    return Cache(settings.home / "cache", environment, settings.kraken_cache_mib << 20, counters, pool=pool)
 
 
 def _lifetimes(settings: Settings) -> Lifetimes:

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -124,7 +125,8 @@ class CacheState:
 
 def cache_state(stores: Stores, now: float) -> CacheState:
     """How well the cache serves, and how large it is."""
-    stats = open_cache(stores.settings, Counters(stores.catalog)).stats()
+    with closing(open_cache(stores.settings, Counters(stores.catalog))) as cache:
+        stats = cache.stats()
     return CacheState(_lookups(stores, now), stats.keys, stats.size)
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.storage import evidence_records
+from kraken_pipeline.storage import evidence_records, publications
 from kraken_pipeline.storage.lake import Staged, commit_all
 from kraken_pipeline.storage.stores import Stores
 
@@ -45,11 +45,16 @@ def commit(
         writes: One a series at the most.
         now: The moment, in seconds since the epoch.
         finish: What else to put on record in the transaction that grants.
+
+    Raises:
+        StoreUnavailable: The catalog's server went away. What it was told before stays; files may have been moved whose
+            coverage is not granted: doing it again is right.
     """
     owed = [(write.staged.series, write.staged.changed_span) for write in writes]
     if changes := [(series, span) for series, span in owed if span is not None]:
         with stores.catalog.write() as connection:
-            evidence_records.owe(connection, changes, now)
+            publications.owe(connection, changes, now)
+    stores.locks.require(write.staged.series for write in writes)
     commit_all(write.staged for write in writes)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:

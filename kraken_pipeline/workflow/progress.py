@@ -20,6 +20,7 @@ class Progress:
         bytes_done: The size of those it has brought to an end.
         requests_total: About how many requests it is to make.
         requests_done: How many it has made.
+        published: How many candles QuestDB has taken of it.
     """
 
     phase: str = "starting"
@@ -31,6 +32,7 @@ class Progress:
     bytes_done: int = 0
     requests_total: int = 0
     requests_done: int = 0
+    published: int = 0
 
     @property
     def percent(self) -> float:

@@ -18,7 +18,7 @@ from kraken_pipeline.orchestration import assets
 from kraken_pipeline.orchestration.runs import statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.exchanges import NOW, REACH, SUMMER, asked, happened, stop_clock, write_home, write_hours
 from kraken_pipeline_tests.homes import Q1, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
@@ -78,7 +78,7 @@ def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvalu
 
 
 def error_of(instance: dg.DagsterInstance, settings: Settings) -> str:
-    return str(statuses(instance, Locks(settings.home / "locks"), 1)[0].error)
+    return str(statuses(instance, Locks(FileLocks(settings.home / "locks")), 1)[0].error)
 
 
 def test_one_partition_is_materialised_with_what_it_holds(
@@ -194,7 +194,7 @@ def test_a_run_of_assets_tells_its_progress_as_an_ingest_does(
     materialise(instance, settings, corners=("ADAEUR|60", "XBTUSD|1440"))
     with opened(settings) as stores:
         total = sum(len(stored(stores, each.pair, each.interval)) for each in stores.lake.series())
-    (status,) = statuses(instance, Locks(settings.home / "locks"), None)
+    (status,) = statuses(instance, Locks(FileLocks(settings.home / "locks")), None)
     shown = status.as_json()
     assert (shown["job"], shown["tier"], shown["intervals"]) == ("assets", "TIER1", [60, 240, 720, 1440])
     assert (shown["files_total"], shown["files_ingested"]) == (4, 4)
@@ -233,7 +233,7 @@ def test_gaps_are_filled_through_the_api_those_of_the_partitions_alone(
     assert "| TRADES | 1 |" in told["plan"]
     with opened(hours) as stores:
         assert stored(stores, "XBTUSD", 60)[-len(newest) :] == newest
-    (status,) = statuses(instance, Locks(hours.home / "locks"), None)
+    (status,) = statuses(instance, Locks(FileLocks(hours.home / "locks")), None)
     assert status.outcome == {"requests": 4, "fetches_failed": 0, "errors": [], "notes": []}
     assert (status.progress.requests_done, status.progress.candles) == (4, len(newest))
 

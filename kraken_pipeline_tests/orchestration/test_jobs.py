@@ -15,7 +15,7 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
@@ -52,7 +52,7 @@ def materialised(result: dg.ExecuteInProcessResult) -> list[Partition]:
 
 def status_of(instance: dg.DagsterInstance, settings: Settings) -> RunStatus:
     """The newest run."""
-    return statuses(instance, Locks(settings.home / "locks"), 1)[0]
+    return statuses(instance, Locks(FileLocks(settings.home / "locks")), 1)[0]
 
 
 def test_it_reports_one_materialisation_for_every_partition_that_it_changed(
@@ -255,7 +255,7 @@ def test_files_are_worked_on_in_chunks_that_can_be_repeated_by_themselves(
 def test_a_run_holds_its_lock_for_as_long_as_it_works(
     instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
 ) -> None:
-    locks = Locks(settings.home / "locks")
+    locks = Locks(FileLocks(settings.home / "locks"))
     seen: list[str] = []
 
     @dg.success_hook

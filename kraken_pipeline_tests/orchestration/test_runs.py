@@ -10,7 +10,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
 from kraken_pipeline.orchestration.progress import PROGRESS_TAG, finish, listening, outcome_of, progress_of, watcher
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
@@ -19,7 +19,7 @@ DAY = RunSpec(intervals=(1440,))
 
 @pytest.fixture
 def locks(tmp_path: Path) -> Locks:
-    return Locks(tmp_path / "locks")
+    return Locks(FileLocks(tmp_path / "locks"))
 
 
 def a_run(

@@ -10,11 +10,12 @@ import dagster as dg
 import pytest
 
 from kraken_pipeline.market.pair import parse_pair
-from kraken_pipeline.orchestration.schedules import BEGINNING_SECONDS, schedules
+from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS
+from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.lake import Lake
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import settings_of
 
@@ -167,7 +168,7 @@ BEGUN = dg.DagsterEventType.RUN_START
 def test_a_tick_is_skipped_while_a_run_of_the_same_job_is_at_work(instance: dg.DagsterInstance, home: Path) -> None:
     made = found(home)
     run_id = a_run(instance, BACKFILL, BEGUN)
-    with Locks(home / "locks").run(run_id):
+    with Locks(FileLocks(home / "locks")).run(run_id):
         assert tick(instance, made[BACKFILL]) == f"run {run_id[:8]} is still at work"
         # Another job is held up by nothing.
         assert isinstance(tick(instance, made[REPORT]), dg.RunRequest)
@@ -177,7 +178,7 @@ def test_a_tick_is_skipped_while_a_run_of_the_same_job_is_at_work(instance: dg.D
 def test_so_is_it_while_one_is_being_cancelled(instance: dg.DagsterInstance, home: Path) -> None:
     schedule = found(home)[BACKFILL]
     run_id = a_run(instance, BACKFILL, BEGUN, dg.DagsterEventType.RUN_CANCELING)
-    with Locks(home / "locks").run(run_id):
+    with Locks(FileLocks(home / "locks")).run(run_id):
         assert isinstance(tick(instance, schedule), str)
     assert isinstance(tick(instance, schedule), dg.RunRequest)
 

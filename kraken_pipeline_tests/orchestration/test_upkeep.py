@@ -19,7 +19,7 @@ from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.dead_letters import operations
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.exchanges import (
@@ -87,7 +87,7 @@ def materialised(result: dg.ExecuteInProcessResult) -> dict[Partition, dict[str,
 
 def status_of(instance: dg.DagsterInstance, settings: Settings) -> RunStatus:
     """The newest run."""
-    return statuses(instance, Locks(settings.home / "locks"), 1)[0]
+    return statuses(instance, Locks(FileLocks(settings.home / "locks")), 1)[0]
 
 
 def changed(*intervals: int, pairs: tuple[str, ...] = PAIRS) -> set[Partition]:

@@ -19,7 +19,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
-from kraken_pipeline.storage.evidence_records import owe
+from kraken_pipeline.storage.publications import owe
 from kraken_pipeline_tests.storage.counting import count_up
 from kraken_pipeline_tests.storage.processes import process, result
 

@@ -1,0 +1,50 @@
+"""The asset of a tier that there is where there is a QuestDB: `questdb_candles`, the same candles there."""
+
+import dagster as dg
+
+from kraken_pipeline.errors import StoreUnavailable
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.orchestration import checks, metadata
+from kraken_pipeline.orchestration.assets import run_of, selected, stores_of
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.partitions import SERIES
+from kraken_pipeline.orchestration.progress import finish
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow.publish import Published
+
+NAME = "questdb_candles"
+
+
+def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
+    """What QuestDB has of a tier, by asset and interval."""
+    prefix = tier.value.lower()
+    key = dg.AssetKey([prefix, NAME])
+
+    @dg.asset(
+        name=NAME,
+        key_prefix=prefix,
+        group_name=prefix,
+        required_resource_keys={STORES},
+        partitions_def=SERIES[tier],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[dg.AssetKey([prefix, name]) for name in ("candles", "backfilled_candles")],
+        kinds={"questdb"},
+        description="The same candles in QuestDB, for queries: whatever changed in the lake and was not there yet.",
+        check_specs=[checks.equals_lake_spec(key)],
+    )
+    def questdb_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        with explained():
+            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
+            done = publish.publish(stores, run, selection.keys)
+            if done.failed:
+                raise StoreUnavailable("; ".join(done.failed))
+            same = checks.equals_lake(stores, key, selection.keys)
+        sent = {each.series: each for each in done.series}
+        for series, partition in selection.keys.items():
+            values = metadata.of_published(sent.get(series, Published(series, 0, ())))
+            context.add_asset_metadata(values, partition_key=partition)
+        finish(context.instance, run.run_id, run.progress)
+        return dg.MaterializeResult(check_results=[same])
+
+    return questdb_candles

@@ -1,0 +1,137 @@
+"""A PostgreSQL server: connections that are pooled, tried before use, and waited for while it is being restarted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.errors import StoreUnavailable
+from kraken_pipeline.storage.pools import PoolStats
+
+_CONNECT_SECONDS = 5
+_RETRY_SECONDS = 0.2
+# A server that is gone without a word is noticed within a minute, not after two hours.
+_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_FIRST_CONNECTIONS = 2
+# It answers, and does not let us in: waiting changes nothing about that.
+_REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "is not permitted to log in")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSizes:
+    """How connections to a server are kept.
+
+    Attributes:
+        kept: How many stay open.
+        overflow: How many more there may be for a moment.
+        recycle_seconds: How old one may become.
+        patience_seconds: How long a connection is waited for, also while the server is being restarted.
+    """
+
+    kept: int = 20
+    overflow: int = 10
+    recycle_seconds: float = 3_600.0
+    patience_seconds: float = 30.0
+
+
+class PostgreSQL:
+    """The connections to one database.
+
+    Args:
+        url: An SQLAlchemy URL; `postgresql://` means psycopg 3.
+        sizes: How they are kept.
+        options: Of the engine, as SQLAlchemy names them.
+    """
+
+    def __init__(self, url: sa.URL, sizes: PoolSizes, **options: Any) -> None:
+        self._sizes = sizes
+        self._waiting = 0
+        self._guard = threading.Lock()
+        self.engine = sa.create_engine(
+            url,
+            poolclass=sa.QueuePool,
+            pool_size=sizes.kept,
+            max_overflow=sizes.overflow,
+            pool_timeout=sizes.patience_seconds,
+            pool_recycle=sizes.recycle_seconds,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_SECONDS, **_KEEPALIVE},
+            **options,
+        )
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()
+
+    def warm(self) -> None:
+        """Opens the first connections."""
+        opened = [self.connect() for _ in range(min(_FIRST_CONNECTIONS, self._sizes.kept))]
+        for each in opened:
+            each.close()
+
+    @property
+    def statistics(self) -> PoolStats:
+        """How busy the connections are."""
+        pool = self.engine.pool
+        assert isinstance(pool, sa.QueuePool)  # noqa: S101 - for the type checker; it was made so
+        idle, in_use = pool.checkedin(), pool.checkedout()
+        return PoolStats(
+            size=idle + in_use,
+            in_use=in_use,
+            idle=idle,
+            overflow=max(0, pool.overflow()),
+            waiting=self._waiting,
+            limit=self._sizes.kept + self._sizes.overflow,
+        )
+
+    def connect(self) -> sa.Connection:
+        """A connection; a server that does not answer is waited for, as long as patience lasts.
+
+        Raises:
+            StoreUnavailable: It does not answer, does not let us in, or all connections are in use.
+        """
+        until = time.monotonic() + self._sizes.patience_seconds
+        with self._guard:
+            self._waiting += 1
+        try:
+            while True:
+                try:
+                    return self.engine.connect()
+                except sa.exc.TimeoutError:
+                    raise StoreUnavailable(
+                        f"all {self._sizes.kept + self._sizes.overflow} connections to the catalog's server have been "
+                        f"in use for {self._sizes.patience_seconds:g} s; see KRAKEN_CATALOG_POOL"
+                    ) from None
+                except sa.exc.OperationalError as error:
+                    if time.monotonic() > until or any(each in str(error.orig) for each in _REFUSALS):
+                        raise StoreUnavailable(f"the catalog's server does not answer: {_sentence(error)}") from error
+                time.sleep(_RETRY_SECONDS)
+        finally:
+            with self._guard:
+                self._waiting -= 1
+
+
+@contextmanager
+def going_away() -> Iterator[None]:
+    """Tells a server that goes away in the middle from everything else that can be wrong with a statement.
+
+    Raises:
+        StoreUnavailable: It did.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if not (error.connection_invalidated or isinstance(error, sa.exc.OperationalError)):
+            raise
+        raise StoreUnavailable(f"the catalog's server broke off: {_sentence(error)}") from error
+
+
+def _sentence(error: sa.exc.DBAPIError) -> str:
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__

@@ -1,0 +1,569 @@
+"""QuestDB, where candles are queried: written over ILP/HTTP, read over PGWire, always with parameters.
+
+What is here can be rebuilt from the lake at any time. "Written" means applied: QuestDB takes rows into a log first, and
+`Receipt`s are redeemed by `wait_until_applied`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from questdb import QuestDBError, QuestDBErrorCode, Sender
+
+from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
+from kraken_pipeline.market.candle import SOURCE, TIME
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage import questdb_schema as schema
+from kraken_pipeline.storage.pools import PoolStats
+
+READ_SCHEMA = pl.Schema(
+    {
+        "time": TIME,
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "trade_count": pl.Int32(),
+        "source": SOURCE,
+    }
+)
+ROW_SCHEMA = pl.Schema(
+    {
+        "time": TIME,
+        "asset_id": pl.Int32(),
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "trade_count": pl.Int32(),
+        "quote_currency": pl.Categorical(),
+        "source": SOURCE,
+        "pair": pl.Categorical(),
+    }
+)
+"""What is sent; the order of the columns does not matter."""
+
+_SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
+_REQUEST_ROWS = 100_000
+"""Rows of one HTTP request, which QuestDB commits as one."""
+_FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
+_PARAMETERS = 1_000
+
+# What no second attempt changes: wrong credentials, a table that is not what it should be.
+_REFUSALS = (
+    QuestDBErrorCode.AuthError,
+    QuestDBErrorCode.ConfigError,
+    QuestDBErrorCode.BadDataFrame,
+    QuestDBErrorCode.InvalidApiCall,
+    QuestDBErrorCode.ServerFlushError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What QuestDB has taken and not necessarily applied yet.
+
+    Attributes:
+        interval: Of which table.
+        transaction: Up to which of the table's log.
+    """
+
+    interval: Interval
+    transaction: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a series holds, in four numbers.
+
+    Attributes:
+        candles: How many.
+        first_time: The start of the first, in seconds since the epoch.
+        last_time: The start of the last.
+        checksum: Of all their values, as `questdb_schema.checksum`.
+    """
+
+    candles: int
+    first_time: int
+    last_time: int
+    checksum: int
+
+    def __str__(self) -> str:
+        first, last = as_datetime(self.first_time), as_datetime(self.last_time)
+        return f"{self.candles:,} candles from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} ({self.checksum:x})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a table's log is ahead of what can be queried.
+
+    Attributes:
+        table: Which.
+        transactions: How many are not applied yet.
+        error: Why QuestDB has stopped applying them; None where it has not.
+    """
+
+    table: str
+    transactions: int
+    error: str | None
+
+
+class QuestDB:
+    """A QuestDB server.
+
+    Every query takes typed values and is sent with parameters; what has the wrong type is refused before anything is
+    sent. Connections to PGWire are pooled, and opened when the first is needed.
+
+    Args:
+        http_url: `http://user:password@host:9000`.
+        pg_url: `postgresql://user:password@host:8812/qdb`.
+        pool: How many connections there are at least and at most.
+        recycle_seconds: How old one may become.
+        timeout: How long a connection or an answer is waited for, in seconds.
+        apply_seconds: How long it may take to apply what was sent.
+    """
+
+    def __init__(
+        self,
+        http_url: str,
+        pg_url: str,
+        *,
+        pool: tuple[int, int] = (5, 50),
+        recycle_seconds: float = 1_800.0,
+        timeout: float = 10.0,
+        apply_seconds: float = 300.0,
+    ) -> None:
+        self._conf = _sender_conf(http_url, timeout)
+        self._where = urlsplit(http_url).netloc.rpartition("@")[2]
+        self._timeout = timeout
+        self._apply_seconds = apply_seconds
+        self._is_ready = False
+        self._sender: Sender | None = None
+        self._sending = threading.Lock()
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, the caller is told as an error
+        self._pool = ConnectionPool(
+            pg_url,
+            min_size=pool[0],
+            max_size=pool[1],
+            max_lifetime=recycle_seconds,
+            timeout=timeout,
+            check=ConnectionPool.check_connection,
+            kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
+            open=False,
+        )
+
+    def __enter__(self) -> QuestDB:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection."""
+        with self._sending:
+            self._hang_up()
+        self._pool.close()
+
+    def warm(self) -> None:
+        """Opens the connections that are kept.
+
+        Raises:
+            StoreUnavailable: PGWire does not answer.
+        """
+        try:
+            self._pool.open(wait=True, timeout=self._timeout)
+        except PoolTimeout:
+            raise StoreUnavailable(
+                f"QuestDB's PGWire does not answer within {self._timeout:g} s; is it running, and are the user and the "
+                "password of KRAKEN_QUESTDB_PG_URL right?"
+            ) from None
+
+    @property
+    def statistics(self) -> PoolStats:
+        """How busy the pool is."""
+        found = self._pool.get_stats()
+        size, idle = found.get("pool_size", 0), found.get("pool_available", 0)
+        return PoolStats(
+            size=size,
+            in_use=size - idle,
+            idle=idle,
+            overflow=max(0, size - self._pool.min_size),
+            waiting=found.get("requests_waiting", 0),
+            limit=self._pool.max_size,
+        )
+
+    # --- the schema
+
+    def prepare(self) -> None:
+        """Creates the tables and the view, and brings those of an earlier version up to date; done once.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+            StoreError: A table is not what this program makes.
+        """
+        if self._is_ready:
+            return
+        known = {
+            name: (kind, partition, is_log, is_dedup)
+            for name, kind, partition, is_log, is_dedup in self._fetch(
+                "SELECT table_name, table_type, partitionBy, walEnabled, dedup FROM tables()"
+            )
+        }
+        for interval, table in schema.TABLES.items():
+            if table not in known:
+                self._fetch(schema.create_table(interval))
+                continue
+            self._upgrade(interval, *known[table])
+        self._prepare_view(known)
+        self._is_ready = True
+
+    def _upgrade(self, interval: Interval, kind: str, partition: str, is_log: bool, is_dedup: bool) -> None:
+        table, wanted = schema.TABLES[interval], schema.partitioning(interval)
+        if kind != "T" or partition != wanted or not is_log:
+            raise StoreError(
+                f"QuestDB's {table} is not partitioned by {wanted} with a log (WAL), as this program makes it; "
+                f"drop it (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
+            )
+        columns = {name: (type_, is_key) for name, type_, *_, is_key in self._fetch(f"SHOW COLUMNS FROM {table}")}
+        for name, type_ in schema.COLUMNS.items():
+            if name not in columns:
+                self._fetch(schema.add_column(interval, name))
+            elif columns[name][0] != type_:
+                raise StoreError(
+                    f"QuestDB's {table}.{name} is {columns[name][0]} and not {type_}; "
+                    f"drop the table (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
+                )
+        if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
+            self._fetch(schema.enable_dedup(interval))
+
+    def _prepare_view(self, known: Mapping[str, tuple[str, str, bool, bool]]) -> None:
+        query = schema.view_query()
+        if schema.VIEW in known:
+            if known[schema.VIEW][0] != "V":
+                raise StoreError(f"QuestDB has a table {schema.VIEW} where the view of all candles belongs; rename it")
+            found = self._fetch("SELECT view_sql, view_status FROM views() WHERE view_name = %s", (schema.VIEW,))
+            if found == [(query, "valid")]:
+                return
+        self._fetch(f"CREATE OR REPLACE VIEW {schema.VIEW} AS ({query})")
+
+    def drop(self, interval: Interval) -> None:
+        """Deletes every candle of an interval; `prepare` makes its table anew."""
+        self._fetch(f"DROP TABLE IF EXISTS {schema.TABLES[interval]}")
+        self._is_ready = False
+
+    # --- writing
+
+    def send(self, interval: Interval, rows: pl.DataFrame) -> Receipt:
+        """Sends candles; those of the same time and asset replace what is there.
+
+        Args:
+            interval: Which table.
+            rows: The columns of `ROW_SCHEMA`, in order of time.
+
+        Raises:
+            InvalidRequest: The rows are of another shape.
+            StoreUnavailable: QuestDB does not answer, or went away in the middle: some may have arrived.
+            StoreError: It refuses them.
+        """
+        if rows.schema != ROW_SCHEMA:
+            raise InvalidRequest(f"rows for QuestDB have the columns {ROW_SCHEMA}, not {rows.schema}")
+        table = schema.TABLES[Interval.parse(interval)]
+        if rows.height:
+            with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
+                # The client takes frames of pandas; of numbers that copies nothing.
+                sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
+                sender.flush()
+        return Receipt(interval, self._log(table)[1])
+
+    @contextmanager
+    def _connected(self, failure: str) -> Iterator[Sender]:
+        """The connection to HTTP, one caller at a time; opening it asks for the protocols that the server speaks."""
+        with self._sending:
+            try:
+                if self._sender is None:
+                    self._sender = Sender.from_conf(self._conf)
+                    self._sender.establish()  # type: ignore[no-untyped-call]
+                yield self._sender
+            except QuestDBError as error:
+                self._hang_up()
+                said = f"QuestDB at {self._where} {failure}: {error}"
+                raise (StoreError if error.code in _REFUSALS else StoreUnavailable)(said) from error
+
+    def _hang_up(self) -> None:
+        if self._sender is not None:
+            self._sender.close(flush=False)
+            self._sender = None
+
+    def _log(self, table: str) -> tuple[int, int, str | None]:
+        """The last transaction of a table that is applied, the last one taken, and why it stopped, if it did."""
+        found = self._fetch(
+            "SELECT writerTxn, sequencerTxn, suspended, errorMessage FROM wal_tables() WHERE name = %s", (table,)
+        )
+        if not found:
+            raise StoreError(f"QuestDB has no table {table} any more: somebody dropped it; the next run makes it anew")
+        applied, taken, is_suspended, error = found[0]
+        return int(applied), int(taken), (error or "it does not say why") if is_suspended else None
+
+    def wait_until_applied(self, receipt: Receipt) -> None:
+        """Waits until what was sent can be queried, and will be there after a restart.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer, or is too slow.
+            StoreError: It has stopped applying, and going on was in vain.
+        """
+        table = schema.TABLES[receipt.interval]
+        until, pause, has_resumed = time.monotonic() + self._apply_seconds, _FIRST_POLL, False
+        while True:
+            applied, _, error = self._log(table)
+            if applied >= receipt.transaction:
+                return
+            if error is not None:
+                if has_resumed:
+                    raise StoreError(
+                        f"QuestDB has stopped applying what it took into {table} ({error}); mend that, often a full "
+                        f"disk, then: ALTER TABLE {table} RESUME WAL"
+                    )
+                self._fetch(f"ALTER TABLE {table} RESUME WAL")
+                has_resumed = True
+            if time.monotonic() > until:
+                raise StoreUnavailable(
+                    f"QuestDB has not applied what it took into {table} within {self._apply_seconds:g} s "
+                    "(KRAKEN_QUESTDB_APPLY_SECONDS): it stays owed"
+                )
+            time.sleep(pause)
+            pause = min(_LONGEST_POLL, 2 * pause)
+
+    # --- reading
+
+    def candles(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+        """The candles of a series that start in `[start, end)`, sorted by time, with the columns of `READ_SCHEMA`.
+
+        Args:
+            series: Which.
+            start: In seconds since the epoch, UTC.
+            end: The same.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table, low, high = schema.TABLES[_series(series).interval], *_bounds(start, end)
+        rows = self._fetch(
+            f"SELECT time, open, high, low, close, volume, trade_count, source FROM {table} "
+            "WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
+            (series.pair, low, high),
+        )
+        return _frame(rows, READ_SCHEMA)
+
+    def latest(self, interval: Interval, pairs: Collection[str] | None = None) -> pl.DataFrame:
+        """The newest candle of every pair, or of some: `pair` and the columns of `READ_SCHEMA`, sorted by pair.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        rows: list[tuple[Any, ...]] = []
+        for names in _parts(pairs):
+            rows += self._fetch(
+                "SELECT pair, time, open, high, low, close, volume, trade_count, source "
+                f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
+                names or (),
+            )
+        return _frame(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
+
+    def counts(self, interval: Interval, start: int | None = None, end: int | None = None) -> dict[str, int]:
+        """How many candles each pair has that start in `[start, end)` (seconds since the epoch).
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        rows = self._fetch(
+            f"SELECT pair, count() FROM {table} WHERE time >= %s AND time < %s GROUP BY pair", _bounds(start, end)
+        )
+        return {pair: int(count) for pair, count in sorted(rows)}
+
+    def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, Digest]:
+        """What each pair holds, or each of some: count, first, last and a checksum, by name.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        found: dict[str, Digest] = {}
+        for names in _parts(pairs):
+            for pair, count, first, last, checksum in self._fetch(
+                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {_among(names)}"
+                "GROUP BY pair",
+                names or (),
+            ):
+                found[pair] = Digest(int(count), _seconds(first), _seconds(last), int(checksum))
+        return dict(sorted(found.items()))
+
+    def lags(self) -> list[Lag]:
+        """How far each table's log is ahead of what can be queried.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+        """
+        ours = set(schema.TABLES.values())
+        rows = self._fetch("SELECT name, sequencerTxn - writerTxn, suspended, errorMessage FROM wal_tables()")
+        return [
+            Lag(name, int(behind), (error or "it does not say why") if is_suspended else None)
+            for name, behind, is_suspended, error in sorted(rows)
+            if name in ours
+        ]
+
+    def sizes(self) -> dict[Interval, int]:
+        """How many bytes each table takes on QuestDB's disk.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+        """
+        found = dict(self._fetch("SELECT tableName, diskSize FROM table_storage()"))
+        return {interval: int(found[table]) for interval, table in schema.TABLES.items() if table in found}
+
+    def ping(self) -> None:
+        """Asks both sides for something that costs nothing.
+
+        Raises:
+            StoreUnavailable: One of them does not answer; the message says which.
+            StoreError: It does not let us in.
+        """
+        self._fetch("SELECT 1")
+        with self._sending:
+            self._hang_up()
+        with self._connected("does not answer over HTTP"):
+            pass
+
+    def _fetch(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Runs one statement; its text is made of names of `questdb_schema` alone, and all values are parameters.
+
+        They are given even where there are none, because only then the driver reads %% as one sign.
+        """
+        self.warm()
+        try:
+            with self._pool.connection() as connection:
+                cursor = connection.execute(statement.encode(), parameters)
+                return cursor.fetchall() if cursor.description else []
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
+            raise StoreUnavailable(f"QuestDB at {self._where} does not answer over PGWire: {error}") from error
+        except psycopg.Error as error:
+            raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
+
+
+@contextmanager
+def open_questdb(settings: Settings) -> Iterator[QuestDB]:
+    """The QuestDB of the settings, for as long as a block runs.
+
+    Raises:
+        InvalidRequest: None is set.
+    """
+    with QuestDB(
+        *require_questdb(settings),
+        pool=(settings.kraken_questdb_pool_min, settings.kraken_questdb_pool),
+        recycle_seconds=settings.kraken_questdb_recycle_seconds,
+        timeout=settings.kraken_questdb_timeout_seconds,
+        apply_seconds=settings.kraken_questdb_apply_seconds,
+    ) as found:
+        yield found
+
+
+def require_questdb(settings: Settings) -> tuple[str, str]:
+    """The URLs of both sides, with their passwords.
+
+    Raises:
+        InvalidRequest: None is set.
+    """
+    if settings.kraken_questdb_url is None or settings.kraken_questdb_pg_url is None:
+        raise InvalidRequest(
+            "QuestDB is off: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and KRAKEN_QUESTDB_PG_URL "
+            "(postgresql://user:password@host:8812/qdb)"
+        )
+    return settings.kraken_questdb_url.get_secret_value(), settings.kraken_questdb_pg_url.get_secret_value()
+
+
+def _sender_conf(url: str, timeout: float) -> str:
+    """The client's own spelling of a URL."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 9000)
+    conf = f"{parts.scheme}::addr={parts.hostname}:{port};"
+    if parts.username:
+        conf += f"username={_escaped(unquote(parts.username))};password={_escaped(unquote(parts.password or ''))};"
+    milliseconds = round(1_000 * timeout)
+    return (
+        f"{conf}auto_flush_rows={_REQUEST_ROWS};auto_flush_interval=off;auto_flush_bytes=off;"
+        f"request_timeout={milliseconds};retry_timeout={milliseconds};"
+    )
+
+
+def _escaped(value: str) -> str:
+    return value.replace(";", ";;")
+
+
+def _series(value: Series) -> Series:
+    if not isinstance(value, Series) or not isinstance(value.pair, str):
+        raise InvalidRequest(f"a Series is needed, such as Series('XBTUSD', Interval.H1), not {value!r}")
+    _interval(value.interval)
+    return value
+
+
+def _interval(value: Interval) -> Interval:
+    if not isinstance(value, Interval):
+        raise InvalidRequest(f"an Interval is needed, such as Interval.H1, not {value!r}")
+    return value
+
+
+def _parts(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
+    """The names for which a query is to be asked, a part at a time; one None for all that there are."""
+    if pairs is None:
+        return [None]
+    if isinstance(pairs, str) or not all(isinstance(value, str) for value in pairs):
+        raise InvalidRequest(f"names of pairs are needed, such as ['XBTUSD'], not {pairs!r}")
+    names = tuple(sorted(set(pairs)))
+    return [names[at : at + _PARAMETERS] for at in range(0, len(names), _PARAMETERS)]
+
+
+def _among(names: tuple[str, ...] | None) -> str:
+    """A condition with a place for each name."""
+    return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "
+
+
+def _bounds(start: int | None, end: int | None) -> tuple[str, str]:
+    """A range of time as QuestDB reads it: text in ISO 8601."""
+    for value in (start, end):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
+    return _iso(0 if start is None else start), _iso(1 << 33 if end is None else end)
+
+
+def _iso(moment: int) -> str:
+    return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
+def _seconds(value: Any) -> int:
+    return int(value.replace(tzinfo=as_datetime(0).tzinfo).timestamp())
+
+
+def _frame(rows: Sequence[tuple[Any, ...]], wanted: pl.Schema) -> pl.DataFrame:
+    """Rows of a query; times come without a zone, and are UTC."""
+    plain = {name: pl.Datetime("us") if kind == TIME else kind for name, kind in wanted.items()}
+    return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))

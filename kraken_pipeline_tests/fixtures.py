@@ -1,0 +1,73 @@
+"""The real servers that tests ask for: one of each for a worker, started by the first test that wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kraken_pipeline_tests import servers
+from kraken_pipeline_tests.servers import PostgreSQL, QuestDB, Redis, Server, reason_without
+
+
+def need(kind: type[Server]) -> None:
+    """Skips the test where the server cannot be had; fails it where servers are required, as in CI."""
+    reason = reason_without(kind)
+    if reason is None:
+        return
+    if servers.REQUIRED:
+        pytest.fail(f"{reason} (KRAKEN_TEST_SERVERS=required)", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """The worker's PostgreSQL; a test that wants a database of its own asks for `postgresql_url`."""
+    need(PostgreSQL)
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """The worker's Redis, with what other tests have put there; one that wants it empty asks for `redis_url`."""
+    need(Redis)
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def questdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuestDB]:
+    """The worker's QuestDB, with what other tests have put there; one that wants it empty asks for `questdb`."""
+    need(QuestDB)
+    with QuestDB(tmp_path_factory.mktemp("questdb")) as server:
+        yield server
+
+
+# Each of these starts a server that an earlier test has killed and left so.
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """An empty database of the test's own."""
+    postgresql.start()
+    url = postgresql.database()
+    yield url
+    postgresql.start()
+    postgresql.drop(url)
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The worker's Redis, empty."""
+    redis_server.start()
+    redis_server.clear()
+    return redis_server.url
+
+
+@pytest.fixture
+def questdb(questdb_server: QuestDB) -> QuestDB:
+    """The worker's QuestDB without tables."""
+    questdb_server.start()
+    questdb_server.clear()
+    return questdb_server
