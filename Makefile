@@ -41,6 +41,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/yamllint --strict --config-file deploy/.yamllint deploy dagster.yaml workspace.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/hadolint deploy/Dockerfile
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

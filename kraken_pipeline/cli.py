@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from dotenv import load_dotenv
 
 from kraken_pipeline import tables
 from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineError
+from kraken_pipeline.logs import configure
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
@@ -31,9 +32,11 @@ from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.questdb import require_questdb
 from kraken_pipeline.storage.stores import Stores, opened, opened_locks
 from kraken_pipeline.workflow.backfill import planned
+from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
+from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
-from kraken_pipeline.workflow.health import Verdict, cache_state, check_exchange, check_health, worst
+from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
@@ -80,6 +83,11 @@ def main() -> None:
     except PipelineError as error:
         err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+@app.callback()
+def _begin() -> None:
+    configure(load_settings())
 
 
 def _load_environment() -> None:
@@ -492,8 +500,8 @@ def clear_cache(
     ] = "",
 ) -> None:
     """Forgets replies; the next run asks for them again."""
-    with _stores() as stores:
-        count = open_cache(stores.settings, Counters(stores.catalog)).clear(prefix)
+    with _stores() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
+        count = opened_cache.clear(prefix)
     err.print(f"{count:,} replies forgotten")
 
 

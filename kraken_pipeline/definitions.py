@@ -8,7 +8,9 @@ import dagster as dg
 
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.assets import tier_assets
+from kraken_pipeline.orchestration.health import health, health_job
 from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.logs import console
 from kraken_pipeline.orchestration.questdb_asset import questdb_asset
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
@@ -24,8 +26,9 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
         assets=[
             *(asset for tier in TIERS for asset in tier_assets(tier)),
             *(questdb_asset(tier) for tier in TIERS if settings.has_questdb),
+            health,
         ],
-        jobs=[ingest_job, *UPKEEP_JOBS, *([publish_job] if settings.has_questdb else [])],
+        jobs=[ingest_job, *UPKEEP_JOBS, health_job, *([publish_job] if settings.has_questdb else [])],
         schedules=schedules(settings),
         sensors=[
             drop_folder_sensor(),
@@ -34,6 +37,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
         ],
         resources={STORES: stores_resource(), **(resource_overrides or {})},
         executor=dg.in_process_executor,
+        loggers={"console": console},
     )
 
 

@@ -20,7 +20,8 @@ from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
-from kraken_pipeline.workflow.health import CacheState, Check
+from kraken_pipeline.workflow.check import Check
+from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.report import Report
@@ -206,6 +207,8 @@ def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
             f"{progress.requests_done:,} of about {progress.requests_total:,} requests, {left:,} left, "
             f"about {_duration(left / requests_a_second)}"
         )
+    if progress.published:
+        return f"{progress.published:,} candles published"
     if not progress.files_total:
         return f"{progress.candles:,} candles"
     rate = progress.candles / max(seconds, 0.001)
@@ -238,9 +241,11 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
     is_ingest = run["job"] == "ingest"
     files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
     requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
+    published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""
+    stored = "" if run["job"] == "publish_candles" else f"{run['candles_ingested']:,} candles stored{requests}"
     console.print(
         f"[{colour}]{run['status']}[/] run {run['run_id'][:8]}: {files}"
-        f"{run['candles_ingested']:,} candles stored{requests} in {run['duration_s'] or 0:.1f} s.",
+        f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
         highlight=False,
         soft_wrap=True,
     )
@@ -252,10 +257,14 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         "files_waiting": "files may still grow, and wait",
         "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
         "not_archives": "things in the folders are no archives",
+        "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
+        "series_different": "series are not the same in QuestDB as in the lake",
     }
     for name, text in notes.items():
         if outcome.get(name):
             console.print(f"  {outcome[name]:,} {text}", highlight=False)
+    if outcome.get("series_different") == 0:
+        console.print("  every series in QuestDB is the same as in the lake: count, first, last and checksum")
     if outcome.get("new_pairs"):
         console.print(f"  new pairs: {', '.join(outcome['new_pairs'])}", highlight=False, soft_wrap=True)
     for note in outcome.get("notes", ()):
@@ -347,7 +356,7 @@ def health(console: Console, checks: Sequence[Check]) -> None:
     for check in checks:
         colour = _COLOURS[str(check.verdict)]
         console.print(
-            f"[{colour}]{check.verdict:8}[/] {check.name:8} {check.sentence}", highlight=False, soft_wrap=True
+            f"[{colour}]{check.verdict:8}[/] {check.name:14} {check.sentence}", highlight=False, soft_wrap=True
         )
 
 

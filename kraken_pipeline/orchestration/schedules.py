@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from kraken_pipeline.orchestration.health import health_job
 from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.settings import Settings
@@ -31,11 +33,18 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         _schedule(settings, report_job, settings.kraken_report_cron, selection, is_on=is_on),
         _schedule(settings, validate_job, settings.kraken_validate_cron, recent, is_on=is_on),
         _schedule(settings, cleanup_job, settings.kraken_cleanup_cron, cleanup, is_on=True),
+        _schedule(settings, health_job, settings.kraken_health_cron, {}, is_on=is_on, needs_candles=False),
     ]
 
 
 def _schedule(
-    settings: Settings, job: dg.JobDefinition, cron: str, config: Mapping[str, Any], *, is_on: bool
+    settings: Settings,
+    job: dg.JobDefinition | UnresolvedAssetJobDefinition,
+    cron: str,
+    config: Mapping[str, Any],
+    *,
+    is_on: bool,
+    needs_candles: bool = True,
 ) -> dg.ScheduleDefinition:
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
@@ -52,7 +61,7 @@ def _schedule(
             run_id = at_work(context.instance, locks, job.name)
         if run_id is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
-        if not Lake(settings.home).pairs():
+        if needs_candles and not Lake(settings.home).pairs():
             return dg.SkipReason(
                 "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"
             )

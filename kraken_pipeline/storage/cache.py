@@ -27,8 +27,8 @@ from dogpile.cache.api import CacheMutex, NoValue
 from redis import ConnectionPool
 
 from kraken_pipeline.errors import ExchangeUnavailable
+from kraken_pipeline.kraken.client import Counts
 from kraken_pipeline.storage.cache_stats import CacheStats, RedisHealth
-from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.embedded_cache import EMBEDDED, SqliteStore
 from kraken_pipeline.storage.redis_cache import REDIS_FIRST, redis_health
 
@@ -79,7 +79,7 @@ class Cache:
         folder: Path,
         environment: str,
         largest: int,
-        counters: Counters,
+        counters: Counts,
         *,
         pool: ConnectionPool | None = None,
         clock: Callable[[], float] = time.time,

@@ -27,7 +27,7 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class RedisHealth:
-    """How Redis is.
+    """How Redis is; None is what it does not say, as servers before 7 and some that are only like Redis do not.
 
     Attributes:
         name: Host, port and database, without a password.
@@ -35,9 +35,9 @@ class RedisHealth:
         version: Its version.
         used_memory: The bytes it has allocated.
         clients: How many are connected to it.
-        max_clients: How many may be; None where the server does not say.
+        max_clients: How many may be.
         pool: The connections of this cache.
-        error: What went wrong; None where nothing did. Without it, version, memory and clients are known.
+        error: A sentence of what went wrong; None where nothing did.
     """
 
     name: str

@@ -91,10 +91,10 @@ def redis_health(pool: ConnectionPool) -> RedisHealth:
         return replace(health, error=f"Redis at {health.name}: {error}")
     return replace(
         health,
-        version=str(found["redis_version"]),
-        used_memory=int(found["used_memory"]),
-        clients=int(found["connected_clients"]),
-        max_clients=int(found["maxclients"]) if "maxclients" in found else None,
+        version=found.get("redis_version"),
+        used_memory=found.get("used_memory"),
+        clients=found.get("connected_clients"),
+        max_clients=found.get("maxclients"),
     )
 
 

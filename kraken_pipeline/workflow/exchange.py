@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
-from kraken_pipeline.kraken.client import Client
+from kraken_pipeline.kraken.client import Client, Counts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.breaker import Breaker
@@ -16,30 +17,67 @@ from kraken_pipeline.storage.limiter import Limiter
 from kraken_pipeline.storage.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
 
+PROBE_SECONDS = 5.0
+"""For how long a probe waits for an answer."""
+
 
 @contextmanager
 def connected(stores: Stores) -> Iterator[Exchange]:
     """The exchange of the settings, for as long as a block runs."""
     settings = stores.settings
-    counters = Counters(stores.catalog)
-    client = Client(
-        settings.kraken_api_url,
-        limiter=Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates),
+    with _asked(
+        stores,
         breaker=breaker_of(stores),
-        counters=counters,
+        counters=Counters(stores.catalog),
         attempts=settings.kraken_api_attempts,
         first_wait=settings.kraken_api_retry_seconds,
         longest_wait=settings.kraken_api_retry_longest_seconds,
         timeout=settings.kraken_api_timeout_seconds,
-    )
-    cache = open_cache(settings, counters)
-    exchange = Exchange(client, cache, _lifetimes(settings))
-    try:
+    ) as exchange:
         yield exchange
-    finally:
-        exchange.close()
-        cache.close()
-        counters.flush()
+
+
+@contextmanager
+def probed(stores: Stores) -> Iterator[Exchange]:
+    """The exchange, to ask whether it is there: one attempt, a short wait, and nothing of it on record.
+
+    Probes that fail every minute must not open the circuit to runs that would have been patient, nor count as errors.
+    """
+    timeout = min(PROBE_SECONDS, stores.settings.kraken_api_timeout_seconds)
+    record = _NoRecord()
+    with _asked(stores, breaker=record, counters=record, attempts=1, timeout=timeout) as exchange:
+        yield exchange
+
+
+@contextmanager
+def _asked(stores: Stores, counters: Counters | _NoRecord, **how: Any) -> Iterator[Exchange]:
+    settings = stores.settings
+    limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates)
+    client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
+    with closing(open_cache(settings, counters)) as cache, closing(Exchange(client, cache, _lifetimes(settings))) as it:
+        try:
+            yield it
+        finally:
+            counters.flush()
+
+
+class _NoRecord:
+    """A breaker that lets everything through, and counters that count nothing."""
+
+    def admit(self) -> None:
+        pass
+
+    def succeeded(self) -> None:
+        pass
+
+    def failed(self) -> None:
+        pass
+
+    def add(self, name: str, count: int = 1) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
 
 
 def breaker_of(stores: Stores) -> Breaker:
@@ -48,7 +86,7 @@ def breaker_of(stores: Stores) -> Breaker:
     return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
 
 
-def open_cache(settings: Settings, counters: Counters) -> Cache:
+def open_cache(settings: Settings, counters: Counts) -> Cache:
     """The cache of the settings, to be closed; the replies of another exchange than Kraken's are kept apart."""
     environment = settings.kraken_cache_environment
     if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:

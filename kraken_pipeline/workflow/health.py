@@ -6,143 +6,75 @@ import os
 import shutil
 import time
 import uuid
-from contextlib import closing
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import evidence_records
-from kraken_pipeline.storage.breaker import BreakerState
-from kraken_pipeline.storage.counters import Counters, totals
-from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage import evidence_records, publications
+from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.pools import BUSY, PoolStats
+from kraken_pipeline.storage.questdb import QuestDB, open_questdb
 from kraken_pipeline.storage.schema import gaps
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.exchange import breaker_of, open_cache
+from kraken_pipeline.workflow.check import Check, Verdict
+from kraken_pipeline.workflow.exchange import open_cache
+from kraken_pipeline.workflow.exchange_health import check_exchange, check_status
 
 LOW_SPACE_BYTES = 2 << 30
-ERROR_RATE = 0.10
-HIT_RATE = 0.50
-FEW = 20
-"""Of fewer requests or lookups no rate is judged."""
-_DAY = 86_400
+LATE_SECONDS = 900
+"""What QuestDB is owed for longer is a warning: runs deliver at once, and the sensor tries again every minute."""
+MANY_TRANSACTIONS = 1_000
+"""QuestDB's log is ahead of its tables for seconds after a large delivery; by so many, it does not keep up."""
 
 
-class Verdict(StrEnum):
-    """How a thing is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        verdict: How it is.
-        sentence: What was seen, and what to do where it is not well.
-    """
-
-    name: str
-    verdict: Verdict
-    sentence: str
+NAMES: Mapping[str, str] = {
+    "lake": "The lake can be written.",
+    "space": "There is room for the next archives.",
+    "catalog": "The catalog answers, is at its newest migration, and has connections left.",
+    "series": "No series has more gaps than KRAKEN_MAX_GAPS.",
+    "outbox": "QuestDB is owed nothing for long.",
+    "questdb": "QuestDB answers over HTTP and PGWire, and applies what it takes.",
+    "redis": "Redis answers, and has connections left.",
+    "api": "The exchange answers, and is not in maintenance.",
+    "exchange": "The circuit to the exchange is closed.",
+    "requests": "No more than a tenth of the requests of the last day failed.",
+    "cache": "The cache serves at least half of what it could.",
+}
+"""What is looked at."""
 
 
-def check_health(settings: Settings) -> list[Check]:
+def check_health(settings: Settings) -> Sequence[Check]:
     """Looks at everything, whatever is broken."""
     try:
         with opened(settings) as stores:
-            return [*(check(stores) for check in (_lake, _space, _catalog, _series)), *check_exchange(stores)]
+            return list(_checks(stores))
     except PipelineError as error:
-        return [Check("stores", Verdict.FAILED, str(error))]
+        return [Check("catalog", Verdict.FAILED, str(error))]
 
 
-def check_exchange(stores: Stores) -> list[Check]:
-    """Looks at how the exchange has answered in the last day, as all processes counted it; asks it for nothing."""
-    return [_exchange(stores), _errors(stores), _cache(stores)]
+def _checks(stores: Stores) -> Iterator[Check]:
+    looks: Mapping[str, Callable[[Stores], Iterator[Check]]] = {
+        "lake": _lake,
+        "space": _space,
+        "catalog": _catalog,
+        "series": _series,
+        "outbox": _outbox,
+        "questdb": _questdb,
+        "redis": _redis,
+    }
+    for name, look in looks.items():
+        try:
+            yield from look(stores)
+        except PipelineError as error:
+            yield Check(name, Verdict.FAILED, str(error))
+    yield check_status(stores)
+    yield from check_exchange(stores)
 
 
-@dataclass(frozen=True, slots=True)
-class Lookups:
-    """How often the cache of replies served in the last day, over all processes.
-
-    Attributes:
-        hits: Lookups that it answered.
-        misses: Those that went to the exchange, because what it had was too old or not enough.
-        cold: Those of something that was never asked for before; they say nothing of how it serves.
-        stale: Those that got an older reply, because the exchange did not answer.
-    """
-
-    hits: int
-    misses: int
-    cold: int
-    stale: int
-
-    @property
-    def count(self) -> int:
-        """How many there were of what had been asked for before."""
-        return self.hits + self.misses
-
-    @property
-    def hit_rate(self) -> float | None:
-        """The part of them that the cache answered; None where there were none."""
-        return self.hits / self.count if self.count else None
-
-
-@dataclass(frozen=True, slots=True)
-class CacheState:
-    """How well the cache of replies serves, over all processes.
-
-    Attributes:
-        lookups: How often it did in the last day.
-        keys: How many replies it holds.
-        size: How many bytes they take on disk.
-    """
-
-    lookups: Lookups
-    keys: int
-    size: int
-
-    def as_json(self) -> dict[str, object]:
-        """As `cache stats --json` shows it."""
-        rate = self.lookups.hit_rate
-        return {
-            "hit_rate": None if rate is None else round(rate, 4),
-            "hits": self.lookups.hits,
-            "misses": self.lookups.misses,
-            "cold": self.lookups.cold,
-            "stale": self.lookups.stale,
-            "keys": self.keys,
-            "bytes": self.size,
-        }
-
-
-def cache_state(stores: Stores, now: float) -> CacheState:
-    """How well the cache serves, and how large it is."""
-    with closing(open_cache(stores.settings, Counters(stores.catalog))) as cache:
-        stats = cache.stats()
-    return CacheState(_lookups(stores, now), stats.keys, stats.size)
-
-
-def _lookups(stores: Stores, now: float) -> Lookups:
-    with stores.catalog.read() as connection:
-        counts = totals(connection, [f"cache.{name}" for name in Lookups.__slots__], now - _DAY)
-    return Lookups(**{name: counts[f"cache.{name}"] for name in Lookups.__slots__})
-
-
-def worst(checks: list[Check]) -> Verdict:
-    """The worst verdict among them."""
-    order = list(Verdict)
-    return max((check.verdict for check in checks), key=order.index, default=Verdict.OK)
-
-
-def _lake(stores: Stores) -> Check:
+def _lake(stores: Stores) -> Iterator[Check]:
     probe = stores.lake.scratch / f"{uuid.uuid4().hex}.probe"
     try:
         with probe.open("wb") as stream:
@@ -151,27 +83,48 @@ def _lake(stores: Stores) -> Check:
             os.fsync(stream.fileno())
         probe.unlink()
     except OSError as error:
-        return Check("lake", Verdict.FAILED, f"{stores.lake.root} cannot be written: {error}")
-    return Check("lake", Verdict.OK, f"{stores.lake.root} can be written")
+        yield Check("lake", Verdict.FAILED, f"{stores.lake.root} cannot be written: {error}")
+        return
+    yield Check("lake", Verdict.OK, f"{stores.lake.root} can be written")
 
 
-def _space(stores: Stores) -> Check:
+def _space(stores: Stores) -> Iterator[Check]:
     free = shutil.disk_usage(stores.lake.root).free
     sentence = f"{free / 2**30:.1f} GiB free"
     if free < LOW_SPACE_BYTES:
-        return Check("space", Verdict.WARNING, f"{sentence}: make room before the next large archive")
-    return Check("space", Verdict.OK, sentence)
+        yield Check("space", Verdict.WARNING, f"{sentence}: make room before the next large archive")
+    else:
+        yield Check("space", Verdict.OK, sentence)
 
 
-def _catalog(stores: Stores) -> Check:
-    try:
-        revision = stores.catalog.revision()
-    except sa.exc.SQLAlchemyError as error:
-        return Check("catalog", Verdict.FAILED, f"the catalog does not answer: {error}")
-    return Check("catalog", Verdict.OK, f"the catalog answers and is at migration {revision}")
+def _catalog(stores: Stores) -> Iterator[Check]:
+    revision = stores.catalog.revision()
+    where = "SQLite" if stores.catalog.is_sqlite else "PostgreSQL"
+    yield Check("catalog", Verdict.OK, f"the catalog ({where}) answers and is at migration {revision}, the newest")
+    if (pool := stores.catalog.statistics) is not None:
+        yield _pool("catalog pool", pool, "KRAKEN_CATALOG_POOL")
+        yield _server_connections(stores)
 
 
-def _series(stores: Stores) -> Check:
+def _server_connections(stores: Stores) -> Check:
+    """How many connections the server has, from all processes and programs: when they are used up, runs fail."""
+    limit = sa.cast(sa.func.current_setting("max_connections"), sa.Integer)
+    used = sa.select(sa.func.count()).select_from(sa.table("pg_stat_activity")).scalar_subquery()
+    with stores.catalog.read() as connection:
+        in_use, most = connection.execute(sa.select(used, limit)).one()
+    sentence = f"{in_use} of the server's {most} connections are in use"
+    if in_use > BUSY * most:
+        return Check("catalog server", Verdict.WARNING, f"{sentence}: raise max_connections, or run less at once")
+    return Check("catalog server", Verdict.OK, sentence)
+
+
+def _pool(name: str, stats: PoolStats, setting: str) -> Check:
+    if stats.is_busy:
+        return Check(name, Verdict.WARNING, f"{stats}: callers will have to wait, see {setting}")
+    return Check(name, Verdict.OK, str(stats))
+
+
+def _series(stores: Stores) -> Iterator[Check]:
     threshold = stores.settings.kraken_max_gaps
     query = (
         sa.select(gaps.c.pair, gaps.c.interval)
@@ -184,43 +137,69 @@ def _series(stores: Stores) -> Check:
         count = len(evidence_records.extents(connection))
     if broken:
         worst_of = ", ".join(f"{pair} {interval}" for pair, interval in broken[:5])
-        return Check(
+        yield Check(
             "series", Verdict.WARNING, f"{len(broken)} of {count} series have more than {threshold} gaps: {worst_of}"
         )
-    return Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
+    else:
+        yield Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
 
 
-def _exchange(stores: Stores) -> Check:
-    record = breaker_of(stores).record()
-    slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
-    slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
-    if record.state is BreakerState.CLOSED:
-        return Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
-    at = iso(int(record.retry_at or 0))
-    return Check(
-        "exchange",
-        Verdict.WARNING,
-        f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
-    )
-
-
-def _errors(stores: Stores) -> Check:
+def _outbox(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
-        counts = totals(connection, ("api.requests", "api.errors", "api.retries"), time.time() - _DAY)
-    requests, errors = counts["api.requests"], counts["api.errors"]
-    sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
-    if requests >= FEW and errors > ERROR_RATE * requests:
-        return Check(
-            "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
-        )
-    return Check("requests", Verdict.OK, sentence)
+        backlog = publications.backlog(connection)
+    if backlog.oldest is None:
+        yield Check("outbox", Verdict.OK, "nothing is owed to QuestDB")
+    elif not stores.settings.has_questdb:
+        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are kept for a QuestDB to come")
+    elif time.time() - backlog.oldest > LATE_SECONDS:
+        sentence = f"{backlog.count:,} ranges are owed to QuestDB, the oldest since {iso(backlog.oldest)}"
+        yield Check("outbox", Verdict.WARNING, f"{sentence}: kraken-pipeline publish says what is in the way")
+    else:
+        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
 
 
-def _cache(stores: Stores) -> Check:
-    lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
-    if lookups.hit_rate is None:
-        return Check("cache", Verdict.OK, "no lookups in the last day")
-    sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
-    if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
-        return Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
-    return Check("cache", Verdict.OK, sentence)
+def _questdb(stores: Stores) -> Iterator[Check]:
+    if not stores.settings.has_questdb:
+        yield Check("questdb", Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
+        return
+    with open_questdb(stores.settings) as questdb:
+        questdb.ping()
+        yield Check("questdb", Verdict.OK, "QuestDB answers over HTTP and PGWire")
+        yield _lag(questdb)
+        yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
+
+
+def _lag(questdb: QuestDB) -> Check:
+    lags = questdb.lags()
+    for each in lags:
+        if each.error is not None:
+            return Check(
+                "questdb lag",
+                Verdict.FAILED,
+                f"{each.table} has stopped taking in what is in its log ({each.error}); mend that, often a full disk, "
+                f"then: ALTER TABLE {each.table} RESUME WAL",
+            )
+    behind = sum(each.transactions for each in lags)
+    if behind > MANY_TRANSACTIONS:
+        return Check("questdb lag", Verdict.WARNING, f"{behind:,} transactions wait to be applied: it does not keep up")
+    return Check("questdb lag", Verdict.OK, f"{behind:,} transactions wait to be applied")
+
+
+def _redis(stores: Stores) -> Iterator[Check]:
+    cache = open_cache(stores.settings, Counters(stores.catalog))
+    try:
+        health = cache.redis_health()
+    finally:
+        cache.close()
+    if health is None:
+        yield Check("redis", Verdict.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
+    elif health.error is not None:
+        yield Check("redis", Verdict.WARNING, f"{health.error}; the embedded cache serves")
+    else:
+        clients, most = health.clients or 0, health.max_clients
+        sentence = f"Redis {health.version} at {health.name} answers, {clients} of {most or 'any number of'} clients"
+        if most and clients > BUSY * most:
+            yield Check("redis", Verdict.WARNING, f"{sentence}: raise its maxclients, or run less at once")
+        else:
+            yield Check("redis", Verdict.OK, sentence)
+        yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")

@@ -13,7 +13,8 @@ from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.exchange import breaker_of
-from kraken_pipeline.workflow.health import Verdict, check_health, worst
+from kraken_pipeline.workflow.check import Verdict, worst
+from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import csv_row
 
@@ -184,6 +185,6 @@ def test_looking_changes_nothing(stores: Stores, home: Path, shelf: Shelf) -> No
     ],
 )
 def test_the_worst_verdict_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
-    from kraken_pipeline.workflow.health import Check
+    from kraken_pipeline.workflow.check import Check
 
     assert worst([Check("a", verdict, "") for verdict in found]) is expected

@@ -1,0 +1,52 @@
+"""The asset `health`: what the pipeline stands on, as checks that a schedule keeps up to date."""
+
+import dagster as dg
+
+from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.settings import load_settings
+from kraken_pipeline.workflow.check import Check, Verdict, worst
+from kraken_pipeline.workflow.health import NAMES, check_health
+
+GROUP = "operations"
+KEY = dg.AssetKey([GROUP, "health"])
+
+
+def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
+    """One check of the asset: all that was seen of one thing."""
+    verdict = worst(checks)
+    return dg.AssetCheckResult(
+        check_name=name,
+        asset_key=KEY,
+        passed=verdict is Verdict.OK,
+        severity=dg.AssetCheckSeverity.ERROR if verdict is Verdict.FAILED else dg.AssetCheckSeverity.WARN,
+        metadata={each.name.replace(" ", "_"): each.sentence for each in checks},
+    )
+
+
+@dg.asset(
+    key=KEY,
+    group_name=GROUP,
+    kinds={"report"},
+    description="Whether everything works that the pipeline stands on: `kraken-pipeline health` as an asset.",
+    check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
+)
+def health() -> dg.MaterializeResult:
+    """Looks at everything; a thing that is not well is a check that does not pass, and no failed run."""
+    checks = check_health(load_settings())
+    results = [_result(name, [check for check in checks if check.about == name]) for name in NAMES]
+    rows = [(check.name, check.verdict, check.sentence) for check in checks]
+    return dg.MaterializeResult(
+        metadata={
+            "verdict": str(worst(checks)),
+            "checks": dg.MetadataValue.md(table(("what", "how", "seen"), rows)),
+        },
+        check_results=results,
+    )
+
+
+health_job = dg.define_asset_job(
+    "check_health",
+    selection=[KEY],
+    executor_def=dg.in_process_executor,
+    description="Looks at everything that the pipeline stands on: lake, catalog, servers, exchange.",
+)

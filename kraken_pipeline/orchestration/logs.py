@@ -1,0 +1,27 @@
+"""How runs log to the console: by KRAKEN_LOG_LEVEL and KRAKEN_LOG_FORMAT, without passwords.
+
+What Dagster stores of a run is its own; no message of ours has a password in it.
+"""
+
+import logging
+
+import dagster as dg
+
+from kraken_pipeline.logs import formatter
+from kraken_pipeline.settings import load_settings
+
+_FIELDS = {
+    "log_level": dg.Field(str, default_value="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL."),
+    "name": dg.Field(str, default_value="kraken_pipeline.runs", description="The logger's name."),
+}
+
+
+@dg.logger(config_schema=_FIELDS, description="Text in colours, or one JSON object a line; without passwords.")
+def console(context: dg.InitLoggerContext) -> logging.Logger:
+    """The logger of every job: Dagster's own, with our lines."""
+    logger = dg.colored_console_logger.logger_fn(context)
+    assert isinstance(logger, logging.Logger)  # noqa: S101 - for the type checker
+    settings = load_settings()
+    for handler in logger.handlers:
+        handler.setFormatter(formatter(settings, handler.formatter))
+    return logger

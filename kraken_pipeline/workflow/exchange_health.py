@@ -1,0 +1,145 @@
+"""How the exchange has answered in the last day, over all processes, and how well the cache of replies serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.storage.breaker import BreakerState
+from kraken_pipeline.storage.counters import Counters, totals
+from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.check import Check, Verdict
+from kraken_pipeline.workflow.exchange import breaker_of, open_cache, probed
+
+ERROR_RATE = 0.10
+HIT_RATE = 0.50
+FEW = 20
+"""Of fewer requests or lookups no rate is judged."""
+_DAY = 86_400
+
+
+def check_exchange(stores: Stores) -> Sequence[Check]:
+    """Looks at what is on record; asks the exchange for nothing."""
+    return [_circuit(stores), _errors(stores), _cache(stores)]
+
+
+def check_status(stores: Stores) -> Check:
+    """Asks the exchange for its status, once, and not past the rate that all processes share.
+
+    Nothing is broken here where it does not answer: gaps stay gaps until it does.
+    """
+    try:
+        with probed(stores) as exchange:
+            status = exchange.require_online()
+    except PipelineError as error:
+        return Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
+    return Check("api", Verdict.OK, f"{stores.settings.kraken_api_url} answers: {status.status}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """How often the cache of replies served in the last day, over all processes.
+
+    Attributes:
+        hits: Lookups that it answered.
+        misses: Those that went to the exchange, because what it had was too old or not enough.
+        cold: Those of something that was never asked for before; they say nothing of how it serves.
+        stale: Those that got an older reply, because the exchange did not answer.
+    """
+
+    hits: int
+    misses: int
+    cold: int
+    stale: int
+
+    @property
+    def count(self) -> int:
+        """How many there were of what had been asked for before."""
+        return self.hits + self.misses
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The part of them that the cache answered; None where there were none."""
+        return self.hits / self.count if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How well the cache of replies serves, over all processes.
+
+    Attributes:
+        lookups: How often it did in the last day.
+        keys: How many replies it holds.
+        size: How many bytes they take on disk.
+    """
+
+    lookups: Lookups
+    keys: int
+    size: int
+
+    def as_json(self) -> dict[str, object]:
+        """As `cache stats --json` shows it."""
+        rate = self.lookups.hit_rate
+        return {
+            "hit_rate": None if rate is None else round(rate, 4),
+            "hits": self.lookups.hits,
+            "misses": self.lookups.misses,
+            "cold": self.lookups.cold,
+            "stale": self.lookups.stale,
+            "keys": self.keys,
+            "bytes": self.size,
+        }
+
+
+def cache_state(stores: Stores, now: float) -> CacheState:
+    """How well the cache serves, and how large it is."""
+    with closing(open_cache(stores.settings, Counters(stores.catalog))) as cache:
+        stats = cache.stats()
+    return CacheState(_lookups(stores, now), stats.keys, stats.size)
+
+
+def _lookups(stores: Stores, now: float) -> Lookups:
+    with stores.catalog.read() as connection:
+        counts = totals(connection, [f"cache.{name}" for name in Lookups.__slots__], now - _DAY)
+    return Lookups(**{name: counts[f"cache.{name}"] for name in Lookups.__slots__})
+
+
+def _circuit(stores: Stores) -> Check:
+    record = breaker_of(stores).record()
+    slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
+    slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
+    if record.state is BreakerState.CLOSED:
+        return Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+    at = iso(int(record.retry_at or 0))
+    return Check(
+        "exchange",
+        Verdict.WARNING,
+        f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
+    )
+
+
+def _errors(stores: Stores) -> Check:
+    with stores.catalog.read() as connection:
+        counts = totals(connection, ("api.requests", "api.errors", "api.retries"), time.time() - _DAY)
+    requests, errors = counts["api.requests"], counts["api.errors"]
+    sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
+    if requests >= FEW and errors > ERROR_RATE * requests:
+        return Check(
+            "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
+        )
+    return Check("requests", Verdict.OK, sentence)
+
+
+def _cache(stores: Stores) -> Check:
+    lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
+    if lookups.hit_rate is None:
+        return Check("cache", Verdict.OK, "no lookups in the last day")
+    sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
+    if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
+        return Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
+    return Check("cache", Verdict.OK, sentence)

@@ -1,0 +1,433 @@
+"""What is in deploy/: files that agree with each other, with the settings and with the servers that they configure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dagster as dg
+import psycopg
+import pytest
+import requests
+import yaml  # type: ignore[import-untyped]
+
+from kraken_pipeline.orchestration.instance import STORAGE_VARIABLE
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline_tests import servers
+from kraken_pipeline_tests.fixtures import need
+from kraken_pipeline_tests.servers import HOST, PostgreSQL, QuestDB, Redis
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+TEXT = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXAMPLE = dict(
+    line.split("=", 1)
+    for line in (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+)
+SECRETS = {name for name in EXAMPLE if name.endswith("PASSWORD")}
+PROGRAMS = ("code-location", "webserver", "daemon")
+SERVERS = ("postgresql", "redis", "questdb")
+POSTGRES_VARIABLE = "KRAKEN_DAGSTER_POSTGRES_URL"
+VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
+
+
+def rendered(value: object, variables: Mapping[str, str]) -> str:
+    """A value as compose passes it on."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name, how, rest = found.groups()
+        return variables.get(name) or (rest if how == ":-" else "")
+
+    # YAML's folded blocks end a line that compose does not mean.
+    return VARIABLE.sub(replaced, str(value).strip()).replace("$$", "$")
+
+
+def environment(service: str, **variables: str) -> dict[str, str]:
+    """What a container finds in its environment."""
+    return {name: rendered(value, EXAMPLE | variables) for name, value in SERVICES[service]["environment"].items()}
+
+
+def files() -> list[Path]:
+    """What deploy/ consists of, without what an operator puts there."""
+    found = [path for path in DEPLOY.rglob("*") if path.is_file()]
+    theirs = {".env", "settings.env"}
+    return [path for path in found if path.name not in theirs and not {"drop", "archives"} & set(path.parts)]
+
+
+# --- compose.yaml by itself
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_has_the_three_servers_and_the_three_programs() -> None:
+    assert set(SERVICES) == {*PROGRAMS, *SERVERS}
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_every_service_is_watched_started_again_and_kept_within_bounds(service: str) -> None:
+    described = SERVICES[service]
+    assert {"test", "interval", "timeout", "retries", "start_period"} <= set(described["healthcheck"])
+    assert described["restart"] == "unless-stopped"
+    assert described["init"] is True
+    assert {"max-size", "max-file"} <= set(described["logging"]["options"])
+    assert described["deploy"]["resources"]["limits"]["memory"]
+    assert described["stop_grace_period"]
+
+
+@pytest.mark.parametrize("service", PROGRAMS)
+def test_the_programs_come_from_one_image_and_write_to_volumes_only(service: str) -> None:
+    described = SERVICES[service]
+    assert described["image"] == f"kraken_pipeline:{version('kraken_pipeline')}"
+    assert (ROOT / "deploy" / described["build"]["context"] / described["build"]["dockerfile"]).is_file()
+    assert described["read_only"] is True
+    assert described["cap_drop"] == ["ALL"]
+
+
+def test_images_are_pinned() -> None:
+    bases = re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    images = [*bases, *(described["image"] for described in SERVICES.values())]
+    assert len(bases) == 2
+    assert [image for image in images if not re.fullmatch(r"[\w/]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?", image)] == []
+
+
+def test_questdb_is_the_version_that_the_tests_run_against() -> None:
+    assert f"questdb-{SERVICES['questdb']['image'].partition(':')[2]}.jar" in servers._MAVEN_PATH
+
+
+def test_ports_are_published_on_the_loopback_alone() -> None:
+    published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
+    assert set(published) == {"webserver", "questdb"}
+    assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-\d+\}:\d+", port) for ports in published.values() for port in ports)
+
+
+def test_postgresql_and_redis_have_no_way_out() -> None:
+    assert COMPOSE["networks"]["stores"] == {"internal": True}
+    assert {name for name in SERVICES if SERVICES[name]["networks"] == ["stores"]} == {"postgresql", "redis", "daemon"}
+
+
+def test_every_volume_is_declared_and_used() -> None:
+    used = {
+        str(volume).partition(":")[0]
+        for described in SERVICES.values()
+        for volume in described.get("volumes", [])
+        if isinstance(volume, str) and not volume.startswith(".")
+    }
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_archives_are_only_read() -> None:
+    mounts = {each["target"]: each for each in SERVICES["code-location"]["volumes"] if isinstance(each, dict)}
+    assert mounts["/archives"]["read_only"] is True
+    assert "read_only" not in mounts["/data/drop"]
+    assert not any(each["bind"]["create_host_path"] for each in mounts.values())
+
+
+# --- variables and passwords
+
+
+def test_every_variable_is_in_the_example_and_the_other_way_round() -> None:
+    assert {found[1] for found in VARIABLE.finditer(TEXT)} == set(EXAMPLE)
+    assert not re.search(r"(?<!\$)\$(?![${])", TEXT), "a variable without braces"
+
+
+def test_a_password_has_no_default_and_everything_else_has_one() -> None:
+    how = {(name, found) for name, found, _ in VARIABLE.findall(TEXT)}
+    assert how == {(name, ":?" if name in SECRETS else ":-") for name in EXAMPLE}
+
+
+def test_defaults_are_what_the_example_says() -> None:
+    defaults = {name: rest for name, how, rest in VARIABLE.findall(TEXT) if how == ":-"}
+    free = {"KRAKEN_UID"}  # the image's own number, and that of most people
+    assert {name: EXAMPLE[name] for name in defaults if name not in free} == {
+        name: value for name, value in defaults.items() if name not in free
+    }
+
+
+def test_example_passwords_say_that_they_are_to_be_changed() -> None:
+    values = [EXAMPLE[name] for name in SECRETS]
+    assert len(values) == 5
+    assert len(set(values)) == len(values)
+    assert all(value.startswith("change-me") for value in values)
+
+
+def test_no_file_but_the_example_has_a_password() -> None:
+    literal = re.compile(
+        r"://[^/\s:@$]*:(?!\$\{)[^@\s/]+@"  # in a URL
+        r"|(?i:\w*(?:password|secret|auth|token)\b['\"]?\s*[:=]\s*)(?!\$\{\w+:\?)(?!')['\"]?[\w$]"  # as a value
+        r"|requirepass\s+(?!\$\$)\S"
+    )
+    assert literal.search("KRAKEN_CACHE_URL: redis://:hunter2@redis:6379/0")
+    assert literal.search("POSTGRES_PASSWORD: hunter2")
+    assert literal.search("POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:-hunter2}")
+    assert literal.search("requirepass hunter2")
+    found = {
+        path.name: literal.findall(path.read_text(encoding="utf-8"))
+        for path in files()
+        if path.name != ".env.example" and literal.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {}
+
+
+def test_each_container_knows_only_the_passwords_that_it_needs() -> None:
+    known = {
+        name: {found[1] for value in described["environment"].values() for found in VARIABLE.finditer(str(value))}
+        & SECRETS
+        for name, described in SERVICES.items()
+    }
+    assert known == {
+        "postgresql": {"POSTGRES_PASSWORD", "CATALOG_PASSWORD", "DAGSTER_PASSWORD"},
+        "redis": {"REDIS_PASSWORD"},
+        "questdb": {"QUESTDB_PASSWORD"},
+        "code-location": {"CATALOG_PASSWORD", "DAGSTER_PASSWORD", "QUESTDB_PASSWORD", "REDIS_PASSWORD"},
+        "webserver": {"DAGSTER_PASSWORD"},
+        "daemon": {"DAGSTER_PASSWORD"},
+    }
+
+
+# --- what fits together
+
+
+def variables_of(value: object) -> set[str]:
+    """The variables that an instance file reads."""
+    if isinstance(value, dict):
+        own = {value["env"]} if set(value) == {"env"} else set()
+        return own.union(*(variables_of(each) for each in value.values()))
+    return set().union(*(variables_of(each) for each in value)) if isinstance(value, list) else set()
+
+
+INSTANCE_VARIABLES = variables_of(yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("service", PROGRAMS)
+def test_the_programs_are_given_what_the_instance_file_reads(service: str) -> None:
+    assert {POSTGRES_VARIABLE, STORAGE_VARIABLE} == INSTANCE_VARIABLES
+    passed = environment(service)
+    assert set(passed) >= INSTANCE_VARIABLES
+    assert passed[POSTGRES_VARIABLE].startswith("postgresql+psycopg2://")
+
+
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_everything_passed_to_the_pipeline_is_a_setting(service: str) -> None:
+    passed = {name for name in SERVICES[service]["environment"] if name.startswith("KRAKEN_")}
+    assert passed - INSTANCE_VARIABLES <= {name.upper() for name in Settings.model_fields}
+
+
+def test_the_settings_take_what_they_are_passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment("code-location").items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.home == Path("/data")
+    assert settings.archive_dirs == (Path("/archives"),)
+    assert settings.catalog_url == "postgresql://kraken_catalog:change-me-2@postgresql:5432/kraken_catalog"
+
+
+def test_addresses_name_services_and_the_ports_that_these_listen_on() -> None:
+    ports = {"postgresql": {5432}, "redis": {6379}, "questdb": {9000, 8812}}
+    urls = [urlsplit(value) for value in environment("code-location").values() if "://" in value]
+    assert len(urls) == 5
+    for url in urls:
+        assert url.port in ports[str(url.hostname)]
+    (location,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
+    address = location["grpc_server"]
+    command = SERVICES[address["host"]]["command"]
+    assert f"--port={address['port']}" in command
+    assert f"--location-name={address['location_name']}" in command
+    assert str(address["port"]) in SERVICES[address["host"]]["healthcheck"]["test"]
+
+
+def test_commands_are_such_that_dagster_knows() -> None:
+    for service in PROGRAMS:
+        program, *arguments = SERVICES[service]["command"]
+        words = [each for each in arguments if not each.startswith("--")]
+        said = subprocess.run(
+            [Path(sys.executable).with_name(program), *words, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        assert [each for each in arguments if each.startswith("--") and each.partition("=")[0] not in said] == []
+
+
+def test_what_the_image_copies_is_there_and_let_in_and_nothing_else_is() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {line[1:] for line in rules if line.startswith("!")} == copied
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
+# --- for real
+
+
+@dg.op
+def _work() -> int:
+    return 1
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def _trivial() -> None:
+    _work()
+
+
+def test_the_instance_file_keeps_a_run_in_postgresql(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = urlsplit(environment("daemon")[POSTGRES_VARIABLE]).scheme
+    monkeypatch.setenv(POSTGRES_VARIABLE, postgresql_url.replace("postgresql", scheme, 1))
+    monkeypatch.setenv(STORAGE_VARIABLE, str(tmp_path / "storage"))
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert isinstance(instance.run_coordinator, dg.QueuedRunCoordinator)
+        assert instance.run_monitoring_enabled
+        assert not instance.telemetry_enabled
+        done = _trivial.execute_in_process(instance=instance)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as another:
+        found = another.get_run_by_id(done.run_id)
+        assert found is not None
+        assert found.status is dg.DagsterRunStatus.SUCCESS
+        assert any(
+            event.dagster_event and event.dagster_event.is_step_success for event in another.all_logs(found.run_id)
+        )
+    with psycopg.connect(postgresql_url) as connection:
+        assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [(done.run_id, "SUCCESS")]
+
+
+def test_the_roles_reach_their_own_database_and_no_other(tmp_path: Path) -> None:
+    need(PostgreSQL)
+    # A password with what SQL and the shell would trip over.
+    passwords = {"CATALOG_PASSWORD": 'it\'s "odd" $1', "DAGSTER_PASSWORD": "a" * 48}
+    # A cluster of its own: roles are shared by all databases of one.
+    with PostgreSQL(tmp_path / "cluster") as server:
+        psql = shutil.which("psql")
+        assert psql is not None, "apt-get install postgresql-client"
+        for script in sorted((DEPLOY / "postgresql").glob("*.sql")):
+            subprocess.run(
+                [psql, "--no-psqlrc", "--no-password", f"--file={script}", server.url],
+                env={"PATH": os.environ["PATH"], **passwords},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+
+        def connect(role: str, password: str, database: str) -> psycopg.Connection[Any]:
+            return psycopg.connect(
+                host=HOST, port=server.port(), user=role, password=password, dbname=database, autocommit=True
+            )
+
+        for own, variable in (("kraken_catalog", "CATALOG_PASSWORD"), ("kraken_dagster", "DAGSTER_PASSWORD")):
+            assert own in "".join(environment("code-location").values())
+            with connect(own, passwords[variable], own) as connection:
+                connection.execute("CREATE TABLE t (a int)")
+                for forbidden in ("CREATE DATABASE other", "CREATE ROLE other", "ALTER ROLE kraken SUPERUSER"):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(forbidden.encode())
+            for other in {"kraken_catalog", "kraken_dagster", "postgres", "template1"} - {own}:
+                with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                    connect(own, passwords[variable], other)
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                connect(own, "change-me", own)
+
+
+def healthy(service: str, changes: Mapping[str, str], passed: Mapping[str, str]) -> bool:
+    """Whether a service's health check, with other ports, says that it is well."""
+    kind, *test = SERVICES[service]["healthcheck"]["test"]
+    command = ["sh", "-c", *test] if kind == "CMD-SHELL" else test
+    command = [each.replace("$$", "$") for each in command]
+    for found, put in changes.items():
+        assert any(found in each for each in command)
+        command = [each.replace(found, put) for each in command]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **passed}, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+class ComposedQuestDB(QuestDB):
+    """QuestDB with the environment that compose gives it, on other ports."""
+
+    ports_needed = 3
+
+    def _prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+
+    def _account(self) -> dict[str, Any]:
+        addresses = {
+            "QDB_HTTP_BIND_TO": f"{HOST}:{self.port(0)}",
+            "QDB_PG_NET_BIND_TO": f"{HOST}:{self.port(1)}",
+            "QDB_HTTP_MIN_NET_BIND_TO": f"{HOST}:{self.port(2)}",
+        }
+        passed = environment("questdb", QUESTDB_PASSWORD=self.password)
+        return {"env": {"PATH": os.environ["PATH"], **passed, **addresses}}
+
+
+def test_questdb_wants_its_password_everywhere_but_in_the_health_check(tmp_path: Path) -> None:
+    need(QuestDB)
+    with ComposedQuestDB(tmp_path) as server:
+        port = {"9003": str(server.port(2))}
+        assert healthy("questdb", port, {})
+        assert not healthy("questdb", {"9003": str(server.port(0))}, {}), "it would take any answer for well"
+        bare = f"http://{HOST}:{server.port(0)}"
+        for url in (f"{bare}/exec?query=SELECT+1", f"{bare}/write"):
+            assert requests.post(url, timeout=5).status_code == 401
+        with pytest.raises(psycopg.OperationalError, match="invalid username/password"):
+            psycopg.connect(f"postgresql://admin:quest@{HOST}:{server.port(1)}/qdb")
+        assert server.execute("SELECT table_name FROM tables() WHERE table_name LIKE 'telemetry%'") == []
+        server.stop()
+        assert not healthy("questdb", port, {})
+
+
+class ComposedRedis(Redis):
+    """Redis with the command that compose gives it, on another port."""
+
+    def _command(self) -> Sequence[str]:
+        *shell, script = SERVICES["redis"]["command"]
+        where = f"port {self.port()}\nbind {HOST}\n"
+        return [*shell, script.replace("$$", "$").replace("requirepass", f"{where}requirepass", 1)]
+
+    def _account(self) -> dict[str, Any]:
+        return {"env": {"PATH": os.environ["PATH"], **environment("redis", REDIS_PASSWORD=self.password)}}
+
+    def settings(self, *names: str) -> dict[str, str]:
+        """Some of its settings."""
+        with self._client() as client:
+            found: Any = client.config_get(*names)
+        return dict(found)
+
+
+def test_redis_wants_its_password_and_is_a_cache(tmp_path: Path) -> None:
+    need(Redis)
+    with ComposedRedis(tmp_path) as server:
+        passed = environment("redis", REDIS_PASSWORD=server.password)
+        port = {"redis-cli": f"redis-cli -h {HOST} -p {server.port()}"}
+        assert healthy("redis", port, passed)
+        assert not healthy("redis", port, {})
+        assert server.settings("maxmemory", "maxmemory-policy", "save", "appendonly") == {
+            "maxmemory": str(256 * 2**20),
+            "maxmemory-policy": "allkeys-lru",
+            "save": "",
+            "appendonly": "no",
+        }
+        server.stop()
+        assert not healthy("redis", port, passed)
