@@ -2,25 +2,36 @@
 
 For notebooks::
 
-    from kraken_pipeline import read_candles
+    from kraken_pipeline import Interval, Series, connect_questdb, read_candles
 
-    candles = read_candles("XBTUSD", 60, start="2024-01-01")   # a Polars frame; .to_pandas() away
+    candles = read_candles("XBTUSD", 60, start="2024-01-01")   # from the lake: a Polars frame; .to_pandas() away
+    with connect_questdb() as questdb:                         # from QuestDB, where that is set up
+        newest = questdb.latest(Interval.H1)
+        candles = questdb.candles(Series("XBTUSD", Interval.H1), start=1_704_067_200)
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kraken_pipeline.workflow.read import read_candles
+    from kraken_pipeline.market.interval import Interval
+    from kraken_pipeline.market.series import Series
+    from kraken_pipeline.workflow.read import connect_questdb, read_candles
 
-__all__ = ["read_candles"]
+__all__ = ["Interval", "Series", "connect_questdb", "read_candles"]
+
+_FROM = {
+    "Interval": "kraken_pipeline.market.interval",
+    "Series": "kraken_pipeline.market.series",
+    "connect_questdb": "kraken_pipeline.workflow.read",
+    "read_candles": "kraken_pipeline.workflow.read",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for, so that `import kraken_pipeline.market` stays a matter of milliseconds.
-    if name == "read_candles":
-        from kraken_pipeline.workflow.read import read_candles  # noqa: PLC0415
-
-        return read_candles
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'kraken_pipeline' has no attribute {name!r}")

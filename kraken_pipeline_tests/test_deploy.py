@@ -393,7 +393,9 @@ def test_questdb_wants_its_password_everywhere_but_in_the_health_check(tmp_path:
             assert requests.post(url, timeout=5).status_code == 401
         with pytest.raises(psycopg.OperationalError, match="invalid username/password"):
             psycopg.connect(f"postgresql://admin:quest@{HOST}:{server.port(1)}/qdb")
-        assert server.execute("SELECT table_name FROM tables() WHERE table_name LIKE 'telemetry%'") == []
+        chosen = dict(server.execute("SELECT property_path, value FROM (SHOW PARAMETERS)"))
+        assert chosen["cairo.wal.enabled.default"] == "true"
+        assert chosen["line.tcp.enabled"] == chosen["telemetry.enabled"] == "false"
         server.stop()
         assert not healthy("questdb", port, {})
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import dagster as dg
 
-from kraken_pipeline.errors import StoreUnavailable
+from kraken_pipeline.errors import StoreError, StoreUnavailable
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
@@ -94,7 +94,7 @@ def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Eve
     if len(published.series) > FULL_REPORT_SERIES:
         return  # `publish --verify` compares as many as there are
     for tier, series in tiers.items():
-        with suppress(StoreUnavailable):  # it has just gone away: nothing can be said
+        with suppress(StoreUnavailable, StoreError):  # it has just gone away, or is broken: nothing can be said
             yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
 
 

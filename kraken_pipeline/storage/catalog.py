@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,9 @@ class Catalog:
 
     def locks(self) -> Locks:
         """Locks in the database itself; not for SQLite, which has none."""
-        return Locks(AdvisoryLocks(PostgreSQL(self.engine.url, self._sizes, isolation_level="AUTOCOMMIT")))
+        # As many connections as locks: who holds one and waited for the connection of the next, would wait for himself.
+        sizes = replace(self._sizes, overflow=-1)
+        return Locks(AdvisoryLocks(PostgreSQL(self.engine.url, sizes, isolation_level="AUTOCOMMIT")))
 
 
 def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:

@@ -18,6 +18,7 @@ from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import dead_letters, files
 
 
@@ -104,6 +105,7 @@ def give_up(
     connection: sa.Connection, series: Series, span: Span, route: str, error: str, *, run_id: str, now: int
 ) -> None:
     """Adds an operation that failed for good, in the place of what was known of the same one."""
+    alone(connection, dead_letters)
     for each in operations(connection, [series.pair]):
         if each.series == series and each.route == route and each.span.overlaps(span):
             connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == each.id))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import FileStatus, containers, files
 
 _VARIABLES = 10_000
@@ -62,6 +63,7 @@ def _as_container(row: Mapping[Any, Any]) -> ContainerRecord:
 
 def keep_container(connection: sa.Connection, record: ContainerRecord, stamp: str, now: int) -> None:
     """Puts a container on record, in place of what was known of the same content."""
+    alone(connection, containers)
     connection.execute(sa.delete(containers).where(containers.c.sha256 == record.sha256))
     values = {name: getattr(record, name) for name in ("sha256", "name", "kind", "start", "end", "quarter")}
     connection.execute(sa.insert(containers).values(**values, series=list(record.series), stamp=stamp, seen_at=now))
@@ -91,6 +93,9 @@ class FileRecord:
     end: int | None
     taken_start: int | None
     taken_end: int | None
+    rows: int
+    candles_stored: int
+    rows_rejected: int
     run_id: str
     reason: str | None
 
@@ -149,6 +154,7 @@ def enlist(
         now: The moment, in seconds since the epoch.
     """
     entries = list(wanted)
+    alone(connection, files)  # what another run is completing at this moment does not become PENDING again
     known = by_location(connection, [file.location for file, _, _ in entries])
     ids: dict[str, int] = {}
     new: list[dict[str, Any]] = []
@@ -209,6 +215,7 @@ def fail_container(connection: sa.Connection, location: str, name: str, reason: 
         "run_id": run_id,
         "updated_at": now,
     }
+    alone(connection, files)
     known = connection.scalar(sa.select(files.c.id).where((files.c.location == location) & files.c.pair.is_(None)))
     if known is not None:
         connection.execute(sa.update(files).where(files.c.id == known).values(**values))
@@ -229,6 +236,29 @@ def archived_pairs(connection: sa.Connection) -> frozenset[str]:
     """The pairs of which an archive brought anything."""
     query = sa.select(files.c.pair).where(files.c.status == FileStatus.COMPLETED, files.c.pair.is_not(None)).distinct()
     return frozenset(connection.scalars(query))
+
+
+@dataclass(frozen=True, slots=True)
+class FilesDone:
+    """What a run has brought to an end: how many files, how many of them well, their candles and bytes."""
+
+    files: int
+    completed: int
+    candles: int
+    size: int
+
+
+def done_by(connection: sa.Connection, run_id: str) -> FilesDone:
+    """What is on record of a run's work on files."""
+    is_done = files.c.status.in_([*DONE, FileStatus.FAILED]) & files.c.pair.is_not(None)
+    totals = [
+        sa.func.count(),
+        sa.func.count().filter(files.c.status == FileStatus.COMPLETED),
+        sa.func.coalesce(sa.func.sum(files.c.candles_stored), 0),
+        sa.func.coalesce(sa.func.sum(files.c.size), 0),
+    ]
+    row = connection.execute(sa.select(*totals).where(is_done, files.c.run_id == run_id)).one()
+    return FilesDone(*(int(value) for value in row))
 
 
 def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:

@@ -11,6 +11,7 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import attempts, coverage, gaps
 
 
@@ -151,6 +152,7 @@ def _rows(
 
 def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:
     """Makes these the open records of some series, and adds those among them that are closed to the others."""
+    alone(connection, gaps)  # otherwise two runs that do this at once would each leave theirs
     keys = [{"_pair": each.pair, "_interval": each.interval.value} for each in series]
     if keys:
         connection.execute(

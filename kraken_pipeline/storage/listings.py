@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import listings
 
 
@@ -35,6 +36,7 @@ def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -
 
 def record_listed(connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int) -> list[str]:
     """Puts on record which pairs are listed and which are not; returns those that are newly found absent."""
+    alone(connection, listings)
     known = listings_of(connection)
     listed, absent = set(listed), set(absent)
     gone = sorted(pair for pair in absent if pair not in known or known[pair].delisted_at is None)
@@ -46,6 +48,7 @@ def record_listed(connection: sa.Connection, listed: Iterable[str], absent: Iter
 
 def record_first_trade(connection: sa.Connection, pair: str, first_trade: int, now: int) -> None:
     """Puts on record when a pair was traded for the first time."""
+    alone(connection, listings)
     _write(connection, listings_of(connection, [pair]), [{"_pair": pair, "first_trade": first_trade}], now)
 
 

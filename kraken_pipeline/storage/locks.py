@@ -8,9 +8,10 @@ went.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +82,7 @@ class Locks:
     def __init__(self, backend: LockBackend) -> None:
         self._backend = backend
         self._series: dict[Series, Callable[[], bool]] = {}  # those held by this process
+        self._runs: dict[str, _RunLock] = {}
 
     def close(self) -> None:
         """Closes what it has open; locks are let go of by the blocks that hold them."""
@@ -94,6 +96,8 @@ class Locks:
             Busy: Another process held one of them for longer than `timeout` seconds.
         """
         wanted = {f"{each.pair}.{each.interval.value}": each for each in sorted(set(names))}
+        for run in tuple(self._runs.values()):
+            run.renew()
         with ExitStack() as stack:
             try:
                 is_held = stack.enter_context(self._backend.hold(LockKind.SERIES, wanted, timeout))
@@ -174,9 +178,18 @@ class Locks:
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:
-        """Held by a run for as long as its process lives."""
-        with self._held(LockKind.RUNS, run_id, 60, f"another process says that it is run {run_id}"):
+        """Held by a run for as long as its process lives; taken again where it was lost, with the next series."""
+        lock = _RunLock(self._backend, run_id)
+        try:
+            lock.take(60)
+        except Taken:
+            raise Busy(f"another process says that it is run {run_id}") from None
+        self._runs[run_id] = lock
+        try:
             yield
+        finally:
+            del self._runs[run_id]
+            lock.release()
 
     def is_running(self, run_id: str) -> bool:
         """Whether a process holds the lock of this run."""
@@ -185,6 +198,36 @@ class Locks:
     def is_any_running(self) -> bool:
         """Whether any run is at work."""
         return self._backend.is_any_held(LockKind.RUNS)
+
+
+class _RunLock:
+    """The lock of a run, which is taken again after it was lost: a run at work is not to look like one that was killed.
+
+    Whoever works on series asks for it, in whatever thread.
+    """
+
+    def __init__(self, backend: LockBackend, run_id: str) -> None:
+        self._backend = backend
+        self._run_id = run_id
+        self._guard = threading.Lock()
+        self._stack = ExitStack()
+        self._is_held: Callable[[], bool] = _always
+
+    def take(self, timeout: float) -> None:
+        with ExitStack() as stack:
+            self._is_held = stack.enter_context(self._backend.hold(LockKind.RUNS, [self._run_id], timeout))
+            self._stack = stack.pop_all()
+
+    def renew(self) -> None:
+        with self._guard:
+            if not self._is_held():
+                self._stack.close()
+                with suppress(Taken):  # by what the server has not yet noticed to be gone: it is held all the same
+                    self.take(0)
+
+    def release(self) -> None:
+        with self._guard:
+            self._stack.close()
 
 
 # --- files
@@ -304,7 +347,8 @@ def _take(connection: sa.Connection, key: int, timeout: float) -> bool:
     with going_away():
         if not timeout:
             return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))
-        connection.execute(sa.select(sa.func.set_config("lock_timeout", str(round(timeout * 1_000)), sa.false())))
+        milliseconds = max(1, round(timeout * 1_000))  # 0 would be for ever
+        connection.execute(sa.select(sa.func.set_config("lock_timeout", str(milliseconds), sa.false())))
         try:
             connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
         except sa.exc.OperationalError as error:

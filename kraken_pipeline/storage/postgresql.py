@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,26 @@ from kraken_pipeline.storage.pools import PoolStats
 
 _CONNECT_SECONDS = 5
 _RETRY_SECONDS = 0.2
-# A server that is gone without a word is noticed within a minute, not after two hours.
-_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# Who is gone without a word is noticed within a minute, not after two hours: the server by us, also while it owes us
+# the receipt of what we sent, and we by the server, which holds our locks until then.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SERVERS_KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _FIRST_CONNECTIONS = 2
 # It answers, and does not let us in: waiting changes nothing about that.
-_REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "is not permitted to log in")
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+    "permission denied",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +68,8 @@ class PostgreSQL:
         self._sizes = sizes
         self._waiting = 0
         self._guard = threading.Lock()
+        own_options = url.query.get("options", ())
+        spoken = (*((own_options,) if isinstance(own_options, str) else own_options), _SERVERS_KEEPALIVE)
         self.engine = sa.create_engine(
             url,
             poolclass=sa.QueuePool,
@@ -61,7 +78,7 @@ class PostgreSQL:
             pool_timeout=sizes.patience_seconds,
             pool_recycle=sizes.recycle_seconds,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_SECONDS, **_KEEPALIVE},
+            connect_args={"connect_timeout": _CONNECT_SECONDS, "options": " ".join(spoken), **_KEEPALIVE},
             **options,
         )
 
@@ -71,9 +88,9 @@ class PostgreSQL:
 
     def warm(self) -> None:
         """Opens the first connections."""
-        opened = [self.connect() for _ in range(min(_FIRST_CONNECTIONS, self._sizes.kept))]
-        for each in opened:
-            each.close()
+        with ExitStack() as opened:
+            for _ in range(min(_FIRST_CONNECTIONS, self._sizes.kept)):
+                opened.enter_context(self.connect())
 
     @property
     def statistics(self) -> PoolStats:
@@ -130,6 +147,16 @@ def going_away() -> Iterator[None]:
         if not (error.connection_invalidated or isinstance(error, sa.exc.OperationalError)):
             raise
         raise StoreUnavailable(f"the catalog's server broke off: {_sentence(error)}") from error
+
+
+def alone(connection: sa.Connection, table: sa.Table) -> None:
+    """Lets nobody else write a table until the transaction ends, so that what is read of it first stays so.
+
+    SQLite does that by itself. It comes before everything else that a transaction does to the table.
+    """
+    if connection.dialect.name == "postgresql":
+        name = connection.dialect.identifier_preparer.format_table(table)
+        connection.execute(sa.text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _sentence(error: sa.exc.DBAPIError) -> str:

@@ -7,17 +7,19 @@ What is here can be rebuilt from the lake at any time. "Written" means applied: 
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
 import psycopg
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolTimeout
 from questdb import QuestDBError, QuestDBErrorCode, Sender
 
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
@@ -135,7 +137,7 @@ class QuestDB:
         pool: How many connections there are at least and at most.
         recycle_seconds: How old one may become.
         timeout: How long a connection or an answer is waited for, in seconds.
-        apply_seconds: How long it may take to apply what was sent.
+        apply_seconds: How long it may take to apply what was sent, and to read a table from its beginning to its end.
     """
 
     def __init__(
@@ -162,7 +164,7 @@ class QuestDB:
             max_size=pool[1],
             max_lifetime=recycle_seconds,
             timeout=timeout,
-            check=ConnectionPool.check_connection,
+            check=self._check,
             kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
             open=False,
         )
@@ -178,20 +180,6 @@ class QuestDB:
         with self._sending:
             self._hang_up()
         self._pool.close()
-
-    def warm(self) -> None:
-        """Opens the connections that are kept.
-
-        Raises:
-            StoreUnavailable: PGWire does not answer.
-        """
-        try:
-            self._pool.open(wait=True, timeout=self._timeout)
-        except PoolTimeout:
-            raise StoreUnavailable(
-                f"QuestDB's PGWire does not answer within {self._timeout:g} s; is it running, and are the user and the "
-                "password of KRAKEN_QUESTDB_PG_URL right?"
-            ) from None
 
     @property
     def statistics(self) -> PoolStats:
@@ -209,28 +197,43 @@ class QuestDB:
 
     # --- the schema
 
-    def prepare(self) -> None:
-        """Creates the tables and the view, and brings those of an earlier version up to date; done once.
+    def prepare(self, intervals: Collection[Interval] = tuple(Interval)) -> None:
+        """Creates the tables and the view, and brings those of an earlier version up to date.
+
+        That is done once. After it, only whether the tables that are asked for are still what they were: the client
+        would have QuestDB make what somebody dropped, in a shape of its own.
+
+        Args:
+            intervals: Whose tables are needed; what is wrong with others hinders nobody.
 
         Raises:
             StoreUnavailable: QuestDB does not answer.
             StoreError: A table is not what this program makes.
         """
-        if self._is_ready:
-            return
         known = {
             name: (kind, partition, is_log, is_dedup)
             for name, kind, partition, is_log, is_dedup in self._fetch(
                 "SELECT table_name, table_type, partitionBy, walEnabled, dedup FROM tables()"
             )
         }
+        made = {each: ("T", schema.partitioning(each), True, True) for each in intervals}
+        if self._is_ready and all(known.get(schema.TABLES[each]) == made[each] for each in made):
+            return
+        wrong: dict[Interval, StoreError] = {}
         for interval, table in schema.TABLES.items():
-            if table not in known:
-                self._fetch(schema.create_table(interval))
-                continue
-            self._upgrade(interval, *known[table])
-        self._prepare_view(known)
-        self._is_ready = True
+            try:
+                if table in known:
+                    self._upgrade(interval, *known[table])
+                else:
+                    self._fetch(schema.create_table(interval))
+            except StoreError as error:
+                wrong[interval] = error
+        if not wrong:
+            self._prepare_view(known)
+        self._is_ready = not wrong
+        for interval in intervals:
+            if interval in wrong:
+                raise wrong[interval]
 
     def _upgrade(self, interval: Interval, kind: str, partition: str, is_log: bool, is_dedup: bool) -> None:
         table, wanted = schema.TABLES[interval], schema.partitioning(interval)
@@ -240,9 +243,11 @@ class QuestDB:
                 f"drop it (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
             )
         columns = {name: (type_, is_key) for name, type_, *_, is_key in self._fetch(f"SHOW COLUMNS FROM {table}")}
+        has_changed = False
         for name, type_ in schema.COLUMNS.items():
             if name not in columns:
                 self._fetch(schema.add_column(interval, name))
+                has_changed = True
             elif columns[name][0] != type_:
                 raise StoreError(
                     f"QuestDB's {table}.{name} is {columns[name][0]} and not {type_}; "
@@ -250,6 +255,9 @@ class QuestDB:
                 )
         if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
             self._fetch(schema.enable_dedup(interval))
+            has_changed = True
+        if has_changed:  # these, too, go into the log first
+            self.wait_until_applied(Receipt(interval, self._log(table)[1]))
 
     def _prepare_view(self, known: Mapping[str, tuple[str, str, bool, bool]]) -> None:
         query = schema.view_query()
@@ -264,7 +272,6 @@ class QuestDB:
     def drop(self, interval: Interval) -> None:
         """Deletes every candle of an interval; `prepare` makes its table anew."""
         self._fetch(f"DROP TABLE IF EXISTS {schema.TABLES[interval]}")
-        self._is_ready = False
 
     # --- writing
 
@@ -300,9 +307,12 @@ class QuestDB:
                     self._sender.establish()  # type: ignore[no-untyped-call]
                 yield self._sender
             except QuestDBError as error:
-                self._hang_up()
                 said = f"QuestDB at {self._where} {failure}: {error}"
+                self._hang_up()
                 raise (StoreError if error.code in _REFUSALS else StoreUnavailable)(said) from error
+            except BaseException:
+                self._hang_up()  # or what lies in its buffer would be sent with the next rows
+                raise
 
     def _hang_up(self) -> None:
         if self._sender is not None:
@@ -367,6 +377,7 @@ class QuestDB:
             f"SELECT time, open, high, low, close, volume, trade_count, source FROM {table} "
             "WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
             (series.pair, low, high),
+            self._apply_seconds,
         )
         return _frame(rows, READ_SCHEMA)
 
@@ -384,6 +395,7 @@ class QuestDB:
                 "SELECT pair, time, open, high, low, close, volume, trade_count, source "
                 f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
                 names or (),
+                self._apply_seconds,
             )
         return _frame(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
 
@@ -396,9 +408,11 @@ class QuestDB:
         """
         table = schema.TABLES[_interval(interval)]
         rows = self._fetch(
-            f"SELECT pair, count() FROM {table} WHERE time >= %s AND time < %s GROUP BY pair", _bounds(start, end)
+            f"SELECT pair, count() FROM {table} WHERE time >= %s AND time < %s GROUP BY pair",
+            _bounds(start, end),
+            self._apply_seconds,
         )
-        return {pair: int(count) for pair, count in sorted(rows)}
+        return {pair or "": int(count) for pair, count in sorted(rows, key=lambda row: row[0] or "")}
 
     def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, Digest]:
         """What each pair holds, or each of some: count, first, last and a checksum, by name.
@@ -414,8 +428,10 @@ class QuestDB:
                 f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {_among(names)}"
                 "GROUP BY pair",
                 names or (),
+                self._apply_seconds,
             ):
-                found[pair] = Digest(int(count), _seconds(first), _seconds(last), int(checksum))
+                # A column that an earlier version did not have is null in its rows.
+                found[pair or ""] = Digest(int(count), _seconds(first), _seconds(last), int(checksum or 0))
         return dict(sorted(found.items()))
 
     def lags(self) -> list[Lag]:
@@ -454,20 +470,54 @@ class QuestDB:
         with self._connected("does not answer over HTTP"):
             pass
 
-    def _fetch(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def _fetch(
+        self, statement: str, parameters: Sequence[object] = (), seconds: float | None = None
+    ) -> list[tuple[Any, ...]]:
         """Runs one statement; its text is made of names of `questdb_schema` alone, and all values are parameters.
 
         They are given even where there are none, because only then the driver reads %% as one sign.
+
+        Args:
+            statement: What to run.
+            parameters: Its values.
+            seconds: How long the answer may take; the time-out where it is None.
         """
-        self.warm()
         try:
-            with self._pool.connection() as connection:
+            self._pool.open()
+            with self._pool.connection() as connection, _within(connection, seconds or self._timeout):
                 cursor = connection.execute(statement.encode(), parameters)
                 return cursor.fetchall() if cursor.description else []
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
+        except PoolTimeout:
+            raise StoreUnavailable(
+                f"QuestDB at {self._where} does not answer over PGWire within {self._timeout:g} s; is it running, and "
+                "are the user and the password of KRAKEN_QUESTDB_PG_URL right?"
+            ) from None
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StoreUnavailable(f"QuestDB at {self._where} does not answer over PGWire: {error}") from error
         except psycopg.Error as error:
             raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
+
+    def _check(self, connection: psycopg.Connection[Any]) -> None:
+        """Whether a connection that lay idle is still good; the pool makes a new one where it is not."""
+        with _within(connection, self._timeout):
+            ConnectionPool.check_connection(connection)
+
+
+@contextmanager
+def _within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Hangs up on a server that takes longer for its answer: the driver itself would wait for ever."""
+
+    def hang_up() -> None:
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as doubled:
+            doubled.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

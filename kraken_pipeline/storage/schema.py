@@ -216,6 +216,8 @@ publications = sa.Table(
     *_span(),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
+    # SQLite gives the highest id again once its row is gone: whoever delivered the old one would take out the new one.
+    sqlite_autoincrement=True,
 )
 
 listings = sa.Table(

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
-from kraken_pipeline.errors import Busy, PipelineError
+from kraken_pipeline.errors import Busy, PassingError, PipelineError
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
 from kraken_pipeline.kraken.release import Kind
@@ -127,6 +127,8 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
     stores.lake.register(task.file.pair for task in tasks)
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
+    if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
+        _count_anew(stores, run)
     for batch, done in _taken(stores, spec, [task for task in tasks if task.file.location in ids], ids, run):
         outcomes |= done
         _report(run, batch, list(done.values()))
@@ -172,7 +174,10 @@ def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) ->
 
 
 def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> dict[str, FileOutcome]:
-    """What another run has taken since it was found here, by location: it is not read again, and may have moved."""
+    """What another run has taken since it was found here, by location: it is not read again, and may have moved.
+
+    Nor is what this run took itself before it was interrupted and tried again.
+    """
     with stores.catalog.read() as connection:
         records = file_records.by_location(connection, [task.file.location for task in tasks])
     outcomes: dict[str, FileOutcome] = {}
@@ -182,7 +187,12 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
         done = [record for record in known if is_same(record, task)]
         if done and is_within(done, window(spec)):
             reason = f"ingested by run {done[-1].run_id[:8]} at the same time"
-            outcomes[task.file.location] = FileOutcome(task.file.name, task.file.series, FileStatus.SKIPPED, reason)
+            own = [record for record in done if record.run_id == run.run_id]
+            outcomes[task.file.location] = (
+                _outcome_before(own[-1], task)
+                if own
+                else FileOutcome(task.file.name, task.file.series, FileStatus.SKIPPED, reason)
+            )
             left += [
                 {"id": record.id, "status": FileStatus.SKIPPED, "reason": reason, "updated_at": run.now}
                 for record in known
@@ -192,6 +202,31 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
         with stores.catalog.write() as connection:
             file_records.finish(connection, left)
     return outcomes
+
+
+def _outcome_before(record: FileRecord, task: Task) -> FileOutcome:
+    return FileOutcome(
+        name=task.file.name,
+        series=task.file.series,
+        status=record.status,
+        reason=record.reason,
+        rows=record.rows,
+        rows_rejected=record.rows_rejected,
+        candles_stored=record.candles_stored,
+    )
+
+
+def _count_anew(stores: Stores, run: Run) -> None:
+    """Sets a run's progress to what is on record: what it told last may be older than its last batch."""
+    with stores.catalog.read() as connection:
+        done = file_records.done_by(connection, run.run_id)
+    run.report(
+        phase="ingesting",
+        files_done=done.files,
+        files_ingested=done.completed,
+        candles=done.candles,
+        bytes_done=done.size,
+    )
 
 
 def _report(run: Run, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
@@ -247,6 +282,8 @@ def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: Archi
         except OutOfOrder:
             _forget_letters(stores, read)
             _stage(stores, spec, read, reader, run, sort=True)
+    except PassingError:
+        raise  # the catalog went away: that is no fault of the file's
     except (PipelineError, OSError) as error:  # anything else is a mistake of ours and ends the run with its traceback
         read.error = str(error) or type(error).__name__
         read.staged = None

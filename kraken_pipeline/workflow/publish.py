@@ -107,8 +107,8 @@ def publish(stores: Stores, run: Run, series: Collection[Series] | None = None) 
                 if not publications.owed(connection, interval, series):
                     continue
             try:
-                questdb.prepare()
                 with stores.locks.table(TABLES[interval]):
+                    questdb.prepare([interval])  # a rebuild may just have dropped it
                     _publish_table(stores, questdb, interval, series, run, done, failed)
             except StoreUnavailable as error:
                 failed.append(f"{error}: what is owed stays owed")
@@ -275,7 +275,7 @@ def rebuild(stores: Stores, run: Run, intervals: Sequence[Interval] = tuple(Inte
             with stores.locks.table(TABLES[interval]):
                 owe_everything(stores, run.now, [interval])
                 questdb.drop(interval)
-        questdb.prepare()
+                questdb.prepare([interval])
     return publish(stores, run)
 
 
@@ -310,11 +310,11 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
     found: list[Difference] = []
     in_lake = set(stores.lake.series())
     with open_questdb(stores.settings) as questdb:
-        questdb.prepare()
         for interval in Interval:
             wanted = None if series is None else {each for each in series if each.interval is interval}
             if wanted is not None and not wanted:
                 continue
+            questdb.prepare([interval])
             pairs = None if wanted is None else [each.pair for each in wanted]
             there = {Series(pair, interval): digest for pair, digest in questdb.ranges(interval, pairs).items()}
             here = wanted if wanted is not None else {each for each in in_lake if each.interval is interval}

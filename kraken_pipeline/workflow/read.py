@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage import evidence_records
+from kraken_pipeline.storage.questdb import QuestDB, open_questdb
 from kraken_pipeline.storage.stores import Stores, opened
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source")
@@ -52,6 +55,20 @@ def read_candles(
     with opened(settings or load_settings()) as stores:
         series = Series(parse_pair(pair).name, Interval.parse(interval))
         return read_series(stores, series, start=_seconds(start), end=_seconds(end), fill_quiet=fill_quiet)
+
+
+@contextmanager
+def connect_questdb(settings: Settings | None = None) -> Iterator[QuestDB]:
+    """QuestDB, for as long as a block runs.
+
+    Args:
+        settings: Instead of those from the environment.
+
+    Raises:
+        InvalidRequest: KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL are not set.
+    """
+    with open_questdb(settings or load_settings()) as questdb:
+        yield questdb
 
 
 def read_series(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,7 @@ from kraken_pipeline.storage import evidence_records, file_records, publications
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS
 
 HOURS = Series("XBTUSD", Interval.H1)
@@ -246,10 +248,9 @@ def test_what_queries_are_owed_and_what_contradicts_is_on_record(connection: sa.
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    catalog = open_catalog(f"sqlite:///{tmp_path_factory.mktemp('evidence') / 'catalog.sqlite'}")
-    yield catalog
-    catalog.close()
+def catalog(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    with backend.migrated(tmp_path_factory.mktemp("evidence")) as url, closing(open_catalog(url)) as catalog:
+        yield catalog
 
 
 NUMBERS = itertools.count()
