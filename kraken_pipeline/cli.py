@@ -53,6 +53,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+MOST = 1_000_000
+"""What is listed at the most."""
 out = tables.console()
 err = tables.console(stderr=True)
 
@@ -80,7 +82,7 @@ def main() -> None:
     except (InvalidRequest, InvalidSettings) as error:
         err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:  # such as a file that cannot be written
         err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
@@ -401,7 +403,7 @@ def export(
 
 @app.command()
 def status(
-    limit: Annotated[int, typer.Option(min=1, help="How many runs, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many runs, the newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Lists runs with their progress and errors."""
@@ -427,7 +429,7 @@ app.add_typer(dead_letters, name="dead-letters")
 @dead_letters.command("list")
 def list_dead_letters(
     pairs: Pairs = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many at the most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Lists them, those of the newest file first."""
@@ -500,6 +502,8 @@ def clear_cache(
     ] = "",
 ) -> None:
     """Forgets replies; the next run asks for them again."""
+    if not prefix.isprintable():
+        raise InvalidRequest(f"no key begins with {prefix!r}; write assets, prices, replies:OHLC:XBTUSD, history, …")
     with _stores() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
         count = opened_cache.clear(prefix)
     err.print(f"{count:,} replies forgotten")

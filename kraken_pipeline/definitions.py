@@ -55,8 +55,8 @@ def bound_backfill() -> dg.JobDefinition:
 
 
 def bound_publish() -> dg.JobDefinition:
-    """The job `publish_candles`, likewise; there only where QuestDB is."""
-    return defs.resolve_job_def(publish_job.name)
+    """The job `publish_candles`, likewise; there only where QuestDB is, which may have been set since the import."""
+    return build_definitions().resolve_job_def(publish_job.name)
 
 
 def bound_retry() -> dg.JobDefinition:

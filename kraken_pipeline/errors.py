@@ -22,9 +22,24 @@ A message says what was tried, on which pair, interval and window, and what to d
 for the class (`PassingError`), never for the text.
 """
 
+from unicodedata import category
+
+
+def plain(text: str) -> str:
+    r"""A text that every terminal, log and database takes: what cannot be printed is spelled out, as in \x00 and \n.
+
+    Names of files, archives and the exchange hold anything: escape sequences, NUL, bytes that are no UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or category(each) == "Zs" else repr(each)[1:-1] for each in text)
+
 
 class PipelineError(Exception):
-    """Anything that went wrong and was foreseen."""
+    """Anything that went wrong and was foreseen; its message is `plain`, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 class PassingError(PipelineError):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,7 +16,13 @@ from kraken_pipeline.errors import InvalidSettings
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
-_HTTP = re.compile(r"https?://(?:[^\s/@]+@)?[^\s/@:]+(?::\d+)?/?")
+# What stands raw between // and @ is read in three ways by three libraries, and what they take for a host or a port is
+# in their messages: so it must be percent-encoded.
+_USER = r"(?:[^\s/?#@\[\]]+@)?"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?"
+_HTTP = re.compile(rf"https?://{_USER}{_HOST}/?")
+_PGWIRE = re.compile(rf"postgresql://{_USER}{_HOST}(/[^\s/]*)?")
+_POSTGRESQL = re.compile(rf"postgresql(\+\w+)?://{_USER}({_HOST})?(/\S*)?")
 _CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 
 
@@ -24,6 +31,30 @@ def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
     return bool(_CRON_FIELD.fullmatch(field)) and all(
         lowest <= int(number) <= highest for number in re.findall(r"(?<!/)\b\d+", field)
     )
+
+
+def _is_server(shape: re.Pattern[str], url: str) -> bool:
+    """Whether a URL has this shape and a port that there can be."""
+    if not shape.fullmatch(url):
+        return False
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _is_pgwire(url: str) -> bool:
+    """Whether libpq can make something of all of a URL."""
+    from psycopg import Error  # noqa: PLC0415 - as redis-py below
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    if not _is_server(_PGWIRE, url):
+        return False
+    try:
+        conninfo_to_dict(url)
+    except Error:
+        return False
+    return True
 
 
 def _is_redis(url: str) -> bool:
@@ -284,22 +315,26 @@ class Settings(BaseSettings):
     @field_validator("kraken_catalog_url")
     @classmethod
     def _name_a_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"(sqlite|postgresql)(\+\w+)?://", value.get_secret_value()):
-            raise ValueError("write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database")
+        url = "sqlite://" if value is None else value.get_secret_value()
+        if not re.match(r"sqlite(\+\w+)?://", url) and not _is_server(_POSTGRESQL, url):
+            raise ValueError(
+                "write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database; the password "
+                "percent-encoded"
+            )
         return value
 
     @field_validator("kraken_questdb_url")
     @classmethod
     def _name_questdb(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _HTTP.fullmatch(value.get_secret_value()):
-            raise ValueError("write http://user:password@host:9000, or https://…")
+        if value is not None and not _is_server(_HTTP, value.get_secret_value()):
+            raise ValueError("write http://user:password@host:9000, or https://…; the password percent-encoded")
         return value
 
     @field_validator("kraken_questdb_pg_url")
     @classmethod
     def _name_pgwire(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.match(r"postgresql://\S", value.get_secret_value()):
-            raise ValueError("write postgresql://user:password@host:8812/qdb")
+        if value is not None and not _is_pgwire(value.get_secret_value()):
+            raise ValueError("write postgresql://user:password@host:8812/qdb; the password percent-encoded")
         return value
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -356,7 +357,7 @@ def health(console: Console, checks: Sequence[Check]) -> None:
     for check in checks:
         colour = _COLOURS[str(check.verdict)]
         console.print(
-            f"[{colour}]{check.verdict:8}[/] {check.name:14} {check.sentence}", highlight=False, soft_wrap=True
+            f"[{colour}]{check.verdict:8}[/] {check.name:14} {escape(check.sentence)}", highlight=False, soft_wrap=True
         )
 
 

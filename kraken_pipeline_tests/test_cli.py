@@ -25,9 +25,12 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.workflow.check import Check, Verdict
+from kraken_pipeline.workflow.health import NAMES
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.homes import CUT, HOURS_AND_DAYS, Q1, Q3, SPRING, START, Shelf, digest_of, oracle
+from kraken_pipeline_tests.servers import QuestDB
 from kraken_pipeline_tests.shell import ROOT, Said, shell
 
 HOUR = 3_600
@@ -273,14 +276,82 @@ def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) ->
 def test_health_is_0_where_all_is_well_and_1_where_it_is_not(filled: Filled, tmp_path: Path) -> None:
     said = shell(filled.home, "health", "--json")
     assert said.code == 0
-    assert {check["name"] for check in said.json["checks"]} == {
-        *("lake", "space", "catalog", "series", "exchange", "requests", "cache")
-    }
-    assert "the catalog answers" in shell(filled.home, "health").out
+    assert list(said.json) == ["status", "checks"]
+    assert {tuple(check) for check in said.json["checks"]} == {("name", "status", "detail")}
+    assert [check["name"] for check in said.json["checks"]] == list(NAMES)
+    found = {check["name"]: check for check in said.json["checks"]}
+    assert found["api"]["status"] == said.json["status"] == "warning"  # nobody is at the exchange: no failure
+    assert found["catalog"]["status"] == "ok"
+    assert "the catalog (SQLite) answers" in shell(filled.home, "health").out
     (tmp_path / "file").write_text("no folder")
     broken = shell(tmp_path / "file", "health", "--json")
     assert broken.code == 1
     assert broken.json["status"] == "failed"
+    assert [check["name"] for check in broken.json["checks"]] == list(NAMES)
+    assert shell(tmp_path / "file", "health").code == 1
+
+
+def test_health_shows_an_address_in_brackets_as_it_is() -> None:
+    text = io.StringIO()
+    tables.health(Console(file=text, width=132), [Check("questdb", Verdict.FAILED, "QuestDB at [fe80::1]:9000 [/red]")])
+    assert text.getvalue() == "failed   questdb        QuestDB at [fe80::1]:9000 [/red]\n"
+
+
+def test_publish_without_questdb_is_wrong_use(tmp_path: Path) -> None:
+    for options in ((), ("--json",), ("--rebuild", "--verify")):
+        said = shell(tmp_path / "home", "publish", *options)
+        assert (said.code, said.out) == (2, "")
+        assert "QuestDB is off: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and" in said.err
+        assert "Traceback" not in said.err
+    assert not (tmp_path / "home").exists()
+
+
+def test_publish_and_ingest_say_in_json_what_questdb_got(tmp_path: Path, shelf: Shelf, questdb: QuestDB) -> None:
+    servers = {"KRAKEN_QUESTDB_URL": questdb.http_url, "KRAKEN_QUESTDB_PG_URL": questdb.pg_url}
+    away = {
+        "KRAKEN_QUESTDB_URL": "http://me:hunter2@127.0.0.1:9",
+        "KRAKEN_QUESTDB_PG_URL": "postgresql://me:hunter2@127.0.0.1:9/qdb",
+        "KRAKEN_QUESTDB_TIMEOUT_SECONDS": "0.3",
+    }
+    home = tmp_path / "home"
+    options = ("--archive-dir", str(shelf.q1), "--intervals", "1440", "--no-api-backfill", "--json")
+    ingested = shell(home, "ingest", *options, **away)
+    assert (ingested.code, ingested.json["status"]) == (0, "SUCCESS")
+    owed = ingested.json["outcome"]["publications_owed"]
+    assert ingested.json["outcome"]["candles_published"] == 0 < owed
+    refused = shell(home, "publish", "--json", **away)
+    assert refused.code == 1
+    assert refused.json["outcome"]["publications_owed"] == owed
+    published = shell(home, "publish", "--verify", "--json", **servers)
+    assert published.code == 0
+    assert list(published.json) == list(ingested.json)
+    assert (published.json["job"], published.json["status"]) == ("publish_candles", "SUCCESS")
+    assert published.json["outcome"] == {
+        "candles_published": ingested.json["candles_ingested"],
+        "publications_owed": 0,
+        "series_different": 0,
+        "errors": [],
+        "notes": [],
+    }
+    text = (ROOT / "docs" / "json.md").read_text()
+    assert [key for key in published.json["outcome"] if not re.search(rf"\b{key}\b", text)] == []
+    for said in (ingested, refused, published):
+        assert "hunter2" not in said.out + said.err
+        assert questdb.password not in said.out + said.err
+
+
+def test_lines_of_json_on_standard_error_leave_standard_output_alone(tmp_path: Path, shelf: Shelf) -> None:
+    options = ("--archive-dir", str(shelf.q1), "--intervals", "1440", "--no-api-backfill", "--json")
+    variables = {"KRAKEN_LOG_FORMAT": "json", "KRAKEN_LOG_LEVEL": "DEBUG"}
+    said = shell(tmp_path / "home", "ingest", *options, **variables)
+    assert said.code == 0
+    run_id = said.json["run_id"]
+    lines = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    assert {(line["run_id"], line["job"]) for line in lines} == {(run_id, "ingest")}
+    assert {"look_at_folders", None} <= {line.get("step") for line in lines}
+    assert {tuple(line)[:4] for line in lines} == {("time", "level", "logger", "message")}
+    assert {"DEBUG", "INFO"} <= {line["level"] for line in lines}
+    assert not [line for line in said.err.splitlines() if " DEBUG " in line and not line.startswith("{")]
 
 
 def test_an_empty_home_is_told_how_to_begin(tmp_path: Path) -> None:

@@ -125,6 +125,29 @@ WRONG = [
     ("KRAKEN_CLEANUP_CRON", "a b c d e"),
     ("KRAKEN_GAP_RETENTION_DAYS", "0"),
     ("KRAKEN_MAX_GAPS", "0"),
+    ("KRAKEN_CATALOG_POOL", "1"),
+    ("KRAKEN_CATALOG_POOL", "1001"),
+    ("KRAKEN_CATALOG_OVERFLOW", "-1"),
+    ("KRAKEN_CATALOG_OVERFLOW", "1001"),
+    ("KRAKEN_CATALOG_RECYCLE_SECONDS", "0"),
+    ("KRAKEN_CATALOG_RECYCLE_SECONDS", "nan"),
+    ("KRAKEN_CATALOG_PATIENCE_SECONDS", "0"),
+    ("KRAKEN_CATALOG_PATIENCE_SECONDS", "3601"),
+    ("KRAKEN_QUESTDB_POOL_MIN", "0"),
+    ("KRAKEN_QUESTDB_POOL_MIN", "1001"),
+    ("KRAKEN_QUESTDB_POOL", "0"),
+    ("KRAKEN_QUESTDB_POOL", "many"),
+    ("KRAKEN_QUESTDB_RECYCLE_SECONDS", "0"),
+    ("KRAKEN_QUESTDB_TIMEOUT_SECONDS", "0"),
+    ("KRAKEN_QUESTDB_TIMEOUT_SECONDS", "601"),
+    ("KRAKEN_QUESTDB_APPLY_SECONDS", "0"),
+    ("KRAKEN_QUESTDB_APPLY_SECONDS", "nan"),
+    ("KRAKEN_PUBLISH_ROWS", "999"),
+    ("KRAKEN_PUBLISH_ROWS", "10000001"),
+    ("KRAKEN_HEALTH_CRON", "always"),
+    ("KRAKEN_HEALTH_CRON", "*/10 * * *"),
+    ("KRAKEN_LOG_FORMAT", "yaml"),
+    ("KRAKEN_LOG_FORMAT", "jsonl"),
     ("KRAKEN_LOG_LEVEL", "loud"),
     ("KRAKEN_LOG_LEVEL", "INFO\n"),
 ]
@@ -145,7 +168,7 @@ def test_a_wrong_value_is_refused_in_a_sentence_that_names_the_variable(
 
 def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:
     free = {"KRAKEN_PIPELINE_HOME", "KRAKEN_ARCHIVE_DIRS", "KRAKEN_TIERS_FILE"}  # any path is one
-    secret = {"KRAKEN_CATALOG_URL", "KRAKEN_CACHE_URL"}
+    secret = {"KRAKEN_CATALOG_URL", "KRAKEN_CACHE_URL", "KRAKEN_QUESTDB_URL", "KRAKEN_QUESTDB_PG_URL"}
     assert {name.upper() for name in Settings.model_fields} == {name for name, _ in WRONG} | free | secret
 
 
@@ -156,7 +179,21 @@ def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         load_settings()
 
 
-@pytest.mark.parametrize("url", ["hunter2", "postgres://me:hunter2@db/k", "mysql://me:hunter2@db/k", "sqlite:hunter2"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2",
+        "postgres://me:hunter2@db/k",
+        "mysql://me:hunter2@db/k",
+        "sqlite:hunter2",
+        "postgresql://me:hunter2@db:port/k",
+        "postgresql://me:hunter2@db:65536/k",
+        # The driver would look for a host `hunter2@db`, and say so.
+        "postgresql://me:not@hunter2@db/k",
+        "postgresql://me:hunter2/encoded@db/k",
+        "postgresql://me:hunter2@[::1/k",
+    ],
+)
 def test_a_wrong_catalog_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("KRAKEN_CATALOG_URL", url)
     with pytest.raises(
@@ -167,7 +204,16 @@ def test_a_wrong_catalog_is_refused_without_showing_it(monkeypatch: pytest.Monke
     assert refusal.value.__cause__ is None
 
 
-@pytest.mark.parametrize("url", ["sqlite:////var/catalog.sqlite", "postgresql://me@db/kraken", POSTGRESQL])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////var/a [catalog].sqlite",
+        "postgresql://me@db/kraken",
+        "postgresql:///kraken?host=/run/postgresql",
+        "postgresql://me:h%2Funt%40er%5B2@[::1]:5432/kraken",
+        POSTGRESQL,
+    ],
+)
 def test_sqlite_and_postgresql_are_catalogs(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("KRAKEN_CATALOG_URL", url)
     assert load_settings().catalog_url == url
@@ -214,8 +260,138 @@ def test_redis_is_a_cache(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     assert "hunt" not in repr(settings)
 
 
-def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+HTTP = "http://me:hunter2@questdb:9000"
+PGWIRE = "postgresql://me:hunter2@questdb:8812/qdb"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2",
+        "questdb:9000",
+        "ftp://me:hunter2@questdb",
+        "http://",
+        "http://me:hunter2@",
+        "http://me:hunter2@questdb:port",
+        "http://me:hunter2@questdb:65536",
+        "http://me:hunter2@questdb:0",
+        "http://me:hunter2@questdb/a/path",
+        "http://me:hunter2@questdb?query",
+        # Raw signs that end the host or the password for one who reads it.
+        "http://me:hunter2#encoded@questdb:9000",
+        "http://me:hunter2?encoded@questdb:9000",
+        "http://me:hunter2/encoded@questdb:9000",
+        "http://me:not@hunter2@questdb:9000",
+        "http://me:hunter2@questdb;auto_flush=on;",
+        "http://me:hunter2@::1:9000",
+        "http://me:hunter2@questdb:9000 ",
+        "http://me:hunter2@questdb:9000\n",
+    ],
+)
+def test_a_wrong_questdb_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_QUESTDB_URL", url)
+    monkeypatch.setenv("KRAKEN_QUESTDB_PG_URL", PGWIRE)
+    with pytest.raises(
+        InvalidSettings, match=r"KRAKEN_QUESTDB_URL=\*\*\*\*.*http://user:password@host:9000"
+    ) as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2",
+        "http://me:hunter2@questdb:8812",
+        "postgres://me:hunter2@questdb:8812/qdb",
+        "postgresql+psycopg://me:hunter2@questdb:8812/qdb",
+        "postgresql://",
+        "postgresql:///qdb",
+        "postgresql://me:hunter2@questdb:port/qdb",
+        "postgresql://me:hunter2@questdb:65536/qdb",
+        "postgresql://me:hunter2/encoded@questdb:8812/qdb",
+        "postgresql://me:not@hunter2@questdb:8812/qdb",
+        "postgresql://me:hunter2%zz@questdb:8812/qdb",
+        "postgresql://me:hunter2@questdb:8812/qdb?no_option=1",
+        "postgresql://me:hunter2@questdb:8812/q db",
+    ],
+)
+def test_a_wrong_pgwire_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_QUESTDB_URL", HTTP)
+    monkeypatch.setenv("KRAKEN_QUESTDB_PG_URL", url)
+    with pytest.raises(
+        InvalidSettings, match=r"KRAKEN_QUESTDB_PG_URL=\*\*\*\*.*postgresql://user:password@host:8812/qdb"
+    ) as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("http", "pgwire"),
+    [
+        (HTTP, PGWIRE),
+        ("http://questdb", "postgresql://questdb"),
+        ("https://me:h%2Funt%40er%3A2%25@questdb.example/", "postgresql://me:h%2Funt%40er%3A2%25@questdb.example/qdb"),
+        ("http://me:hunter2@[::1]:9000", "postgresql://me:hunter2@[fe80::2]:8812/qdb?sslmode=require"),
+        ("http://me:hunt;er:2=!$&@10.0.0.7:9000", "postgresql://me:hunt;er:2=!$&@my_questdb:8812/qdb"),
+    ],
+)
+def test_questdb_has_two_sides(monkeypatch: pytest.MonkeyPatch, http: str, pgwire: str) -> None:
+    monkeypatch.setenv("KRAKEN_QUESTDB_URL", http)
+    monkeypatch.setenv("KRAKEN_QUESTDB_PG_URL", pgwire)
+    settings = load_settings()
+    assert settings.has_questdb
+    assert settings.kraken_questdb_url is not None
+    assert settings.kraken_questdb_pg_url is not None
+    assert settings.kraken_questdb_url.get_secret_value() == http
+    assert settings.kraken_questdb_pg_url.get_secret_value() == pgwire
+    assert "hunt" not in repr(settings)
+
+
+@pytest.mark.parametrize(("name", "url"), [("KRAKEN_QUESTDB_URL", HTTP), ("KRAKEN_QUESTDB_PG_URL", PGWIRE)])
+def test_one_side_of_questdb_alone_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    monkeypatch.setenv(name, url)
     monkeypatch.setenv("KRAKEN_CATALOG_URL", POSTGRESQL)
+    with pytest.raises(InvalidSettings, match="set both KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL") as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
+def test_no_more_connections_can_be_open_from_the_start_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRAKEN_QUESTDB_POOL_MIN", "7")
+    monkeypatch.setenv("KRAKEN_QUESTDB_POOL", "6")
+    monkeypatch.setenv("KRAKEN_CATALOG_URL", POSTGRESQL)
+    with pytest.raises(InvalidSettings, match="KRAKEN_QUESTDB_POOL is less than KRAKEN_QUESTDB_POOL_MIN") as refusal:
+        load_settings()
+    assert "hunter2" not in str(refusal.value)
+    monkeypatch.setenv("KRAKEN_QUESTDB_POOL", "7")
+    assert load_settings().kraken_questdb_pool == 7
+
+
+def test_what_comes_with_the_servers_has_the_defaults_that_the_documentation_names() -> None:
+    settings = load_settings()
+    assert not settings.has_questdb
+    assert (settings.kraken_catalog_pool, settings.kraken_catalog_overflow) == (20, 10)
+    assert (settings.kraken_catalog_recycle_seconds, settings.kraken_catalog_patience_seconds) == (3_600, 30)
+    assert (settings.kraken_questdb_pool_min, settings.kraken_questdb_pool) == (5, 50)
+    assert (settings.kraken_questdb_recycle_seconds, settings.kraken_questdb_timeout_seconds) == (1_800, 10)
+    assert (settings.kraken_publish_rows, settings.kraken_questdb_apply_seconds) == (500_000, 300)
+    assert (settings.kraken_health_cron, settings.kraken_log_format) == ("*/10 * * * *", "text")
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, url in {
+        "KRAKEN_CATALOG_URL": POSTGRESQL,
+        "KRAKEN_CACHE_URL": "redis://:hunter2@cache",
+        "KRAKEN_QUESTDB_URL": HTTP,
+        "KRAKEN_QUESTDB_PG_URL": PGWIRE,
+    }.items():
+        monkeypatch.setenv(name, url)
     settings = load_settings()
     for shown in (
         repr(settings),

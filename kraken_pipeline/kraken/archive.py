@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
+from kraken_pipeline.errors import InvalidRequest, UnreadableArchive, plain
 from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
 from kraken_pipeline.kraken.release import Kind, Release, release_of
 from kraken_pipeline.market.interval import Interval
@@ -49,6 +49,11 @@ class Container:
     parts: tuple[Path, ...]
     release: Release | None
 
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return plain(self.path.name)
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
@@ -75,12 +80,12 @@ class ArchiveFile:
     @property
     def location(self) -> str:
         """Where it is, for the catalog: unique on one machine."""
-        return f"{self.path}:{self.member}" if self.member else str(self.path)
+        return plain(f"{self.path}:{self.member}" if self.member else str(self.path))
 
     @property
     def name(self) -> str:
         """What people call it: `XBTUSD_60.csv`, `Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv`."""
-        return f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name
+        return plain(f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name)
 
     @property
     def series(self) -> Series:
@@ -90,10 +95,14 @@ class ArchiveFile:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Something in a folder that is not read, and why."""
+    """Something in a folder that is not read, and why; both `plain`, however it is named."""
 
     name: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))
+        object.__setattr__(self, "reason", plain(self.reason))
 
 
 @dataclass(slots=True)
@@ -177,7 +186,7 @@ def discover(
             _look_at(path, found)
     waiting = {each.name for each in found.waiting}
     for whole, numbered in sorted(parts.items()):
-        if any(name.startswith(f"{whole.name}.part") for name in waiting):
+        if any(name.startswith(f"{plain(whole.name)}.part") for name in waiting):
             found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))
             continue
         _join(whole, sorted(numbered), found)

@@ -6,6 +6,9 @@ from datetime import UTC, date, datetime
 
 from kraken_pipeline.errors import InvalidRequest
 
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
+"""The first and the last second that ISO 8601 writes with a year of four digits, as Python's datetime."""
+
 
 def parse_moment(text: str) -> int:
     """The seconds of an ISO date (its midnight) or time; UTC where it does not say otherwise.

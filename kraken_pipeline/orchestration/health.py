@@ -47,6 +47,8 @@ def health() -> dg.MaterializeResult:
 health_job = dg.define_asset_job(
     "check_health",
     selection=[KEY],
+    # A run without a word about loggers would have Dagster's own, which knows no KRAKEN_LOG_FORMAT.
+    config=dg.ConfigMapping(config_fn=lambda _: {"loggers": {"console": {}}}, config_schema={}),
     executor_def=dg.in_process_executor,
     description="Looks at everything that the pipeline stands on: lake, catalog, servers, exchange.",
 )

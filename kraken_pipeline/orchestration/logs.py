@@ -11,7 +11,7 @@ from kraken_pipeline.logs import formatter
 from kraken_pipeline.settings import load_settings
 
 _FIELDS = {
-    "log_level": dg.Field(str, default_value="INFO", description="DEBUG, INFO, WARNING, ERROR or CRITICAL."),
+    "log_level": dg.Field(str, is_required=False, description="KRAKEN_LOG_LEVEL where it is not set."),
     "name": dg.Field(str, default_value="kraken_pipeline.runs", description="The logger's name."),
 }
 
@@ -19,9 +19,10 @@ _FIELDS = {
 @dg.logger(config_schema=_FIELDS, description="Text in colours, or one JSON object a line; without passwords.")
 def console(context: dg.InitLoggerContext) -> logging.Logger:
     """The logger of every job: Dagster's own, with our lines."""
-    logger = dg.colored_console_logger.logger_fn(context)
-    assert isinstance(logger, logging.Logger)  # noqa: S101 - for the type checker
     settings = load_settings()
+    config = {"log_level": settings.kraken_log_level.upper(), **context.logger_config}
+    logger = dg.colored_console_logger.logger_fn(dg.build_init_logger_context(logger_config=config))
+    assert isinstance(logger, logging.Logger)  # noqa: S101 - for the type checker
     for handler in logger.handlers:
         handler.setFormatter(formatter(settings, handler.formatter))
     return logger

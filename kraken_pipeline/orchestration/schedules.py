@@ -33,7 +33,7 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         _schedule(settings, report_job, settings.kraken_report_cron, selection, is_on=is_on),
         _schedule(settings, validate_job, settings.kraken_validate_cron, recent, is_on=is_on),
         _schedule(settings, cleanup_job, settings.kraken_cleanup_cron, cleanup, is_on=True),
-        _schedule(settings, health_job, settings.kraken_health_cron, {}, is_on=is_on, needs_candles=False),
+        _schedule(settings, health_job, settings.kraken_health_cron, {}, is_on=is_on, is_probe=True),
     ]
 
 
@@ -44,8 +44,9 @@ def _schedule(
     config: Mapping[str, Any],
     *,
     is_on: bool,
-    needs_candles: bool = True,
+    is_probe: bool = False,
 ) -> dg.ScheduleDefinition:
+    """A schedule whose ticks ask for one run at a time; a probe runs also where the catalog or the lake does not."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
@@ -57,11 +58,13 @@ def _schedule(
         description=job.description,
     )
     def scheduled(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if is_probe:
+            return dg.RunRequest(run_config=dict(config))
         with opened_locks(settings) as locks:
             run_id = at_work(context.instance, locks, job.name)
         if run_id is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
-        if needs_candles and not Lake(settings.home).pairs():
+        if not Lake(settings.home).pairs():
             return dg.SkipReason(
                 "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"
             )

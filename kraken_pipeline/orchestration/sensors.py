@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import dagster as dg
 
-from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.errors import PipelineError, plain
 from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
@@ -36,7 +36,7 @@ def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = 
     for path in sorted({part for file in files for part in (file.container.parts if file.container else (file.path,))}):
         with suppress(FileNotFoundError), path.open("rb") as stream:  # a run may have moved it in the meantime
             size = path.stat().st_size
-            digest.update(f"{path.name}:{size}:".encode())
+            digest.update(f"{plain(path.name)}:{size}:".encode())
             digest.update(stream.read(_EDGE))
             stream.seek(max(0, size - _EDGE))
             digest.update(stream.read(_EDGE))

@@ -157,6 +157,8 @@ def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
         return Catalog(url, sizes)
     except (sa.exc.ArgumentError, ImportError) as error:
         raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
+    except ValueError:  # which quotes what stands where the port should: perhaps the password
+        raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is no number") from None
 
 
 def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:

@@ -25,6 +25,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.paths import spelled
 from kraken_pipeline.storage.postgresql import PostgreSQL, going_away
 
+RUN_SECONDS = 60.0
+"""How long a run waits for a lock that only its own earlier process can hold."""
 _POLL_SECONDS = 0.05
 
 
@@ -81,7 +83,9 @@ class Locks:
 
     def __init__(self, backend: LockBackend) -> None:
         self._backend = backend
-        self._series: dict[Series, Callable[[], bool]] = {}  # those held by this process
+        # What tells of those that this process holds; two of one series where the lock was lost and taken again.
+        self._series: dict[Series, list[Callable[[], bool]]] = {}
+        self._guard = threading.Lock()
         self._runs: dict[str, _RunLock] = {}
 
     def close(self) -> None:
@@ -105,12 +109,17 @@ class Locks:
                 raise Busy(
                     f"another process has been writing {wanted[taken.name]} for {timeout:.0f} s; try again later"
                 ) from None
-            self._series.update(dict.fromkeys(wanted.values(), is_held))
+            with self._guard:
+                for each in wanted.values():
+                    self._series.setdefault(each, []).append(is_held)
             try:
                 yield
             finally:
-                for each in wanted.values():
-                    del self._series[each]
+                with self._guard:
+                    for each in wanted.values():
+                        self._series[each].remove(is_held)
+                        if not self._series[each]:
+                            del self._series[each]
 
     def require(self, names: Iterable[Series]) -> None:
         """Makes sure that this process still holds some series, right before it writes them.
@@ -121,7 +130,9 @@ class Locks:
         Raises:
             StoreUnavailable: One of the locks was lost.
         """
-        for is_held in {self._series[each] for each in names}:
+        with self._guard:
+            holds = {is_held for each in names for is_held in self._series[each]}
+        for is_held in holds:
             if not is_held():
                 raise StoreUnavailable(
                     "the locks were lost with the connection to the catalog's server: nothing was written, try again"
@@ -181,7 +192,7 @@ class Locks:
         """Held by a run for as long as its process lives; taken again where it was lost, with the next series."""
         lock = _RunLock(self._backend, run_id)
         try:
-            lock.take(60)
+            lock.take(RUN_SECONDS)
         except Taken:
             raise Busy(f"another process says that it is run {run_id}") from None
         self._runs[run_id] = lock

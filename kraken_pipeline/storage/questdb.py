@@ -64,7 +64,10 @@ _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
 _REQUEST_ROWS = 100_000
 """Rows of one HTTP request, which QuestDB commits as one."""
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 _PARAMETERS = 1_000
+_LAST = 1 << 33
+"""In the year 2242."""
 
 # What no second attempt changes: wrong credentials, a table that is not what it should be.
 _REFUSALS = (
@@ -184,6 +187,8 @@ class QuestDB:
     @property
     def statistics(self) -> PoolStats:
         """How busy the pool is."""
+        if self._pool.closed:
+            return PoolStats(size=0, in_use=0, idle=0, overflow=0, waiting=0, limit=self._pool.max_size)
         found = self._pool.get_stats()
         size, idle = found.get("pool_size", 0), found.get("pool_available", 0)
         return PoolStats(
@@ -225,7 +230,7 @@ class QuestDB:
                 if table in known:
                     self._upgrade(interval, *known[table])
                 else:
-                    self._fetch(schema.create_table(interval))
+                    self._make(schema.create_table(interval))
             except StoreError as error:
                 wrong[interval] = error
         if not wrong:
@@ -246,7 +251,7 @@ class QuestDB:
         has_changed = False
         for name, type_ in schema.COLUMNS.items():
             if name not in columns:
-                self._fetch(schema.add_column(interval, name))
+                self._make(schema.add_column(interval, name))
                 has_changed = True
             elif columns[name][0] != type_:
                 raise StoreError(
@@ -254,7 +259,7 @@ class QuestDB:
                     f"drop the table (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
                 )
         if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
-            self._fetch(schema.enable_dedup(interval))
+            self._make(schema.enable_dedup(interval))
             has_changed = True
         if has_changed:  # these, too, go into the log first
             self.wait_until_applied(Receipt(interval, self._log(table)[1]))
@@ -267,7 +272,20 @@ class QuestDB:
             found = self._fetch("SELECT view_sql, view_status FROM views() WHERE view_name = %s", (schema.VIEW,))
             if found == [(query, "valid")]:
                 return
-        self._fetch(f"CREATE OR REPLACE VIEW {schema.VIEW} AS ({query})")
+        self._make(f"CREATE OR REPLACE VIEW {schema.VIEW} AS ({query})")
+
+    def _make(self, statement: str) -> None:
+        """Runs a statement that may be run twice: while others run the same, QuestDB refuses it for a moment."""
+        for pause in _PAUSES:
+            try:
+                self._fetch(statement)
+            except StoreError as error:
+                if "busy" not in str(error) and "already exists" not in str(error):
+                    raise
+                time.sleep(pause)
+            else:
+                return
+        self._fetch(statement)
 
     def drop(self, interval: Interval) -> None:
         """Deletes every candle of an interval; `prepare` makes its table anew."""
@@ -290,12 +308,20 @@ class QuestDB:
         if rows.schema != ROW_SCHEMA:
             raise InvalidRequest(f"rows for QuestDB have the columns {ROW_SCHEMA}, not {rows.schema}")
         table = schema.TABLES[Interval.parse(interval)]
-        if rows.height:
-            with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
-                # The client takes frames of pandas; of numbers that copies nothing.
-                sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
-                sender.flush()
-        return Receipt(interval, self._log(table)[1])
+        before = self._log(table)[1]
+        if not rows.height:
+            return Receipt(interval, before)
+        with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
+            # The client takes frames of pandas; of numbers that copies nothing.
+            sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
+            sender.flush()
+            # A connection keeps the table that it has written to, and QuestDB takes rows for it even when that is gone.
+            if (taken := self._log(table)[1]) <= before:
+                raise StoreUnavailable(
+                    f"QuestDB took {rows.height:,} candles into a {table} that is gone: somebody dropped it, and made "
+                    "another, in the meantime"
+                )
+        return Receipt(interval, taken)
 
     @contextmanager
     def _connected(self, failure: str) -> Iterator[Sender]:
@@ -600,9 +626,9 @@ def _among(names: tuple[str, ...] | None) -> str:
 def _bounds(start: int | None, end: int | None) -> tuple[str, str]:
     """A range of time as QuestDB reads it: text in ISO 8601."""
     for value in (start, end):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
             raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
-    return _iso(0 if start is None else start), _iso(1 << 33 if end is None else end)
+    return _iso(0 if start is None else start), _iso(_LAST if end is None else end)
 
 
 def _iso(moment: int) -> str:

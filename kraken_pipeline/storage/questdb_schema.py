@@ -93,20 +93,20 @@ def view_query() -> str:
     return " UNION ALL ".join(part(interval) for interval in Interval)
 
 
-# A checksum that both sides come to on their own: QuestDB in SQL, more than a million rows a second, and Polars over the
-# lake. A value is taken apart into three whole numbers: what lies above its point, the first 53 bits below it, and the
-# next 53. These steps are exact, so that nothing depends on how a side rounds, and nothing is lost of any value between
-# 1e-16 and 9e18. The rest is arithmetic of integers, which wraps alike; the weights tell the columns apart, and the
-# factor of the time tells two rows apart that changed places.
+# A checksum that both sides come to on their own: QuestDB in SQL, more than a million rows a second, and Polars over
+# the lake. A value is taken apart into three whole numbers: what lies above its point, the first 53 bits below it, and
+# the next 53. These steps are exact, so that nothing depends on how a side rounds, and nothing is lost of any value
+# between 1e-16 and 9e18. The rest is arithmetic of integers, which wraps alike; the weights tell the columns apart, and
+# the factor of the time tells two rows apart that changed places.
 _BITS = float(1 << 53)
 _VALUES = ("open", "high", "low", "close", "volume")
 _PARTS = 3
 _MODULUS = 1 << 62
 _WEIGHTS = tuple(pow(0x1E3779B97F4A7C15, power, _MODULUS) for power in range(1, _PARTS * len(_VALUES) + 3))  # all odd
 _TRADES, _SOURCE = _WEIGHTS[-2:]
-_PERIOD = 4_093
-"""In minutes: a prime, so that candles of one factor are so many candles apart; and below 2**12, so that the difference of
-two factors never shifts the highest bit of a part out of a LONG."""
+_PERIOD = 1_021
+"""In minutes: a prime, so that candles of one factor are so many candles apart; and below 2**10, so that the difference
+of two factors never shifts the highest bit of a part out of a LONG, not even that of four equal prices."""
 
 
 def checksum_sql() -> str:
@@ -121,6 +121,11 @@ def checksum_sql() -> str:
     terms = [f"{value} * {weight}L" for value, weight in zip(values, _WEIGHTS, strict=False)]
     terms += [f"trade_count * {_TRADES}L", f"(CASE source {sources} ELSE 0 END) * {_SOURCE}L"]
     return f"sum(({' + '.join(terms)}) * ((cast(time AS LONG) / 60000000L) %% {_PERIOD}L + 1L))"
+
+
+def wrapped(total: int) -> int:
+    """A sum of checksums as a LONG has it: the one of all their candles."""
+    return (total + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def checksum() -> pl.Expr:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+from kraken_pipeline.errors import Throttled
 from kraken_pipeline.kraken.client import Client, Counts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
 from kraken_pipeline.settings import Settings
@@ -18,7 +20,7 @@ from kraken_pipeline.storage.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
 
 PROBE_SECONDS = 5.0
-"""For how long a probe waits for an answer."""
+"""For how long a probe waits for its turn, and for an answer."""
 
 
 @contextmanager
@@ -45,14 +47,23 @@ def probed(stores: Stores) -> Iterator[Exchange]:
     """
     timeout = min(PROBE_SECONDS, stores.settings.kraken_api_timeout_seconds)
     record = _NoRecord()
-    with _asked(stores, breaker=record, counters=record, attempts=1, timeout=timeout) as exchange:
+    with _asked(stores, breaker=record, counters=record, sleep=_briefly, attempts=1, timeout=timeout) as exchange:
         yield exchange
 
 
+def _briefly(seconds: float) -> None:
+    """Waits for a permit, if it is near; the exchange may have asked for minutes."""
+    if seconds > PROBE_SECONDS:
+        raise Throttled(f"the exchange was not asked: the next request may be made in {seconds:.0f} s")
+    time.sleep(seconds)
+
+
 @contextmanager
-def _asked(stores: Stores, counters: Counters | _NoRecord, **how: Any) -> Iterator[Exchange]:
+def _asked(
+    stores: Stores, counters: Counters | _NoRecord, sleep: Callable[[float], None] = time.sleep, **how: Any
+) -> Iterator[Exchange]:
     settings = stores.settings
-    limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates)
+    limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates, sleep=sleep)
     client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
     with closing(open_cache(settings, counters)) as cache, closing(Exchange(client, cache, _lifetimes(settings))) as it:
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.moment import iso
@@ -25,10 +26,10 @@ _DAY = 86_400
 
 def check_exchange(stores: Stores) -> Sequence[Check]:
     """Looks at what is on record; asks the exchange for nothing."""
-    return [_circuit(stores), _errors(stores), _cache(stores)]
+    return [check for look in EXCHANGE.values() for check in look(stores)]
 
 
-def check_status(stores: Stores) -> Check:
+def check_status(stores: Stores) -> Iterator[Check]:
     """Asks the exchange for its status, once, and not past the rate that all processes share.
 
     Nothing is broken here where it does not answer: gaps stay gaps until it does.
@@ -37,8 +38,10 @@ def check_status(stores: Stores) -> Check:
         with probed(stores) as exchange:
             status = exchange.require_online()
     except PipelineError as error:
-        return Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
-    return Check("api", Verdict.OK, f"{stores.settings.kraken_api_url} answers: {status.status}")
+        yield Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
+    else:
+        where = urlsplit(stores.settings.kraken_api_url).netloc.rpartition("@")[2]
+        yield Check("api", Verdict.OK, f"{where} answers: {status.status}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,37 +112,49 @@ def _lookups(stores: Stores, now: float) -> Lookups:
     return Lookups(**{name: counts[f"cache.{name}"] for name in Lookups.__slots__})
 
 
-def _circuit(stores: Stores) -> Check:
+def _circuit(stores: Stores) -> Iterator[Check]:
     record = breaker_of(stores).record()
     slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
     slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
     if record.state is BreakerState.CLOSED:
-        return Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+        yield Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+        return
     at = iso(int(record.retry_at or 0))
-    return Check(
+    yield Check(
         "exchange",
         Verdict.WARNING,
         f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
     )
 
 
-def _errors(stores: Stores) -> Check:
+def _errors(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
         counts = totals(connection, ("api.requests", "api.errors", "api.retries"), time.time() - _DAY)
     requests, errors = counts["api.requests"], counts["api.errors"]
     sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
     if requests >= FEW and errors > ERROR_RATE * requests:
-        return Check(
+        yield Check(
             "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
         )
-    return Check("requests", Verdict.OK, sentence)
+    else:
+        yield Check("requests", Verdict.OK, sentence)
 
 
-def _cache(stores: Stores) -> Check:
+def _cache(stores: Stores) -> Iterator[Check]:
     lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
     if lookups.hit_rate is None:
-        return Check("cache", Verdict.OK, "no lookups in the last day")
+        yield Check("cache", Verdict.OK, "no lookups in the last day")
+        return
     sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
     if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
-        return Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
-    return Check("cache", Verdict.OK, sentence)
+        yield Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
+    else:
+        yield Check("cache", Verdict.OK, sentence)
+
+
+EXCHANGE: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
+    "exchange": _circuit,
+    "requests": _errors,
+    "cache": _cache,
+}
+"""What is on record of the exchange, each to be looked at by itself."""

@@ -6,29 +6,35 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
+import requests
 import sqlalchemy as sa
+from requests.auth import HTTPBasicAuth
 
-from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.errors import PipelineError, StoreError, StoreUnavailable
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import evidence_records, publications
-from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.pools import BUSY, PoolStats
-from kraken_pipeline.storage.questdb import QuestDB, open_questdb
+from kraken_pipeline.storage.questdb import Lag, open_questdb, require_questdb
+from kraken_pipeline.storage.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.schema import gaps
-from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.storage.stores import Stores, create_stores
 from kraken_pipeline.workflow.check import Check, Verdict
-from kraken_pipeline.workflow.exchange import open_cache
-from kraken_pipeline.workflow.exchange_health import check_exchange, check_status
+from kraken_pipeline.workflow.exchange_health import EXCHANGE, check_status
+
+_Of = TypeVar("_Of")
 
 LOW_SPACE_BYTES = 2 << 30
 LATE_SECONDS = 900
 """What QuestDB is owed for longer is a warning: runs deliver at once, and the sensor tries again every minute."""
 MANY_TRANSACTIONS = 1_000
 """QuestDB's log is ahead of its tables for seconds after a large delivery; by so many, it does not keep up."""
-
 
 NAMES: Mapping[str, str] = {
     "lake": "The lake can be written.",
@@ -47,49 +53,62 @@ NAMES: Mapping[str, str] = {
 
 
 def check_health(settings: Settings) -> Sequence[Check]:
-    """Looks at everything, whatever is broken."""
+    """Looks at everything that `NAMES` names, whatever is broken, in that order."""
+    order = list(NAMES)
+    return sorted(_checks(settings), key=lambda check: order.index(check.about))
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    for name, look in _BY_ITSELF.items():
+        yield from _looked(name, look, settings)
     try:
-        with opened(settings) as stores:
-            return list(_checks(stores))
-    except PipelineError as error:
-        return [Check("catalog", Verdict.FAILED, str(error))]
-
-
-def _checks(stores: Stores) -> Iterator[Check]:
-    looks: Mapping[str, Callable[[Stores], Iterator[Check]]] = {
-        "lake": _lake,
-        "space": _space,
-        "catalog": _catalog,
-        "series": _series,
-        "outbox": _outbox,
-        "questdb": _questdb,
-        "redis": _redis,
-    }
-    for name, look in looks.items():
-        try:
-            yield from look(stores)
-        except PipelineError as error:
-            yield Check(name, Verdict.FAILED, str(error))
-    yield check_status(stores)
-    yield from check_exchange(stores)
-
-
-def _lake(stores: Stores) -> Iterator[Check]:
-    probe = stores.lake.scratch / f"{uuid.uuid4().hex}.probe"
-    try:
-        with probe.open("wb") as stream:
-            stream.write(b"probe")
-            stream.flush()
-            os.fsync(stream.fileno())
-        probe.unlink()
-    except OSError as error:
-        yield Check("lake", Verdict.FAILED, f"{stores.lake.root} cannot be written: {error}")
+        stores = create_stores(settings)
+    except Exception as error:
+        yield _broken("catalog", error)
+        for name in list(_IN_CATALOG)[1:]:
+            yield Check(name, Verdict.WARNING, "nobody knows while the catalog cannot be opened")
         return
-    yield Check("lake", Verdict.OK, f"{stores.lake.root} can be written")
+    with closing(stores):
+        for name, look_into in _IN_CATALOG.items():
+            yield from _looked(name, look_into, stores)
 
 
-def _space(stores: Stores) -> Iterator[Check]:
-    free = shutil.disk_usage(stores.lake.root).free
+def _looked(name: str, look: Callable[[_Of], Iterable[Check]], at: _Of) -> Iterator[Check]:
+    """What a look found; one that comes to grief, in a way that nobody thought of too, hides nothing else."""
+    try:
+        yield from look(at)
+    except Exception as error:
+        yield _broken(name, error)
+
+
+def _broken(name: str, error: Exception) -> Check:
+    kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
+    return Check(name, Verdict.FAILED, " ".join(f"{kind}{error}".split()))
+
+
+def _lake(settings: Settings) -> Iterator[Check]:
+    try:
+        lake = Lake(settings.home)
+        probe = lake.scratch / f"{uuid.uuid4().hex}.probe"
+        try:
+            with probe.open("wb") as stream:
+                stream.write(b"probe")
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        yield Check(
+            "lake",
+            Verdict.FAILED,
+            f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can",
+        )
+    else:
+        yield Check("lake", Verdict.OK, f"{lake.root} can be written")
+
+
+def _space(settings: Settings) -> Iterator[Check]:
+    free = shutil.disk_usage(settings.home).free
     sentence = f"{free / 2**30:.1f} GiB free"
     if free < LOW_SPACE_BYTES:
         yield Check("space", Verdict.WARNING, f"{sentence}: make room before the next large archive")
@@ -109,7 +128,9 @@ def _catalog(stores: Stores) -> Iterator[Check]:
 def _server_connections(stores: Stores) -> Check:
     """How many connections the server has, from all processes and programs: when they are used up, runs fail."""
     limit = sa.cast(sa.func.current_setting("max_connections"), sa.Integer)
-    used = sa.select(sa.func.count()).select_from(sa.table("pg_stat_activity")).scalar_subquery()
+    activity = sa.table("pg_stat_activity", sa.column("datid"))
+    # The server's own processes are listed too; which they are, the others' rows do not tell everybody.
+    used = sa.select(sa.func.count()).select_from(activity).where(activity.c.datid.is_not(None)).scalar_subquery()
     with stores.catalog.read() as connection:
         in_use, most = connection.execute(sa.select(used, limit)).one()
     sentence = f"{in_use} of the server's {most} connections are in use"
@@ -158,19 +179,47 @@ def _outbox(stores: Stores) -> Iterator[Check]:
         yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
 
 
-def _questdb(stores: Stores) -> Iterator[Check]:
-    if not stores.settings.has_questdb:
+def _questdb(settings: Settings) -> Iterator[Check]:
+    if not settings.has_questdb:
         yield Check("questdb", Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
         return
-    with open_questdb(stores.settings) as questdb:
+    with open_questdb(settings) as questdb:
         questdb.ping()
+        _offer_nothing(settings)
         yield Check("questdb", Verdict.OK, "QuestDB answers over HTTP and PGWire")
-        yield _lag(questdb)
+        yield lag(questdb.lags())
         yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
 
 
-def _lag(questdb: QuestDB) -> Check:
-    lags = questdb.lags()
+def _offer_nothing(settings: Settings) -> None:
+    """Writes no line to QuestDB over HTTP: what `ping` asks for is told to everybody, whatever the password.
+
+    Raises:
+        StoreError: It does not let us in.
+        StoreUnavailable: It does not answer.
+    """
+    url = urlsplit(require_questdb(settings)[0])
+    where = url.netloc.rpartition("@")[2]
+    user, password = (unquote(part or "").encode() for part in (url.username, url.password))
+    try:
+        reply = requests.post(
+            f"{url.scheme}://{where}/write",
+            auth=HTTPBasicAuth(user, password) if url.username else None,
+            timeout=settings.kraken_questdb_timeout_seconds,
+        )
+    except requests.RequestException as error:
+        raise StoreUnavailable(f"QuestDB at {where} does not answer over HTTP ({type(error).__name__})") from error
+    if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+        raise StoreError(
+            f"QuestDB at {where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and the "
+            "password of KRAKEN_QUESTDB_URL right?"
+        )
+    if not reply.ok:
+        raise StoreUnavailable(f"QuestDB at {where} takes nothing over HTTP: HTTP {reply.status_code}")
+
+
+def lag(lags: Sequence[Lag]) -> Check:
+    """Whether QuestDB applies what it takes, by how far its logs are ahead."""
     for each in lags:
         if each.error is not None:
             return Check(
@@ -185,15 +234,14 @@ def _lag(questdb: QuestDB) -> Check:
     return Check("questdb lag", Verdict.OK, f"{behind:,} transactions wait to be applied")
 
 
-def _redis(stores: Stores) -> Iterator[Check]:
-    cache = open_cache(stores.settings, Counters(stores.catalog))
-    try:
-        health = cache.redis_health()
-    finally:
-        cache.close()
-    if health is None:
+def _redis(settings: Settings) -> Iterator[Check]:
+    if settings.kraken_cache_url is None:
         yield Check("redis", Verdict.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
-    elif health.error is not None:
+        return
+    url = settings.kraken_cache_url.get_secret_value()
+    with closing(redis_pool(url, settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)) as pool:
+        health = redis_health(pool)
+    if health.error is not None:
         yield Check("redis", Verdict.WARNING, f"{health.error}; the embedded cache serves")
     else:
         clients, most = health.clients or 0, health.max_clients
@@ -203,3 +251,18 @@ def _redis(stores: Stores) -> Iterator[Check]:
         else:
             yield Check("redis", Verdict.OK, sentence)
         yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")
+
+
+_BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {
+    "lake": _lake,
+    "space": _space,
+    "questdb": _questdb,
+    "redis": _redis,
+}
+_IN_CATALOG: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
+    "catalog": _catalog,
+    "series": _series,
+    "outbox": _outbox,
+    "api": check_status,
+    **EXCHANGE,
+}

@@ -22,7 +22,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import publications
 from kraken_pipeline.storage.questdb import ROW_SCHEMA, Digest, QuestDB, Receipt, open_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES, checksum
+from kraken_pipeline.storage.questdb_schema import TABLES, checksum, wrapped
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Run
 
@@ -338,4 +338,4 @@ def digest_of(stores: Stores, series: Series) -> Digest | None:
     total = sum(
         int(candles.select(checksum()).item()) for candles in stores.lake.batches(series, whole, series.interval)
     )
-    return Digest(times.len(), first, last, total)
+    return Digest(times.len(), first, last, wrapped(total))

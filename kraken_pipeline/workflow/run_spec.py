@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import INTERVALS, Interval
-from kraken_pipeline.market.moment import parse_moment
+from kraken_pipeline.market.moment import EARLIEST, LATEST, parse_moment
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.tier import Tier, TierTable
 
@@ -27,8 +27,8 @@ class RunSpec(BaseModel):
     tier: Tier = Field(default=Tier.ALL, description="TIER1 to TIER4, or ALL.")
     intervals: tuple[Interval, ...] = Field(default=INTERVALS, description="In minutes.")
     pairs: tuple[str, ...] = Field(default=(), description="Only these; all of the tier where none is named.")
-    start: int | None = Field(default=None, description="Nothing before it.")
-    end: int | None = Field(default=None, description="Nothing from it on.")
+    start: int | None = Field(default=None, ge=EARLIEST, le=LATEST, description="Nothing before it.")
+    end: int | None = Field(default=None, ge=EARLIEST, le=LATEST, description="Nothing from it on.")
     archive_dirs: tuple[Path, ...] = Field(
         default=(), description="Folders or files to read archives from, and only to read, beside the drop folder."
     )
@@ -65,6 +65,11 @@ class RunSpec(BaseModel):
     @field_validator("archive_dirs", mode="after")
     @classmethod
     def _one_spelling(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in value:
+            try:
+                str(path).encode()
+            except UnicodeEncodeError:  # a run's configuration is JSON
+                raise InvalidRequest(f"the name of the folder {path} is no UTF-8; call it otherwise") from None
         # What was taken of a folder is known by its path, and a run may be resumed from another folder.
         return tuple(dict.fromkeys(path.expanduser().resolve() for path in value))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
-from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.errors import UnreadableArchive, plain
 from kraken_pipeline.kraken.archive import (
     ArchiveFile,
     ArchiveReader,
@@ -150,7 +150,7 @@ def examine(
     sha256 = container_digest(container, read_sums(container.path.parent))
     with stores.catalog.read() as connection:
         known = file_records.container_by_digest(connection, sha256)
-    if known is None or known.name != container.path.name:
+    if known is None or known.name != container.name:
         known = _examined(container, sha256, members, reader, now)
     if remember:
         with stores.catalog.write() as connection:
@@ -164,7 +164,7 @@ def _examined(
     release = container.release
     series = tuple(sorted({f"{file.pair.name}_{file.interval.value}" for file in members}))
     if release is None:
-        return ContainerRecord(sha256, container.path.name, "", None, None, None, series)
+        return ContainerRecord(sha256, container.name, "", None, None, None, series)
     start, end = release.start, release.end
     manifest = reader.manifest(container)
     if manifest is not None:
@@ -174,7 +174,7 @@ def _examined(
     if end is None or end <= start:
         raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")
     quarter = str(release.quarter) if release.quarter else None
-    return ContainerRecord(sha256, container.path.name, release.kind, start, end, quarter, series)
+    return ContainerRecord(sha256, container.name, release.kind, start, end, quarter, series)
 
 
 def container_stamp(container: Container) -> str:
@@ -185,7 +185,7 @@ def container_stamp(container: Container) -> str:
 def stamp(path: Path) -> str:
     """What changes when a file does, in nearly every case: a file with the stamp it had is not read again."""
     status = path.stat()
-    return f"{path}:{status.st_size}:{status.st_mtime_ns}"
+    return plain(f"{path}:{status.st_size}:{status.st_mtime_ns}")
 
 
 def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:

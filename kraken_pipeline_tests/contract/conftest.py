@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -36,29 +38,39 @@ class Backend:
         """The URL of a database with nothing in it."""
         if self.server is None:
             yield f"sqlite:///{folder / 'catalog.sqlite'}"
-            return
-        self.server.start()
-        url = self.server.database()
-        yield url
-        self.server.start()
-        self.server.drop(url)
+        else:
+            self.server.start()  # where an earlier test has killed it and left it so
+            with self._dropped(self.server, self.server.database()) as url:
+                yield url
 
     @contextmanager
     def migrated(self, folder: Path) -> Iterator[str]:
         """The URL of a catalog without records; copied, because migrations cost more than most tests."""
-        with self.empty(folder) as url:
-            if self.server is None:
-                shutil.copy(self.home / "catalog.sqlite", folder)
-            else:
-                self._copy(self.server, url)
-            yield url
+        if self.server is None:
+            shutil.copy(self.home / "catalog.sqlite", folder)
+            yield f"sqlite:///{folder / 'catalog.sqlite'}"
+        else:
+            self.server.start()
+            with self._dropped(self.server, copy_of_template(self.server)) as url:
+                yield url
 
-    def _copy(self, server: PostgreSQL, url: str) -> None:
-        names = sql.Identifier(url.rpartition("/")[2]), sql.Identifier(TEMPLATE)
-        if not server.execute(f"SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'"):
-            open_catalog(server.database(TEMPLATE)).close()
+    @contextmanager
+    def _dropped(self, server: PostgreSQL, url: str) -> Iterator[str]:
+        yield url
+        server.start()
         server.drop(url)
-        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
+
+
+def copy_of_template(server: PostgreSQL) -> str:
+    """A database with a catalog without records; of the first one, all others are copies."""
+    name = f"test_{secrets.token_hex(6)}"
+    copying = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
+    try:
+        server.execute(copying)
+    except psycopg.errors.InvalidCatalogName:
+        open_catalog(server.database(TEMPLATE)).close()
+        server.execute(copying)
+    return server.url_of(name)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, publications, schema
+from kraken_pipeline.storage import evidence_records, file_records, schema
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
@@ -215,34 +215,11 @@ def test_only_the_last_of_several_that_end_there_is_prolonged(connection: sa.Con
     assert [each.span for each in granted(connection)] == [Span(0, 10), Span(5, 20)]
 
 
-def test_what_touches_a_range_that_is_owed_takes_its_place_under_a_new_id(connection: sa.Connection) -> None:
-    def owed() -> list[tuple[int, int, int, int]]:
-        table = schema.publications
-        query = sa.select(table.c.id, table.c.start, table.c.end, table.c.made_at).order_by(table.c.start)
-        return [tuple(row) for row in connection.execute(query)]
-
-    publications.owe(connection, [(HOURS, Span(0, 10)), (HOURS, Span(30, 40)), (DAYS, Span(0, 10))], 7)
-    before = {each[0] for each in owed()}
-    publications.owe(connection, [(HOURS, Span(10, 20))], 9)
-    (hours, rest) = (row for row in owed() if row[1:] != (0, 10, 7))
-    assert (hours[1:], rest[1:]) == ((0, 20, 7), (30, 40, 7)), "as old as the oldest of them"
-    assert hours[0] not in before, "whoever publishes the old one deletes nothing of this"
-    publications.owe(connection, [(HOURS, Span(15, 35))], 11)
-    assert [row[1:] for row in owed() if row[1:] != (0, 10, 7)] == [(0, 40, 7)]
-
-
-def test_what_queries_are_owed_and_what_contradicts_is_on_record(connection: sa.Connection) -> None:
-    publications.owe(connection, [], 1)
+def test_what_contradicts_is_on_record(connection: sa.Connection) -> None:
     grant(connection, HOURS, [], None)
-    publications.owe(connection, [(HOURS, Span(0, 10)), (DAYS, Span(5, 20))], 7)
     evidence_records.record_conflict(
         connection, HOURS, Span(0, 10), candles=3, reason="fewer trades", file_id=None, now=7
     )
-    owed = connection.execute(sa.select(schema.publications)).mappings().all()
-    assert [(row["pair"], row["interval"], row["start"], row["end"], row["made_at"]) for row in owed] == [
-        ("XBTUSD", 60, 0, 10, 7),
-        ("XBTUSD", 1440, 5, 20, 7),
-    ]
     (conflict,) = connection.execute(sa.select(schema.conflicts)).mappings()
     assert (conflict["candles"], conflict["reason"], conflict["start"], conflict["end"]) == (3, "fewer trades", 0, 10)
 

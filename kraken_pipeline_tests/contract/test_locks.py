@@ -2,62 +2,113 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline_tests.contract.conftest import Backend
+from kraken_pipeline_tests.servers import wait_for
 from kraken_pipeline_tests.storage.processes import line, process, result, tell
 
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)
+OTHER = Series("ADAEUR", Interval.H1)
 PATIENT = 60.0
 """Longer than any test; a lock that is free is taken at once."""
+SOON = 10.0
+"""A server learns of the end of a process when it reads from its connection, in a moment if it has the time."""
 
 
-def hold_series(folder: str) -> None:
-    with Locks(FileLocks(Path(folder))).series([HOURS, DAYS]):
+def locks_at(where: str) -> Locks:
+    """The locks in a folder, or in a database of PostgreSQL."""
+    return Catalog(where).locks() if where.startswith("postgresql") else Locks(FileLocks(Path(where)))
+
+
+@pytest.fixture
+def where(backend: Backend, tmp_path: Path) -> Iterator[str]:
+    """Where the locks of a test lie: a folder, or a database."""
+    if backend.server is None:
+        yield str(tmp_path)
+    else:
+        with backend.empty(tmp_path) as url:
+            yield url
+
+
+def can_fetch(locks: Locks, name: str) -> bool:
+    try:
+        with locks.fetch(name):
+            return True
+    except Busy:
+        return False
+
+
+def is_had(locks: Locks, series: Series) -> bool:
+    with locks.series([series], timeout=PATIENT):
+        return True
+
+
+@pytest.fixture
+def locks(where: str) -> Iterator[Locks]:
+    with closing(locks_at(where)) as found:
+        yield found
+
+
+def hold_series(where: str) -> None:
+    with locks_at(where).series([HOURS, DAYS]):
         print("held", flush=True)  # noqa: T201
         sys.stdin.readline()
     print("free", flush=True)  # noqa: T201
 
 
-def hold_run(folder: str, run_id: str) -> None:
-    with Locks(FileLocks(Path(folder))).run(run_id):
+def hold_run(where: str, run_id: str) -> None:
+    with locks_at(where).run(run_id):
         print("held", flush=True)  # noqa: T201
         sys.stdin.readline()
 
 
-def hold_slot(folder: str, kind: str, count: int) -> None:
-    with Locks(FileLocks(Path(folder))).slot(kind, count):
+def hold_slot(where: str, kind: str, count: int) -> None:
+    with locks_at(where).slot(kind, count):
         print("held", flush=True)  # noqa: T201
         sys.stdin.readline()
 
 
-def hold_fetch(folder: str, name: str) -> None:
-    with Locks(FileLocks(Path(folder))).fetch(name):
+def hold_fetch(where: str, name: str) -> None:
+    with locks_at(where).fetch(name):
         print("held", flush=True)  # noqa: T201
         sys.stdin.readline()
     print("free", flush=True)  # noqa: T201
 
 
-def count_up(folder: str, times: int) -> None:
-    counter = Path(folder) / "counter"
-    locks = Locks(FileLocks(Path(folder)))
+def count_up(where: str, file: str, times: int) -> None:
+    counter = Path(file)
+    locks = locks_at(where)
     for _ in range(times):
         with locks.series([HOURS], timeout=PATIENT):
             counter.write_text(str(int(counter.read_text(encoding="utf-8")) + 1), encoding="utf-8")
 
 
-def test_a_series_that_another_process_writes_is_busy_until_it_is_done(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
-    with process(hold_series, str(tmp_path)) as other:
+MANY = [Series(f"COIN{number}USD", interval) for number in range(6) for interval in (Interval.H1, Interval.D1)]
+
+
+def take_at_random(where: str, seed: int, times: int) -> None:
+    chance, locks = Random(seed), locks_at(where)
+    for _ in range(times):
+        with locks.series(chance.sample(MANY, 4), timeout=PATIENT):
+            pass
+    print(times)  # noqa: T201
+
+
+def test_a_series_that_another_process_writes_is_busy_until_it_is_done(locks: Locks, where: str) -> None:
+    with process(hold_series, where) as other:
         assert line(other) == "held"
         for series in (HOURS, DAYS):
             with pytest.raises(Busy) as refusal, locks.series([series], timeout=0):
@@ -70,40 +121,44 @@ def test_a_series_that_another_process_writes_is_busy_until_it_is_done(tmp_path:
             pass
 
 
-def test_the_locks_of_a_killed_process_are_free_at_once(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
-    with process(hold_series, str(tmp_path)) as other, process(hold_run, str(tmp_path), "run-1") as run:
+def test_the_locks_of_a_killed_process_are_free_at_once(locks: Locks, where: str) -> None:
+    with process(hold_series, where) as other, process(hold_run, where, "run-1") as run:
         assert line(other) == line(run) == "held"
         assert locks.is_running("run-1")
         for each in (other, run):
             each.kill()
             each.wait()
-        with locks.series([HOURS, DAYS], timeout=0):
+        with locks.series([HOURS, DAYS], timeout=SOON):
             pass
-        assert not locks.is_running("run-1")
+        wait_for(lambda: not locks.is_running("run-1"), "the end of a killed run", SOON)
 
 
-def test_processes_that_change_one_file_under_a_lock_lose_nothing(tmp_path: Path) -> None:
-    (tmp_path / "counter").write_text("0", encoding="utf-8")
+def test_processes_that_change_one_file_under_a_lock_lose_nothing(where: str, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0", encoding="utf-8")
     with ExitStack() as stack:
-        for running in [stack.enter_context(process(count_up, str(tmp_path), 25)) for _ in range(3)]:
+        for running in [stack.enter_context(process(count_up, where, str(counter), 25)) for _ in range(3)]:
             result(running)
-    assert (tmp_path / "counter").read_text(encoding="utf-8") == "75"
+    assert counter.read_text(encoding="utf-8") == "75"
 
 
-def test_threads_of_one_process_exclude_each_other_as_processes_do(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_processes_that_take_many_series_in_any_order_all_come_to_their_end(where: str) -> None:
+    with ExitStack() as stack:
+        several = [stack.enter_context(process(take_at_random, where, seed, 40)) for seed in range(3)]
+        assert [result(running) for running in several] == ["40"] * 3
+
+
+def test_threads_of_one_process_exclude_each_other_as_processes_do(locks: Locks, where: str) -> None:
     with locks.series([HOURS]), pytest.raises(Busy), locks.series([HOURS], timeout=0):
         pass
 
 
-def test_a_series_named_twice_is_locked_once(tmp_path: Path) -> None:
-    with Locks(FileLocks(tmp_path)).series([HOURS, HOURS], timeout=0):
+def test_a_series_named_twice_is_locked_once(locks: Locks, where: str) -> None:
+    with locks.series([HOURS, HOURS], timeout=0):
         pass
 
 
-def test_what_was_locked_before_a_busy_one_is_let_go(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_what_was_locked_before_a_busy_one_is_let_go(locks: Locks, where: str) -> None:
     with locks.series([DAYS]):
         with pytest.raises(Busy), locks.series([HOURS, DAYS], timeout=0):
             pass
@@ -111,8 +166,7 @@ def test_what_was_locked_before_a_busy_one_is_let_go(tmp_path: Path) -> None:
             pass
 
 
-def test_those_who_want_the_same_series_in_other_orders_do_not_wait_in_a_circle(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_those_who_want_the_same_series_in_other_orders_do_not_wait_in_a_circle(locks: Locks, where: str) -> None:
     start = threading.Barrier(2)
 
     def take(order: Sequence[Series]) -> None:
@@ -125,15 +179,12 @@ def test_those_who_want_the_same_series_in_other_orders_do_not_wait_in_a_circle(
         list(pool.map(take, [(HOURS, DAYS), (DAYS, HOURS)]))
 
 
-def test_names_that_differ_in_case_alone_are_different_locks(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_names_that_differ_in_case_alone_are_different_locks(locks: Locks, where: str) -> None:
     with locks.series([Series("AAPLxUSD", Interval.H1)]), locks.series([Series("AAPLXUSD", Interval.H1)], timeout=0):
-        names = {path.name.casefold() for path in (tmp_path / "series").iterdir()}
-    assert len(names) == 2
+        pass
 
 
-def test_slots_bound_how_much_goes_on_at_the_same_time(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_slots_bound_how_much_goes_on_at_the_same_time(locks: Locks, where: str) -> None:
     inside, most = 0, 0
     guard = threading.Lock()
     full = threading.Barrier(2)
@@ -156,15 +207,14 @@ def test_slots_bound_how_much_goes_on_at_the_same_time(tmp_path: Path) -> None:
     assert most == 2
 
 
-def test_a_slot_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_a_slot_that_another_process_holds_is_waited_for(locks: Locks, where: str) -> None:
     entered = threading.Event()
 
     def enter() -> None:
         with locks.slot("ingest", 1):
             entered.set()
 
-    with process(hold_slot, str(tmp_path), "ingest", 1) as other, ThreadPoolExecutor(1) as pool:
+    with process(hold_slot, where, "ingest", 1) as other, ThreadPoolExecutor(1) as pool:
         assert line(other) == "held"
         with locks.slot("backfill", 1):  # another kind
             waiting = pool.submit(enter)
@@ -173,13 +223,12 @@ def test_a_slot_that_another_process_holds_is_waited_for(tmp_path: Path) -> None
         waiting.result(timeout=PATIENT)
 
 
-def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
-    with process(hold_fetch, str(tmp_path), "trades.XBTUSD") as other:
+def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(locks: Locks, where: str) -> None:
+    with process(hold_fetch, where, "trades.XBTUSD") as other:
         assert line(other) == "held"
         with pytest.raises(Busy, match=r"^another run is fetching trades\.XBTUSD$"), locks.fetch("trades.XBTUSD"):
             pass
-        with locks.fetch("trades.ADAEUR"), pytest.raises(Busy), Locks(FileLocks(tmp_path)).fetch("trades.ADAEUR"):
+        with locks.fetch("trades.ADAEUR"), pytest.raises(Busy), locks.fetch("trades.ADAEUR"):
             pass
         tell(other)
         assert line(other) == "free"
@@ -187,42 +236,86 @@ def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(t
             pass
 
 
-def test_a_fetch_that_fails_or_is_killed_keeps_nobody_out(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_a_fetch_that_fails_or_is_killed_keeps_nobody_out(locks: Locks, where: str) -> None:
     with pytest.raises(ZeroDivisionError), locks.fetch("trades.XBTUSD"):
         raise ZeroDivisionError
-    with process(hold_fetch, str(tmp_path), "trades.XBTUSD") as other:
+    with process(hold_fetch, where, "trades.XBTUSD") as other:
         assert line(other) == "held"
         other.kill()
         other.wait()
-        with locks.fetch("trades.XBTUSD"):
-            pass
+        wait_for(lambda: can_fetch(locks, "trades.XBTUSD"), "the end of a killed fetch", SOON)
 
 
-def test_a_run_is_running_for_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_a_run_is_running_for_as_long_as_its_lock_is_held(locks: Locks, where: str) -> None:
     assert not locks.is_running("run-1")
     with locks.run("run-1"):
         assert locks.is_running("run-1")
         assert not locks.is_running("run-2")
     assert not locks.is_running("run-1")
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert not locks.is_any_running()
 
 
-def test_a_run_that_fails_lets_its_lock_go(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
+def test_a_run_that_fails_lets_its_lock_go(locks: Locks, where: str) -> None:
     with pytest.raises(ZeroDivisionError), locks.run("run-1"):
         raise ZeroDivisionError
     assert not locks.is_running("run-1")
-    assert list((tmp_path / "runs").iterdir()) == []
-
-
-def test_any_run_at_work_is_noticed_and_one_that_was_killed_is_not(tmp_path: Path) -> None:
-    locks = Locks(FileLocks(tmp_path))
     assert not locks.is_any_running()
-    with process(hold_run, str(tmp_path), "5f0c-aa") as other:
+
+
+def test_any_run_at_work_is_noticed_and_one_that_was_killed_is_not(locks: Locks, where: str) -> None:
+    assert not locks.is_any_running()
+    with process(hold_run, where, "5f0c-aa") as other:
         assert line(other) == "held"
         assert locks.is_any_running()
         other.kill()
         other.wait()
-        assert not locks.is_any_running(), "its file is there, and nobody holds it"
+        wait_for(lambda: not locks.is_any_running(), "the end of a killed run", SOON)
+
+
+def test_a_run_of_which_another_process_says_that_it_is_it_is_refused(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kraken_pipeline.storage.locks.RUN_SECONDS", 0.05)
+    with locks.run("run-1"):
+        with pytest.raises(Busy, match=r"^another process says that it is run run-1$"), locks.run("run-1"):
+            pass
+        assert locks.is_running("run-1")
+
+
+def test_a_table_is_published_to_by_one_at_a_time(locks: Locks) -> None:
+    refused = pytest.raises(Busy, match=r"^another run is publishing to candles_60$")
+    with locks.table("candles_60"), locks.table("candles_1440"), refused, locks.table("candles_60", timeout=0.05):
+        pass
+    with locks.table("candles_60", timeout=0):
+        pass
+
+
+def test_a_lock_that_is_not_had_in_time_is_busy_however_short_the_time(locks: Locks) -> None:
+    with locks.series([HOURS]):
+        for timeout in (0.000_1, 0.2):
+            with pytest.raises(Busy), locks.series([HOURS], timeout=timeout):
+                pass
+
+
+def test_a_series_that_is_let_go_in_time_is_had(locks: Locks) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with locks.series([HOURS]):
+            waiting = pool.submit(is_had, locks, HOURS)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+        assert waiting.result(timeout=PATIENT)
+
+
+def test_the_same_name_of_another_kind_is_another_lock(locks: Locks) -> None:
+    with locks.fetch("one"), locks.table("one", timeout=0), locks.run("one"), locks.slot("one", 1):
+        assert locks.is_running("one")
+
+
+def test_series_that_are_held_may_be_written_and_others_may_not(locks: Locks) -> None:
+    with locks.series([HOURS, DAYS]):
+        locks.require([DAYS])
+        with locks.series([OTHER]):
+            locks.require([HOURS, OTHER])
+        locks.require([])
+        with pytest.raises(KeyError):
+            locks.require([OTHER])

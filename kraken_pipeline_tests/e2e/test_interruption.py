@@ -51,9 +51,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Path:
     return folder
 
 
-def state(home: Path) -> dict[str, Any]:
+def state(home: Path, **more: Any) -> dict[str, Any]:
     """What a home holds, without ids, runs and moments; the newest gaps reach up to the moment of asking."""
-    with opened(settings_of(home)) as stores:
+    with opened(settings_of(home, **more)) as stores:
         evidence = evidence_of(stores)
         return evidence | {
             "gaps": {gap[:3] for gap in evidence["gaps"]},

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS
 from kraken_pipeline.orchestration.schedules import schedules
@@ -25,6 +26,7 @@ BACKFILL, REPORT, VALIDATE, CLEANUP = (
     "validate_recent_data",
     "cleanup_old_gap_records",
 )
+HEALTH = "check_health"
 JOBS = {job.name: job for job in UPKEEP_JOBS}
 MONDAY = datetime(2023, 8, 7, 6, 0, tzinfo=UTC)
 
@@ -74,13 +76,14 @@ def config_of(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition) -> 
     return dict(request.run_config)
 
 
-def test_there_are_four_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
+def test_there_are_five_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
     made = found(home)
     assert {name: each.cron_schedule for name, each in made.items()} == {
         BACKFILL: "*/15 * * * *",
         REPORT: "0 6 * * *",
         VALIDATE: "30 5 * * *",
         CLEANUP: "0 4 * * 0",
+        HEALTH: "*/10 * * * *",
     }
     for name, each in made.items():
         assert (each.job_name, each.execution_timezone) == (name, "UTC")
@@ -94,8 +97,11 @@ def test_their_times_are_settings(home: Path) -> None:
         kraken_report_cron="1 2 * * 1-5",
         kraken_validate_cron="0 0 1 * *",
         kraken_cleanup_cron="0 3 * * sat",
+        kraken_health_cron="* * * * *",
     )
-    assert [each.cron_schedule for each in made.values()] == ["0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat"]
+    assert [each.cron_schedule for each in made.values()] == [
+        *("0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat", "* * * * *")
+    ]
 
 
 def test_only_the_cleaning_up_is_on_by_default(home: Path) -> None:
@@ -141,11 +147,30 @@ def test_what_a_tick_asks_for_is_valid_for_its_job(
     instance: dg.DagsterInstance, home: Path, more: dict[str, str]
 ) -> None:
     for name, schedule in found(home, **more).items():
-        assert dg.validate_run_config(JOBS[name], config_of(instance, schedule))
+        job = build_definitions().resolve_job_def(name)
+        assert dg.validate_run_config(job, config_of(instance, schedule)) is not None
+
+
+def test_health_is_looked_at_while_the_lake_is_empty_the_catalog_away_and_another_look_at_work(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    away = {"kraken_catalog_url": "postgresql://me@127.0.0.1:9/kraken", "kraken_catalog_patience_seconds": 300}
+    schedule = found(tmp_path / "nothing", **away)[HEALTH]
+    run = instance.create_run_for_job(
+        build_definitions().resolve_job_def(HEALTH), status=dg.DagsterRunStatus.NOT_STARTED
+    )
+    event = dg.DagsterEvent(BEGUN.value, HEALTH, message="it has begun")
+    instance.report_dagster_event(event, run.run_id)
+    began = time.monotonic()
+    assert config_of(instance, schedule) == {}
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_of_an_empty_lake_a_tick_says_how_to_begin(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    for schedule in found(tmp_path / "fresh").values():
+    for name, schedule in found(tmp_path / "fresh").items():
+        if name == HEALTH:
+            continue
         told = tick(instance, schedule)
         assert isinstance(told, str)
         assert told.startswith("the lake is empty: ingest archives, or name pairs")

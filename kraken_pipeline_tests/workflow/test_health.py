@@ -8,13 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.breaker import Breaker
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import health
+from kraken_pipeline.workflow.check import Check, Verdict, worst
 from kraken_pipeline.workflow.exchange import breaker_of
-from kraken_pipeline.workflow.check import Verdict, worst
-from kraken_pipeline.workflow.health import check_health
+from kraken_pipeline.workflow.health import NAMES, check_health
 from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import csv_row
 
@@ -25,8 +27,12 @@ def verdicts(home: Path, **more: object) -> dict[str, tuple[Verdict, str]]:
 
 def test_a_fresh_home_is_well(tmp_path: Path) -> None:
     found = verdicts(tmp_path / "home")
-    assert list(found) == ["lake", "space", "catalog", "series", "exchange", "requests", "cache"]
-    assert {verdict for verdict, _ in found.values()} <= {Verdict.OK, Verdict.WARNING}  # the disk may be full
+    assert list(found) == list(NAMES)
+    assert {verdict for name, (verdict, _) in found.items() if name not in ("space", "api")} == {Verdict.OK}
+    assert found["lake"] == (Verdict.OK, f"{tmp_path / 'home' / 'lake'} can be written")
+    assert found["outbox"] == (Verdict.OK, "nothing is owed to QuestDB")
+    assert found["questdb"] == (Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
+    assert found["redis"][1].startswith("off: KRAKEN_CACHE_URL is not set")
     assert found["series"] == (Verdict.OK, "0 series, none with more than 100 gaps")
     assert "is at migration" in found["catalog"][1]
     assert found["exchange"] == (Verdict.OK, "the circuit is closed")
@@ -145,34 +151,95 @@ def test_what_was_counted_more_than_a_day_ago_no_longer_matters(stores: Stores, 
 def test_a_home_that_cannot_be_made_has_failed_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     found = verdicts(tmp_path / "home")
-    assert list(found) == ["stores"]
-    verdict, sentence = found["stores"]
-    assert verdict is Verdict.FAILED
-    assert "KRAKEN_PIPELINE_HOME" in sentence
-    assert "name a folder that can" in sentence
+    for name in ("lake", "catalog"):
+        verdict, sentence = found[name]
+        assert verdict is Verdict.FAILED
+        assert "KRAKEN_PIPELINE_HOME" in sentence
+        assert "name a folder that can" in sentence
+    assert set(found) == set(NAMES)
 
 
 def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
     (home / "catalog.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
-    (check,) = check_health(settings_of(home))
-    assert check.verdict is Verdict.FAILED
-    assert "the catalog at sqlite" in check.sentence
+    found = verdicts(home)
+    assert found["catalog"][0] is Verdict.FAILED
+    assert "the catalog at sqlite" in found["catalog"][1]
+    assert_nothing_is_known_but_of_what_needs_no_catalog(found)
+
+
+def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[Verdict, str]]) -> None:
+    assert {name: verdict for name, (verdict, _) in found.items() if name != "space"} == {
+        **dict.fromkeys(("lake", "questdb", "redis"), Verdict.OK),
+        "catalog": Verdict.FAILED,
+        **dict.fromkeys(("series", "outbox", "api", "exchange", "requests", "cache"), Verdict.WARNING),
+    }
+    assert all("\n" not in sentence for _, sentence in found.values())
 
 
 def test_a_newer_catalog_is_not_touched(home: Path) -> None:
     with opened(settings_of(home)) as stores, stores.catalog.write() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    (check,) = check_health(settings_of(home))
-    assert check.verdict is Verdict.FAILED
-    assert "install the version that wrote it, or a newer one" in check.sentence
+    found = verdicts(home)
+    assert "install the version that wrote it, or a newer one" in found["catalog"][1]
+    assert_nothing_is_known_but_of_what_needs_no_catalog(found)
 
 
-def test_looking_changes_nothing(stores: Stores, home: Path, shelf: Shelf) -> None:
+def test_a_table_of_tiers_that_is_none_has_failed_with_its_name(home: Path, tmp_path: Path) -> None:
+    found = verdicts(home, kraken_tiers_file=tmp_path / "nowhere.toml")
+    assert found["catalog"][0] is Verdict.FAILED
+    assert "KRAKEN_TIERS_FILE" in found["catalog"][1]
+    assert found["lake"][0] is Verdict.OK
+
+
+def test_a_catalog_that_breaks_under_the_look_hides_nothing_else(stores: Stores, home: Path) -> None:
+    with stores.catalog.write() as connection:
+        connection.execute(sa.text("DROP TABLE publications"))
+        connection.execute(sa.text("DROP TABLE breakers"))
+    found = verdicts(home)
+    assert found["outbox"][0] is Verdict.FAILED
+    assert found["outbox"][1].startswith("OperationalError: ")
+    assert "\n" not in found["outbox"][1]
+    assert found["exchange"][0] is Verdict.FAILED
+    assert {found[name][0] for name in ("lake", "catalog", "series", "questdb", "redis", "requests", "cache")} == {
+        Verdict.OK
+    }
+    assert list(found) == list(NAMES)
+
+
+def test_a_lake_that_cannot_be_written_has_failed_and_hides_nothing(home: Path) -> None:
+    (home / "tmp").rmdir()
+    (home / "tmp").symlink_to("/proc/self/fdinfo")  # a folder in which nobody can write, root included
+    found = verdicts(home)
+    assert found["lake"][0] is Verdict.FAILED
+    assert "KRAKEN_PIPELINE_HOME" in found["lake"][1]
+    assert found["lake"][1].endswith("name a folder that can")
+    assert {found[name][0] for name in ("catalog", "series", "outbox", "exchange")} == {Verdict.OK}
+
+
+def test_little_space_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOW_SPACE_BYTES", 1 << 60)  # more than any disk has
+    verdict, sentence = verdicts(home)["space"]
+    assert verdict is Verdict.WARNING
+    assert re.fullmatch(r"[\d.]+ GiB free: make room before the next large archive", sentence)
+    monkeypatch.setattr(health, "LOW_SPACE_BYTES", 0)
+    assert verdicts(home)["space"][0] is Verdict.OK
+
+
+def test_looking_changes_nothing_but_whose_turn_it_is_to_ask_the_exchange(
+    stores: Stores, home: Path, shelf: Shelf
+) -> None:
     run(stores, shelf.q1, resampling=False)
-    stores.close()
-    before = digest_of(home)
+
+    def everything() -> dict[str, list[tuple[object, ...]]]:
+        with stores.catalog.read() as connection:
+            tables = [table for table in schema.metadata.sorted_tables if table.name != "limits"]
+            return {table.name: [tuple(row) for row in connection.execute(sa.select(table))] for table in tables}
+
+    files, records = digest_of(home), everything()
+    assert records["extents"]
     check_health(settings_of(home))
-    assert digest_of(home) == before
+    assert everything() == records
+    assert {**digest_of(home), "catalog.sqlite": ""} == {**files, "catalog.sqlite": ""}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +252,4 @@ def test_looking_changes_nothing(stores: Stores, home: Path, shelf: Shelf) -> No
     ],
 )
 def test_the_worst_verdict_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
-    from kraken_pipeline.workflow.check import Check
-
     assert worst([Check("a", verdict, "") for verdict in found]) is expected

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import publications, schema
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
 from kraken_pipeline.storage.publications import Backlog, Publication
+from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.homes import spans
 
 HOURS = Series("XBTUSD", Interval.H1)
@@ -23,10 +25,9 @@ OTHER = Series("ADAEUR", Interval.H1)
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    catalog = open_catalog(f"sqlite:///{tmp_path_factory.mktemp('outbox') / 'catalog.sqlite'}")
-    yield catalog
-    catalog.close()
+def catalog(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    with backend.migrated(tmp_path_factory.mktemp("outbox")) as url, closing(open_catalog(url)) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,12 @@ def test_what_touches_a_range_that_is_owed_takes_its_place_under_a_new_id(catalo
     owe(catalog, (HOURS, Span(15, 35)), now=11)
     assert owed_spans(catalog) == [Span(0, 40)]
     assert owed_spans(catalog, DAYS) == [Span(0, 10)]
+
+
+def test_ranges_that_touch_become_one_whatever_their_order(catalog: Catalog) -> None:
+    for change in (Span(20, 30), Span(0, 10), Span(40, 50), Span(30, 40), Span(10, 20)):
+        owe(catalog, (HOURS, change))
+    assert tuple(owed_spans(catalog)) == spans((0, 50))
 
 
 def test_an_id_is_never_given_again_even_if_it_was_the_only_one(catalog: Catalog) -> None:
@@ -243,56 +250,56 @@ def owed_seconds(catalog: Catalog, interval: Interval) -> set[tuple[Series, int]
 # --- writers and publishers at the same time
 
 
-def test_writers_and_publishers_at_work_at_once_leave_nothing_behind(catalog: Catalog) -> None:
-    table = (HOURS, OTHER)
-    lake = {(series, second): 0 for series in table for second in range(100)}
-    there = dict(lake)
-    writing = {series: threading.Lock() for series in table}
-    publishing = threading.Lock()
-    has_ended = threading.Event()
+class Rehearsal:
+    """What a writer and a publisher do, with values of a dictionary for the lake's files and for QuestDB's rows."""
 
-    def write(series: Series) -> None:
-        for number in range(1, 41):
+    def __init__(self, catalog: Catalog, *series: Series) -> None:
+        self.catalog = catalog
+        self.lake = {(each, second): 0 for each in series for second in range(100)}
+        self.there = dict(self.lake)
+        self.writing = {each: threading.Lock() for each in series}
+        self.publishing = threading.Lock()
+        self.has_ended = threading.Event()
+
+    def write(self, series: Series) -> None:
+        for number in range(1, 31):
             start = number * 37 % 90
-            with writing[series]:
-                owe(catalog, (series, Span(start, start + 10)))
-                for second in range(start, start + 10):
-                    lake[series, second] = number
+            with self.writing[series]:
+                owe(self.catalog, (series, Span(start, start + 10)))
+                self.lake |= {(series, second): number for second in range(start, start + 10)}
 
-    def publish() -> None:
-        with publishing:
-            with catalog.read() as connection:
+    def publish(self) -> None:
+        with self.publishing:
+            with self.catalog.read() as connection:
                 found = publications.owed(connection, Interval.H1)
             for series in found:
-                with writing[series]:
+                with self.writing[series]:
                     pass
-            ids = [each.id for ranges in found.values() for each in ranges]
+            every = [each for ranges in found.values() for each in ranges]
+            at = 0
             for until in (30, 60, 100):
-                for series, ranges in found.items():
-                    for each in ranges:
-                        for second in range(max(each.span.start, until - 40), min(each.span.end, until)):
-                            there[series, second] = lake[series, second]
-                deliver(catalog, ids, until)
+                for each in every:
+                    for second in range(max(each.span.start, at), min(each.span.end, until)):
+                        self.there[each.series, second] = self.lake[each.series, second]
+                deliver(self.catalog, [each.id for each in every], until)
+                at = until
 
-    def keep(work: Callable[[], None]) -> None:
-        while not has_ended.is_set():
-            work()
+    def keep_publishing(self) -> None:
+        while not self.has_ended.is_set():
+            self.publish()
 
+
+def test_writers_and_publishers_at_work_at_once_leave_nothing_behind(catalog: Catalog) -> None:
+    both = Rehearsal(catalog, HOURS, OTHER)
     with ThreadPoolExecutor(4) as beside:
-        publishers = [beside.submit(keep, publish) for _ in range(2)]
+        publishers = [beside.submit(both.keep_publishing) for _ in range(2)]
         try:
-            for writer in [beside.submit(write, series) for series in table]:
+            for writer in [beside.submit(both.write, series) for series in (HOURS, OTHER)]:
                 writer.result()
         finally:
-            has_ended.set()
+            both.has_ended.set()
         for publisher in publishers:
             publisher.result()
-    publish()
-    assert there == lake
+    both.publish()
+    assert both.there == both.lake
     assert (owed(catalog), owed(catalog, OTHER)) == ([], [])
-
-
-def test_ranges_that_touch_become_one_whatever_their_order(catalog: Catalog) -> None:
-    for change in (Span(20, 30), Span(0, 10), Span(40, 50), Span(30, 40), Span(10, 20)):
-        owe(catalog, (HOURS, change))
-    assert tuple(owed_spans(catalog)) == spans((0, 50))

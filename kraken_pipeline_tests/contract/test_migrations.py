@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import kraken_pipeline.storage.migrations
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.errors import StoreError
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage.publications import backlog, owe
+from kraken_pipeline_tests.storage.processes import process, result
+
+HOURS = Series("XBTUSD", Interval.H1)
+
+
+def config() -> Config:
+    found = Config()
+    found.set_main_option("script_location", str(Path(kraken_pipeline.storage.migrations.__file__).parent))
+    return found
+
+
+REVISIONS = [each.revision for each in reversed(list(ScriptDirectory.from_config(config()).walk_revisions()))]
+STEPS = list(zip(["base", *REVISIONS], REVISIONS, strict=False))
+"""From which migration each leads to which."""
+
+
+@pytest.fixture
+def catalog(url: str) -> Iterator[Catalog]:
+    """A database without tables."""
+    with closing(new_catalog(url)) as found:
+        yield found
+
+
+def migrate(catalog: Catalog, to: str, *, back: bool = False) -> None:
+    given = config()
+    with catalog.write() as connection:
+        given.attributes["connection"] = connection
+        (command.downgrade if back else command.upgrade)(given, to)
+
+
+def differences(catalog: Catalog) -> list[object]:
+    with catalog.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, schema.metadata))
+
+
+def tables(catalog: Catalog) -> dict[str, object]:
+    """Every table with its columns, keys and indexes, as the database tells them."""
+    inspector = sa.inspect(catalog.engine)
+    return {
+        name: (
+            [(each["name"], str(each["type"]), each["nullable"]) for each in inspector.get_columns(name)],
+            inspector.get_pk_constraint(name)["constrained_columns"],
+            sorted(str(each) for each in inspector.get_foreign_keys(name)),
+            sorted(str(each["name"]) for each in inspector.get_indexes(name)),
+        )
+        for name in inspector.get_table_names()
+    }
+
+
+def test_each_migration_can_be_taken_back_and_done_again(catalog: Catalog) -> None:
+    for before, after in STEPS:
+        found = tables(catalog)
+        migrate(catalog, after)
+        made = tables(catalog)
+        assert catalog.revision() == after
+        migrate(catalog, before, back=True)
+        assert catalog.revision() == (None if before == "base" else before)
+        assert tables(catalog) == found | {"alembic_version": made["alembic_version"]}
+        migrate(catalog, after)
+        assert (tables(catalog), catalog.revision()) == (made, after)
+
+
+def test_the_migrations_lead_to_the_tables_that_the_program_knows_and_back(catalog: Catalog) -> None:
+    catalog.upgrade()
+    assert differences(catalog) == []
+    migrate(catalog, "base", back=True)
+    assert list(tables(catalog)) == ["alembic_version"]
+    catalog.upgrade()
+    assert differences(catalog) == []
+    assert catalog.revision() == REVISIONS[-1]
+
+
+def test_the_comparison_would_notice_a_column_that_no_migration_brings(catalog: Catalog) -> None:
+    catalog.upgrade()
+    with catalog.write() as connection:
+        connection.execute(sa.text("ALTER TABLE gaps DROP COLUMN error"))
+    assert differences(catalog) != []
+
+
+def test_a_migration_that_fails_leaves_the_catalog_as_it_was(catalog: Catalog) -> None:
+    migrate(catalog, REVISIONS[0])
+    with catalog.write() as connection:
+        connection.execute(sa.text("CREATE TABLE counters (mine INTEGER)"))  # what a later migration makes as well
+    before = tables(catalog)
+    with pytest.raises(sa.exc.SQLAlchemyError, match="already exists"):
+        catalog.upgrade()
+    assert tables(catalog) == before
+    assert catalog.revision() == REVISIONS[0]
+
+
+def test_what_was_on_record_before_a_migration_is_on_record_after_it(catalog: Catalog) -> None:
+    migrate(catalog, REVISIONS[0])
+    with catalog.write() as connection:
+        owe(connection, [(HOURS, Span(0, 3_600))], 7)
+        row = {"location": "/drop/a.csv", "line": 3, "text": "x", "reason": "y", "run_id": "one", "made_at": 7}
+        letters = sa.table("dead_letters", *(sa.column(name) for name in row))
+        connection.execute(sa.insert(letters).values(**row))
+    catalog.upgrade()
+    with catalog.read() as connection:
+        assert backlog(connection).count == 1
+        (letter,) = connection.execute(sa.select(schema.dead_letters)).mappings()
+    assert {name: letter[name] for name in row} == row
+    assert letter["operation"] is None
+
+
+def upgrade(database: str) -> None:
+    open_catalog(database).close()
+
+
+def test_processes_that_find_no_tables_make_them_once(url: str) -> None:
+    with ExitStack() as stack:
+        for running in [stack.enter_context(process(upgrade, url)) for _ in range(4)]:
+            result(running)
+    with closing(new_catalog(url)) as catalog:
+        assert differences(catalog) == []
+        with catalog.read() as connection:
+            assert connection.scalars(sa.text("SELECT version_num FROM alembic_version")).all() == REVISIONS[-1:]
+
+
+def test_a_catalog_of_a_newer_program_is_refused(catalog: Catalog, url: str) -> None:
+    catalog.upgrade()
+    with catalog.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError) as refusal:
+        open_catalog(url)
+    assert str(refusal.value) == (
+        "the catalog is at migration 9999, which this version of kraken_pipeline does not know; "
+        "install the version that wrote it, or a newer one"
+    )

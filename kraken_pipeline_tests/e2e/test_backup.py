@@ -1,0 +1,294 @@
+"""A backup that is made while an ingest is at work is whole: restored into an empty home, it lacks nothing it claims.
+
+The commands are those of docs/production.md: first the catalog, then the lake. What the lake gets in between is in it
+without being claimed, and is taken again; the other way round, coverage would be claimed whose candles are not there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from kraken_pipeline.demo.archives import candles_name
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, schema
+from kraken_pipeline.storage.lake import Lake
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.ingest import BATCH_FILES
+from kraken_pipeline.workflow.publish import differences
+from kraken_pipeline_tests.homes import Q1, Q2, Shelf, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
+from kraken_pipeline_tests.shell import TIMEOUT, ended, shell, start
+
+pytestmark = pytest.mark.e2e
+PARTS = 4
+MEMBERS = BATCH_FILES * PARTS
+HELD = Series("HELDUSD", Interval.H1)
+"""The series that the test holds, so that the ingest cannot come to its end while the backup is made.
+
+It is in the last batch: there are as many others before it as a batch takes, and several files of each.
+"""
+COMMAND = ("ingest", "--intervals", "60,1440", "--no-api-backfill")
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Path:
+    """A release of many members, the last of them of `HELD`; and a whole one with days."""
+    folder = tmp_path_factory.mktemp("archives")
+    with zipfile.ZipFile(shelf.q2) as release:
+        lines = release.read("XBTUSD_60.csv").splitlines(keepends=True)
+    length = len(lines) // PARTS
+    with zipfile.ZipFile(folder / candles_name(Q2), "w", zipfile.ZIP_DEFLATED) as release:
+        for part in range(PARTS):
+            text = b"".join(lines[part * length : (part + 1) * length])
+            for number in range(BATCH_FILES):
+                release.writestr(f"{part:02d}/K{number:02d}USD_60.csv", text)
+        release.writestr(f"{HELD.pair}_60.csv", b"".join(lines))
+    shutil.copy(shelf.q1, folder)
+    assert shelf.q1.name == candles_name(Q1)
+    return folder
+
+
+# --- the two catalogs
+
+
+@dataclass(frozen=True, slots=True)
+class Backup(ABC):
+    """How a catalog is backed up and restored, by the commands of the documentation.
+
+    Attributes:
+        folder: Where the backup goes.
+    """
+
+    folder: Path
+
+    @property
+    @abstractmethod
+    def variables(self) -> dict[str, str]:
+        """The settings of the home that is backed up."""
+
+    @abstractmethod
+    def save(self, home: Path) -> None:
+        """Backs the catalog up."""
+
+    @abstractmethod
+    def restore(self, home: Path) -> dict[str, str]:
+        """Restores it for an empty home; the settings of that."""
+
+    def save_lake(self, home: Path, name: str = "lake") -> None:
+        """Copies the lake."""
+        # A file that is replaced meanwhile is copied as it was: it is another one of the same name.
+        run("cp", "-a", str(home / "lake"), str(self.folder / name))
+
+
+class OfSqlite(Backup):
+    @property
+    def variables(self) -> dict[str, str]:
+        return {}
+
+    def save(self, home: Path) -> None:
+        source, target = home / "catalog.sqlite", self.folder / "catalog.sqlite"
+        if shutil.which("sqlite3"):
+            run("sqlite3", str(source), f".backup {target}")
+        else:
+            program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))"
+            run(sys.executable, "-c", program, str(source), str(target))
+
+    def restore(self, home: Path) -> dict[str, str]:
+        run("cp", "-a", str(self.folder / "catalog.sqlite"), str(home / "catalog.sqlite"))
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class OfPostgreSQL(Backup):
+    server: PostgreSQL
+    url: str
+    new_url: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"KRAKEN_CATALOG_URL": self.url}
+
+    def save(self, home: Path) -> None:  # noqa: ARG002 - it is a server's
+        run(program("pg_dump"), "--format=custom", f"--file={self.folder}/catalog.dump", self.url)
+
+    def restore(self, home: Path) -> dict[str, str]:  # noqa: ARG002
+        how = ("--exit-on-error", "--single-transaction", "--no-owner")
+        run(program("pg_restore"), *how, f"--dbname={self.new_url}", f"{self.folder}/catalog.dump")
+        return {"KRAKEN_CATALOG_URL": self.new_url}
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def program(name: str) -> str:
+    """A program of PostgreSQL's client, of the server's own version where there are several."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    path = str(found[0]) if found else shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not on this machine: apt-get install postgresql-client")
+    return path
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def backup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backup]:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    if request.param == "PostgreSQL":
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        url: str = request.getfixturevalue("postgresql_url")
+        new_url = server.database()
+        yield OfPostgreSQL(folder, server, url, new_url)
+        server.drop(new_url)
+    else:
+        yield OfSqlite(folder)
+
+
+# --- a home, and what it claims
+
+
+@contextmanager
+def stores_of(home: Path, variables: dict[str, str]) -> Iterator[Stores]:
+    given = {name.lower(): value for name, value in variables.items()}
+    with opened(settings_of(home, **given)) as stores:
+        yield stores
+
+
+def taken(stores: Stores) -> int:
+    """How many files are COMPLETED."""
+    query = sa.select(sa.func.count()).where(schema.files.c.status == "COMPLETED")
+    with stores.catalog.read() as connection:
+        return int(connection.scalar(query) or 0)
+
+
+@contextmanager
+def started(home: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A program in a process of its own, which ends with the block at the latest."""
+    process = start(home, *arguments, **variables)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Waits for something that an ingest does."""
+    deadline = time.monotonic() + TIMEOUT
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def claimed(stores: Stores) -> dict[Series, tuple[Any, ...]]:
+    """What the catalog says is covered."""
+    with stores.catalog.read() as connection:
+        found = evidence_records.coverage_of(connection, list(Interval))
+    return {series: tuple(record.span for record in records) for series, records in found.items()}
+
+
+def claimed_in_vain(claims: dict[Series, tuple[Any, ...]], lake: Lake, whole: Lake) -> dict[Series, int]:
+    """How many candles are covered by these claims, and are not in a lake; by series."""
+    found: dict[Series, int] = {}
+    for series, spans in claims.items():
+        there = set(lake.times(series))
+        missing = [time for time in whole.times(series) if time not in there and any(time in span for span in spans)]
+        if missing:
+            found[series] = len(missing)
+    return found
+
+
+def state(stores: Stores) -> dict[str, Any]:
+    """What a home holds, without ids, runs and moments; the newest gaps reach up to the moment of asking."""
+    evidence = evidence_of(stores)
+    return {
+        "lake": lake_of(stores),
+        "coverage": evidence["coverage"],
+        "extents": evidence["extents"],
+        "grants": evidence["grants"],
+        "gaps": {gap[:3] for gap in evidence["gaps"]},
+        "files": files_of(stores),
+    }
+
+
+def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_with(
+    tmp_path: Path, archives: Path, backup: Backup, questdb: QuestDB
+) -> None:
+    home, restored = tmp_path / "original" / "home", tmp_path / "restored" / "home"
+    home.parent.mkdir()
+    command = (*COMMAND, "--archive-dir", str(archives))
+    with stores_of(home, backup.variables) as stores:
+        backup.save_lake(home, "lake-too-soon")  # for the other way round, which is wrong
+        with started(home, *command, **backup.variables) as process:
+            with stores.locks.series([HELD]):
+                until(lambda: taken(stores) > 0, process)
+                backup.save(home)
+                at_save = taken(stores)
+                # The lake goes on before it is copied, unless nothing is left but what is held.
+                until(lambda: taken(stores) > at_save or at_save >= MEMBERS, process)
+                backup.save_lake(home)
+                assert process.poll() is None, "it was over before the backup was made"
+            said = ended(process)
+        assert said.code == 0, f"{said.out}\n{said.err}"
+        undisturbed, whole = state(stores), stores.lake
+        assert taken(stores) == MEMBERS + 1 + 6
+
+        restored.mkdir(parents=True)
+        variables = backup.restore(restored)
+        run("cp", "-a", str(backup.folder / "lake"), str(restored / "lake"))
+        with stores_of(restored, variables) as found:
+            assert 0 < taken(found) < taken(stores), "it is one from the middle"
+            claims = claimed(found)
+            assert claimed_in_vain(claims, found.lake, whole) == {}
+            assert claims
+            (tmp_path / "wrong").mkdir()
+            (backup.folder / "lake-too-soon").rename(tmp_path / "wrong" / "lake")
+            assert claimed_in_vain(claims, Lake(tmp_path / "wrong"), whole) != {}, "the order matters, and is looked at"
+
+    served = {
+        **variables,
+        "KRAKEN_QUESTDB_URL": questdb.http_url,
+        "KRAKEN_QUESTDB_PG_URL": questdb.pg_url,
+        "KRAKEN_QUESTDB_POOL_MIN": "1",
+    }
+    rebuilt = shell(restored, "publish", "--rebuild", "--verify", "--json", **served)
+    assert (rebuilt.code, rebuilt.json["outcome"]["series_different"]) == (0, 0), rebuilt.out
+    assert rebuilt.json["outcome"]["candles_published"] > 0
+
+    again = shell(restored, *command, "--json", **served)
+    assert (again.code, again.json["outcome"]["publications_owed"]) == (0, 0), again.out
+    assert again.json["outcome"]["files_taken_before"] > 0
+    with stores_of(restored, served) as found:
+        assert claimed_in_vain(claimed(found), found.lake, found.lake) == {}
+        after = state(found)
+        for what, value in undisturbed.items():
+            assert after[what] == value, what
+        assert differences(found) == [], "QuestDB has it too"
+
+
+def test_what_is_claimed_and_not_there_is_seen(stores: Stores, tmp_path: Path, shelf: Shelf) -> None:
+    from kraken_pipeline_tests.homes import run as taken_by
+
+    taken_by(stores, shelf.q1, resampling=False)
+    claims = claimed(stores)
+    assert claimed_in_vain(claims, stores.lake, stores.lake) == {}
+    (tmp_path / "empty").mkdir()
+    missing = claimed_in_vain(claims, Lake(tmp_path / "empty"), stores.lake)
+    assert missing == {series: stores.lake.times(series).len() for series in stores.lake.series()}

@@ -1,0 +1,206 @@
+"""The program with a QuestDB, in processes of its own: what is killed in the middle is made whole by publishing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage import publications
+from kraken_pipeline.storage.lake import Lake
+from kraken_pipeline.storage.questdb import Digest, open_questdb
+from kraken_pipeline.storage.questdb_schema import TABLES, checksum
+from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline_tests.fixtures import need
+from kraken_pipeline_tests.homes import settings_of
+from kraken_pipeline_tests.samples import at, candle, frame
+from kraken_pipeline_tests.servers import QuestDB, wait_for
+from kraken_pipeline_tests.shell import TIMEOUT, Said, ended, start
+
+pytestmark = pytest.mark.e2e
+T0 = at("2023-07-01")
+MINUTES, HOURS = Series("XBTUSD", Interval.M1), Series("ADAEUR", Interval.H1)
+CANDLES = 25_000
+
+
+def variables(server: QuestDB) -> dict[str, str]:
+    return {
+        "KRAKEN_QUESTDB_URL": server.http_url,
+        "KRAKEN_QUESTDB_PG_URL": server.pg_url,
+        "KRAKEN_QUESTDB_POOL_MIN": "1",
+        "KRAKEN_QUESTDB_TIMEOUT_SECONDS": "5",
+    }
+
+
+def settings_for(home: Path, server: QuestDB) -> Settings:
+    return settings_of(
+        home, kraken_questdb_url=server.http_url, kraken_questdb_pg_url=server.pg_url, kraken_questdb_pool_min=1
+    )
+
+
+def publish(home: Path, server: QuestDB, *options: str) -> Said:
+    return ended(start(home, "publish", *options, **variables(server)))
+
+
+def assert_equal(home: Path, server: QuestDB) -> None:
+    """Every series has the same candles on both sides: how many, the first, the last and a checksum of all values."""
+    lake = Lake(home)
+    expected: dict[Series, Digest] = {}
+    for series in lake.series():
+        candles = lake.read(series)
+        times = candles["time"].dt.epoch("s")
+        total = int(candles.select(checksum()).item())
+        expected[series] = Digest(candles.height, int(times[0]), int(times[-1]), total)
+    assert expected
+    with open_questdb(settings_for(home, server)) as there:
+        found = {
+            Series(pair, interval): digest for interval in Interval for pair, digest in there.ranges(interval).items()
+        }
+    assert found == expected
+
+
+def rows(server: QuestDB, statement: str) -> pl.DataFrame:
+    """What somebody sees who asks for it with another client."""
+    with psycopg.connect(server.pg_url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        names = [column.name for column in cursor.description or ()]
+        return pl.DataFrame(cursor.fetchall(), schema=names, orient="row", infer_schema_length=None)
+
+
+def test_after_the_demo_questdb_has_what_the_lake_has(tmp_path: Path, questdb: QuestDB) -> None:
+    home = tmp_path / "demo-data"
+    said = ended(start(home, "demo", "--home", str(home), **variables(questdb)))
+    assert said.code == 0, said.err
+    assert_equal(home, questdb)
+
+    said = publish(home, questdb, "--verify", "--json")
+    assert said.code == 0, said.err
+    outcome = said.json["outcome"]
+    assert (outcome["candles_published"], outcome["publications_owed"], outcome["series_different"]) == (0, 0, 0)
+
+    # All rows of one series, with other means than the program's.
+    series = Series("XBTUSD", Interval.H1)
+    kept = Lake(home).read(series).with_columns(pl.col("time").dt.replace_time_zone(None), pl.col("source").cast(str))
+    columns = [name for name in kept.columns if name != "release"]
+    statement = f"SELECT {', '.join(columns)} FROM {TABLES[series.interval]} WHERE pair = 'XBTUSD' ORDER BY time"
+    assert rows(questdb, statement).rows() == kept.select(columns).rows()
+
+    # A range of time through the view, of all pairs and intervals.
+    first = kept["time"][0]
+    end = first + timedelta(hours=12)
+    found = rows(questdb, f"SELECT * FROM assetprice WHERE time >= '{first:%FT%TZ}' AND time < '{end:%FT%TZ}'")
+    assert found.columns == [
+        *("asset_id", "interval_minutes", "time", "open", "high", "low", "close", "volume", "trade_count"),
+        *("quote_currency", "source", "pair"),
+    ]
+    hours = found.filter(pair="XBTUSD", interval_minutes=60).sort("time")
+    assert hours.select(columns).rows() == kept.filter(pl.col("time") < end).select(columns).rows()
+    assert 0 < hours.height <= 12
+    assert set(hours["quote_currency"]) == {"USD"}
+    ids = {row["pair"]: row["asset_id"] for row in Lake(home).assets().to_dicts()}
+    assert {ids[pair] == id_ for pair, id_ in zip(found["pair"], found["asset_id"], strict=True)} == {True}
+
+    before = questdb.execute("SELECT name, sequencerTxn FROM wal_tables() ORDER BY name")
+    assert publish(home, questdb).code == 0
+    assert questdb.execute("SELECT name, sequencerTxn FROM wal_tables() ORDER BY name") == before
+    assert_equal(home, questdb)
+
+
+# --- killed in the middle
+
+
+def filled(home: Path) -> Path:
+    """A home with some candles of two tables, which QuestDB is owed."""
+    with opened(settings_of(home)) as stores:
+        for series, count in ((MINUTES, CANDLES), (HOURS, 50)):
+            stores.lake.register([parse_pair(series.pair)])
+            writer = stores.lake.writer(series)
+            seconds = series.interval.seconds
+            writer.add(frame(candle(T0 + number * seconds, 1.0 + number / 7) for number in range(count)))
+            with stores.locks.series([series]):
+                commit(stores, [LakeWrite(writer.finish(), (), "a test")], T0)
+    return home
+
+
+def count(server: QuestDB) -> int:
+    """How many minutes QuestDB shows; none while there is no table."""
+    try:
+        return int(server.execute(f"SELECT count() FROM {TABLES[Interval.M1]}")[0][0])
+    except psycopg.Error:
+        return 0
+
+
+def killed_in_the_middle(home: Path, server: QuestDB, kill: Callable[[Any], None]) -> tuple[Said, int]:
+    """A rebuild in which something is killed after some windows were applied, and what was to be seen then."""
+    # Windows that are so small make it long.
+    process = start(home, "publish", "--rebuild", **variables(server), KRAKEN_PUBLISH_ROWS="1000")
+    deadline = time.monotonic() + TIMEOUT
+    was_dropped, seen = False, 0
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        seen = count(server)
+        was_dropped = was_dropped or seen < CANDLES
+        if was_dropped and seen > 1_000 and owed_minutes(home) < CANDLES:
+            break
+    kill(process)
+    said = ended(process)
+    assert seen < CANDLES, "that was not the middle"
+    assert said.code != 0
+    return said, seen
+
+
+def owed_minutes(home: Path) -> int:
+    """How many candles' worth of time is still owed of the minutes."""
+    with opened(settings_of(home)) as stores, stores.catalog.read() as connection:
+        found = publications.owed(connection, Interval.M1).get(MINUTES, [])
+    return sum(each.span.seconds for each in found) // 60
+
+
+def assert_mended(home: Path, server: QuestDB) -> None:
+    said = publish(home, server, "--verify", "--json")
+    assert said.code == 0, said.err
+    outcome = said.json["outcome"]
+    assert (outcome["publications_owed"], outcome["series_different"], outcome["errors"]) == (0, 0, [])
+    assert outcome["candles_published"] > 0
+    assert_equal(home, server)
+    assert count(server) == CANDLES, "nothing is there twice"
+
+
+def test_a_questdb_that_is_killed_in_the_middle_of_a_rebuild_is_made_whole_by_publishing(
+    home: Path, tmp_path: Path
+) -> None:
+    need(QuestDB)
+    with QuestDB(tmp_path / "own") as server:
+        filled(home)
+        assert publish(home, server).code == 0
+        assert_equal(home, server)
+        said, _ = killed_in_the_middle(home, server, lambda _: server.kill())
+        assert "what is owed stays owed" in " ".join((said.out + said.err).split())
+        assert server.password not in said.out + said.err
+        assert 0 < owed_minutes(home) < CANDLES, "what was confirmed is not owed any more"
+        server.start()
+        assert count(server) >= CANDLES - owed_minutes(home), "nor was it lost"
+        assert_mended(home, server)
+
+
+def test_a_publisher_that_is_killed_in_the_middle_of_a_rebuild_is_taken_up_by_the_next(
+    home: Path, questdb: QuestDB
+) -> None:
+    filled(home)
+    assert publish(home, questdb).code == 0
+    killed_in_the_middle(home, questdb, lambda process: process.kill())
+    assert 0 < owed_minutes(home) < CANDLES
+    wait_for(lambda: count(questdb) >= CANDLES - owed_minutes(home), "what was confirmed")
+    assert_mended(home, questdb)
