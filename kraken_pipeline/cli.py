@@ -290,7 +290,7 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
                 raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
             spec, resume = earlier.spec, earlier.run_id
         else:
-            for run in runs.unfinished(runs.statuses(instance, locks, 50)):
+            for run in runs.unfinished(runs.statuses(instance, locks, 50, job="ingest")):
                 (err if as_json else out).print(
                     f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
                     f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",

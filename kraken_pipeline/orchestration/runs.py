@@ -89,9 +89,12 @@ class RunStatus:
         }
 
 
-def statuses(instance: dg.DagsterInstance, locks: Locks, limit: int | None) -> list[RunStatus]:
-    """The newest runs, the newest first."""
-    return [_status(instance, locks, record) for record in instance.get_run_records(limit=limit)]
+def statuses(
+    instance: dg.DagsterInstance, locks: Locks, limit: int | None, *, job: str | None = None
+) -> list[RunStatus]:
+    """The newest runs, of all jobs or of one, the newest first."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=limit)
+    return [_status(instance, locks, record) for record in records]
 
 
 def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) -> RunStatus:
@@ -228,7 +231,8 @@ def execute(
     if resumes:
         told[RESUMES_TAG] = resumes
     run_config = dict(config or {}) if spec is None else spec.as_config()
-    with dg.execute_job(
+    # The result is not entered: that would open the run's stores once more, which may be what it failed at.
+    result = dg.execute_job(
         dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
-    ) as result:
-        return str(result.run_id)
+    )
+    return str(result.run_id)

@@ -127,7 +127,7 @@ class PostgreSQL:
                     ) from None
                 except sa.exc.OperationalError as error:
                     if time.monotonic() > until or any(each in str(error.orig) for each in _REFUSALS):
-                        raise StoreUnavailable(f"the catalog's server does not answer: {_sentence(error)}") from error
+                        raise StoreUnavailable(f"the catalog's server does not answer: {_sentence(error)}") from None
                 time.sleep(_RETRY_SECONDS)
         finally:
             with self._guard:

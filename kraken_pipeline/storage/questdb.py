@@ -19,8 +19,10 @@ from urllib.parse import unquote, urlsplit
 
 import polars as pl
 import psycopg
+import requests
 from psycopg_pool import ConnectionPool, PoolTimeout
 from questdb import QuestDBError, QuestDBErrorCode, Sender
+from requests.auth import HTTPBasicAuth
 
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
 from kraken_pipeline.market.candle import SOURCE, TIME
@@ -154,7 +156,12 @@ class QuestDB:
         apply_seconds: float = 300.0,
     ) -> None:
         self._conf = _sender_conf(http_url, timeout)
-        self._where = urlsplit(http_url).netloc.rpartition("@")[2]
+        http, pgwire = urlsplit(http_url), urlsplit(pg_url)
+        user, password = (unquote(part or "").encode() for part in (http.username, http.password))
+        self._credentials = HTTPBasicAuth(user, password) if user else None
+        self._scheme = http.scheme
+        self._pgwire = pgwire.netloc.rpartition("@")[2]
+        self._where = http.netloc.rpartition("@")[2]
         self._timeout = timeout
         self._apply_seconds = apply_seconds
         self._is_ready = False
@@ -491,10 +498,20 @@ class QuestDB:
             StoreError: It does not let us in.
         """
         self._fetch("SELECT 1")
-        with self._sending:
-            self._hang_up()
-        with self._connected("does not answer over HTTP"):
-            pass
+        # A write of nothing: what the client asks for when it connects is told to everybody, whatever the password.
+        try:
+            address = f"{self._scheme}://{self._where}/write"
+            reply = requests.post(address, auth=self._credentials, timeout=self._timeout)
+        except requests.RequestException as error:
+            said = f"QuestDB at {self._where} does not answer over HTTP ({type(error).__name__})"
+            raise StoreUnavailable(said) from error
+        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+            raise StoreError(
+                f"QuestDB at {self._where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and "
+                "the password of KRAKEN_QUESTDB_URL right?"
+            )
+        if not reply.ok:
+            raise StoreUnavailable(f"QuestDB at {self._where} takes nothing over HTTP: HTTP {reply.status_code}")
 
     def _fetch(
         self, statement: str, parameters: Sequence[object] = (), seconds: float | None = None
@@ -515,11 +532,11 @@ class QuestDB:
                 return cursor.fetchall() if cursor.description else []
         except PoolTimeout:
             raise StoreUnavailable(
-                f"QuestDB at {self._where} does not answer over PGWire within {self._timeout:g} s; is it running, and "
+                f"QuestDB at {self._pgwire} does not answer over PGWire within {self._timeout:g} s; is it running, and "
                 "are the user and the password of KRAKEN_QUESTDB_PG_URL right?"
             ) from None
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise StoreUnavailable(f"QuestDB at {self._where} does not answer over PGWire: {error}") from error
+            raise StoreUnavailable(f"QuestDB at {self._pgwire} does not answer over PGWire: {error}") from error
         except psycopg.Error as error:
             raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
 
@@ -581,7 +598,8 @@ def _sender_conf(url: str, timeout: float) -> str:
     """The client's own spelling of a URL."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 9000)
-    conf = f"{parts.scheme}::addr={parts.hostname}:{port};"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    conf = f"{parts.scheme}::addr={host}:{port};"
     if parts.username:
         conf += f"username={_escaped(unquote(parts.username))};password={_escaped(unquote(parts.password or ''))};"
     milliseconds = round(1_000 * timeout)

@@ -9,19 +9,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
 
-import requests
 import sqlalchemy as sa
-from requests.auth import HTTPBasicAuth
 
-from kraken_pipeline.errors import PipelineError, StoreError, StoreUnavailable
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import evidence_records, publications
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.pools import BUSY, PoolStats
-from kraken_pipeline.storage.questdb import Lag, open_questdb, require_questdb
+from kraken_pipeline.storage.questdb import Lag, open_questdb
 from kraken_pipeline.storage.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.schema import gaps
 from kraken_pipeline.storage.stores import Stores, create_stores
@@ -185,37 +182,9 @@ def _questdb(settings: Settings) -> Iterator[Check]:
         return
     with open_questdb(settings) as questdb:
         questdb.ping()
-        _offer_nothing(settings)
         yield Check("questdb", Verdict.OK, "QuestDB answers over HTTP and PGWire")
         yield lag(questdb.lags())
         yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
-
-
-def _offer_nothing(settings: Settings) -> None:
-    """Writes no line to QuestDB over HTTP: what `ping` asks for is told to everybody, whatever the password.
-
-    Raises:
-        StoreError: It does not let us in.
-        StoreUnavailable: It does not answer.
-    """
-    url = urlsplit(require_questdb(settings)[0])
-    where = url.netloc.rpartition("@")[2]
-    user, password = (unquote(part or "").encode() for part in (url.username, url.password))
-    try:
-        reply = requests.post(
-            f"{url.scheme}://{where}/write",
-            auth=HTTPBasicAuth(user, password) if url.username else None,
-            timeout=settings.kraken_questdb_timeout_seconds,
-        )
-    except requests.RequestException as error:
-        raise StoreUnavailable(f"QuestDB at {where} does not answer over HTTP ({type(error).__name__})") from error
-    if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-        raise StoreError(
-            f"QuestDB at {where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and the "
-            "password of KRAKEN_QUESTDB_URL right?"
-        )
-    if not reply.ok:
-        raise StoreUnavailable(f"QuestDB at {where} takes nothing over HTTP: HTTP {reply.status_code}")
 
 
 def lag(lags: Sequence[Lag]) -> Check:

@@ -50,14 +50,16 @@ def commit(
         StoreUnavailable: The catalog's server went away. What it was told before stays; files may have been moved whose
             coverage is not granted: doing it again is right.
     """
+    written = [write.staged.series for write in writes]
     owed = [(write.staged.series, write.staged.changed_span) for write in writes]
     if changes := [(series, span) for series, span in owed if span is not None]:
         with stores.catalog.write() as connection:
             publications.owe(connection, changes, now)
-    stores.locks.require(write.staged.series for write in writes)
+    stores.locks.require(written)
     commit_all(write.staged for write in writes)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
+        stores.locks.require(written)  # or what the lake holds by now is not what was read of it
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
         for write in writes:

@@ -21,44 +21,48 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from kraken_pipeline.demo.archives import candles_name
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, schema
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest import BATCH_FILES
+from kraken_pipeline.workflow import ingest
 from kraken_pipeline.workflow.publish import differences
-from kraken_pipeline_tests.homes import Q1, Q2, Shelf, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests import homes
+from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
-from kraken_pipeline_tests.shell import TIMEOUT, ended, shell, start
+from kraken_pipeline_tests.shell import TIMEOUT, shell
+from kraken_pipeline_tests.storage.processes import process, result
 
 pytestmark = pytest.mark.e2e
-PARTS = 4
-MEMBERS = BATCH_FILES * PARTS
+SERIES, PARTS = 6, 10
+MEMBERS = SERIES * PARTS
 HELD = Series("HELDUSD", Interval.H1)
 """The series that the test holds, so that the ingest cannot come to its end while the backup is made.
 
-It is in the last batch: there are as many others before it as a batch takes, and several files of each.
+It is in the last batch: there are as many others before it as a batch takes here, and several files of each.
 """
+WANTED: dict[str, Any] = {"intervals": "60,1440", "api_backfill": False}
 COMMAND = ("ingest", "--intervals", "60,1440", "--no-api-backfill")
 
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Path:
-    """A release of many members, the last of them of `HELD`; and a whole one with days."""
+    """A ZIP of many members, the last of them of `HELD`; and a release.
+
+    The ZIP is no release: each member speaks for its own time alone, as those of a series do that are several.
+    """
     folder = tmp_path_factory.mktemp("archives")
     with zipfile.ZipFile(shelf.q2) as release:
         lines = release.read("XBTUSD_60.csv").splitlines(keepends=True)
     length = len(lines) // PARTS
-    with zipfile.ZipFile(folder / candles_name(Q2), "w", zipfile.ZIP_DEFLATED) as release:
+    with zipfile.ZipFile(folder / "parts.zip", "w", zipfile.ZIP_DEFLATED) as made:
         for part in range(PARTS):
             text = b"".join(lines[part * length : (part + 1) * length])
-            for number in range(BATCH_FILES):
-                release.writestr(f"{part:02d}/K{number:02d}USD_60.csv", text)
-        release.writestr(f"{HELD.pair}_60.csv", b"".join(lines))
+            for number in range(SERIES):
+                made.writestr(f"{part:02d}/K{number:02d}USD_60.csv", text)
+        made.writestr(f"{HELD.pair}_60.csv", b"".join(lines))
     shutil.copy(shelf.q1, folder)
-    assert shelf.q1.name == candles_name(Q1)
     return folder
 
 
@@ -164,7 +168,7 @@ def backup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backup]:
 
 @contextmanager
 def stores_of(home: Path, variables: dict[str, str]) -> Iterator[Stores]:
-    given = {name.lower(): value for name, value in variables.items()}
+    given = {name.lower(): value for name, value in variables.items() if value}
     with opened(settings_of(home, **given)) as stores:
         yield stores
 
@@ -176,23 +180,19 @@ def taken(stores: Stores) -> int:
         return int(connection.scalar(query) or 0)
 
 
-@contextmanager
-def started(home: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A program in a process of its own, which ends with the block at the latest."""
-    process = start(home, *arguments, **variables)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+def ingest_in_small_batches(home: str, archives: str, catalog: str) -> None:
+    """What the other process does: it brings a few files at a time into lake and catalog."""
+    ingest.BATCH_FILES = SERIES
+    with stores_of(Path(home), {"KRAKEN_CATALOG_URL": catalog}) as stores:
+        done = homes.run(stores, Path(archives), now=int(time.time()), **WANTED)
+    assert {each.status for each in done.files.values()} == {"COMPLETED"}
 
 
-def until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(happened: Callable[[], bool], ingesting: subprocess.Popen[str]) -> None:
     """Waits for something that an ingest does."""
     deadline = time.monotonic() + TIMEOUT
     while not happened():
-        assert process.poll() is None, process.communicate()
+        assert ingesting.poll() is None, ingesting.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
@@ -232,21 +232,19 @@ def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_
     tmp_path: Path, archives: Path, backup: Backup, questdb: QuestDB
 ) -> None:
     home, restored = tmp_path / "original" / "home", tmp_path / "restored" / "home"
-    home.parent.mkdir()
-    command = (*COMMAND, "--archive-dir", str(archives))
     with stores_of(home, backup.variables) as stores:
         backup.save_lake(home, "lake-too-soon")  # for the other way round, which is wrong
-        with started(home, *command, **backup.variables) as process:
+        catalog = backup.variables.get("KRAKEN_CATALOG_URL", "")
+        with process(ingest_in_small_batches, str(home), str(archives), catalog) as ingesting:
             with stores.locks.series([HELD]):
-                until(lambda: taken(stores) > 0, process)
+                until(lambda: taken(stores) > 0, ingesting)
                 backup.save(home)
                 at_save = taken(stores)
                 # The lake goes on before it is copied, unless nothing is left but what is held.
-                until(lambda: taken(stores) > at_save or at_save >= MEMBERS, process)
+                until(lambda: taken(stores) > at_save or at_save >= MEMBERS, ingesting)
                 backup.save_lake(home)
-                assert process.poll() is None, "it was over before the backup was made"
-            said = ended(process)
-        assert said.code == 0, f"{said.out}\n{said.err}"
+                assert ingesting.poll() is None, "it was over before the backup was made"
+            result(ingesting)
         undisturbed, whole = state(stores), stores.lake
         assert taken(stores) == MEMBERS + 1 + 6
 
@@ -272,7 +270,7 @@ def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_
     assert (rebuilt.code, rebuilt.json["outcome"]["series_different"]) == (0, 0), rebuilt.out
     assert rebuilt.json["outcome"]["candles_published"] > 0
 
-    again = shell(restored, *command, "--json", **served)
+    again = shell(restored, *COMMAND, "--archive-dir", str(archives), "--json", **served)
     assert (again.code, again.json["outcome"]["publications_owed"]) == (0, 0), again.out
     assert again.json["outcome"]["files_taken_before"] > 0
     with stores_of(restored, served) as found:
@@ -284,9 +282,7 @@ def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_
 
 
 def test_what_is_claimed_and_not_there_is_seen(stores: Stores, tmp_path: Path, shelf: Shelf) -> None:
-    from kraken_pipeline_tests.homes import run as taken_by
-
-    taken_by(stores, shelf.q1, resampling=False)
+    homes.run(stores, shelf.q1, resampling=False)
     claims = claimed(stores)
     assert claimed_in_vain(claims, stores.lake, stores.lake) == {}
     (tmp_path / "empty").mkdir()

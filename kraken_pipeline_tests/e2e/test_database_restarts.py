@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from kraken_pipeline.storage import schema
@@ -118,13 +117,9 @@ def test_a_server_that_stays_away_ends_the_run_with_a_sentence_and_the_same_comm
 def test_a_command_without_its_server_says_so_at_once(own: PostgreSQL, url: str, tmp_path: Path) -> None:
     given = {"KRAKEN_CATALOG_PATIENCE_SECONDS": "0.3"}
     own.stop()
-    for arguments in (("ingest",), ("gaps",), ("status",)):
-        said = shell(tmp_path / "home", *arguments, KRAKEN_CATALOG_URL=url, **given)
-        if arguments == ("status",):  # Dagster's records are enough for it
-            continue
+    for command in ("ingest", "gaps"):
+        said = shell(tmp_path / "home", command, KRAKEN_CATALOG_URL=url, **given)
         assert said.code != 0
         assert "the catalog's server does not answer" in said.out + said.err
         assert "Traceback" not in said.out + said.err
         assert own.password not in said.out + said.err
-    with pytest.raises(psycopg.OperationalError):
-        own.execute("SELECT 1")

@@ -301,8 +301,9 @@ class Siege:
     def _options(self) -> None:
         for number, (codes, arguments) in enumerate(OPTIONS):
             is_path = arguments[-2:-1] in (("--to",), ("--unfillable",))
-            chosen = [PAYLOADS[(number + step) % len(PAYLOADS)] for step in (0, 5)]
-            for each in (*chosen, *(HUGE if arguments[-2] in NUMBERS else ())):
+            # Another one for each option, and in the other test another again.
+            payload = PAYLOADS[(number + len(self.variables)) % len(PAYLOADS)]
+            for each in (payload, *(HUGE if arguments[-2] in NUMBERS else ())):
                 given = each.replace("/", "") if is_path else each
                 said = self.say(*(argument.replace("{}", given) for argument in arguments))
                 assert said.code in codes, (arguments, each, said)

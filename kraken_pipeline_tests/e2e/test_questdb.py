@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import publications
+from kraken_pipeline.storage.catalog import open_catalog
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.questdb import Digest, open_questdb
 from kraken_pipeline.storage.questdb_schema import TABLES, checksum
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline_tests.fixtures import need
 from kraken_pipeline_tests.homes import settings_of
 from kraken_pipeline_tests.samples import at, candle, frame
@@ -141,29 +144,29 @@ def count(server: QuestDB) -> int:
         return 0
 
 
-def killed_in_the_middle(home: Path, server: QuestDB, kill: Callable[[Any], None]) -> tuple[Said, int]:
-    """A rebuild in which something is killed after some windows were applied, and what was to be seen then."""
+def killed_in_the_middle(home: Path, server: QuestDB, kill: Callable[[Any], None]) -> Said:
+    """A rebuild in which something is killed after some windows were applied and confirmed, and others were not."""
+    with opened(settings_for(home, server)) as stores:
+        assert publish_flow.publish(stores, Run("a-run", T0)).failed == ()
+    assert count(server) == CANDLES
     # Windows that are so small make it long.
     process = start(home, "publish", "--rebuild", **variables(server), KRAKEN_PUBLISH_ROWS="1000")
-    deadline = time.monotonic() + TIMEOUT
-    was_dropped, seen = False, 0
-    while True:
+
+    def is_in_the_middle() -> bool:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        seen = count(server)
-        was_dropped = was_dropped or seen < CANDLES
-        if was_dropped and seen > 1_000 and owed_minutes(home) < CANDLES:
-            break
+        return 1_000 <= count(server) < CANDLES and owed_minutes(home) < CANDLES
+
+    wait_for(is_in_the_middle, "some windows", TIMEOUT)
     kill(process)
     said = ended(process)
-    assert seen < CANDLES, "that was not the middle"
     assert said.code != 0
-    return said, seen
+    assert 0 < owed_minutes(home) < CANDLES, "what was confirmed is not owed any more"
+    return said
 
 
 def owed_minutes(home: Path) -> int:
     """How many candles' worth of time is still owed of the minutes."""
-    with opened(settings_of(home)) as stores, stores.catalog.read() as connection:
+    with closing(open_catalog(f"sqlite:///{home / 'catalog.sqlite'}")) as catalog, catalog.read() as connection:
         found = publications.owed(connection, Interval.M1).get(MINUTES, [])
     return sum(each.span.seconds for each in found) // 60
 
@@ -184,12 +187,9 @@ def test_a_questdb_that_is_killed_in_the_middle_of_a_rebuild_is_made_whole_by_pu
     need(QuestDB)
     with QuestDB(tmp_path / "own") as server:
         filled(home)
-        assert publish(home, server).code == 0
-        assert_equal(home, server)
-        said, _ = killed_in_the_middle(home, server, lambda _: server.kill())
+        said = killed_in_the_middle(home, server, lambda _: server.kill())
         assert "what is owed stays owed" in " ".join((said.out + said.err).split())
         assert server.password not in said.out + said.err
-        assert 0 < owed_minutes(home) < CANDLES, "what was confirmed is not owed any more"
         server.start()
         assert count(server) >= CANDLES - owed_minutes(home), "nor was it lost"
         assert_mended(home, server)
@@ -199,8 +199,6 @@ def test_a_publisher_that_is_killed_in_the_middle_of_a_rebuild_is_taken_up_by_th
     home: Path, questdb: QuestDB
 ) -> None:
     filled(home)
-    assert publish(home, questdb).code == 0
     killed_in_the_middle(home, questdb, lambda process: process.kill())
-    assert 0 < owed_minutes(home) < CANDLES
-    wait_for(lambda: count(questdb) >= CANDLES - owed_minutes(home), "what was confirmed")
+    assert count(questdb) >= CANDLES - owed_minutes(home)
     assert_mended(home, questdb)

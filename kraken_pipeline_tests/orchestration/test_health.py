@@ -231,7 +231,7 @@ def test_runs_whose_servers_are_away_leave_no_password_behind(
     assert having(folder, "check_health"), "it would be found"
     said = capfd.readouterr()
     assert "check_health" in said.err
-    assert ("does not answer over PGWire" in said.err) is ("KRAKEN_QUESTDB_URL" in away)
+    assert ("does not answer over PGWire" in said.err) is ("KRAKEN_CATALOG_URL" not in away)
     assert "hunter2" not in said.out + said.err
 
 

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ from kraken_pipeline.workflow.publish import PublishOutcome, differences, publis
 from kraken_pipeline_tests.homes import NOBODY, Shelf, run, settings_of, spans
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import QuestDB as Server
+from kraken_pipeline_tests.servers import wait_for
 from kraken_pipeline_tests.storage.processes import line, process, tell
 
 T0 = at("2023-07-01")
@@ -190,6 +192,18 @@ def test_every_owed_candle_comes_once_in_order_of_time_in_windows_that_are_not_t
         assert intersect(ranges, tuple(window.span for window in windows)) or not ranges
 
 
+def test_a_window_that_grew_in_quiet_time_is_cut_where_trading_may_begin() -> None:
+    series = Series("COIN0USD", H1)
+    lake = _Lake(H1, spans((T0, T0 + 1_000 * HOUR)))
+    stores: Any = SimpleNamespace(lake=lake, settings=SimpleNamespace(kraken_publish_rows=1))
+    rows = publish_flow._Rows(stores, H1, {series: spans((T0, T0 + 2_000 * HOUR))})
+    rows._wanted = 10
+    heights = [window.rows.height for window in rows.windows()]
+    assert sum(heights) == 1_000
+    assert max(heights) <= publish_flow._DENSEST * 10
+    assert len(heights) < 200, "and it grows"
+
+
 def test_of_nothing_there_are_no_windows(stores: Stores) -> None:
     assert list(publish_flow._Rows(stores, H1, {}).windows()) == []
 
@@ -279,28 +293,31 @@ def test_without_questdb_there_is_nothing_to_deliver(stores: Stores) -> None:
 # --- writers at work
 
 
-def test_a_writer_that_has_owed_and_not_yet_moved_its_files_is_waited_for(both: Stores) -> None:
+def test_a_writer_that_has_owed_and_not_yet_moved_its_files_is_waited_for(
+    both: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(both, XBT, some(3))
     lying = staged(both, XBT, some(3, 20.0, T0 + 3 * HOUR))
     assert lying.changed_span is not None
+    is_asked_for = threading.Event()
+    patient = Locks.series
+
+    def series(self: Locks, names: list[Series]) -> AbstractContextManager[None]:
+        is_asked_for.set()
+        return patient(self, names)
+
     with ThreadPoolExecutor(1) as beside:
         with both.locks.series([XBT]):
             with both.catalog.write() as connection:
                 publications.owe(connection, [(XBT, lying.changed_span)], 7)
+            monkeypatch.setattr(Locks, "series", series)
             publishing = beside.submit(now_publish, both)
-            while not publishing.done() and not is_waiting(both):
-                pass
+            wait_for(lambda: is_asked_for.is_set() or publishing.done(), "a publisher that waits for the writer")
+            assert not publishing.done()
             lying.commit()
         (done,) = publishing.result().series
     assert done.candles == 6
     assert_equal(both)
-
-
-def is_waiting(stores: Stores) -> bool:
-    """Whether the publisher has the table, so that it has read what is owed or is about to."""
-    from kraken_pipeline.storage.locks import LockKind
-
-    return stores.locks._backend.is_held(LockKind.TABLES, TABLES[H1])
 
 
 def write_slowly(home: str) -> None:
@@ -490,12 +507,12 @@ def test_a_table_that_is_broken_stops_no_other(
     for series in (XBT, XBT_DAYS, Series("XBTUSD", M1)):
         write(both, series, some(3, interval=series.interval))
     if damage == "suspended":
-        wait = QuestDB.wait_until_applied
+        whole = QuestDB.wait_until_applied
 
         def stopped(self: QuestDB, receipt: Receipt) -> None:
             if receipt.interval is H1:
                 raise StoreError("QuestDB has stopped applying what it took into candles_1h")
-            wait(self, receipt)
+            whole(self, receipt)
 
         monkeypatch.setattr(QuestDB, "wait_until_applied", stopped)
     else:
@@ -524,10 +541,10 @@ def test_a_table_that_a_rebuild_drops_while_others_are_published_to_is_made_anew
     """Or QuestDB would make it by itself, by day and without a key."""
     write(both, Series("XBTUSD", M1), some(3, interval=M1))
     write(both, XBT, some(3))
-    wait = QuestDB.wait_until_applied
+    whole = QuestDB.wait_until_applied
 
     def drop_another(self: QuestDB, receipt: Receipt) -> None:
-        wait(self, receipt)
+        whole(self, receipt)
         if receipt.interval is M1:
             questdb.execute("DROP TABLE candles_1h")
 
