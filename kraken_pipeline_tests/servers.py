@@ -459,6 +459,8 @@ class QuestDB(Server):
             "line.tcp.enabled": "false",
             "http.min.enabled": "false",
             "telemetry.enabled": "false",
+            "line.auto.create.new.tables": "false",  # as deploy/compose.yaml has it
+            "line.auto.create.new.columns": "false",
             "dev.mode.enabled": "true",  # lets a test suspend a table, as a full disk would
             "shared.worker.count": "2",
         }

@@ -500,8 +500,10 @@ class QuestDB:
         self._fetch("SELECT 1")
         # A write of nothing: what the client asks for when it connects is told to everybody, whatever the password.
         try:
-            address = f"{self._scheme}://{self._where}/write"
-            reply = requests.post(address, auth=self._credentials, timeout=self._timeout)
+            with requests.Session() as session:
+                session.trust_env = False  # the client that writes knows no proxies either
+                address = f"{self._scheme}://{self._where}/write"
+                reply = session.post(address, auth=self._credentials, timeout=self._timeout)
         except requests.RequestException as error:
             said = f"QuestDB at {self._where} does not answer over HTTP ({type(error).__name__})"
             raise StoreUnavailable(said) from error

@@ -214,7 +214,7 @@ OPTIONS: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
         for command in ("plan", "ingest", "backfill", "gaps", "report")
         for option in ("--pairs", "--intervals", "--tier", "--start", "--end")
     ),
-    ((2,), ("plan", "--archive-dir", "{}")),
+    ((1, 2), ("plan", "--archive-dir", "{}")),
     ((2,), ("ingest", "--resume", "{}")),
     ((0, 2), ("backfill", "--dry-run", "--budget", "{}")),
     ((2,), ("backfill", "--lookback-days", "{}")),
