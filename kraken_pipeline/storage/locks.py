@@ -163,14 +163,14 @@ class Locks:
             yield
 
     @contextmanager
-    def table(self, name: str, timeout: float = 600) -> Iterator[None]:
-        """Held by whoever publishes to a table of QuestDB.
+    def table(self, name: str, timeout: float = 600) -> Iterator[Callable[[], bool]]:
+        """Held by whoever publishes to a table of QuestDB; gives what tells whether it is still held.
 
         Raises:
             Busy: Another process has done so for longer than `timeout` seconds.
         """
-        with self._held(LockKind.TABLES, name, timeout, f"another run is publishing to {name}"):
-            yield
+        with self._held(LockKind.TABLES, name, timeout, f"another run is publishing to {name}") as is_held:
+            yield is_held
 
     @contextmanager
     def migration(self) -> Iterator[None]:
@@ -179,13 +179,13 @@ class Locks:
             yield
 
     @contextmanager
-    def _held(self, kind: LockKind, name: str, timeout: float, sentence: str) -> Iterator[None]:
+    def _held(self, kind: LockKind, name: str, timeout: float, sentence: str) -> Iterator[Callable[[], bool]]:
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._backend.hold(kind, [name], timeout))
+                is_held = stack.enter_context(self._backend.hold(kind, [name], timeout))
             except Taken:
                 raise Busy(sentence) from None
-            yield
+            yield is_held
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:

@@ -28,6 +28,7 @@ from kraken_pipeline.workflow.progress import Run
 
 ROWS_OF_A_PAIR = 1_000
 """A window is so long that it holds about as many rows of each pair: a read costs a millisecond, however short."""
+_EVER = Span(-(1 << 62), 1 << 62)
 _DENSEST = 4
 """A window holds at most so many times the rows that are asked for: as many as there would be without quiet time."""
 
@@ -107,9 +108,9 @@ def publish(stores: Stores, run: Run, series: Collection[Series] | None = None) 
                 if not publications.owed(connection, interval, series):
                     continue
             try:
-                with stores.locks.table(TABLES[interval]):
+                with stores.locks.table(TABLES[interval]) as is_held:
                     questdb.prepare([interval])  # a rebuild may just have dropped it
-                    _publish_table(stores, questdb, interval, series, run, done, failed)
+                    _publish_table(stores, questdb, interval, series, run, is_held, done, failed)
             except StoreUnavailable as error:
                 failed.append(f"{error}: what is owed stays owed")
                 break
@@ -131,10 +132,15 @@ def _publish_table(
     interval: Interval,
     series: Collection[Series] | None,
     run: Run,
+    is_held: Callable[[], bool],
     done: dict[Series, Published],
     failed: list[str],
 ) -> None:
-    """Delivers what is owed of one interval; its lock is held from reading to applied."""
+    """Delivers what is owed of one interval; its lock is held from reading to applied.
+
+    A lock that is lost on the way, with the connection to the catalog's server, may be another's by now, who has
+    published newer candles and settled them. Then what was sent here may be older, and is owed once more.
+    """
     with stores.catalog.read() as connection:
         owed = publications.owed(connection, interval, series)
     owed = {each: owed[each] for each in owed if _is_settled(stores, each, failed)}
@@ -142,17 +148,33 @@ def _publish_table(
     spans = {each: normalise(publication.span for publication in found) for each, found in owed.items()}
     rows = _Rows(stores, interval, spans)
 
+    settled = _EVER.start
+
     def confirm(window: _Window, receipt: Receipt) -> None:
+        nonlocal settled
         questdb.wait_until_applied(receipt)
+        if not is_held():
+            raise StoreUnavailable(
+                f"the lock of {TABLES[interval]} was lost with the connection to the catalog's server"
+            )
         with stores.catalog.write() as connection:
             publications.deliver(connection, ids, window.span.end)
+        settled = window.span.end
         for each, candles in window.candles.items():
             before = done.get(each, Published(each, 0, ()))
             parts = intersect(spans[each], (window.span,))
             done[each] = Published(each, before.candles + candles, normalise((*before.spans, *parts)))
         run.report(phase=f"publishing {TABLES[interval]}", published=run.progress.published + window.rows.height)
 
-    _in_order(rows.windows(), lambda window: questdb.send(interval, window.rows), confirm)
+    try:
+        _in_order(rows.windows(), lambda window: questdb.send(interval, window.rows), confirm)
+    except PipelineError:
+        if not is_held():
+            rest = Span(settled, _EVER.end)
+            with stores.catalog.write() as connection:
+                again = [(each, part) for each, parts in spans.items() for part in intersect(parts, (rest,))]
+                publications.owe(connection, again, run.now)
+        raise
 
 
 def _is_settled(stores: Stores, series: Series, failed: list[str]) -> bool:

@@ -307,7 +307,7 @@ class Siege:
                 given = each.replace("/", "") if is_path else each
                 said = self.say(*(argument.replace("{}", given) for argument in arguments))
                 assert said.code in codes, (arguments, each, said)
-        failed = self.say("ingest", "--archive-dir", PAYLOADS[0])
+        failed = self.say("ingest", "--archive-dir", f"absent {PAYLOADS[0]}")
         assert (failed.code, "there is no file or folder" in failed.out) == (1, True)
 
     def _settings(self) -> None:
@@ -340,7 +340,10 @@ class Siege:
             for job, config in tries:
                 with pytest.raises((dg.DagsterInvalidConfigError, dg.DagsterConfigMappingFunctionError)):
                     run(job, config)
-            for job, config in (("ingest", {"archive_dirs": [PAYLOADS[0]]}), ("retry_dead_letters", {"ids": [10**30]})):
+            for job, config in (
+                ("ingest", {"archive_dirs": [f"absent {PAYLOADS[0]}"]}),
+                ("retry_dead_letters", {"ids": [10**30]}),
+            ):
                 assert not run(job, config).success
             assert run("report_data_completeness", {"archive_dirs": [PAYLOADS[0]], "pairs": list(PAIRS)}).success
 

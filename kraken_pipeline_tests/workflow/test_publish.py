@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -388,6 +388,42 @@ def test_one_publishes_to_a_table_at_a_time(both: Stores) -> None:
         done = now_publish(both)
     assert [each.series for each in done.series] == [XBT_DAYS]
     assert done.failed == ("candles_1h: another run is publishing to candles_1h",)
+    now_publish(both)
+    assert_equal(both)
+
+
+def test_who_loses_the_lock_while_sending_may_have_undone_what_another_delivered_and_owes_it_once_more(
+    both: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(both, XBT, some(3_000))
+    held = [True]
+    send = QuestDB.send
+
+    @contextmanager
+    def lost(*_: object) -> Iterator[Callable[[], bool]]:
+        yield lambda: held[0]
+
+    def send_late(self: QuestDB, interval: Interval, rows: pl.DataFrame) -> Receipt:
+        if held[0]:  # the first window: the lock goes, and another writes and delivers before these rows arrive
+            held[0] = False
+            write(
+                both, XBT, some(3_000, price=20.0, source=Source.TRADES).with_columns(trade_count=pl.lit(99, pl.Int32))
+            )
+            with monkeypatch.context() as patch:
+                patch.setattr(QuestDB, "send", send)
+                patch.setattr(Locks, "table", whole)
+                now_publish(both)
+            assert owed(both) == {}
+        return send(self, interval, rows)
+
+    whole = Locks.table
+    with monkeypatch.context() as patch:
+        patch.setattr(Locks, "table", lost)
+        patch.setattr(QuestDB, "send", send_late)
+        done = now_publish(both)
+    assert "the lock of candles_1h was lost" in done.failed[0]
+    assert differences(both), "older candles took the place of newer ones"
+    assert owed(both) == {XBT: (Span(T0, T0 + 3_000 * HOUR),)}
     now_publish(both)
     assert_equal(both)
 
