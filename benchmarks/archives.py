@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kraken_pipeline.market.candle import TIME
+from benchmarks.side import LAKE_CANDLES
+from kraken_pipeline.market.candle import TIME, Source, finished, time_from_seconds
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake import Lake
 
 _MINUTE = 60
 _CANDLES_FROM = 1_293_840_000  # 2011-01-01, so that 8 million minutes have room
@@ -114,6 +119,23 @@ def _quarter(rng: np.random.Generator, rank: int) -> Iterator[tuple[int, Arrays]
         )
 
 
+def make_lake(size: int, folder: Path) -> Path:
+    """A home with so many pairs of hourly candles in its lake, `LAKE_CANDLES` each."""
+    home = folder / "home"
+    lake = Lake(home)
+    pairs = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(size)]
+    lake.register(pairs)
+    for number, pair in enumerate(pairs):
+        candles = _candles(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
+        frame = pl.DataFrame(candles).with_columns(
+            time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
+        )
+        writer = lake.writer(Series(pair.name, Interval.H1))
+        writer.add(finished(frame.drop("trades"), Source.CSV))
+        writer.finish().commit()
+    return home
+
+
 def _candles(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]]) -> Arrays:
     opened = _walk(rng, len(times))
     closed = (opened + rng.normal(0, 5, len(times))).round(1)
@@ -139,6 +161,7 @@ MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "trades": make_trades,
     "frames": make_frames,
+    "lake": make_lake,
     "release": make_release,
 }
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 import zipfile
+from collections.abc import Callable
 
 import polars as pl
+import psycopg
+from questdb import Sender
 
-from benchmarks.side import RANGES, Given, Taken, frames, run
+from benchmarks.questdb import warmed
+from benchmarks.side import LAKE_CANDLES, RANGES, Given, Taken, frames, run, sent
+from kraken_pipeline_tests.servers import USER
 
 
 def copy_csv(given: Given) -> Taken:
@@ -60,6 +65,54 @@ def _minutes(trades: pl.DataFrame, minute: pl.Expr) -> pl.DataFrame:
     )
 
 
+def send_frame(given: Given) -> Taken:
+    """Candles in one frame of pandas, in order of time, to QuestDB's client, until they are applied."""
+    rows = sent(given.source)
+    frame, symbols = rows.to_pandas(), ["quote_currency", "source", "pair"]
+
+    def send(sender: Sender) -> None:
+        sender.dataframe(frame, table_name="candles_1h", symbols=symbols, at="time")
+
+    return _sent(given, rows, send)
+
+
+def send_rows(given: Given) -> Taken:
+    """The same one by one, as earlier systems do it; the rows lie in memory as Python has them."""
+    rows = sent(given.source)
+    names = [name for name in rows.columns if name not in ("time", "quote_currency", "source", "pair")]
+    listed = [
+        (
+            {each: row.pop(each) for each in ("quote_currency", "source", "pair")},
+            {name: row[name] for name in names},
+            at,
+        )
+        for row, at in zip(rows.to_dicts(), rows["time"].to_list(), strict=True)
+    ]
+
+    def send(sender: Sender) -> None:
+        for names, columns, at in listed:
+            sender.row("candles_1h", symbols=names, columns=columns, at=at)
+
+    return _sent(given, rows, send)
+
+
+def _sent(given: Given, rows: pl.DataFrame, send: Callable[[Sender], None]) -> Taken:
+    with warmed(given.scratch, rows.head(LAKE_CANDLES)) as (server, _), psycopg.connect(server.pg_url) as connection:
+        connection.autocommit = True
+        conf = (
+            f"http::addr=127.0.0.1:{server.port(0)};username={USER};password={server.password};auto_flush_rows=100000;"
+        )
+        began = time.perf_counter()
+        with Sender.from_conf(conf) as sender:
+            send(sender)
+        log = "SELECT writerTxn, sequencerTxn FROM wal_tables() WHERE name = 'candles_1h'"
+        while len(set(connection.execute(log).fetchall()[0])) > 1:
+            time.sleep(0.002)
+        seconds = time.perf_counter() - began
+        assert connection.execute("SELECT count() FROM candles_1h").fetchall() == [(rows.height,)]
+    return Taken(rows.height, seconds)
+
+
 def walk_ranges(given: Given) -> Taken:
     """A loop that only looks at every range of every series."""
     series = [
@@ -77,4 +130,4 @@ def walk_ranges(given: Given) -> Taken:
 
 
 if __name__ == "__main__":
-    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges))
+    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges, send_frame, send_rows))

@@ -18,6 +18,7 @@ class Result:
         bare: Seconds that the bare library took.
         peak_mib: The most memory that this project took in any round.
         bare_peak_mib: The most that the bare library took.
+        told: What else this project had to tell.
     """
 
     items: int
@@ -25,6 +26,7 @@ class Result:
     bare: float
     peak_mib: float
     bare_peak_mib: float
+    told: str = ""
 
     @property
     def ratio(self) -> float:
@@ -78,6 +80,16 @@ def pace_like(other: str) -> Requirement:
     )
 
 
+def rate_like(other: str, least: float) -> Requirement:
+    """At least such a part of the rate of another figure; met where that one was not measured."""
+    return Requirement(
+        f"rate >= {least:g} x {other}",
+        lambda result, results: (
+            other not in results or result.items / result.ours >= least * results[other].items / results[other].ours
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One line of the table.
@@ -91,6 +103,7 @@ class Figure:
         small: How much in a quick run.
         rounds: How often each side is measured, in turn.
         archive: What `benchmarks.archives` makes for it.
+        server: Whether both sides need a QuestDB.
         requirements: What must be kept.
     """
 
@@ -103,6 +116,7 @@ class Figure:
     rounds: int
     archive: str | None = None
     requirements: tuple[Requirement, ...] = ()
+    server: bool = False
 
 
 FIGURES = (
@@ -141,4 +155,19 @@ FIGURES = (
         (pace_of(0.5), pace_like("gaps-1000")),
     ),
     Figure("routes-1000", "series", "route_gaps", "walk_ranges", 1_000, 10, 3),
+    # A pair has 100,000 hourly candles.
+    Figure("publish-6", "rows", "publish", "send_frame", 6, 1, 3, "lake", (ratio_of(0.75), peak_of(800)), server=True),
+    Figure(
+        "publish-60",
+        "rows",
+        "publish",
+        "send_frame",
+        60,
+        2,
+        3,
+        "lake",
+        (ratio_of(0.75), rate_like("publish-6", 0.85), peak_of(800)),
+        server=True,
+    ),
+    Figure("publish-rows", "rows", "publish", "send_rows", 6, 1, 2, "lake", server=True),
 )

@@ -21,6 +21,7 @@ class _Round:
     items: int
     seconds: float
     peak_mib: float
+    told: str = ""
 
 
 def measure(figure: Figure, folder: Path, *, small: bool) -> Result:
@@ -45,6 +46,7 @@ def measure(figure: Figure, folder: Path, *, small: bool) -> Result:
         bare=min(each.seconds for each in bare),
         peak_mib=max(each.peak_mib for each in ours),
         bare_peak_mib=max(each.peak_mib for each in bare),
+        told=ours[0].told,
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from benchmarks.side import NOW, RANGES, Given, Taken, frames, run
+from benchmarks.questdb import warmed
+from benchmarks.side import NOW, RANGES, Given, Taken, frames, on_disk, run, sent
 from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.replies import TradeRow
@@ -25,6 +26,7 @@ from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import ingest as ingesting
+from kraken_pipeline.workflow import publish as publishing
 from kraken_pipeline.workflow.gaps import Holdings, expected, find_gaps
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -138,6 +140,31 @@ def route_gaps(given: Given) -> Taken:
     return Taken(len(holdings.coverage), seconds)
 
 
+def publish(given: Given) -> Taken:
+    """A lake to QuestDB, through the outbox, until all of it is applied."""
+    (given.scratch / "home").mkdir()
+    (given.scratch / "home" / "lake").symlink_to(given.source / "lake")
+    with warmed(given.scratch, sent(given.source, 1)) as (server, _):
+        settings = load_settings(
+            _env_file=None,
+            kraken_pipeline_home=given.scratch / "home",
+            kraken_questdb_url=server.http_url,
+            kraken_questdb_pg_url=server.pg_url,
+        )
+        with opened(settings) as stores:
+            publishing.owe_everything(stores, NOW)
+            began = time.perf_counter()
+            done = publishing.publish(stores, Run("benchmark", NOW))
+            seconds = time.perf_counter() - began
+            assert not done.failed
+            assert not done.owed
+            assert publishing.differences(stores) == []
+        there = on_disk(server.data / "db", "candles_1h~*")
+        here = on_disk(given.source / "lake", "*")
+        told = f"{here / done.candles:.0f} bytes a candle in the lake, {there / done.candles:.0f} in QuestDB"
+    return Taken(done.candles, seconds, told)
+
+
 def _settings(given: Given) -> Settings:
     return load_settings(_env_file=None, kraken_pipeline_home=given.scratch, kraken_settle_seconds=0)
 
@@ -172,4 +199,4 @@ def _covered(first: int, interval: Interval) -> list[CoverageRecord]:
 
 
 if __name__ == "__main__":
-    run((ingest, fold, page, detect_gaps, route_gaps))
+    run((ingest, fold, page, detect_gaps, route_gaps, publish))

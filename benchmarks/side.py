@@ -17,8 +17,13 @@ from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.storage.questdb import ROW_SCHEMA
+
 NOW = 1_790_000_000
 """The present of every figure, 2026-09-21: later than all candles and trades of the input."""
+
+LAKE_CANDLES = 100_000
+"""Hourly candles of each pair in the lake that is published: eleven years."""
 
 RANGES = 3
 """How many ranges of each series are covered where gaps are looked for."""
@@ -46,15 +51,39 @@ class Taken:
     Attributes:
         items: How many rows or series it worked on.
         seconds: How long.
+        told: What else is worth a line, such as sizes.
     """
 
     items: int
     seconds: float
+    told: str = ""
 
 
 def frames(given: Given) -> Iterator[pl.DataFrame]:
     """The trades of an archive of frames: `time`, `price` and `volume`, a chunk at a time."""
     return (pl.read_parquet(path) for path in sorted(given.source.iterdir()))
+
+
+def sent(home: Path, pairs: int | None = None) -> pl.DataFrame:
+    """The hourly candles of a lake as QuestDB is sent them: all columns, in order of time across pairs."""
+    assets = pl.read_parquet(home / "lake" / "assets.parquet")
+    found = []
+    for asset in assets.to_dicts()[:pairs]:
+        candles = pl.read_parquet(home / "lake" / "interval=60" / f"pair={asset['pair']}" / "candles.parquet")
+        found.append(
+            candles.drop("release").with_columns(
+                pl.lit(asset["asset_id"], dtype=pl.Int32).alias("asset_id"),
+                pl.lit(asset["quote"], dtype=pl.Categorical).alias("quote_currency"),
+                pl.lit(asset["pair"], dtype=pl.Categorical).alias("pair"),
+            )
+        )
+    return pl.concat(found).sort("time").select(ROW_SCHEMA.names())
+
+
+def on_disk(folder: Path, pattern: str) -> int:
+    """The bytes that the files below some folders really take."""
+    files = (file for found in folder.glob(pattern) for file in (found.rglob("*") if found.is_dir() else (found,)))
+    return sum(512 * file.stat().st_blocks for file in files if file.is_file())
 
 
 def run(works: tuple[Callable[[Given], Taken], ...]) -> None:

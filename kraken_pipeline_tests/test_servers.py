@@ -38,7 +38,7 @@ def refused(port: int) -> bool:
     """Whether nobody listens there."""
     try:
         socket.create_connection((HOST, port), 5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 
