@@ -132,3 +132,4 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     logger = logging.getLogger(LOGGER)
     logger.handlers = [handler]
     logger.setLevel(settings.kraken_log_level.upper())
+    logger.propagate = False

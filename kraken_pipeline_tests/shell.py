@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from kraken_pipeline.cli import main
+from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.homes import NOBODY
 
@@ -59,6 +61,8 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
     # An empty variable counts as not set, and keeps what a developer's .env says of it out.
     every = {**dict.fromkeys(_UNSET, ""), **environment(home), "KRAKEN_LOG_LEVEL": "CRITICAL", **variables}
     out, err = io.StringIO(), io.StringIO()
+    logger = logging.getLogger(LOGGER)
+    logging_before = logger.handlers, logger.level, logger.propagate
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(home.parent)
         for name, value in every.items():
@@ -69,6 +73,9 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
             code = 0
         except SystemExit as exit_:
             code = int(exit_.code or 0)
+        finally:
+            logger.handlers, level, logger.propagate = logging_before
+            logger.setLevel(level)
     return Said(code, out.getvalue(), err.getvalue())
 
 
