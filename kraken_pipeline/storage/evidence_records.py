@@ -13,6 +13,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.refutations import is_doubted
 
 _SERIES = 5_000
 """How many series one statement names at the most, with two variables each: SQLite allows 32,766."""
@@ -77,8 +78,11 @@ def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
     """Adds a grant to one of the same day and source that ends where it begins.
 
     Each page of trades and each update of every few minutes brings one; thousands of them would make every derivation
-    of coverage slower. The day is kept apart, so that it stays known when something answered.
+    of coverage slower. The day is kept apart, so that it stays known when something answered; and each answer for what
+    is refuted, which counts only what came since.
     """
+    if is_doubted(connection, series):
+        return False
     table = schema.grants
     is_before = (
         sa.select(sa.func.max(table.c.id))

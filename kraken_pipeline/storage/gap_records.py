@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -12,6 +12,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.refutations import is_doubted
 from kraken_pipeline.storage.schema import attempts, coverage, gaps
 
 
@@ -25,6 +26,7 @@ class Attempt:
         origin: The file, interval or reply; None where it does not matter.
         error: What went wrong; None for an answer.
         made_at: When, in seconds since the epoch.
+        id: Of its record; 0 before there is one.
     """
 
     span: Span
@@ -32,6 +34,7 @@ class Attempt:
     origin: str | None
     error: str | None
     made_at: int
+    id: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,10 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
 def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
     """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often.
 
-    Not where something was tried there since: what came later would look as if it had been before.
+    Not where something was tried or refuted there since: what came later would look as if it had been before.
     """
+    if is_doubted(connection, series):
+        return False
     is_series = (attempts.c.pair == series.pair) & (attempts.c.interval == series.interval.value)
     last_there = (
         sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0))
@@ -108,7 +113,8 @@ def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[
         query = query.where(attempts.c.pair.in_(list(pairs)))
     found: dict[Series, list[Attempt]] = {}
     for row in connection.execute(query).mappings():
-        attempt = Attempt(Span(row["start"], row["end"]), row["route"], row["origin"], row["error"], row["made_at"])
+        span = Span(row["start"], row["end"])
+        attempt = Attempt(span, row["route"], row["origin"], row["error"], row["made_at"], row["id"])
         found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(attempt)
     return found
 

@@ -1,8 +1,9 @@
-"""The outbox: which ranges of which series QuestDB is still owed.
+"""The outboxes: which ranges of which series QuestDB is still owed, and which have changed since they were reconciled.
 
-A range is put in before the lake changes, and goes out once QuestDB has applied it. Whoever delivers reads what is owed
-first, then waits until nobody is in the middle of writing these series, and only then reads the lake: a writer that has
-put its range in and not yet moved its files would otherwise be taken for done.
+A range is put in before the lake changes. It goes out of the one once QuestDB has applied it, of the other once it was
+reconciled. Whoever delivers reads what is owed first, then waits until nobody is in the middle of writing these series,
+and only then reads the lake: a writer that has put its range in and not yet moved its files would otherwise be taken
+for done. Whoever reconciles holds the locks of the series for all of it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.schema import publications
+from kraken_pipeline.storage.schema import doubts, publications
 
 _IDS = 500
 """Ids in one statement: SQLite and PostgreSQL both take many more, but not as many as a rebuild has."""
@@ -57,7 +58,33 @@ def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: 
     A range that touches one that is owed already takes its place, under a new id: each page of trades brings one. Who
     is publishing the old one at that moment ends by deleting an id that is gone, and the new one stays owed.
     """
-    table = publications
+    _put(connection, publications, changes, now)
+
+
+def doubt(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
+    """Takes note that ranges have changed, candles or evidence, and are to be reconciled."""
+    _put(connection, doubts, changes, now)
+
+
+def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
+    """What is to be reconciled, by pair; of some pairs or of all."""
+    query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
+    found: dict[str, list[Publication]] = {}
+    for row in connection.execute(query).mappings():
+        if pairs is None or row["pair"] in pairs:
+            series = Series(row["pair"], Interval(row["interval"]))
+            doubt_ = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
+            found.setdefault(series.pair, []).append(doubt_)
+    return found
+
+
+def reconciled(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Takes ranges out that were reconciled."""
+    for start in range(0, len(ids), _IDS):
+        connection.execute(sa.delete(doubts).where(doubts.c.id.in_(ids[start : start + _IDS])))
+
+
+def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Series, Span]], now: int) -> None:
     rows = []
     for series, span in changes:
         is_touched = (

@@ -28,6 +28,24 @@ class FileStatus(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class ContradictionState(StrEnum):
+    """What is being done about two intervals that contradict each other."""
+
+    REFUTED = "REFUTED"  # the side that is short is a gap, and being filled
+    CONFLICT = "CONFLICT"  # nothing is left to try: a person decides
+    SETTLED = "SETTLED"  # they agree by now
+
+
+class SuspicionState(StrEnum):
+    """What became of a quiet time that is hard to believe."""
+
+    UNPROVEN = "UNPROVEN"
+    PROVEN_QUIET = "PROVEN_QUIET"
+    EXCHANGE_DOWN = "EXCHANGE_DOWN"
+    TRADED = "TRADED"
 
 
 # SQLite gives ids by itself to INTEGER keys only, PostgreSQL needs BIGINT for the outbox of years.
@@ -110,16 +128,104 @@ grants = sa.Table(
 )
 
 refutations = sa.Table(
-    "refutations",  # what turned out not to be so; ended by a change of the candles it refutes
+    "refutations",  # what turned out not to be so; ends once something has answered for all of it again
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_series(),
     *_span(),
-    sa.Column("refuted", sa.JSON),  # the candle as it stood; null: absent
+    sa.Column("refuted", sa.JSON(none_as_null=True)),  # what stood there, as one candle; null: absent
     sa.Column("reason", sa.Text, nullable=False),
+    # The newest grant and attempt of that moment: what came before does not count as an answer.
+    sa.Column("after_grant", _ID, nullable=False),
+    sa.Column("after_attempt", _ID, nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("ended_at", sa.BigInteger),
     sa.Index(None, "pair", "interval"),
+)
+
+proofs = sa.Table(
+    "proofs",  # where two intervals that know of each other's trades only by them agree: derived by reconciliation
+    metadata,
+    *_series(),
+    *_span(),
+    sa.PrimaryKeyConstraint("pair", "interval", "start"),
+)
+
+doubts = sa.Table(
+    "doubts",  # what has changed since it was reconciled, as the outbox is for QuestDB
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+    sqlite_autoincrement=True,
+)
+
+contradictions = sa.Table(
+    "contradictions",  # candles of two intervals that do not agree, and what is done about it
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("pair", sa.String(64), nullable=False),
+    sa.Column("fine", sa.Integer, nullable=False),
+    sa.Column("coarse", sa.Integer, nullable=False),
+    *_span(),  # a candle of the coarser, or many of a file whose times are shifted
+    sa.Column("short_side", sa.String(8)),  # fine or coarse; null where their trade counts do not tell
+    sa.Column("fine_candle", sa.JSON(none_as_null=True)),  # [open, high, low, close, volume, trades]; null: absent
+    sa.Column("coarse_candle", sa.JSON(none_as_null=True)),
+    sa.Column("fine_trades", sa.BigInteger, nullable=False),
+    sa.Column("coarse_trades", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "fine", "coarse", "start", unique=True),
+)
+
+suspicions = sa.Table(
+    "suspicions",  # quiet time that is hard to believe: of one series, or of all pairs at once
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("pair", sa.String(64)),  # null: all pairs, an outage of the exchange
+    sa.Column("interval", sa.Integer, nullable=False),  # of the candles that are absent
+    *_span(),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
+
+withdrawals = sa.Table(
+    "withdrawals",  # what a person has taken back: a file, a release, or a span of a series
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    *_series(),
+    *_span(),
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
+    sa.Column("candles", sa.BigInteger, nullable=False),  # that left the lake
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+)
+
+candle_counts = sa.Table(
+    "candle_counts",  # how many candles the lake has of each month: derived, so that reports need not open its files
+    metadata,
+    *_series(),
+    sa.Column("year", sa.Integer, nullable=False),
+    sa.Column("months", sa.JSON, nullable=False),  # twelve numbers
+    sa.PrimaryKeyConstraint("pair", "interval", "year"),
+)
+
+reports = sa.Table(
+    "reports",  # the headline numbers of each report that was made, for the trend
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("tier", sa.String(8), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("numbers", sa.JSON, nullable=False),
+    sa.Index(None, "tier", "made_at"),
 )
 
 coverage = sa.Table(

@@ -1,7 +1,7 @@
 """The one way into the lake, in the order that a crash cannot hurt.
 
-`publication owed` → files renamed → `grants`. A crash leaves rows without coverage and a publication too many, never
-coverage without rows, nor rows that are never published.
+`publication owed, range doubted` → files renamed → `grants`. A crash leaves rows without coverage and a publication too
+many, never coverage without rows, nor rows that are never published or never reconciled.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def commit(
     if changes := [(series, span) for series, span in owed if span is not None]:
         with stores.catalog.write() as connection:
             publications.owe(connection, changes, now)
+            publications.doubt(connection, changes, now)
     stores.locks.require(written)
     commit_all(write.staged for write in writes)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
@@ -62,6 +63,8 @@ def commit(
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
+        answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]
+        publications.doubt(connection, answered, now)
         for write in writes:
             if write.staged.refused_span is not None:
                 evidence_records.record_conflict(

@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, schema
+from kraken_pipeline.storage import evidence_records, file_records, refutations, schema
 from kraken_pipeline.storage.catalog import Catalog, open_catalog
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
@@ -41,18 +41,11 @@ def times(*values: int) -> pl.Series:
 
 
 def refute(connection: sa.Connection, series: Series, span: Span, ended_at: int | None = None) -> None:
-    connection.execute(
-        sa.insert(schema.refutations).values(
-            pair=series.pair,
-            interval=series.interval.value,
-            start=span.start,
-            end=span.end,
-            refuted=None,
-            reason="a test",
-            made_at=1,
-            ended_at=ended_at,
-        )
-    )
+    before = {each.id for each in refutations.active(connection).get(series, ())}
+    refutations.refute(connection, [(series, span, None, "a test")], 1)
+    if ended_at is not None:
+        new = [each.id for each in refutations.active(connection)[series] if each.id not in before]
+        refutations.end(connection, new, ended_at)
 
 
 def grant(connection: sa.Connection, series: Series, grants: Sequence[Grant], file_id: int | None) -> None:

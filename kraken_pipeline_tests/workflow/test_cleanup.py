@@ -10,7 +10,7 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import gap_records, schema
+from kraken_pipeline.storage import gap_records, refutations, schema
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
@@ -85,8 +85,7 @@ def test_a_gap_that_is_found_again_after_its_record_is_gone_is_a_new_one(stores:
     clean_up(stores, 1, NOW + 10 * DAY)
     hour = Q1.end + 5 * DAY
     with stores.catalog.write() as connection:
-        refuted = {"pair": "XBTUSD", "interval": 60, "start": hour, "end": hour + 3_600}
-        connection.execute(sa.insert(schema.refutations).values(**refuted, reason="withdrawn", made_at=NOW))
+        refutations.refute(connection, [(Series("XBTUSD", Interval.H1), Span(hour, hour + 3_600), None, "a test")], NOW)
     run(stores, shelf.minutes, intervals="60", now=NOW + 11 * DAY, run_id="run-three")
     assert all(row.status is not GapStatus.FILLED for row in open_gaps(stores, "XBTUSD", 60))
 

@@ -1,0 +1,254 @@
+"""The catalog's records of proof: what is proven, what contradicts, which quiet time is hard to believe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.refutations import Values
+from kraken_pipeline.storage.schema import (
+    ContradictionState,
+    SuspicionState,
+    candle_counts,
+    contradictions,
+    proofs,
+    suspicions,
+)
+
+_KEYS = 500
+
+# --- what is proven
+
+
+def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
+    """What is proven of every series, or of those of some pairs."""
+    query = sa.select(proofs).order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(proofs.c.pair.in_(list(pairs)))
+    found: dict[Series, list[Span]] = {}
+    for pair, interval, start, end in connection.execute(query):
+        found.setdefault(Series(pair, Interval(interval)), []).append(Span(start, end))
+    return {series: tuple(spans) for series, spans in found.items()}
+
+
+def replace_proven(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
+    """Makes these what is proven of some series."""
+    for series in found:
+        is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
+        connection.execute(sa.delete(proofs).where(is_one))
+    rows = [
+        {"pair": series.pair, "interval": series.interval.value, "start": each.start, "end": each.end}
+        for series, spans in found.items()
+        for each in spans
+    ]
+    if rows:
+        connection.execute(sa.insert(proofs), rows)
+
+
+# --- what contradicts
+
+
+@dataclass(frozen=True, slots=True)
+class ContradictionRecord:
+    """Two intervals of a pair that do not agree; see `schema.contradictions` for the columns."""
+
+    pair: str
+    fine: Interval
+    coarse: Interval
+    span: Span
+    short_side: str | None
+    fine_candle: Values | None
+    coarse_candle: Values | None
+    fine_trades: int
+    coarse_trades: int
+    state: ContradictionState
+    reason: str
+    made_at: int
+    changed_at: int
+
+    @property
+    def key(self) -> tuple[Interval, Interval, int]:
+        """What tells it from others of its pair."""
+        return self.fine, self.coarse, self.span.start
+
+    @property
+    def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
+        """What contradicts each other: the same values are the same contradiction."""
+        return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
+
+
+def contradictions_of(
+    connection: sa.Connection,
+    pairs: Collection[str] | None = None,
+    states: Collection[ContradictionState] = tuple(ContradictionState),
+) -> list[ContradictionRecord]:
+    """What contradicts, or once did, by pair, interval and time; of some pairs or of all."""
+    table = contradictions
+    query = (
+        sa.select(table)
+        .where(table.c.state.in_([str(state) for state in states]))
+        .order_by(table.c.pair, table.c.coarse, table.c.fine, table.c.start)
+    )
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(table.c.pair.in_(list(pairs)))
+    return [_contradiction(row) for row in connection.execute(query).mappings()]
+
+
+def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
+    return ContradictionRecord(
+        pair=row["pair"],
+        fine=Interval(row["fine"]),
+        coarse=Interval(row["coarse"]),
+        span=Span(row["start"], row["end"]),
+        short_side=row["short_side"],
+        fine_candle=_values(row["fine_candle"]),
+        coarse_candle=_values(row["coarse_candle"]),
+        fine_trades=row["fine_trades"],
+        coarse_trades=row["coarse_trades"],
+        state=ContradictionState(row["state"]),
+        reason=row["reason"],
+        made_at=row["made_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+def _values(found: Sequence[float] | None) -> Values | None:
+    if found is None:
+        return None
+    opened, high, low, close, volume, trades = found
+    return float(opened), float(high), float(low), float(close), float(volume), int(trades)
+
+
+def keep_contradictions(connection: sa.Connection, records: Iterable[ContradictionRecord]) -> None:
+    """Puts contradictions on record, in place of what was known of the same buckets."""
+    rows = [
+        {
+            "pair": each.pair,
+            "fine": each.fine.value,
+            "coarse": each.coarse.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "short_side": each.short_side,
+            "fine_candle": None if each.fine_candle is None else list(each.fine_candle),
+            "coarse_candle": None if each.coarse_candle is None else list(each.coarse_candle),
+            "fine_trades": each.fine_trades,
+            "coarse_trades": each.coarse_trades,
+            "state": each.state,
+            "reason": each.reason,
+            "made_at": each.made_at,
+            "changed_at": each.changed_at,
+        }
+        for each in records
+    ]
+    if not rows:
+        return
+    table = contradictions
+    keys = [{f"_{name}": row[name] for name in ("pair", "fine", "coarse", "start")} for row in rows]
+    is_one = [table.c[name] == sa.bindparam(f"_{name}") for name in ("pair", "fine", "coarse", "start")]
+    connection.execute(sa.delete(table).where(*is_one), keys)
+    connection.execute(sa.insert(table), rows)
+
+
+def settled(record: ContradictionRecord, now: int) -> ContradictionRecord:
+    """The record of a contradiction that is none any more."""
+    return replace(record, state=ContradictionState.SETTLED, changed_at=now)
+
+
+# --- which quiet time is hard to believe
+
+
+@dataclass(frozen=True, slots=True)
+class SuspicionRecord:
+    """A quiet time that is hard to believe; see `schema.suspicions`. Its pair is None for an outage of all."""
+
+    pair: str | None
+    interval: Interval
+    span: Span
+    reason: str
+    state: SuspicionState
+    made_at: int
+    changed_at: int
+    id: int = 0
+
+
+def suspicions_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[SuspicionRecord]:
+    """Every suspicion in order of time: those of some pairs and the outages of all, or all there are."""
+    query = sa.select(suspicions).order_by(suspicions.c.start, suspicions.c.id)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(suspicions.c.pair.is_(None) | suspicions.c.pair.in_(list(pairs)))
+    return [
+        SuspicionRecord(
+            row["pair"],
+            Interval(row["interval"]),
+            Span(row["start"], row["end"]),
+            row["reason"],
+            SuspicionState(row["state"]),
+            row["made_at"],
+            row["changed_at"],
+            row["id"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def suspect(connection: sa.Connection, found: Iterable[SuspicionRecord]) -> None:
+    """Puts suspicions on record."""
+    rows = [
+        {
+            "pair": each.pair,
+            "interval": each.interval.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "reason": each.reason,
+            "state": each.state,
+            "made_at": each.made_at,
+            "changed_at": each.changed_at,
+        }
+        for each in found
+    ]
+    if rows:
+        connection.execute(sa.insert(suspicions), rows)
+
+
+def judge(connection: sa.Connection, ids: Collection[int], state: SuspicionState, now: int) -> None:
+    """Says what became of some suspicions."""
+    connection.execute(sa.update(suspicions).where(suspicions.c.id.in_(list(ids))).values(state=state, changed_at=now))
+
+
+def dispel(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Forgets suspicions of times that are not quiet any more, or not covered."""
+    for start in range(0, len(ids), _KEYS):
+        connection.execute(sa.delete(suspicions).where(suspicions.c.id.in_(list(ids[start : start + _KEYS]))))
+
+
+# --- candles by month
+
+
+def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, dict[int, list[int]]]:
+    """Series → year → how many candles the lake has of each of its twelve months."""
+    query = sa.select(candle_counts)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(candle_counts.c.pair.in_(list(pairs)))
+    found: dict[Series, dict[int, list[int]]] = {}
+    for pair, interval, year, months in connection.execute(query):
+        found.setdefault(Series(pair, Interval(interval)), {})[year] = list(months)
+    return found
+
+
+def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, Sequence[int]]) -> None:
+    """Puts the counts of some years of a series on record, in place of what was known of them."""
+    table = candle_counts
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one, table.c.year.in_(list(years))))
+    rows = [
+        {"pair": series.pair, "interval": series.interval.value, "year": year, "months": list(months)}
+        for year, months in years.items()
+        if any(months)
+    ]
+    if rows:
+        connection.execute(sa.insert(table), rows)

@@ -1,0 +1,150 @@
+"""Refutations: what a source answered and turned out not to be so.
+
+A refuted span is not covered, so that it is a gap with a route. Only what comes after it counts as an answer: hence the
+ids of the newest grant and attempt, which each record holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.schema import refutations
+
+Values = tuple[float, float, float, float, float, int]
+"""Open, high, low, close, volume and trade count of a candle."""
+_IDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Refutation:
+    """A span that is refuted.
+
+    Attributes:
+        id: Of its record.
+        series: Whose.
+        span: Which.
+        refuted: What stood there, as one candle of its length; None where there was none.
+        reason: What refutes it.
+        after_grant: The newest grant of that moment.
+        after_attempt: The newest attempt of that moment.
+        made_at: When, in seconds since the epoch.
+    """
+
+    id: int
+    series: Series
+    span: Span
+    refuted: Values | None
+    reason: str
+    after_grant: int
+    after_attempt: int
+    made_at: int
+
+
+def refute(connection: sa.Connection, found: Iterable[tuple[Series, Span, Values | None, str]], now: int) -> None:
+    """Puts refutations on record; `evidence_records.renew` then takes the coverage back.
+
+    Args:
+        connection: A transaction that writes.
+        found: Series, span, what stood there as one candle, and what refutes it.
+        now: The moment, in seconds since the epoch.
+    """
+    newest = [connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0))) for table in _DATED]
+    rows = [
+        {
+            "pair": series.pair,
+            "interval": series.interval.value,
+            "start": span.start,
+            "end": span.end,
+            "refuted": None if values is None else list(values),
+            "reason": reason,
+            "after_grant": newest[0],
+            "after_attempt": newest[1],
+            "made_at": now,
+        }
+        for series, span, values, reason in found
+    ]
+    if rows:
+        connection.execute(sa.insert(refutations), rows)
+
+
+_DATED = (schema.grants, schema.attempts)
+
+
+def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[Refutation]]:
+    """The refutations that have not ended, by series and in order of time; of some pairs or of all."""
+    query = sa.select(refutations).where(refutations.c.ended_at.is_(None)).order_by(refutations.c.start)
+    found: dict[Series, list[Refutation]] = {}
+    for row in connection.execute(query).mappings():
+        if pairs is None or row["pair"] in pairs:
+            each = _record(row)
+            found.setdefault(each.series, []).append(each)
+    return found
+
+
+def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tuple[Refutation, int | None]]:
+    """Every refutation of a series that overlaps a span, ended or not, the oldest first, each with when it ended."""
+    query = (
+        sa.select(refutations)
+        .where(
+            refutations.c.pair == series.pair,
+            refutations.c.interval == series.interval.value,
+            refutations.c.start < span.end,
+            refutations.c.end > span.start,
+        )
+        .order_by(refutations.c.id)
+    )
+    return [(_record(row), row["ended_at"]) for row in connection.execute(query).mappings()]
+
+
+def _record(row: sa.RowMapping) -> Refutation:
+    values = row["refuted"]
+    return Refutation(
+        row["id"],
+        Series(row["pair"], Interval(row["interval"])),
+        Span(row["start"], row["end"]),
+        None if values is None else (*map(float, values[:5]), int(values[5])),  # type: ignore[arg-type]
+        row["reason"],
+        row["after_grant"],
+        row["after_attempt"],
+        row["made_at"],
+    )
+
+
+def end(connection: sa.Connection, ids: Sequence[int], now: int) -> None:
+    """Ends refutations; `evidence_records.renew` then gives the coverage back."""
+    for start in range(0, len(ids), _IDS):
+        is_one = refutations.c.id.in_(ids[start : start + _IDS])
+        connection.execute(sa.update(refutations).where(is_one).values(ended_at=now))
+
+
+def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Span, str]]:
+    """What has answered for a refuted span since, each with its source; of one-minute candles trades at any time.
+
+    Minutes that were paged through before are never refuted: trades are what all else is measured by.
+    """
+    table = schema.grants
+    query = sa.select(table.c.start, table.c.end, table.c.source).where(
+        table.c.pair == each.series.pair,
+        table.c.interval == each.series.interval.value,
+        table.c.start < each.span.end,
+        table.c.end > each.span.start,
+        table.c.id > each.after_grant,
+    )
+    return [(Span(start, end_), source) for start, end_, source in connection.execute(query)]
+
+
+def is_doubted(connection: sa.Connection, series: Series) -> bool:
+    """Whether anything of a series is refuted: then each answer is kept by itself, to tell what came since."""
+    query = sa.select(refutations.c.id).where(
+        refutations.c.pair == series.pair,
+        refutations.c.interval == series.interval.value,
+        refutations.c.ended_at.is_(None),
+    )
+    return connection.execute(query.limit(1)).first() is not None
