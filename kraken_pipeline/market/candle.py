@@ -22,6 +22,9 @@ class Source(StrEnum):
     OHLC = "OHLC"
 
 
+Values = tuple[float, float, float, float, float, int]
+"""Open, high, low, close, volume and trade count of a candle."""
+
 SOURCE = pl.Enum([source.value for source in Source])
 TIME = pl.Datetime("us", "UTC")
 

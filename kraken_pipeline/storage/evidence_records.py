@@ -238,12 +238,14 @@ def _narrowed(
     return query
 
 
-def conflicting(connection: sa.Connection, series: Series, reason: str) -> Spans:
-    """What is on record of a series as conflicting for a reason."""
+def conflicting(connection: sa.Connection, series: Series, reason: str | None = None) -> Spans:
+    """What is on record of a series as conflicting, for one reason or for any."""
     table = schema.conflicts
     query = sa.select(table.c.start, table.c.end).where(
-        table.c.pair == series.pair, table.c.interval == series.interval.value, table.c.reason == reason
+        table.c.pair == series.pair, table.c.interval == series.interval.value
     )
+    if reason is not None:
+        query = query.where(table.c.reason == reason)
     return normalise(Span(start, end) for start, end in connection.execute(query))
 
 

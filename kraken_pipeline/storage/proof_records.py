@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.refutations import Values
 from kraken_pipeline.storage.schema import (
     ContradictionState,
     SuspicionState,

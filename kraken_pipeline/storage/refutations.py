@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.schema import refutations
 
-Values = tuple[float, float, float, float, float, int]
-"""Open, high, low, close, volume and trade count of a candle."""
 _IDS = 500
 
 

@@ -38,6 +38,7 @@ from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
 from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, record_gaps, survey
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.selection import Fetch, estimated, select
@@ -53,6 +54,9 @@ class BackfillOutcome:
         requests: How many requests it made.
         failed: What was asked for in vain, with the error.
         notes: What else people should know: why something was not asked for, what an answer lacked.
+        refuted: How many spans were taken back because another interval contradicts them.
+        conflicts: How many contradictions were left to a person.
+        healed: How many contradictions are none any more.
     """
 
     filled: tuple[SeriesOutcome, ...]
@@ -60,6 +64,9 @@ class BackfillOutcome:
     requests: int = 0
     failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
 
 
 def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
@@ -75,8 +82,7 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     else:
         work.resample()
     run.report(phase="looking for gaps", candles=run.progress.candles + work.stored)
-    holdings = survey(stores, spec, run.now)
-    left = find_gaps(stores, spec, holdings)
+    holdings, left = work.settled_gaps()
     record_gaps(stores, spec, holdings, left)
     settle_operations(stores, run.now)
     return work.outcome(left)
@@ -106,6 +112,9 @@ class _Work:
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     requests: int = 0
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
 
     @property
     def stored(self) -> int:
@@ -115,7 +124,16 @@ class _Work:
     def outcome(self, left: Sequence[Gap]) -> BackfillOutcome:
         """What it did, with the gaps that are left."""
         filled = tuple(self.filled[series] for series in sorted(self.filled))
-        return BackfillOutcome(filled, tuple(left), self.requests, tuple(self.failed), tuple(self.notes))
+        return BackfillOutcome(
+            filled,
+            tuple(left),
+            self.requests,
+            tuple(self.failed),
+            tuple(self.notes),
+            refuted=self.refuted,
+            conflicts=self.conflicts,
+            healed=self.healed,
+        )
 
     def add(self, filled: Iterable[SeriesOutcome]) -> None:
         """Takes note of what was filled: one outcome a series, whatever number of replies it took."""
@@ -125,8 +143,24 @@ class _Work:
             self.filled[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
 
     def resample(self) -> None:
-        """Fills what follows from finer candles by now."""
-        self.add(resample_gaps(self.stores, self.spec, self.run))
+        """Fills what follows from finer candles by now, reconciles what has changed, and fills what that takes back."""
+        while True:
+            self.add(resample_gaps(self.stores, self.spec, self.run))
+            done = reconcile_changes(self.stores, survey(self.stores, self.spec, self.run.now).pairs, self.run)
+            self.refuted += done.refuted
+            self.conflicts += done.conflicts
+            self.healed += done.healed
+            self.notes += done.notes
+            if not done.refuted:
+                return
+
+    def settled_gaps(self) -> tuple[Holdings, list[Gap]]:
+        """What is missing in the end: what was refuted and has no route left is a conflict, and missing no more."""
+        while True:
+            holdings, left = self.gaps()
+            if not give_up(self.stores, left, self.run):
+                return holdings, left
+            self.resample()
 
     def gaps(self) -> tuple[Holdings, list[Gap]]:
         """What is missing now."""
@@ -476,7 +510,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
     work.resample()
     run.report(phase="looking for gaps", candles=work.stored)
     settle_operations(stores, run.now)
-    holdings, left = work.gaps()
+    holdings, left = work.settled_gaps()
     record_gaps(stores, work.spec, holdings, left)
     return work.outcome(left)
 

@@ -16,7 +16,7 @@ from kraken_pipeline.coverage.gaps import (
     overflow,
     revise,
 )
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.kraken.release import Kind, published
@@ -25,11 +25,12 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, gap_records
+from kraken_pipeline.storage import evidence_records, file_records, gap_records, refutations
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.file_records import ContainerRecord
 from kraken_pipeline.storage.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.listings import ListingRecord, listings_of
+from kraken_pipeline.storage.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -136,6 +137,7 @@ class Holdings:
         listings: What the exchange said of each pair.
         failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
             answered for nothing.
+        refutations: Series → what was refuted, and waits for another answer.
     """
 
     now: int
@@ -148,6 +150,7 @@ class Holdings:
     containers: Sequence[ContainerRecord]
     listings: Mapping[str, ListingRecord]
     failed: Collection[tuple[str, str, int]]
+    refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
     first_known: dict[str, int] = field(default_factory=dict)
 
     def covered(self, series: Series) -> Spans:
@@ -197,6 +200,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             containers=file_records.all_containers(connection),
             listings=listings_of(connection, names),
             failed=file_records.failed_members(connection),
+            refutations=refutations.active(connection, set(names)),
         )
     for series, extent in extents.items():
         if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
@@ -304,9 +308,13 @@ def _knowledge(
     exhausted: dict[tuple[Interval, Route], Spans] = {}
     for interval in Interval:
         answered: dict[Route, list[Span]] = {}
-        for attempt in holdings.attempts.get(Series(pair, interval), ()):
+        series = Series(pair, interval)
+        for attempt in holdings.attempts.get(series, ()):
             if attempt.error is None:
-                answered.setdefault(Route(attempt.route), []).append(attempt.span)
+                # What had answered before it was refuted may answer otherwise by now.
+                refuted = (each for each in holdings.refutations.get(series, ()) if attempt.id <= each.after_attempt)
+                spans = subtract((attempt.span,), normalise(each.span for each in refuted))
+                answered.setdefault(Route(attempt.route), []).extend(spans)
         exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
     return Knowledge(
         gaps=gaps,

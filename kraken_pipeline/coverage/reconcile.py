@@ -1,0 +1,490 @@
+"""Reconciliation: the candles of two intervals that knew of each other only by the trades must add up.
+
+Open, high, low, close and trade count of a coarser candle follow exactly from the finer ones, volume to 1e-6. Where the
+two agree, both are proven; where not, one of them is short or wrong. What was resampled says nothing of its own: it is
+proven only by what it was made of, and where it differs from that it is merely out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    intersect,
+    lies_in,
+    normalise,
+    subtract,
+    touched_candles,
+    union,
+    whole_candles,
+)
+from kraken_pipeline.market.candle import Source, Values, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.resample import resample
+
+VOLUME_TOLERANCE = 1e-6
+"""Relative; a sum of floats depends on the order of adding."""
+_LOT = 1e-8
+_EXACT = ("open", "high", "low", "close", "trade_count")
+_VALUES = ("open", "high", "low", "close", "volume", "trade_count")
+_BATCH_SECONDS = 366 * 86_400
+_DAY = 86_400
+
+SHIFTED_BUCKETS = 12
+"""So many contradictions side by side may come from one file whose times are shifted; fewer are looked at singly."""
+_APART = 50  # candles; contradictions further apart than that are not of one file
+_HOURS = 24
+_SAMPLE_ROWS = 20_000
+
+Read = Callable[[Interval, int, int], pl.DataFrame]
+"""Gives the candles of an interval that start in `[start, end)`: the columns of CANDLE_SCHEMA, sorted by time."""
+
+
+class Side(StrEnum):
+    """One of two intervals."""
+
+    FINE = "fine"
+    COARSE = "coarse"
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What is known of one interval of a pair; all sets on its grid.
+
+    Attributes:
+        covered: What something answered for.
+        independent: The part that something else than resampling answered for.
+        by_trades: The part that was paged through trades or read from an archive of them.
+    """
+
+    covered: Spans = ()
+    independent: Spans = ()
+    by_trades: Spans = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Candles of two intervals that do not agree.
+
+    Attributes:
+        fine: The finer interval.
+        coarse: The coarser one.
+        span: A candle of the coarser; many where times are shifted.
+        fine_candle: What the finer ones add up to; None where they have none, or are many.
+        coarse_candle: What the coarser says.
+        fine_trades: How many trades the finer ones count.
+        coarse_trades: How many the coarser does.
+        shifted: By how many seconds the finer times are to be moved to agree, where that is what is wrong.
+        culprit: The interval that is outvoted by the others; None where nobody can say.
+    """
+
+    fine: Interval
+    coarse: Interval
+    span: Span
+    fine_candle: Values | None
+    coarse_candle: Values | None
+    fine_trades: int
+    coarse_trades: int
+    shifted: int | None = None
+    culprit: Interval | None = None
+
+    @property
+    def short(self) -> Side | None:
+        """The side that counts fewer trades; None where the counts do not tell."""
+        if self.shifted is not None or self.fine_trades == self.coarse_trades:
+            return None
+        return Side.FINE if self.fine_trades < self.coarse_trades else Side.COARSE
+
+    @property
+    def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
+        """What contradicts each other: the same values are the same contradiction."""
+        return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a reconciliation found out about a pair.
+
+    Attributes:
+        tested: Coarser interval → the candles that were compared with finer ones.
+        refuted: What is to be taken back and filled again: the contradiction, the interval and the span.
+        conflicts: Contradictions that nothing is left to try for.
+        stale: Interval → candles that were resampled from finer ones that have changed since.
+        proven: Interval → what is proven of what was tested.
+    """
+
+    tested: dict[Interval, Spans] = field(default_factory=dict)
+    refuted: list[tuple[Contradiction, tuple[tuple[Interval, Span], ...]]] = field(default_factory=list)
+    conflicts: list[Contradiction] = field(default_factory=list)
+    stale: dict[Interval, Spans] = field(default_factory=dict)
+    proven: dict[Interval, Spans] = field(default_factory=dict)
+
+    @property
+    def contradictions(self) -> list[Contradiction]:
+        """All of them."""
+        return [*(each for each, _ in self.refuted), *self.conflicts]
+
+
+def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+    """The candles on which two frames differ, or that only one of them has.
+
+    Args:
+        left: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` at least, sorted, unique by time.
+        right: The same.
+
+    Returns:
+        `time`, these columns of the left and, with the suffix `_right`, of the right; nulls where a side has no candle.
+    """
+    names = ("time", *_VALUES)
+    left, right = left.select(names), right.select(names)
+    if left.height == right.height and left["time"].equals(right["time"]):
+        renamed = right.drop("time").rename({name: f"{name}_right" for name in _VALUES})
+        both = left.with_columns(renamed.get_columns())
+    else:
+        both = left.join(right, on="time", how="full", coalesce=True, suffix="_right").sort("time")
+    exact = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in _EXACT)
+    most = pl.max_horizontal(pl.col("volume").abs(), pl.col("volume_right").abs())
+    near = (pl.col("volume") - pl.col("volume_right")).abs() <= VOLUME_TOLERANCE * most + _LOT / 2
+    return both.filter(~(exact & near).fill_null(value=False))
+
+
+def one_candle(candles: pl.DataFrame) -> Values | None:
+    """Some candles as one, whatever their interval; None where there are none."""
+    if candles.is_empty():
+        return None
+    return (
+        float(candles["open"][0]),
+        float(candles["high"].max()),  # type: ignore[arg-type]
+        float(candles["low"].min()),  # type: ignore[arg-type]
+        float(candles["close"][-1]),
+        round(float(candles["volume"].sum()), 8),
+        int(candles["trade_count"].sum()),
+    )
+
+
+def reconcile(
+    known: Mapping[Interval, Testimony],
+    read: Read,
+    doubted: Spans,
+    tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
+) -> Findings:
+    """Compares each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
+
+    What is refuted on the way is left out of the comparison of coarser intervals: they would tell the same again.
+
+    Args:
+        known: What is known of each interval.
+        read: Gives candles.
+        doubted: What is to be compared, grown to whole candles of each interval.
+        tried: Contradictions that were tried to be healed or given up before, with their values: the same again is a
+            conflict.
+    """
+    found = Findings()
+    work = _Work(dict(known), read, tried, found)
+    for coarse in sorted(known):
+        rest = intersect(known[coarse].covered, touched_candles(doubted, coarse))
+        for fine in coarse.finer:
+            if fine not in known or not rest:
+                continue
+            domain = intersect(rest, whole_candles(work.trusted(fine), coarse))
+            work.compare(fine, coarse, domain)
+            # What was refuted just now of the finer is no reason to ask still finer ones.
+            rest = subtract(rest, whole_candles(known[fine].covered, coarse))
+    work.blame()
+    found.proven = _proven(work.known, work.equal, doubted)
+    return found
+
+
+@dataclass(slots=True)
+class _Work:
+    """A reconciliation on its way up the intervals."""
+
+    known: dict[Interval, Testimony]
+    read: Read
+    tried: Mapping[tuple[Interval, Interval, int], object]
+    found: Findings
+    equal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
+    refuted: dict[Interval, Spans] = field(default_factory=dict)
+    doubtful: dict[Interval, Spans] = field(default_factory=dict)  # what a conflict leaves open
+
+    def trusted(self, interval: Interval) -> Spans:
+        """What an interval covers and has not been refuted."""
+        return subtract(self.known[interval].covered, self.refuted.get(interval, ()))
+
+    def compare(self, fine: Interval, coarse: Interval, domain: Spans) -> None:
+        """Compares two intervals where both are covered, and decides about what differs."""
+        if not domain:
+            return
+        different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
+        testimony = self.known[coarse]
+        self.known[coarse] = replace(testimony, independent=subtract(testimony.independent, resampled))
+        times = different.select(seconds_of(pl.col("time"))).to_series()
+        self.equal[fine, coarse] = subtract(domain, _spans_of(times, coarse.seconds))
+        self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
+        if different.is_empty():
+            return
+        is_own = lies_in(self.known[coarse].independent, times)
+        self._outdate(coarse, _spans_of(times.filter(~is_own), coarse.seconds))
+        own = different.filter(is_own)
+        runs = _shifted_runs(self.read, fine, coarse, times.filter(is_own))
+        for run in runs:
+            self._give_up(run)
+        shifted = normalise(run.span for run in runs)
+        for each in _contradictions(own, fine, coarse):
+            if not any(each.span.overlaps(span) for span in shifted):
+                self._decide(each)
+
+    def _outdate(self, coarse: Interval, spans: Spans) -> None:
+        if spans:
+            self.found.stale[coarse] = union(self.found.stale.get(coarse, ()), spans)
+            self.refuted[coarse] = union(self.refuted.get(coarse, ()), spans)
+
+    def _give_up(self, each: Contradiction) -> None:
+        self.found.conflicts.append(each)
+        for interval in (each.fine, each.coarse):
+            self.doubtful[interval] = union(self.doubtful.get(interval, ()), (each.span,))
+
+    def _decide(self, each: Contradiction) -> None:
+        was_tried = self.tried.get((each.fine, each.coarse, each.span.start)) == each.values
+        is_doubtful = any(each.span.overlaps(span) for span in self.doubtful.get(each.fine, ()))
+        spans = () if was_tried or is_doubtful else self._short_spans(each)
+        if not spans:
+            self._give_up(each)
+            return
+        self.found.refuted.append((each, spans))
+        for interval, span in spans:
+            self.refuted[interval] = union(self.refuted.get(interval, ()), (span,))
+
+    def _short_spans(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
+        """What is refuted: the coarser candle, or all finer ones below it, since nobody knows which of them is short.
+
+        Minutes that trades were paged through for are what all else is measured by, and never refuted.
+        """
+        if each.short is None:
+            return ()
+        if each.short is Side.COARSE:
+            return ((each.coarse, each.span),)
+        minutes = self.known.get(Interval.M1, Testimony())
+        if not subtract((each.span,), minutes.by_trades):
+            return ()
+        return tuple(
+            (interval, part)
+            for interval in sorted(self.known)
+            if interval <= each.fine
+            for part in subtract(
+                intersect((each.span,), self.trusted(interval)),
+                minutes.by_trades if interval is Interval.M1 else (),
+            )
+        )
+
+    def blame(self) -> None:
+        """Says of each conflict which interval is outvoted: the camp with fewer independent voices."""
+        self.found.conflicts = [replace(each, culprit=self._culprit(each)) for each in self.found.conflicts]
+
+    def _culprit(self, each: Contradiction) -> Interval | None:
+        below = self._camp(each.span, each.fine, upwards=False)
+        above = self._camp(each.span, each.coarse, upwards=True)
+        if len(below) == len(above):
+            return None
+        camp = below if len(below) < len(above) else above
+        return camp[0] if len(camp) == 1 else None
+
+    def _camp(self, span: Span, first: Interval, *, upwards: bool) -> list[Interval]:
+        """The independent voices on one side of a contradiction, as far as they agree with each other."""
+        order = [
+            each for each in sorted(self.known, reverse=not upwards) if (each >= first if upwards else each <= first)
+        ]
+        camp: list[Interval] = []
+        before: Interval | None = None
+        for interval in order:
+            if before is not None:
+                fine, coarse = (before, interval) if upwards else (interval, before)
+                bucket = touched_candles((span,), coarse)
+                if subtract(bucket, self.equal.get((fine, coarse), ())):
+                    break
+            if interval is Interval.M1 or not subtract(
+                intersect((span,), self.known[interval].covered), self.known[interval].independent
+            ):
+                camp.append(interval)
+            before = interval
+        return camp
+
+
+def _differences(
+    read: Read, fine: Interval, coarse: Interval, domain: Spans, independent: Spans
+) -> tuple[pl.DataFrame, Spans]:
+    """Where two intervals differ, and what of the coarser was resampled although something else answered for it."""
+    found: list[pl.DataFrame] = []
+    resampled: list[pl.Series] = []
+    for start, end in _batches(domain, coarse):
+        finer, candles = read(fine, start, end), read(coarse, start, end)
+        different = differences(resample(finer, coarse), candles)
+        if different.height or not found:
+            found.append(different)
+        made = candles.filter(pl.col("source") == Source.RESAMPLED.value)
+        if made.height and independent:
+            times = made.select(seconds_of(pl.col("time"))).to_series()
+            resampled.append(times.filter(lies_in(independent, times)))
+    times = pl.concat(resampled) if resampled else pl.Series([], dtype=pl.Int64())
+    return pl.concat(found), _spans_of(times, coarse.seconds)
+
+
+def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
+    """The set in parts of a year or so, never cut within a candle of `grid`."""
+    for each in domain:
+        at = each.start
+        while at < each.end:
+            until = min(each.end, grid.floor(at + _BATCH_SECONDS))
+            yield at, until
+            at = until
+
+
+def _spans_of(times: pl.Series, length: int) -> Spans:
+    """The set of candles that start at some times (seconds, sorted)."""
+    if times.is_empty():
+        return ()
+    begins = (times.diff() != length).fill_null(value=True)
+    starts = times.filter(begins).to_list()
+    ends = times.filter(begins.shift(-1, fill_value=True)).to_list()
+    return tuple(Span(start, end + length) for start, end in zip(starts, ends, strict=True))
+
+
+def _contradictions(different: pl.DataFrame, fine: Interval, coarse: Interval) -> Iterator[Contradiction]:
+    rows = different.with_columns(seconds_of(pl.col("time")).alias("time"))
+    for time, *values in rows.iter_rows():
+        finer, candle = _candle(values[:6]), _candle(values[6:])
+        yield Contradiction(
+            fine,
+            coarse,
+            Span(time, time + coarse.seconds),
+            finer,
+            candle,
+            finer[5] if finer else 0,
+            candle[5] if candle else 0,
+        )
+
+
+def _candle(values: Sequence[float | None]) -> Values | None:
+    opened, high, low, close, volume, trades = values
+    if opened is None or high is None or low is None or close is None or volume is None or trades is None:
+        return None
+    return opened, high, low, close, volume, int(trades)
+
+
+# --- files whose times are shifted
+
+
+def _shifted_runs(read: Read, fine: Interval, coarse: Interval, times: pl.Series) -> list[Contradiction]:
+    """The runs of contradictions that vanish when the times of one side are moved by some hours."""
+    runs: list[Contradiction] = []
+    for cluster in _clusters(times, coarse.seconds):
+        span = Span(int(cluster[0]), int(cluster[-1]) + coarse.seconds)
+        if (shift := _shift(read, fine, coarse, span, len(cluster))) is not None:
+            counts = [int(read(interval, span.start, span.end)["trade_count"].sum()) for interval in (fine, coarse)]
+            runs.append(Contradiction(fine, coarse, span, None, None, counts[0], counts[1], shifted=shift))
+    return runs
+
+
+def _clusters(times: pl.Series, length: int) -> Iterator[pl.Series]:
+    if len(times) < SHIFTED_BUCKETS:
+        return
+    numbers = (times.diff() > _APART * length).fill_null(value=False).cast(pl.Int64).cum_sum()
+    for _, cluster in pl.DataFrame({"time": times, "number": numbers}).group_by("number", maintain_order=True):
+        if cluster.height >= SHIFTED_BUCKETS:
+            yield cluster["time"]
+
+
+def _shift(read: Read, fine: Interval, coarse: Interval, span: Span, contradictions: int) -> int | None:
+    """By how many seconds the finer times must be moved so that nearly all coarser candles agree; None for by none."""
+    longest = max(4 * _DAY, coarse.seconds * max(48, _SAMPLE_ROWS * fine.seconds // coarse.seconds))
+    sample = Span(span.start, min(span.end, coarse.floor(span.start + longest)))
+    candles = read(coarse, sample.start, sample.end)
+    traded = candles.height * span.seconds // sample.seconds
+    if traded == 0 or contradictions * 2 < traded:
+        return None
+    margin = _HOURS * 3_600
+    finer = read(fine, sample.start - margin, sample.end + margin).with_columns(
+        seconds_of(pl.col("time")).alias("time")
+    )
+    wanted = candles.select("time", pl.col("trade_count").alias("said"), pl.col("close").alias("said_close"))
+    hours = [sign * hour for hour in range(1, _HOURS + 1) for sign in (1, -1) if hour * 3_600 % fine.seconds == 0]
+    for hour in hours:
+        moved = finer.with_columns(pl.col("time") + pl.duration(hours=hour))
+        both = wanted.join(resample(moved, coarse), on="time", how="left")
+        same = (both["trade_count"] == both["said"]) & (both["close"] == both["said_close"])
+        if int(same.sum()) >= 0.9 * wanted.height:
+            return hour * 3_600
+    return None
+
+
+# --- what is proven
+
+
+def _proven(
+    known: Mapping[Interval, Testimony], equal: Mapping[tuple[Interval, Interval], Spans], doubted: Spans
+) -> dict[Interval, Spans]:
+    """What follows from the comparisons that held.
+
+    Two voices that agree prove each other, and minutes made of trades prove themselves; what was resampled is proven
+    with what it was made of, and the other way round.
+    """
+    proven: dict[Interval, Spans] = dict.fromkeys(known, ())
+
+    def add(interval: Interval, spans: Spans) -> None:
+        proven[interval] = union(proven[interval], spans)
+
+    if Interval.M1 in known:
+        minutes = known[Interval.M1]
+        add(
+            Interval.M1, intersect(intersect(minutes.by_trades, minutes.covered), touched_candles(doubted, Interval.D1))
+        )
+    for (fine, coarse), spans in equal.items():
+        both = whole_candles(intersect(spans, known[coarse].independent), coarse)
+        add(coarse, both)
+        add(fine, both)
+    upwards = sorted(equal, key=lambda pair: pair[1])
+    for order, is_up in ((upwards, True), (upwards[::-1], False), (upwards, True)):
+        for fine, coarse in order:
+            spans = equal[fine, coarse]
+            if is_up:
+                add(coarse, whole_candles(intersect(spans, proven[fine]), coarse))
+            else:
+                add(fine, intersect(spans, proven[coarse]))
+    return proven
+
+
+# --- quiet time that is hard to believe
+
+
+def lone_quiet(times: pl.Series, answered: Spans, length: int, neighbours: int = 12) -> Spans:
+    """The candles without a trade amid a market that trades all the time.
+
+    Args:
+        times: The start of every candle with a trade, in seconds (Int64), sorted.
+        answered: What an OHLC reply answered for.
+        length: Of a candle, in seconds.
+        neighbours: How many candles before and after must have a trade.
+
+    Returns:
+        Absent candles within `answered` that stand alone, or two together, between so many that are there.
+    """
+    if len(times) < 2 * neighbours:
+        return ()
+    suspects: list[Span] = []
+    for index in (times.diff() > length).fill_null(value=False).arg_true().to_list():
+        before, after = int(times[index - 1]), int(times[index])
+        is_busy = (
+            index >= neighbours
+            and index + neighbours <= len(times)
+            and before - int(times[index - neighbours]) == (neighbours - 1) * length
+            and int(times[index + neighbours - 1]) - after == (neighbours - 1) * length
+        )
+        if is_busy and after - before <= 3 * length:
+            suspects.append(Span(before + length, after))
+    return intersect(normalise(suspects), answered)

@@ -1,0 +1,376 @@
+"""Reconciling: what has changed in the lake is compared with the other intervals of its pair, and the result recorded.
+
+A contradiction takes the coverage of the side that is short back, so that it is a gap with a route like any other; the
+same run or the next fills it, and the comparison is made again. It ends, always: the same values are refuted once, and
+merging only ever raises trade counts. What is left is a conflict, covered and not proven, for a person to resolve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant, coverage
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
+from kraken_pipeline.coverage.reconcile import (
+    VOLUME_TOLERANCE,
+    Contradiction,
+    Findings,
+    Testimony,
+    one_candle,
+    reconcile,
+)
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import Busy
+from kraken_pipeline.market.candle import Source, Values
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime, iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, proof_records, publications, refutations
+from kraken_pipeline.storage.proof_records import ContradictionRecord
+from kraken_pipeline.storage.publications import Publication
+from kraken_pipeline.storage.refutations import Refutation
+from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.progress import Run
+
+STALE = "made of finer candles that have changed since"
+OPEN = (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconciliation did.
+
+    Attributes:
+        pairs: The pairs of which anything was compared.
+        refuted: How many spans were taken back, to be filled again.
+        conflicts: How many contradictions are left to a person, that were not before.
+        healed: How many contradictions are none any more.
+        notes: What could not be looked at, and why.
+    """
+
+    pairs: tuple[str, ...] = ()
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconciled:
+    """Reconciles what has changed of some pairs since it was last reconciled.
+
+    A pair that another process is writing for too long is left to the next run.
+    """
+    wanted = set(pairs)
+    with stores.catalog.read() as connection:
+        doubted = sorted(publications.doubted(connection, wanted))
+    done: list[_Outcome] = []
+    notes: list[str] = []
+    for pair in doubted:
+        run.report(phase=f"reconciling {pair}")
+        try:
+            done.append(_reconcile_pair(stores, pair, run.now))
+        except Busy as error:
+            notes.append(f"{pair} was not reconciled: {error}")
+    return Reconciled(
+        tuple(doubted),
+        sum(each.refuted for each in done),
+        sum(each.conflicts for each in done),
+        sum(each.healed for each in done),
+        tuple(notes),
+    )
+
+
+def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
+    """Has everything of some pairs compared anew."""
+    wanted = sorted(pairs)
+    with stores.catalog.write() as connection:
+        records = evidence_records.coverage_of(connection, pairs=wanted)
+        changes = [(series, record.span) for series, found in records.items() for record in found]
+        publications.doubt(connection, changes, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a pair."""
+
+    refuted: int
+    conflicts: int
+    healed: int
+
+
+@dataclass(slots=True)
+class _Pair:
+    """What the catalog knows of a pair, read under the locks of all its series."""
+
+    name: str
+    doubts: Sequence[Publication]
+    grants: Mapping[Series, Sequence[Grant]]
+    conflicting: Spans  # what an archive says otherwise of the one-minute candles
+    active: Mapping[Series, Sequence[Refutation]]
+    records: Sequence[ContradictionRecord]
+    proven: Mapping[Series, Spans]
+    answered: list[Refutation] = field(default_factory=list)  # of the active ones, what has been answered again
+
+    @property
+    def series(self) -> list[Series]:
+        """Those that anything answered for."""
+        return sorted(self.grants)
+
+    def refuted(self, series: Series) -> Spans:
+        """What is refuted of a series and was not answered again."""
+        return normalise(each.span for each in self.active.get(series, ()) if each not in self.answered)
+
+    def testimony(self, series: Series) -> Testimony:
+        """What is known of a series."""
+        grants = self.grants[series]
+        covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
+        own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
+        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
+        is_minutes = series.interval is Interval.M1
+        return Testimony(covered, intersect(own, covered), subtract(trades, self.conflicting) if is_minutes else ())
+
+    def doubted(self) -> Spans:
+        """What is to be compared: days whole, and files whole whose times were found to be shifted."""
+        spans = touched_candles(normalise(each.span for each in self.doubts), Interval.D1)
+        long = [each.span for each in self.records if each.span.seconds > each.coarse.seconds]
+        return union(spans, normalise(span for span in long if any(span.overlaps(each) for each in spans)))
+
+
+def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
+    with stores.locks.series(Series(name, interval) for interval in Interval):
+        pair = _look(stores, name)
+        known = {each.interval: pair.testimony(each) for each in pair.series}
+        tried = {each.key: each.values for each in pair.records if each.state in OPEN}
+        doubted = pair.doubted()
+
+        def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+            return stores.lake.read(Series(name, interval), start, end)
+
+        found = reconcile(known, read, doubted, tried)
+        return _record(stores, pair, found, doubted, now)
+
+
+def _look(stores: Stores, name: str) -> _Pair:
+    with stores.catalog.read() as connection:
+        series = [Series(name, interval) for interval in Interval]
+        grants = evidence_records.grants_of(connection, series)
+        pair = _Pair(
+            name,
+            publications.doubted(connection, {name}).get(name, ()),
+            grants,
+            evidence_records.conflicting(connection, Series(name, Interval.M1)),
+            refutations.active(connection, {name}),
+            proof_records.contradictions_of(connection, [name]),
+            proof_records.proven(connection, [name]),
+        )
+        since = {
+            each.id: refutations.answered_since(connection, each) for found in pair.active.values() for each in found
+        }
+    for found in pair.active.values():
+        for each in found:
+            if not subtract((each.span,), normalise(span for span, _ in since[each.id])):
+                sources = {source for _, source in since[each.id]}
+                # An archive or a reply that says the same again proves nothing: the next route is tried.
+                if sources <= {Source.RESAMPLED, Source.TRADES} or _has_changed(stores, each):
+                    pair.answered.append(each)
+    return pair
+
+
+def _has_changed(stores: Stores, each: Refutation) -> bool:
+    return one_candle(stores.lake.read(each.series, each.span.start, each.span.end)) != each.refuted
+
+
+def _record(stores: Stores, pair: _Pair, found: Findings, doubted: Spans, now: int) -> _Outcome:
+    """Puts on record what was found; the locks of the pair are held."""
+    taken_back = list(_taken_back(stores, pair.name, found))
+    changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
+    times = {series: stores.lake.times(series) for series in changed}
+    records = _records(pair, found, now)
+    proven = _proven(pair, found, doubted)
+    counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
+    with stores.catalog.write() as connection:
+        stores.locks.require(Series(pair.name, interval) for interval in Interval)
+        refutations.end(connection, [each.id for each in pair.answered], now)
+        refutations.refute(connection, taken_back, now)
+        if times:
+            evidence_records.renew(connection, times)
+        proof_records.keep_contradictions(connection, records)
+        proof_records.replace_proven(connection, proven)
+        for series, years in counts.items():
+            proof_records.keep_counts(connection, series, years)
+        publications.reconciled(connection, [each.id for each in pair.doubts])
+    before = {each.key: each for each in pair.records}
+    return _Outcome(
+        len(taken_back),
+        sum(
+            each.state is ContradictionState.CONFLICT
+            and (each.key not in before or before[each.key].state is not ContradictionState.CONFLICT)
+            for each in records
+        ),
+        sum(each.state is ContradictionState.SETTLED for each in records),
+    )
+
+
+def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
+    """What is refuted: series, span, what stands there as one candle, and why."""
+
+    def standing(series: Series, span: Span) -> Values | None:
+        return one_candle(stores.lake.read(series, span.start, span.end))
+
+    for each, spans in found.refuted:
+        for interval, span in spans:
+            series = Series(pair, interval)
+            value = each.coarse_candle if interval is each.coarse else standing(series, span)
+            yield series, span, value, _reason(pair, each)
+    for interval, outdated in found.stale.items():
+        for span in outdated:
+            series = Series(pair, interval)
+            yield series, span, standing(series, span), STALE
+
+
+def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
+    """What is new or different among the contradictions of a pair; what was compared and holds by now is settled."""
+    before = {each.key: each for each in pair.records}
+    current = [
+        *((each, ContradictionState.REFUTED) for each, _ in found.refuted),
+        *((each, ContradictionState.CONFLICT) for each in found.conflicts),
+    ]
+    records = []
+    for each, state in current:
+        key = each.fine, each.coarse, each.span.start
+        known = before.get(key)
+        is_same = known is not None and known.values == each.values and known.state is state
+        if not is_same or (known is not None and known.reason != _reason(pair.name, each)):
+            began = known.made_at if known is not None and known.state in OPEN else now
+            records.append(_as_record(pair.name, each, state, began, now))
+    keys = {(each.fine, each.coarse, each.span.start) for each, _ in current}
+    records += [
+        proof_records.settled(each, now)
+        for each in pair.records
+        if each.state in OPEN and each.key not in keys and not subtract((each.span,), found.tested.get(each.coarse, ()))
+    ]
+    return records
+
+
+def _as_record(pair: str, each: Contradiction, state: ContradictionState, began: int, now: int) -> ContradictionRecord:
+    return ContradictionRecord(
+        pair=pair,
+        fine=each.fine,
+        coarse=each.coarse,
+        span=each.span,
+        short_side=each.short,
+        fine_candle=each.fine_candle,
+        coarse_candle=each.coarse_candle,
+        fine_trades=each.fine_trades,
+        coarse_trades=each.coarse_trades,
+        state=state,
+        reason=_reason(pair, each),
+        made_at=began,
+        changed_at=now,
+    )
+
+
+def _reason(pair: str, each: Contradiction) -> str:
+    """What is wrong, in a sentence."""
+    fine, coarse = each.fine.value, each.coarse.value
+    who = f"; the others speak against {pair} {each.culprit.value}" if each.culprit is not None else ""
+    if each.shifted is not None:
+        hours = abs(each.shifted) // 3_600
+        late = f"{fine} is {hours} h {'late' if each.shifted < 0 else 'early'} against {coarse}"
+        return f"times are shifted: {late} from {iso(each.span.start)} to {iso(each.span.end)}{who}"
+    if each.short is None:
+        return f"{fine} and {coarse} count the same trades and differ in {_differing(each)}{who}"
+    short, full = (fine, coarse) if each.fine_trades < each.coarse_trades else (coarse, fine)
+    return f"{short} lacks {abs(each.fine_trades - each.coarse_trades):,} trades that {full} counts{who}"
+
+
+def _differing(each: Contradiction) -> str:
+    names = ("open", "high", "low", "close", "volume")
+    if each.fine_candle is None or each.coarse_candle is None:
+        return "whether there is a candle"
+    pairs = zip(names, each.fine_candle, each.coarse_candle, strict=False)
+    return " and ".join(name for name, fine, coarse in pairs if _differs(name, fine, coarse))
+
+
+def _differs(name: str, fine: float, coarse: float) -> bool:
+    return abs(fine - coarse) > (VOLUME_TOLERANCE * max(fine, coarse) if name == "volume" else 0)
+
+
+def _proven(pair: _Pair, found: Findings, doubted: Spans) -> dict[Series, Spans]:
+    """What is proven by now: what was before and was not compared again, and what the comparison proves."""
+    proven: dict[Series, Spans] = {}
+    for interval in Interval:
+        series = Series(pair.name, interval)
+        before = pair.proven.get(series, ())
+        kept = subtract(before, touched_candles(doubted, interval))
+        spans = union(kept, found.proven.get(interval, ()))
+        if spans != before:
+            proven[series] = spans
+    return proven
+
+
+def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
+    years: dict[Series, set[int]] = {}
+    for each in doubts:
+        first, last = as_datetime(each.span.start).year, as_datetime(each.span.end - 1).year
+        years.setdefault(each.series, set()).update(range(first, last + 1))
+    return years
+
+
+def _counts(stores: Stores, series: Series, years: Iterable[int]) -> dict[int, list[int]]:
+    """How many candles the lake has of each month of some years."""
+    counts = {}
+    for year in years:
+        times = stores.lake.read(series, _new_year(year), _new_year(year + 1))["time"]
+        found = dict(times.dt.month().value_counts().iter_rows())
+        counts[year] = [int(found.get(month, 0)) for month in range(1, 13)]
+    return counts
+
+
+def _new_year(year: int) -> int:
+    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+
+
+def give_up(stores: Stores, gaps: Iterable[Gap], run: Run) -> int:
+    """Ends the refutations for which no route is left, so that they are conflicts; returns how many there were.
+
+    Their coverage comes back, because what answered for them once still says so; they are not proven.
+    """
+    routes: dict[Series, list[tuple[Span, Route]]] = {}
+    for gap in gaps:
+        routes.setdefault(gap.series, []).extend((leg.span, leg.route) for leg in gap.legs)
+    with stores.catalog.read() as connection:
+        active = refutations.active(connection, {series.pair for series in routes})
+    ended = {
+        series: hopeless
+        for series, found in active.items()
+        if (hopeless := [each for each in found if _is_hopeless(each, routes.get(series, ()))])
+    }
+    if not ended:
+        return 0
+    with stores.locks.series(ended):
+        times = {series: stores.lake.times(series) for series in ended}
+        with stores.catalog.write() as connection:
+            refutations.end(connection, [each.id for found in ended.values() for each in found], run.now)
+            evidence_records.renew(connection, times)
+            changes = [(series, each.span) for series, found in ended.items() for each in found]
+            publications.doubt(connection, changes, run.now)
+    return sum(len(found) for found in ended.values())
+
+
+def _is_hopeless(each: Refutation, routes: Sequence[tuple[Span, Route]]) -> bool:
+    """Whether all of a refuted span is a gap that has no route."""
+    none = normalise(span for span, route in routes if route is Route.NONE)
+    return not subtract((each.span,), none)
+
+
+def open_contradictions(connection: sa.Connection, pairs: Iterable[str]) -> list[ContradictionRecord]:
+    """What contradicts at this moment."""
+    return proof_records.contradictions_of(connection, list(pairs), OPEN)
