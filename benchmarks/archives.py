@@ -130,7 +130,7 @@ def make_lake(size: int, folder: Path) -> Path:
         frame = pl.DataFrame(candles).with_columns(
             time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
         )
-        writer = lake.writer(Series(pair.name, Interval.H1))
+        writer = lake.writer(Series(pair.name, Interval.H1), origin="a benchmark", now=_CANDLES_FROM)
         writer.add(finished(frame.drop("trades"), Source.CSV))
         writer.finish().commit()
     return home

@@ -154,6 +154,17 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
     return both.unique("time", keep="last", maintain_order=True).drop(list(keys))
 
 
+def contradicting(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
+    """The candles of `loser` that a merge did not keep and whose prices or trade count are not the kept one's.
+
+    A copy that differs in provenance or in the noise of its volume says the same.
+    """
+    names = ("open", "high", "low", "close", "trade_count")
+    kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in names))
+    is_other = pl.any_horizontal(pl.col(name) != pl.col(f"kept_{name}") for name in names)
+    return loser.join(kept, on="time", maintain_order="left").filter(is_other).select(loser.columns)
+
+
 def outvoted(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
     """The candles of `loser` that a merge did not keep and whose trade count is not the kept one's.
 

@@ -4,19 +4,26 @@
 
     <home>/lake/interval=60/pair=XBTUSD/candles.parquet
     <home>/lake/interval=1/pair=XBTUSD/year=2025/candles.parquet     1, 5, 15 and 30 minutes
+    <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger: what gave way, in order of their names
 
 A file is written under `<home>/tmp`, synced and renamed, so that a reader sees the old or the new one, whole.
 Whoever writes a series holds its lock from `writer` to `Staged.commit`.
+
+The lake keeps the winner of each merge. Whoever lost stands in the ledger, beside the lake, because a stray file under
+`lake/` breaks `scan_parquet(folder)`. Its file is moved before the candles that replace what it holds: a crash between
+the two leaves an entry too many, which doing the write again repeats, and `replaced` gives once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
@@ -25,7 +32,7 @@ import polars as pl
 from filelock import FileLock
 
 from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, merge, outvoted, seconds_of
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, contradicting, merge, outvoted, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
@@ -45,20 +52,43 @@ _NOTHING = pl.DataFrame(schema=CANDLE_SCHEMA)
 _BATCH_SECONDS = 366 * 86_400
 
 
+class Lost(StrEnum):
+    """How a candle in the ledger lost."""
+
+    REPLACED = "REPLACED"  # it was stored, and gave way
+    REFUSED = "REFUSED"  # it was offered with other prices or another trade count, and not taken
+    WITHDRAWN = "WITHDRAWN"  # it was stored, and a person took it back
+
+
+LEDGER_SCHEMA = pl.Schema(
+    {
+        **CANDLE_SCHEMA,
+        "lost": pl.Enum([lost.value for lost in Lost]),
+        "by": pl.String(),  # the origin of the write that caused it; of a withdrawal its reason
+        "at": pl.Int64(),  # the moment of the run that did it, in seconds since the epoch
+    }
+)
+
+
 @dataclass(slots=True)
 class Staged:
     """What a write will bring into the lake, lying beside it.
 
     Attributes:
         series: Whose candles.
-        changed: Candles that are new or different.
+        origin: Where they come from, for people: a file's name, `OHLC of XBTUSD 60`, `resampling`.
+        now: The moment of the run that writes, in seconds since the epoch.
+        changed: Candles that are new or different, or gone.
         changed_span: From the first of them to the end of the last; None where nothing changes.
         times: Start of every candle that the touched partitions will hold, in seconds, sorted.
         years: The touched partitions; None for a series that is one file.
         refused: Candles offered that contradict what is kept (another trade count), and their hull.
+        moves: Written files, each with where it goes, in the order of going.
     """
 
     series: Series
+    origin: str
+    now: int
     changed: int = 0
     changed_span: Span | None = None
     times: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
@@ -104,6 +134,7 @@ class Lake:
 
     def __init__(self, home: Path) -> None:
         self.root = home / "lake"
+        self.ledger = home / "replaced"
         self.scratch = home / "tmp"
         self._assets_lock = home / "locks" / "assets.lock"
         for folder in (self.root, self.scratch, self._assets_lock.parent):
@@ -116,10 +147,8 @@ class Lake:
         paths = [path for year, path in self._partitions(series) if _year_meets(year, start, end)]
         if not paths:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
-        window = [] if start is None else [pl.col("time") >= as_datetime(start)]
-        window += [] if end is None else [pl.col("time") < as_datetime(end)]
         with _scanned(paths) as frame:
-            return frame.filter(*window).collect()
+            return frame.filter(*_within(start, end)).collect()
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
@@ -140,8 +169,27 @@ class Lake:
         with _scanned(paths) as frame:
             return frame.select(seconds_of(pl.col("time"))).collect().to_series()
 
+    def replaced(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+        """What lost of the candles that start in `[start, end)`, and to what.
+
+        Args:
+            series: Whose.
+            start: In seconds since the epoch; from the first on where it is None.
+            end: The same, half-open.
+
+        Returns:
+            One row a loser, in the order in which they lost, with the columns of `LEDGER_SCHEMA`. What lost in the
+            same way to the same origin more than once, as a file that is read again does, is one row: the first.
+        """
+        paths = sorted(self._ledger_folder(series).glob("*.parquet"))
+        if not paths:
+            return pl.DataFrame(schema=LEDGER_SCHEMA)
+        with _scanned(paths) as frame:
+            found = frame.filter(*_within(start, end)).collect()
+        return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
+
     def series(self) -> list[Series]:
-        """Every series that has candles, sorted."""
+        """Every series that has candles, or once had, sorted."""
         found = {Series(pair, interval) for interval in Interval for pair in self._spelled_pairs(interval)}
         return sorted(found)
 
@@ -153,6 +201,9 @@ class Lake:
 
     def _folder(self, series: Series) -> Path:
         return self.root / f"interval={series.interval.value}" / f"pair={spelled(series.pair)}"
+
+    def _ledger_folder(self, series: Series) -> Path:
+        return self.ledger / self._folder(series).relative_to(self.root)
 
     def _path(self, series: Series, year: int | None) -> Path:
         folder = self._folder(series)
@@ -167,9 +218,15 @@ class Lake:
 
     # --- writing
 
-    def writer(self, series: Series) -> CandleWriter:
-        """Takes candles in order of time and stages them merged with those the lake has."""
-        return CandleWriter(self, series)
+    def writer(self, series: Series, *, origin: str, now: int) -> CandleWriter:
+        """Takes candles in order of time and stages them merged with those the lake has.
+
+        Args:
+            series: Whose.
+            origin: Where they come from, for people and for the ledger.
+            now: The moment of the run, in seconds since the epoch.
+        """
+        return CandleWriter(self, Staged(series, origin, now))
 
     def stage_partition(self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged) -> None:
         """Merges frames, in order of time, into one partition and writes the result beside the lake."""
@@ -181,20 +238,67 @@ class Lake:
         is_appended = not stored.height or stored["time"][-1] < candles["time"][0]
         merged = merge(stored, candles)
         changed = candles if is_appended else _changed(stored, merged)
+        if not is_appended:
+            replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
+            refused = contradicting(merged, candles)
+            self._stage_losers(staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
+            _count_refused(staged, outvoted(merged, refused))
         times = _seconds(merged)
-        length = series.interval.seconds
         if changed.height:
-            written = self.scratch / f"{uuid.uuid4().hex}.parquet"
-            staged.moves.append((written, path))
-            merged.write_parquet(written, row_group_size=ROW_GROUP_ROWS, compression_level=ZSTD_LEVEL)
-            sync_file(written)
-            staged.changed += changed.height
-            staged.changed_span = _grown(staged.changed_span, times if changed is merged else _seconds(changed), length)
-        if not is_appended and (refused := outvoted(merged, candles)).height:
-            staged.refused += refused.height
-            staged.refused_span = _grown(staged.refused_span, _seconds(refused), length)
+            self._stage_file(staged, merged, path)
+            _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
+
+    def stage_removal(self, series: Series, gone: pl.DataFrame, *, origin: str, now: int) -> Staged:
+        """Stages a series without some of its candles, which go into the ledger as withdrawn.
+
+        Args:
+            series: Whose.
+            gone: The candles, as the lake has them.
+            origin: Why, for the ledger.
+            now: The moment, in seconds since the epoch.
+        """
+        staged = Staged(series, origin, now)
+        try:
+            for year, path in self._partitions(series):
+                leaving = gone if year is None else gone.filter(pl.col("time").dt.year() == year)
+                if leaving.is_empty():
+                    continue
+                stored = pl.read_parquet(path, hive_partitioning=False)
+                rest = stored.join(leaving.select("time"), on="time", how="anti", maintain_order="left")
+                self._stage_losers(staged, {Lost.WITHDRAWN: leaving})
+                self._stage_file(staged, rest, path)
+                _count_changed(staged, leaving.height, _seconds(leaving))
+                staged.times = staged.times.append(_seconds(rest))
+                staged.years = (*staged.years, year)
+        except BaseException:
+            staged.discard()
+            raise
+        return staged
+
+    def _stage_losers(self, staged: Staged, losers: Mapping[Lost, pl.DataFrame]) -> None:
+        """Writes what loses into a file of the ledger; it is moved before the candles that it lost to."""
+        frames = [
+            lost.with_columns(pl.lit(how.value, LEDGER_SCHEMA["lost"]).alias("lost"))
+            for how, lost in losers.items()
+            if lost.height
+        ]
+        if frames:
+            told = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
+            # By the clock, not by the run's moment: the writes of a run have to stay in their order.
+            name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
+            self._stage_file(
+                staged,
+                pl.concat(frames).sort("time", maintain_order=True).with_columns(told),
+                self._ledger_folder(staged.series) / name,
+            )
+
+    def _stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path) -> None:
+        written = self.scratch / f"{uuid.uuid4().hex}.parquet"
+        staged.moves.append((written, path))
+        rows.write_parquet(written, row_group_size=ROW_GROUP_ROWS, compression_level=ZSTD_LEVEL)
+        sync_file(written)
 
     # --- asset ids
 
@@ -257,9 +361,9 @@ class CandleWriter:
     that takes a quarter off the time of both. The last year, which for most files is the only one, starts no thread.
     """
 
-    def __init__(self, lake: Lake, series: Series) -> None:
+    def __init__(self, lake: Lake, staged: Staged) -> None:
         self._lake = lake
-        self._staged = Staged(series)
+        self._staged = staged
         self._open: list[pl.DataFrame] = []
         self._year: int | None = None
         self._beside = ThreadPoolExecutor(1)
@@ -330,6 +434,22 @@ def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     if merged.height == stored.height and merged.equals(stored):
         return merged.clear()
     return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True, maintain_order="left")
+
+
+def _count_changed(staged: Staged, count: int, times: pl.Series) -> None:
+    staged.changed += count
+    staged.changed_span = _grown(staged.changed_span, times, staged.series.interval.seconds)
+
+
+def _count_refused(staged: Staged, refused: pl.DataFrame) -> None:
+    if refused.height:
+        staged.refused += refused.height
+        staged.refused_span = _grown(staged.refused_span, _seconds(refused), staged.series.interval.seconds)
+
+
+def _within(start: int | None, end: int | None) -> list[pl.Expr]:
+    first = [] if start is None else [pl.col("time") >= as_datetime(start)]
+    return first + ([] if end is None else [pl.col("time") < as_datetime(end)])
 
 
 def _seconds(candles: pl.DataFrame) -> pl.Series:

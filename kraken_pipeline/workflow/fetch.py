@@ -224,12 +224,12 @@ def _store(
         gap_records.add_attempts(connection, series, attempts, run.run_id)
 
     with stores.locks.series([series]):
-        writer = stores.lake.writer(series)
+        writer = stores.lake.writer(series, origin=origin, now=run.now)
         try:
             writer.add(candles)
             staged = writer.finish()
         except BaseException:
             writer.discard()
             raise
-        commit(stores, [LakeWrite(staged, grants, origin)], run.now, record)
+        commit(stores, [LakeWrite(staged, grants)], run.now, record)
     return staged.changed

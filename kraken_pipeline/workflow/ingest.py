@@ -294,7 +294,7 @@ def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: Archi
 def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
     task = read.task
     wanted = window(spec)
-    writer = stores.lake.writer(task.file.series)
+    writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
     trades = 0
     try:
         with reader.open(task.file) as stream:
@@ -419,7 +419,7 @@ def _store(
 def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
-        LakeWrite(read.staged, read.grants, read.task.file.name, read.file_id)
+        LakeWrite(read.staged, read.grants, read.file_id)
         for read in batch
         if read.staged is not None and read.twin is None
     ]

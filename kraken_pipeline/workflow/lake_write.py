@@ -25,13 +25,11 @@ class LakeWrite:
     Attributes:
         staged: The candles.
         grants: What their source answered for.
-        origin: The source, for people.
         file_id: The archive file's record, where it is one.
     """
 
     staged: Staged
     grants: tuple[Grant, ...]
-    origin: str
     file_id: int | None = None
 
 
@@ -72,7 +70,7 @@ def commit(
                     write.staged.series,
                     write.staged.refused_span,
                     candles=write.staged.refused,
-                    reason=f"{write.origin} counts fewer trades than what is kept",
+                    reason=f"{write.staged.origin} counts fewer trades than what is kept",
                     file_id=write.file_id,
                     now=now,
                 )

@@ -102,7 +102,7 @@ def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) ->
 
 
 def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: Run) -> _Resampled:
-    writer = stores.lake.writer(series)
+    writer = stores.lake.writer(series, origin="resampling", now=run.now)
     grants: list[Grant] = []
     try:
         for finer, span in spans:
@@ -115,7 +115,7 @@ def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]],
     except BaseException:
         writer.discard()
         raise
-    return _Resampled(LakeWrite(writer.finish(), tuple(grants), "resampling"), tuple(spans))
+    return _Resampled(LakeWrite(writer.finish(), tuple(grants)), tuple(spans))
 
 
 def _still_wanted(stores: Stores, work: Mapping[Series, Sequence[Leg]]) -> dict[Series, list[tuple[Series, Span]]]:

@@ -128,11 +128,11 @@ def filled(home: Path) -> Path:
     with opened(settings_of(home)) as stores:
         for series, count in ((MINUTES, CANDLES), (HOURS, 50)):
             stores.lake.register([parse_pair(series.pair)])
-            writer = stores.lake.writer(series)
+            writer = stores.lake.writer(series, origin="a test", now=T0)
             seconds = series.interval.seconds
             writer.add(frame(candle(T0 + number * seconds, 1.0 + number / 7) for number in range(count)))
             with stores.locks.series([series]):
-                commit(stores, [LakeWrite(writer.finish(), (), "a test")], T0)
+                commit(stores, [LakeWrite(writer.finish(), ())], T0)
     return home
 
 

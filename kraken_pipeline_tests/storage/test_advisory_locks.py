@@ -223,9 +223,9 @@ def staged(stores: Stores, folder: Path) -> Callable[[], LakeWrite]:
     candles = stores.lake.read(HOURS)
 
     def stage() -> LakeWrite:
-        writer = stores.lake.writer(HOURS)
+        writer = stores.lake.writer(HOURS, origin="a test", now=7)
         writer.add(candles.with_columns(time=candles["time"].dt.offset_by("1d")))
-        return LakeWrite(writer.finish(), (Grant(Span(START + 86_400, START + 90_000), "CSV", 7),), "a test")
+        return LakeWrite(writer.finish(), (Grant(Span(START + 86_400, START + 90_000), "CSV", 7),))
 
     return stage
 

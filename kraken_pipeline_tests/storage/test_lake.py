@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import permutations
 from pathlib import Path
 
 import duckdb
@@ -20,7 +21,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.lake import ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline.storage.lake import LEDGER_SCHEMA, ROW_GROUP_ROWS, Lake, Staged
 from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
 from kraken_pipeline_tests.storage.processes import process, result
 
@@ -28,17 +29,18 @@ HOURS = Series("XBTUSD", Interval.H1)
 MINUTES = Series("XBTUSD", Interval.M1)
 T = at("2024-01-01")
 HOUR = 3600
+NOW = T + 90 * 86_400
 
 
-def stage(lake: Lake, series: Series, *batches: Iterable[CandleRow]) -> Staged:
-    writer = lake.writer(series)
+def stage(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str = "a test") -> Staged:
+    writer = lake.writer(series, origin=origin, now=NOW)
     for batch in batches:
         writer.add(frame(batch))
     return writer.finish()
 
 
-def write(lake: Lake, series: Series, *batches: Iterable[CandleRow]) -> Staged:
-    staged = stage(lake, series, *batches)
+def write(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str = "a test") -> Staged:
+    staged = stage(lake, series, *batches, origin=origin)
     staged.commit()
     return staged
 
@@ -271,7 +273,7 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
     times = pl.int_range(T, T + 60 * 50_000, 60, eager=True)
     candles = frame([candle(T)]).drop("time").join(times.alias("t").to_frame(), how="cross")
     candles = candles.with_columns((pl.col("t") * 1_000_000).cast(CANDLE_SCHEMA["time"]).alias("time"))
-    writer = lake.writer(MINUTES)
+    writer = lake.writer(MINUTES, origin="a test", now=NOW)
     writer.add(candles.select(CANDLE_SCHEMA.names()))
     writer.finish().commit()
     with duckdb.connect() as connection:
@@ -324,7 +326,7 @@ def test_who_reads_while_others_write_finds_the_old_file_or_the_new_one_whole(tm
 def test_what_is_discarded_leaves_nothing_behind(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     stage(lake, MINUTES, TURN).discard()
-    writer = lake.writer(MINUTES)
+    writer = lake.writer(MINUTES, origin="a test", now=NOW)
     writer.add(frame(TURN))
     writer.discard()
     writer.finish().commit()
@@ -381,6 +383,149 @@ def test_the_lake_holds_what_merging_in_memory_gives(writes: Sequence[list[Candl
             untouched = lake.times(series, without=staged.years)
             assert sorted([*untouched, *staged.times]) == lake.times(series).to_list()
         assert list(lake.scratch.iterdir()) == []
+
+
+# --- the ledger
+
+
+def lost(lake: Lake, series: Series, start: int | None = None, end: int | None = None) -> list[tuple[object, ...]]:
+    """Start, prices, trade count and source of what lost, how, and to what."""
+    found = lake.replaced(series, start, end)
+    assert found.schema == LEDGER_SCHEMA
+    return found.select(
+        seconds_of(pl.col("time")), "open", "trade_count", "source", pl.col("lost").cast(pl.String), "by", "at"
+    ).rows()
+
+
+def test_what_gives_way_and_what_is_refused_stands_in_the_ledger_with_what_it_lost_to(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, [candle(T, 1.0, trades=3, source=Source.OHLC), candle(T + HOUR, 2.0)], origin="OHLC")
+    assert lake.replaced(HOURS).is_empty()
+    assert not lake.ledger.exists()
+    write(lake, HOURS, [candle(T, 1.5, trades=4), candle(T + HOUR, 2.5, trades=4)], origin="a.zip:XBTUSD_60.csv")
+    assert lost(lake, HOURS) == [
+        (T, 1.0, 3, "OHLC", "REPLACED", "a.zip:XBTUSD_60.csv", NOW),
+        (T + HOUR, 2.5, 4, "CSV", "REFUSED", "a.zip:XBTUSD_60.csv", NOW),
+    ]
+    assert lost(lake, HOURS, T + 1) == lost(lake, HOURS)[1:]
+    assert lost(lake, HOURS, None, T + 1) == lost(lake, HOURS)[:1]
+    assert lost(lake, MINUTES) == []
+
+
+def test_a_better_source_of_the_same_values_replaces_and_a_worse_one_leaves_no_trace(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, [candle(T, source=Source.OHLC)])
+    write(lake, HOURS, [candle(T, source=Source.TRADES)], origin="Trades")
+    write(lake, HOURS, [candle(T, source=Source.RESAMPLED, volume=1.0000001)], origin="resampling")
+    assert lost(lake, HOURS) == [(T, 10.0, 5, "OHLC", "REPLACED", "Trades", NOW)]
+
+
+def test_what_comes_later_than_all_that_is_stored_writes_no_ledger(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for hour in range(5):
+        write(lake, HOURS, every_hour(T + hour * HOUR, 1))
+    assert not lake.ledger.exists()
+
+
+def test_the_ledger_keeps_the_order_in_which_candles_lost_within_one_run(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for number in range(6):
+        write(lake, MINUTES, [candle(NEW_YEAR - 60, number + 1.0, trades=number + 1)], origin=f"file {number}")
+    assert [row[-2] for row in lost(lake, MINUTES)] == [f"file {number}" for number in range(1, 6)]
+    assert [row[1] for row in lost(lake, MINUTES)] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_a_ledger_that_was_moved_before_its_writer_died_tells_it_once_when_the_write_is_repeated(
+    tmp_path: Path,
+) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, every_hour(T, 3))
+    staged = stage(lake, HOURS, [candle(T, trades=9)])
+    (ledger, target), _ = staged.moves
+    target.parent.mkdir(parents=True)
+    ledger.rename(target)  # and here it dies
+    assert rows(lake.read(HOURS)) == every_hour(T, 3)
+    write(lake, HOURS, [candle(T, trades=9)])
+    assert len(lost(lake, HOURS)) == 1
+    assert rows(lake.read(HOURS))[0] == candle(T, trades=9)
+
+
+def test_a_ledger_is_moved_with_its_candles_and_discarded_with_them(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, MINUTES, TURN)
+    staged = stage(lake, MINUTES, [candle(row[0], trades=9) for row in TURN])
+    assert len(staged.moves) == 4
+    assert lake.replaced(MINUTES).is_empty()
+    staged.discard()
+    assert list(lake.scratch.iterdir()) == []
+    assert lake.replaced(MINUTES).is_empty()
+    write(lake, MINUTES, [candle(row[0], trades=9) for row in TURN])
+    assert lake.replaced(MINUTES).height == len(TURN)
+    assert list(lake.scratch.iterdir()) == []
+    assert set(files(lake)) == {f"interval=1/pair=XBTUSD/year={year}/candles.parquet" for year in (2024, 2025)}, (
+        "nothing of it lies in the lake"
+    )
+
+
+OFFERS = st.lists(
+    st.tuples(st.integers(-2, 2), st.integers(1, 4), st.sampled_from(Source)), min_size=1, max_size=5, unique=True
+)
+
+
+@settings(max_examples=15)
+@given(st.lists(OFFERS, min_size=2, max_size=3), st.sampled_from([Interval.M1, Interval.H1]))
+def test_in_every_order_lake_and_ledger_account_for_every_row_that_differs(
+    offers: list[list[tuple[int, int, Source]]], interval: Interval
+) -> None:
+    series = Series("XBTUSD", interval)
+    begin = interval.floor(NEW_YEAR)
+    offered = [
+        [
+            candle(begin + step * interval.seconds, float(trades), trades=trades, source=source)
+            for step, trades, source in sorted({each[0]: each for each in offer}.values())
+        ]
+        for offer in offers
+    ]
+    for order in permutations(range(len(offered))):
+        with tempfile.TemporaryDirectory() as home:
+            lake = Lake(Path(home))
+            for number in order:
+                write(lake, series, offered[number], origin=str(number))
+            told: set[tuple[object, ...]] = {(row[0], row[6]) for row in rows(lake.read(series))}
+            told |= {(row[0], row[2]) for row in lost(lake, series)}
+            assert told == {(row[0], row[6]) for offer in offered for row in offer}
+
+
+# --- taking back
+
+
+def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for series in (HOURS, MINUTES):
+        write(lake, series, TURN if series is MINUTES else every_hour(T, 4))
+        kept = rows(lake.read(series))
+        gone = lake.read(series)[1:3]
+        staged = lake.stage_removal(series, gone, origin="the file is wrong", now=NOW)
+        assert rows(lake.read(series)) == kept
+        assert (staged.changed, staged.changed_span) == (2, Span(kept[1][0], kept[2][0] + series.interval.seconds))
+        staged.commit()
+        assert rows(lake.read(series)) == [kept[0], kept[3]]
+        assert sorted([*staged.times, *lake.times(series, without=staged.years)]) == lake.times(series).to_list()
+        assert [(row[0], *row[-3:]) for row in lost(lake, series)] == [
+            (row[0], "WITHDRAWN", "the file is wrong", NOW) for row in kept[1:3]
+        ]
+        assert lake.stage_removal(series, gone.clear(), origin="nothing", now=NOW).moves == []
+    assert list(lake.scratch.iterdir()) == []
+
+
+def test_a_series_of_which_everything_is_taken_back_is_read_as_empty_and_can_be_filled_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write(lake, HOURS, every_hour(T, 4))
+    lake.stage_removal(HOURS, lake.read(HOURS), origin="all of it", now=NOW).commit()
+    assert lake.read(HOURS).is_empty()
+    assert lake.times(HOURS).to_list() == []
+    write(lake, HOURS, every_hour(T + HOUR, 1))
+    assert rows(lake.read(HOURS)) == every_hour(T + HOUR, 1)
 
 
 # --- asset ids

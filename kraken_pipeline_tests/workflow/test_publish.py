@@ -65,7 +65,7 @@ def both(home: Path, questdb: Server) -> Iterator[Stores]:
 
 def staged(stores: Stores, series: Series, candles: pl.DataFrame) -> Staged:
     stores.lake.register([parse_pair(series.pair)])
-    writer = stores.lake.writer(series)
+    writer = stores.lake.writer(series, origin="a test", now=7)
     writer.add(candles)
     return writer.finish()
 
@@ -73,7 +73,7 @@ def staged(stores: Stores, series: Series, candles: pl.DataFrame) -> Staged:
 def write(stores: Stores, series: Series, candles: pl.DataFrame, now: int = 7) -> None:
     """Brings candles into the lake as every writer does."""
     with stores.locks.series([series]):
-        commit(stores, [LakeWrite(staged(stores, series, candles), (), "a test")], now)
+        commit(stores, [LakeWrite(staged(stores, series, candles), ())], now)
 
 
 def some(
