@@ -23,11 +23,13 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
     """Everything that Dagster is told; tests override resources."""
     settings = load_settings()
     return dg.Definitions(
-        assets=[
-            *(asset for tier in TIERS for asset in tier_assets(tier)),
-            *(questdb_asset(tier) for tier in TIERS if settings.has_questdb),
-            health,
-        ],
+        assets=dg.with_source_code_references(
+            [
+                *(asset for tier in TIERS for asset in tier_assets(tier)),
+                *(questdb_asset(tier) for tier in TIERS if settings.has_questdb),
+                health,
+            ]
+        ),
         jobs=[ingest_job, *UPKEEP_JOBS, health_job, *([publish_job] if settings.has_questdb else [])],
         schedules=schedules(settings),
         sensors=[

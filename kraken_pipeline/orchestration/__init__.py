@@ -8,5 +8,6 @@ import warnings
 
 from dagster import BetaWarning
 
-# Dagster's version is pinned, and it passes a sensor's owners to itself.
+# Dagster's version is pinned; it passes a sensor's owners to itself, and makes the references of its own function.
 warnings.filterwarnings("ignore", r"Parameter `(backfill_policy|owners)`", BetaWarning)
+warnings.filterwarnings("ignore", r"(Function|Class) `\w*(source_code_references|CodeReference)", BetaWarning)

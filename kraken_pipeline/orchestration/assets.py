@@ -14,10 +14,14 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
+from kraken_pipeline.orchestration.columns import coverage_columns, gap_columns, lake_columns
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
 from kraken_pipeline.orchestration.progress import finish, of_backfill, progress_of, tell, watcher
 from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.standing import standings
+from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, ingest, report, scan
 from kraken_pipeline.workflow import gaps as gap_flow
@@ -79,12 +83,19 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     prefix = tier.value.lower()
     partitions, backfill_policy = SERIES[tier], dg.BackfillPolicy.single_run()
     key = {name: dg.AssetKey([prefix, name]) for name in NAMES}
-    asset = partial(dg.asset, key_prefix=prefix, group_name=prefix, required_resource_keys={STORES})
+    asset = partial(dg.asset, key_prefix=prefix, owners=OWNERS, required_resource_keys={STORES})
     partitioned = partial(asset, partitions_def=partitions, backfill_policy=backfill_policy)
 
     @partitioned(
+        group_name=group(tier, Step.ARCHIVES),
         kinds={"csv", "parquet"},
-        description="Candles from the archives in the drop folder and in KRAKEN_ARCHIVE_DIRS, in the lake.",
+        tags=tags(Layer.LAKE, tier),
+        description=(
+            "Validated candles from the archives in the drop folder and in KRAKEN_ARCHIVE_DIRS. "
+            "A partition is one pair at one interval, `XBTUSD|60`. "
+            "It lies in the lake as Parquet, under `lake/interval=60/pair=XBTUSD/`; up to 30 minutes a file a year."
+        ),
+        metadata={"dagster/column_schema": lake_columns()},
         check_specs=[checks.candle_rules_spec(key["candles"])],
     )
     def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -97,33 +108,44 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
                 run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
                 outcomes = ingest.ingest(stores, selection.spec, found.tasks, run)
                 ingest.tidy(stores)
-            extents = gap_flow.survey(stores, selection.spec, run.now).extents
+            standing = standings(stores, selection.spec, run.now)
             rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
-            context.add_asset_metadata(metadata.of_files(own, extents.get(series)), partition_key=partition)
+            context.add_asset_metadata(metadata.of_files(own, standing[series]), partition_key=partition)
         finish(context.instance, run.run_id, run.progress)
         return dg.MaterializeResult(check_results=[rules])
 
     @partitioned(
         deps=[key["candles"]],
+        group_name=group(tier, Step.EVIDENCE),
         kinds={"sql"},
-        description="What something answered for: inside, no candle means no trade.",
+        tags=tags(Layer.CATALOG, tier),
+        description=(
+            "The time that something answered for: within it, no candle means that nobody traded. "
+            "A partition is one pair at one interval, `XBTUSD|60`. "
+            "Its ranges lie in the catalog's table `coverage`, derived from what archives and replies granted."
+        ),
+        metadata={"dagster/column_schema": coverage_columns(), "dagster/table_name": schema.coverage.name},
     )
     def coverage(context: dg.AssetExecutionContext) -> None:
         with explained():
             stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            holdings = gap_flow.survey(stores, selection.spec, run.now)
-            found = gap_flow.find_gaps(stores, selection.spec, holdings)
-            measured = {each.series: each for each in gap_flow.measure(stores, selection.spec, holdings, found)}
+            standing = standings(stores, selection.spec, run.now)
         for series, partition in selection.keys.items():
-            ranges = holdings.coverage.get(series, ())
-            context.add_asset_metadata(metadata.of_coverage(measured[series], ranges), partition_key=partition)
+            context.add_asset_metadata(metadata.of_coverage(standing[series]), partition_key=partition)
 
     @partitioned(
         deps=[key["coverage"]],
+        group_name=group(tier, Step.EVIDENCE),
         kinds={"sql"},
-        description="What is expected and not covered, each gap with its route.",
+        tags=tags(Layer.CATALOG, tier),
+        description=(
+            "What is expected and not covered, each gap with the route that can fill it. "
+            "A partition is one pair at one interval, `XBTUSD|60`. "
+            "Its gaps lie in the catalog's table `gaps`, with since when each has been known and what was tried."
+        ),
+        metadata={"dagster/column_schema": gap_columns(), "dagster/table_name": schema.gaps.name},
         check_specs=[checks.few_gaps_spec(key["gaps"])],
     )
     def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -139,24 +161,38 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
 
     @partitioned(
         deps=[key["gaps"]],
+        group_name=group(tier, Step.FILLING),
         kinds={"parquet"},
-        description="Gaps filled from the cheapest source (finer candles, OHLC, Trades) within lookback and budget.",
+        tags=tags(Layer.LAKE, tier),
+        description=(
+            "Gaps filled from the cheapest source (finer candles, OHLC, Trades) within lookback and budget. "
+            "A partition is one pair at one interval, `XBTUSD|60`. "
+            "It lies in the same files of the lake as `candles`; the column `source` tells what came from where."
+        ),
+        metadata={"dagster/column_schema": lake_columns()},
     )
     def backfilled_candles(context: dg.AssetExecutionContext) -> None:
         with explained():
             stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             outcome = backfill.backfill(stores, selection.spec, run)
             tell(context.log, outcome)
+            standing = standings(stores, selection.spec, run.now)
         stored = {each.series: each.candles_stored for each in outcome.filled}
         for series, partition in selection.keys.items():
-            own = [gap for gap in outcome.gaps if gap.series == series]
-            context.add_asset_metadata(metadata.of_plan(own, stored.get(series, 0)), partition_key=partition)
+            values = metadata.of_plan(standing[series], stored.get(series, 0))
+            context.add_asset_metadata(values, partition_key=partition)
         finish(context.instance, run.run_id, run.progress, of_backfill(outcome))
 
     @asset(
         deps=[key["backfilled_candles"], key["coverage"], key["gaps"]],
+        group_name=group(tier, Step.REPORT),
         kinds={"report"},
-        description="How much of what is expected is there, and what to do about the rest.",
+        tags=tags(Layer.HISTORY, tier),
+        description=(
+            "How much of what is expected is there, and what to do about the rest. "
+            "It has no partitions: each materialisation is a report on the whole tier. "
+            "The report lies in the materialisation's metadata; `kraken-pipeline report` prints one at any time."
+        ),
     )
     def completeness_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import dagster as dg
@@ -12,10 +12,11 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
+from kraken_pipeline.orchestration.standing import Standing, standings
+from kraken_pipeline.storage.questdb import open_questdb
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import BackfillOutcome
-from kraken_pipeline.workflow.gaps import Gap, measure, survey
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.report import make_report
@@ -52,50 +53,66 @@ def changes(
         if outcome.status is FileStatus.COMPLETED:
             read.setdefault(outcome.series, []).append(outcome)
     filled = {each.series: each.candles_stored for each in done.filled}
-    gaps: dict[Series, list[Gap]] = {}
-    for gap in done.gaps:
-        gaps.setdefault(gap.series, []).append(gap)
-    holdings = survey(stores, spec, now)
-    measured = {each.series: each for each in measure(stores, spec, holdings, done.gaps)}
+    changed = sorted({*read, *filled})
     tiers: dict[Tier, list[Series]] = {}
-
-    def whole(series: Series) -> metadata.Metadata:
-        # Of an interval that nobody asked for (minutes, on the way to hours) only what was stored is told.
-        return metadata.of_completeness(measured[series]) if series in measured else {}
-
-    in_full = len({*read, *filled}) <= FULL_REPORT_SERIES
-    for series in sorted({*read, *filled}):
-        tier = stores.tiers.tier_of(holdings.pairs[series.pair])
+    standing = _standings(stores, changed, now)
+    for series in changed:
+        own = standing[series]
+        tier = own.measured.tier
         tiers.setdefault(tier, []).append(series)
-        own = gaps.get(series, [])
         if series in read:
-            values = {**metadata.of_files(read[series], holdings.extents.get(series)), **whole(series)}
-            yield _materialised(tier, "candles", values, series)
+            yield _materialised(tier, "candles", metadata.of_files(read[series], own), series)
         if series in filled:
-            values = {**metadata.of_plan(own, filled[series]), **whole(series)}
-            yield _materialised(tier, "backfilled_candles", values, series)
-        if in_full and series in measured:
-            ranges = holdings.coverage.get(series, ())
-            yield _materialised(tier, "coverage", metadata.of_coverage(measured[series], ranges), series)
-            yield _materialised(tier, "gaps", metadata.of_gaps(own), series)
-    for tier, changed in tiers.items():
-        yield from _of_tier(stores, tier, changed, now)
+            yield _materialised(tier, "backfilled_candles", metadata.of_plan(own, filled[series]), series)
+        # Of an interval that nobody asked for (minutes, on the way to hours) no gaps were put on record.
+        if len(changed) <= FULL_REPORT_SERIES and series.interval in spec.intervals:
+            yield _materialised(tier, "coverage", metadata.of_coverage(own), series)
+            yield _materialised(tier, "gaps", metadata.of_gaps(own.gaps), series)
+    for tier, of_tier in tiers.items():
+        yield from _of_tier(stores, tier, of_tier, now)
     yield from published_changes(stores, published)
+
+
+def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, Standing]:
+    """How the changed series stand as a whole, whatever part of their time the run was about.
+
+    A run's own window and limits would make the numbers of a partition jump from one materialisation to the next.
+    """
+    if not changed:
+        return {}
+    pairs, intervals = {each.pair for each in changed}, {each.interval for each in changed}
+    return standings(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals)), now)
 
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:
     """The events of what QuestDB got: a materialisation a series, and a comparison with the lake."""
     pairs = {pair.name: pair for pair in stores.lake.pairs()}
     tiers: dict[Tier, list[Series]] = {}
+    rows: Mapping[Series, int] = {}
+    with suppress(StoreUnavailable, StoreError):  # it has just gone away, or is broken: nothing can be said
+        rows = rows_published(stores, [each.series for each in published.series])
     for each in published.series:
         tier = stores.tiers.tier_of(pairs[each.series.pair])
         tiers.setdefault(tier, []).append(each.series)
-        yield _materialised(tier, "questdb_candles", metadata.of_published(each), each.series)
+        yield _materialised(tier, "questdb_candles", metadata.of_published(each, rows.get(each.series)), each.series)
     if len(published.series) > FULL_REPORT_SERIES:
         return  # `publish --verify` compares as many as there are
     for tier, series in tiers.items():
-        with suppress(StoreUnavailable, StoreError):  # it has just gone away, or is broken: nothing can be said
+        with suppress(StoreUnavailable, StoreError):
             yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
+
+
+def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series, int]:
+    """How many candles QuestDB has of some series, as it says itself; its tables must be there.
+
+    Raises:
+        StoreUnavailable: It does not answer.
+    """
+    if not series:
+        return {}
+    with open_questdb(stores.settings) as questdb:
+        counts = {interval: questdb.counts(interval) for interval in sorted({each.interval for each in series})}
+    return {each: counts[each.interval].get(each.pair, 0) for each in series}
 
 
 def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
+from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.workflow.check import Check, Verdict, worst
 from kraken_pipeline.workflow.health import NAMES, check_health
 
-GROUP = "operations"
-KEY = dg.AssetKey([GROUP, "health"])
+KEY = dg.AssetKey([OPERATIONS, "health"])
 
 
 def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
@@ -25,9 +25,15 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
 
 @dg.asset(
     key=KEY,
-    group_name=GROUP,
+    group_name=OPERATIONS,
+    owners=OWNERS,
+    tags=tags(Layer.HISTORY),
     kinds={"report"},
-    description="Whether everything works that the pipeline stands on: `kraken-pipeline health` as an asset.",
+    description=(
+        "Whether everything works that the pipeline stands on: lake, catalog, servers, exchange. "
+        "It has no partitions: each materialisation is one look at everything, with a check of each thing. "
+        "What was seen lies in the checks' results; `kraken-pipeline health` says the same in a shell."
+    ),
     check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
 )
 def health() -> dg.MaterializeResult:

@@ -6,7 +6,10 @@ from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.assets import run_of, selected, stores_of
+from kraken_pipeline.orchestration.columns import questdb_columns
+from kraken_pipeline.orchestration.events import rows_published
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES
 from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import STORES
@@ -24,13 +27,20 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
     @dg.asset(
         name=NAME,
         key_prefix=prefix,
-        group_name=prefix,
+        group_name=group(tier, Step.PUBLICATION),
+        owners=OWNERS,
+        tags=tags(Layer.QUESTDB, tier),
         required_resource_keys={STORES},
         partitions_def=SERIES[tier],
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[dg.AssetKey([prefix, name]) for name in ("candles", "backfilled_candles")],
         kinds={"questdb"},
-        description="The same candles in QuestDB, for queries: whatever changed in the lake and was not there yet.",
+        description=(
+            "The same candles in QuestDB, for queries: whatever changed in the lake and was not there yet. "
+            "A partition is one pair at one interval, `XBTUSD|60`. "
+            "It lies in the table of its interval, `candles_1h` for 60; the view `assetprice` shows all of them."
+        ),
+        metadata={"dagster/column_schema": questdb_columns()},
         check_specs=[checks.equals_lake_spec(key)],
     )
     def questdb_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -40,9 +50,10 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
             if done.failed:
                 raise StoreUnavailable("; ".join(done.failed))
             same = checks.equals_lake(stores, key, selection.keys)
+            rows = rows_published(stores, selection.keys)
         sent = {each.series: each for each in done.series}
         for series, partition in selection.keys.items():
-            values = metadata.of_published(sent.get(series, Published(series, 0, ())))
+            values = metadata.of_published(sent.get(series, Published(series, 0, ())), rows[series])
             context.add_asset_metadata(values, partition_key=partition)
         finish(context.instance, run.run_id, run.progress)
         return dg.MaterializeResult(check_results=[same])

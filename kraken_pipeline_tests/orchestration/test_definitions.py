@@ -89,14 +89,12 @@ def test_they_are_valid() -> None:
     dg.Definitions.validate_loadable(defs)
 
 
-def test_each_tier_has_its_five_assets_in_a_group_of_its_own() -> None:
+def test_each_tier_has_its_five_assets_on_one_path() -> None:
     graph = defs.resolve_asset_graph()
     wanted = {dg.AssetKey([tier.value.lower(), name]) for tier in TIERS for name in ASSETS}
     assert {key for key in graph.get_all_asset_keys() if key.path[0] != "operations"} == wanted
     for key in wanted:
         node = graph.get(key)
-        assert node.group_name == key.path[0]
-        assert node.description
         parents = {parent.path[-1] for parent in node.parent_keys}
         assert parents == {
             "candles": set(),

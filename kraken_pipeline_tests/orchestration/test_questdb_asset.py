@@ -113,7 +113,7 @@ def test_each_tier_has_the_asset_where_questdb_is(monkeypatch: pytest.MonkeyPatc
     found = assets()
     assert set(found) == {tier.value.lower() for tier in TIERS}
     for tier, node in found.items():
-        assert node.group_name == tier
+        assert node.group_name == f"{tier}_publication"
         assert {parent.to_user_string() for parent in node.parent_keys} == {
             f"{tier}/candles",
             f"{tier}/backfilled_candles",
@@ -144,7 +144,9 @@ def test_an_ingest_publishes_what_it_changed_and_reports_it(
         for minutes in (60, 1440)
     }
     hours = found["tier1/questdb_candles", "XBTUSD|60"]
-    assert hours["candles_published"] == len(oracle("XBTUSD", 60, START, Q1.end))
+    assert (
+        hours["candles_published"] == hours["dagster/partition_row_count"] == len(oracle("XBTUSD", 60, START, Q1.end))
+    )
     assert "| 2023-03-26 | 2023-04-01 |" in hours["published"]
     assert {key: each.passed for key, each in checks_of(result).items()} == {
         "tier1/questdb_candles": True,
@@ -290,6 +292,7 @@ def test_a_run_of_some_partitions_delivers_these(
     found = materialised(result)
     assert set(found) == {("tier1/questdb_candles", f"{pair}|60") for pair in ("ADAEUR", "XBTUSD")}
     assert found["tier1/questdb_candles", "XBTUSD|60"]["candles_published"] == 0
+    assert found["tier1/questdb_candles", "XBTUSD|60"]["dagster/partition_row_count"] == candles
     assert found["tier1/questdb_candles", "ADAEUR|60"]["candles_published"] > 0
     assert checks_of(result)["tier1/questdb_candles"].passed
     assert set(counts(published)) == {"ADAEUR", "XBTUSD"}

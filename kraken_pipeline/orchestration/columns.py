@@ -1,0 +1,110 @@
+"""The columns of assets that are tables: names and types from the schemas, sentences for people from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source
+from kraken_pipeline.storage import questdb_schema, schema
+
+_OF_CANDLES: Mapping[str, str] = {
+    "time": "The candle's start, UTC.",
+    "open": "Price of the first trade, in the quote currency.",
+    "high": "Highest price, in the quote currency.",
+    "low": "Lowest price, in the quote currency.",
+    "close": "Price of the last trade, in the quote currency.",
+    "volume": "What was traded, in units of the base asset.",
+    "trade_count": "How many trades were made.",
+    "source": f"Where the candle came from: {', '.join(Source)}.",
+    "release": "When the archive release ends that brought it, in days since 1970-01-01 UTC; 0 for every other source.",
+    "asset_id": "The pair's number, as lake/assets.parquet has it; never reused.",
+    "quote_currency": "USD, EUR, …; empty where the pair's name does not say.",
+    "pair": "The pair's name, XBTUSD.",
+}
+_OF_SERIES: Mapping[str, str] = {
+    "pair": "The pair's name, XBTUSD.",
+    "interval": "How long a candle is, in minutes.",
+}
+_OF_COVERAGE: Mapping[str, str] = {
+    **_OF_SERIES,
+    "start": "Where the range begins, in seconds since 1970-01-01 UTC.",
+    "end": "Where it ends, in seconds since 1970-01-01 UTC; not part of it.",
+    "source": f"What answered for it: {', '.join(Source)}, or MIXED.",
+    "candles": "How many candles the lake has in it; nobody traded in the rest.",
+    "verified_at": "When something last answered for it, in seconds since 1970-01-01 UTC.",
+}
+_OF_GAPS: Mapping[str, str] = {
+    **_OF_SERIES,
+    "id": "The record's number.",
+    "start": "Where the gap begins, in seconds since 1970-01-01 UTC.",
+    "end": "Where it ends, in seconds since 1970-01-01 UTC; not part of it.",
+    "missing_candles": "How many candles long it is.",
+    "overflow_candles": "How many of them lie before the newest 720, which OHLC has.",
+    "route": f"The first route that can fill it: {', '.join(Route)}.",
+    "required_csv_file": "The archive that has it, RELEASE.zip:PAIR_MINUTES.csv; several joined by a comma.",
+    "status": f"How it stands: {', '.join(GapStatus)}.",
+    "attempts": "How often any of it was tried.",
+    "error": "What the last attempt failed with.",
+    "detected_at": "When any of it was first found missing, in seconds since 1970-01-01 UTC.",
+    "closed_at": "When it was found filled, in seconds since 1970-01-01 UTC; null while it is open.",
+}
+
+
+def lake_columns() -> dg.TableSchema:
+    """The columns of the lake's files."""
+    columns = [
+        dg.TableColumn(
+            name,
+            _type_name(dtype),
+            description=_OF_CANDLES.get(name),
+            constraints=dg.TableColumnConstraints(nullable=False),
+        )
+        for name, dtype in CANDLE_SCHEMA.items()
+    ]
+    return dg.TableSchema(columns, dg.TableConstraints(["unique by time"]))
+
+
+def questdb_columns() -> dg.TableSchema:
+    """The columns that each of QuestDB's tables has."""
+    columns = [
+        dg.TableColumn(name, kind.lower(), description=_OF_CANDLES.get(name))
+        for name, kind in questdb_schema.COLUMNS.items()
+    ]
+    return dg.TableSchema(columns, dg.TableConstraints([f"unique by {', '.join(questdb_schema.KEYS)}"]))
+
+
+def coverage_columns() -> dg.TableSchema:
+    """The columns of the catalog's table of what is covered."""
+    return _of_table(schema.coverage, _OF_COVERAGE)
+
+
+def gap_columns() -> dg.TableSchema:
+    """The columns of the catalog's table of gaps."""
+    return _of_table(schema.gaps, _OF_GAPS)
+
+
+def _of_table(table: sa.Table, sentences: Mapping[str, str]) -> dg.TableSchema:
+    columns = [
+        dg.TableColumn(
+            column.name,
+            str(column.type).lower(),
+            description=sentences.get(column.name),
+            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+        )
+        for column in table.columns
+    ]
+    keys = ", ".join(column.name for column in table.primary_key.columns)
+    return dg.TableSchema(columns, dg.TableConstraints([f"unique by {keys}"]))
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    """A type as readers of Parquet name it, and as the UI knows a symbol for it."""
+    if isinstance(dtype, pl.Datetime):
+        return f"timestamp[{dtype.time_unit}, {dtype.time_zone}]"
+    return "string" if isinstance(dtype, pl.Enum) else str(dtype).lower()

@@ -1,0 +1,60 @@
+"""How series stand: what the lake has of each, what is covered, and what is missing, at one moment.
+
+Assets and the events of job runs say it of a partition in the same numbers, so it is asked in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kraken_pipeline.coverage.completeness import SeriesCompleteness
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps import Gap, find_gaps, measure, survey
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one series stands.
+
+    Attributes:
+        measured: How complete it is.
+        extent: What the lake has of it; None for nothing.
+        ranges: Its coverage, in order of time.
+        gaps: Its gaps, in order of time.
+    """
+
+    measured: SeriesCompleteness
+    extent: Extent | None
+    ranges: Sequence[CoverageRecord]
+    gaps: Sequence[Gap]
+
+
+def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
+    """How every selected series stands.
+
+    Args:
+        stores: Where from.
+        spec: What is selected.
+        now: The moment of asking, in seconds since the epoch.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, now)
+    found = find_gaps(stores, spec, holdings)
+    gaps: dict[Series, list[Gap]] = {}
+    for gap in found:
+        gaps.setdefault(gap.series, []).append(gap)
+    return {
+        each.series: Standing(
+            measured=each,
+            extent=holdings.extents.get(each.series),
+            ranges=holdings.coverage.get(each.series, ()),
+            gaps=gaps.get(each.series, ()),
+        )
+        for each in measure(stores, spec, holdings, found)
+    }
