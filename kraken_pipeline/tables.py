@@ -143,7 +143,16 @@ def gaps(console: Console, rows: Sequence[GapRow]) -> None:
 def report(console: Console, made: Report) -> None:
     """The completeness report."""
     table = _table(
-        "Completeness", "tier", ">interval", ">complete", ">pairs", ">candles", ">quiet", ">gaps", ">unfillable"
+        "Completeness",
+        "tier",
+        ">interval",
+        ">complete",
+        ">proven",
+        ">pairs",
+        ">candles",
+        ">quiet",
+        ">gaps",
+        ">unfillable",
     )
     for tier, intervals in by_tier(made.series).items():
         for interval, each in intervals.items():
@@ -151,6 +160,7 @@ def report(console: Console, made: Report) -> None:
                 str(tier),
                 str(interval.value),
                 f"{each.percent:.2f} %",
+                f"{each.proven_percent:.2f} %",
                 str(each.pairs),
                 f"{each.candles:,}",
                 f"{each.quiet:,}",
@@ -160,8 +170,9 @@ def report(console: Console, made: Report) -> None:
     console.print(table)
     overall = made.overall
     console.print(
-        f"{made.percent:.2f} % complete over {overall.series:,} series of {overall.pairs:,} pairs: "
-        f"{overall.candles:,} candles, {overall.quiet:,} quiet, {overall.gaps:,} gaps.",
+        f"{made.percent:.2f} % complete over {overall.series:,} series of {overall.pairs:,} pairs, "
+        f"{made.proven_percent:.2f} % proven: {overall.candles:,} candles, {overall.quiet:,} quiet, "
+        f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
         highlight=False,
         soft_wrap=True,
     )

@@ -23,6 +23,8 @@ class SeriesCompleteness:
         gaps: How many gaps there are.
         unfillable: How many of these have no route.
         action: What the series needs from a person; empty where nothing.
+        proven: How many of the covered candles two intervals agree on.
+        conflicts: How many contradictions it is a side of, with nothing left to try.
     """
 
     series: Series
@@ -33,6 +35,8 @@ class SeriesCompleteness:
     gaps: int
     unfillable: int = 0
     action: str = ""
+    proven: int = 0
+    conflicts: int = 0
 
     @property
     def quiet(self) -> int:
@@ -44,18 +48,28 @@ class SeriesCompleteness:
         """How much of the expected time is covered; 100 where nothing is expected."""
         return percentage(self.covered, self.expected)
 
+    @property
+    def proven_percent(self) -> float:
+        """How much of the expected time is proven; 100 where nothing is expected."""
+        return percentage(self.proven, self.expected)
+
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Several series taken together; the attributes are sums, and percent is that of the expected time."""
+    """Several series taken together; the attributes are sums, and percents are those of the expected time.
+
+    A contradiction has two sides, so that a sum over several intervals counts it twice.
+    """
 
     series: int
     pairs: int
     expected: int
     covered: int
+    proven: int
     candles: int
     gaps: int
     unfillable: int
+    conflicts: int
 
     @property
     def quiet(self) -> int:
@@ -66,6 +80,11 @@ class Total:
     def percent(self) -> float:
         """How much of the expected time is covered; 100 where nothing is expected."""
         return percentage(self.covered, self.expected)
+
+    @property
+    def proven_percent(self) -> float:
+        """How much of the expected time is proven; 100 where nothing is expected."""
+        return percentage(self.proven, self.expected)
 
 
 def percentage(part: int, whole: int) -> float:
@@ -80,9 +99,11 @@ def total(series: Sequence[SeriesCompleteness]) -> Total:
         pairs=len({each.series.pair for each in series}),
         expected=sum(each.expected for each in series),
         covered=sum(each.covered for each in series),
+        proven=sum(each.proven for each in series),
         candles=sum(each.candles for each in series),
         gaps=sum(each.gaps for each in series),
         unfillable=sum(each.unfillable for each in series),
+        conflicts=sum(each.conflicts for each in series),
     )
 
 

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness, Total, by_interval, by_tier, percentage, total
 from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Spans, intersect, slots
+from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage import proof_records
+from kraken_pipeline.storage.proof_records import ContradictionRecord
+from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import Gap, find_gaps, measure, survey
+from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, measure, survey
 from kraken_pipeline.workflow.plan import missing_archives
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.scan import window
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something to do.
+
+    Attributes:
+        what: A sentence.
+        command: What to run for it; empty where there is nothing to run.
+    """
+
+    what: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.command}" if self.command else f"{self.what}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +51,31 @@ class Report:
         tier: What was asked for.
         series: Each series.
         gaps: Every gap.
-        recommendations: What to do, most useful first.
+        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        advice: What to do, most useful first.
     """
 
     made_at: int
     tier: Tier
     series: tuple[SeriesCompleteness, ...]
     gaps: tuple[Gap, ...]
-    recommendations: tuple[str, ...]
+    contradictions: tuple[ContradictionRecord, ...]
+    advice: tuple[Advice, ...]
+
+    @property
+    def recommendations(self) -> tuple[str, ...]:
+        """What to do as sentences, most useful first."""
+        return tuple(map(str, self.advice))
+
+    @property
+    def conflicts(self) -> tuple[ContradictionRecord, ...]:
+        """The contradictions that nothing is left to try for."""
+        return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
+
+    @property
+    def requests(self) -> int:
+        """About how many requests it takes to fill what the exchange can fill."""
+        return sum(leg.requests for gap in self.gaps for leg in gap.legs)
 
     @property
     def overall(self) -> Total:
@@ -46,9 +88,18 @@ class Report:
 
         Summed over slots, the one-minute series would outweigh everything else by their number.
         """
+        return self._mean("covered")
+
+    @property
+    def proven_percent(self) -> float:
+        """Percent of the expected time that is proven, each series counting alike."""
+        return self._mean("proven")
+
+    def _mean(self, part: str) -> float:
+        of_series = attrgetter(part)
         expecting = [each for each in self.series if each.expected]
-        covered = sum(each.covered * 1_000_000 // each.expected for each in expecting)
-        return percentage(covered, 1_000_000 * len(expecting))
+        parts = sum(of_series(each) * 1_000_000 // each.expected for each in expecting)
+        return percentage(parts, 1_000_000 * len(expecting))
 
     @property
     def attention(self) -> tuple[SeriesCompleteness, ...]:
@@ -61,8 +112,10 @@ class Report:
             "tier": str(self.tier),
             "made_at": iso(self.made_at),
             "overall_completeness_pct": self.percent,
+            "proven_pct": self.proven_percent,
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
+            "conflicts": len(self.conflicts),
             "intervals": {
                 str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
             },
@@ -87,6 +140,7 @@ class Report:
 def _interval_json(each: Total) -> dict[str, object]:
     return {
         "completeness_pct": each.percent,
+        "proven_pct": each.proven_percent,
         "series": each.series,
         "expected": each.expected,
         "covered": each.covered,
@@ -94,7 +148,36 @@ def _interval_json(each: Total) -> dict[str, object]:
         "quiet": each.quiet,
         "gaps": each.gaps,
         "unfillable_gaps": each.unfillable,
+        "conflicts": each.conflicts,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What reconciliation has found out about some series.
+
+    Attributes:
+        proven: Series → what is proven of it.
+        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+    """
+
+    proven: Mapping[Series, Spans]
+    contradictions: tuple[ContradictionRecord, ...]
+
+
+def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
+    """What is proven of the selected series, and what contradicts."""
+    names, wanted = sorted(holdings.pairs), window(spec)
+    states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
+    with stores.catalog.read() as connection:
+        proven = proof_records.proven(connection, names)
+        known = proof_records.contradictions_of(connection, names, states)
+    contradictions = tuple(
+        each
+        for each in known
+        if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
+    )
+    return Proof(proven, contradictions)
 
 
 def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
@@ -104,28 +187,64 @@ def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
         InvalidRequest: Nothing is known of what was asked for.
     """
     holdings = survey(stores, spec, now)
+    return report_of(stores, spec, holdings, find_proof(stores, spec, holdings))
+
+
+def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -> Report:
+    """How complete the selected series are, from what has been read."""
     gaps = find_gaps(stores, spec, holdings)
-    series = tuple(measure(stores, spec, holdings, gaps))
-    return Report(now, spec.tier, series, tuple(gaps), _recommendations(series, gaps))
+    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
+    sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
+    series = tuple(
+        replace(each, proven=_proven(spec, holdings, proof, each.series), conflicts=sides[each.series])
+        for each in measure(stores, spec, holdings, gaps)
+    )
+    return Report(
+        holdings.now, spec.tier, series, tuple(gaps), proof.contradictions, _advice(series, gaps, len(conflicts))
+    )
 
 
-def _recommendations(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap]) -> tuple[str, ...]:
-    """Sentences that say what to do, most useful first."""
+def _proven(spec: RunSpec, holdings: Holdings, proof: Proof, series: Series) -> int:
+    """How many candles of the expected time are covered and proven."""
+    spans = intersect(proof.proven.get(series, ()), holdings.covered(series))
+    return slots(intersect(spans, expected(holdings, spec, series)), series.interval)
+
+
+def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts: int) -> tuple[Advice, ...]:
+    """What to do, most useful first."""
     if not series:
-        return ("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir.",)
+        return (Advice("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir"),)
     advice = [
-        f"Fetch {archive} and put it into the drop folder: it would fill gaps of {count:,} series."
+        Advice(f"Fetch {archive} and put it into the drop folder: it would fill gaps of {count:,} series")
         for archive in missing_archives(gaps)
         if (count := len({gap.series for gap in gaps if archive in (gap.required_csv_file or "")}))
     ]
+    free = sum(all(leg.route is Route.RESAMPLE and leg.is_ready for leg in gap.legs) for gap in gaps)
+    if free:
+        advice.append(
+            Advice(
+                f"{free:,} gaps follow from finer candles that are there, and cost nothing",
+                "kraken-pipeline ingest --no-api-backfill",
+            )
+        )
     requests = sum(leg.requests for gap in gaps for leg in gap.legs)
     if requests:
         count = sum(any(leg.route.uses_api for leg in gap.legs) for gap in gaps)
         advice.append(
-            f"{count:,} gaps can be filled through Kraken's API, with about {requests:,} requests: "
-            "kraken-pipeline backfill --complete"
+            Advice(
+                f"{count:,} gaps can be filled through Kraken's API, with about {requests:,} requests",
+                "kraken-pipeline backfill --complete",
+            )
         )
-    return tuple(advice) or ("Nothing: everything that is expected is covered.",)
+    if conflicts:
+        advice.append(
+            Advice(
+                f"{conflicts:,} times intervals contradict each other and no source settles it: look at both sides, "
+                "and take back the file or the span that is wrong",
+                "kraken-pipeline resolve --help",
+            )
+        )
+    return tuple(advice) or (Advice("Nothing: everything that is expected is covered"),)
 
 
 UNFILLABLE_COLUMNS = (

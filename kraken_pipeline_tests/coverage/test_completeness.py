@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -33,6 +34,16 @@ def test_only_what_is_whole_is_a_hundred_percent(counted: tuple[int, int]) -> No
     assert (percent == 100.0) == (part == whole)
     exact = Fraction(100 * part, whole)
     assert exact - Fraction(1, 100) < round(percent * 100) / Fraction(100) <= exact
+
+
+def test_what_is_proven_has_a_percentage_of_its_own() -> None:
+    series = [
+        replace(complete("XBTUSD", interval, 100, 90), proven=30, conflicts=1)
+        for interval in (Interval.H1, Interval.D1)
+    ]
+    assert series[0].proven_percent == 30.0
+    found = total(series)
+    assert (found.proven, found.proven_percent, found.percent, found.conflicts) == (60, 30.0, 90.0, 2)
 
 
 def test_quiet_candles_are_the_covered_ones_without_a_trade() -> None:

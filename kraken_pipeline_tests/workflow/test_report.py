@@ -13,8 +13,10 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import gap_records
+from kraken_pipeline.storage import gap_records, proof_records
 from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.proof_records import ContradictionRecord
+from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report import Report, export_unfillable, make_report
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -59,8 +61,10 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
         "tier": "ALL",
         "made_at": iso(START + 100 * HOUR + 59),
         "overall_completeness_pct": 22.5,  # the mean of 20 and 25: each series counts alike
+        "proven_pct": 0.0,
         "total_assets": 1,
         "total_gaps": 3,
+        "conflicts": 0,
         "intervals": {
             "60": totals(20.0, expected=100, covered=20, candles=8, gaps=2),
             "1440": totals(25.0, expected=4, covered=1, candles=1, gaps=1),
@@ -81,6 +85,7 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
 def totals(percent: float, *, expected: int, covered: int, candles: int, gaps: int) -> dict[str, object]:
     return {
         "completeness_pct": percent,
+        "proven_pct": 0.0,
         "series": 1,
         "expected": expected,
         "covered": covered,
@@ -88,6 +93,7 @@ def totals(percent: float, *, expected: int, covered: int, candles: int, gaps: i
         "quiet": covered - candles,
         "gaps": gaps,
         "unfillable_gaps": 0,
+        "conflicts": 0,
     }
 
 
@@ -179,6 +185,57 @@ def test_unfillable_gaps_are_exported_with_what_they_need(home: Path, tmp_path: 
             "required_csv_file": "Kraken_OHLCVT_Q2_2023.zip:ADAEUR_60.csv",
             "attempts": "0",
         }
+
+
+def contradiction(
+    pair: str, start: int, end: int, state: ContradictionState = ContradictionState.CONFLICT
+) -> ContradictionRecord:
+    candle = (1.0, 2.0, 1.0, 2.0, 3.0, 4)
+    span, reason = Span(start, end), "60 lacks 2 trades that 1440 counts"
+    return ContradictionRecord(pair, Interval.H1, Interval.D1, span, None, None, candle, 2, 4, state, reason, NOW, NOW)
+
+
+def test_what_is_proven_is_counted_within_what_is_covered_and_expected(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, resampling=False)
+    hours, days = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.D1)
+    with stores.catalog.write() as connection:
+        # From a day before anything is covered, to the middle of what is expected.
+        proven = {hours: (Span(START - DAY, START + 2 * DAY),), days: (Span(START, START + DAY),)}
+        proof_records.replace_proven(connection, proven)
+    made = report(stores, pairs="XBTUSD", intervals="60,1440", end="2023-03-30")
+    assert {each.series: (each.expected, each.proven) for each in made.series} == {hours: (96, 48), days: (4, 1)}
+    assert (made.proven_percent, made.percent) == (37.5, 100.0)
+    told = made.as_json()
+    assert told["proven_pct"] == 37.5
+    intervals = told["intervals"]
+    assert isinstance(intervals, dict)
+    assert [intervals[name]["proven_pct"] for name in ("60", "1440")] == [50.0, 25.0]
+
+
+def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, resampling=False)
+    with stores.catalog.write() as connection:
+        proof_records.keep_contradictions(
+            connection,
+            [
+                contradiction("XBTUSD", START, START + DAY),
+                contradiction("XBTUSD", START + DAY, START + 2 * DAY, ContradictionState.REFUTED),
+                contradiction("XBTUSD", START + 2 * DAY, START + 3 * DAY, ContradictionState.SETTLED),
+                contradiction("ADAEUR", START + 4 * DAY, START + 5 * DAY),
+            ],
+        )
+    made = report(stores, intervals="1,60,1440", end="2023-03-30")
+    assert [each.pair for each in made.conflicts] == ["XBTUSD"]  # the other one lies behind the end
+    assert [each.state for each in made.contradictions] == [ContradictionState.CONFLICT, ContradictionState.REFUTED]
+    assert {each.series.interval.value: each.conflicts for each in made.series if each.series.pair == "XBTUSD"} == {
+        1: 0,
+        60: 1,
+        1440: 1,
+    }
+    assert made.as_json()["conflicts"] == 1
+    assert made.recommendations[-1].startswith("1 times intervals contradict each other")
+    assert not report(stores, intervals="5", end="2023-03-30").contradictions
+    assert not report(stores, tier="TIER4", end="2023-03-30").contradictions
 
 
 def test_an_empty_lake_is_told_how_to_begin(stores: Stores) -> None:
