@@ -366,12 +366,23 @@ def report(
     start: Start = None,
     end: End = None,
     unfillable: Annotated[Path | None, typer.Option(help="Write the gaps without a route to this CSV file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as one HTML page that needs nothing else, with maps and tables.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Says how complete everything is, and what to do about the rest."""
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
-        made = make_report(stores, spec, _now())
+        if html is None:
+            made = make_report(stores, spec, _now())
+        else:
+            from kraken_pipeline.workflow.report_page import write_page  # noqa: PLC0415 - loads what draws
+
+            page = write_page(stores, spec, _now(), html)
+            made = page.report
+            console = err if as_json else out
+            console.print(f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).", soft_wrap=True)
     if unfillable is not None:
         count = export_unfillable(made, unfillable)
         err.print(f"{count} gaps without a route written to {unfillable}", soft_wrap=True)
