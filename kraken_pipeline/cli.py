@@ -38,11 +38,14 @@ from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
 from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline.workflow.plan import Plan, make_plan
+from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
 from kraken_pipeline.workflow.report import export_unfillable, make_report
+from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
+from kraken_pipeline.workflow.withdrawal import withdrawal
 
 if TYPE_CHECKING:
     from kraken_pipeline.orchestration.runs import RunStatus
@@ -263,6 +266,47 @@ def publish(
     config = {"rebuild": rebuild, "verify": verify}
     done = _executed(settings, bound_publish, None, as_json=as_json, config=config)
     raise typer.Exit(int(done.status != "SUCCESS" or bool(done.outcome.get("errors"))))
+
+
+@app.command()
+def resolve(
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    file: Annotated[
+        str | None, typer.Option(help="XBTUSD_60.csv or RELEASE.zip:XBTUSD_60.csv; its location or SHA-256 as well.")
+    ] = None,
+    release: Annotated[str | None, typer.Option(help="Kraken_OHLCVT_Q2_2023.zip; its SHA-256 as well.")] = None,
+    span: Annotated[
+        bool, typer.Option("--span", help="The candles of --pair and --interval from --start to --end.")
+    ] = False,
+    pair: Annotated[str | None, typer.Option(help="Of the span.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Of the span, in minutes.")] = None,
+    start: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC, the start of a candle.")] = None,
+    end: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC. Half-open.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only candles of the span from CSV, TRADES, RESAMPLED or OHLC.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be taken back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes back what turned out to be wrong: a file, a release or a span. What follows from it goes as well."""
+    what = withdrawal(
+        reason=reason,
+        file=file,
+        release=release,
+        is_span=span,
+        pair=pair,
+        interval=interval,
+        start=start,
+        end=end,
+        source=source,
+    )
+    now = _now()
+    with _stores() as stores:
+        done = take_back(stores, what, Run(f"resolve-{now}", now), dry_run=dry_run)
+    if as_json:
+        _print_json(done.as_json())
+    else:
+        tables.resolved(out, done)
 
 
 def _is_well(run: RunStatus) -> bool:

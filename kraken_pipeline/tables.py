@@ -26,6 +26,7 @@ from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.report import Report
+from kraken_pipeline.workflow.resolve import Resolved
 from kraken_pipeline.workflow.selection import Fetch, estimated
 
 if TYPE_CHECKING:
@@ -286,6 +287,30 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
     if trace:
         console.print("  kraken-pipeline status --json has the traceback", style="dim", highlight=False)
+
+
+def resolved(console: Console, done: Resolved) -> None:
+    """What was taken back, what took its place, and what is left to do."""
+    said = "would be withdrawn" if done.dry_run else "withdrawn"
+    if not done.dry_run and not (done.files or done.series):
+        console.print(f"{escape(done.what)} was withdrawn before; nothing is left of it.", soft_wrap=True)
+        return
+    console.print(f"{escape(done.what)} {said}: {done.candles:,} candles.", highlight=False, soft_wrap=True)
+    table = _table("Taken back", "pair", ">interval", "from", "to", ">candles")
+    for each in done.series[:_ROWS]:
+        series, span = each.series, each.span
+        table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
+    if done.series:
+        console.print(table)
+        _more(console, len(done.series), "resolve --json")
+    for series, count in sorted(done.refilled.items())[:_ROWS]:
+        console.print(f"  {count:,} candles of {series} follow from finer ones", highlight=False)
+    if done.gaps:
+        gaps(console, [gap.row() for gap in done.gaps])
+    elif not done.dry_run:
+        console.print("No gaps are left of it.")
+    for action in done.actions:
+        console.print(f"  • {escape(action)}", highlight=False, soft_wrap=True)
 
 
 def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float) -> None:

@@ -130,6 +130,20 @@ def touched_candles(spans: Spans, interval: Interval) -> Spans:
     return normalise(Span(interval.floor(each.start), interval.ceil(each.end)) for each in spans)
 
 
+def of_candles(times: pl.Series, interval: Interval) -> Spans:
+    """The set of some candles.
+
+    Args:
+        times: Where they start (Int64, seconds since the epoch), sorted and unique.
+        interval: How long each is.
+    """
+    if times.is_empty():
+        return ()
+    begins = (times.diff() != interval.seconds).fill_null(value=True)
+    starts, lasts = times.filter(begins).to_list(), times.filter(begins.shift(-1, fill_value=True)).to_list()
+    return tuple(Span(start, last + interval.seconds) for start, last in zip(starts, lasts, strict=True))
+
+
 def slots(spans: Spans, interval: Interval) -> int:
     """How many candles fit on a set whose ranges lie on the interval's grid."""
     return seconds(spans) // interval.seconds

@@ -10,12 +10,15 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import FileStatus, containers, files
 
 _VARIABLES = 10_000
 """How many values one statement takes at the most: SQLite allows 32,766."""
-DONE = (FileStatus.COMPLETED, FileStatus.SKIPPED)
+DONE = (FileStatus.COMPLETED, FileStatus.SKIPPED, FileStatus.WITHDRAWN)
+"""What is not read again, as long as the file is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,33 @@ class FileRecord:
     end: int | None
     taken_start: int | None
     taken_end: int | None
+    first_time: int | None
+    last_time: int | None
     rows: int
     candles_stored: int
     rows_rejected: int
     run_id: str
     reason: str | None
+
+    @property
+    def series(self) -> Series:
+        """Whose candles it holds."""
+        return Series(self.pair, Interval(self.interval))
+
+    @property
+    def span(self) -> Span | None:
+        """From its first candle to the end of its last one; None where it has none."""
+        if self.first_time is None or self.last_time is None:
+            return None
+        interval = self.series.interval
+        return Span(interval.floor(self.first_time), interval.floor(self.last_time) + interval.seconds)
+
+    @property
+    def became(self) -> str:
+        """What became of it, for people; only of a file that is done with."""
+        if self.status is FileStatus.WITHDRAWN:
+            return f"withdrawn: {self.reason}"
+        return self.reason or f"ingested by run {self.run_id[:8]}"
 
     @property
     def taken(self) -> Span:
@@ -116,6 +141,11 @@ def _records(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> li
     return [FileRecord(**{**row, "status": FileStatus(row["status"])}) for row in connection.execute(query).mappings()]
 
 
+def matching(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[FileRecord]:
+    """The records of files, not of containers, that meet a condition, the oldest first."""
+    return _records(connection, condition & files.c.pair.is_not(None))
+
+
 def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str, list[FileRecord]]:
     """The records of files at these places, the oldest first."""
     found: dict[str, list[FileRecord]] = {}
@@ -128,8 +158,19 @@ def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str
 
 def completed(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str] | None = None) -> list[FileRecord]:
     """The records of the files of some pairs that were ingested; only of those with one of some SHA-256 sums."""
+    return _of_pairs(connection, pairs, FileStatus.COMPLETED, sums)
+
+
+def withdrawn(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str]) -> list[FileRecord]:
+    """The records of the files of some pairs that were withdrawn and have one of some SHA-256 sums."""
+    return _of_pairs(connection, pairs, FileStatus.WITHDRAWN, sums)
+
+
+def _of_pairs(
+    connection: sa.Connection, pairs: Sequence[str], status: FileStatus, sums: Collection[str] | None
+) -> list[FileRecord]:
     found: list[FileRecord] = []
-    wanted = files.c.status == FileStatus.COMPLETED
+    wanted = files.c.status == status
     if sums is not None:
         wanted &= files.c.sha256.in_(sums)
     for start in range(0, len(pairs), _VARIABLES):
@@ -225,11 +266,23 @@ def fail_container(connection: sa.Connection, location: str, name: str, reason: 
 
 
 def failed_members(connection: sa.Connection) -> frozenset[tuple[str, str, int]]:
-    """The members of containers that could not be read: the container's SHA-256, pair and interval of each."""
+    """The members of containers that have answered for nothing: the container's SHA-256, pair and interval of each.
+
+    They could not be read, or are to be read (again).
+    """
+    has_not = files.c.status.in_([FileStatus.FAILED, FileStatus.PENDING, FileStatus.INGESTING])
     query = sa.select(files.c.container, files.c.pair, files.c.interval).where(
-        (files.c.status == FileStatus.FAILED) & files.c.container.is_not(None)
+        has_not & files.c.container.is_not(None) & files.c.pair.is_not(None)
     )
     return frozenset((container, pair, interval) for container, pair, interval in connection.execute(query))
+
+
+def withdrawn_containers(connection: sa.Connection) -> dict[str, str]:
+    """The containers that were withdrawn as a whole: SHA-256 → the reason."""
+    query = sa.select(files.c.container, files.c.reason).where(
+        files.c.status == FileStatus.WITHDRAWN, files.c.pair.is_(None), files.c.container.is_not(None)
+    )
+    return {row.container: row.reason for row in connection.execute(query)}
 
 
 def archived_pairs(connection: sa.Connection) -> frozenset[str]:

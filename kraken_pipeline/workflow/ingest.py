@@ -37,7 +37,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.scan import ALWAYS, Task, container_stamp, is_same, is_within, stamp, window
+from kraken_pipeline.workflow.scan import ALWAYS, Known, Task, container_stamp, is_within, stamp, window
 
 BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
@@ -85,7 +85,7 @@ class _Read:
     rows_rejected: int = 0
     error: str | None = None
     seconds: float = 0.0
-    twin: FileRecord | None = None  # the same file, ingested before
+    twin: FileRecord | None = None  # the same file, ingested or withdrawn before
 
 
 def enlist(stores: Stores, tasks: Iterable[Task], run: Run) -> dict[str, int]:
@@ -179,23 +179,20 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
     Nor is what this run took itself before it was interrupted and tried again.
     """
     with stores.catalog.read() as connection:
-        records = file_records.by_location(connection, [task.file.location for task in tasks])
+        known = Known(connection, tasks)
     outcomes: dict[str, FileOutcome] = {}
     left: list[Mapping[str, Any]] = []
     for task in tasks:
-        known = records.get(task.file.location, [])
-        done = [record for record in known if is_same(record, task)]
-        if done and is_within(done, window(spec)):
-            reason = f"ingested by run {done[-1].run_id[:8]} at the same time"
-            own = [record for record in done if record.run_id == run.run_id]
+        if (reason := known.taken(task, window(spec))) is not None:
+            own = [record for record in known.done(task, window(spec)) if record.run_id == run.run_id]
             outcomes[task.file.location] = (
                 _outcome_before(own[-1], task)
-                if own
+                if own and own[-1].status is not FileStatus.WITHDRAWN
                 else FileOutcome(task.file.name, task.file.series, FileStatus.SKIPPED, reason)
             )
             left += [
                 {"id": record.id, "status": FileStatus.SKIPPED, "reason": reason, "updated_at": run.now}
-                for record in known
+                for record in known.records(task)
                 if record.status in (FileStatus.PENDING, FileStatus.INGESTING)
             ]
     if left:
@@ -438,10 +435,15 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> 
 
 
 def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
-    """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name."""
+    """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name.
+
+    Of what was withdrawn the content alone counts: what it says is no better in another archive.
+    """
     pairs, sums = ({read.task.file.pair.name for read in batch}, {read.facts.sha256 for read in batch})
     with stores.catalog.read() as connection:
         records = file_records.completed(connection, sorted(pairs), sums)
+        taken_back = file_records.withdrawn(connection, sorted(pairs), sums)
+    withdrawn = {(record.kind, record.series, record.sha256): record for record in taken_back}
     known: dict[tuple[Any, ...], list[FileRecord]] = {}
     for record in records:
         known.setdefault(
@@ -453,6 +455,8 @@ def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
         twins = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
         if read.staged is not None and twins and is_within(twins, window(spec)):
             read.twin = twins[-1]
+        if read.staged is not None:
+            read.twin = withdrawn.get((file.kind, file.series, read.facts.sha256), read.twin)
         if read.error is not None:
             read.rejects = [*read.rejects, _letter(file.name, read.error)]
 
@@ -461,7 +465,8 @@ def _status(read: _Read) -> tuple[FileStatus, str | None]:
     if read.error is not None:
         return FileStatus.FAILED, read.error
     if read.twin is not None:
-        return FileStatus.SKIPPED, f"the same as {read.twin.name}, ingested by run {read.twin.run_id[:8]}"
+        how = f"which was {read.twin.became}" if read.twin.status is FileStatus.WITHDRAWN else read.twin.became
+        return FileStatus.SKIPPED, f"the same as {read.twin.name}, {how}"
     return FileStatus.COMPLETED, None
 
 
@@ -535,12 +540,9 @@ def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> 
         container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
     if files[0].container is not None and container is None:
         return False
-    records = file_records.by_location(connection, [file.location for file in files])
-    for file in files:
-        task = Task(file, container, None if container else stamp(file.path))
-        if not is_within([record for record in records.get(file.location, ()) if is_same(record, task)], ALWAYS):
-            return False
-    return True
+    tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
+    known = Known(connection, tasks)
+    return all(known.taken(task, ALWAYS) is not None for task in tasks)
 
 
 def _move(path: Path, drop: Path) -> Path:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
 from kraken_pipeline.errors import UnreadableArchive, plain
 from kraken_pipeline.kraken.archive import (
@@ -190,15 +192,37 @@ def stamp(path: Path) -> str:
 
 def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
     with stores.catalog.read() as connection:
-        records = file_records.by_location(connection, [task.file.location for task in tasks])
+        known = Known(connection, tasks)
     for task in tasks:
-        done = [record for record in records.get(task.file.location, ()) if is_same(record, task)]
-        if done and is_within(done, window(spec)):
-            last = done[-1]
-            how = last.reason or f"ingested by run {last.run_id[:8]}"
+        if (how := known.taken(task, window(spec))) is not None:
             scanned.taken.append(PassedOver(task.file.name, f"already taken: {how}"))
         else:
             scanned.tasks.append(task)
+
+
+class Known:
+    """What is on record of some files."""
+
+    def __init__(self, connection: sa.Connection, tasks: Sequence[Task]) -> None:
+        """Reads it, at once."""
+        self._records = file_records.by_location(connection, [task.file.location for task in tasks])
+        self._withdrawn = file_records.withdrawn_containers(connection)
+
+    def records(self, task: Task) -> Sequence[FileRecord]:
+        """The records of files that have lain where this one does, the oldest first."""
+        return self._records.get(task.file.location, ())
+
+    def done(self, task: Task, wanted: Span) -> Sequence[FileRecord]:
+        """The records that say that a window of a file was taken, or that it was withdrawn; none where it was not."""
+        done = [record for record in self.records(task) if is_same(record, task)]
+        return done if done and is_within(done, wanted) else ()
+
+    def taken(self, task: Task, wanted: Span) -> str | None:
+        """What became of a window of a file before; None where it is still to be read."""
+        if task.container is not None and task.container.sha256 in self._withdrawn:
+            return f"withdrawn: {self._withdrawn[task.container.sha256]}"
+        done = self.done(task, wanted)
+        return done[-1].became if done else None
 
 
 def is_same(record: FileRecord, task: Task) -> bool:
