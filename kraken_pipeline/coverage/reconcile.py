@@ -229,7 +229,8 @@ class _Work:
         self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
         if different.is_empty():
             return
-        is_own = lies_in(self.known[coarse].independent, times)
+        # A row that was not resampled has a say also where nothing but resampling has answered for its time.
+        is_own = lies_in(self.known[coarse].independent, times) | different["is_own"]
         self._outdate(coarse, _spans_of(times.filter(~is_own), coarse.seconds))
         own = different.filter(is_own)
         runs = _shifted_runs(self.read, fine, coarse, times.filter(is_own))
@@ -319,15 +320,20 @@ class _Work:
 def _differences(
     read: Read, fine: Interval, coarse: Interval, domain: Spans, independent: Spans
 ) -> tuple[pl.DataFrame, Spans]:
-    """Where two intervals differ, and what of the coarser was resampled although something else answered for it."""
+    """Where two intervals differ, and what of the coarser was resampled although something else answered for it.
+
+    Beside the columns of `differences`, `is_own` says whether the coarser candle is there and was not resampled.
+    """
     found: list[pl.DataFrame] = []
     resampled: list[pl.Series] = []
     for start, end in _batches(domain, coarse):
         finer, candles = read(fine, start, end), read(coarse, start, end)
         different = differences(resample(finer, coarse), candles)
+        is_made = candles["source"] == Source.RESAMPLED.value
         if different.height or not found:
-            found.append(different)
-        made = candles.filter(pl.col("source") == Source.RESAMPLED.value)
+            own = candles.filter(~is_made)["time"]
+            found.append(different.with_columns(pl.col("time").is_in(own.implode()).alias("is_own")))
+        made = candles.filter(is_made)
         if made.height and independent:
             times = made.select(seconds_of(pl.col("time"))).to_series()
             resampled.append(times.filter(lies_in(independent, times)))
@@ -356,7 +362,7 @@ def _spans_of(times: pl.Series, length: int) -> Spans:
 
 
 def _contradictions(different: pl.DataFrame, fine: Interval, coarse: Interval) -> Iterator[Contradiction]:
-    rows = different.with_columns(seconds_of(pl.col("time")).alias("time"))
+    rows = different.drop("is_own").with_columns(seconds_of(pl.col("time")).alias("time"))
     for time, *values in rows.iter_rows():
         finer, candle = _candle(values[:6]), _candle(values[6:])
         yield Contradiction(
@@ -384,8 +390,11 @@ def _shifted_runs(read: Read, fine: Interval, coarse: Interval, times: pl.Series
     """The runs of contradictions that vanish when the times of one side are moved by some hours."""
     runs: list[Contradiction] = []
     for cluster in _clusters(times, coarse.seconds):
-        span = Span(int(cluster[0]), int(cluster[-1]) + coarse.seconds)
-        if (shift := _shift(read, fine, coarse, span, len(cluster))) is not None:
+        if (shift := _shift(read, fine, coarse, cluster)) is not None:
+            explained = _explained(read, fine, coarse, cluster, shift)
+            # At its ends such a file lacks some hours, and has some that belong to others.
+            span = Span(int(explained[0]) - abs(shift), int(explained[-1]) + coarse.seconds + abs(shift))
+            span = touched_candles((span,), coarse)[0]
             counts = [int(read(interval, span.start, span.end)["trade_count"].sum()) for interval in (fine, coarse)]
             runs.append(Contradiction(fine, coarse, span, None, None, counts[0], counts[1], shifted=shift))
     return runs
@@ -400,27 +409,23 @@ def _clusters(times: pl.Series, length: int) -> Iterator[pl.Series]:
             yield cluster["time"]
 
 
-def _shift(read: Read, fine: Interval, coarse: Interval, span: Span, contradictions: int) -> int | None:
-    """By how many seconds the finer times must be moved so that nearly all coarser candles agree; None for by none."""
+def _shift(read: Read, fine: Interval, coarse: Interval, times: pl.Series) -> int | None:
+    """By how many seconds the finer times must be moved so that contradicting candles agree; None for by none."""
     longest = max(4 * _DAY, coarse.seconds * max(48, _SAMPLE_ROWS * fine.seconds // coarse.seconds))
-    sample = Span(span.start, min(span.end, coarse.floor(span.start + longest)))
-    candles = read(coarse, sample.start, sample.end)
-    traded = candles.height * span.seconds // sample.seconds
-    if traded == 0 or contradictions * 2 < traded:
-        return None
-    margin = _HOURS * 3_600
-    finer = read(fine, sample.start - margin, sample.end + margin).with_columns(
-        seconds_of(pl.col("time")).alias("time")
-    )
-    wanted = candles.select("time", pl.col("trade_count").alias("said"), pl.col("close").alias("said_close"))
-    hours = [sign * hour for hour in range(1, _HOURS + 1) for sign in (1, -1) if hour * 3_600 % fine.seconds == 0]
-    for hour in hours:
-        moved = finer.with_columns(pl.col("time") + pl.duration(hours=hour))
-        both = wanted.join(resample(moved, coarse), on="time", how="left")
-        same = (both["trade_count"] == both["said"]) & (both["close"] == both["said_close"])
-        if int(same.sum()) >= 0.9 * wanted.height:
+    sample = times.filter(times < int(times[0]) + longest)
+    for hour in [sign * hour for hour in range(1, _HOURS + 1) for sign in (1, -1) if hour * 3_600 % fine.seconds == 0]:
+        explained = _explained(read, fine, coarse, sample, hour * 3_600)
+        if len(explained) >= max(SHIFTED_BUCKETS // 2, 0.8 * len(sample)):
             return hour * 3_600
     return None
+
+
+def _explained(read: Read, fine: Interval, coarse: Interval, times: pl.Series, shift: int) -> pl.Series:
+    """Of some coarser candles, those that the finer ones add up to when their times are moved."""
+    start, end = int(times[0]), int(times[-1]) + coarse.seconds
+    moved = read(fine, start - shift, end - shift).with_columns(pl.col("time") + pl.duration(seconds=shift))
+    different = differences(resample(moved, coarse), read(coarse, start, end)).select(seconds_of(pl.col("time")))
+    return times.filter(~times.is_in(different.to_series().implode()))
 
 
 # --- what is proven

@@ -10,6 +10,7 @@ from typing import IO
 
 import polars as pl
 
+from kraken_pipeline.coverage.ranges import Span, normalise
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.rows import (
     LINE,
@@ -146,7 +147,9 @@ class CandleReader:
         rejects = []
         for row in compared.iter_rows(named=True):
             if not row["same"]:
+                candle = Span(row["time"], row["time"] + self._interval.seconds)
                 self._unanswered.add(row["time"])
+                self.facts.contradicted = normalise((*self.facts.contradicted, candle))
             reason = "the time is repeated" if row["same"] else "the time is repeated with other values"
             text = ",".join(str(row[name]) for name in self._form.columns)
             rejects.append(Reject(row[LINE], text, f"{reason}; the file's last row for it counts", row["time"]))

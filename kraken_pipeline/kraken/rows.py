@@ -272,6 +272,7 @@ class Facts:
         last_time: The start of its last candle (or its last trade).
         trades: How many trades its candles count.
         unanswered: What it does not answer for, because rows were rejected.
+        contradicted: The candles of which it has several rows that differ.
         sha256: Of all its bytes.
     """
 
@@ -281,6 +282,7 @@ class Facts:
     last_time: int | None = None
     trades: int = 0
     unanswered: Spans = ()
+    contradicted: Spans = ()
     sha256: str = ""
 
 

@@ -31,8 +31,8 @@ from urllib.parse import unquote
 import polars as pl
 from filelock import FileLock
 
-from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, contradicting, merge, outvoted, seconds_of
+from kraken_pipeline.coverage.ranges import Span, Spans, lies_in
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, contradicting, merge, outvoted, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
@@ -83,6 +83,7 @@ class Staged:
         times: Start of every candle that the touched partitions will hold, in seconds, sorted.
         years: The touched partitions; None for a series that is one file.
         refused: Candles offered that contradict what is kept (another trade count), and their hull.
+        outdone: Candles of another archive that were kept and gave way to greater trade counts, and their hull.
         moves: Written files, each with where it goes, in the order of going.
     """
 
@@ -95,6 +96,8 @@ class Staged:
     years: tuple[int | None, ...] = ()
     refused: int = 0
     refused_span: Span | None = None
+    outdone: int = 0
+    outdone_span: Span | None = None
     moves: list[tuple[Path, Path]] = field(default_factory=list)
 
     def commit(self) -> None:
@@ -218,37 +221,56 @@ class Lake:
 
     # --- writing
 
-    def writer(self, series: Series, *, origin: str, now: int) -> CandleWriter:
+    def writer(self, series: Series, *, origin: str, now: int, remade: Spans = ()) -> CandleWriter:
         """Takes candles in order of time and stages them merged with those the lake has.
 
         Args:
             series: Whose.
             origin: Where they come from, for people and for the ledger.
             now: The moment of the run, in seconds since the epoch.
+            remade: Where the offered ones were resampled, and take the place of what was resampled there before: such a
+                candle has no say of its own, and would keep what its finer candles no longer hold.
         """
-        return CandleWriter(self, Staged(series, origin, now))
+        return CandleWriter(self, Staged(series, origin, now), remade)
 
-    def stage_partition(self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged) -> None:
+    def stage_partition(
+        self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged, remade: Spans = ()
+    ) -> None:
         """Merges frames, in order of time, into one partition and writes the result beside the lake."""
         path = self._path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
         stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else _NOTHING
+        staying = _without_resampled(stored, remade)
+        gone = stored.height - staying.height
         # What comes after all that is there, as most updates and every page of trades do, contradicts nothing of it:
         # comparing a year of minutes row by row would cost most of the time and of the memory of such a write.
-        is_appended = not stored.height or stored["time"][-1] < candles["time"][0]
-        merged = merge(stored, candles)
+        is_appended = not (gone or candles.is_empty()) and (
+            stored.is_empty() or stored["time"][-1] < candles["time"][0]
+        )
+        merged = merge(staying, candles)
         changed = candles if is_appended else _changed(stored, merged)
         if not is_appended:
             replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
+            if gone:
+                vanished = stored.join(merged.select("time"), on="time", how="anti", maintain_order="left")
+                replaced, changed = (pl.concat([each, vanished]).sort("time") for each in (replaced, changed))
             refused = contradicting(merged, candles)
             self._stage_losers(staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
             _count_refused(staged, outvoted(merged, refused))
+            if candles.height and candles["source"][0] == Source.CSV.value:
+                _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
         times = _seconds(merged)
         if changed.height:
             self._stage_file(staged, merged, path)
             _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
+
+    def stage_rest(self, staged: Staged, remade: Spans) -> None:
+        """Stages the partitions in which something was remade and nothing came of it."""
+        for year, _ in self._partitions(staged.series):
+            if year not in staged.years and any(_year_meets(year, span.start, span.end) for span in remade):
+                self.stage_partition(staged.series, year, [_NOTHING], staged, remade)
 
     def stage_removal(self, series: Series, gone: pl.DataFrame, *, origin: str, now: int) -> Staged:
         """Stages a series without some of its candles, which go into the ledger as withdrawn.
@@ -361,9 +383,10 @@ class CandleWriter:
     that takes a quarter off the time of both. The last year, which for most files is the only one, starts no thread.
     """
 
-    def __init__(self, lake: Lake, staged: Staged) -> None:
+    def __init__(self, lake: Lake, staged: Staged, remade: Spans) -> None:
         self._lake = lake
         self._staged = staged
+        self._remade = remade
         self._open: list[pl.DataFrame] = []
         self._year: int | None = None
         self._beside = ThreadPoolExecutor(1)
@@ -391,7 +414,7 @@ class CandleWriter:
         self._year = year
 
     def _write(self, year: int | None, candles: list[pl.DataFrame]) -> None:
-        self._lake.stage_partition(self._staged.series, year, candles, self._staged)
+        self._lake.stage_partition(self._staged.series, year, candles, self._staged, self._remade)
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -404,6 +427,8 @@ class CandleWriter:
         if self._open:
             self._write(self._year, self._open)
             self._open = []
+        if self._remade:
+            self._lake.stage_rest(self._staged, self._remade)
         return self._staged
 
     def discard(self) -> None:
@@ -430,6 +455,13 @@ def _scanned(paths: Iterable[Path]) -> Iterator[pl.LazyFrame]:
         yield pl.scan_parquet(files, hive_partitioning=False)
 
 
+def _without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:
+    if not remade or stored.is_empty():
+        return stored
+    is_made = pl.col("source") == Source.RESAMPLED.value
+    return stored.filter(~(is_made & lies_in(remade, _seconds(stored))))
+
+
 def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
     if merged.height == stored.height and merged.equals(stored):
         return merged.clear()
@@ -445,6 +477,12 @@ def _count_refused(staged: Staged, refused: pl.DataFrame) -> None:
     if refused.height:
         staged.refused += refused.height
         staged.refused_span = _grown(staged.refused_span, _seconds(refused), staged.series.interval.seconds)
+
+
+def _count_outdone(staged: Staged, outdone: pl.DataFrame) -> None:
+    if outdone.height:
+        staged.outdone += outdone.height
+        staged.outdone_span = _grown(staged.outdone_span, _seconds(outdone), staged.series.interval.seconds)
 
 
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:

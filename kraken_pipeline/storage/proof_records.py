@@ -66,6 +66,7 @@ class ContradictionRecord:
     coarse_candle: Values | None
     fine_trades: int
     coarse_trades: int
+    culprit: Interval | None
     state: ContradictionState
     reason: str
     made_at: int
@@ -110,6 +111,7 @@ def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
         coarse_candle=_values(row["coarse_candle"]),
         fine_trades=row["fine_trades"],
         coarse_trades=row["coarse_trades"],
+        culprit=None if row["culprit"] is None else Interval(row["culprit"]),
         state=ContradictionState(row["state"]),
         reason=row["reason"],
         made_at=row["made_at"],
@@ -138,6 +140,7 @@ def keep_contradictions(connection: sa.Connection, records: Iterable[Contradicti
             "coarse_candle": None if each.coarse_candle is None else list(each.coarse_candle),
             "fine_trades": each.fine_trades,
             "coarse_trades": each.coarse_trades,
+            "culprit": None if each.culprit is None else each.culprit.value,
             "state": each.state,
             "reason": each.reason,
             "made_at": each.made_at,

@@ -175,6 +175,7 @@ contradictions = sa.Table(
     sa.Column("coarse_candle", sa.JSON(none_as_null=True)),
     sa.Column("fine_trades", sa.BigInteger, nullable=False),
     sa.Column("coarse_trades", sa.BigInteger, nullable=False),
+    sa.Column("culprit", sa.Integer),  # the interval that the others speak against; null where nobody can say
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),

@@ -43,6 +43,9 @@ from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.selection import Fetch, estimated, select
 
+_ROUNDS = 3 * len(Interval)
+"""What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackfillOutcome:
@@ -144,7 +147,7 @@ class _Work:
 
     def resample(self) -> None:
         """Fills what follows from finer candles by now, reconciles what has changed, and fills what that takes back."""
-        while True:
+        for _ in range(_ROUNDS):
             self.add(resample_gaps(self.stores, self.spec, self.run))
             done = reconcile_changes(self.stores, survey(self.stores, self.spec, self.run.now).pairs, self.run)
             self.refuted += done.refuted
@@ -153,14 +156,16 @@ class _Work:
             self.notes += done.notes
             if not done.refuted:
                 return
+        self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
 
     def settled_gaps(self) -> tuple[Holdings, list[Gap]]:
         """What is missing in the end: what was refuted and has no route left is a conflict, and missing no more."""
-        while True:
+        for _ in range(_ROUNDS):
             holdings, left = self.gaps()
-            if not give_up(self.stores, left, self.run):
-                return holdings, left
+            if not give_up(self.stores, self.spec, holdings, self.run):
+                break
             self.resample()
+        return holdings, left
 
     def gaps(self) -> tuple[Holdings, list[Gap]]:
         """What is missing now."""

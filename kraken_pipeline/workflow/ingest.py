@@ -416,7 +416,7 @@ def _store(
 def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
-        LakeWrite(read.staged, read.grants, read.file_id)
+        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
         for read in batch
         if read.staged is not None and read.twin is None
     ]

@@ -6,13 +6,14 @@ many, never coverage without rows, nor rows that are never published or never re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.storage import evidence_records, publications
 from kraken_pipeline.storage.lake import Staged, commit_all
 from kraken_pipeline.storage.stores import Stores
@@ -26,11 +27,13 @@ class LakeWrite:
         staged: The candles.
         grants: What their source answered for.
         file_id: The archive file's record, where it is one.
+        contradicted: Candles of which the source says two things at once.
     """
 
     staged: Staged
     grants: tuple[Grant, ...]
     file_id: int | None = None
+    contradicted: Spans = ()
 
 
 def commit(
@@ -64,18 +67,30 @@ def commit(
         answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]
         publications.doubt(connection, answered, now)
         for write in writes:
-            if write.staged.refused_span is not None:
+            for span, candles, reason in _conflicts(write):
                 evidence_records.record_conflict(
                     connection,
                     write.staged.series,
-                    write.staged.refused_span,
-                    candles=write.staged.refused,
-                    reason=f"{write.staged.origin} counts fewer trades than what is kept",
+                    span,
+                    candles=candles,
+                    reason=reason,
                     file_id=write.file_id,
                     now=now,
                 )
         if finish is not None:
             finish(connection)
+
+
+def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:
+    """What a source says otherwise than what is kept, or than itself: the span, how many candles, and a sentence."""
+    staged = write.staged
+    if staged.refused_span is not None:
+        yield staged.refused_span, staged.refused, f"{staged.origin} counts fewer trades than what is kept"
+    if staged.outdone_span is not None:
+        yield staged.outdone_span, staged.outdone, f"{staged.origin} counts more trades than another archive did"
+    for span in write.contradicted:
+        count = span.seconds // staged.series.interval.seconds
+        yield span, count, f"{staged.origin} has several rows for one time, and they differ"
 
 
 def all_times(stores: Stores, staged: Staged) -> pl.Series:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
-import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
@@ -36,8 +35,9 @@ from kraken_pipeline.storage.publications import Publication
 from kraken_pipeline.storage.refutations import Refutation
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.gaps import Holdings, find_gaps
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
 
 STALE = "made of finer candles that have changed since"
 OPEN = (ContradictionState.REFUTED, ContradictionState.CONFLICT)
@@ -270,6 +270,7 @@ def _as_record(pair: str, each: Contradiction, state: ContradictionState, began:
         coarse_candle=each.coarse_candle,
         fine_trades=each.fine_trades,
         coarse_trades=each.coarse_trades,
+        culprit=each.culprit,
         state=state,
         reason=_reason(pair, each),
         made_at=began,
@@ -338,20 +339,23 @@ def _new_year(year: int) -> int:
     return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
 
 
-def give_up(stores: Stores, gaps: Iterable[Gap], run: Run) -> int:
-    """Ends the refutations for which no route is left, so that they are conflicts; returns how many there were.
+def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
+    """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
 
-    Their coverage comes back, because what answered for them once still says so; they are not proven.
+    They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and
+    they are not proven. One that is only too dear for this run stays a gap, which says what it would take.
     """
-    routes: dict[Series, list[tuple[Span, Route]]] = {}
-    for gap in gaps:
-        routes.setdefault(gap.series, []).extend((leg.span, leg.route) for leg in gap.legs)
-    with stores.catalog.read() as connection:
-        active = refutations.active(connection, {series.pair for series in routes})
+    refuted = {series: found for series, found in holdings.refutations.items() if series.interval in spec.intervals}
+    if not refuted:
+        return 0
+    routes: dict[Series, list[Span]] = {}
+    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), holdings):
+        if gap.series in refuted:
+            routes.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
     ended = {
         series: hopeless
-        for series, found in active.items()
-        if (hopeless := [each for each in found if _is_hopeless(each, routes.get(series, ()))])
+        for series, found in refuted.items()
+        if (hopeless := [each for each in found if not subtract((each.span,), normalise(routes.get(series, ())))])
     }
     if not ended:
         return 0
@@ -363,14 +367,3 @@ def give_up(stores: Stores, gaps: Iterable[Gap], run: Run) -> int:
             changes = [(series, each.span) for series, found in ended.items() for each in found]
             publications.doubt(connection, changes, run.now)
     return sum(len(found) for found in ended.values())
-
-
-def _is_hopeless(each: Refutation, routes: Sequence[tuple[Span, Route]]) -> bool:
-    """Whether all of a refuted span is a gap that has no route."""
-    none = normalise(span for span, route in routes if route is Route.NONE)
-    return not subtract((each.span,), none)
-
-
-def open_contradictions(connection: sa.Connection, pairs: Iterable[str]) -> list[ContradictionRecord]:
-    """What contradicts at this moment."""
-    return proof_records.contradictions_of(connection, list(pairs), OPEN)

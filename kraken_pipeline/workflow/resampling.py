@@ -102,7 +102,8 @@ def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) ->
 
 
 def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: Run) -> _Resampled:
-    writer = stores.lake.writer(series, origin="resampling", now=run.now)
+    remade = normalise(span for _, span in spans)
+    writer = stores.lake.writer(series, origin="resampling", now=run.now, remade=remade)
     grants: list[Grant] = []
     try:
         for finer, span in spans:

@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.Column("coarse_candle", sa.JSON(), nullable=True),
         sa.Column("fine_trades", sa.BigInteger(), nullable=False),
         sa.Column("coarse_trades", sa.BigInteger(), nullable=False),
+        sa.Column("culprit", sa.Integer(), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("made_at", sa.BigInteger(), nullable=False),
