@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from benchmarks.catalogs import make_catalog
 from benchmarks.side import LAKE_CANDLES
 from kraken_pipeline.market.candle import TIME, Source, finished, time_from_seconds
 from kraken_pipeline.market.interval import Interval
@@ -159,6 +160,7 @@ def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.f
 
 MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
+    "catalog": make_catalog,
     "trades": make_trades,
     "frames": make_frames,
     "lake": make_lake,

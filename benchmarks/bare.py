@@ -6,10 +6,12 @@ import time
 import zipfile
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 import psycopg
 from questdb import Sender
 
+from benchmarks.catalogs import INTERVALS, MONTHS
 from benchmarks.questdb import warmed
 from benchmarks.side import LAKE_CANDLES, RANGES, Given, Taken, frames, run, sent
 from kraken_pipeline_tests.servers import USER
@@ -129,5 +131,18 @@ def walk_ranges(given: Given) -> Taken:
     return Taken(len(series), seconds)
 
 
+def draw_cells(given: Given) -> Taken:
+    """The same cells as pictures by Matplotlib alone, each of a random colour: a picture an interval."""
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415 - the other figures need none of it
+    from matplotlib.image import imsave  # noqa: PLC0415
+
+    states = np.random.default_rng(1).integers(0, 10, (len(INTERVALS), given.size, MONTHS.count), np.uint8)
+    colours = ListedColormap([f"C{number}" for number in range(10)])
+    began = time.perf_counter()
+    for number, each in enumerate(states):
+        imsave(given.scratch / f"{number}.png", each, cmap=colours, vmin=0, vmax=9)
+    return Taken(states.size, time.perf_counter() - began)
+
+
 if __name__ == "__main__":
-    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges, send_frame, send_rows))
+    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges, draw_cells, send_frame, send_rows))

@@ -155,6 +155,8 @@ FIGURES = (
         (pace_of(0.5), pace_like("gaps-1000")),
     ),
     Figure("routes-1000", "series", "route_gaps", "walk_ranges", 1_000, 10, 3),
+    # A pair has six intervals and ten years: 200 of them are 144,000 cells of the report's maps.
+    Figure("page-200", "cells", "make_page", "draw_cells", 200, 4, 3, "catalog", (peak_of(800),)),
     # A pair has 100,000 hourly candles.
     Figure("publish-6", "rows", "publish", "send_frame", 6, 1, 3, "lake", (ratio_of(0.75), peak_of(800)), server=True),
     Figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
+from benchmarks.catalogs import INTERVALS as CATALOG_INTERVALS
+from benchmarks.catalogs import MONTHS
 from benchmarks.questdb import warmed
 from benchmarks.side import NOW, RANGES, Given, Taken, frames, on_disk, run, sent
 from kraken_pipeline.coverage.gaps import missing
@@ -29,6 +32,7 @@ from kraken_pipeline.workflow import ingest as ingesting
 from kraken_pipeline.workflow import publish as publishing
 from kraken_pipeline.workflow.gaps import Holdings, expected, find_gaps
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.scan import scan
 
@@ -140,6 +144,23 @@ def route_gaps(given: Given) -> Taken:
     return Taken(len(holdings.coverage), seconds)
 
 
+def make_page(given: Given) -> Taken:
+    """The page of the completeness report, from a catalog that has everything on record."""
+    import matplotlib.image  # noqa: F401, PLC0415 - imports are not timed, and the other figures need none of it
+
+    shutil.copytree(given.source, given.scratch / "home")
+    path = given.scratch / "report.html"
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=given.scratch / "home")) as stores:
+        spec = run_spec(intervals=list(CATALOG_INTERVALS))
+        began = time.perf_counter()
+        page = write_page(stores, spec, NOW, path)
+        seconds = time.perf_counter() - began
+    assert page.report.overall.pairs == given.size
+    return Taken(
+        given.size * len(CATALOG_INTERVALS) * MONTHS.count, seconds, f"the page has {page.size / 1000:,.0f} kB"
+    )
+
+
 def publish(given: Given) -> Taken:
     """A lake to QuestDB, through the outbox, until all of it is applied."""
     (given.scratch / "home").mkdir()
@@ -199,4 +220,4 @@ def _covered(first: int, interval: Interval) -> list[CoverageRecord]:
 
 
 if __name__ == "__main__":
-    run((ingest, fold, page, detect_gaps, route_gaps, publish))
+    run((ingest, fold, page, detect_gaps, route_gaps, make_page, publish))

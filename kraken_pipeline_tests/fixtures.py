@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
 from kraken_pipeline_tests import servers
-from kraken_pipeline_tests.servers import PostgreSQL, QuestDB, Redis, Server, reason_without
+from kraken_pipeline_tests.browsers import Chromium, chromium
+from kraken_pipeline_tests.servers import Needed, PostgreSQL, QuestDB, Redis, reason_without
 
 
-def need(kind: type[Server]) -> None:
-    """Skips the test where the server cannot be had; fails it where servers are required, as in CI."""
+def need(kind: Needed) -> None:
+    """Skips the test where this cannot be had; fails it where servers are required, as in CI."""
     reason = reason_without(kind)
     if reason is None:
         return
@@ -71,3 +73,11 @@ def questdb(questdb_server: QuestDB) -> QuestDB:
     questdb_server.start()
     questdb_server.clear()
     return questdb_server
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser of the test's own."""
+    need(Chromium)
+    with chromium() as found:
+        yield found

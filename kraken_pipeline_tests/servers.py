@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import psycopg
 import redis
@@ -479,8 +479,15 @@ class QuestDB(Server):
 ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, QuestDB)
 
 
-def reason_without(kind: type[Server]) -> str | None:
-    """Why this server cannot be had here, in a sentence that says how to get it; None if it can."""
+class Needed(Protocol):
+    """What a machine may lack: a kind of server, a browser."""
+
+    def reason_without(self) -> str | None:
+        """What this machine lacks to run it, and how to install that; None where nothing is missing."""
+
+
+def reason_without(kind: Needed) -> str | None:
+    """Why this cannot be had here, in a sentence that says how to get it; None if it can."""
     return kind.reason_without()
 
 

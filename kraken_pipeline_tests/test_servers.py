@@ -16,10 +16,12 @@ import redis
 import requests
 
 from kraken_pipeline_tests import servers
+from kraken_pipeline_tests.browsers import Chromium
 from kraken_pipeline_tests.fixtures import need
 from kraken_pipeline_tests.servers import (
     HOST,
     DiedError,
+    Needed,
     Port,
     PostgreSQL,
     QuestDB,
@@ -317,9 +319,10 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (PostgreSQL, "PostgreSQL's initdb and postgres are not on this machine: apt-get install postgresql"),
         (Redis, "redis-server is not on this machine: apt-get install redis-server"),
         (QuestDB, "No Java of version 17 or newer is on this machine: apt-get install openjdk-17-jre-headless"),
+        (Chromium, "chromium is not on this machine: apt-get install chromium"),
     ],
 )
-def test_a_machine_without_a_server_has_a_reason_that_says_what_to_install(kind: type[Server], reason: str) -> None:
+def test_a_machine_without_a_server_has_a_reason_that_says_what_to_install(kind: Needed, reason: str) -> None:
     assert reason_without(kind) == reason
 
 
@@ -337,9 +340,9 @@ def test_questdb_needs_a_java_that_is_new_enough_and_the_jar(tmp_path: Path, sai
 
 
 @pytest.mark.usefixtures("bare")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, Chromium])
 def test_a_test_without_its_server_is_skipped_and_fails_where_servers_are_required(
-    monkeypatch: pytest.MonkeyPatch, kind: type[Server]
+    monkeypatch: pytest.MonkeyPatch, kind: Needed
 ) -> None:
     monkeypatch.setattr(servers, "REQUIRED", False)
     with pytest.raises(pytest.skip.Exception, match="apt-get install"):

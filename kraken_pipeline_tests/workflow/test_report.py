@@ -15,7 +15,6 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage import gap_records, proof_records
 from kraken_pipeline.storage.gap_records import Attempt
-from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report import Report, export_unfillable, make_report
@@ -35,6 +34,7 @@ from kraken_pipeline_tests.homes import (
     stored,
     write_lines,
 )
+from kraken_pipeline_tests.pages import contradict
 from kraken_pipeline_tests.samples import csv_row
 
 HOUR = 3_600
@@ -187,14 +187,6 @@ def test_unfillable_gaps_are_exported_with_what_they_need(home: Path, tmp_path: 
         }
 
 
-def contradiction(
-    pair: str, start: int, end: int, state: ContradictionState = ContradictionState.CONFLICT
-) -> ContradictionRecord:
-    candle = (1.0, 2.0, 1.0, 2.0, 3.0, 4)
-    span, reason = Span(start, end), "60 lacks 2 trades that 1440 counts"
-    return ContradictionRecord(pair, Interval.H1, Interval.D1, span, None, None, candle, 2, 4, state, reason, NOW, NOW)
-
-
 def test_what_is_proven_is_counted_within_what_is_covered_and_expected(stores: Stores, shelf: Shelf) -> None:
     run(stores, shelf.q1, resampling=False)
     hours, days = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.D1)
@@ -214,16 +206,10 @@ def test_what_is_proven_is_counted_within_what_is_covered_and_expected(stores: S
 
 def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(stores: Stores, shelf: Shelf) -> None:
     run(stores, shelf.q1, resampling=False)
-    with stores.catalog.write() as connection:
-        proof_records.keep_contradictions(
-            connection,
-            [
-                contradiction("XBTUSD", START, START + DAY),
-                contradiction("XBTUSD", START + DAY, START + 2 * DAY, ContradictionState.REFUTED),
-                contradiction("XBTUSD", START + 2 * DAY, START + 3 * DAY, ContradictionState.SETTLED),
-                contradiction("ADAEUR", START + 4 * DAY, START + 5 * DAY),
-            ],
-        )
+    contradict(stores, "XBTUSD", START)
+    contradict(stores, "XBTUSD", START + DAY, state="REFUTED")
+    contradict(stores, "XBTUSD", START + 2 * DAY, state="SETTLED")
+    contradict(stores, "ADAEUR", START + 4 * DAY)
     made = report(stores, intervals="1,60,1440", end="2023-03-30")
     assert [each.pair for each in made.conflicts] == ["XBTUSD"]  # the other one lies behind the end
     assert [each.state for each in made.contradictions] == [ContradictionState.CONFLICT, ContradictionState.REFUTED]

@@ -30,7 +30,7 @@ COLOURS: Mapping[State, str] = {
 }
 """Each state's colour, on light and on dark ground; what is not expected is the ground itself.
 
-Searched for, within the hues that they have: the least distance of two of them, in OKLab, is 0.12 as most people see
+Searched for, within the hues that they have: the least distance of two of them, in OKLab, is 0.14 as most people see
 them and 0.1 as people with protanopia, deuteranopia or tritanopia do. A test measures it.
 """
 NAMES: Mapping[State, str] = {

@@ -55,11 +55,12 @@
       if (!expected) return `${head}: ${names[plane(0)]}.`;
       const covered = expected - plane(2);
       const candles = plane(4) - 1;
-      const parts = [
-        `${number.format(covered)} of ${of(expected, "candle", "candles")} covered`,
-        `${number.format(covered - plane(3))} proven`,
-        candles < 0 ? "candles not counted yet" : `${of(candles, "candle", "candles")} traded, ${number.format(covered - candles)} quiet`,
-      ];
+      const parts = [`${number.format(covered)} of ${of(expected, "candle", "candles")} covered`];
+      if (covered) {
+        parts.push(`${number.format(covered - plane(3))} proven`);
+        parts.push(candles < 0 ? "candles not counted yet"
+          : `${number.format(candles)} traded, ${number.format(covered - candles)} quiet`);
+      }
       const missing = ROUTES.map((route, index) => [plane(5 + index), route]).filter(([count]) => count)
         .map(([count, route]) => `${number.format(count)} by ${route}`.replace("by no route", "without a route"));
       if (missing.length) parts.push(`missing ${missing.join(", ")}`);

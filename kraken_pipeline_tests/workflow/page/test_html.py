@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+from kraken_pipeline.coverage.completeness import SeriesCompleteness
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.routing import Leg, Route
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.proof_records import SuspicionRecord
+from kraken_pipeline.storage.report_records import ReportRecord
+from kraken_pipeline.storage.schema import SuspicionState
+from kraken_pipeline.storage.source_records import ArchiveSource, Disagreement
+from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.page import contents as page_contents
+from kraken_pipeline.workflow.page.html import render, selection
+from kraken_pipeline.workflow.report import Advice, Report
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline_tests.pages import YEAR, Element, contents_of, parsed
+
+HOURS = Series("XBTUSD", Interval.H1)
+HOUR, DAY = 3_600, 86_400
+NOW = 1_735_689_600
+HOSTILE = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&.zip"""
+
+
+def gap(start: int, hours: int, *, route: Route = Route.TRADES, file: str | None = None) -> Gap:
+    span = Span(start, start + hours * HOUR)
+    legs = (Leg(span, route, requests=3),)
+    return Gap(HOURS, span, 0, legs, file, GapStatus.DETECTED, 1, None, NOW)
+
+
+def report(**more: Any) -> Report:
+    series = (
+        SeriesCompleteness(HOURS, Tier.TIER1, 1_000, 900, 800, 2, 1, "fetch it", proven=500, conflicts=1),
+        SeriesCompleteness(Series("ZORKUSD", Interval.H1), Tier.TIER4, 100, 100, 40, 0, proven=100),
+    )
+    made: dict[str, Any] = {
+        "made_at": NOW,
+        "tier": Tier.ALL,
+        "series": series,
+        "gaps": (gap(NOW, 5), gap(NOW - 90 * HOUR, 80, route=Route.NONE, file=f"{HOSTILE}:XBTUSD_60.csv")),
+        "contradictions": (),
+        "advice": (Advice(f"Fetch {HOSTILE}"), Advice("Fill it", "kraken-pipeline backfill --complete")),
+    }
+    return Report(**{**made, **more})
+
+
+def page(made: Report | None = None, **more: Any) -> tuple[Element, str]:
+    html = render(contents_of(made or report(), **more))
+    return parsed(html), html
+
+
+def test_the_headline_numbers_are_those_of_the_report() -> None:
+    made = report()
+    found, _ = page(made)
+    assert found.headline == {
+        "complete": "95.00 %",
+        "proven": "75.00 %",
+        "pairs": "2",
+        "series": "2",
+        "candles": "840",
+        "quiet": "160",
+        "gaps": "2",
+        "conflicts": "0",
+        "requests to make": "6",
+    }
+    assert (made.percent, made.proven_percent) == (95.0, 75.0)
+
+
+def test_the_tables_have_each_series_each_tier_and_all_together() -> None:
+    found, _ = page()
+    assert found.table("series") == [
+        {
+            "series": "XBTUSD 60", "tier": "TIER1", "complete": "90.00 %", "proven": "50.00 %", "expected": "1,000",
+            "covered": "900", "candles": "800", "quiet": "100", "gaps": "2", "conflicts": "1", "to do": "fetch it",
+        },
+        {
+            "series": "ZORKUSD 60", "tier": "TIER4", "complete": "100.00 %", "proven": "100.00 %", "expected": "100",
+            "covered": "100", "candles": "40", "quiet": "60", "gaps": "0", "conflicts": "0", "to do": "",
+        },
+    ]  # fmt: skip
+    assert [(row["tier"], row["interval"], row["covered"]) for row in found.table("intervals")] == [
+        ("TIER1", "60", "900"),
+        ("TIER4", "60", "100"),
+        ("all", "60", "1,000"),
+    ]
+
+
+def test_the_longest_gaps_come_first_and_the_rest_is_counted() -> None:
+    rows = page()[0].table("gaps")
+    assert [(row["missing"], row["route"]) for row in rows] == [("80", "NONE"), ("5", "TRADES")]
+    many = tuple(gap(NOW + number * DAY, 2) for number in range(page_contents.MOST_ROWS + 7))
+    found, _ = page(report(gaps=many))
+    assert len(found.table("gaps")) == page_contents.MOST_ROWS
+    assert "7 more: kraken-pipeline gaps" in found.text
+
+
+def test_what_comes_from_outside_is_text_and_nothing_else() -> None:
+    hostile: dict[str, Any] = {
+        "archives": (ArchiveSource(HOSTILE, "OHLCVT", False, 1, 1, 0, 5, 0, None, None),),
+        "disagreements": (Disagreement(HOURS, Span(0, DAY), 3, HOSTILE, HOSTILE, 0),),
+        "suspicions": (
+            SuspicionRecord(HOSTILE, Interval.M1, Span(0, DAY), HOSTILE, SuspicionState.UNPROVEN, NOW, NOW),
+        ),
+    }
+    found, html = page(**hostile)
+    assert HOSTILE not in html
+    assert [each for each in found.walk() if any(name.startswith("on") for name in each.attributes)] == []
+    assert all("alert" not in script.text for script in found.all("script"))
+    assert {image.attributes["src"][:22] for image in found.all("img")} == {"data:image/png;base64,"}  # type: ignore[index]
+    shown = [found.table("archives")[0]["file"], found.table("disagreements")[0]["source"]]
+    shown += [found.table("suspicions")[0]["pair"], found.table("disagreements")[0]["what it says"]]
+    assert shown == [HOSTILE] * 4
+    assert found.table("gaps")[0]["archive that has it"] == f"{HOSTILE}:XBTUSD_60.csv"
+    assert f"Fetch {HOSTILE}." in found.text
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    trend = [ReportRecord("ALL", NOW - day * DAY, NUMBERS) for day in (2, 1, 0)]
+    found, html = page(trend=trend)
+    for element in found.walk():
+        for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+            value = element.attributes.get(name) or ""
+            assert value.startswith(("#", "data:")) or not value, f"{element.tag} {name}={value}"
+    assert "@import" not in html
+    assert all("url(" not in style.text.replace("url(#", "") for style in found.all("style"))
+    assert {element.tag for element in found.walk()} & {"iframe", "object", "embed", "base", "form"} == set()
+
+
+NUMBERS = {"completeness_pct": 90.0, "proven_pct": 80.0, "gaps": 4, "conflicts": 1, "candles": 1_000, "selection": {}}
+
+
+def test_the_browser_may_run_the_page_s_own_script_and_no_other() -> None:
+    found, html = page()
+    policy = found.all("meta", **{"http-equiv": "Content-Security-Policy"})[0].attributes["content"]
+    own = html[html.rindex("<script>") + len("<script>") : html.rindex("</script>")]
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert policy == (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'")
+
+
+def test_every_table_has_a_caption_and_heads_with_a_scope() -> None:
+    suspicion = SuspicionRecord(None, Interval.M1, Span(0, DAY), "nobody traded", SuspicionState.EXCHANGE_DOWN, 0, 0)
+    found, _ = page(suspicions=(suspicion,))
+    tables = found.all("table")
+    assert len(tables) == 4
+    for table in tables:
+        assert len(table.all("caption")) == 1
+        assert {each.attributes.get("scope") for each in table.all("th")} == {"col", "row"}
+    (row,) = found.table("suspicions")
+    assert (row["pair"], row["state"], row["why"]) == ("all pairs", "exchange down", "nobody traded")
+
+
+def test_a_map_says_in_words_what_it_shows_and_counts_each_state() -> None:
+    found, _ = page()
+    (picture,) = found.all("img")
+    assert picture.attributes["alt"] == (
+        "2 pairs by 12 months: 6 nothing expected, 8 complete, not proven, 6 complete and proven, "
+        "1 quiet: nobody traded, 1 gap, Trades has it, 1 gap without a route, 1 conflict"
+    )
+    counts = {each.parts[1].text: each.parts[3].text for each in legend(found)}  # type: ignore[union-attr]
+    assert sum(map(int, counts.values())) == 2 * YEAR.count
+    assert [each.text for each in found.all("li", **{"data-tier": "TIER4"})] == ["ZORKUSD"]
+
+
+def legend(found: Element) -> list[Element]:
+    (listed,) = found.all("ul", **{"class": "legend"})
+    return listed.all("li")
+
+
+def test_a_trend_needs_two_reports_and_says_how_far_it_went() -> None:
+    first = ReportRecord("ALL", NOW - DAY, {**NUMBERS, "completeness_pct": 70.5})
+    last = ReportRecord("ALL", NOW, NUMBERS)
+    alone, _ = page(trend=(last,))
+    assert "This is the first report on these series" in alone.text
+    assert not alone.all("svg")
+    found, _ = page(trend=(first, last))
+    assert "completeness went from 70.50 % to 90.00 %" in found.text
+    assert len(found.all("svg")) == 2
+    assert [row["complete"] for row in found.table("reports")] == ["90.00 %", "70.50 %"]
+
+
+def test_a_page_about_nothing_says_so() -> None:
+    nothing = report(series=(), gaps=(), advice=(Advice("Put archives into the drop folder"),))
+    found, _ = page(nothing, maps=())
+    assert "Nothing is expected yet: no candle is known." in found.text
+    assert found.headline["complete"] == "100.00 %"
+    assert not found.all("table")
+
+
+def test_a_narrowed_report_says_what_it_was_narrowed_to() -> None:
+    spec = run_spec(pairs="XBTUSD,ADAEUR", intervals="60,1440", start="2024-01-01", end="2024-07-01T12:00")
+    assert selection(spec) == {
+        "pairs": "XBTUSD,ADAEUR",
+        "intervals": "60,1440",
+        "start": "2024-01-01",
+        "end": "2024-07-01 12:00",
+    }
+    assert selection(run_spec(tier="TIER1")) == {}
+    found, _ = page(report(tier=Tier.TIER1), spec=spec)
+    assert found.all("h1")[0].text == "Completeness of TIER1"
+    assert re.search(r"of pairs XBTUSD,ADAEUR, intervals 60,1440, start 2024-01-01", found.all("header")[0].text)
