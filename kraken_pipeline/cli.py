@@ -35,16 +35,19 @@ from kraken_pipeline.workflow.backfill import planned
 from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
+from kraken_pipeline.workflow.explain import explain as tell
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
 from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
+from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_changes
 from kraken_pipeline.workflow.report import export_unfillable, make_report
 from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
+from kraken_pipeline.workflow.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.withdrawal import withdrawal
 
 if TYPE_CHECKING:
@@ -269,6 +272,37 @@ def publish(
 
 
 @app.command()
+def reconcile(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    full: Annotated[bool, typer.Option(help="Compare everything anew, not only what has changed.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="The verdict on every candle, not only what contradicts.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
+    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    now = _now()
+    with _stores() as stores:
+        names = survey(stores, spec, now).pairs
+        if full:
+            doubt_everything(stores, names, now)
+        done = reconcile_changes(stores, names, Run(f"reconcile-{now}", now))
+        found = list(every_candle(stores, spec, now)) if every else contradicted(stores, spec, now)
+    for note in done.notes:
+        err.print(note, style="yellow", markup=False, soft_wrap=True)
+    if as_json:
+        _print_json([each.as_json() for each in found])
+    else:
+        tables.verdicts(out, found, done)
+    raise typer.Exit(int(bool(done.notes)))
+
+
+@app.command()
 def resolve(
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
     file: Annotated[
@@ -434,6 +468,22 @@ def report(
         _print_json(made.as_json())
     else:
         tables.report(out, made)
+
+
+@app.command()
+def explain(
+    pair: Annotated[str, typer.Argument(help="XBTUSD, XBT/USD, BTCUSD, …")],
+    interval: Annotated[str, typer.Argument(help="Minutes.")],
+    moment: Annotated[str, typer.Argument(metavar="TIME", help="Any moment within the candle: ISO, UTC.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tells the whole story of one candle: where it came from, what says so, what lost to it, what proves it."""
+    with _stores() as stores:
+        told = tell(stores, pair, interval, moment, _now())
+    if as_json:
+        _print_json(told.as_json())
+    else:
+        tables.explained(out, told)
 
 
 @app.command()

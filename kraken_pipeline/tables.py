@@ -17,17 +17,21 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from kraken_pipeline.coverage.completeness import by_tier
+from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
-from kraken_pipeline.market.moment import short
+from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
+from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, Stored
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.report import Report
 from kraken_pipeline.workflow.resolve import Resolved
 from kraken_pipeline.workflow.selection import Fetch, estimated
+from kraken_pipeline.workflow.verdicts import Verdict
 
 if TYPE_CHECKING:
     from kraken_pipeline.demo.showcase import Showcase
@@ -188,6 +192,35 @@ def report(console: Console, made: Report) -> None:
         console.print(f"  • {advice}", highlight=False, soft_wrap=True)
 
 
+def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled) -> None:
+    """What reconciliation says, and what it did."""
+    console.print(
+        f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
+        f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not found:
+        console.print("Nothing contradicts.")
+        return
+    table = _table("Verdicts", "pair", ">fine", ">coarse", "from", "to", "verdict", "short", ">trades", "what about it")
+    for each in found[:_ROWS]:
+        counts = ["" if count is None else f"{count:,}" for count in (each.fine_trades, each.coarse_trades)]
+        table.add_row(
+            each.pair,
+            "" if each.fine is None else str(each.fine.value),
+            str(each.coarse.value),
+            short(each.span.start),
+            short(each.span.end),
+            str(each.proof),
+            each.short_side or "",
+            " : ".join(counts) if any(counts) else "",
+            escape(each.action),
+        )
+    console.print(table)
+    _more(console, len(found), "reconcile --json")
+
+
 @contextmanager
 def progress_bar(console: Console, requests_a_second: float) -> Iterator[Callable[[Progress], None]]:
     """Shows a run's progress: a bar with rate and time left on a terminal, plain lines otherwise."""
@@ -287,6 +320,83 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
     if trace:
         console.print("  kraken-pipeline status --json has the traceback", style="dim", highlight=False)
+
+
+def explained(console: Console, told: Explanation) -> None:
+    """The story of one candle."""
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
+    if told.candle is not None:
+        say(f"  {_candle(told.candle)}")
+    covered = told.coverage
+    where = f"{_from_to(covered.span)}, {covered.source}" if covered else "nothing"
+    say(f"Covered by {where}")
+    say(f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
+    for title, lines in _chapters(told):
+        if lines:
+            say(title, "bold")
+        for line in lines:
+            say(f"  {line}")
+
+
+def _from_to(span: Span) -> str:
+    return f"{short(span.start)} to {short(span.end)}"
+
+
+def _candle(candle: Stored) -> str:
+    named = ", ".join(f"{name} {value:,}" for name, value in zip(VALUES, candle.values, strict=True))
+    release = f" of the release that ends {short(candle.release * 86_400)}" if candle.release else ""
+    return f"{named.replace('trade_count', 'trades')}; {candle.source}{release}"
+
+
+def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
+    """The parts of a candle's story that are lists, each with its lines."""
+    yield "What says so", [line for each in told.evidence for line in _witness(each)]
+    yield (
+        "What lost",
+        [f"{short(each.at)}: {each.lost}, by {each.by}: {_candle(each.candle)}" for each in told.losers],
+    )
+    yield (
+        "What was refuted",
+        [
+            f"{short(each.made_at)}: {each.reason}{'' if ended is None else f'; until {short(ended)}'}"
+            for each, ended in told.refutations
+        ],
+    )
+    yield (
+        "What contradicts it",
+        [
+            f"{short(each.changed_at)}: {each.coarse.value} against {each.fine.value}: {each.reason}, {each.state}"
+            for each in told.contradictions
+        ],
+    )
+    yield "What says otherwise", [f"{short(each.made_at)}: {each.reason}" for each in told.conflicts]
+    yield "Why its quiet is doubted", [f"{each.reason}: {each.state}" for each in told.suspicions]
+    yield (
+        "What was rejected",
+        [f"{each['location']}, line {each['line'] or '?'}: {each['reason']}: {each['text']}" for each in told.letters],
+    )
+    yield (
+        "What was withdrawn",
+        [f"{short(each.made_at)}: {name or _from_to(each.span)}: {each.reason}" for each, name in told.withdrawals],
+    )
+
+
+def _witness(each: Evidence) -> Iterator[str]:
+    """What answered for a candle, and its lines."""
+    reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
+    what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
+    name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
+    yield f"{short(each.verified_at)}: {each.source}, {reach}: {name}"
+    if each.note:
+        yield f"  {each.note}"
+    for line in each.lines:
+        yield f"  line {line.number}: {line.text}"
+    if each.count > len(each.lines):
+        yield f"  and {each.count - len(each.lines):,} lines more"
 
 
 def resolved(console: Console, done: Resolved) -> None:

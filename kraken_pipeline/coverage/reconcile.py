@@ -19,6 +19,7 @@ from kraken_pipeline.coverage.ranges import (
     intersect,
     lies_in,
     normalise,
+    of_candles,
     subtract,
     touched_candles,
     union,
@@ -116,7 +117,7 @@ class Findings:
         refuted: What is to be taken back and filled again: the contradiction, the interval and the span.
         conflicts: Contradictions that nothing is left to try for.
         stale: Interval → candles that were resampled from finer ones that have changed since.
-        proven: Interval → what is proven of what was tested.
+        proven: Interval → all that is proven by now.
     """
 
     tested: dict[Interval, Spans] = field(default_factory=dict)
@@ -173,6 +174,7 @@ def reconcile(
     read: Read,
     doubted: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
+    proven: Mapping[Interval, Spans],
 ) -> Findings:
     """Compares each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
 
@@ -184,6 +186,7 @@ def reconcile(
         doubted: What is to be compared, grown to whole candles of each interval.
         tried: Contradictions that were tried to be healed or given up before, with their values: the same again is a
             conflict.
+        proven: What was proven before.
     """
     found = Findings()
     work = _Work(dict(known), read, tried, found)
@@ -197,7 +200,8 @@ def reconcile(
             # What was refuted just now of the finer is no reason to ask still finer ones.
             rest = subtract(rest, whole_candles(known[fine].covered, coarse))
     work.blame()
-    found.proven = _proven(work.known, work.equal, doubted)
+    kept = {each: subtract(proven.get(each, ()), touched_candles(doubted, each)) for each in known}
+    found.proven = _proven(work.known, work.equal, kept, doubted)
     return found
 
 
@@ -225,13 +229,13 @@ class _Work:
         testimony = self.known[coarse]
         self.known[coarse] = replace(testimony, independent=subtract(testimony.independent, resampled))
         times = different.select(seconds_of(pl.col("time"))).to_series()
-        self.equal[fine, coarse] = subtract(domain, _spans_of(times, coarse.seconds))
+        self.equal[fine, coarse] = subtract(domain, of_candles(times, coarse))
         self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
         if different.is_empty():
             return
         # A row that was not resampled has a say also where nothing but resampling has answered for its time.
         is_own = lies_in(self.known[coarse].independent, times) | different["is_own"]
-        self._outdate(coarse, _spans_of(times.filter(~is_own), coarse.seconds))
+        self._outdate(coarse, of_candles(times.filter(~is_own), coarse))
         own = different.filter(is_own)
         runs = _shifted_runs(self.read, fine, coarse, times.filter(is_own))
         for run in runs:
@@ -338,7 +342,7 @@ def _differences(
             times = made.select(seconds_of(pl.col("time"))).to_series()
             resampled.append(times.filter(lies_in(independent, times)))
     times = pl.concat(resampled) if resampled else pl.Series([], dtype=pl.Int64())
-    return pl.concat(found), _spans_of(times, coarse.seconds)
+    return pl.concat(found), of_candles(times, coarse)
 
 
 def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
@@ -349,16 +353,6 @@ def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
             until = min(each.end, grid.floor(at + _BATCH_SECONDS))
             yield at, until
             at = until
-
-
-def _spans_of(times: pl.Series, length: int) -> Spans:
-    """The set of candles that start at some times (seconds, sorted)."""
-    if times.is_empty():
-        return ()
-    begins = (times.diff() != length).fill_null(value=True)
-    starts = times.filter(begins).to_list()
-    ends = times.filter(begins.shift(-1, fill_value=True)).to_list()
-    return tuple(Span(start, end + length) for start, end in zip(starts, ends, strict=True))
 
 
 def _contradictions(different: pl.DataFrame, fine: Interval, coarse: Interval) -> Iterator[Contradiction]:
@@ -432,14 +426,17 @@ def _explained(read: Read, fine: Interval, coarse: Interval, times: pl.Series, s
 
 
 def _proven(
-    known: Mapping[Interval, Testimony], equal: Mapping[tuple[Interval, Interval], Spans], doubted: Spans
+    known: Mapping[Interval, Testimony],
+    equal: Mapping[tuple[Interval, Interval], Spans],
+    kept: Mapping[Interval, Spans],
+    doubted: Spans,
 ) -> dict[Interval, Spans]:
-    """What follows from the comparisons that held.
+    """What follows from the comparisons that held, with what was proven before and was not compared again.
 
     Two voices that agree prove each other, and minutes made of trades prove themselves; what was resampled is proven
     with what it was made of, and the other way round.
     """
-    proven: dict[Interval, Spans] = dict.fromkeys(known, ())
+    proven = dict(kept)
 
     def add(interval: Interval, spans: Spans) -> None:
         proven[interval] = union(proven[interval], spans)

@@ -73,7 +73,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
     done: list[_Outcome] = []
     notes: list[str] = []
     for pair in doubted:
-        run.report(phase=f"reconciling {pair}")
+        run.report(phase="reconciling")
         try:
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
@@ -153,8 +153,8 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
         def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
             return stores.lake.read(Series(name, interval), start, end)
 
-        found = reconcile(known, read, doubted, tried)
-        return _record(stores, pair, found, doubted, now)
+        proven = {interval: pair.proven.get(Series(name, interval), ()) for interval in known}
+        return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
 
 
 def _look(stores: Stores, name: str) -> _Pair:
@@ -187,13 +187,14 @@ def _has_changed(stores: Stores, each: Refutation) -> bool:
     return one_candle(stores.lake.read(each.series, each.span.start, each.span.end)) != each.refuted
 
 
-def _record(stores: Stores, pair: _Pair, found: Findings, doubted: Spans, now: int) -> _Outcome:
+def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     """Puts on record what was found; the locks of the pair are held."""
     taken_back = list(_taken_back(stores, pair.name, found))
     changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
     times = {series: stores.lake.times(series) for series in changed}
     records = _records(pair, found, now)
-    proven = _proven(pair, found, doubted)
+    proven = {Series(pair.name, interval): found.proven.get(interval, ()) for interval in Interval}
+    proven = {series: spans for series, spans in proven.items() if spans != pair.proven.get(series, ())}
     counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
@@ -302,19 +303,6 @@ def _differing(each: Contradiction) -> str:
 
 def _differs(name: str, fine: float, coarse: float) -> bool:
     return abs(fine - coarse) > (VOLUME_TOLERANCE * max(fine, coarse) if name == "volume" else 0)
-
-
-def _proven(pair: _Pair, found: Findings, doubted: Spans) -> dict[Series, Spans]:
-    """What is proven by now: what was before and was not compared again, and what the comparison proves."""
-    proven: dict[Series, Spans] = {}
-    for interval in Interval:
-        series = Series(pair.name, interval)
-        before = pair.proven.get(series, ())
-        kept = subtract(before, touched_candles(doubted, interval))
-        spans = union(kept, found.proven.get(interval, ()))
-        if spans != before:
-            proven[series] = spans
-    return proven
 
 
 def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.completeness import SeriesCompleteness
+from kraken_pipeline.coverage.ranges import Span, subtract
 from kraken_pipeline.demo.archives import COMPLETE, candles_name, write_complete_zip, write_quarterly_zip
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.defects import Defect, DefectKind
@@ -17,11 +20,18 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY, demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, Burst, World
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage import proof_records, schema
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline_tests.homes import oracle, rows_of, run, settings_of, stored
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.resolve import resolve
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verdicts import contradicted
+from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline_tests.homes import covered, oracle, rows_of, run, settings_of, stored
 
 INTERVALS = tuple(each for each in Interval if each.in_archives and each is not Interval.M30)
 Q4, Q1, Q2 = Quarter(2022, 4), Quarter(2023, 1), Quarter(2023, 2)
@@ -258,3 +268,66 @@ def test_what_is_left_are_conflicts_about_what_a_person_must_resolve(completed: 
     findings = [Finding(each.pair, frozenset({each.fine, each.coarse}), each.span, each.reason) for each in records]
     assert [each for each in findings if not any(explains(defect, each) for defect in FOR_A_PERSON)] == []
     assert [each for each in FOR_A_PERSON if not any(explains(each, finding) for finding in findings)] == []
+
+
+def command_for(defect: Defect) -> str:
+    """What a person is told to do about it: the file whose times are shifted, or the candle that is outvoted."""
+    assert defect.interval is not None
+    assert defect.pair is not None
+    if defect.time is None:
+        return f"kraken-pipeline resolve --file {defect.release}:{defect.pair}_{defect.interval.value}.csv --reason …"
+    return (
+        f"kraken-pipeline resolve --span --pair {defect.pair} --interval {defect.interval.value} "
+        f"--start {iso(defect.time)} --end {iso(defect.time + defect.interval.seconds)} --reason …"
+    )
+
+
+def test_a_person_is_told_the_command_for_each_of_these(completed: Stores) -> None:
+    told = [each.action for each in contradicted(completed, run_spec(), NOW)]
+    commands = [command_for(each) for each in FOR_A_PERSON]
+    assert [each for each in commands if not any(action.endswith(f"then {each}") for action in told)] == []
+
+
+@pytest.fixture(scope="module")
+def resolved(completed: Stores, archives: Path) -> Stores:
+    """After these commands, and one more run."""
+    for defect in FOR_A_PERSON:
+        options = shlex.split(command_for(defect))[2:]
+        given = {name.removeprefix("--"): value for name, value in itertools.pairwise(options)}
+        named = {name: given.get(name) for name in ("file", "pair", "interval", "start", "end")}
+        what = withdrawal(reason="a test", is_span="span" in given, **named)
+        resolve(completed, what, Run("resolve", NOW))
+    run(completed, archives, now=NOW, run_id="run-three", complete=True)
+    return completed
+
+
+def test_then_every_candle_is_what_happened(resolved: Stores) -> None:
+    assert wrong(resolved) == {}
+
+
+def test_then_nothing_contradicts_and_everything_is_covered_and_proven(resolved: Stores) -> None:
+    assert contradicted(resolved, run_spec(intervals=list(INTERVALS[1:])), NOW) == []
+    made = make_report(resolved, run_spec(), NOW)
+    assert (made.percent, made.overall.gaps) == (100.0, 0)
+    with resolved.catalog.read() as connection:
+        proven = proof_records.proven(connection)
+    unproven = [
+        span
+        for each in made.series
+        for span in subtract(covered(resolved, *series_of(each)), proven.get(each.series, ()))
+    ]
+    # Of the newest minutes, which OHLC gave, no coarser candle is closed yet.
+    assert [span for span in unproven if span.start < NOW - HOUR] == []
+
+
+def series_of(each: SeriesCompleteness) -> tuple[str, int]:
+    return each.series.pair, each.series.interval.value
+
+
+def test_what_is_done_is_done(resolved: Stores, exchange: DemoExchange, archives: Path) -> None:
+    """Nothing is taken back, asked for or compared once more."""
+    before = len(exchange.requests)
+    done = run(resolved, archives, now=NOW, run_id="run-four", complete=True)
+    assert done.backfilled is not None
+    assert (done.candles_stored, done.backfilled.refuted, done.backfilled.conflicts) == (0, 0, 0)
+    assert len(exchange.requests) == before

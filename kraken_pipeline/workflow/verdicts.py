@@ -1,0 +1,247 @@
+"""Verdicts: what reconciliation says of candles, and what to do about those that contradict each other."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import polars as pl
+
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, subtract, whole_candles
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.resample import resample
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import file_records, proof_records
+from kraken_pipeline.storage.file_records import FileRecord
+from kraken_pipeline.storage.proof_records import ContradictionRecord
+from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.source_records import Disagreement, disagreements
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, survey
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.scan import window
+
+_MOST = 100_000
+"""Archives that disagree, one row a file and series."""
+
+
+class Proof(StrEnum):
+    """What is known of a candle beside its value."""
+
+    PROVEN = "proven"
+    CONTRADICTED = "contradicted"
+    UNTESTED = "untested"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reconciliation says of a candle of the coarser of two intervals.
+
+    Attributes:
+        pair: Whose.
+        fine: The finer interval; None where sources of the same interval contradict each other, or nothing is finer.
+        coarse: The coarser one.
+        span: The candle; many where the times of a file are shifted, or two archives disagree.
+        proof: The verdict.
+        short_side: Which side counts fewer trades: fine or coarse; None where the counts do not tell.
+        fine_trades: How many trades the finer candles count; None where they are not covered whole.
+        coarse_trades: How many the coarser one counts; None where it is not covered.
+        action: What is done about it, or what to do.
+    """
+
+    pair: str
+    fine: Interval | None
+    coarse: Interval
+    span: Span
+    proof: Proof
+    short_side: str | None
+    fine_trades: int | None
+    coarse_trades: int | None
+    action: str
+
+    def as_json(self) -> dict[str, object]:
+        """As `reconcile --json` shows it."""
+        return {
+            "pair": self.pair,
+            "fine": None if self.fine is None else self.fine.value,
+            "coarse": self.coarse.value,
+            "time": iso(self.span.start),
+            "end": iso(self.span.end),
+            "verdict": str(self.proof),
+            "short_side": self.short_side,
+            "fine_trades": self.fine_trades,
+            "coarse_trades": self.coarse_trades,
+            "action": self.action,
+        }
+
+
+def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
+    """What contradicts at this moment, by pair, interval and time.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, now)
+    names = sorted(holdings.pairs)
+    with stores.catalog.read() as connection:
+        records = proof_records.contradictions_of(
+            connection, names, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+        )
+        sources, _ = disagreements(connection, names, _MOST)
+        proven = proof_records.proven(connection, names)
+        files = file_records.completed(connection, names) if records else []
+    gaps = find_gaps(stores, spec, holdings) if records else []
+    found = [_of_intervals(each, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
+    found += [
+        _of_sources(each)
+        for each in sources
+        # Where what is kept is proven, it is settled that the other one is wrong.
+        if _is_wanted(spec, each.series.interval, each.span) and subtract((each.span,), proven.get(each.series, ()))
+    ]
+    return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
+
+
+def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
+    return interval in spec.intervals and span.overlaps(window(spec))
+
+
+def _of_intervals(each: ContradictionRecord, gaps: Iterable[Gap], files: Sequence[FileRecord]) -> Verdict:
+    action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, files)
+    return Verdict(
+        each.pair,
+        each.fine,
+        each.coarse,
+        each.span,
+        Proof.CONTRADICTED,
+        each.short_side,
+        each.fine_trades,
+        each.coarse_trades,
+        f"{each.reason}: {action}",
+    )
+
+
+def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
+    """What fills the side that was taken back."""
+    series = Series(each.pair, each.coarse if each.short_side == "coarse" else each.fine)
+    gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
+    if gap is None:
+        return f"{series} was taken back; kraken-pipeline reconcile compares it again"
+    if gap.status is GapStatus.UNFILLABLE:
+        fetch = f"fetch {gap.required_csv_file}, or " if gap.required_csv_file else ""
+        return f"{series} is a gap: {fetch}kraken-pipeline backfill --pairs {each.pair} --complete"
+    whole = " --complete" if gap.route is Route.TRADES else ""
+    return f"{series} is a gap, filled by {gap.route}: kraken-pipeline backfill --pairs {each.pair}{whole}"
+
+
+def _resolving(each: ContradictionRecord, files: Sequence[FileRecord]) -> str:
+    """What a person can do where nothing is left to try."""
+    suspects = [each.culprit] if each.culprit is not None else [each.fine, each.coarse]
+    commands = [_withdrawing(each, interval, files) for interval in suspects]
+    return f"find out which is wrong, then {' or '.join(commands)}"
+
+
+def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
+    """The command that takes the file back whose times are shifted, or the candles."""
+    if each.span.seconds > each.coarse.seconds:
+        series = Series(each.pair, interval)
+        there = [
+            file.name
+            for file in files
+            if (file.pair, file.interval) == (series.pair, series.interval)
+            and file.start is not None
+            and file.end is not None
+            and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
+        ]
+        if len(there) == 1:
+            return f"kraken-pipeline resolve --file {shlex.quote(there[0])} --reason …"
+    start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
+    return (
+        f"kraken-pipeline resolve --span --pair {each.pair} --interval {interval.value} "
+        f"--start {iso(start)} --end {iso(end)} --reason …"
+    )
+
+
+def _of_sources(each: Disagreement) -> Verdict:
+    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not proven"
+    return Verdict(
+        each.series.pair, None, each.series.interval, each.span, Proof.CONTRADICTED, None, None, None, action
+    )
+
+
+def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
+    """The verdict on every candle that is expected of the selected series, but for the finest interval.
+
+    Each is compared with the coarsest finer interval of the selection that covers it whole.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, now)
+    bad: dict[Series, list[Verdict]] = {}
+    for each in contradicted(stores, spec, now):
+        if each.fine is not None:
+            bad.setdefault(Series(each.pair, each.coarse), []).append(each)
+    for pair in holdings.pairs:
+        with stores.catalog.read() as connection:
+            proven = proof_records.proven(connection, [pair])
+        for coarse in spec.intervals:
+            series = Series(pair, coarse)
+            if any(finer in spec.intervals for finer in coarse.finer):
+                yield from _of_series(stores, spec, holdings, series, proven.get(series, ()), bad.get(series, ()))
+
+
+def _of_series(
+    stores: Stores, spec: RunSpec, holdings: Holdings, series: Series, proven: Spans, bad: Sequence[Verdict]
+) -> Iterator[Verdict]:
+    rest = expected(holdings, spec, series)
+    for fine in (each for each in series.interval.finer if each in spec.intervals):
+        finer = Series(series.pair, fine)
+        domain = intersect(rest, whole_candles(holdings.covered(finer), series.interval))
+        yield from _compared(stores, holdings, series, finer, domain, proven, bad)
+        rest = subtract(rest, domain)
+    yield from _compared(stores, holdings, series, None, rest, proven, bad)
+
+
+def _compared(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    finer: Series | None,
+    domain: Spans,
+    proven: Spans,
+    bad: Sequence[Verdict],
+) -> Iterator[Verdict]:
+    coarse = series.interval
+    for span in domain:
+        times = pl.int_range(span.start, span.end, coarse.seconds, dtype=pl.Int64, eager=True)
+        counts = _counts(stores.lake.read(series, span.start, span.end))
+        fine_counts = {} if finer is None else _counts(resample(stores.lake.read(finer, span.start, span.end), coarse))
+        is_covered = lies_in(holdings.covered(series), times).to_list()
+        is_proven = lies_in(proven, times).to_list()
+        for index, time in enumerate(times):
+            known = next((each for each in bad if time in each.span), None)
+            if known is not None:
+                yield known
+                continue
+            proof = Proof.PROVEN if is_proven[index] else Proof.UNTESTED
+            yield Verdict(
+                series.pair,
+                None if finer is None else finer.interval,
+                coarse,
+                Span(time, time + coarse.seconds),
+                proof,
+                None,
+                None if finer is None else fine_counts.get(time, 0),
+                counts.get(time, 0) if is_covered[index] else None,
+                "" if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
+            )
+
+
+def _counts(candles: pl.DataFrame) -> Mapping[int, int]:
+    return dict(candles.select(seconds_of(pl.col("time")), "trade_count").iter_rows())
