@@ -102,6 +102,7 @@ class FileRecord:
     candles_stored: int
     rows_rejected: int
     run_id: str
+    updated_at: int
     reason: str | None
 
     @property

@@ -321,13 +321,15 @@ class _Work:
             if own:
                 finer = union(finer, touched[series])
             self._read_again(connection, series, slots.get(series, ()), own)
-        withdrawals.forget_answers(connection, {series: spans for series, spans in touched.items() if spans})
+        touched = {series: spans for series, spans in touched.items() if spans}
+        withdrawals.forget_answers(connection, touched)
         # What was refuted of finer intervals may have been so because of what is taken back.
-        touched = {series: union(spans, touched_candles(finer, series.interval)) for series, spans in touched.items()}
-        withdrawals.reopen(connection, pair, touched, now)
-        changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in touched.items() if spans]
+        compared = {Series(pair, each): touched_candles(finer, each) for each in Interval}
+        compared = {series: union(spans, touched.get(series, ())) for series, spans in compared.items()}
+        withdrawals.reopen(connection, pair, compared, now)
+        changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
         publications.doubt(connection, changes, now)
-        self.touched |= {series: spans for series, spans in touched.items() if spans}
+        self.touched |= touched
 
     def _read_again(self, connection: sa.Connection, series: Series, slots: Spans, own: Sequence[Claim]) -> None:
         """Has the files read again that had answered for what is gone, but those whose word was taken back itself."""
@@ -386,13 +388,14 @@ def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *,
     if lost := list(dict.fromkeys(each.name for each in again if each.path is None)):
         more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
         yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and are not there any more"
-    asked = [gap for gap in gaps if any(leg.route.uses_api for leg in gap.legs)]
+    # What could be resampled by now was: the rest follows from what the exchange has of finer intervals.
+    asked = [gap for gap in gaps if any(leg.route is not Route.NONE for leg in gap.legs)]
     if asked:
         pairs = sorted({gap.series.pair for gap in asked})
         intervals = ",".join(str(each.value) for each in sorted({gap.series.interval for gap in asked}))
         named = f" --pairs {','.join(pairs)}" if len(pairs) <= _PAIRS_NAMED else ""
         command = f"kraken-pipeline backfill{named} --intervals {intervals} --complete"
-        yield f"{command} fills gaps from the exchange: {len(asked)} of them need it"
+        yield f"{command} fills {len(asked)} of the gaps from the exchange"
     files = {gap.required_csv_file for gap in gaps if gap.required_csv_file and gap.route is Route.NONE}
     if files:
         yield f"fetch {', '.join(sorted(files)[:_NAMES])}: nothing else can fill some gaps within the limits"

@@ -34,6 +34,7 @@ from kraken_pipeline.demo.listing import Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.errors import InvalidRequest, plain
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import jobs, upkeep
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
@@ -231,6 +232,22 @@ OPTIONS: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
     ((2,), ("dead-letters", "retry", "--id", "{}")),
     ((2,), ("status", "--limit", "{}")),
     (ANYTHING, ("cache", "clear", "--prefix", "{}")),
+    ((2,), ("explain", "{}", "60", "2023-07-02")),
+    ((2,), ("explain", "XBTUSD", "{}", "2023-07-02")),
+    ((2,), ("explain", "XBTUSD", "60", "{}")),
+    ((2,), ("resolve", "--reason", "zqx", "--file", "{}")),
+    ((2,), ("resolve", "--reason", "zqx", "--release", "{}")),
+    ((2,), ("resolve", "--file", "absent", "--reason", "{}")),
+    *(
+        (
+            (2,),
+            (
+                *("resolve", "--reason", "zqx", "--span", "--pair", "XBTUSD", "--interval", "60"),
+                *("--start", "2011-02-01", "--end", "2011-02-02", "--source", "CSV", option, "{}"),
+            ),
+        )
+        for option in ("--pair", "--interval", "--start", "--end", "--source")
+    ),
     ((2,), ("{}", "--json")),
 )
 """What takes a text, with the exit codes that are clean."""
@@ -247,7 +264,7 @@ SETTINGS = (
     "KRAKEN_CACHE_URL",
     "KRAKEN_TIERS_FILE",
 )
-NUMBERS = ("--intervals", "--start", "--end", "--budget", "--lookback-days", "--limit", "--id")
+NUMBERS = ("--intervals", "--interval", "--start", "--end", "--budget", "--lookback-days", "--limit", "--id")
 HUGE = ("9" * 30, "-" + "9" * 30)
 
 
@@ -273,6 +290,7 @@ class Siege:
     def everything(self) -> None:
         """One entry after the other."""
         self._archives()
+        self._resolving()
         self._api()
         self._options()
         self._settings()
@@ -286,6 +304,16 @@ class Siege:
         assert told.json["outcome"]["files_failed"] == 2 * len(PAYLOADS)
         assert told.json["outcome"]["rows_rejected"] == 2 * len(PAYLOADS)
         assert told.json["files_ingested"] == 2 + 2 * len(PAYLOADS)
+
+    def _resolving(self) -> None:
+        """Files with hostile places are taken back for hostile reasons, and told of."""
+        for each in PAYLOADS[:4]:
+            place = plain(str(self.archives.resolve() / each[:100].replace("/", "") / "XBTUSD_60.csv"))
+            done = self.say("resolve", "--file", place, "--reason", each, "--json")
+            assert (done.code, done.json["what"], done.json["reason"]) == (0, place, plain(each.strip())), done.err
+        told = self.say("explain", "XBTUSD", "60", iso(BEGIN), "--json")
+        assert told.code == 0, told.err
+        assert PAYLOADS[0] in [each["reason"] for each in told.json["withdrawals"]]
 
     def _api(self) -> None:
         for half in (PAYLOADS[::2], PAYLOADS[1::2]):

@@ -48,6 +48,7 @@ from kraken_pipeline_tests.homes import (
     stored,
 )
 from kraken_pipeline_tests.samples import write_zip
+from kraken_pipeline_tests.shell import shell
 
 HOUR = 3_600
 HOURS = Series("XBTUSD", Interval.H1)
@@ -471,3 +472,27 @@ def test_a_zip_that_is_no_release_can_be_withdrawn_like_one(stores: Stores, tmp_
     take_back(stores, withdrawal(reason="mine", release="backup.zip"))
     assert stored(stores, "XBTUSD", 60) == []
     assert Source.CSV.value not in {row[0] for row in rows_of(stores, schema.grants, "source")}
+
+
+def test_the_shell_takes_back_and_says_what_is_left_to_do(tmp_path: Path, spoilt: Callable[[str], Path]) -> None:
+    home = copied(spoilt("a spike"), tmp_path)
+    command = ("resolve", "--file", BAD, "--reason", "a spike")
+    would = shell(home, *command, "--dry-run")
+    assert (would.code, f"{BAD} would be withdrawn" in would.out) == (0, True)
+    shown = shell(home, *command, "--json").json
+    assert list(shown) == [
+        *("what", "reason", "dry_run", "files", "candles", "series", "read_again", "refilled", "gaps", "actions")
+    ]
+    assert (shown["what"], shown["reason"], shown["files"]) == (BAD, "a spike", [BAD])
+    again = shell(home, *command)
+    assert (again.code, "was withdrawn before; nothing is left of it" in again.out) == (0, True)
+    absent = shell(home, "resolve", "--file", "absent.csv", "--reason", "a spike")
+    assert (absent.code, "no file is called absent.csv; there are" in absent.err) == (2, True)
+    assert shell(home, "resolve", "--reason", "a spike").code == 2
+
+
+def test_where_there_is_a_questdb_the_way_to_rebuild_it_is_told(tmp_path: Path, spoilt: Callable[[str], Path]) -> None:
+    urls = {"kraken_questdb_url": "http://127.0.0.1:9", "kraken_questdb_pg_url": "postgresql://127.0.0.1:9/qdb"}
+    with opened(settings_of(copied(spoilt("a spike"), tmp_path), **urls)) as stores:
+        done = take_back(stores)
+    assert any("kraken-pipeline publish --rebuild --verify" in each for each in done.actions)

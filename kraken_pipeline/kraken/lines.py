@@ -1,0 +1,96 @@
+"""The lines of an archive's file that a candle was made of, found by their time without parsing the others."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.errors import plain
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.ohlcvt import COLUMNS, columns_of
+from kraken_pipeline.kraken.release import Kind
+
+MOST = 20
+"""So many lines are shown at the most: a minute can have thousands of trades."""
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a file; the first one is number 1."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What a file says of a time.
+
+    Attributes:
+        first: The first lines of it, `MOST` at the most.
+        count: How many there are.
+        sha256: Of all bytes of the file.
+    """
+
+    first: tuple[Line, ...]
+    count: int
+    sha256: str
+
+
+def find_lines(file: ArchiveFile, candle: Span, reader: ArchiveReader) -> Lines:
+    """The lines of a file that are of a candle: its row, or the trades within it.
+
+    Args:
+        file: Which.
+        candle: The candle, in seconds since the epoch; of a file of trades a minute.
+        reader: Opens it.
+
+    Raises:
+        UnreadableArchive: It cannot be read.
+        OSError: The same.
+    """
+    pattern = _trades(candle) if file.kind is Kind.TRADES else _row(candle, _time_field(file, reader))
+    digest = hashlib.sha256()
+    first: list[Line] = []
+    count = lines = 0
+    with reader.open(file) as stream:
+        for block in _blocks(stream):
+            digest.update(block)
+            for match in pattern.finditer(block):
+                count += 1
+                if len(first) < MOST:
+                    number = lines + block.count(b"\n", 0, match.start()) + 1
+                    first.append(Line(number, plain(match[0].decode("utf-8", "backslashreplace").rstrip("\r"))))
+            lines += block.count(b"\n")
+    return Lines(tuple(first), count, digest.hexdigest())
+
+
+def _time_field(file: ArchiveFile, reader: ArchiveReader) -> int:
+    manifest = reader.manifest(file.container) if file.container is not None else None
+    return (columns_of(manifest.columns) if manifest is not None else COLUMNS).index("time")
+
+
+def _row(candle: Span, field: int) -> re.Pattern[bytes]:
+    return re.compile(rb"^(?:[^,\n]*,){%d} *%d(?:\.0*)? *(?:[,\r][^\n]*)?$" % (field, candle.start), re.MULTILINE)
+
+
+def _trades(candle: Span) -> re.Pattern[bytes]:
+    """The time is the first of three fields or, since 2026, the third of seven."""
+    seconds = b"|".join(b"%d" % second for second in range(candle.start, candle.end))
+    return re.compile(rb"^(?:[^,\n]*,[^,\n]*,)?(?:%b)(?:\.[0-9]*)?,[^\n]*$" % seconds, re.MULTILINE)
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    """A file in blocks that end with lines."""
+    rest = b""
+    while block := stream.read(_BLOCK):
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+    if rest:
+        yield rest

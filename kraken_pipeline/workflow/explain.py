@@ -1,0 +1,308 @@
+"""Explaining: the whole story of one candle: what stands there, what says so, what lost to it, and what proves it.
+
+Writes nothing, and asks the exchange for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import Span, intersect, normalise, subtract
+from kraken_pipeline.coverage.reconcile import differences
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
+from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.lines import find_lines
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import EARLIEST_TIME, Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso, parse_moment
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.resample import resample
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import candle_records, proof_records, refutations, withdrawals
+from kraken_pipeline.storage.candle_records import GrantRecord
+from kraken_pipeline.storage.evidence_records import CoverageRecord
+from kraken_pipeline.storage.file_records import FileRecord
+from kraken_pipeline.storage.proof_records import ContradictionRecord, SuspicionRecord
+from kraken_pipeline.storage.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.explanation import (
+    VALUES,
+    Evidence,
+    Explanation,
+    Loser,
+    Proof,
+    ProofState,
+    Standing,
+    Stored,
+    legs_over,
+)
+from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, survey
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.whereabouts import find_again
+
+
+def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: int) -> Explanation:
+    """The story of the candle that holds a moment.
+
+    Args:
+        stores: What is known.
+        pair: Any of its names.
+        interval: Minutes.
+        moment: An ISO date or time (UTC) within the candle.
+        now: The moment of asking, in seconds since the epoch.
+
+    Raises:
+        InvalidRequest: Nothing is known of the pair, or the interval or the moment is wrong.
+    """
+    series = Series(parse_pair(pair).name, Interval.parse(interval))
+    span = _candle(series.interval, moment, now)
+    spec = run_spec(pairs=[series.pair], intervals=[series.interval])
+    holdings = survey(stores, spec, now)
+    gaps = tuple(gap for gap in find_gaps(stores, spec, holdings) if gap.series == series and gap.span.overlaps(span))
+    rows = stores.lake.read(series, span.start, span.end)
+    covered = next((each for each in holdings.coverage.get(series, ()) if each.span.overlaps(span)), None)
+    with stores.catalog.read() as connection:
+        grants = candle_records.grants_over(connection, series, span)
+        minutes = candle_records.grants_over(connection, Series(series.pair, Interval.M1), span)
+        without = candle_records.files_over(connection, series, span)
+        refuted = refutations.of_series(connection, series, span)
+        contradictions = proof_records.contradictions_of(connection, [series.pair])
+        proven = proof_records.proven(connection, [series.pair]).get(series, ())
+        conflicts = candle_records.conflicts_over(connection, series, span)
+        suspicions = proof_records.suspicions_of(connection, [series.pair])
+        letters = candle_records.letters_about(connection, series, span.start)
+        taken = withdrawals.of_series(connection, series, span)
+        ids = [*(each.file_id for each in grants), *(each.file_id for each in taken)]
+        files = candle_records.files_of(connection, {file_id for file_id in ids if file_id is not None})
+    contradicting = tuple(
+        each for each in contradictions if series.interval in (each.fine, each.coarse) and each.span.overlaps(span)
+    )
+    suspected = tuple(each for each in suspicions if each.interval is series.interval and each.span.overlaps(span))
+    candle = _stored(rows.row(0, named=True)) if rows.height else None
+    voices = tuple(_voices(stores, holdings, series, span, rows, minutes))
+    proof = _proof(contradicting, voices, is_proven=not subtract((span,), proven))
+    standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
+    return Explanation(
+        series=series,
+        span=span,
+        standing=standing,
+        sentence=sentence,
+        candle=candle,
+        coverage=covered,
+        proof=proof,
+        evidence=tuple(_evidence(stores, holdings, series, span, grants, files, without)),
+        losers=tuple(_losers(stores.lake.replaced(series, span.start, span.end))),
+        gaps=gaps,
+        refutations=tuple(refuted),
+        contradictions=contradicting,
+        conflicts=tuple(conflicts),
+        suspicions=suspected,
+        letters=tuple(letters),
+        withdrawals=tuple((each, files[each.file_id].name if each.file_id is not None else None) for each in taken),
+    )
+
+
+def _candle(interval: Interval, moment: str, now: int) -> Span:
+    """The candle that holds a moment.
+
+    Raises:
+        InvalidRequest: It is none, or lies where no candle can be.
+    """
+    time = parse_moment(moment.strip())
+    if not EARLIEST_TIME <= time <= now:
+        raise InvalidRequest(f"{moment} is not between 2011, before which nothing was traded, and now, {iso(now)}")
+    return Span(interval.floor(time), interval.floor(time) + interval.seconds)
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    opened, high, low, close, volume, trades = (row[name] for name in VALUES)
+    return Stored((opened, high, low, close, volume, trades), row["source"], row["release"])
+
+
+def _losers(ledger: pl.DataFrame) -> Iterator[Loser]:
+    for row in ledger.iter_rows(named=True):
+        yield Loser(_stored(row), row["lost"], row["by"], row["at"])
+
+
+# --- what stands there
+
+
+def _standing(
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    candle: Stored | None,
+    covered: CoverageRecord | None,
+    gaps: Sequence[Gap],
+    proof: Proof,
+    suspicions: Sequence[SuspicionRecord],
+) -> tuple[Standing, str]:
+    if candle is not None:
+        beside = "" if covered else ", which nothing answers for"
+        missing = f"; it is part of a gap: {_routes(gaps, span)}" if gaps else ""
+        return Standing.CANDLE, f"a candle from {candle.source}{beside}{missing}"
+    if covered is not None:
+        return Standing.QUIET, f"no candle: nobody traded, {_how_quiet(proof, suspicions)}"
+    if gaps:
+        return Standing.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
+    return Standing.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
+
+
+def _how_quiet(proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
+    last = suspicions[-1] if suspicions else None
+    if proof.state is ProofState.PROVEN or (last is not None and last.state is SuspicionState.PROVEN_QUIET):
+        return "and that is proven"
+    if last is None:
+        return "as what answered says; that is not proven"
+    return f"as what answered says; that is hard to believe ({last.state}: {last.reason})"
+
+
+def _routes(gaps: Sequence[Gap], span: Span) -> str:
+    routes = dict.fromkeys(str(leg.route) for gap in gaps for leg in legs_over(gap, span))
+    files = dict.fromkeys(gap.required_csv_file for gap in gaps if gap.required_csv_file)
+    fetch = f"; archives that have it: {', '.join(files)}" if files else ""
+    return f"route {', then '.join(routes) or 'NONE'}{fetch}"
+
+
+def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
+    if span.end > series.interval.floor(holdings.now):
+        return "it has not ended yet"
+    first = holdings.first_known.get(series.pair)
+    if first is None:
+        return f"nothing is known of when {series.pair} began"
+    if span.end <= first:
+        return f"the first that is known of {series.pair} is of {iso(first)}"
+    return f"{series.pair} is listed no more; its last evidence ends at {iso(holdings.last_evidence(series.pair))}"
+
+
+# --- what proves it
+
+
+def _proof(contradictions: Sequence[ContradictionRecord], voices: tuple[str, ...], *, is_proven: bool) -> Proof:
+    open_ = {each.state: each.reason for each in contradictions}
+    for state, told in (
+        (ContradictionState.CONFLICT, ProofState.CONFLICT),
+        (ContradictionState.REFUTED, ProofState.REFUTED),
+    ):
+        if state in open_:
+            return Proof(told, (open_[state],))
+    if is_proven or _TRADES in voices:
+        return Proof(ProofState.PROVEN, voices)
+    return Proof(ProofState.NOT_TESTED)
+
+
+_TRADES = "the trades themselves say so, by which all else is measured"
+
+
+def _voices(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    rows: pl.DataFrame,
+    minutes: Sequence[GrantRecord],
+) -> Iterator[str]:
+    """What agrees: the trades, and the candles of the nearest finer and the nearest coarser interval."""
+    trades = normalise(each.span for each in minutes if each.source == Source.TRADES)
+    if not subtract((span,), trades):
+        if series.interval is Interval.M1:
+            yield _TRADES
+        elif _add_up(stores, Series(series.pair, Interval.M1), span, series.interval, rows):
+            yield "all trades within it add up to it"
+    for fine in series.interval.finer:
+        finer = Series(series.pair, fine)
+        if _is_covered(holdings, finer, span):
+            if _add_up(stores, finer, span, series.interval, rows):
+                yield f"the {fine.value}-minute candles within it add up to it"
+            break
+    for coarse in Interval:
+        coarser = Series(series.pair, coarse)
+        bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
+        if series.interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
+            continue
+        candles = stores.lake.read(coarser, bucket.start, bucket.end)
+        # What was made of these candles says nothing of its own.
+        if (
+            Source.RESAMPLED.value not in candles["source"]
+            and _is_covered(holdings, series, bucket)
+            and _add_up(stores, series, bucket, coarse, candles)
+        ):
+            yield f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}"
+        break
+
+
+def _add_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> bool:
+    """Whether the candles of a series in a span make this candle, or none where there is none."""
+    return differences(resample(stores.lake.read(finer, span.start, span.end), interval), candle).is_empty()
+
+
+def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:
+    return intersect(holdings.covered(series), (span,)) == (span,)
+
+
+# --- what says so
+
+
+def _evidence(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    grants: Sequence[GrantRecord],
+    files: Mapping[int, FileRecord],
+    without: Sequence[FileRecord],
+) -> Iterator[Evidence]:
+    with ArchiveReader() as reader:
+        for grant in grants:
+            if grant.file_id is not None:
+                yield _of_file(stores, files[grant.file_id], span, grant, reader)
+            else:
+                yield _of_answer(holdings, series, span, grant)
+        known = {grant.file_id for grant in grants}
+        for record in without:
+            if record.id not in known and (found := _of_file(stores, record, span, None, reader)).lines:
+                yield found
+
+
+def _of_file(
+    stores: Stores, record: FileRecord, span: Span, grant: GrantRecord | None, reader: ArchiveReader
+) -> Evidence:
+    source = Source.TRADES if record.kind == Kind.TRADES else Source.CSV
+    where = grant.span if grant is not None else None
+    verified_at = grant.verified_at if grant is not None else record.updated_at
+    file = find_again(stores.settings, record)
+    if file is None:
+        gone = f"it is not at {record.location} any more, nor in {stores.settings.drop}"
+        return Evidence(source, where, verified_at, record, note=gone)
+    try:
+        lines = find_lines(file, span, reader)
+    except (UnreadableArchive, OSError) as error:
+        return Evidence(source, where, verified_at, record, note=f"it cannot be read any more: {error}")
+    if record.sha256 is not None and lines.sha256 != record.sha256:
+        return Evidence(source, where, verified_at, record, note=f"{file.location} is another file by now")
+    note = None if lines.count else "it has no line of that time: nobody traded"
+    return Evidence(source, where, verified_at, record, lines.first, lines.count, note)
+
+
+def _of_answer(holdings: Holdings, series: Series, span: Span, grant: GrantRecord) -> Evidence:
+    request = made_of = None
+    if grant.source == Source.OHLC:
+        # `since` is exclusive on the candle's start.
+        minutes = series.interval.value
+        request = f"GET /0/public/OHLC?pair={series.pair}&interval={minutes}&since={span.start - 1}"
+    elif grant.source == Source.TRADES:
+        request = f"GET /0/public/Trades?pair={series.pair}&since={span.start * 10**9}"
+    elif grant.source == Source.RESAMPLED:
+        tried = [
+            each
+            for each in holdings.attempts.get(series, ())
+            if each.route == Route.RESAMPLE and each.error is None and each.span.overlaps(span)
+        ]
+        of_then = [each for each in tried if each.made_at <= grant.verified_at]
+        made_of = (of_then or tried)[-1].origin if tried else None
+    return Evidence(grant.source, grant.span, grant.verified_at, request=request, made_of=made_of)
