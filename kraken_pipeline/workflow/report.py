@@ -239,9 +239,9 @@ def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts
     if conflicts:
         advice.append(
             Advice(
-                f"{conflicts:,} times intervals contradict each other and no source settles it: look at both sides, "
-                "and take back the file or the span that is wrong",
-                "kraken-pipeline resolve --help",
+                f"{conflicts:,} times two intervals contradict each other, and no source is left to settle it; each is "
+                "listed with the kraken-pipeline resolve that takes a side back by",
+                "kraken-pipeline reconcile",
             )
         )
     return tuple(advice) or (Advice("Nothing: everything that is expected is covered"),)

@@ -376,7 +376,7 @@ def _conflict_tables(contents: Contents) -> list[Table]:
         ),
         [_contradiction(each) for each in ordered[:MOST_ROWS]],
         is_open=True,
-        note=_more(len(ordered), "kraken-pipeline reconcile"),
+        note=_more(len(ordered), "kraken-pipeline reconcile") or "What to do about each: kraken-pipeline reconcile",
     )
     disagreements = Table(
         "disagreements",

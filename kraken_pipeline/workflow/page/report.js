@@ -142,8 +142,11 @@
       else if (top + y + height > map.scrollTop + map.clientHeight) map.scrollTop = top + y + 2 * height - map.clientHeight;
     }
 
-    // The newest months matter most, and a narrow screen would show the oldest.
-    const toNewest = () => { map.scrollLeft = map.scrollWidth; };
+    // The newest months matter most, and a narrow screen would show the oldest; a year's name stays beside the pairs'.
+    const toNewest = () => {
+      picture.parentElement.style.setProperty("--names", `${picture.offsetLeft}px`);
+      map.scrollLeft = map.scrollWidth;
+    };
     toNewest();
     panel.previousElementSibling.previousElementSibling.addEventListener("change", toNewest);
   }
