@@ -459,34 +459,3 @@ def _proven(
             else:
                 add(fine, intersect(spans, proven[coarse]))
     return proven
-
-
-# --- quiet time that is hard to believe
-
-
-def lone_quiet(times: pl.Series, answered: Spans, length: int, neighbours: int = 12) -> Spans:
-    """The candles without a trade amid a market that trades all the time.
-
-    Args:
-        times: The start of every candle with a trade, in seconds (Int64), sorted.
-        answered: What an OHLC reply answered for.
-        length: Of a candle, in seconds.
-        neighbours: How many candles before and after must have a trade.
-
-    Returns:
-        Absent candles within `answered` that stand alone, or two together, between so many that are there.
-    """
-    if len(times) < 2 * neighbours:
-        return ()
-    suspects: list[Span] = []
-    for index in (times.diff() > length).fill_null(value=False).arg_true().to_list():
-        before, after = int(times[index - 1]), int(times[index])
-        is_busy = (
-            index >= neighbours
-            and index + neighbours <= len(times)
-            and before - int(times[index - neighbours]) == (neighbours - 1) * length
-            and int(times[index + neighbours - 1]) - after == (neighbours - 1) * length
-        )
-        if is_busy and after - before <= 3 * length:
-            suspects.append(Span(before + length, after))
-    return intersect(normalise(suspects), answered)

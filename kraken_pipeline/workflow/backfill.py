@@ -36,12 +36,13 @@ from kraken_pipeline.storage.listings import ListingRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
-from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, record_gaps, survey
+from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, lookback_start, record_gaps, survey
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes
+from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes, take_back
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.selection import Fetch, estimated, select
+from kraken_pipeline.workflow.suspicion import unproven
 
 _ROUNDS = 3 * len(Interval)
 """What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
@@ -194,13 +195,14 @@ def _fill_through_api(work: _Work) -> None:
         work.resample()
         holdings, gaps = work.gaps()
         is_in_doubt = any(holdings.is_delisted(name) for name in spec.pairs)  # who names it, believes that it is back
-        if not (any(work.selected(holdings, gaps)) or _unprobed(holdings, spec) or is_in_doubt):
+        is_suspicious = bool(_suspects(work, holdings))
+        if not (any(work.selected(holdings, gaps)) or _unprobed(holdings, spec) or is_in_doubt or is_suspicious):
             return
     work.run.report(phase="asking the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, _allowed(stores, spec))
-        if _prepare(work, exchange, budget):
-            _fetch_all(work, exchange, budget)
+        if _prepare(work, exchange, budget) and _fetch_all(work, exchange, budget):
+            _check_suspects(work, exchange, budget)
         work.requests = exchange.requests
 
 
@@ -303,8 +305,33 @@ def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pa
         listings.record_first_trade(connection, pair, first, work.run.now)
 
 
-def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> None:
-    """Asks for everything that is selected; with `complete`, until nothing more comes of it."""
+def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
+    """Quiet time that is hard to believe and can be asked about, within the lookback."""
+    pairs = [pair for pair in holdings.pairs if not holdings.is_delisted(pair)]
+    return unproven(work.stores, pairs, holdings.rates, lookback_start(work.spec, Interval.M1, work.run.now))
+
+
+def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> None:
+    """Asks for the trades of quiet time that is hard to believe: a request each where it is true."""
+    stores, run = work.stores, work.run
+    holdings = survey(stores, work.spec, run.now)
+    if not (wanted := _suspects(work, holdings)):
+        return
+    run.report(phase="checking quiet time")
+    fetches = []
+    for pair, span, reason in wanted:
+        minutes = Series(pair, Interval.M1)
+        take_back(stores, minutes, span, reason, run)
+        fetches.append(Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1))
+    _fetch_each(work, exchange, fetches, budget)
+    work.resample()
+
+
+def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks for everything that is selected; with `complete`, until nothing more comes of it.
+
+    Returns whether it makes sense to go on asking.
+    """
     tried: set[tuple[str, Spans]] = set()
     while True:
         before = len(tried)
@@ -324,9 +351,9 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> None:
             may_go_on = _fetch_each(work, exchange, chosen, budget)
             work.resample()
             if not may_go_on:
-                return
+                return False
         if not work.spec.complete or len(tried) == before:
-            return
+            return True
 
 
 def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:

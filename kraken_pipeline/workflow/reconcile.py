@@ -35,6 +35,7 @@ from kraken_pipeline.storage.publications import Publication
 from kraken_pipeline.storage.refutations import Refutation
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import suspicion
 from kraken_pipeline.workflow.gaps import Holdings, find_gaps
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -72,12 +73,16 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
         doubted = sorted(publications.doubted(connection, wanted))
     done: list[_Outcome] = []
     notes: list[str] = []
+    changed: dict[Series, Spans] = {}
     for pair in doubted:
         run.report(phase="reconciling")
         try:
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
+        else:
+            changed |= done[-1].changed
+    suspicion.look(stores, changed, run.now)
     return Reconciled(
         tuple(doubted),
         sum(each.refuted for each in done),
@@ -98,8 +103,9 @@ def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of a pair."""
+    """What became of a pair, and what had changed of it."""
 
+    changed: dict[Series, Spans]
     refuted: int
     conflicts: int
     healed: int
@@ -208,7 +214,11 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
             proof_records.keep_counts(connection, series, years)
         publications.reconciled(connection, [each.id for each in pair.doubts])
     before = {each.key: each for each in pair.records}
+    changes: dict[Series, list[Span]] = {}
+    for doubt in pair.doubts:
+        changes.setdefault(doubt.series, []).append(doubt.span)
     return _Outcome(
+        {series: normalise(spans) for series, spans in changes.items()},
         len(taken_back),
         sum(
             each.state is ContradictionState.CONFLICT
@@ -325,6 +335,23 @@ def _counts(stores: Stores, series: Series, years: Iterable[int]) -> dict[int, l
 
 def _new_year(year: int) -> int:
     return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+
+
+def take_back(stores: Stores, series: Series, span: Span, reason: str, run: Run) -> None:
+    """Refutes what is covered of a span, but for what trades were paged through for: it is a gap, to be asked anew."""
+    with stores.locks.series([series]):
+        with stores.catalog.read() as connection:
+            records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
+            grants = evidence_records.grants_of(connection, [series]).get(series, [])
+        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
+        spans = subtract(intersect((span,), tuple(record.span for record in records)), trades)
+        if not spans:
+            return
+        found = [(series, each, one_candle(stores.lake.read(series, each.start, each.end)), reason) for each in spans]
+        times = {series: stores.lake.times(series)}
+        with stores.catalog.write() as connection:
+            refutations.refute(connection, found, run.now)
+            evidence_records.renew(connection, times)
 
 
 def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:

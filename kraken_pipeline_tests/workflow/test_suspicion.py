@@ -1,0 +1,107 @@
+"""Quiet time that is hard to believe, in a world with an outage and an exchange whose OHLC once lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.clock import FixedClock
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.exchange import DemoExchange
+from kraken_pipeline.demo.listing import DAY, Listing
+from kraken_pipeline.demo.world import Outage, World
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.storage import proof_records
+from kraken_pipeline.storage.schema import SuspicionState
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
+
+HOUR = 3_600
+START = 1_680_307_200 + 6 * HOUR  # 2023-04-01
+NOW = START + 25 * DAY + 1_800
+DOWN = Outage(START + 10 * DAY, START + 10 * DAY + 3 * HOUR)
+LIE = START + 15 * DAY + 9 * HOUR
+WORLD = World(
+    5,
+    [
+        Listing("XBTUSD", "XXBTZUSD", "XBT/USD", "XXBT", "ZUSD", 1, 28_000.0, 0.006, 1_500, START),
+        Listing("ETHUSD", "XETHZUSD", "ETH/USD", "XETH", "ZUSD", 2, 1_900.0, 0.1, 1_200, START),
+        # Who sleeps at night is no sign of an outage.
+        Listing("ZORKUSD", "ZORKUSD", "ZORK/USD", "ZORK", "ZUSD", 4, 2.5, 0.35, 400, START, night=(1, 8)),
+    ],
+    NOW,
+    outages=[DOWN],
+)
+PAIRS = "XBTUSD,ETHUSD,ZORKUSD"
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[DemoExchange]:
+    lies = [Defect(DefectKind.FALSE_QUIET, "XBTUSD", Interval.H1, LIE)]
+    with DemoExchange(WORLD, clock=FixedClock(NOW), defects=lies) as exchange:
+        yield exchange
+
+
+def suspicions(stores: Stores) -> list[tuple[str | None, Span, SuspicionState]]:
+    with stores.catalog.read() as connection:
+        return [(each.pair, each.span, each.state) for each in proof_records.suspicions_of(connection)]
+
+
+OUTAGE = (None, Span(DOWN.start, DOWN.end))
+LONE = ("XBTUSD", Span(LIE, LIE + HOUR))
+
+
+def test_a_lone_quiet_hour_and_the_silence_of_all_pairs_are_marked_and_stay_covered(
+    home: Path, exchange: DemoExchange
+) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN), (*LONE, SuspicionState.UNPROVEN)]
+        assert covered(stores, "XBTUSD", 60) == (Span(START, Interval.H1.floor(NOW)),)
+
+
+def test_the_trades_prove_the_one_and_heal_the_other_for_a_request_each(home: Path, exchange: DemoExchange) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+    before = len(exchange.requests)
+    with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
+        run(stores, now=NOW, run_id="run-two", pairs=PAIRS, intervals="60", lookback_days=30)
+        asked = [each.pair for each in exchange.requests[before:] if each.endpoint == "Trades"]
+        assert sorted(asked) == ["ETHUSD", "XBTUSD", "XBTUSD"]  # of the outage, the two busiest
+        assert suspicions(stores) == [(*OUTAGE, SuspicionState.EXCHANGE_DOWN), (*LONE, SuspicionState.TRADED)]
+        assert stored(stores, "XBTUSD", 60) == oracle("XBTUSD", 60, START, Interval.H1.floor(NOW), WORLD)
+    before = len(exchange.requests)
+    with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
+        run(stores, now=NOW, run_id="run-three", pairs=PAIRS, intervals="60", lookback_days=30)
+    assert len(exchange.requests) == before
+
+
+def test_a_budget_that_is_spent_leaves_them_as_they_are(home: Path, exchange: DemoExchange) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+    with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
+        run(stores, now=NOW, run_id="run-two", pairs=PAIRS, intervals="60", lookback_days=30, budget=1)
+        assert {state for *_, state in suspicions(stores)} == {SuspicionState.UNPROVEN}
+
+
+def test_an_archive_that_has_trades_there_ends_the_suspicion_of_an_outage(
+    home: Path, tmp_path: Path, exchange: DemoExchange
+) -> None:
+    other = World(6, [WORLD.listing("ETHUSD")], NOW)  # where nothing was ever down
+    archive = write_csv(tmp_path, other, "ETHUSD", Interval.H1, start=DOWN.start - DAY, end=DOWN.end + DAY)
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        run(stores, archive, now=NOW, run_id="run-two", intervals="60", api_backfill=False)
+        assert [each[:2] for each in suspicions(stores)] == [LONE]
+
+
+def test_an_archive_that_has_the_candle_heals_it(home: Path, tmp_path: Path, exchange: DemoExchange) -> None:
+    archive = write_csv(tmp_path, WORLD, "XBTUSD", Interval.H1, start=START, end=NOW)
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        run(stores, archive, now=NOW, run_id="run-two", intervals="60", api_backfill=False)
+        assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN), (*LONE, SuspicionState.TRADED)]
