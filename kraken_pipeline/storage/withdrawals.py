@@ -59,6 +59,12 @@ def containers_called(connection: sa.Connection, name: str) -> list[ContainerRec
     return [each for each in file_records.all_containers(connection) if name in (each.name, each.sha256)]
 
 
+def release_ends(connection: sa.Connection) -> dict[str, int | None]:
+    """Where the release of each container ends, in seconds since the epoch; its SHA-256 → None where it is none."""
+    query = sa.select(containers.c.sha256, containers.c.end)
+    return {row.sha256: row.end for row in connection.execute(query)}
+
+
 def members(connection: sa.Connection, sha256: str, pair: str | None = None) -> list[FileRecord]:
     """The files of a container that are on record; of one pair or of all."""
     condition = files.c.container == sha256
@@ -291,8 +297,12 @@ def record(connection: sa.Connection, records: Iterable[WithdrawalRecord]) -> No
 
 def complete(connection: sa.Connection, ids: Collection[int]) -> set[int]:
     """Which of some files were taken back to the end."""
-    found = connection.scalars(sa.select(withdrawals.c.file_id).where(withdrawals.c.file_id.is_not(None)).distinct())
-    return set(found) & set(ids)
+    wanted = sorted(ids)
+    found: set[int] = set()
+    for start in range(0, len(wanted), _IDS):
+        is_one = withdrawals.c.file_id.in_(wanted[start : start + _IDS])
+        found.update(connection.scalars(sa.select(withdrawals.c.file_id).where(is_one)))
+    return found
 
 
 def of_series(connection: sa.Connection, series: Series, span: Span) -> list[WithdrawalRecord]:

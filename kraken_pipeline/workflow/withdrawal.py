@@ -15,7 +15,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, withdrawals
+from kraken_pipeline.storage import evidence_records, withdrawals
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.schema import FileStatus
@@ -193,7 +193,7 @@ def find_claims(
         return [Claim(what.series, what.span, what.source)]
     records = _files(connection, what, release, pair)
     done = withdrawals.complete(connection, [record.id for record in records])
-    ends = {each.sha256: each.end for each in file_records.all_containers(connection)}
+    ends = withdrawals.release_ends(connection)
     return [
         Claim(
             record.series,

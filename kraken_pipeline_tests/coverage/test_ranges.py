@@ -11,6 +11,7 @@ from kraken_pipeline.coverage.ranges import (
     intersect,
     lies_in,
     normalise,
+    of_candles,
     seconds,
     slots,
     span,
@@ -138,3 +139,10 @@ def test_each_time_lies_in_the_set_or_not(spans: Spans, times: list[int]) -> Non
     found = lies_in(spans, pl.Series("time", times, pl.Int64()))
     assert found.dtype == pl.Boolean()
     assert found.to_list() == [time in instants(spans) for time in times]
+
+
+@given(st.sets(st.integers(0, 30)), st.sampled_from(MINUTES))
+def test_the_set_of_some_candles_is_where_they_lie(numbers: set[int], interval: Interval) -> None:
+    starts = sorted(number * interval.seconds for number in numbers)
+    found = of_candles(pl.Series("time", starts, pl.Int64()), interval)
+    assert found == normalise(Span(start, start + interval.seconds) for start in starts)

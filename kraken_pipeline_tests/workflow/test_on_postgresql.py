@@ -14,15 +14,20 @@ from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow.explain import explain
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.resolve import resolve
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.withdrawal import withdrawal
 from kraken_pipeline_tests import exchanges
 from kraken_pipeline_tests.exchanges import SUMMER, asked, at, write_hours
 from kraken_pipeline_tests.homes import (
     HOURS_AND_DAYS,
+    NOW,
     Q1,
     SPRING,
     START,
@@ -142,3 +147,20 @@ def test_a_backfill_leaves_what_it_leaves_with_sqlite(postgresql_url: str, tmp_p
     assert_same(states[1], states[0])
     assert {each.partition(" ")[0] for each in requests[0]} >= {"OHLC", "Trades"}
     assert requests[0] == requests[1]
+
+
+def test_taking_back_and_explaining_leave_and_say_what_they_do_with_sqlite(
+    postgresql_url: str, tmp_path: Path, shelf: Shelf
+) -> None:
+    states, told = [], []
+    for name, url in (("sqlite", None), ("postgresql", postgresql_url)):
+        with opened(settings_of(tmp_path / name, kraken_catalog_url=url)) as stores:
+            run(stores, shelf.q1, shelf.complete, pairs="XBTUSD")
+            what = withdrawal(reason="it's wrong", file="Kraken_OHLCVT.zip:XBTUSD_60.csv")
+            done = resolve(stores, what, Run("resolve-one", NOW + 60))
+            found = explain(stores, "XBTUSD", 60, iso(START + DAY), NOW + 120)
+            states.append({**state(stores), "withdrawals": rows_of(stores, schema.withdrawals, "interval", "candles")})
+            told.append([done.as_json(), found.as_json()])
+    assert_same(states[1], states[0])
+    assert told[0] == told[1]
+    assert told[0][0]["candles"] > 0
