@@ -23,7 +23,7 @@ from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.orchestration.standing import standings
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import backfill, ingest, report, scan
+from kraken_pipeline.workflow import backfill, ingest, report_page, scan
 from kraken_pipeline.workflow import gaps as gap_flow
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -191,12 +191,13 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         description=(
             "How much of what is expected is there, and what to do about the rest. "
             "It has no partitions: each materialisation is a report on the whole tier. "
-            "The report lies in the materialisation's metadata; `kraken-pipeline report` prints one at any time."
+            "The page lies in `reports/` of the pipeline's home, its numbers in the materialisation's metadata; "
+            "`kraken-pipeline report` prints one at any time."
         ),
     )
     def completeness_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            made = report.make_report(stores_of(context), run_spec(tier=tier), int(time.time()))
-        return dg.MaterializeResult(metadata=metadata.of_report(made))
+            page = report_page.write_page(stores_of(context), run_spec(tier=tier), int(time.time()))
+        return dg.MaterializeResult(metadata=metadata.of_page(page))
 
     return [candles, coverage, gaps, backfilled_candles, completeness_report]

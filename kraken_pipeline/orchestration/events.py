@@ -20,6 +20,7 @@ from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 FULL_REPORT_SERIES = 500
@@ -117,7 +118,7 @@ def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series
 
 def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:
     whole = make_report(stores, run_spec(tier=tier), now)
-    yield _materialised(tier, "completeness_report", metadata.of_report(whole))
+    yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
     yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
     yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
 

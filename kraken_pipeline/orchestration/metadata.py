@@ -7,6 +7,7 @@ whoever made them, and refuses to plot one whose type changes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 
@@ -18,6 +19,7 @@ from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import Published
 from kraken_pipeline.workflow.report import Report
+from kraken_pipeline.workflow.report_page import Page
 
 Metadata = Mapping[str, dg.MetadataValue]
 ROWS = "dagster/partition_row_count"
@@ -136,14 +138,23 @@ def of_published(published: Published, rows: int | None) -> Metadata:
     }
 
 
-def of_report(report: Report) -> Metadata:
-    """The headline numbers of a report, and its tables."""
+def of_page(page: Page) -> Metadata:
+    """A report whose page was made just now: its numbers, its picture, and where it lies."""
+    picture = {"picture": dg.MetadataValue.md(page.markdown)} if page.picture else {}
+    return {**of_report(page.report, page.path), **picture}
+
+
+def of_report(report: Report, page: Path) -> Metadata:
+    """The headline numbers of a report, its tables, and the page of its tier where there is one."""
     return {
+        **({"page": dg.MetadataValue.path(page)} if page.exists() else {}),
         "completeness_pct": dg.MetadataValue.float(report.percent),
+        "proven_pct": dg.MetadataValue.float(report.proven_percent),
         "pairs": dg.MetadataValue.int(report.overall.pairs),
         "candles": dg.MetadataValue.int(report.overall.candles),
         "gaps": dg.MetadataValue.int(report.overall.gaps),
         "unfillable_gaps": dg.MetadataValue.int(report.overall.unfillable),
+        "conflicts": dg.MetadataValue.int(len(report.conflicts)),
         "intervals": dg.MetadataValue.md(_intervals(by_interval(report.series))),
         **_listed(
             "attention",
@@ -156,15 +167,17 @@ def of_report(report: Report) -> Metadata:
 
 def _intervals(totals: Mapping[Interval, Total]) -> str:
     return table(
-        ("interval", "complete", "series", "candles", "quiet", "gaps"),
+        ("interval", "complete", "proven", "series", "candles", "quiet", "gaps", "conflicts"),
         [
             (
                 interval.value,
                 f"{each.percent} %",
+                f"{each.proven_percent} %",
                 each.series,
                 each.candles,
                 each.quiet,
                 each.gaps,
+                each.conflicts,
             )
             for interval, each in totals.items()
         ],

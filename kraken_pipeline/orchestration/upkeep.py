@@ -25,12 +25,14 @@ from kraken_pipeline.orchestration.progress import (
 )
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage import dead_letters
+from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, publish
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps import survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.report_page import page_path, write_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.validate import ValidationOutcome, validate_recent
 
@@ -119,6 +121,13 @@ def retry_job() -> None:
     retry_operations()
 
 
+def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
+    """The report of a tier, as a page; one of some pairs or days takes no page of a whole tier's place."""
+    if spec.pairs or not spec.takes_everything:
+        return metadata.of_report(make_report(stores, spec, now), page_path(stores.settings, spec.tier))
+    return metadata.of_page(write_page(stores, spec, now))
+
+
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def report_completeness(context: dg.OpExecutionContext) -> None:
     """Makes the completeness report of each tier that is asked for and has pairs."""
@@ -127,9 +136,9 @@ def report_completeness(context: dg.OpExecutionContext) -> None:
         run = _begin(context, spec)
         pairs = survey(stores, spec, run.now).pairs.values()
         for tier, names in partitions.by_tier(stores.tiers, pairs).items():
-            made = make_report(stores, spec.model_copy(update={"tier": tier, "pairs": tuple(names)}), run.now)
+            wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
             key = dg.AssetKey([tier.value.lower(), "completeness_report"])
-            context.log_event(dg.AssetMaterialization(key, metadata=metadata.of_report(made)))
+            context.log_event(dg.AssetMaterialization(key, metadata=_reported(stores, wanted, run.now)))
     run.report(phase="done")
     finish(context.instance, context.run_id, run.progress, {"errors": [], "notes": []})
 

@@ -23,6 +23,7 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.exchanges import NOW, REACH, SUMMER, asked, happened, stop_clock, write_home, write_hours
 from kraken_pipeline_tests.homes import Q1, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.pages import parsed
 from kraken_pipeline_tests.samples import csv_row
 
 SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
@@ -325,6 +326,11 @@ def test_the_report_is_an_asset_without_partitions(instance: dg.DagsterInstance,
     assert 0 < found["completeness_pct"] < 100
     assert "Fetch Kraken_OHLCVT_Q2_2023.zip" in found["recommendations"]
     assert "| 60 |" in found["intervals"]
+    path = home / "reports" / "completeness-tier1.html"
+    assert Path(found["page"]) == path
+    assert parsed(path.read_text(encoding="utf-8")).headline["complete"] == f"{found['completeness_pct']:.2f} %"
+    assert found["picture"].startswith("![Shares of the states of TIER1 at ")
+    assert len(found["picture"]) < 80_000  # it lies in Dagster's history
 
 
 def test_the_report_of_an_empty_tier_says_how_to_begin(instance: dg.DagsterInstance, settings: Settings) -> None:

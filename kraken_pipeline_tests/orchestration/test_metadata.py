@@ -43,10 +43,12 @@ NUMBERS = {
     "gaps": {"gaps": int, "missing_candles": int, "unfillable_gaps": int},
     "completeness_report": {
         "completeness_pct": float,
+        "proven_pct": float,
         "pairs": int,
         "candles": int,
         "gaps": int,
         "unfillable_gaps": int,
+        "conflicts": int,
     },
 }
 

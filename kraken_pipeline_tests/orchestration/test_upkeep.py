@@ -38,6 +38,7 @@ from kraken_pipeline_tests.exchanges import (
 )
 from kraken_pipeline_tests.homes import covered, digest_of, evidence_of, lake_of, rows_of, settings_of, stored
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.pages import parsed
 
 Partition = tuple[str, str | None]
 HOUR = 3_600
@@ -314,6 +315,27 @@ def test_the_report_is_a_materialisation_of_each_tier_that_has_pairs(
     status = status_of(instance, settings)
     assert (status.status, status.progress.phase, status.outcome) == ("SUCCESS", "done", {"errors": [], "notes": []})
     assert exchange.requests == ()
+    path = settings.home / "reports" / "completeness-tier1.html"
+    assert told["page"] == str(path)
+    assert told["picture"].startswith("![Shares of the states of TIER1")
+    assert parsed(path.read_text(encoding="utf-8")).all("h1")[0].text == "Completeness of TIER1"
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_report_of_some_pairs_or_days_leaves_the_page_of_the_tier_and_names_it(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    told = materialised(ran(instance, settings, REPORT, pairs="ADAEUR"))["tier1/completeness_report", None]
+    assert "page" not in told
+    assert not (settings.home / "reports").exists()
+    ran(instance, settings, REPORT, intervals="60")
+    path = settings.home / "reports" / "completeness-tier1.html"
+    before = path.read_bytes()
+    for narrowed in ({"pairs": "ADAEUR"}, {"end": "2023-07-01"}):
+        told = materialised(ran(instance, settings, REPORT, **narrowed))["tier1/completeness_report", None]
+        assert told["page"] == str(path)
+        assert "picture" not in told
+    assert path.read_bytes() == before
 
 
 def test_the_report_may_be_of_some_pairs(instance: dg.DagsterInstance, settings: Settings) -> None:
