@@ -526,6 +526,7 @@ def next_steps(console: Console, home: Path) -> None:
     shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
     for command, what in (
         ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
+        (f"{shell} report --html report.html", "the report as a page: maps, what to do, conflicts, sources"),
         (f"{shell} gaps", "what is missing, and where it can come from"),
         (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
         (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
