@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.e2e
 def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     served = ["publish-6"] if reason_without(QuestDB) is None else []
-    figures = ["file-5m", "zip-2000", "trades-5m", "fold-5m", "pages-500k", "gaps-1000", *served]
+    figures = ["file-5m", "zip-2000", "trades-5m", "fold-5m", "pages-500k", "gaps-1000", "page-200", *served]
     only = [argument for name in figures for argument in ("--only", name)]
     told = tmp_path / "figures.json"
     done = subprocess.run(
@@ -33,7 +33,9 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
     assert [line.split()[0] for line in lines[: len(figures)]] == figures
-    for name, line in zip(served, lines[len(figures) :], strict=True):
+    page, *published = lines[len(figures) :]
+    assert re.fullmatch(r"page-200: the page has \d+ kB", page)
+    for name, line in zip(served, published, strict=True):
         assert re.fullmatch(rf"{name}: \d+ bytes a candle in the lake, \d+ in QuestDB", line)
     assert {name: figure["ratio"] > 0 for name, figure in json.loads(told.read_text()).items()} == dict.fromkeys(
         figures, True
