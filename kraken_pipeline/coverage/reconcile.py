@@ -55,7 +55,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Voice:
     """What is known of one interval of a pair; all sets on its grid.
 
     Attributes:
@@ -170,7 +170,7 @@ def one_candle(candles: pl.DataFrame) -> Values | None:
 
 
 def reconcile(
-    known: Mapping[Interval, Testimony],
+    known: Mapping[Interval, Voice],
     read: Read,
     doubted: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
@@ -195,10 +195,9 @@ def reconcile(
         for fine in coarse.finer:
             if fine not in known or not rest:
                 continue
-            domain = intersect(rest, whole_candles(work.trusted(fine), coarse))
-            work.compare(fine, coarse, domain)
-            # What was refuted just now of the finer is no reason to ask still finer ones.
-            rest = subtract(rest, whole_candles(known[fine].covered, coarse))
+            within = intersect(rest, whole_candles(known[fine].covered, coarse))
+            work.compare(fine, coarse, work.judgeable(fine, coarse, within))
+            rest = subtract(rest, within)
     work.blame()
     kept = {each: subtract(proven.get(each, ()), touched_candles(doubted, each)) for each in known}
     found.proven = _proven(work.known, work.equal, kept, doubted)
@@ -209,27 +208,40 @@ def reconcile(
 class _Work:
     """A reconciliation on its way up the intervals."""
 
-    known: dict[Interval, Testimony]
+    known: dict[Interval, Voice]
     read: Read
     tried: Mapping[tuple[Interval, Interval, int], object]
     found: Findings
     equal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
+    unequal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
     refuted: dict[Interval, Spans] = field(default_factory=dict)
+    open: dict[Interval, Spans] = field(default_factory=dict)  # refuted, or to be judged once something finer is healed
     doubtful: dict[Interval, Spans] = field(default_factory=dict)  # what a conflict leaves open
 
-    def trusted(self, interval: Interval) -> Spans:
-        """What an interval covers and has not been refuted."""
-        return subtract(self.known[interval].covered, self.refuted.get(interval, ()))
+    def judgeable(self, fine: Interval, coarse: Interval, spans: Spans) -> Spans:
+        """Some coarser candles without those below which anything was refuted: they are judged when that is healed."""
+        waiting = intersect(spans, touched_candles(self.open.get(fine, ()), coarse))
+        self._leave_open(coarse, waiting)
+        return subtract(spans, waiting)
+
+    def _leave_open(self, interval: Interval, spans: Spans) -> None:
+        if spans:
+            self.open[interval] = union(self.open.get(interval, ()), spans)
+
+    def _refute(self, interval: Interval, spans: Spans) -> None:
+        self.refuted[interval] = union(self.refuted.get(interval, ()), spans)
+        self._leave_open(interval, spans)
 
     def compare(self, fine: Interval, coarse: Interval, domain: Spans) -> None:
         """Compares two intervals where both are covered, and decides about what differs."""
         if not domain:
             return
         different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
-        testimony = self.known[coarse]
-        self.known[coarse] = replace(testimony, independent=subtract(testimony.independent, resampled))
+        voice = self.known[coarse]
+        self.known[coarse] = replace(voice, independent=subtract(voice.independent, resampled))
         times = different.select(seconds_of(pl.col("time"))).to_series()
-        self.equal[fine, coarse] = subtract(domain, of_candles(times, coarse))
+        self.unequal[fine, coarse] = of_candles(times, coarse)
+        self.equal[fine, coarse] = subtract(domain, self.unequal[fine, coarse])
         self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
         if different.is_empty():
             return
@@ -248,7 +260,7 @@ class _Work:
     def _outdate(self, coarse: Interval, spans: Spans) -> None:
         if spans:
             self.found.stale[coarse] = union(self.found.stale.get(coarse, ()), spans)
-            self.refuted[coarse] = union(self.refuted.get(coarse, ()), spans)
+            self._refute(coarse, spans)
 
     def _give_up(self, each: Contradiction) -> None:
         self.found.conflicts.append(each)
@@ -264,7 +276,7 @@ class _Work:
             return
         self.found.refuted.append((each, spans))
         for interval, span in spans:
-            self.refuted[interval] = union(self.refuted.get(interval, ()), (span,))
+            self._refute(interval, (span,))
 
     def _short_spans(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
         """What is refuted: the coarser candle, or all finer ones below it, since nobody knows which of them is short.
@@ -275,7 +287,7 @@ class _Work:
             return ()
         if each.short is Side.COARSE:
             return ((each.coarse, each.span),)
-        minutes = self.known.get(Interval.M1, Testimony())
+        minutes = self.known.get(Interval.M1, Voice())
         if not subtract((each.span,), minutes.by_trades):
             return ()
         return tuple(
@@ -283,42 +295,39 @@ class _Work:
             for interval in sorted(self.known)
             if interval <= each.fine
             for part in subtract(
-                intersect((each.span,), self.trusted(interval)),
+                subtract(intersect((each.span,), self.known[interval].covered), self.refuted.get(interval, ())),
                 minutes.by_trades if interval is Interval.M1 else (),
             )
         )
 
     def blame(self) -> None:
-        """Says of each conflict which interval is outvoted: the camp with fewer independent voices."""
+        """Says of each conflict which interval is outvoted."""
         self.found.conflicts = [replace(each, culprit=self._culprit(each)) for each in self.found.conflicts]
 
     def _culprit(self, each: Contradiction) -> Interval | None:
-        below = self._camp(each.span, each.fine, upwards=False)
-        above = self._camp(each.span, each.coarse, upwards=True)
-        if len(below) == len(above):
+        """The one voice of the smaller camp; of two single ones, the one that is contradicted from both sides."""
+        camps = [self._camp(each.span, each.fine, upwards=False), self._camp(each.span, each.coarse, upwards=True)]
+        ranks = [(len(voices), not is_surrounded) for voices, is_surrounded in camps]
+        if ranks[0] == ranks[1]:
             return None
-        camp = below if len(below) < len(above) else above
-        return camp[0] if len(camp) == 1 else None
+        voices, _ = camps[ranks.index(min(ranks))]
+        return voices[0] if len(voices) == 1 else None
 
-    def _camp(self, span: Span, first: Interval, *, upwards: bool) -> list[Interval]:
-        """The independent voices on one side of a contradiction, as far as they agree with each other."""
-        order = [
-            each for each in sorted(self.known, reverse=not upwards) if (each >= first if upwards else each <= first)
-        ]
+    def _camp(self, span: Span, first: Interval, *, upwards: bool) -> tuple[list[Interval], bool]:
+        """The independent voices on one side of a contradiction, and whether others contradict them from behind."""
+        beyond = [each for each in self.known if (each >= first if upwards else each <= first)]
         camp: list[Interval] = []
         before: Interval | None = None
-        for interval in order:
+        for interval in sorted(beyond, reverse=not upwards):
             if before is not None:
-                fine, coarse = (before, interval) if upwards else (interval, before)
-                bucket = touched_candles((span,), coarse)
-                if subtract(bucket, self.equal.get((fine, coarse), ())):
-                    break
-            if interval is Interval.M1 or not subtract(
-                intersect((span,), self.known[interval].covered), self.known[interval].independent
-            ):
+                pair = (before, interval) if upwards else (interval, before)
+                if any(span.overlaps(each) for each in self.unequal.get(pair, ())):
+                    return camp, True
+            covered = intersect((span,), self.known[interval].covered)
+            if interval is Interval.M1 or not subtract(covered, self.known[interval].independent):
                 camp.append(interval)
             before = interval
-        return camp
+        return camp, False
 
 
 def _differences(
@@ -426,7 +435,7 @@ def _explained(read: Read, fine: Interval, coarse: Interval, times: pl.Series, s
 
 
 def _proven(
-    known: Mapping[Interval, Testimony],
+    known: Mapping[Interval, Voice],
     equal: Mapping[tuple[Interval, Interval], Spans],
     kept: Mapping[Interval, Spans],
     doubted: Spans,

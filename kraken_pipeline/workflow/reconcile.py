@@ -19,7 +19,7 @@ from kraken_pipeline.coverage.reconcile import (
     VOLUME_TOLERANCE,
     Contradiction,
     Findings,
-    Testimony,
+    Voice,
     one_candle,
     reconcile,
 )
@@ -133,14 +133,14 @@ class _Pair:
         """What is refuted of a series and was not answered again."""
         return normalise(each.span for each in self.active.get(series, ()) if each not in self.answered)
 
-    def testimony(self, series: Series) -> Testimony:
+    def voice(self, series: Series) -> Voice:
         """What is known of a series."""
         grants = self.grants[series]
         covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
         own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
         trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
         is_minutes = series.interval is Interval.M1
-        return Testimony(covered, intersect(own, covered), subtract(trades, self.conflicting) if is_minutes else ())
+        return Voice(covered, intersect(own, covered), subtract(trades, self.conflicting) if is_minutes else ())
 
     def doubted(self) -> Spans:
         """What is to be compared: days whole, and files whole whose times were found to be shifted."""
@@ -152,7 +152,7 @@ class _Pair:
 def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
     with stores.locks.series(Series(name, interval) for interval in Interval):
         pair = _look(stores, name)
-        known = {each.interval: pair.testimony(each) for each in pair.series}
+        known = {each.interval: pair.voice(each) for each in pair.series}
         tried = {each.key: each.values for each in pair.records if each.state in OPEN}
         doubted = pair.doubted()
 

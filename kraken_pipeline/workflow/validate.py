@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, subtract, whole_candles
+from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError, Throttled
 from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.market.candle import seconds_of
@@ -19,10 +20,6 @@ from kraken_pipeline.workflow.fetch import Budget
 from kraken_pipeline.workflow.gaps import Holdings, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
-
-_PRICES = ("open", "high", "low", "close", "trade_count")
-VOLUME_TOLERANCE = 1e-6
-"""Relative; a sum of floats depends on the order of adding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, 
         kept = stores.lake.read(series, span.start, span.end)
         seconds = reply.candles["time"].dt.epoch("s")
         said = reply.candles.filter(seconds.is_between(span.start, span.end - 1))
-        different += _differences(kept, said)
+        different += differences(kept, said).select(seconds_of(pl.col("time"))).to_series().to_list()
     outcome = SeriesValidation(series, slots(both, series.interval), tuple(different))
     if different:
         _record(stores, outcome, run)
@@ -139,11 +136,3 @@ def _record(stores: Stores, outcome: SeriesValidation, run: Run) -> None:
                 connection, series, each, candles=count, reason=reason, file_id=None, now=run.now
             )
 
-
-def _differences(kept: pl.DataFrame, said: pl.DataFrame) -> list[int]:
-    """The starts of the candles that only one of two frames has, or that differ, in seconds, sorted."""
-    both = kept.join(said, on="time", how="full", coalesce=True, suffix="_said").sort("time")
-    same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_said")) for name in _PRICES)
-    off = (pl.col("volume") - pl.col("volume_said")).abs()
-    near = (off <= VOLUME_TOLERANCE * pl.col("volume").abs()).fill_null(value=False)
-    return both.filter(~(same & near)).select(seconds_of(pl.col("time"))).to_series().to_list()

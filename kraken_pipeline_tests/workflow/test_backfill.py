@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span, whole_candles
@@ -12,7 +11,7 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import gap_records, schema
+from kraken_pipeline.storage import gap_records, refutations, schema
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.homes import (
@@ -222,8 +221,8 @@ def test_a_gap_that_is_found_again_remembers_the_attempts_at_it(stores: Stores, 
     run(stores, hours(tmp_path / "b", 6, 19, 20), now=now, intervals="60", run_id="run-two")
     assert open_gaps(stores, "XBTUSD", 60) == []
     with stores.catalog.write() as connection:  # what a person withdraws, or a contradiction refutes
-        refuted = {"pair": "XBTUSD", "interval": 60, "start": START + 8 * HOUR, "end": START + 9 * HOUR}
-        connection.execute(sa.insert(schema.refutations).values(**refuted, reason="withdrawn", made_at=now))
+        span = Span(START + 8 * HOUR, START + 9 * HOUR)
+        refutations.refute(connection, [(Series("XBTUSD", Interval.H1), span, None, "a test")], now)
     run(stores, hours(tmp_path / "c", 18, 19, 20), now=now + 60, intervals="60", run_id="run-three")
     (again,) = open_gaps(stores, "XBTUSD", 60)
     assert (again.span, again.attempts) == (Span(START + 8 * HOUR, START + 9 * HOUR), 1)

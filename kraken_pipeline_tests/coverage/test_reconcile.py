@@ -1,0 +1,333 @@
+"""Reconciliation on small worlds: six hours of trades, whose candles are then told wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
+from kraken_pipeline.coverage.reconcile import Findings, Side, Voice, differences, one_candle, reconcile
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.resample import fold_trades, resample
+from kraken_pipeline_tests.samples import DAY, candle, frame, real_file
+
+M1, M5, M15, H1, H4, H12, D1 = (Interval(each) for each in (1, 5, 15, 60, 240, 720, 1440))
+CHAIN = (M1, M5, M15, H1)
+START = 1_700_006_400  # a midnight
+WHOLE = Span(START, START + 6 * 3_600)
+World = dict[Interval, pl.DataFrame]
+TRADES = st.lists(
+    st.tuples(st.integers(0, WHOLE.seconds - 1), st.integers(1, 50), st.integers(1, 9)), min_size=1, max_size=60
+)
+
+
+def world(trades: Iterable[tuple[int, int, int]], source: Source = Source.CSV) -> World:
+    """The candles of some trades: second, price, volume."""
+    rows = sorted(trades)
+    ticks = pl.DataFrame(
+        {
+            "time": [(START + second) * 1_000_000 for second, _, _ in rows],
+            "price": [float(price) for _, price, _ in rows],
+            "volume": [volume / 8 for _, _, volume in rows],
+        }
+    ).with_columns(pl.col("time").cast(pl.Datetime("us", "UTC")))
+    minutes = pl.concat(list(fold_trades([ticks])))
+    return {each: finished(minutes if each is M1 else resample(minutes, each), source) for each in CHAIN}
+
+
+def steady(every: int = 60) -> World:
+    """A trade a minute, or less often, of a price that never comes back."""
+    return world((second, 1 + second // every, 1) for second in range(0, WHOLE.seconds, every))
+
+
+def told(
+    candles: Mapping[Interval, pl.DataFrame],
+    *,
+    voices: Mapping[Interval, Voice] | None = None,
+    tried: Mapping[tuple[Interval, Interval, int], object] | None = None,
+    doubted: Spans = (WHOLE,),
+    proven: Mapping[Interval, Spans] | None = None,
+) -> Findings:
+    known = {each: Voice((WHOLE,), (WHOLE,)) for each in candles} | dict(voices or {})
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        seconds = candles[interval]["time"].dt.epoch("s")
+        return candles[interval].filter((seconds >= start) & (seconds < end))
+
+    return reconcile(known, read, doubted, tried or {}, proven or {})  # type: ignore[arg-type]
+
+
+def without(candles: pl.DataFrame, time: int) -> pl.DataFrame:
+    return candles.filter(pl.col("time").dt.epoch("s") != time)
+
+
+def changed(candles: pl.DataFrame, time: int, **values: pl.Expr) -> pl.DataFrame:
+    is_one = pl.col("time").dt.epoch("s") == time
+    return candles.with_columns(
+        pl.when(is_one).then(value).otherwise(pl.col(name)).alias(name) for name, value in values.items()
+    ).cast(CANDLE_SCHEMA)
+
+
+def refuted(found: Findings) -> dict[Interval, Spans]:
+    spans: dict[Interval, list[Span]] = {}
+    for _, parts in found.refuted:
+        for interval, span in parts:
+            spans.setdefault(interval, []).append(span)
+    return {interval: normalise(each) for interval, each in spans.items()}
+
+
+@given(TRADES)
+def test_candles_of_the_same_trades_prove_each_other_and_nothing_contradicts(
+    trades: list[tuple[int, int, int]],
+) -> None:
+    found = told(world(trades))
+    assert (found.contradictions, found.stale) == ([], {})
+    assert found.proven == dict.fromkeys(CHAIN, (WHOLE,))
+
+
+@given(TRADES, st.sampled_from(CHAIN), st.integers(0, 10_000))
+def test_a_candle_that_is_missing_anywhere_is_noticed_where_it_is(
+    trades: list[tuple[int, int, int]], interval: Interval, number: int
+) -> None:
+    true = world(trades)
+    times = true[interval]["time"].dt.epoch("s").to_list()
+    time = times[number % len(times)]
+    found = told({**true, interval: without(true[interval], time)})
+    (only,) = found.contradictions
+    assert time in only.span
+    assert interval in (only.fine, only.coarse)
+    assert only.short is (Side.FINE if only.fine is interval else Side.COARSE)
+    spans = refuted(found)
+    assert all(time in span for each in spans.values() for span in each)
+    # The coarser candle alone where it is short; where minutes are, they and nothing else, as nothing is below them.
+    assert set(spans) == {interval}
+
+
+@given(TRADES, st.data())
+def test_what_is_healed_bottom_up_ends_where_nothing_contradicts(
+    trades: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    """Several coarser candles are lost at once; each round takes back what is short and makes it of finer ones."""
+    true = world(trades)
+    candles = dict(true)
+    for interval in CHAIN[1:]:
+        times = true[interval]["time"].dt.epoch("s").to_list()
+        for time in data.draw(st.lists(st.sampled_from(times), max_size=4, unique=True)):
+            candles[interval] = without(candles[interval], time)
+    for _ in range(2 * len(CHAIN)):
+        found = told(candles)
+        for interval, spans in {**refuted(found), **found.stale}.items():
+            finer = CHAIN[CHAIN.index(interval) - 1]
+            made = finished(resample(candles[finer], interval), Source.RESAMPLED)
+            seconds = pl.col("time").dt.epoch("s")
+            within = pl.any_horizontal(seconds.is_between(each.start, each.end, closed="left") for each in spans)
+            candles[interval] = pl.concat([candles[interval].filter(~within), made.filter(within)]).sort("time")
+    assert told(candles).contradictions == []
+    assert all(candles[each].drop("source").equals(true[each].drop("source")) for each in CHAIN)
+
+
+def test_a_coarser_candle_with_fewer_trades_is_refuted_alone() -> None:
+    candles = steady()
+    candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") - 3)
+    found = told(candles)
+    assert refuted(found) == {M15: (Span(START + 900, START + 1_800),)}
+    ((each, _),) = found.refuted
+    assert (each.fine, each.coarse, each.short, each.fine_trades, each.coarse_trades) == (M5, M15, Side.COARSE, 15, 12)
+
+
+def test_where_all_finer_ones_are_short_they_are_refuted_together_within_the_coarser_candle() -> None:
+    candles = steady()
+    hole = pl.col("time").dt.epoch("s").is_between(START + 3_900, START + 4_499)
+    short = {each: candles[each].filter(~hole) for each in (M1, M5)}
+    short[M15] = finished(resample(short[M5], M15), Source.CSV)
+    found = told({**candles, **short})
+    hour = Span(START + 3_600, START + 7_200)
+    assert refuted(found) == {M1: (hour,), M5: (hour,), M15: (hour,)}
+
+
+def test_what_is_refuted_below_is_healed_first_and_takes_nothing_else_with_it() -> None:
+    """As of XBTUSD on 2024-03-31: several intervals lack the same time, and the one above them lacks nothing."""
+    candles = steady()
+    for each in (M5, M15):
+        candles[each] = without(candles[each], START + 3_600)
+    assert refuted(told(candles)) == {M5: (Span(START + 3_600, START + 3_900),)}
+
+
+def test_minutes_that_trades_were_paged_for_are_never_refuted() -> None:
+    candles = steady()
+    candles[M5] = changed(candles[M5], START + 300, trade_count=pl.col("trade_count") + 2)
+    by_trades = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    found = told(candles, voices=by_trades)
+    assert refuted(found) == {}
+    assert [(each.fine, each.coarse, each.short) for each in found.conflicts] == [
+        (M1, M5, Side.FINE),
+        (M5, M15, Side.COARSE),
+    ]
+    assert [each.culprit for each in found.conflicts] == [M5, M5]
+
+
+def test_a_spike_is_a_conflict_of_which_the_others_name_the_culprit() -> None:
+    candles = steady()
+    candles[M15] = changed(candles[M15], START + 900, high=pl.col("high") * 10)
+    found = told(candles)
+    assert refuted(found) == {}
+    assert {(each.fine, each.coarse, each.culprit) for each in found.conflicts} == {(M5, M15, M15), (M15, H1, M15)}
+    assert {each.short for each in found.conflicts} == {None}
+
+
+def test_a_coarser_candle_is_not_refuted_on_the_word_of_one_in_conflict() -> None:
+    candles = steady()
+    candles[M5] = changed(candles[M5], START + 300, trade_count=pl.col("trade_count") + 2)
+    found = told(candles, voices={M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))})
+    assert M15 not in refuted(found)
+
+
+def test_the_same_contradiction_is_refuted_once_and_a_conflict_after_that() -> None:
+    candles = steady()
+    candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") - 3)
+    ((each, _),) = told(candles).refuted
+    key = (each.fine, each.coarse, each.span.start)
+    again = told(candles, tried={key: each.values})
+    assert (again.refuted, [other.values for other in again.conflicts][:1]) == ([], [each.values])
+    candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") + 1)
+    assert len(told(candles, tried={key: each.values}).refuted) == 1
+
+
+def resampled(candles: World, interval: Interval) -> tuple[World, dict[Interval, Voice]]:
+    made = candles[interval].with_columns(pl.lit(Source.RESAMPLED.value, CANDLE_SCHEMA["source"]).alias("source"))
+    return {**candles, interval: made}, {interval: Voice((WHOLE,), ())}
+
+
+def test_what_was_resampled_is_proven_only_with_what_it_was_made_of() -> None:
+    two, voices = resampled({M1: steady()[M1], M5: steady()[M5]}, M5)
+    assert told(two, voices=voices).proven == {M1: (), M5: ()}
+    # A third that has a voice of its own proves both of them.
+    three = {**two, M15: steady()[M15]}
+    assert told(three, voices=voices).proven == dict.fromkeys((M1, M5, M15), (WHOLE,))
+    by_trades = {**voices, M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    assert told(two, voices=by_trades).proven == dict.fromkeys((M1, M5), (WHOLE,))
+
+
+def test_what_was_resampled_from_candles_that_have_changed_since_is_stale_and_no_contradiction() -> None:
+    candles, voices = resampled(steady(), M15)
+    candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") + 5)
+    found = told(candles, voices=voices)
+    assert (found.contradictions, found.stale) == ([], {M15: (Span(START + 900, START + 1_800),)})
+
+
+def test_a_row_of_a_file_has_a_voice_also_where_the_file_does_not_answer() -> None:
+    """The last row of a loose file: only resampling covers it, but it says what it says."""
+    candles = steady()
+    candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") + 5)
+    found = told(candles, voices={M15: Voice((WHOLE,), ())})
+    assert found.stale == {}
+    assert [(each.fine, each.coarse) for each in found.contradictions][:1] == [(M5, M15)]
+
+
+def test_quiet_time_is_proven_like_any_other() -> None:
+    candles = steady(7_200)
+    assert told(candles).proven == dict.fromkeys(CHAIN, (WHOLE,))
+
+
+def test_only_what_both_cover_whole_is_compared() -> None:
+    candles = steady()
+    part = Span(START + 600, START + 4_500)
+    candles[M1] = candles[M1].filter(pl.col("time").dt.epoch("s").is_between(part.start, part.end - 1))
+    found = told({M1: candles[M1], H1: candles[H1]}, voices={M1: Voice((part,), (part,))})
+    assert (found.tested, found.contradictions) == ({}, [])
+    found = told({M1: candles[M1], M5: candles[M5]}, voices={M1: Voice((part,), (part,))})
+    assert (found.tested, found.contradictions) == ({M5: (part,)}, [])
+
+
+def test_where_the_next_finer_interval_has_nothing_a_still_finer_one_is_asked() -> None:
+    candles = steady()
+    found = told({M1: candles[M1], H1: without(candles[H1], START + 3_600)})
+    assert refuted(found) == {H1: (Span(START + 3_600, START + 7_200),)}
+
+
+def test_what_was_proven_before_stays_and_counts_where_only_a_part_is_compared_again() -> None:
+    candles, voices = resampled(steady(), H1)
+    before = dict.fromkeys(CHAIN, (WHOLE,))
+    part = (Span(START + 3_600, START + 3_900),)
+    assert told(candles, voices=voices, doubted=part, proven=before).proven == before
+
+
+# --- shifted times
+
+
+def moved(candles: pl.DataFrame, hours: int) -> pl.DataFrame:
+    return candles.with_columns(pl.col("time") + pl.duration(hours=hours))
+
+
+@pytest.mark.parametrize(("interval", "hours"), [(M15, 1), (M15, -1), (M5, 1), (M1, 1)])
+def test_a_file_whose_times_are_shifted_is_one_conflict_and_nothing_is_refuted(interval: Interval, hours: int) -> None:
+    candles = steady()
+    candles[interval] = moved(candles[interval], hours)
+    found = told(candles)
+    assert (refuted(found), found.stale) == ({}, {})
+    assert {interval} == {each.culprit for each in found.conflicts if each.shifted is not None}
+    sign = {-hours if each.fine is interval else hours for each in found.conflicts if each.shifted is not None}
+    assert {each.shifted for each in found.conflicts if each.shifted is not None} == {next(iter(sign)) * 3_600} or len(
+        sign
+    ) == 2
+
+
+# --- comparing
+
+
+def test_frames_differ_where_any_price_or_count_does_and_volume_by_more_than_a_millionth() -> None:
+    left = frame([candle(START), candle(START + 60), candle(START + 120, volume=1e6), candle(START + 240)])
+    right = frame([candle(START), candle(START + 60, 10.1), candle(START + 120, volume=1e6 + 0.9), candle(START + 180)])
+    found = differences(left, right)
+    assert found["time"].dt.epoch("s").to_list() == [START + 60, START + 180, START + 240]
+    assert found["open"].to_list() == [10.0, None, 10.0]
+    assert found["open_right"].to_list() == [10.1, 10.0, None]
+    more = differences(
+        left, frame([*[candle(START), candle(START + 60)], candle(START + 120, volume=1e6 + 1.1), candle(START + 240)])
+    )
+    assert more["time"].dt.epoch("s").to_list() == [START + 120]
+
+
+def test_candles_as_one() -> None:
+    assert one_candle(frame([])) is None
+    assert one_candle(frame([candle(START, 3.0, trades=2), candle(START + 60, 5.0, volume=0.5)])) == (
+        3.0,
+        5.0,
+        3.0,
+        5.0,
+        1.5,
+        7,
+    )
+
+
+# --- Kraken's own files
+
+
+def read_csv(name: str) -> pl.DataFrame:
+    names = ["time", "open", "high", "low", "close", "volume", "trade_count"]
+    rows = pl.read_csv(
+        real_file(name), has_header=False, new_columns=names, schema_overrides=[pl.Int64] + [pl.Float64] * 6
+    )
+    candles = rows.with_columns(
+        (pl.col("time") * 1_000_000).cast(pl.Datetime("us", "UTC")), pl.col("trade_count").cast(pl.Int32)
+    )
+    return finished(candles, Source.CSV)
+
+
+@pytest.mark.real_files
+def test_any_half_day_that_is_deleted_from_a_real_file_contradicts_exactly_its_day() -> None:
+    halves, days = read_csv("XBTCAD_720.csv"), read_csv("XBTCAD_1440.csv")
+    seconds = halves["time"].dt.epoch("s").to_list()
+    reach = Span(D1.ceil(seconds[0]), D1.floor(seconds[-1]))
+    voices = {each: Voice((reach,), (reach,)) for each in (H12, D1)}
+    assert told({H12: halves, D1: days}, voices=voices, doubted=(reach,)).proven == dict.fromkeys((H12, D1), (reach,))
+    for time in seconds[1:-1:40]:
+        found = told({H12: without(halves, time), D1: days}, voices=voices, doubted=(reach,))
+        day = Span(D1.floor(time), D1.floor(time) + DAY)
+        assert [(each.span, each.short) for each in found.contradictions] == [(day, Side.FINE)]
+        assert found.proven[D1] == subtract((reach,), (day,))
