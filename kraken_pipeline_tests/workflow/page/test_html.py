@@ -188,7 +188,7 @@ def test_a_trend_needs_two_reports_and_says_how_far_it_went() -> None:
 def test_a_page_about_nothing_says_so() -> None:
     nothing = report(series=(), gaps=(), advice=(Advice("Put archives into the drop folder"),))
     found, _ = page(nothing, maps=())
-    assert "Nothing is expected yet: no candle is known." in found.text
+    assert "Nothing is expected there: no candle is known of it yet." in found.text
     assert found.headline["complete"] == "100.00 %"
     assert not found.all("table")
 
