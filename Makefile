@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo dev test lint bench lock clean
+.PHONY: setup demo dev test lint bench pictures lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -47,6 +47,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Every picture in docs/images anew, from a demo world in a temporary folder.
+pictures: .venv/installed-dev
+	$(BIN)/python -m docs.pictures
 
 # What `make` installs: every dependency at one version, for Python 3.11 and newer.
 lock: .venv/bin/python
