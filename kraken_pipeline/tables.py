@@ -300,6 +300,8 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         "files_skipped": "files are the same as others that were ingested",
         "files_failed": "files failed",
         "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
+        "contradictions_healed": "contradictions between intervals were healed",
+        "new_conflicts": "contradictions are left to you: kraken-pipeline reconcile",
         "files_waiting": "files may still grow, and wait",
         "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
         "not_archives": "things in the folders are no archives",

@@ -35,6 +35,8 @@ SUMMER = World(
     NOW,
 )
 """No archive has more of it than the first five days."""
+UNCONTRADICTED = {"spans_refuted": 0, "contradictions_healed": 0, "new_conflicts": 0}
+"""What the outcome of a run says of reconciliation where everything agrees."""
 
 
 def write_hours(folder: Path) -> Path:

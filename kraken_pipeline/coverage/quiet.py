@@ -15,22 +15,26 @@ from kraken_pipeline.market.interval import Interval
 NEIGHBOURS = 12
 """A candle without a trade is hard to believe between so many with one, before it and after it."""
 _LONE = 2  # candles in a row that still count as lone
+LONE_TRADES = 5
+"""Where each of the neighbours has so many trades, none at all is no mere lull."""
 USUAL_TRADES = 20.0
 """All markets are hard to believe silent where so many trades are usual: by chance, once in 500 million times."""
 _DAYS = 7
 _DAY = 86_400
 
 
-def lone_quiet(times: pl.Series, answered: Spans, interval: Interval) -> Spans:
+def lone_quiet(times: pl.Series, trades: pl.Series, answered: Spans, interval: Interval) -> Spans:
     """The candles without a trade amid a market that trades all the time.
 
     Args:
         times: The start of every candle with a trade, in seconds (Int64), sorted.
+        trades: How many trades each of them has.
         answered: Where the absence of a candle is to be believed on the word of one source.
         interval: Of the candles.
 
     Returns:
-        Absent candles within `answered`, at most two in a row, with `NEIGHBOURS` that are there on either side.
+        Absent candles within `answered`, at most two in a row, with `NEIGHBOURS` on either side that are there and have
+        `LONE_TRADES` at least.
     """
     length = interval.seconds
     suspects: list[Span] = []
@@ -42,7 +46,11 @@ def lone_quiet(times: pl.Series, answered: Spans, interval: Interval) -> Spans:
             before - int(times[index - NEIGHBOURS]) == (NEIGHBOURS - 1) * length
             and int(times[index + NEIGHBOURS - 1]) - after == (NEIGHBOURS - 1) * length
         )
-        if is_busy and after - before <= (_LONE + 1) * length:
+        if (
+            is_busy
+            and after - before <= (_LONE + 1) * length
+            and (trades.slice(index - NEIGHBOURS, 2 * NEIGHBOURS) >= LONE_TRADES).all()
+        ):
             suspects.append(Span(before + length, after))
     return intersect(normalise(suspects), answered)
 

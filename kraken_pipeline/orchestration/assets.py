@@ -4,7 +4,7 @@ Partitioned by asset by interval. Each body selects the series of its partitions
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.columns import coverage_columns, gap_columns, lake_columns
+from kraken_pipeline.orchestration.events import agreement_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
@@ -27,6 +28,7 @@ from kraken_pipeline.workflow import backfill, ingest, report_page, scan
 from kraken_pipeline.workflow import gaps as gap_flow
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.verdicts import agreements
 
 NAMES = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
 
@@ -76,6 +78,12 @@ def run_of(context: dg.AssetExecutionContext) -> Run:
     stored = context.instance.get_run_by_id(run_id)
     progress = progress_of(dict(stored.tags)) if stored else Progress()
     return Run(run_id, int(time.time()), watcher(context.instance, run_id), progress)
+
+
+def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
+    """Logs checks of single partitions; a result that is returned is one of all the partitions of a run."""
+    for each in evaluations:
+        context.log_event(each)
 
 
 def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
@@ -170,18 +178,22 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             "It lies in the same files of the lake as `candles`; the column `source` tells what came from where."
         ),
         metadata={"dagster/column_schema": lake_columns()},
+        check_specs=[checks.intervals_agree_spec(key["backfilled_candles"])],
     )
-    def backfilled_candles(context: dg.AssetExecutionContext) -> None:
+    def backfilled_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
             stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
             outcome = backfill.backfill(stores, selection.spec, run)
             tell(context.log, outcome)
             standing = standings(stores, selection.spec, run.now)
+            agreement = agreements(stores, selection.keys)
         stored = {each.series: each.candles_stored for each in outcome.filled}
         for series, partition in selection.keys.items():
             values = metadata.of_plan(standing[series], stored.get(series, 0))
             context.add_asset_metadata(values, partition_key=partition)
+        _log(context, agreement_events(tier, agreement))
         finish(context.instance, run.run_id, run.progress, of_backfill(outcome))
+        return dg.MaterializeResult(check_results=[checks.intervals_agree(key["backfilled_candles"], agreement)])
 
     @asset(
         deps=[key["backfilled_candles"], key["coverage"], key["gaps"]],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import dagster as dg
 
+from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.publish import differences
+from kraken_pipeline.workflow.verdicts import Agreement
 from kraken_pipeline.workflow.verify import broken_candles
 
 CANDLE_RULES = "candle_rules"
 FEW_GAPS = "few_gaps"
 EQUALS_LAKE = "equals_lake"
+INTERVALS_AGREE = "intervals_agree"
 
 
 def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -40,6 +43,16 @@ def equals_lake_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
         EQUALS_LAKE,
         asset=asset,
         description="Of every series count, first, last and a checksum of all values are the same in QuestDB and lake.",
+    )
+
+
+def intervals_agree_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Each series agrees with the other intervals of its pair."""
+    return dg.AssetCheckSpec(
+        INTERVALS_AGREE,
+        asset=asset,
+        description="Its candles and those of the next intervals add up to the same. What is short is filled again, "
+        "and what nobody can settle is a conflict: kraken-pipeline reconcile says what to do.",
     )
 
 
@@ -69,6 +82,30 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
     )
 
 
+def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:
+    """What reconciliation says of a series, or of several together."""
+    rows = [
+        (series, each.fine.value, each.coarse.value, short(each.span.start), each.state, each.reason)
+        for series, agreement in found.items()
+        for each in agreement.contradictions
+    ]
+    conflicts = sum(agreement.conflicts for agreement in found.values())
+    listed = table(("series", "fine", "coarse", "from", "state", "why"), rows)
+    return dg.AssetCheckResult(
+        check_name=INTERVALS_AGREE,
+        asset_key=asset,
+        passed=not rows,
+        # What is being filled passes by itself.
+        severity=dg.AssetCheckSeverity.ERROR if conflicts else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "proven_pct": dg.MetadataValue.float(min((each.proven_pct for each in found.values()), default=100.0)),
+            "contradictions": dg.MetadataValue.int(len(rows)),
+            "conflicts": dg.MetadataValue.int(conflicts),
+            **({"listed": dg.MetadataValue.md(listed)} if rows else {}),
+        },
+    )
+
+
 def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) -> dg.AssetCheckResult:
     """Compares QuestDB with the lake.
 
@@ -87,12 +124,13 @@ def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) 
     )
 
 
-def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """The same result as an event, for a run that is not one of the asset."""
+def evaluation(result: dg.AssetCheckResult, partition: str | None = None) -> dg.AssetCheckEvaluation:
+    """The same result as an event: for a run that is not one of the asset, or of one partition of several."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey.from_coercible(result.asset_key or []),
         check_name=result.check_name or "",
         passed=result.passed,
         metadata=result.metadata,
         severity=result.severity,
+        partition=partition,
     )

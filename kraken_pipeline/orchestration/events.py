@@ -22,6 +22,7 @@ from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.verdicts import Agreement, agreements
 
 FULL_REPORT_SERIES = 500
 """A run that changed more series than this reports their candles only; `coverage` and `gaps` wait for a backfill of
@@ -70,6 +71,7 @@ def changes(
             yield _materialised(tier, "coverage", metadata.of_coverage(own), series)
             yield _materialised(tier, "gaps", metadata.of_gaps(own.gaps), series)
     for tier, of_tier in tiers.items():
+        yield from agreement_events(tier, agreements(stores, of_tier))
         yield from _of_tier(stores, tier, of_tier, now)
     yield from published_changes(stores, published)
 
@@ -101,6 +103,14 @@ def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Eve
     for tier, series in tiers.items():
         with suppress(StoreUnavailable, StoreError):
             yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
+
+
+def agreement_events(tier: Tier, found: Mapping[Series, Agreement]) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check of each series against the other intervals of its pair; of very many, only where something is wrong."""
+    key = _key(tier, "backfilled_candles")
+    for series, agreement in found.items():
+        if agreement.contradictions or len(found) <= FULL_REPORT_SERIES:
+            yield checks.evaluation(checks.intervals_agree(key, {series: agreement}), key_of(series))
 
 
 def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series, int]:

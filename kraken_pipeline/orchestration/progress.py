@@ -95,6 +95,9 @@ def of_backfill(done: BackfillOutcome) -> dict[str, Any]:
     return {
         "requests": done.requests,
         "fetches_failed": len(done.failed),
+        "spans_refuted": done.refuted,
+        "contradictions_healed": done.healed,
+        "new_conflicts": done.conflicts,
         "errors": list(done.failed[:NOTES]),
         "notes": list(done.notes[:NOTES]),
     }

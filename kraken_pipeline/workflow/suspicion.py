@@ -113,8 +113,8 @@ def _lone(stores: Stores, series: Series, spans: Spans, grants: Sequence[Grant],
     margin = (NEIGHBOURS + 2) * series.interval.seconds
     found: list[Span] = []
     for each in normalise(Span(span.start - margin, span.end + margin) for span in answered):
-        times = stores.lake.read(series, each.start, each.end).select(seconds_of(pl.col("time"))).to_series()
-        found += lone_quiet(times, answered, series.interval)
+        candles = stores.lake.read(series, each.start, each.end).with_columns(seconds_of(pl.col("time")).alias("time"))
+        found += lone_quiet(candles["time"], candles["trade_count"], answered, series.interval)
     return normalise(found)
 
 

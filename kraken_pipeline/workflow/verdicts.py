@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.completeness import percentage
 from kraken_pipeline.coverage.gaps import GapStatus
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, subtract, whole_candles
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import file_records, proof_records
+from kraken_pipeline.storage import evidence_records, file_records, proof_records
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
@@ -79,6 +80,50 @@ class Verdict:
             "coarse_trades": self.coarse_trades,
             "action": self.action,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a series stands to the other intervals of its pair.
+
+    Attributes:
+        proven_pct: How much of what is covered is proven, in percent, rounded down.
+        contradictions: What contradicts: refuted and being filled, or a conflict.
+    """
+
+    proven_pct: float
+    contradictions: tuple[ContradictionRecord, ...]
+
+    @property
+    def conflicts(self) -> int:
+        """How many of them are left to a person."""
+        return sum(each.state is ContradictionState.CONFLICT for each in self.contradictions)
+
+
+def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
+    """How some series stand to the other intervals of their pairs, as last reconciled."""
+    pairs = sorted({each.pair for each in series})
+    with stores.catalog.read() as connection:
+        records = proof_records.contradictions_of(
+            connection, pairs, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+        )
+        proven = proof_records.proven(connection, pairs)
+        coverage = evidence_records.coverage_of(connection, pairs=pairs)
+    sides: dict[Series, list[ContradictionRecord]] = {}
+    for record in records:
+        for interval in (record.fine, record.coarse):
+            sides.setdefault(Series(record.pair, interval), []).append(record)
+    return {
+        each: Agreement(
+            _percentage(proven.get(each, ()), tuple(record.span for record in coverage.get(each, ()))),
+            tuple(sides.get(each, ())),
+        )
+        for each in series
+    }
+
+
+def _percentage(proven: Spans, covered: Spans) -> float:
+    return percentage(seconds(intersect(proven, covered)), seconds(covered))
 
 
 def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:

@@ -9,9 +9,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
+from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, Refusal
+from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import assets
@@ -20,8 +23,18 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.exchanges import NOW, REACH, SUMMER, asked, happened, stop_clock, write_home, write_hours
-from kraken_pipeline_tests.homes import Q1, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
+from kraken_pipeline_tests.exchanges import (
+    NOW,
+    REACH,
+    SUMMER,
+    UNCONTRADICTED,
+    asked,
+    happened,
+    stop_clock,
+    write_home,
+    write_hours,
+)
+from kraken_pipeline_tests.homes import Q1, SPRING, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.pages import parsed
 from kraken_pipeline_tests.samples import csv_row
@@ -140,7 +153,11 @@ def test_a_rectangle_is_one_run_and_every_partition_has_metadata_of_its_own(
         assert found["candles", f"{pair}|240"]["candles_stored"] == 0
         assert found["backfilled_candles", f"{pair}|240"]["candles_stored"] == four_hours
     checks = checks_of(result)
-    assert {name: check.passed for name, check in checks.items()} == {"candle_rules": True, "few_gaps": True}
+    assert {name: check.passed for name, check in checks.items()} == {
+        "candle_rules": True,
+        "few_gaps": True,
+        "intervals_agree": True,
+    }
     with opened(settings) as stores:
         assert {each for each in stores.lake.series() if each.pair == "ZORKUSD"} == set()
 
@@ -239,7 +256,7 @@ def test_gaps_are_filled_through_the_api_those_of_the_partitions_alone(
     with opened(hours) as stores:
         assert stored(stores, "XBTUSD", 60)[-len(newest) :] == newest
     (status,) = statuses(instance, Locks(FileLocks(hours.home / "locks")), None)
-    assert status.outcome == {"requests": 4, "fetches_failed": 0, "errors": [], "notes": []}
+    assert status.outcome == {"requests": 4, "fetches_failed": 0, **UNCONTRADICTED, "errors": [], "notes": []}
     assert (status.progress.requests_done, status.progress.candles) == (4, len(newest))
 
 
@@ -311,6 +328,32 @@ def test_more_gaps_than_the_settings_allow_fail_the_check_of_the_gaps(
     assert check.severity is dg.AssetCheckSeverity.WARN
     if not passes:
         assert "| XBTUSD 60 | 3 |" in str(check.metadata["series"].value)
+
+
+def test_each_series_is_checked_against_the_other_intervals_of_its_pair(
+    instance: dg.DagsterInstance, home: Path, tmp_path: Path
+) -> None:
+    spike = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY, release="XBTUSD_240.csv")
+    for minutes in (60, 240):
+        write_csv(tmp_path, SPRING, "XBTUSD", Interval(minutes), start=START, end=Q1.end, defects=[spike])
+    register(instance, "XBTUSD")
+    settings = settings_of(home, kraken_archive_dirs=(tmp_path,))
+    result = materialise(instance, settings, corners=("XBTUSD|60", "XBTUSD|1440"))
+    assert result.success
+    evaluations = [each for each in result.get_asset_check_evaluations() if each.check_name == "intervals_agree"]
+    assert {each.partition: each.passed for each in evaluations} == {
+        "XBTUSD|60": False,
+        "XBTUSD|240": False,
+        "XBTUSD|720": True,
+        "XBTUSD|1440": True,
+        None: False,  # all of them
+    }
+    (spiked,) = (each for each in evaluations if each.partition == "XBTUSD|240")
+    assert spiked.severity is dg.AssetCheckSeverity.ERROR
+    told = {name: value.value for name, value in spiked.metadata.items()}
+    assert (told["contradictions"], told["conflicts"]) == (1, 1)
+    assert isinstance(told["proven_pct"], float)
+    assert "60 and 240 count the same trades and differ in high" in str(told["listed"])
 
 
 # --- the report

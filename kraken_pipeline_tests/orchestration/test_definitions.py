@@ -124,7 +124,11 @@ def test_series_assets_are_partitioned_by_asset_and_interval_and_backfilled_in_o
 
 def test_candles_and_gaps_are_checked() -> None:
     checks = {(key.asset_key.path[-1], key.name) for key in defs.resolve_asset_graph().asset_check_keys}
-    assert {each for each in checks if each[0] != "health"} == {("candles", "candle_rules"), ("gaps", "few_gaps")}
+    assert {each for each in checks if each[0] != "health"} == {
+        ("candles", "candle_rules"),
+        ("gaps", "few_gaps"),
+        ("backfilled_candles", "intervals_agree"),
+    }
 
 
 def test_the_launchpad_shows_the_options_of_a_run_and_no_others() -> None:

@@ -29,6 +29,7 @@ from kraken_pipeline_tests.exchanges import (
     PAIRS,
     REACH,
     SUMMER,
+    UNCONTRADICTED,
     asked,
     copied,
     happened,
@@ -194,6 +195,7 @@ def test_a_backfill_fills_what_ohlc_reaches_and_reports_every_partition_that_cha
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "candle_rules": True,
         "few_gaps": True,
+        "intervals_agree": True,
     }
     assert list(instance.get_dynamic_partitions("tier1_assets")) == list(PAIRS)
 
@@ -205,7 +207,7 @@ def test_its_run_tells_what_was_asked_for_and_how_it_went(
     status = status_of(instance, settings)
     assert (status.job, status.status) == (BACKFILL, "SUCCESS")
     assert status.spec == run_spec(intervals="60", pairs="XBTUSD")
-    assert status.outcome == {"requests": 4, "fetches_failed": 0, "errors": [], "notes": []}
+    assert status.outcome == {"requests": 4, "fetches_failed": 0, **UNCONTRADICTED, "errors": [], "notes": []}
     assert (status.progress.phase, status.progress.requests_done, status.progress.requests_left) == ("done", 4, 0)
     assert len(exchange.requests) == 4
     assert status.as_json()["candles_ingested"] == len(happened("XBTUSD", 60, REACH))

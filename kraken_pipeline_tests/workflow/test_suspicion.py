@@ -70,7 +70,7 @@ def test_the_trades_prove_the_one_and_heal_the_other_for_a_request_each(home: Pa
     before = len(exchange.requests)
     with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
         run(stores, now=NOW, run_id="run-two", pairs=PAIRS, intervals="60", lookback_days=30)
-        asked = [each.pair for each in exchange.requests[before:] if each.endpoint == "Trades"]
+        asked = [str(each.pair) for each in exchange.requests[before:] if each.endpoint == "Trades"]
         assert sorted(asked) == ["ETHUSD", "XBTUSD", "XBTUSD"]  # of the outage, the two busiest
         assert suspicions(stores) == [(*OUTAGE, SuspicionState.EXCHANGE_DOWN), (*LONE, SuspicionState.TRADED)]
         assert stored(stores, "XBTUSD", 60) == oracle("XBTUSD", 60, START, Interval.H1.floor(NOW), WORLD)
