@@ -14,7 +14,7 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import seconds_of
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
@@ -141,7 +141,8 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         sources, _ = disagreements(connection, names, _MOST)
         proven = proof_records.proven(connection, names)
         files = file_records.completed(connection, names) if records else []
-    gaps = find_gaps(stores, spec, holdings) if records else []
+    # Of all intervals: the side that is short may be one that nobody asked for.
+    gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
     found = [_of_intervals(each, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
     found += [
         _of_sources(each)

@@ -1,0 +1,232 @@
+"""Reconciliation in a lake: in whatever order files come, shortages heal, and what cannot is a conflict, once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from kraken_pipeline.coverage.ranges import Span, subtract
+from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.listing import DAY
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, proof_records, publications, refutations
+from kraken_pipeline.storage.proof_records import ContradictionRecord
+from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verdicts import Proof, contradicted, every_candle
+from kraken_pipeline_tests.homes import (
+    NOW,
+    Q1,
+    SPRING,
+    START,
+    covered,
+    lake_of,
+    open_gaps,
+    oracle,
+    run,
+    settings_of,
+    stored,
+)
+from kraken_pipeline_tests.samples import real_file
+
+END = Q1.end
+H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1
+PAIR = "XBTUSD"
+
+
+def archive(folder: Path, *intervals: Interval, defects: Sequence[Defect] = ()) -> Path:
+    for interval in intervals:
+        write_csv(folder, SPRING, PAIR, interval, start=START, end=END, defects=defects)
+    return folder
+
+
+def a_defect(kind: DefectKind, interval: Interval, time: int) -> Defect:
+    return Defect(kind, PAIR, interval, time)
+
+
+def contradictions(stores: Stores, *states: ContradictionState) -> list[ContradictionRecord]:
+    with stores.catalog.read() as connection:
+        return proof_records.contradictions_of(connection, None, states or tuple(ContradictionState))
+
+
+def proven(stores: Stores, interval: Interval) -> tuple[Span, ...]:
+    with stores.catalog.read() as connection:
+        return proof_records.proven(connection).get(Series(PAIR, interval), ())
+
+
+def test_a_heal_sticks_in_every_order_of_ingestion(tmp_path: Path, empty_home: Path) -> None:
+    """Three archives of the same days, two of them short in different ways, and a run after each."""
+    short_day = a_defect(DefectKind.SHORT_CANDLE, D1, START + 2 * DAY)
+    files = [
+        archive(tmp_path / "whole", H1, H4),
+        archive(tmp_path / "short", D1, defects=[short_day]),
+        archive(tmp_path / "missing", H12, D1, defects=[a_defect(DefectKind.MISSING_CANDLE, H12, START + 2 * DAY)]),
+    ]
+    states = []
+    for number, order in enumerate(permutations(files)):
+        home = Path(shutil.copytree(empty_home, tmp_path / f"home-{number}"))
+        with opened(settings_of(home)) as stores:
+            for index, path in enumerate(order):
+                run(stores, path, run_id=f"run-{index}", api_backfill=False)
+            # And once more the short one, under another name.
+            again = shutil.copytree(files[1], tmp_path / f"again-{number}")
+            run(stores, again, run_id="run-again", api_backfill=False)
+            assert contradictions(stores, ContradictionState.REFUTED, ContradictionState.CONFLICT) == []
+            states.append({series: [row[:7] for row in rows] for series, rows in lake_of(stores).items()})
+            for interval in (H1, H4, H12, D1):
+                end = covered(stores, PAIR, interval)[-1].end
+                assert stored(stores, PAIR, interval, START, end) == oracle(PAIR, interval, START, end)
+    assert all(state == states[0] for state in states)
+
+
+def test_a_coarser_candle_that_is_short_is_filled_from_finer_ones_and_proven_where_these_are(
+    stores: Stores, tmp_path: Path
+) -> None:
+    day = START + 2 * DAY
+    files = archive(tmp_path, H12, D1, defects=[a_defect(DefectKind.SHORT_CANDLE, D1, day)])
+    run(stores, files, api_backfill=False)
+    (healed,) = contradictions(stores)
+    assert (healed.state, healed.fine, healed.coarse, healed.short_side) == (
+        ContradictionState.SETTLED,
+        H12,
+        D1,
+        "coarse",
+    )
+    assert stored(stores, PAIR, D1, day, day + DAY) == oracle(PAIR, D1, day, day + DAY)
+    # Filled, and not proven: the half days, which real files lack at the same time, are proven by nothing.
+    assert Span(day, day + DAY) not in [*proven(stores, D1)]
+    assert subtract((Span(day, day + DAY),), proven(stores, D1)) == (Span(day, day + DAY),)
+    run(stores, archive(tmp_path / "finer", H4), run_id="run-two", api_backfill=False)
+    assert subtract((Span(day, day + DAY),), proven(stores, D1)) == ()
+
+
+def test_finer_candles_that_are_short_are_gaps_until_something_answers_again(stores: Stores, tmp_path: Path) -> None:
+    half = START + 2 * DAY + 12 * 3_600
+    files = archive(tmp_path, H12, D1, defects=[a_defect(DefectKind.MISSING_CANDLE, H12, half)])
+    run(stores, files, api_backfill=False)
+    (found,) = contradictions(stores)
+    day = Span(START + 2 * DAY, START + 3 * DAY)
+    assert (found.state, found.short_side, found.span) == (ContradictionState.REFUTED, "fine", day)
+    assert open_gaps(stores, PAIR, 720)[0].span == day
+    with stores.catalog.read() as connection:
+        (refuted,) = refutations.active(connection)[Series(PAIR, H12)]
+    assert (refuted.span, refuted.refuted is not None) == (day, True)
+    (verdict,) = contradicted(stores, run_spec(intervals="1440"), NOW)
+    assert verdict.action.startswith(f"720 lacks {found.coarse_trades - found.fine_trades} trades that 1440 counts: ")
+    assert "is a gap" in verdict.action
+    # Hours bring what is missing.
+    run(stores, archive(tmp_path / "finer", H1), run_id="run-two", api_backfill=False)
+    assert [each.state for each in contradictions(stores)] == [ContradictionState.SETTLED]
+    assert stored(stores, PAIR, 720, day.start, day.end) == oracle(PAIR, 720, day.start, day.end)
+
+
+def test_what_no_route_is_left_for_is_a_conflict_that_is_covered_and_silent_until_a_value_changes(
+    stores: Stores, tmp_path: Path
+) -> None:
+    spike = a_defect(DefectKind.SPIKE, H4, START + 2 * DAY)
+    files = archive(tmp_path, H1, H4, H12, defects=[spike])
+    first = run(stores, files, api_backfill=False)
+    assert first.backfilled is not None
+    assert (first.backfilled.refuted, first.backfilled.conflicts) == (0, 2)
+    conflicts = contradictions(stores, ContradictionState.CONFLICT)
+    assert {(each.fine, each.coarse, each.culprit) for each in conflicts} == {(H1, H4, H4), (H4, H12, H4)}
+    assert {each.fine_candle is not None and each.coarse_candle is not None for each in conflicts} == {True}
+    assert subtract((Span(START + 2 * DAY, START + 3 * DAY),), covered(stores, PAIR, 240)) == ()
+    again = run(stores, files, run_id="run-two", api_backfill=False)
+    assert again.backfilled is not None
+    assert (again.backfilled.refuted, again.backfilled.conflicts) == (0, 0)
+    with stores.catalog.write() as connection:  # nothing has changed, and all of it is compared anew
+        publications.doubt(connection, [(Series(PAIR, H4), Span(START, END))], NOW)
+    done = reconcile_changes(stores, [PAIR], Run("by hand", NOW + 9))
+    assert (done.refuted, done.conflicts, done.healed) == (0, 0, 0)
+    assert contradictions(stores, ContradictionState.CONFLICT) == conflicts
+
+
+def test_reconciling_everything_anew_comes_to_the_same(stores: Stores, tmp_path: Path) -> None:
+    defects = [
+        a_defect(DefectKind.MISSING_CANDLE, D1, START + 2 * DAY),
+        a_defect(DefectKind.SPIKE, H4, START + 4 * DAY),
+    ]
+    run(stores, archive(tmp_path, H1, H4, H12, D1, defects=defects), api_backfill=False)
+    before = {interval: proven(stores, interval) for interval in Interval}
+    records = contradictions(stores)
+    doubt_everything(stores, [PAIR], NOW)
+    done = reconcile_changes(stores, [PAIR], Run("by hand", NOW))
+    assert (done.pairs, done.refuted, done.healed) == ((PAIR,), 0, 0)
+    assert {interval: proven(stores, interval) for interval in Interval} == before
+    assert contradictions(stores) == records
+
+
+def test_piece_by_piece_comes_to_the_same_as_all_at_once(tmp_path: Path, empty_home: Path) -> None:
+    """The hours of one day after another, with everything else there from the start."""
+    with opened(settings_of(Path(shutil.copytree(empty_home, tmp_path / "pieces")))) as stores:
+        run(stores, archive(tmp_path / "coarse", H4, D1), api_backfill=False)
+        for number in range(5):
+            folder = tmp_path / f"day-{number}"
+            write_csv(folder, SPRING, PAIR, H1, start=START + number * DAY, end=START + (number + 1) * DAY + 3_600)
+            run(stores, folder, run_id=f"run-{number}", api_backfill=False)
+        pieces = {interval: proven(stores, interval) for interval in (H1, H4, H12, D1)}
+    with opened(settings_of(Path(shutil.copytree(empty_home, tmp_path / "whole")))) as stores:
+        run(stores, *(tmp_path / f"day-{number}" for number in range(5)), tmp_path / "coarse", api_backfill=False)
+        assert {interval: proven(stores, interval) for interval in (H1, H4, H12, D1)} == pieces
+    ((start, end),) = ((span.start, span.end) for span in pieces[H1])
+    assert (start, end >= START + 4 * DAY + 20 * 3_600) == (START, True)
+
+
+def test_a_run_that_dies_between_the_lake_and_reconciliation_leaves_it_to_the_next(
+    stores: Stores, tmp_path: Path
+) -> None:
+    files = archive(tmp_path, H4, D1, defects=[a_defect(DefectKind.SHORT_CANDLE, D1, START + 2 * DAY)])
+    run(stores, files, resampling=False)
+    with stores.catalog.read() as connection:
+        assert set(publications.doubted(connection)) == {PAIR}
+    assert contradictions(stores) == []
+    run(stores, run_id="run-two", api_backfill=False)
+    assert [each.state for each in contradictions(stores)] == [ContradictionState.SETTLED]
+    with stores.catalog.read() as connection:
+        assert publications.doubted(connection) == {}
+
+
+def test_a_pair_that_is_being_written_is_left_to_the_next_run(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stores, archive(tmp_path, H4, D1), resampling=False)
+    held, real = [Series(PAIR, D1)], stores.locks.series
+    monkeypatch.setattr(stores.locks, "series", lambda names: real(names, 0.0))
+    with real(held):
+        done = reconcile_changes(stores, [PAIR], Run("by hand", NOW))
+    assert "another process has been writing XBTUSD 1440" in done.notes[0]
+    with stores.catalog.read() as connection:
+        assert set(publications.doubted(connection)) == {PAIR}
+
+
+def test_candles_are_counted_by_month(stores: Stores, tmp_path: Path) -> None:
+    run(stores, archive(tmp_path, H1), api_backfill=False)
+    with stores.catalog.read() as connection:
+        counts = proof_records.counts_of(connection)[Series(PAIR, H1)]
+        extent = evidence_records.extents(connection)[Series(PAIR, H1)]
+    assert (set(counts), sum(counts[2023]), counts[2023][2]) == ({2023}, extent.candles, extent.candles)
+
+
+@pytest.mark.real_files
+def test_of_real_files_every_day_is_proven_but_the_last_and_none_is_contradicted(
+    stores: Stores, tmp_path: Path
+) -> None:
+    for name in ("XBTCAD_720.csv", "XBTCAD_1440.csv"):
+        shutil.copy(real_file(name), tmp_path)
+    run(stores, tmp_path, now=1_795_600_000, api_backfill=False, intervals="720,1440")
+    spec = run_spec(pairs="XBTCAD", intervals="720,1440", end="2025-04-01")
+    found = list(every_candle(stores, spec, 1_795_600_000))
+    last = found.pop()
+    assert {each.proof for each in found} == {Proof.PROVEN}
+    assert (len(found), last.proof, last.coarse_trades) == (3_563, Proof.UNTESTED, None)
+    assert contradicted(stores, spec, 1_795_600_000) == []
