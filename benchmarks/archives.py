@@ -17,12 +17,18 @@ import numpy as np
 import polars as pl
 
 from benchmarks.catalogs import make_catalog
-from benchmarks.side import LAKE_CANDLES
+from benchmarks.side import LAKE_CANDLES, NOW, RECONCILED
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import TIME, Source, finished, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.lake import Lake
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 
 _MINUTE = 60
 _CANDLES_FROM = 1_293_840_000  # 2011-01-01, so that 8 million minutes have room
@@ -137,6 +143,42 @@ def make_lake(size: int, folder: Path) -> Path:
     return home
 
 
+def make_history(minutes: int, folder: Path) -> Path:
+    """A home with one pair at six intervals that agree, so many minutes of it, covered and not yet reconciled."""
+    return _reconcilable(folder / "home", 1, minutes)
+
+
+def make_histories(series: int, folder: Path) -> Path:
+    """The same of so many series: six of each pair, ten days."""
+    return _reconcilable(folder / "home", series // len(RECONCILED), 14_400)
+
+
+def _reconcilable(home: Path, pairs: int, minutes: int) -> Path:
+    listed = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(pairs)]
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
+        stores.lake.register(listed)
+        for number, pair in enumerate(listed):
+            # From a midnight on which a candle of every interval begins.
+            times = 1_296_000 * 1_000 + _MINUTE * np.arange(minutes)
+            raw = pl.DataFrame(_candles(np.random.default_rng(number), times))
+            candles = raw.with_columns(
+                time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
+            ).drop("trades")
+            series = [Series(pair.name, interval) for interval in RECONCILED]
+            with stores.locks.series(series):
+                commit(stores, [_written(stores, each, candles, minutes) for each in series], NOW)
+    return home
+
+
+def _written(stores: Stores, series: Series, minutes: pl.DataFrame, count: int) -> LakeWrite:
+    start = 1_296_000 * 1_000
+    end = series.interval.floor(start + _MINUTE * count)
+    candles = minutes if series.interval is Interval.M1 else resample(minutes, series.interval)
+    writer = stores.lake.writer(series, origin="a benchmark", now=NOW)
+    writer.add(finished(candles.filter(pl.col("time").dt.epoch("s") < end), Source.CSV))
+    return LakeWrite(writer.finish(), (Grant(Span(start, end), Source.CSV, NOW),))
+
+
 def _candles(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]]) -> Arrays:
     opened = _walk(rng, len(times))
     closed = (opened + rng.normal(0, 5, len(times))).round(1)
@@ -161,6 +203,8 @@ def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.f
 MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "catalog": make_catalog,
+    "histories": make_histories,
+    "history": make_history,
     "trades": make_trades,
     "frames": make_frames,
     "lake": make_lake,

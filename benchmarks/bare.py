@@ -131,6 +131,16 @@ def walk_ranges(given: Given) -> Taken:
     return Taken(len(series), seconds)
 
 
+def read_lake(given: Given) -> Taken:
+    """The same candles read by Polars alone, a file after the other."""
+    paths = sorted((given.source / "lake").glob("interval=*/**/*.parquet"))
+    began = time.perf_counter()
+    rows = sum(pl.read_parquet(path, hive_partitioning=False).height for path in paths)
+    seconds = time.perf_counter() - began
+    assert rows
+    return Taken(given.size, seconds)
+
+
 def draw_cells(given: Given) -> Taken:
     """The same cells as pictures by Matplotlib alone, each of a random colour: a picture an interval."""
     from matplotlib.colors import ListedColormap  # noqa: PLC0415 - the other figures need none of it
@@ -145,4 +155,4 @@ def draw_cells(given: Given) -> Taken:
 
 
 if __name__ == "__main__":
-    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges, draw_cells, send_frame, send_rows))
+    run((copy_csv, copy_zip, fold_csv, fold_frame, walk_ranges, draw_cells, read_lake, send_frame, send_rows))

@@ -155,6 +155,12 @@ FIGURES = (
         (pace_of(0.5), pace_like("gaps-1000")),
     ),
     Figure("routes-1000", "series", "route_gaps", "walk_ranges", 1_000, 10, 3),
+    # Five years of minutes, and the five coarser intervals that follow from them.
+    Figure("reconcile-5y", "minutes", "reconcile", "read_lake", 2_629_440, 20_000, 5, "history", (ratio_of(1 / 3),)),
+    Figure("reconcile-200", "series", "reconcile", "read_lake", 198, 12, 3, "histories"),
+    Figure(
+        "reconcile-1000", "series", "reconcile", "read_lake", 1_002, 18, 3, "histories", (pace_like("reconcile-200"),)
+    ),
     # A pair has six intervals and ten years: 200 of them are 144,000 cells of the report's maps.
     Figure("page-200", "cells", "make_page", "draw_cells", 200, 4, 3, "catalog", (peak_of(800),)),
     # A pair has 100,000 hourly candles.

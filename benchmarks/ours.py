@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.catalogs import INTERVALS as CATALOG_INTERVALS
 from benchmarks.catalogs import MONTHS
 from benchmarks.questdb import warmed
-from benchmarks.side import NOW, RANGES, Given, Taken, frames, on_disk, run, sent
+from benchmarks.side import NOW, RANGES, RECONCILED, Given, Taken, frames, on_disk, run, sent
 from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.replies import TradeRow
@@ -25,6 +25,7 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.resample import fold_trades, resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage import proof_records
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import opened
@@ -32,6 +33,7 @@ from kraken_pipeline.workflow import ingest as ingesting
 from kraken_pipeline.workflow import publish as publishing
 from kraken_pipeline.workflow.gaps import Holdings, expected, find_gaps
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile import reconcile_changes
 from kraken_pipeline.workflow.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.scan import scan
@@ -144,6 +146,21 @@ def route_gaps(given: Given) -> Taken:
     return Taken(len(holdings.coverage), seconds)
 
 
+def reconcile(given: Given) -> Taken:
+    """Every interval of every pair compared with the next, and the proof put on record."""
+    shutil.copytree(given.source, given.scratch / "home")
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=given.scratch / "home")) as stores:
+        pairs = [pair.name for pair in stores.lake.pairs()]
+        began = time.perf_counter()
+        done = reconcile_changes(stores, pairs, Run("benchmark", NOW))
+        seconds = time.perf_counter() - began
+        with stores.catalog.read() as connection:
+            proven = proof_records.proven(connection)
+    assert (done.refuted, done.conflicts) == (0, 0)
+    assert len(proven) == len(pairs) * len(RECONCILED)
+    return Taken(given.size, seconds)
+
+
 def make_page(given: Given) -> Taken:
     """The page of the completeness report, from a catalog that has everything on record."""
     import matplotlib.image  # noqa: F401, PLC0415 - imports are not timed, and the other figures need none of it
@@ -220,4 +237,4 @@ def _covered(first: int, interval: Interval) -> list[CoverageRecord]:
 
 
 if __name__ == "__main__":
-    run((ingest, fold, page, detect_gaps, route_gaps, make_page, publish))
+    run((ingest, fold, page, detect_gaps, route_gaps, make_page, reconcile, publish))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.questdb import ROW_SCHEMA
 
 NOW = 1_790_000_000
@@ -24,6 +25,9 @@ NOW = 1_790_000_000
 
 LAKE_CANDLES = 100_000
 """Hourly candles of each pair in the lake that is published: eleven years."""
+
+RECONCILED = (Interval.M1, Interval.M5, Interval.M15, Interval.H1, Interval.H4, Interval.D1)
+"""The intervals that are reconciled with each other."""
 
 RANGES = 3
 """How many ranges of each series are covered where gaps are looked for."""

@@ -18,7 +18,17 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.e2e
 def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     served = ["publish-6"] if reason_without(QuestDB) is None else []
-    figures = ["file-5m", "zip-2000", "trades-5m", "fold-5m", "pages-500k", "gaps-1000", "page-200", *served]
+    figures = [
+        "file-5m",
+        "zip-2000",
+        "trades-5m",
+        "fold-5m",
+        "pages-500k",
+        "gaps-1000",
+        "reconcile-5y",
+        "page-200",
+        *served,
+    ]
     only = [argument for name in figures for argument in ("--only", name)]
     told = tmp_path / "figures.json"
     done = subprocess.run(

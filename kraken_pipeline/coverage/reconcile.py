@@ -8,7 +8,9 @@ proven only by what it was made of, and where it differs from that it is merely 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import polars as pl
@@ -27,6 +29,7 @@ from kraken_pipeline.coverage.ranges import (
 )
 from kraken_pipeline.market.candle import Source, Values, seconds_of
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.resample import resample
 
 VOLUME_TOLERANCE = 1e-6
@@ -34,7 +37,7 @@ VOLUME_TOLERANCE = 1e-6
 _LOT = 1e-8
 _EXACT = ("open", "high", "low", "close", "trade_count")
 _VALUES = ("open", "high", "low", "close", "volume", "trade_count")
-_BATCH_SECONDS = 366 * 86_400
+_YEAR = 365 * 86_400
 _DAY = 86_400
 
 SHIFTED_BUCKETS = 12
@@ -339,8 +342,7 @@ def _differences(
     """
     found: list[pl.DataFrame] = []
     resampled: list[pl.Series] = []
-    for start, end in _batches(domain, coarse):
-        finer, candles = read(fine, start, end), read(coarse, start, end)
+    for finer, candles in _both(read, fine, coarse, domain):
         different = differences(resample(finer, coarse), candles)
         is_made = candles["source"] == Source.RESAMPLED.value
         if different.height or not found:
@@ -354,12 +356,30 @@ def _differences(
     return pl.concat(found), of_candles(times, coarse)
 
 
+def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """The candles of both, batch after batch; the next is read beside the work on one, which takes as long as that."""
+
+    def batch(start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return read(fine, start, end), read(coarse, start, end)
+
+    with ThreadPoolExecutor(1) as beside:
+        coming: Future[tuple[pl.DataFrame, pl.DataFrame]] | None = None
+        for bounds in _batches(domain, coarse):
+            reading = beside.submit(batch, *bounds)
+            if coming is not None:
+                yield coming.result()
+            coming = reading
+        if coming is not None:
+            yield coming.result()
+
+
 def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
-    """The set in parts of a year or so, never cut within a candle of `grid`."""
+    """The set year by year, as the finer intervals lie in files, never cut within a candle of `grid`."""
     for each in domain:
         at = each.start
         while at < each.end:
-            until = min(each.end, grid.floor(at + _BATCH_SECONDS))
+            new_year = grid.floor(int(datetime(as_datetime(at).year + 1, 1, 1, tzinfo=UTC).timestamp()))
+            until = min(each.end, new_year if new_year > at else grid.floor(at + _YEAR))
             yield at, until
             at = until
 

@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -147,11 +148,13 @@ class Lake:
 
     def read(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """The candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted and unique by time."""
-        paths = [path for year, path in self._partitions(series) if _year_meets(year, start, end)]
-        if not paths:
+        found = [(year, path) for year, path in self._partitions(series) if _year_meets(year, start, end)]
+        if not found:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
-        with _scanned(paths) as frame:
-            return frame.filter(*_within(start, end)).collect()
+        with _scanned(path for _, path in found) as frame:
+            # Of whole years there is nothing to leave out, and looking for it costs as much as reading them.
+            is_cut = any(_year_is_cut(year, start, end) for year, _ in found)
+            return (frame.filter(*_within(start, end)) if is_cut else frame).collect()
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
@@ -163,14 +166,22 @@ class Lake:
                     yield frame
                 at = until
 
-    def times(self, series: Series, without: Iterable[int | None] = ()) -> pl.Series:
-        """The start of every candle, in seconds (Int64), sorted; without those in some partitions."""
+    def times(
+        self,
+        series: Series,
+        without: Iterable[int | None] = (),
+        start: int | None = None,
+        end: int | None = None,
+    ) -> pl.Series:
+        """The start of every candle in `[start, end)`, in seconds (Int64), sorted; without those in some partitions."""
         left_out = set(without)
-        paths = [path for year, path in self._partitions(series) if year not in left_out]
+        paths = [
+            path for year, path in self._partitions(series) if year not in left_out and _year_meets(year, start, end)
+        ]
         if not paths:
             return pl.Series("time", [], pl.Int64())
         with _scanned(paths) as frame:
-            return frame.select(seconds_of(pl.col("time"))).collect().to_series()
+            return frame.filter(*_within(start, end)).select(seconds_of(pl.col("time"))).collect().to_series()
 
     def replaced(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """What lost of the candles that start in `[start, end)`, and to what.
@@ -497,6 +508,14 @@ def _seconds(candles: pl.DataFrame) -> pl.Series:
 def _grown(known: Span | None, times: pl.Series, length: int) -> Span:
     start, end = int(times[0]), int(times[-1]) + length
     return Span(min(start, known.start), max(end, known.end)) if known else Span(start, end)
+
+
+def _year_is_cut(year: int | None, start: int | None, end: int | None) -> bool:
+    if year is None:
+        return start is not None or end is not None
+    return (start is not None and as_datetime(start) > datetime(year, 1, 1, tzinfo=UTC)) or (
+        end is not None and as_datetime(end) < datetime(year + 1, 1, 1, tzinfo=UTC)
+    )
 
 
 def _year_meets(year: int | None, start: int | None, end: int | None) -> bool:

@@ -7,9 +7,11 @@ merging only ever raises trade counts. What is left is a conflict, covered and n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
 
 import polars as pl
 
@@ -156,11 +158,18 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
         tried = {each.key: each.values for each in pair.records if each.state in OPEN}
         doubted = pair.doubted()
 
+        # All but the finest are read twice, as the coarser and as the finer of two; minutes would take too much memory.
+        kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
+
         def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
-            return stores.lake.read(Series(name, interval), start, end)
+            return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
 
         proven = {interval: pair.proven.get(Series(name, interval), ()) for interval in known}
         return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
+
+
+def _read(stores: Stores, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
+    return stores.lake.read(Series(pair, interval), start, end)
 
 
 def _look(stores: Stores, name: str) -> _Pair:
@@ -323,18 +332,20 @@ def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
     return years
 
 
-def _counts(stores: Stores, series: Series, years: Iterable[int]) -> dict[int, list[int]]:
+def _counts(stores: Stores, series: Series, years: Collection[int]) -> dict[int, list[int]]:
     """How many candles the lake has of each month of some years."""
-    counts = {}
-    for year in years:
-        times = stores.lake.read(series, _new_year(year), _new_year(year + 1))["time"]
-        found = dict(times.dt.month().value_counts().iter_rows())
-        counts[year] = [int(found.get(month, 0)) for month in range(1, 13)]
-    return counts
+    months = [_month(year, month) for year in range(min(years), max(years) + 1) for month in range(12)]
+    edges = [*months, _month(max(years) + 1, 0)]
+    times = stores.lake.times(series, start=edges[0], end=edges[-1])
+    at = times.search_sorted(pl.Series(edges, dtype=pl.Int64())).to_list()
+    counts = [after - before for before, after in pairwise(at)]
+    return {
+        year: counts[12 * number : 12 * number + 12] for number, year in enumerate(range(min(years), max(years) + 1))
+    }
 
 
-def _new_year(year: int) -> int:
-    return int(datetime(year, 1, 1, tzinfo=UTC).timestamp())
+def _month(year: int, month: int) -> int:
+    return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
 def take_back(stores: Stores, series: Series, span: Span, reason: str, run: Run) -> None:

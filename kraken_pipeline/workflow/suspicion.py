@@ -128,7 +128,7 @@ def _outages(stores: Stores, changed: Spans) -> Iterator[Span]:
             series: tuple(record.span for record in records)
             for series, records in evidence_records.coverage_of(connection, [HOURS]).items()
         }
-    for window in _chunks(days):
+    for window in _chunks(days) if len(coverage) > 1 else ():
         reach = Span(window.start - _WEEK, window.end + _WEEK)
         markets = _markets(stores, coverage, reach)
         for each in all_quiet(reach.start, HOURS, markets):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,9 +16,11 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.locks import FileLocks, Locks
-from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.servers import wait_for
 from kraken_pipeline_tests.storage.processes import line, process, result, tell
+
+if TYPE_CHECKING:  # the processes of these tests would spend most of their time on importing it
+    from kraken_pipeline_tests.contract.conftest import Backend
 
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)

@@ -7,23 +7,25 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.storage import counters
 from kraken_pipeline.storage.breaker import Breaker, BreakerState
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.limiter import Limiter
-from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.homes import SPRING
 from kraken_pipeline_tests.storage.processes import line, process, result, tell
 
+if TYPE_CHECKING:
+    from kraken_pipeline.storage.stores import Stores
+
 pytestmark = pytest.mark.e2e
-SECONDS = int(os.environ.get("KRAKEN_TEST_SECONDS", "20"))
-PROCESSES, RATE = 6, 2
+SECONDS = int(os.environ.get("KRAKEN_TEST_SECONDS", "10"))
+RATE = int(os.environ.get("KRAKEN_TEST_RATE", "4"))
+PROCESSES = 6
 
 
 def ask_for_a_while(number: int, url: str, database: str, seconds: int) -> None:
@@ -41,6 +43,10 @@ def ask_for_a_while(number: int, url: str, database: str, seconds: int) -> None:
 
 
 def test_processes_share_the_rate_of_requests(stores: Stores) -> None:
+    # Not for the six, whose importing would take longer than what they are to do.
+    from kraken_pipeline.demo.exchange import DemoExchange
+    from kraken_pipeline_tests.homes import SPRING
+
     with ExitStack() as stack:
         exchange = stack.enter_context(DemoExchange(SPRING))
         arguments = (exchange.url, stores.settings.catalog_url, SECONDS)

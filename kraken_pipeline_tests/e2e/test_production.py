@@ -11,7 +11,7 @@ import pytest
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
-from kraken_pipeline_tests.shell import ROOT, ended, start
+from kraken_pipeline_tests.shell import ROOT, ended, shell, start
 
 pytestmark = pytest.mark.e2e
 
@@ -53,15 +53,15 @@ def test_the_same_commands_do_the_same_with_every_server_as_with_none(
         assert lake_of(one) == lake_of(other)
         assert evidence_of(one) == evidence_of(other)
         assert files_of(one) == files_of(other)
-    verified = ended(start(served, "publish", "--verify", "--json", **servers))
+    verified = shell(served, "publish", "--verify", "--json", **servers)
     assert (verified.code, verified.json["outcome"]["series_different"]) == (0, 0), verified.err
     assert verified.json["outcome"]["candles_published"] == 0, "all of it was delivered by the run that changed it"
-    assert [run["job"] for run in ended(start(served, "status", "--json", **servers)).json] == [
+    assert [run["job"] for run in shell(served, "status", "--json", **servers).json] == [
         "publish_candles",
         "ingest",
     ], "history is in PostgreSQL"
     assert not list((served / "dagster").glob("**/*.db"))
-    health = {each["name"]: each for each in ended(start(served, "health", "--json", **servers)).json["checks"]}
+    health = {each["name"]: each for each in shell(served, "health", "--json", **servers).json["checks"]}
     for name in ("catalog", "catalog pool", "catalog server", "questdb", "questdb lag", "redis", "outbox"):
         assert health[name]["status"] == "ok", health[name]
     assert postgresql.password not in json.dumps(health)

@@ -25,7 +25,6 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline_tests.fixtures import need
 from kraken_pipeline_tests.homes import settings_of
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import QuestDB, wait_for
@@ -182,17 +181,15 @@ def assert_mended(home: Path, server: QuestDB) -> None:
 
 
 def test_a_questdb_that_is_killed_in_the_middle_of_a_rebuild_is_made_whole_by_publishing(
-    home: Path, tmp_path: Path
+    home: Path, questdb: QuestDB
 ) -> None:
-    need(QuestDB)
-    with QuestDB(tmp_path / "own") as server:
-        filled(home)
-        said = killed_in_the_middle(home, server, lambda _: server.kill())
-        assert "what is owed stays owed" in " ".join((said.out + said.err).split())
-        assert server.password not in said.out + said.err
-        server.start()
-        assert count(server) >= CANDLES - owed_minutes(home), "nor was it lost"
-        assert_mended(home, server)
+    filled(home)
+    said = killed_in_the_middle(home, questdb, lambda _: questdb.kill())
+    assert "what is owed stays owed" in " ".join((said.out + said.err).split())
+    assert questdb.password not in said.out + said.err
+    questdb.start()
+    assert count(questdb) >= CANDLES - owed_minutes(home), "nor was it lost"
+    assert_mended(home, questdb)
 
 
 def test_a_publisher_that_is_killed_in_the_middle_of_a_rebuild_is_taken_up_by_the_next(
