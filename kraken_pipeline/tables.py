@@ -517,7 +517,8 @@ def showcase(console: Console, made: Showcase) -> None:
         f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
         f"{len(made.loose)} loose files of the running quarter",
         f"missing on purpose: {made.missing}",
-        f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows",
+        f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows, "
+        f"{len(made.wrong)} candles that other intervals contradict",
     ):
         console.print(f"  • {line}", highlight=False, soft_wrap=True)
 
@@ -530,6 +531,7 @@ def next_steps(console: Console, home: Path) -> None:
         ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
         (f"{shell} report --html report.html", "the report as a page: maps, what to do, conflicts, sources"),
         (f"{shell} gaps", "what is missing, and where it can come from"),
+        (f"{shell} reconcile", "what contradicts, and the command that takes it back"),
         (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
         (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
     ):

@@ -18,7 +18,7 @@ from kraken_pipeline.demo.archives import (
     write_quarterly_zip,
 )
 from kraken_pipeline.demo.defects import Defect, DefectKind
-from kraken_pipeline.demo.listing import demo_listings
+from kraken_pipeline.demo.listing import DAY, demo_listings
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
@@ -46,6 +46,8 @@ class Showcase:
         missing_quarter: The quarter it would hold.
         corrupt: The file that cannot be opened: a download of the complete archive that broke off.
         rejected: The rows that must be rejected; `release` names the archive that has them.
+        wrong: The candles that are told wrongly and that the other intervals contradict: a day that is missing, which
+            heals, and a spike, which a person has to take back.
         strays: What lies there and is no archive.
     """
 
@@ -58,6 +60,7 @@ class Showcase:
     missing_quarter: Quarter
     corrupt: Path
     rejected: tuple[Defect, ...]
+    wrong: tuple[Defect, ...]
     strays: tuple[Path, ...]
 
 
@@ -81,8 +84,9 @@ def build_showcase(
     missing = quarters[_MISSING]
     world = World(seed, demo_listings(quarters[0].start), now)
     rejected = _rejected_rows(world, quarters[-1], min(intervals))
+    wrong = _wrong_candles(quarters[-1], sorted(intervals))
     written = tuple(
-        write_quarterly_zip(folder, world, quarter, intervals, defects=rejected)
+        write_quarterly_zip(folder, world, quarter, intervals, defects=(*rejected, *wrong))
         for quarter in quarters
         if quarter != missing
     )
@@ -102,6 +106,7 @@ def build_showcase(
         missing_quarter=missing,
         corrupt=write_complete_zip(folder, world, running.start, intervals, defects=[BROKEN_DOWNLOAD]),
         rejected=rejected,
+        wrong=wrong,
         strays=_write_strays(folder),
     )
 
@@ -113,6 +118,20 @@ def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[
     return tuple(
         Defect(kind, _REJECTED_PAIR, interval, times.item(place * step, 0), release=candles_name(quarter))
         for place, kind in enumerate(_REJECTED, start=1)
+    )
+
+
+def _wrong_candles(quarter: Quarter, intervals: Sequence[Interval]) -> tuple[Defect, ...]:
+    """A candle of the coarsest interval that is missing, and one of the next finer whose high is ten times too high."""
+    if len(intervals) < 2:
+        return ()
+    wrong = (
+        (DefectKind.MISSING_CANDLE, "XBTUSD", intervals[-1], quarter.start + 20 * DAY),
+        (DefectKind.SPIKE, "ETHUSD", intervals[-2], quarter.start + 40 * DAY + DAY // 2),
+    )
+    return tuple(
+        Defect(kind, pair, interval, interval.floor(time), release=candles_name(quarter))
+        for kind, pair, interval, time in wrong
     )
 
 

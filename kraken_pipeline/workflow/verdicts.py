@@ -143,7 +143,7 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         files = file_records.completed(connection, names) if records else []
     # Of all intervals: the side that is short may be one that nobody asked for.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
-    found = [_of_intervals(each, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
+    found = [_of_intervals(each, records, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
     found += [
         _of_sources(each)
         for each in sources
@@ -157,8 +157,10 @@ def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
     return interval in spec.intervals and span.overlaps(window(spec))
 
 
-def _of_intervals(each: ContradictionRecord, gaps: Iterable[Gap], files: Sequence[FileRecord]) -> Verdict:
-    action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, files)
+def _of_intervals(
+    each: ContradictionRecord, records: Iterable[ContradictionRecord], gaps: Iterable[Gap], files: Sequence[FileRecord]
+) -> Verdict:
+    action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, records, files)
     return Verdict(
         each.pair,
         each.fine,
@@ -185,10 +187,19 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
     return f"{series} is a gap, filled by {gap.route}: kraken-pipeline backfill --pairs {each.pair}{whole}"
 
 
-def _resolving(each: ContradictionRecord, files: Sequence[FileRecord]) -> str:
+def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:
     """What a person can do where nothing is left to try."""
     suspects = [each.culprit] if each.culprit is not None else [each.fine, each.coarse]
-    commands = [_withdrawing(each, interval, files) for interval in suspects]
+    # What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
+    closest = next(
+        (
+            other
+            for other in records
+            if other.pair == each.pair and other.coarse is each.culprit and other.span.overlaps(each.span)
+        ),
+        each,
+    )
+    commands = [_withdrawing(closest, interval, files) for interval in suspects]
     return f"find out which is wrong, then {' or '.join(commands)}"
 
 

@@ -13,21 +13,12 @@ import pytest
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.contract.conftest import copy_of_template
-from kraken_pipeline_tests.e2e.test_interruption import (  # the fixtures among them are used by their names
-    COMMAND,
-    MEMBERS,
-    archives,
-    assert_same,
-    home_beside,
-    state,
-    undisturbed,
-)
+from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.fixtures import need
 from kraken_pipeline_tests.homes import rows_of, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL
 from kraken_pipeline_tests.shell import TIMEOUT, ended, shell, start
 
-__all__ = ["archives", "undisturbed"]
 pytestmark = pytest.mark.e2e
 
 
