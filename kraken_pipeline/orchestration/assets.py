@@ -159,9 +159,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
             stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            holdings = gap_flow.survey(stores, selection.spec, run.now)
-            found = gap_flow.find_gaps(stores, selection.spec, holdings)
-            gap_flow.record_gaps(stores, selection.spec, holdings, found)
+            _, found = gap_flow.recorded_gaps(stores, selection.spec, run.now)
         for series, partition in selection.keys.items():
             own = [gap for gap in found if gap.series == series]
             context.add_asset_metadata(metadata.of_gaps(own), partition_key=partition)

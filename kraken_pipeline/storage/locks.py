@@ -39,6 +39,7 @@ class LockKind(IntEnum):
     FETCHES = 4
     TABLES = 5
     MIGRATIONS = 6
+    RECORDS = 7
 
     @property
     def folder(self) -> str:
@@ -171,6 +172,16 @@ class Locks:
         """
         with self._held(LockKind.TABLES, name, timeout, f"another run is publishing to {name}") as is_held:
             yield is_held
+
+    @contextmanager
+    def gap_records(self) -> Iterator[None]:
+        """Held from looking at what is covered until the gaps are on record, or an older look could come last.
+
+        Raises:
+            Busy: Another process has held it for ten minutes.
+        """
+        with self._held(LockKind.RECORDS, "gaps", 600, "another run is recording gaps"):
+            yield
 
     @contextmanager
     def migration(self) -> Iterator[None]:

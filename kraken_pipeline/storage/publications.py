@@ -69,12 +69,13 @@ def doubt(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now
 def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
     """What is to be reconciled, by pair; of some pairs or of all."""
     query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(doubts.c.pair.in_(list(pairs)))
     found: dict[str, list[Publication]] = {}
     for row in connection.execute(query).mappings():
-        if pairs is None or row["pair"] in pairs:
-            series = Series(row["pair"], Interval(row["interval"]))
-            doubt_ = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
-            found.setdefault(series.pair, []).append(doubt_)
+        series = Series(row["pair"], Interval(row["interval"]))
+        doubt_ = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
+        found.setdefault(series.pair, []).append(doubt_)
     return found
 
 

@@ -79,11 +79,12 @@ _DATED = (schema.grants, schema.attempts)
 def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[Refutation]]:
     """The refutations that have not ended, by series and in order of time; of some pairs or of all."""
     query = sa.select(refutations).where(refutations.c.ended_at.is_(None)).order_by(refutations.c.start)
+    if pairs is not None and len(pairs) < 10_000:
+        query = query.where(refutations.c.pair.in_(list(pairs)))
     found: dict[Series, list[Refutation]] = {}
     for row in connection.execute(query).mappings():
-        if pairs is None or row["pair"] in pairs:
-            each = _record(row)
-            found.setdefault(each.series, []).append(each)
+        each = _record(row)
+        found.setdefault(each.series, []).append(each)
     return found
 
 

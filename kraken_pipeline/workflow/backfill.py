@@ -36,7 +36,7 @@ from kraken_pipeline.storage.listings import ListingRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
-from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, lookback_start, record_gaps, survey
+from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, lookback_start, recorded_gaps, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes, take_back
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
@@ -86,8 +86,7 @@ def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     else:
         work.resample()
     run.report(phase="looking for gaps", candles=run.progress.candles + work.stored)
-    holdings, left = work.settled_gaps()
-    record_gaps(stores, spec, holdings, left)
+    left = work.settled_gaps()
     settle_operations(stores, run.now)
     return work.outcome(left)
 
@@ -159,14 +158,14 @@ class _Work:
                 return
         self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
 
-    def settled_gaps(self) -> tuple[Holdings, list[Gap]]:
-        """What is missing in the end: what was refuted and has no route left is a conflict, and missing no more."""
+    def settled_gaps(self) -> list[Gap]:
+        """What is missing in the end, on record: what was refuted and has no route left is a conflict, and is there."""
         for _ in range(_ROUNDS):
-            holdings, left = self.gaps()
+            holdings, left = recorded_gaps(self.stores, self.spec, self.run.now)
             if not give_up(self.stores, self.spec, holdings, self.run):
                 break
             self.resample()
-        return holdings, left
+        return left
 
     def gaps(self) -> tuple[Holdings, list[Gap]]:
         """What is missing now."""
@@ -336,8 +335,7 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
     while True:
         before = len(tried)
         for turn in (0, 1):  # what OHLC brings is known before trades are paged through
-            holdings, gaps = work.gaps()
-            record_gaps(work.stores, work.spec, holdings, gaps)
+            holdings, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
             selection = work.selected(holdings, gaps)
             chosen = [each for each in selection[turn] if (str(each), each.spans) not in tried]
             tried |= {(str(each), each.spans) for each in chosen}
@@ -542,9 +540,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
     work.resample()
     run.report(phase="looking for gaps", candles=work.stored)
     settle_operations(stores, run.now)
-    holdings, left = work.settled_gaps()
-    record_gaps(stores, work.spec, holdings, left)
-    return work.outcome(left)
+    return work.outcome(work.settled_gaps())
 
 
 def _fetch_again(each: Operation) -> Fetch:

@@ -414,15 +414,28 @@ def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) 
     )
 
 
-def record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequence[Gap]) -> int:
-    """Brings the gap records of the selected series up to date; returns how many were found filled."""
+def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[Holdings, list[Gap]]:
+    """What is known of the selected pairs and the gaps that follow, put on record.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+        Busy: Another process has been recording for too long.
+    """
+    with stores.locks.gap_records():
+        holdings = survey(stores, spec, now)
+        found = find_gaps(stores, spec, holdings)
+        _record_gaps(stores, spec, holdings, found)
+    return holdings, found
+
+
+def _record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequence[Gap]) -> None:
+    """Brings the gap records of the selected series up to date."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
     selected = [Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals]
     touched = [series for series in selected if series in by_series or series in holdings.records]
     rows: list[GapRow] = []
-    filled = 0
     for series in touched:
         older = {record.span: record for record in holdings.records.get(series, ())}
         found = {gap.span: gap for gap in by_series.get(series, [])}
@@ -430,10 +443,8 @@ def record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequenc
         revision = revise(records, tuple(found), expected(holdings, spec, series), holdings.now)
         rows += [_open_row(series, record, found, older.values(), holdings) for record in revision.open]
         rows += [_filled_row(series, record, older.values(), holdings.now) for record in revision.filled]
-        filled += len(revision.filled)
     with stores.catalog.write() as connection:
         gap_records.replace_open(connection, touched, rows)
-    return filled
 
 
 def _open_row(

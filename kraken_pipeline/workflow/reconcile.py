@@ -72,7 +72,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
     """
     wanted = set(pairs)
     with stores.catalog.read() as connection:
-        doubted = sorted(publications.doubted(connection, wanted))
+        doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
     notes: list[str] = []
     changed: dict[Series, Spans] = {}
