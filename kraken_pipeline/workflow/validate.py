@@ -135,4 +135,3 @@ def _record(stores: Stores, outcome: SeriesValidation, run: Run) -> None:
             evidence_records.record_conflict(
                 connection, series, each, candles=count, reason=reason, file_id=None, now=run.now
             )
-

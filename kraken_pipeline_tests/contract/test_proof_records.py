@@ -1,0 +1,155 @@
+"""What the catalog holds of proof: doubts, refutations, contradictions, suspicions, counts, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, gap_records, proof_records, publications, refutations
+from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.proof_records import ContradictionRecord, SuspicionRecord
+from kraken_pipeline.storage.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.stores import Stores
+
+HOURS, DAYS = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.D1)
+OTHER = Series("ADAEUR", Interval.H1)
+VALUES = (1.5, 2.5, 0.5, 2.0, 12.25, 7)
+
+
+@pytest.fixture
+def connection(stores: Stores) -> Iterator[sa.Connection]:
+    with stores.catalog.write() as connection:
+        yield connection
+
+
+# --- doubts
+
+
+def test_doubts_that_touch_are_one_and_go_once_they_are_reconciled(connection: sa.Connection) -> None:
+    publications.doubt(connection, [(HOURS, Span(0, 10)), (DAYS, Span(0, 10)), (OTHER, Span(5, 6))], 1)
+    publications.doubt(connection, [(HOURS, Span(10, 20)), (HOURS, Span(30, 40))], 2)
+    found = publications.doubted(connection)
+    assert {pair: [(each.series, each.span) for each in doubts] for pair, doubts in found.items()} == {
+        "ADAEUR": [(OTHER, Span(5, 6))],
+        "XBTUSD": [(HOURS, Span(0, 20)), (HOURS, Span(30, 40)), (DAYS, Span(0, 10))],
+    }
+    assert set(publications.doubted(connection, {"XBTUSD"})) == {"XBTUSD"}
+    publications.reconciled(connection, [each.id for each in found["XBTUSD"]])
+    assert set(publications.doubted(connection)) == {"ADAEUR"}
+
+
+def test_what_is_doubted_again_while_it_is_compared_stays_doubted(connection: sa.Connection) -> None:
+    publications.doubt(connection, [(HOURS, Span(0, 10))], 1)
+    (before,) = publications.doubted(connection)["XBTUSD"]
+    publications.doubt(connection, [(HOURS, Span(5, 15))], 2)
+    publications.reconciled(connection, [before.id])
+    assert [each.span for each in publications.doubted(connection)["XBTUSD"]] == [Span(0, 15)]
+
+
+# --- refutations
+
+
+def grant(connection: sa.Connection, start: int, end: int, source: str = "TRADES") -> None:
+    evidence_records.grant(connection, [(HOURS, [Grant(Span(start, end), source, 100, 1)], None)])
+
+
+def test_only_what_comes_after_a_refutation_answers_for_it(connection: sa.Connection) -> None:
+    grant(connection, 0, 50)
+    refutations.refute(connection, [(HOURS, Span(10, 30), VALUES, "a test"), (DAYS, Span(0, 40), None, "another")], 7)
+    (each,) = refutations.active(connection, {"XBTUSD"})[HOURS]
+    assert (each.span, each.refuted, each.reason, each.made_at) == (Span(10, 30), VALUES, "a test", 7)
+    assert refutations.active(connection)[DAYS][0].refuted is None
+    assert refutations.active(connection, {"ADAEUR"}) == {}
+    assert refutations.answered_since(connection, each) == []
+    # It begins where the one before ends, and would prolong that: then nobody could tell that it came later.
+    grant(connection, 50, 60)
+    grant(connection, 5, 20, "OHLC")
+    assert refutations.answered_since(connection, each) == [(Span(5, 20), "OHLC")]
+    refutations.end(connection, [each.id], 9)
+    assert set(refutations.active(connection)) == {DAYS}
+    assert refutations.of_series(connection, HOURS, Span(0, 11)) == [(each, 9)]
+    assert refutations.of_series(connection, HOURS, Span(30, 40)) == []
+    grant(connection, 60, 70)
+    spans = [(known.span.start, known.span.end) for known in evidence_records.grants_of(connection, [HOURS])[HOURS]]
+    assert spans == [(0, 50), (50, 70), (5, 20)]
+
+
+def test_an_attempt_at_what_is_refuted_is_kept_by_itself(connection: sa.Connection) -> None:
+    def answered(start: int, end: int) -> None:
+        gap_records.add_attempts(connection, HOURS, [Attempt(Span(start, end), "TRADES", None, None, 1)], "run")
+
+    answered(0, 10)
+    answered(10, 20)
+    refutations.refute(connection, [(HOURS, Span(5, 15), None, "a test")], 7)
+    answered(20, 30)
+    first, second = gap_records.attempts_of(connection, None)[HOURS]
+    assert (first.span, second.span) == (Span(0, 20), Span(20, 30))
+    (each,) = refutations.active(connection)[HOURS]
+    assert first.id <= each.after_attempt < second.id
+
+
+# --- proofs
+
+
+def test_what_is_proven_of_a_series_takes_the_place_of_what_was(connection: sa.Connection) -> None:
+    proof_records.replace_proven(connection, {HOURS: (Span(0, 10), Span(20, 30)), OTHER: (Span(1, 2),)})
+    proof_records.replace_proven(connection, {HOURS: (Span(5, 30),), DAYS: ()})
+    assert proof_records.proven(connection) == {HOURS: (Span(5, 30),), OTHER: (Span(1, 2),)}
+    assert proof_records.proven(connection, ["ADAEUR"]) == {OTHER: (Span(1, 2),)}
+
+
+def contradiction(start: int = 0, state: ContradictionState = ContradictionState.REFUTED) -> ContradictionRecord:
+    return ContradictionRecord(
+        "XBTUSD",
+        Interval.H1,
+        Interval.D1,
+        Span(start, start + 10),
+        "fine",
+        VALUES,
+        None,
+        7,
+        0,
+        None,
+        state,
+        "why",
+        1,
+        2,
+    )
+
+
+def test_a_contradiction_is_one_record_whatever_becomes_of_it(connection: sa.Connection) -> None:
+    first, second = contradiction(), replace(contradiction(20), culprit=Interval.H1)
+    proof_records.keep_contradictions(connection, [second, first])
+    assert proof_records.contradictions_of(connection) == [first, second]
+    settled = proof_records.settled(first, 9)
+    proof_records.keep_contradictions(connection, [settled])
+    assert proof_records.contradictions_of(connection, ["XBTUSD"]) == [settled, second]
+    assert proof_records.contradictions_of(connection, ["ADAEUR"]) == []
+    assert proof_records.contradictions_of(connection, None, [ContradictionState.SETTLED]) == [settled]
+    assert (settled.state, settled.changed_at, settled.values) == (ContradictionState.SETTLED, 9, first.values)
+
+
+def test_a_suspicion_is_judged_or_dispelled(connection: sa.Connection) -> None:
+    lone = SuspicionRecord("XBTUSD", Interval.H1, Span(20, 30), "why", SuspicionState.UNPROVEN, 1, 1)
+    outage = replace(lone, pair=None, span=Span(0, 10))
+    proof_records.suspect(connection, [lone, outage])
+    first, second = proof_records.suspicions_of(connection)
+    assert (replace(first, id=0), replace(second, id=0)) == (outage, lone)
+    assert proof_records.suspicions_of(connection, ["ADAEUR"]) == [first]
+    proof_records.judge(connection, [first.id], SuspicionState.EXCHANGE_DOWN, 9)
+    proof_records.dispel(connection, [second.id])
+    assert proof_records.suspicions_of(connection) == [replace(first, state=SuspicionState.EXCHANGE_DOWN, changed_at=9)]
+
+
+def test_counts_of_a_year_take_the_place_of_what_was(connection: sa.Connection) -> None:
+    months = [*range(12)]
+    proof_records.keep_counts(connection, HOURS, {2022: months, 2023: months})
+    proof_records.keep_counts(connection, HOURS, {2023: [0] * 12, 2024: [1] * 12})
+    assert proof_records.counts_of(connection, ["XBTUSD"]) == {HOURS: {2022: months, 2024: [1] * 12}}
