@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from kraken_pipeline import tables
 from kraken_pipeline.cli import app
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.gap_records import GapRow
@@ -387,6 +390,34 @@ def test_export_takes_a_window_and_fills_quiet_time(filled: Filled, tmp_path: Pa
     assert pl.read_parquet(path).height == len(oracle("ADAEUR", 60, START + 48 * HOUR, START + 96 * HOUR)) < 48
     shell(filled.home, "export", "ADAEUR", "60", "--to", str(path), *window, "--fill-quiet")
     assert pl.read_parquet(path).height == 48
+
+
+# --- proof
+
+
+def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_path: Path) -> None:
+    spike = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY)
+    for minutes in (60, 240, 1440):
+        write_csv(tmp_path / "archives", SPRING, "XBTUSD", Interval(minutes), start=START, end=Q1.end, defects=[spike])
+    home = tmp_path / "home"
+    said = shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60,240,1440")
+    assert "2 contradictions are left to you: kraken-pipeline reconcile" in said.out
+    said = shell(home, "reconcile")
+    assert (said.code, "0 spans taken back" in said.out) == (0, True)
+    (only,) = shell(home, "reconcile", "--intervals", "240", "--json").json
+    assert list(only) == [
+        *("pair", "fine", "coarse", "time", "end", "verdict", "short_side", "fine_trades", "coarse_trades", "action"),
+    ]
+    assert (only["pair"], only["fine"], only["coarse"], only["verdict"]) == ("XBTUSD", 60, 240, "contradicted")
+    assert (only["time"], only["short_side"]) == (iso(START + DAY), None)
+    assert only["fine_trades"] == only["coarse_trades"] > 0
+    command = only["action"].rpartition("then kraken-pipeline ")[2]
+    assert command.startswith("resolve --span --pair XBTUSD --interval 240 --start ")
+    assert shell(home, *shlex.split(command)).code == 0
+    assert shell(home, "reconcile", "--full", "--json").json == []
+    told = shell(home, "reconcile", "--intervals", "60,240", "--end", iso(Q1.end - DAY), "--all", "--json").json
+    assert {(each["fine"], each["coarse"], each["verdict"]) for each in told} == {(60, 240, "proven")}
+    assert len(told) == 5 * 6
 
 
 # --- wrong use

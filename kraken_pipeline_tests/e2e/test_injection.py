@@ -212,7 +212,7 @@ ANYTHING = (0, 2)
 OPTIONS: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
     *(
         ((2,), (command, option, "{}"))
-        for command in ("plan", "ingest", "backfill", "gaps", "report")
+        for command in ("plan", "ingest", "backfill", "gaps", "report", "reconcile")
         for option in ("--pairs", "--intervals", "--tier", "--start", "--end")
     ),
     ((1, 2), ("plan", "--archive-dir", "{}")),
