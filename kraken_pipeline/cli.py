@@ -36,7 +36,7 @@ from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.explain import explain as tell
-from kraken_pipeline.workflow.gaps import find_gaps, gap_json, shown, survey
+from kraken_pipeline.workflow.gaps import find_gaps, gap_json, selected_pairs, shown, survey
 from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
@@ -288,7 +288,7 @@ def reconcile(
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     now = _now()
     with _stores() as stores:
-        names = survey(stores, spec, now).pairs
+        names = selected_pairs(stores, spec)
         if full:
             doubt_everything(stores, names, now)
         done = reconcile_changes(stores, names, Run(f"reconcile-{now}", now))

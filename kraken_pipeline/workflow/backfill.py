@@ -36,7 +36,16 @@ from kraken_pipeline.storage.listings import ListingRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.exchange import connected
 from kraken_pipeline.workflow.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
-from kraken_pipeline.workflow.gaps import Gap, Holdings, failures_at, find_gaps, lookback_start, recorded_gaps, survey
+from kraken_pipeline.workflow.gaps import (
+    Gap,
+    Holdings,
+    failures_at,
+    find_gaps,
+    lookback_start,
+    recorded_gaps,
+    selected_pairs,
+    survey,
+)
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes, take_back
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
@@ -149,7 +158,7 @@ class _Work:
         """Fills what follows from finer candles by now, reconciles what has changed, and fills what that takes back."""
         for _ in range(_ROUNDS):
             self.add(resample_gaps(self.stores, self.spec, self.run))
-            done = reconcile_changes(self.stores, survey(self.stores, self.spec, self.run.now).pairs, self.run)
+            done = reconcile_changes(self.stores, selected_pairs(self.stores, self.spec), self.run)
             self.refuted += done.refuted
             self.conflicts += done.conflicts
             self.healed += done.healed
@@ -320,7 +329,11 @@ def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> None:
     fetches = []
     for pair, span, reason in wanted:
         minutes = Series(pair, Interval.M1)
-        take_back(stores, minutes, span, reason, run)
+        try:
+            take_back(stores, minutes, span, reason, run)
+        except Busy as error:
+            work.notes.append(str(error))
+            continue
         fetches.append(Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1))
     _fetch_each(work, exchange, fetches, budget)
     work.resample()

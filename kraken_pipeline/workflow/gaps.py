@@ -171,6 +171,18 @@ class Holdings:
         return max(ends, default=0)
 
 
+def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> dict[str, Pair]:
+    """The pairs that are asked for, by name: those of the lake, and others that are given.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
+    pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
+    _require_known(spec, stores, pairs)
+    return pairs
+
+
 def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
     """Reads what is known of the selected pairs.
 
@@ -183,9 +195,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
-    pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
-    _require_known(spec, stores, pairs)
+    pairs = selected_pairs(stores, spec, also)
     names = sorted(pairs)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, names)
