@@ -222,8 +222,8 @@ PICTURES = (
     Picture("materialization", f"{_ASSET}/candles?view=events&partition=XBTUSD%7C60", 1400, 800, materialization),
     Picture("plots", f"{_ASSET}/completeness_report?view=overview", 1400, 1080, plots),
     Picture("automation", "/automation", 1200, 620, automation),
-    Picture("report-light", None, 1200, 1410, report),
-    Picture("report-dark", None, 1200, 1410, report, is_dark=True),
+    Picture("report-light", None, 1200, 1385, report),
+    Picture("report-dark", None, 1200, 1385, report, is_dark=True),
     Picture("report-phone", None, 390, 1160, report),
 )
 
