@@ -239,8 +239,8 @@ def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts
     if conflicts:
         advice.append(
             Advice(
-                f"{conflicts:,} times two intervals contradict each other, and no source is left to settle it; each is "
-                "listed with the kraken-pipeline resolve that takes a side back by",
+                f"{conflicts:,} contradictions between intervals are left that no source settles; see each, and the "
+                "command that takes a side back",
                 "kraken-pipeline reconcile",
             )
         )
