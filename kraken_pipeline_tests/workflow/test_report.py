@@ -219,7 +219,7 @@ def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(
         1440: 1,
     }
     assert made.as_json()["conflicts"] == 1
-    assert made.recommendations[-1].startswith("1 times two intervals contradict each other")
+    assert made.recommendations[-1].startswith("1 contradictions between intervals are left")
     assert made.recommendations[-1].endswith(": kraken-pipeline reconcile")
     assert not report(stores, intervals="5", end="2023-03-30").contradictions
     assert not report(stores, tier="TIER4", end="2023-03-30").contradictions
