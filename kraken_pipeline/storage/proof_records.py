@@ -11,6 +11,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.refutations import values_of
 from kraken_pipeline.storage.schema import (
     ContradictionState,
     SuspicionState,
@@ -107,8 +108,8 @@ def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
         coarse=Interval(row["coarse"]),
         span=Span(row["start"], row["end"]),
         short_side=row["short_side"],
-        fine_candle=_values(row["fine_candle"]),
-        coarse_candle=_values(row["coarse_candle"]),
+        fine_candle=values_of(row["fine_candle"]),
+        coarse_candle=values_of(row["coarse_candle"]),
         fine_trades=row["fine_trades"],
         coarse_trades=row["coarse_trades"],
         culprit=None if row["culprit"] is None else Interval(row["culprit"]),
@@ -117,13 +118,6 @@ def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
         made_at=row["made_at"],
         changed_at=row["changed_at"],
     )
-
-
-def _values(found: Sequence[float] | None) -> Values | None:
-    if found is None:
-        return None
-    opened, high, low, close, volume, trades = found
-    return float(opened), float(high), float(low), float(close), float(volume), int(trades)
 
 
 def keep_contradictions(connection: sa.Connection, records: Iterable[ContradictionRecord]) -> None:

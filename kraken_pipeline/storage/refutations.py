@@ -104,17 +104,24 @@ def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tup
 
 
 def _record(row: sa.RowMapping) -> Refutation:
-    values = row["refuted"]
     return Refutation(
         row["id"],
         Series(row["pair"], Interval(row["interval"])),
         Span(row["start"], row["end"]),
-        None if values is None else (*map(float, values[:5]), int(values[5])),  # type: ignore[arg-type]
+        values_of(row["refuted"]),
         row["reason"],
         row["after_grant"],
         row["after_attempt"],
         row["made_at"],
     )
+
+
+def values_of(found: Sequence[float] | None) -> Values | None:
+    """A candle's values as a column of JSON has them."""
+    if found is None:
+        return None
+    opened, high, low, close, volume, trades = found
+    return float(opened), float(high), float(low), float(close), float(volume), int(trades)
 
 
 def end(connection: sa.Connection, ids: Sequence[int], now: int) -> None:
