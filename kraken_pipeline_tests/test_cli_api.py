@@ -24,6 +24,7 @@ from kraken_pipeline_tests.exchanges import (
     PAIRS,
     REACH,
     SUMMER,
+    UNCONTRADICTED,
     asked,
     copied,
     happened,
@@ -155,7 +156,7 @@ def test_a_backfill_does_what_its_options_say(home: Path, exchange: DemoExchange
     assert (told["job"], told["tier"], told["intervals"]) == ("backfill_gaps_incremental", "TIER1", [60, 240])
     assert (told["start"], told["end"], told["assets"]) == (iso(start), iso(end), ["XBTUSD"])
     assert (told["status"], told["error"], told["files_total"]) == ("SUCCESS", None, 0)
-    assert told["outcome"] == {"requests": 4, "fetches_failed": 0, "errors": [], "notes": []}
+    assert told["outcome"] == {"requests": 4, "fetches_failed": 0, **UNCONTRADICTED, "errors": [], "notes": []}
     assert [each for each in asked(exchange) if "OHLC" in each] == ["OHLC XBTUSD 60"]
     with opened(settings_of(home)) as stores:
         assert stored(stores, "XBTUSD", 240, start, end) == happened("XBTUSD", 240, start, end)
@@ -220,7 +221,7 @@ def test_progress_tells_the_requests_that_are_left_and_for_how_long(home: Path, 
     said = ask(home, exchange, "backfill", "--intervals", "60", "--lookback-days", "40")
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if " left, about " in line]
-    phases = ["asking for candles", "paging through trades", "looking for gaps", "reporting", "done"]
+    phases = ["asking for candles", "reconciling", "paging through trades", "looking for gaps", "reporting", "done"]
     assert list(dict.fromkeys(line.partition(":")[0] for line in lines)) == phases
     first = re.fullmatch(r"asking for candles: 3 of about (\d+) requests, (\d+) left, about \d+ s", lines[0])
     assert first is not None
