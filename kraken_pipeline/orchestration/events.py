@@ -131,6 +131,9 @@ def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) ->
     yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
     yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
     yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
+    # The UI shows the last evaluation of a check: that of the whole tier, after those of its series.
+    standing = agreements(stores, [each.series for each in whole.series])
+    yield checks.evaluation(checks.intervals_agree(_key(tier, "backfilled_candles"), standing))
 
 
 def _key(tier: Tier, name: str) -> dg.AssetKey:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
+from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import Busy, InvalidRequest
 from kraken_pipeline.market.interval import Interval
@@ -280,3 +280,23 @@ def test_what_passes_by_itself_may_be_retried_and_what_lasts_may_not() -> None:
     assert (passing.value.description, passing.value.allow_retries) == ("later", True)
     with pytest.raises(ZeroDivisionError), explained():
         _ = 1 // 0
+
+
+def test_the_last_word_of_a_check_is_that_of_the_whole_tier(
+    instance: dg.DagsterInstance, settings: Settings, tmp_path: Path
+) -> None:
+    """The UI shows the last evaluation: a conflict is not hidden behind a series that agrees."""
+    spike = Defect(DefectKind.SPIKE, "ADAEUR", Interval.H4, START + 86_400)
+    for pair in ("ADAEUR", "XBTUSD"):
+        for minutes in (60, 240):
+            defects = [spike] if pair == spike.pair else []
+            write_csv(tmp_path / "files", SPRING, pair, Interval(minutes), start=START, end=Q1.end, defects=defects)
+    result = ingest(instance, settings, archive_dirs=[str(tmp_path / "files")], intervals="60,240", api_backfill=False)
+    evaluations = [each for each in result.get_asset_check_evaluations() if each.check_name == "intervals_agree"]
+    assert {each.partition: each.passed for each in evaluations[:-1]} == {
+        "ADAEUR|60": False,
+        "ADAEUR|240": False,
+        "XBTUSD|60": True,
+        "XBTUSD|240": True,
+    }
+    assert (evaluations[-1].partition, evaluations[-1].passed) == (None, False)
