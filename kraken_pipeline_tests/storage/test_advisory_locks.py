@@ -78,6 +78,7 @@ def test_the_keys_of_locks_are_those_of_every_version(
         "FETCHES": 4,
         "TABLES": 5,
         "MIGRATIONS": 6,
+        "RECORDS": 7,
     }
 
 
