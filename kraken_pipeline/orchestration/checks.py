@@ -9,6 +9,7 @@ import dagster as dg
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.publish import differences
@@ -84,13 +85,14 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
 
 def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:
     """What reconciliation says of a series, or of several together."""
+    # Both sides of a contradiction have it.
+    records = {(each.pair, each.key): each for agreement in found.values() for each in agreement.contradictions}
+    conflicts = sum(each.state is ContradictionState.CONFLICT for each in records.values())
     rows = [
-        (series, each.fine.value, each.coarse.value, short(each.span.start), each.state, each.reason)
-        for series, agreement in found.items()
-        for each in agreement.contradictions
+        (each.pair, each.fine.value, each.coarse.value, short(each.span.start), each.state, each.reason)
+        for each in records.values()
     ]
-    conflicts = sum(agreement.conflicts for agreement in found.values())
-    listed = table(("series", "fine", "coarse", "from", "state", "why"), rows)
+    listed = table(("pair", "fine", "coarse", "from", "state", "why"), rows)
     return dg.AssetCheckResult(
         check_name=INTERVALS_AGREE,
         asset_key=asset,

@@ -94,11 +94,6 @@ class Agreement:
     proven_pct: float
     contradictions: tuple[ContradictionRecord, ...]
 
-    @property
-    def conflicts(self) -> int:
-        """How many of them are left to a person."""
-        return sum(each.state is ContradictionState.CONFLICT for each in self.contradictions)
-
 
 def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
     """How some series stand to the other intervals of their pairs, as last reconciled."""

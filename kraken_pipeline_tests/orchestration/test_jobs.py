@@ -300,3 +300,4 @@ def test_the_last_word_of_a_check_is_that_of_the_whole_tier(
         "XBTUSD|240": True,
     }
     assert (evaluations[-1].partition, evaluations[-1].passed) == (None, False)
+    assert evaluations[-1].metadata["conflicts"].value == 1  # which both of its sides have
