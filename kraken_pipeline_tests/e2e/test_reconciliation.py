@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -230,6 +231,13 @@ def is_of(defects: Sequence[Defect], pair: str, interval: Interval, time: int) -
     )
 
 
+def is_same(kept: tuple[float, ...] | None, true: tuple[float, ...] | None) -> bool:
+    """Whether two candles are one: prices and count exactly, volume to a millionth, as sums of floats differ."""
+    if kept is None or true is None:
+        return kept is true
+    return (*kept[:5], kept[6]) == (*true[:5], true[6]) and math.isclose(kept[5], true[5], rel_tol=1e-6)
+
+
 def wrong(stores: Stores) -> dict[tuple[str, int], list[int]]:
     """Series → the times at which the lake does not hold what happened."""
     differences = {}
@@ -240,12 +248,7 @@ def wrong(stores: Stores) -> dict[tuple[str, int], list[int]]:
             true = {
                 row[0]: row for row in oracle(pair, interval, start, end, WORLD) if row[0] + interval.seconds <= NOW
             }
-            times = sorted(
-                time
-                for time in kept.keys() | true.keys()
-                if (kept.get(time) or ())[:5] != (true.get(time) or ())[:5]
-                or (kept[time][6] if time in kept else 0) != (true[time][6] if time in true else 0)
-            )
+            times = sorted(time for time in kept.keys() | true.keys() if not is_same(kept.get(time), true.get(time)))
             if times:
                 differences[pair, interval.value] = times
     return differences
