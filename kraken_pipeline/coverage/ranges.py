@@ -7,6 +7,7 @@ return such tuples.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -102,6 +103,16 @@ def intersect(left: Spans, right: Spans) -> Spans:
         else:
             j += 1
     return tuple(shared)
+
+
+def clip(spans: Spans, span: Span) -> Spans:
+    """What of the set lies within one range; found by bisection, for who asks of many ranges one after another."""
+    index = bisect_right(spans, span.start, key=lambda each: each.end)
+    parts: list[Span] = []
+    while index < len(spans) and spans[index].start < span.end:
+        parts.append(Span(max(spans[index].start, span.start), min(spans[index].end, span.end)))
+        index += 1
+    return tuple(parts)
 
 
 def seconds(spans: Spans) -> int:

@@ -18,6 +18,7 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
+    clip,
     intersect,
     lies_in,
     normalise,
@@ -251,35 +252,40 @@ class _Work:
         # A row that was not resampled has a say also where nothing but resampling has answered for its time.
         is_own = lies_in(self.known[coarse].independent, times) | different["is_own"]
         self._outdate(coarse, of_candles(times.filter(~is_own), coarse))
-        own = different.filter(is_own)
         runs = _shifted_runs(self.read, fine, coarse, times.filter(is_own))
-        for run in runs:
-            self._give_up(run)
-        shifted = normalise(run.span for run in runs)
-        for each in _contradictions(own, fine, coarse):
-            if not any(each.span.overlaps(span) for span in shifted):
-                self._decide(each)
+        is_single = is_own & ~lies_in(touched_candles(normalise(run.span for run in runs), coarse), times)
+        self._decide(fine, coarse, runs, list(_contradictions(different.filter(is_single), fine, coarse)))
 
     def _outdate(self, coarse: Interval, spans: Spans) -> None:
         if spans:
             self.found.stale[coarse] = union(self.found.stale.get(coarse, ()), spans)
             self._refute(coarse, spans)
 
-    def _give_up(self, each: Contradiction) -> None:
-        self.found.conflicts.append(each)
-        for interval in (each.fine, each.coarse):
-            self.doubtful[interval] = union(self.doubtful.get(interval, ()), (each.span,))
+    def _decide(
+        self, fine: Interval, coarse: Interval, runs: Sequence[Contradiction], singles: Sequence[Contradiction]
+    ) -> None:
+        """Refutes, or gives up; of two intervals the candles are different ones, so that none depends on another."""
+        conflicts = list(runs)
+        refuted: dict[Interval, list[Span]] = {}
+        for each in singles:
+            if spans := self._to_refute(each):
+                self.found.refuted.append((each, spans))
+                for interval, span in spans:
+                    refuted.setdefault(interval, []).append(span)
+            else:
+                conflicts.append(each)
+        for interval, parts in refuted.items():
+            self._refute(interval, normalise(parts))
+        self.found.conflicts += conflicts
+        doubtful = normalise(each.span for each in conflicts)
+        for interval in (fine, coarse):
+            self.doubtful[interval] = union(self.doubtful.get(interval, ()), doubtful)
 
-    def _decide(self, each: Contradiction) -> None:
+    def _to_refute(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
         was_tried = self.tried.get((each.fine, each.coarse, each.span.start)) == each.values
-        is_doubtful = any(each.span.overlaps(span) for span in self.doubtful.get(each.fine, ()))
-        spans = () if was_tried or is_doubtful else self._short_spans(each)
-        if not spans:
-            self._give_up(each)
-            return
-        self.found.refuted.append((each, spans))
-        for interval, span in spans:
-            self._refute(interval, (span,))
+        if was_tried or clip(self.doubtful.get(each.fine, ()), each.span):
+            return ()
+        return self._short_spans(each)
 
     def _short_spans(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
         """What is refuted: the coarser candle, or all finer ones below it, since nobody knows which of them is short.
@@ -290,16 +296,18 @@ class _Work:
             return ()
         if each.short is Side.COARSE:
             return ((each.coarse, each.span),)
-        minutes = self.known.get(Interval.M1, Voice())
-        if not subtract((each.span,), minutes.by_trades):
+        by_trades = clip(self.known.get(Interval.M1, Voice()).by_trades, each.span)
+        if by_trades == (each.span,):
             return ()
         return tuple(
             (interval, part)
             for interval in sorted(self.known)
             if interval <= each.fine
             for part in subtract(
-                subtract(intersect((each.span,), self.known[interval].covered), self.refuted.get(interval, ())),
-                minutes.by_trades if interval is Interval.M1 else (),
+                subtract(
+                    clip(self.known[interval].covered, each.span), clip(self.refuted.get(interval, ()), each.span)
+                ),
+                by_trades if interval is Interval.M1 else (),
             )
         )
 
@@ -324,10 +332,10 @@ class _Work:
         for interval in sorted(beyond, reverse=not upwards):
             if before is not None:
                 pair = (before, interval) if upwards else (interval, before)
-                if any(span.overlaps(each) for each in self.unequal.get(pair, ())):
+                if clip(self.unequal.get(pair, ()), span):
                     return camp, True
-            covered = intersect((span,), self.known[interval].covered)
-            if interval is Interval.M1 or not subtract(covered, self.known[interval].independent):
+            voice = self.known[interval]
+            if interval is Interval.M1 or not subtract(clip(voice.covered, span), clip(voice.independent, span)):
                 camp.append(interval)
             before = interval
         return camp, False

@@ -16,7 +16,7 @@ from itertools import pairwise
 import polars as pl
 
 from kraken_pipeline.coverage.evidence import Grant, coverage
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.coverage.reconcile import (
     VOLUME_TOLERANCE,
     Contradiction,
@@ -27,7 +27,7 @@ from kraken_pipeline.coverage.reconcile import (
 )
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.market.candle import Source, Values
+from kraken_pipeline.market.candle import Source, Values, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso
 from kraken_pipeline.market.series import Series
@@ -43,6 +43,7 @@ from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 STALE = "made of finer candles that have changed since"
+_YEAR = 366 * 86_400
 OPEN = (ContradictionState.REFUTED, ContradictionState.CONFLICT)
 
 
@@ -133,7 +134,8 @@ class _Pair:
 
     def refuted(self, series: Series) -> Spans:
         """What is refuted of a series and was not answered again."""
-        return normalise(each.span for each in self.active.get(series, ()) if each not in self.answered)
+        answered = {each.id for each in self.answered}
+        return normalise(each.span for each in self.active.get(series, ()) if each.id not in answered)
 
     def voice(self, series: Series) -> Voice:
         """What is known of a series."""
@@ -240,19 +242,39 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
 
 def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
     """What is refuted: series, span, what stands there as one candle, and why."""
-
-    def standing(series: Series, span: Span) -> Values | None:
-        return one_candle(stores.lake.read(series, span.start, span.end))
-
-    for each, spans in found.refuted:
-        for interval, span in spans:
-            series = Series(pair, interval)
-            value = each.coarse_candle if interval is each.coarse else standing(series, span)
-            yield series, span, value, _reason(pair, each)
+    reasons: dict[Series, dict[Span, str]] = {}
+    for each, parts in found.refuted:
+        for interval, span in parts:
+            reasons.setdefault(Series(pair, interval), {})[span] = _reason(pair, each)
     for interval, outdated in found.stale.items():
-        for span in outdated:
-            series = Series(pair, interval)
-            yield series, span, standing(series, span), STALE
+        reasons.setdefault(Series(pair, interval), {}).update(dict.fromkeys(outdated, STALE))
+    for series, spans in reasons.items():
+        standing = _standing(stores, series, sorted(spans))
+        for span, reason in spans.items():
+            yield series, span, standing.get(span), reason
+
+
+def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Span, Values]:
+    """What stands in some spans, in order of time, each as one candle; none where none is.
+
+    They are read a year at a time: there can be as many as there are candles.
+    """
+    found: dict[Span, Values] = {}
+    waiting = list(spans)
+    while waiting:
+        first = waiting[0].start
+        some = [each for each in waiting if each.start < first + _YEAR]
+        waiting = waiting[len(some) :]
+        candles = stores.lake.read(series, first, max(each.end for each in some))
+        times = candles.select(seconds_of(pl.col("time"))).to_series()
+        starts, ends = (
+            pl.Series([getattr(each, edge) for each in some], dtype=pl.Int64()) for edge in ("start", "end")
+        )
+        begins, past = times.search_sorted(starts).to_list(), times.search_sorted(ends).to_list()
+        for each, begin, end in zip(some, begins, past, strict=True):
+            if (value := one_candle(candles.slice(begin, end - begin))) is not None:
+                found[each] = value
+    return found
 
 
 def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
@@ -274,7 +296,9 @@ def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord
     records += [
         proof_records.settled(each, now)
         for each in pair.records
-        if each.state in OPEN and each.key not in keys and not subtract((each.span,), found.tested.get(each.coarse, ()))
+        if each.state in OPEN
+        and each.key not in keys
+        and clip(found.tested.get(each.coarse, ()), each.span) == (each.span,)
     ]
     return records
 
@@ -374,14 +398,15 @@ def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
     refuted = {series: found for series, found in holdings.refutations.items() if series.interval in spec.intervals}
     if not refuted:
         return 0
-    routes: dict[Series, list[Span]] = {}
+    none: dict[Series, list[Span]] = {}
     for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), holdings):
         if gap.series in refuted:
-            routes.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
+            none.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
+    without = {series: normalise(spans) for series, spans in none.items()}
     ended = {
         series: hopeless
         for series, found in refuted.items()
-        if (hopeless := [each for each in found if not subtract((each.span,), normalise(routes.get(series, ())))])
+        if (hopeless := [each for each in found if clip(without.get(series, ()), each.span) == (each.span,)])
     }
     if not ended:
         return 0

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
+    clip,
     intersect,
     lies_in,
     normalise,
@@ -48,6 +49,12 @@ def test_spans_overlap_where_they_share_an_instant(spans: list[Span]) -> None:
     for left in spans:
         for right in spans:
             assert left.overlaps(right) == bool(instants([left]) & instants([right]))
+
+
+@given(SETS, LOOSE_SPANS)
+def test_clipping_is_the_intersection_with_one_range(spans: Spans, ranges: list[Span]) -> None:
+    for each in ranges:
+        assert clip(spans, each) == intersect(spans, (each,))
 
 
 @given(LOOSE_SPANS)
