@@ -43,6 +43,7 @@ from kraken_pipeline.workflow.gaps import (
     find_gaps,
     lookback_start,
     recorded_gaps,
+    retry_at,
     selected_pairs,
     survey,
 )
@@ -314,9 +315,16 @@ def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pa
 
 
 def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
-    """Quiet time that is hard to believe and can be asked about, within the lookback."""
+    """Quiet time that is hard to believe and can be asked about now, within the lookback."""
+    now = work.run.now
     pairs = [pair for pair in holdings.pairs if not holdings.is_delisted(pair)]
-    return unproven(work.stores, pairs, holdings.rates, lookback_start(work.spec, Interval.M1, work.run.now))
+    return [
+        (pair, span, reason)
+        for pair, span, reason in unproven(
+            work.stores, pairs, holdings.rates, lookback_start(work.spec, Interval.M1, now)
+        )
+        if work.spec.complete or retry_at(holdings.attempts.get(Series(pair, Interval.M1), ()), span) <= now
+    ]
 
 
 def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> None:

@@ -351,8 +351,15 @@ def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], h
         error=tried[-1].error if tried else None,
         detected_at=min((record.detected_at for record in older), default=holdings.now),
         failures=failures,
-        next_try=next_try(failures, tried[-1].made_at) if failures else 0,
+        next_try=retry_at(tried, span),
     )
+
+
+def retry_at(attempts: Sequence[Attempt], span: Span) -> int:
+    """When a span may be tried again, in seconds since the epoch; 0 where the last attempt did not fail."""
+    failures = failures_at(attempts, span)
+    last = max((attempt.made_at for attempt in attempts if attempt.span.overlaps(span)), default=0)
+    return next_try(failures, last) if failures else 0
 
 
 def failures_at(attempts: Sequence[Attempt], span: Span) -> int:

@@ -19,6 +19,7 @@ from kraken_pipeline.coverage.quiet import NEIGHBOURS, all_quiet, lone_quiet
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
+    clip,
     intersect,
     lies_in,
     normalise,
@@ -161,6 +162,8 @@ def unproven(
 ) -> list[tuple[str, Span, str]]:
     """What to ask the trades of, to see whether a quiet time is true: pair, span and reason, the newest first.
 
+    What they have already answered for is left out: an outage stays unproven until a second pair is asked.
+
     Args:
         stores: Where.
         pairs: Of which pairs; of an outage, the two busiest of them answer for all.
@@ -175,6 +178,11 @@ def unproven(
             if each.state is SuspicionState.UNPROVEN and each.span.end > since
         ]
         hours = evidence_records.coverage_of(connection, [HOURS], sorted(names)) if found else {}
+        grants = evidence_records.grants_of(connection, [Series(name, Interval.M1) for name in names] if found else ())
+    answered = {
+        series.pair: normalise(grant.span for grant in some if grant.source == Source.TRADES)
+        for series, some in grants.items()
+    }
     wanted: list[tuple[str, Span, str]] = []
     for each in sorted(found, key=lambda each: each.span, reverse=True):
         if each.pair is not None:
@@ -187,4 +195,4 @@ def unproven(
         ]
         busiest = sorted(covered, key=lambda pair: rates.get(pair, 0.0), reverse=True)[:2]
         wanted += [(pair, each.span, each.reason) for pair in busiest]
-    return wanted
+    return [each for each in wanted if clip(answered.get(each[0], ()), each[1]) != (each[1],)]

@@ -12,6 +12,7 @@ from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.exchange import DemoExchange
+from kraken_pipeline.demo.faults import Fault, Refusal
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import Outage, World
 from kraken_pipeline.market.interval import Interval
@@ -78,6 +79,34 @@ def test_the_trades_prove_the_one_and_heal_the_other_for_a_request_each(home: Pa
     with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
         run(stores, now=NOW, run_id="run-three", pairs=PAIRS, intervals="60", lookback_days=30)
     assert len(exchange.requests) == before
+
+
+def test_what_the_trades_have_answered_for_is_not_asked_again_while_it_takes_another_pair(
+    home: Path, exchange: DemoExchange
+) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+    with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
+        run(stores, now=NOW, run_id="run-two", pairs="XBTUSD", intervals="60", lookback_days=30)
+        before = len(exchange.requests)
+        run(stores, now=NOW, run_id="run-three", pairs="XBTUSD", intervals="60", lookback_days=30)
+        assert len(exchange.requests) == before
+        assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN), (*LONE, SuspicionState.TRADED)]
+
+
+def test_what_failed_again_and_again_waits_as_any_gap_does(home: Path) -> None:
+    with DemoExchange(WORLD, clock=FixedClock(NOW)) as broken:
+        with opened(settings_of(home, kraken_api_url=broken.url, kraken_max_requests_per_gap=0)) as stores:
+            run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        broken.inject(Fault(Refusal("EGeneral:Internal error"), endpoint="Trades", times=None))
+        asked = []
+        with opened(settings_of(home, kraken_api_url=broken.url)) as stores:
+            for number, now in enumerate([NOW, NOW, NOW, NOW, NOW, NOW + DAY]):
+                before = len(broken.requests)
+                run(stores, now=now, run_id=f"run-{number}", pairs=PAIRS, intervals="60", lookback_days=30)
+                asked.append(any(each.endpoint == "Trades" for each in broken.requests[before:]))
+            assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN)]
+        assert asked == [True, True, True, False, False, True]
 
 
 def test_a_budget_that_is_spent_leaves_them_as_they_are(home: Path, exchange: DemoExchange) -> None:
