@@ -76,16 +76,16 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
         doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
     notes: list[str] = []
-    changed: dict[Series, Spans] = {}
     for pair in doubted:
         run.report(phase="reconciling")
         try:
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
-        else:
-            changed |= done[-1].changed
-    suspicion.look(stores, changed, run.now)
+    doubts = [doubt for each in done for doubt in each.doubts]
+    suspicion.look(stores, _changed(doubts), run.now)
+    with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
+        publications.reconciled(connection, [doubt.id for doubt in doubts])
     return Reconciled(
         tuple(doubted),
         sum(each.refuted for each in done),
@@ -93,6 +93,13 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
         sum(each.healed for each in done),
         tuple(notes),
     )
+
+
+def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
+    spans: dict[Series, list[Span]] = {}
+    for each in doubts:
+        spans.setdefault(each.series, []).append(each.span)
+    return {series: normalise(found) for series, found in spans.items()}
 
 
 def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
@@ -108,7 +115,7 @@ def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
 class _Outcome:
     """What became of a pair, and what had changed of it."""
 
-    changed: dict[Series, Spans]
+    doubts: Sequence[Publication]
     refuted: int
     conflicts: int
     healed: int
@@ -223,13 +230,9 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
         proof_records.replace_proven(connection, proven)
         for series, years in counts.items():
             proof_records.keep_counts(connection, series, years)
-        publications.reconciled(connection, [each.id for each in pair.doubts])
     before = {each.key: each for each in pair.records}
-    changes: dict[Series, list[Span]] = {}
-    for doubt in pair.doubts:
-        changes.setdefault(doubt.series, []).append(doubt.span)
     return _Outcome(
-        {series: normalise(spans) for series, spans in changes.items()},
+        pair.doubts,
         len(taken_back),
         sum(
             each.state is ContradictionState.CONFLICT

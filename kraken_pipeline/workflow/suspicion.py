@@ -74,10 +74,14 @@ def look(stores: Stores, changed: Mapping[Series, Spans], now: int) -> None:
         for pair, interval, span, reason in found
         if (pair, interval, span) not in on_record
     ]
-    over = [each for each in known if each.pair is None and each.span not in outages and _touches(each, hours)]
+    days = touched_candles(hours, Interval.D1)
+    over = [each for each in known if each.pair is None and each.span not in outages and clip(days, each.span)]
+    touched = _days(changed)
     judged: dict[SuspicionState, list[int]] = {}
     for each in known:
-        if each not in over and (state := _state(stores, each, proven)) is not each.state:
+        if each in over or not clip(touched[each.pair], each.span):
+            continue
+        if (state := _state(stores, each, proven)) is not each.state:
             judged.setdefault(state, []).append(each.id)
     with stores.catalog.write() as connection:
         proof_records.dispel(connection, [each.id for each in over])
@@ -86,8 +90,13 @@ def look(stores: Stores, changed: Mapping[Series, Spans], now: int) -> None:
         proof_records.suspect(connection, [replace(each, state=_state(stores, each, proven)) for each in new])
 
 
-def _touches(each: SuspicionRecord, spans: Spans) -> bool:
-    return bool(intersect((each.span,), touched_candles(spans, Interval.D1)))
+def _days(changed: Mapping[Series, Spans]) -> dict[str | None, Spans]:
+    """The days that have changed in any interval: pair → days, and None → those of all pairs."""
+    spans: dict[str | None, list[Span]] = {}
+    for series, found in changed.items():
+        spans.setdefault(series.pair, []).extend(found)
+        spans.setdefault(None, []).extend(found)
+    return {pair: touched_candles(normalise(each), Interval.D1) for pair, each in spans.items()}
 
 
 def _state(stores: Stores, each: SuspicionRecord, proven: Mapping[Series, Spans]) -> SuspicionState:

@@ -19,6 +19,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage import proof_records
 from kraken_pipeline.storage.schema import SuspicionState
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import suspicion
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 
 HOUR = 3_600
@@ -63,6 +64,23 @@ def test_a_lone_quiet_hour_and_the_silence_of_all_pairs_are_marked_and_stay_cove
         run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
         assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN), (*LONE, SuspicionState.UNPROVEN)]
         assert covered(stores, "XBTUSD", 60) == (Span(START, Interval.H1.floor(NOW)),)
+
+
+def test_what_a_run_that_was_killed_did_not_look_at_is_left_to_the_next(
+    home: Path, exchange: DemoExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        with monkeypatch.context() as patch:
+            patch.setattr(suspicion, "look", die)
+            with pytest.raises(KeyboardInterrupt):
+                run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        assert covered(stores, "XBTUSD", 60) == (Span(START, Interval.H1.floor(NOW)),)
+        assert suspicions(stores) == []
+        run(stores, now=NOW, run_id="run-two", pairs=PAIRS, intervals="60", lookback_days=30)
+        assert suspicions(stores) == [(*OUTAGE, SuspicionState.UNPROVEN), (*LONE, SuspicionState.UNPROVEN)]
 
 
 def test_the_trades_prove_the_one_and_heal_the_other_for_a_request_each(home: Path, exchange: DemoExchange) -> None:
