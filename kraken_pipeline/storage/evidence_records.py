@@ -184,13 +184,23 @@ def coverage_of(
 ) -> dict[Series, list[CoverageRecord]]:
     """The coverage of every series, or of those of some intervals and pairs, each in order of time."""
     table = schema.coverage
-    query = sa.select(
-        table.c.pair, table.c.interval, table.c.start, table.c.end, table.c.source, table.c.candles, table.c.verified_at
-    ).order_by(table.c.pair, table.c.interval, table.c.start)
+    query = (
+        sa.select(
+            table.c.pair,
+            table.c.interval,
+            table.c.start,
+            table.c.end,
+            table.c.source,
+            table.c.candles,
+            table.c.verified_at,
+        )
+        .where(schema.of_pairs(table.c.pair, pairs))
+        .order_by(table.c.pair, table.c.interval, table.c.start)
+    )
+    if intervals is not None:
+        query = query.where(table.c.interval.in_([interval.value for interval in intervals]))
     found: dict[Series, list[CoverageRecord]] = {}
-    for pair, interval, start, end, source, candles, verified_at in connection.execute(
-        _narrowed(query, table, intervals, pairs)
-    ):
+    for pair, interval, start, end, source, candles, verified_at in connection.execute(query):
         record = CoverageRecord(Span(start, end), source, candles, verified_at)
         found.setdefault(Series(pair, Interval(interval)), []).append(record)
     return found
@@ -199,10 +209,12 @@ def coverage_of(
 def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[Series, Extent]:
     """What the lake has of every series, or of those of some pairs."""
     table = schema.extents
-    query = sa.select(table.c.pair, table.c.interval, table.c.candles, table.c.first_time, table.c.last_time)
+    query = sa.select(table.c.pair, table.c.interval, table.c.candles, table.c.first_time, table.c.last_time).where(
+        schema.of_pairs(table.c.pair, pairs)
+    )
     return {
         Series(pair, Interval(interval)): Extent(candles, first_time, last_time)
-        for pair, interval, candles, first_time, last_time in connection.execute(_narrowed(query, table, None, pairs))
+        for pair, interval, candles, first_time, last_time in connection.execute(query)
     }
 
 
@@ -223,19 +235,6 @@ def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
         .group_by(grants.c.pair)
     )
     return {pair: int(trades) / int(seconds) for pair, trades, seconds in connection.execute(query) if seconds}
-
-
-def _narrowed(
-    query: sa.Select[tuple[str, int, int, int, str, int, int]] | sa.Select[tuple[str, int, int, int, int]],
-    table: sa.Table,
-    intervals: Sequence[Interval] | None,
-    pairs: Sequence[str] | None,
-) -> sa.Select[tuple[str, int, int, int, str, int, int]] | sa.Select[tuple[str, int, int, int, int]]:
-    if intervals is not None:
-        query = query.where(table.c.interval.in_([interval.value for interval in intervals]))
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(table.c.pair.in_(list(pairs)))
-    return query
 
 
 def conflicting(connection: sa.Connection, series: Series, reason: str | None = None) -> Spans:

@@ -13,7 +13,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.refutations import is_doubted
-from kraken_pipeline.storage.schema import attempts, coverage, gaps
+from kraken_pipeline.storage.schema import attempts, coverage, gaps, of_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,7 @@ def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool
 def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[Attempt]]:
     """Every attempt at the series of some pairs, the oldest first."""
     query = sa.select(attempts).order_by(attempts.c.id)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(attempts.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(attempts.c.pair, pairs))
     found: dict[Series, list[Attempt]] = {}
     for row in connection.execute(query).mappings():
         span = Span(row["start"], row["end"])
@@ -133,8 +132,7 @@ def _rows(
     connection: sa.Connection, pairs: Sequence[str] | None, condition: sa.ColumnElement[bool]
 ) -> dict[Series, list[GapRow]]:
     query = sa.select(gaps).where(condition).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(gaps.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(gaps.c.pair, pairs))
     found: dict[Series, list[GapRow]] = {}
     for row in connection.execute(query).mappings():
         series = Series(row["pair"], Interval(row["interval"]))

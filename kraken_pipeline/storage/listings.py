@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from kraken_pipeline.storage.postgresql import alone
-from kraken_pipeline.storage.schema import listings
+from kraken_pipeline.storage.schema import listings, of_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,7 @@ class ListingRecord:
 def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[str, ListingRecord]:
     """What is on record of all pairs, or of some."""
     query = sa.select(listings.c.pair, listings.c.delisted_at, listings.c.first_trade)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(listings.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(listings.c.pair, pairs))
     return {
         pair: ListingRecord(delisted_at, first_trade) for pair, delisted_at, first_trade in connection.execute(query)
     }

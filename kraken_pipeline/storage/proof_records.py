@@ -17,6 +17,7 @@ from kraken_pipeline.storage.schema import (
     SuspicionState,
     candle_counts,
     contradictions,
+    of_pairs,
     proofs,
     suspicions,
 )
@@ -29,8 +30,7 @@ _KEYS = 500
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
     """What is proven of every series, or of those of some pairs."""
     query = sa.select(proofs).order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(proofs.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(proofs.c.pair, pairs))
     found: dict[Series, list[Span]] = {}
     for pair, interval, start, end in connection.execute(query):
         found.setdefault(Series(pair, Interval(interval)), []).append(Span(start, end))
@@ -96,8 +96,7 @@ def contradictions_of(
         .where(table.c.state.in_([str(state) for state in states]))
         .order_by(table.c.pair, table.c.coarse, table.c.fine, table.c.start)
     )
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(table.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(table.c.pair, pairs))
     return [_contradiction(row) for row in connection.execute(query).mappings()]
 
 
@@ -176,8 +175,7 @@ class SuspicionRecord:
 def suspicions_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[SuspicionRecord]:
     """Every suspicion in order of time: those of some pairs and the outages of all, or all there are."""
     query = sa.select(suspicions).order_by(suspicions.c.start, suspicions.c.id)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(suspicions.c.pair.is_(None) | suspicions.c.pair.in_(list(pairs)))
+    query = query.where(suspicions.c.pair.is_(None) | of_pairs(suspicions.c.pair, pairs))
     return [
         SuspicionRecord(
             row["pair"],
@@ -229,8 +227,7 @@ def dispel(connection: sa.Connection, ids: Sequence[int]) -> None:
 def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, dict[int, list[int]]]:
     """Series → year → how many candles the lake has of each of its twelve months."""
     query = sa.select(candle_counts)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(candle_counts.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(candle_counts.c.pair, pairs))
     found: dict[Series, dict[int, list[int]]] = {}
     for pair, interval, year, months in connection.execute(query):
         found.setdefault(Series(pair, Interval(interval)), {})[year] = list(months)

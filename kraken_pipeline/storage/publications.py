@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.schema import doubts, publications
+from kraken_pipeline.storage.schema import doubts, of_pairs, publications
 
 _IDS = 500
 """Ids in one statement: SQLite and PostgreSQL both take many more, but not as many as a rebuild has."""
@@ -69,8 +69,7 @@ def doubt(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now
 def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
     """What is to be reconciled, by pair; of some pairs or of all."""
     query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(doubts.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(doubts.c.pair, pairs))
     found: dict[str, list[Publication]] = {}
     for row in connection.execute(query).mappings():
         series = Series(row["pair"], Interval(row["interval"]))

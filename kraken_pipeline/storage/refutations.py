@@ -16,7 +16,7 @@ from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.schema import refutations
+from kraken_pipeline.storage.schema import of_pairs, refutations
 
 _IDS = 500
 
@@ -79,8 +79,7 @@ _DATED = (schema.grants, schema.attempts)
 def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[Refutation]]:
     """The refutations that have not ended, by series and in order of time; of some pairs or of all."""
     query = sa.select(refutations).where(refutations.c.ended_at.is_(None)).order_by(refutations.c.start)
-    if pairs is not None and len(pairs) < 10_000:
-        query = query.where(refutations.c.pair.in_(list(pairs)))
+    query = query.where(of_pairs(refutations.c.pair, pairs))
     found: dict[Series, list[Refutation]] = {}
     for row in connection.execute(query).mappings():
         each = _record(row)

@@ -6,6 +6,7 @@ database to this state; a test compares the two.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -50,6 +51,15 @@ class SuspicionState(StrEnum):
 
 # SQLite gives ids by itself to INTEGER keys only, PostgreSQL needs BIGINT for the outbox of years.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+_PAIRS = 10_000
+"""From how many pairs on a query does not name them: SQLite allows 32,766 variables."""
+
+
+def of_pairs(column: sa.Column[str], pairs: Collection[str] | None) -> sa.ColumnElement[bool]:
+    """The condition that narrows a query to some pairs; to none, where all are asked for or more than can be named."""
+    return sa.true() if pairs is None or len(pairs) >= _PAIRS else column.in_(list(pairs))
 
 
 def _series() -> list[sa.Column[str] | sa.Column[int]]:

@@ -13,10 +13,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.schema import FileStatus, conflicts, containers, files, grants
-
-_PAIRS = 10_000
-"""From how many pairs on a statement does not name them: SQLite allows 32,766 variables."""
+from kraken_pipeline.storage.schema import FileStatus, conflicts, containers, files, grants, of_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ def archive_sources(connection: sa.Connection, pairs: Sequence[str]) -> list[Arc
             sa.func.max(files.c.last_time),
         )
         .outerjoin(containers, containers.c.sha256 == files.c.container)
-        .where(_of_pairs(files.c.pair, pairs) | files.c.pair.is_(None))
+        .where(of_pairs(files.c.pair, pairs) | files.c.pair.is_(None))
         .group_by(name, kind, is_loose, files.c.container)
         .order_by(is_loose, name)
     )
@@ -115,7 +112,7 @@ def answered(connection: sa.Connection, pairs: Sequence[str]) -> list[Answered]:
             sa.func.sum(grants.c.trades),
             sa.func.max(grants.c.verified_at),
         )
-        .where(_of_pairs(grants.c.pair, pairs))
+        .where(of_pairs(grants.c.pair, pairs))
         .group_by(grants.c.source, grants.c.interval)
         .order_by(grants.c.source, grants.c.interval)
     )
@@ -148,7 +145,7 @@ class Disagreement:
 
 def disagreements(connection: sa.Connection, pairs: Sequence[str], most: int) -> tuple[list[Disagreement], int]:
     """The sources that count other trades than what is kept of some pairs, the worst first, and how many there are."""
-    is_wanted = _of_pairs(conflicts.c.pair, pairs)
+    is_wanted = of_pairs(conflicts.c.pair, pairs)
     query = (
         sa.select(conflicts, files.c.name)
         .outerjoin(files, files.c.id == conflicts.c.file_id)
@@ -168,7 +165,3 @@ def disagreements(connection: sa.Connection, pairs: Sequence[str], most: int) ->
         for row in connection.execute(query).mappings()
     ]
     return found, connection.scalar(sa.select(sa.func.count()).select_from(conflicts).where(is_wanted)) or 0
-
-
-def _of_pairs(column: sa.Column[str], pairs: Sequence[str]) -> sa.ColumnElement[bool]:
-    return column.in_(list(pairs)) if len(pairs) < _PAIRS else column.is_not(None)
