@@ -26,7 +26,6 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 
@@ -129,17 +128,19 @@ def _quarter(rng: np.random.Generator, rank: int) -> Iterator[tuple[int, Arrays]
 def make_lake(size: int, folder: Path) -> Path:
     """A home with so many pairs of hourly candles in its lake, `LAKE_CANDLES` each."""
     home = folder / "home"
-    lake = Lake(home)
     pairs = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(size)]
-    lake.register(pairs)
-    for number, pair in enumerate(pairs):
-        candles = _candles(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
-        frame = pl.DataFrame(candles).with_columns(
-            time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
-        )
-        writer = lake.writer(Series(pair.name, Interval.H1), origin="a benchmark", now=_CANDLES_FROM)
-        writer.add(finished(frame.drop("trades"), Source.CSV))
-        writer.finish().commit()
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
+        stores.lake.register(pairs)
+        for number, pair in enumerate(pairs):
+            candles = _candles(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
+            frame = pl.DataFrame(candles).with_columns(
+                time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
+            )
+            series = Series(pair.name, Interval.H1)
+            writer = stores.lake.writer(series, origin="a benchmark", now=_CANDLES_FROM)
+            writer.add(finished(frame.drop("trades"), Source.CSV))
+            with stores.locks.series([series]):
+                commit(stores, [LakeWrite(writer.finish(), ())], _CANDLES_FROM)
     return home
 
 

@@ -17,6 +17,7 @@
         ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
         ├── UnusableReply        Kraken answered with something that is not what it says it is
         └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
+            └── DamagedFile      a file of the lake is not the one that was written
 
 A message says what was tried, on which pair, interval and window, and what to do. Whoever retries asks
 for the class (`PassingError`), never for the text.
@@ -112,3 +113,15 @@ class UnusableReply(LastingError):
 
 class StoreError(LastingError):
     """The lake, the catalog or QuestDB is not in a state that can be worked on."""
+
+
+class DamagedFile(StoreError):
+    """A file of the lake or of the ledger is not the one that was written; nothing that it holds is answered.
+
+    Attributes:
+        paths: Which files, relative to the home.
+    """
+
+    def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.paths = paths

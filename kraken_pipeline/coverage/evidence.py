@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 
@@ -22,12 +22,14 @@ class Grant:
         source: A `market.candle.Source`.
         verified_at: When it answered, in seconds since the epoch.
         trades: How many trades it counts there.
+        id: The number of its record, which grows with time; 0 before it is on record.
     """
 
     span: Span
     source: str
     verified_at: int
     trades: int = 0
+    id: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from kraken_pipeline.orchestration.health import health_job
 from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.lake import Lake
-from kraken_pipeline.storage.stores import opened_locks
+from kraken_pipeline.storage.stores import opened, opened_locks
 
 
 def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
@@ -64,7 +63,9 @@ def _schedule(
             run_id = at_work(context.instance, locks, job.name)
         if run_id is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
-        if not Lake(settings.home).pairs():
+        with opened(settings) as stores:
+            is_empty = not stores.lake.pairs()
+        if is_empty:
             return dg.SkipReason(
                 "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"
             )

@@ -12,8 +12,8 @@ from kraken_pipeline.coverage.evidence import Covered, Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.refutations import is_doubted
+from kraken_pipeline.storage import refutations, schema
+from kraken_pipeline.storage.seals import is_intact, sealed
 
 _SERIES = 5_000
 """How many series one statement names at the most, with two variables each: SQLite allows 32,766."""
@@ -71,7 +71,7 @@ def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Gran
         if file_id is not None or not _prolonged(connection, series, each)
     ]
     if rows:
-        connection.execute(sa.insert(schema.grants), rows)
+        connection.execute(sa.insert(schema.grants), [sealed(schema.grants, row) for row in rows])
 
 
 def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
@@ -81,27 +81,24 @@ def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
     of coverage slower. The day is kept apart, so that it stays known when something answered; and each answer for what
     is refuted, which counts only what came since.
     """
-    if is_doubted(connection, series):
+    if refutations.is_doubted(connection, series):
         return False
     table = schema.grants
-    is_before = (
-        sa.select(sa.func.max(table.c.id))
-        .where(
-            table.c.pair == series.pair,
-            table.c.interval == series.interval.value,
-            table.c.source == each.source,
-            table.c.file_id.is_(None),
-            table.c.end == each.span.start,
-            table.c.verified_at.between(each.verified_at // _DAY * _DAY, each.verified_at),
-        )
-        .scalar_subquery()
+    query = sa.select(table).where(
+        table.c.pair == series.pair,
+        table.c.interval == series.interval.value,
+        table.c.source == each.source,
+        table.c.file_id.is_(None),
+        table.c.end == each.span.start,
+        table.c.verified_at.between(each.verified_at // _DAY * _DAY, each.verified_at),
     )
-    done = connection.execute(
-        sa.update(table)
-        .where(table.c.id == is_before)
-        .values(end=each.span.end, trades=table.c.trades + each.trades, verified_at=each.verified_at)
-    )
-    return bool(done.rowcount)
+    before = connection.execute(query.order_by(table.c.id.desc()).limit(1)).mappings().first()
+    if before is None or not is_intact(table, before):
+        return False
+    longer = {"end": each.span.end, "trades": before["trades"] + each.trades, "verified_at": each.verified_at}
+    row = sealed(table, {**before, **longer})
+    connection.execute(sa.update(table).where(table.c.id == before["id"]).values(**row))
+    return True
 
 
 def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> None:
@@ -115,7 +112,8 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
     """
     if not lake_times:
         return
-    grants, refutations = grants_of(connection, lake_times), refuted(connection, lake_times)
+    grants = grants_of(connection, lake_times)
+    standing = refuted(connection, lake_times, grants)
     keys = [{"of_pair": series.pair, "of_interval": series.interval.value} for series in lake_times]
     for table in (schema.coverage, schema.extents):
         is_one = (table.c.pair == sa.bindparam("of_pair")) & (table.c.interval == sa.bindparam("of_interval"))
@@ -124,14 +122,14 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
     extents: list[dict[str, object]] = []
     for series, times in lake_times.items():
         key = {"pair": series.pair, "interval": series.interval.value}
-        ranges = coverage(grants.get(series, ()), refutations.get(series, ()))
+        ranges = coverage(grants.get(series, ()), standing.get(series, ()))
         covered += [{**key, **row} for row in _coverage_rows(ranges, times)]
         if len(times):
             bounds = {"first_time": int(times[0]), "last_time": int(times[-1])}
             extents.append({**key, "candles": len(times), **bounds})
     for table, rows in ((schema.coverage, covered), (schema.extents, extents)):
         if rows:
-            connection.execute(sa.insert(table), rows)
+            connection.execute(sa.insert(table), [sealed(table, row) for row in rows])
 
 
 def _coverage_rows(ranges: Sequence[Covered], times: pl.Series) -> Iterator[dict[str, object]]:
@@ -148,27 +146,28 @@ def _coverage_rows(ranges: Sequence[Covered], times: pl.Series) -> Iterator[dict
 
 
 def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[Grant]]:
-    """Every grant of some series."""
+    """Every grant of some series; a row that is damaged grants nothing."""
     found: dict[Series, list[Grant]] = {}
     table = schema.grants
-    query = sa.select(
-        table.c.pair, table.c.interval, table.c.start, table.c.end, table.c.source, table.c.verified_at, table.c.trades
-    ).order_by(table.c.id)
+    query = sa.select(table).order_by(table.c.id)
     for condition in _are(table, series):
-        for pair, interval, start, end, source, verified_at, trades in connection.execute(query.where(condition)):
-            grant = Grant(Span(start, end), source, verified_at, trades)
-            found.setdefault(Series(pair, Interval(interval)), []).append(grant)
+        for row in connection.execute(query.where(condition)).mappings():
+            if is_intact(table, row):
+                span = Span(row["start"], row["end"])
+                grant = Grant(span, row["source"], row["verified_at"], row["trades"], row["id"])
+                found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(grant)
     return found
 
 
-def refuted(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, Spans]:
-    """What is refuted of some series."""
+def refuted(
+    connection: sa.Connection, series: Iterable[Series], grants: Mapping[Series, Sequence[Grant]]
+) -> dict[Series, Spans]:
+    """What is refuted of some series, given all their grants."""
     found: dict[Series, list[Span]] = {}
-    table = schema.refutations
-    query = sa.select(table.c.pair, table.c.interval, table.c.start, table.c.end).where(table.c.ended_at.is_(None))
-    for condition in _are(table, series):
-        for pair, interval, start, end in connection.execute(query.where(condition)):
-            found.setdefault(Series(pair, Interval(interval)), []).append(Span(start, end))
+    for condition in _are(schema.refutations, series):
+        for refutation in refutations.matching(connection, condition):
+            standing = refutation.standing(grants.get(refutation.series, ()))
+            found.setdefault(refutation.series, []).extend(standing)
     return {each: normalise(spans) for each, spans in found.items()}
 
 
@@ -182,39 +181,34 @@ def _are(table: sa.Table, series: Iterable[Series]) -> Iterator[sa.ColumnElement
 def coverage_of(
     connection: sa.Connection, intervals: Sequence[Interval] | None = None, pairs: Sequence[str] | None = None
 ) -> dict[Series, list[CoverageRecord]]:
-    """The coverage of every series, or of those of some intervals and pairs, each in order of time."""
+    """The coverage of every series, or of those of some intervals and pairs, each in order of time.
+
+    A row that is damaged covers nothing.
+    """
     table = schema.coverage
     query = (
-        sa.select(
-            table.c.pair,
-            table.c.interval,
-            table.c.start,
-            table.c.end,
-            table.c.source,
-            table.c.candles,
-            table.c.verified_at,
-        )
+        sa.select(table)
         .where(schema.of_pairs(table.c.pair, pairs))
         .order_by(table.c.pair, table.c.interval, table.c.start)
     )
     if intervals is not None:
         query = query.where(table.c.interval.in_([interval.value for interval in intervals]))
     found: dict[Series, list[CoverageRecord]] = {}
-    for pair, interval, start, end, source, candles, verified_at in connection.execute(query):
-        record = CoverageRecord(Span(start, end), source, candles, verified_at)
-        found.setdefault(Series(pair, Interval(interval)), []).append(record)
+    for row in connection.execute(query).mappings():
+        if is_intact(table, row):
+            record = CoverageRecord(Span(row["start"], row["end"]), row["source"], row["candles"], row["verified_at"])
+            found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(record)
     return found
 
 
 def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[Series, Extent]:
     """What the lake has of every series, or of those of some pairs."""
     table = schema.extents
-    query = sa.select(table.c.pair, table.c.interval, table.c.candles, table.c.first_time, table.c.last_time).where(
-        schema.of_pairs(table.c.pair, pairs)
-    )
+    query = sa.select(table).where(schema.of_pairs(table.c.pair, pairs))
     return {
-        Series(pair, Interval(interval)): Extent(candles, first_time, last_time)
-        for pair, interval, candles, first_time, last_time in connection.execute(query)
+        Series(row["pair"], Interval(row["interval"])): Extent(row["candles"], row["first_time"], row["last_time"])
+        for row in connection.execute(query).mappings()
+        if is_intact(table, row)
     }
 
 

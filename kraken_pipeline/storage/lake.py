@@ -6,8 +6,12 @@
     <home>/lake/interval=1/pair=XBTUSD/year=2025/candles.parquet     1, 5, 15 and 30 minutes
     <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger: what gave way, in order of their names
 
-A file is written under `<home>/tmp`, synced and renamed, so that a reader sees the old or the new one, whole.
-Whoever writes a series holds its lock from `writer` to `Staged.commit`.
+A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees the old or
+the new one, whole. Whoever writes a series holds its lock from `writer` until `lake_write.commit` has returned.
+
+A file that is not the one that was written is damage: it answers nothing, what it covered is covered no longer from
+then on, and whoever reads it gets a `DamagedFile`. Readers compare existence, size, and what the file's own footer says
+(which write, how many rows); a writer, whose merge would give damage a new digest, compares the digest of all bytes.
 
 The lake keeps the winner of each merge. Whoever lost stands in the ledger, beside the lake, because a stray file under
 `lake/` breaks `scan_parquet(folder)`. Its file is moved before the candles that replace what it holds: a crash between
@@ -20,25 +24,36 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import file_digest
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote
 
 import polars as pl
+import sqlalchemy as sa
 from filelock import FileLock
 
 from kraken_pipeline.coverage.ranges import Span, Spans, lies_in
+from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, contradicting, merge, outvoted, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import damage as damages
+from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
+from kraken_pipeline.storage.manifest import LakeFile, Manifest
 from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
+from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.row_digest import row_digest
+from kraken_pipeline.storage.schema import assets as asset_ids
 
 ROW_GROUP_ROWS = 20_000
 """Measured: a two-week slice of 100 pairs costs half of what it does in one row group, for 2 % of size."""
@@ -47,8 +62,9 @@ ZSTD_LEVEL = 1
 """Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB at Polars' default."""
 
 _FILE = "candles.parquet"
-_ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
+ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
 ASSET_IDS_FILE = "assets.parquet"
+_TIMES = pl.Schema({"time": pl.Int64()})
 _NOTHING = pl.DataFrame(schema=CANDLE_SCHEMA)
 _BATCH_SECONDS = 366 * 86_400
 
@@ -71,6 +87,21 @@ LEDGER_SCHEMA = pl.Schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A written file, and where it goes.
+
+    Attributes:
+        written: Where it lies now, synced.
+        final: Where it goes.
+        file: What the manifest will say of it.
+    """
+
+    written: Path
+    final: Path
+    file: LakeFile
+
+
 @dataclass(slots=True)
 class Staged:
     """What a write will bring into the lake, lying beside it.
@@ -85,7 +116,7 @@ class Staged:
         years: The touched partitions; None for a series that is one file.
         refused: Candles offered that contradict what is kept (another trade count), and their hull.
         outdone: Candles of another archive that were kept and gave way to greater trade counts, and their hull.
-        moves: Written files, each with where it goes, in the order of going.
+        moves: Written files, in the order of going.
     """
 
     series: Series
@@ -99,47 +130,52 @@ class Staged:
     refused_span: Span | None = None
     outdone: int = 0
     outdone_span: Span | None = None
-    moves: list[tuple[Path, Path]] = field(default_factory=list)
-
-    def commit(self) -> None:
-        """Renames the written files into the lake; each is then there whole, and durable."""
-        commit_all([self])
+    moves: list[Move] = field(default_factory=list)
 
     def discard(self) -> None:
         """Deletes what was written and not committed."""
-        for written, _ in self.moves:
-            written.unlink(missing_ok=True)
+        for move in self.moves:
+            move.written.unlink(missing_ok=True)
         self.moves.clear()
 
 
-def commit_all(stages: Iterable[Staged]) -> None:
-    """Commits several writes.
+def rename_all(stages: Iterable[Staged]) -> None:
+    """Renames the written files of several writes into the lake; each is then there whole, and durable.
 
     First come all the renames: the first folder that is synced then takes the journal's entries of the others along,
     and each costs half of what it does alone (0.2 ms, not 0.5 ms).
     """
     changed: set[Path] = set()
     for staged in stages:
-        for written, final in staged.moves:
-            changed |= {final.parent, final.parent.parent}
-            folder = final.parent
+        for move in staged.moves:
+            changed |= {move.final.parent, move.final.parent.parent}
+            folder = move.final.parent
             while not folder.exists():
                 folder = folder.parent
                 changed.add(folder)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            written.rename(final)
+            move.final.parent.mkdir(parents=True, exist_ok=True)
+            move.written.rename(move.final)
         staged.moves.clear()
     for folder in changed:
         sync_folder(folder)
 
 
 class Lake:
-    """The candles under one home."""
+    """The candles under one home.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        home: The folder.
+        catalog: Where the manifest and the ids of pairs are on record.
+    """
+
+    def __init__(self, home: Path, catalog: Catalog) -> None:
+        self.home = home
         self.root = home / "lake"
         self.ledger = home / "replaced"
         self.scratch = home / "tmp"
+        self.manifest = Manifest(catalog)
+        self.inspector = Inspector(home, self.manifest)
+        self.catalog = catalog
         self._assets_lock = home / "locks" / "assets.lock"
         for folder in (self.root, self.scratch, self._assets_lock.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -147,14 +183,15 @@ class Lake:
     # --- reading
 
     def read(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
-        """The candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted and unique by time."""
-        found = [(year, path) for year, path in self._partitions(series) if _year_meets(year, start, end)]
-        if not found:
-            return pl.DataFrame(schema=CANDLE_SCHEMA)
-        with _scanned(path for _, path in found) as frame:
-            # Of whole years there is nothing to leave out, and looking for it costs as much as reading them.
-            is_cut = any(_year_is_cut(year, start, end) for year, _ in found)
-            return (frame.filter(*_within(start, end)) if is_cut else frame).collect()
+        """The candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted and unique by time.
+
+        Raises:
+            DamagedFile: A file that is to be read is not the one that was written.
+        """
+        found = [(year, path) for year, path in self.partitions(series) if _year_meets(year, start, end)]
+        # Of whole years there is nothing to leave out, and looking for it costs as much as reading them.
+        within = _within(start, end) if any(_year_is_cut(year, start, end) for year, _ in found) else []
+        return self._collected(series, [path for _, path in found], lambda frame: frame.filter(*within), CANDLE_SCHEMA)
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
@@ -173,15 +210,33 @@ class Lake:
         start: int | None = None,
         end: int | None = None,
     ) -> pl.Series:
-        """The start of every candle in `[start, end)`, in seconds (Int64), sorted; without those in some partitions."""
+        """The start of every candle in `[start, end)`, in seconds (Int64), sorted; without those in some partitions.
+
+        A damaged file holds none: what it covered is not covered, so that nothing is taken for quiet time.
+        """
         left_out = set(without)
         paths = [
-            path for year, path in self._partitions(series) if year not in left_out and _year_meets(year, start, end)
+            path for year, path in self.partitions(series) if year not in left_out and _year_meets(year, start, end)
         ]
-        if not paths:
-            return pl.Series("time", [], pl.Int64())
-        with _scanned(paths) as frame:
-            return frame.filter(*_within(start, end)).select(seconds_of(pl.col("time"))).collect().to_series()
+
+        return self._times(series, paths, _within(start, end), is_noted=True)
+
+    def sound_times(self, series: Series) -> pl.Series:
+        """The start of every candle in the files that are not damaged; whoever puts damage on record asks for it."""
+        return self._times(series, [path for _, path in self.partitions(series)], [], is_noted=False)
+
+    def _times(self, series: Series, paths: list[Path], within: list[pl.Expr], *, is_noted: bool) -> pl.Series:
+        while True:
+            try:
+                return self._collected(
+                    series,
+                    paths,
+                    lambda frame: frame.filter(*within).select(seconds_of(pl.col("time"))),
+                    _TIMES,
+                    is_noted=is_noted,
+                ).to_series()
+            except DamagedFile as error:
+                paths = [path for path in paths if self.inspector.relative(path) not in error.paths]
 
     def replaced(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """What lost of the candles that start in `[start, end)`, and to what.
@@ -195,17 +250,15 @@ class Lake:
             One row a loser, in the order in which they lost, with the columns of `LEDGER_SCHEMA`. What lost in the
             same way to the same origin more than once, as a file that is read again does, is one row: the first.
         """
-        paths = sorted(self._ledger_folder(series).glob("*.parquet"))
-        if not paths:
-            return pl.DataFrame(schema=LEDGER_SCHEMA)
-        with _scanned(paths) as frame:
-            found = frame.filter(*_within(start, end)).collect()
+        recorded = (self.home / path for path in self.manifest.of(series).files if not path.startswith("lake/"))
+        paths = sorted({*self._ledger_folder(series).glob("*.parquet"), *recorded})
+        found = self._collected(series, paths, lambda frame: frame.filter(*_within(start, end)), LEDGER_SCHEMA)
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
     def series(self) -> list[Series]:
         """Every series that has candles, or once had, sorted."""
         found = {Series(pair, interval) for interval in Interval for pair in self._spelled_pairs(interval)}
-        return sorted(found)
+        return sorted(found | self.manifest.series())
 
     def _spelled_pairs(self, interval: Interval) -> Iterator[str]:
         folder = self.root / f"interval={interval.value}"
@@ -223,12 +276,79 @@ class Lake:
         folder = self._folder(series)
         return folder / _FILE if year is None else folder / f"year={year}" / _FILE
 
-    def _partitions(self, series: Series) -> list[tuple[int | None, Path]]:
+    def partitions(self, series: Series) -> list[tuple[int | None, Path]]:
+        """The files of a series that are there or on record, each with its year, in order of time."""
+        recorded = {file.year for files in self.manifest.of(series).files.values() for file in files if file.is_candles}
         if not is_split_by_year(series.interval):
             path = self._path(series, None)
-            return [(None, path)] if path.exists() else []
-        years = sorted(int(path.parent.name.removeprefix("year=")) for path in self._folder(series).glob(f"*/{_FILE}"))
-        return [(year, self._path(series, year)) for year in years]
+            return [(None, path)] if recorded or path.exists() else []
+        found = (path.parent.name.removeprefix("year=") for path in self._folder(series).glob(f"*/{_FILE}"))
+        years = {year for year in recorded if year is not None} | {int(year) for year in found if year.isdecimal()}
+        return [(year, self._path(series, year)) for year in sorted(years)]
+
+    # --- what is there against what was written
+
+    def damaged(self, series: Series) -> list[Damage]:
+        """The files of a series, in the lake and in the ledger, that a reader would refuse."""
+        found: list[Damage] = []
+        recorded = {self.home / path for path in self.manifest.of(series).files}
+        ledger = self._ledger_folder(series).glob("*.parquet")
+        for path in sorted({*(path for _, path in self.partitions(series)), *recorded, *ledger}):
+            stream, damage = self.inspector.open(series, path)
+            if stream is not None:
+                stream.close()
+            if damage is not None:
+                found.append(damage)
+        return found
+
+    def is_sound(self, series: Series) -> bool:
+        """Tell whether every file of a series in the lake passes a reader's check; damage is put on record."""
+        found = [damage for damage in self.damaged(series) if damage.is_candles]
+        damages.notice(self.catalog, self, found)
+        return not found
+
+    def _collected(
+        self,
+        series: Series,
+        paths: Sequence[Path],
+        query: Callable[[pl.LazyFrame], pl.LazyFrame],
+        schema: pl.Schema,
+        *,
+        is_noted: bool = True,
+    ) -> pl.DataFrame:
+        """The result of a query over files; they are opened once, because by then a writer may have replaced them.
+
+        Raises:
+            DamagedFile: One of them is not the one that was written; it is on record by then.
+        """
+        with contextlib.ExitStack() as opened:
+            streams: list[BufferedReader] = []
+            found: list[Damage] = []
+            for path in paths:
+                stream, damage = self.inspector.open(series, path)
+                if stream is not None:
+                    streams.append(opened.enter_context(stream))
+                if damage is not None:
+                    found.append(damage)
+            if not found and not streams:
+                return pl.DataFrame(schema=schema)
+            if not found:
+                try:
+                    return query(pl.scan_parquet(streams, hive_partitioning=False)).collect()  # type: ignore[arg-type]
+                except pl.exceptions.PolarsError as error:
+                    found = [self._unreadable(series, paths, error)]
+        if is_noted:
+            damages.notice(self.catalog, self, found)
+        raise damages.refusal(found)
+
+    def _unreadable(self, series: Series, paths: Sequence[Path], error: Exception) -> Damage:
+        """Which of some files cannot be read."""
+        for path in paths:
+            try:
+                pl.read_parquet(path, hive_partitioning=False)
+            except (pl.exceptions.PolarsError, OSError):
+                return self.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
+        return self.inspector.damage(series, paths[0], DamageKind.UNREADABLE, unreadable(error))
 
     # --- writing
 
@@ -244,13 +364,50 @@ class Lake:
         """
         return CandleWriter(self, Staged(series, origin, now), remade)
 
+    def _to_merge(self, series: Series, path: Path) -> pl.DataFrame:
+        """What a file holds that is about to be merged into, if all its bytes are those that were written.
+
+        A damaged one is set aside: what it held is a gap by then, and nothing of it is carried on.
+        """
+        stream, damage = self.inspector.open(series, path, is_whole=True)
+        if stream is not None:
+            with stream:
+                try:
+                    return pl.read_parquet(stream, hive_partitioning=False)
+                except pl.exceptions.PolarsError as error:
+                    damage = self.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
+        if damage is not None:
+            damages.notice(self.catalog, self, [damage])
+            self.set_aside(damage)
+        return _NOTHING
+
+    def set_aside(self, damage: Damage) -> str | None:
+        """Move a damaged file to `<home>/damaged` and take it off the record; whoever does so holds its series' lock.
+
+        Returns:
+            Where it lies now, relative to the home; None where it was missing.
+        """
+        path = self.home / damage.path
+        moved_to: str | None = None
+        if path.exists():
+            target = self.home / "damaged" / f"{damage.path}.{time.time_ns():020d}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+            sync_folder(path.parent)
+            sync_folder(target.parent)
+            moved_to = self.inspector.relative(target)
+        damages.settle(self.catalog, damage, moved_to)
+        if damage.series is not None:
+            self.manifest.forget([damage.series])
+        return moved_to
+
     def stage_partition(
         self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged, remade: Spans = ()
     ) -> None:
         """Merges frames, in order of time, into one partition and writes the result beside the lake."""
         path = self._path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
-        stored = pl.read_parquet(path, hive_partitioning=False) if path.exists() else _NOTHING
+        stored = self._to_merge(series, path)
         staying = _without_resampled(stored, remade)
         gone = stored.height - staying.height
         # What comes after all that is there, as most updates and every page of trades do, contradicts nothing of it:
@@ -272,14 +429,14 @@ class Lake:
                 _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
         times = _seconds(merged)
         if changed.height:
-            self._stage_file(staged, merged, path)
+            self._stage_file(staged, merged, path, year)
             _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
 
     def stage_rest(self, staged: Staged, remade: Spans) -> None:
         """Stages the partitions in which something was remade and nothing came of it."""
-        for year, _ in self._partitions(staged.series):
+        for year, _ in self.partitions(staged.series):
             if year not in staged.years and any(_year_meets(year, span.start, span.end) for span in remade):
                 self.stage_partition(staged.series, year, [_NOTHING], staged, remade)
 
@@ -294,14 +451,14 @@ class Lake:
         """
         staged = Staged(series, origin, now)
         try:
-            for year, path in self._partitions(series):
+            for year, path in self.partitions(series):
                 leaving = gone if year is None else gone.filter(pl.col("time").dt.year() == year)
                 if leaving.is_empty():
                     continue
-                stored = pl.read_parquet(path, hive_partitioning=False)
+                stored = self._to_merge(series, path)
                 rest = stored.join(leaving.select("time"), on="time", how="anti", maintain_order="left")
                 self._stage_losers(staged, {Lost.WITHDRAWN: leaving})
-                self._stage_file(staged, rest, path)
+                self._stage_file(staged, rest, path, year)
                 _count_changed(staged, leaving.height, _seconds(leaving))
                 staged.times = staged.times.append(_seconds(rest))
                 staged.years = (*staged.years, year)
@@ -327,21 +484,47 @@ class Lake:
                 self._ledger_folder(staged.series) / name,
             )
 
-    def _stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path) -> None:
-        written = self.scratch / f"{uuid.uuid4().hex}.parquet"
-        staged.moves.append((written, path))
-        rows.write_parquet(written, row_group_size=ROW_GROUP_ROWS, compression_level=ZSTD_LEVEL)
-        sync_file(written)
+    def _stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None) -> None:
+        name = uuid.uuid4().hex
+        written = self.scratch / f"{name}.parquet"
+        write_id, digest = f"{time.time_ns():020d}-{name[:12]}", row_digest(rows)
+        try:
+            rows.write_parquet(
+                written,
+                row_group_size=ROW_GROUP_ROWS,
+                compression_level=ZSTD_LEVEL,
+                metadata={WRITE_ID: write_id, ROWS: str(rows.height), DIGEST: digest},
+            )
+            sync_file(written)
+            with written.open("rb") as stream:
+                sha256 = file_digest(stream, "sha256").hexdigest()
+            size = written.stat().st_size
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
+        times = _seconds(rows)
+        file = LakeFile(
+            path=self.inspector.relative(path),
+            series=staged.series,
+            year=year,
+            rows=rows.height,
+            first_time=int(times[0]) if rows.height else None,
+            last_time=int(times[-1]) if rows.height else None,
+            bytes=size,
+            sha256=sha256,
+            digest=digest,
+            write_id=write_id,
+            written_at=staged.now,
+        )
+        staged.moves.append(Move(written, path, file))
 
     # --- asset ids
 
     def assets(self) -> pl.DataFrame:
         """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
-        path = self.root / ASSET_IDS_FILE
-        if not path.exists():
-            return pl.DataFrame(schema=_ASSETS_SCHEMA)
-        with _scanned([path]) as frame:
-            return frame.collect()
+        with self.catalog.read() as connection:
+            rows = connection.execute(sa.select(asset_ids).order_by(asset_ids.c.asset_id)).all()
+        return pl.DataFrame(rows, schema=ASSETS_SCHEMA, orient="row")
 
     def register(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Gives an id to every pair that has none; returns those that are new."""
@@ -349,25 +532,39 @@ class Lake:
         known = set(self.assets()["pair"])
         if wanted.keys() <= known:
             return []
-        with FileLock(self._assets_lock, timeout=60, is_singleton=False):
-            assets = self.assets()
-            known = set(assets["pair"])
+        with self.catalog.write() as connection:
+            alone(connection, asset_ids)  # otherwise two processes would give one id to two pairs
+            known = set(connection.scalars(sa.select(asset_ids.c.pair)))
             new = [pair for name, pair in sorted(wanted.items()) if name not in known]
-            if not new:
-                return []
-            first = int(assets.select(pl.col("asset_id").max().fill_null(0)).item()) + 1
-            rows = {
-                "asset_id": range(first, first + len(new)),
-                "pair": [pair.name for pair in new],
-                "base": [pair.base for pair in new],
-                "quote": [pair.quote for pair in new],
-            }
+            first = int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(asset_ids.c.asset_id), 0))) or 0) + 1
+            rows = [
+                {"asset_id": asset_id, "pair": pair.name, "base": pair.base, "quote": pair.quote}
+                for asset_id, pair in enumerate(new, start=first)
+            ]
+            if rows:
+                connection.execute(sa.insert(asset_ids), rows)
+        if new:
+            self.copy_assets()
+        return new
+
+    def copy_assets(self) -> None:
+        """Write the ids of pairs beside the candles, for whoever reads the lake without the catalog."""
+        with FileLock(self._assets_lock, timeout=60, is_singleton=False):
             written = self.scratch / f"{uuid.uuid4().hex}.parquet"
-            pl.concat([assets, pl.DataFrame(rows, schema=_ASSETS_SCHEMA)]).write_parquet(written)
+            self.assets().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
             sync_file(written)
             written.rename(self.root / ASSET_IDS_FILE)
             sync_folder(self.root)
-        return new
+
+    def import_assets(self) -> None:
+        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before."""
+        path = self.root / ASSET_IDS_FILE
+        if path.exists() and self.assets().is_empty():
+            rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
+            with self.catalog.write() as connection:
+                alone(connection, asset_ids)
+                if rows and connection.execute(sa.select(asset_ids).limit(1)).first() is None:
+                    connection.execute(sa.insert(asset_ids), rows)
 
     def pairs(self) -> list[Pair]:
         """Every pair that has an id, by name."""
@@ -452,18 +649,6 @@ class CandleWriter:
 def is_split_by_year(interval: Interval) -> bool:
     """Whether a series of this interval lies in a file a year instead of in one."""
     return interval <= Interval.M30
-
-
-@contextlib.contextmanager
-def _scanned(paths: Iterable[Path]) -> Iterator[pl.LazyFrame]:
-    """What files hold now.
-
-    They are opened here, once: a scan of paths opens them again to read on, and may by then find what a writer has
-    put in their place.
-    """
-    with contextlib.ExitStack() as opened:
-        files: list[IO[bytes]] = [opened.enter_context(path.open("rb")) for path in paths]
-        yield pl.scan_parquet(files, hive_partitioning=False)
 
 
 def _without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import listings, of_pairs
+from kraken_pipeline.storage.seals import is_intact, sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,11 @@ class ListingRecord:
 
 def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[str, ListingRecord]:
     """What is on record of all pairs, or of some."""
-    query = sa.select(listings.c.pair, listings.c.delisted_at, listings.c.first_trade)
-    query = query.where(of_pairs(listings.c.pair, pairs))
+    query = sa.select(listings).where(of_pairs(listings.c.pair, pairs))
     return {
-        pair: ListingRecord(delisted_at, first_trade) for pair, delisted_at, first_trade in connection.execute(query)
+        row["pair"]: ListingRecord(row["delisted_at"], row["first_trade"])
+        for row in connection.execute(query).mappings()
+        if is_intact(listings, row)
     }
 
 
@@ -55,8 +57,20 @@ def _write(
     connection: sa.Connection, known: dict[str, ListingRecord], rows: Sequence[dict[str, str | int | None]], now: int
 ) -> None:
     for row in rows:
-        values = {**{name: value for name, value in row.items() if name != "_pair"}, "seen_at": now}
-        if row["_pair"] in known:
-            connection.execute(sa.update(listings).where(listings.c.pair == row["_pair"]).values(values))
-        else:
-            connection.execute(sa.insert(listings).values({"pair": row["_pair"], **values}))
+        before = known.get(str(row["_pair"]), ListingRecord(None, None))
+        changed = {name: value for name, value in row.items() if name != "_pair"}
+        connection.execute(sa.delete(listings).where(listings.c.pair == row["_pair"]))
+        connection.execute(
+            sa.insert(listings).values(
+                sealed(
+                    listings,
+                    {
+                        "pair": row["_pair"],
+                        "delisted_at": before.delisted_at,
+                        "first_trade": before.first_trade,
+                        **changed,
+                        "seen_at": now,
+                    },
+                )
+            )
+        )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 
 
 def spelled(name: str) -> str:
@@ -35,3 +39,21 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def named_in(path: str) -> tuple[Series | None, int | None]:
+    """Return the series and the year that a path names.
+
+    Args:
+        path: Relative to the home, with slashes: `lake/interval=1/pair=XBTUSD/year=2025/candles.parquet`.
+
+    Returns:
+        The series, or None where the path names none; the year, or None where it names none.
+    """
+    parts = dict(part.partition("=")[::2] for part in path.split("/") if "=" in part)
+    try:
+        series = Series(unquote(parts["pair"]), Interval(int(parts["interval"])))
+    except (KeyError, ValueError):
+        return None, None
+    year = parts.get("year", "")
+    return series, int(year) if year.isascii() and year.isdecimal() else None

@@ -21,6 +21,7 @@ from kraken_pipeline.storage.schema import (
     proofs,
     suspicions,
 )
+from kraken_pipeline.storage.seals import is_intact, sealed
 
 _KEYS = 500
 
@@ -229,9 +230,17 @@ def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
     query = sa.select(candle_counts)
     query = query.where(of_pairs(candle_counts.c.pair, pairs))
     found: dict[Series, dict[int, list[int]]] = {}
-    for pair, interval, year, months in connection.execute(query):
-        found.setdefault(Series(pair, Interval(interval)), {})[year] = list(months)
+    for row in connection.execute(query).mappings():
+        if is_intact(candle_counts, row):
+            found.setdefault(Series(row["pair"], Interval(row["interval"])), {})[row["year"]] = list(row["months"])
     return found
+
+
+def forget_counts(connection: sa.Connection, series: Series) -> None:
+    """Forgets how many candles a series has, until reconciliation counts them again."""
+    table = candle_counts
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one))
 
 
 def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, Sequence[int]]) -> None:
@@ -245,4 +254,4 @@ def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, S
         if any(months)
     ]
     if rows:
-        connection.execute(sa.insert(table), rows)
+        connection.execute(sa.insert(table), [sealed(table, row) for row in rows])

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.schema import of_pairs, refutations
+from kraken_pipeline.storage.seals import checksum, is_intact, sealed
 
 _IDS = 500
+_ALWAYS = Span(0, 1 << 33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Refutation:
         after_grant: The newest grant of that moment.
         after_attempt: The newest attempt of that moment.
         made_at: When, in seconds since the epoch.
+        damage_id: The damage that took the evidence away, where no other source refuted it.
     """
 
     id: int
@@ -44,15 +48,33 @@ class Refutation:
     after_grant: int
     after_attempt: int
     made_at: int
+    damage_id: int | None = None
+
+    def standing(self, grants: Iterable[Grant]) -> Spans:
+        """Return the part of the span that is refuted still, given all grants of the series.
+
+        Evidence that was lost is replaced piece by piece. Values that were refuted stay refuted as a whole, until
+        reconciliation finds that something has answered for all of them.
+        """
+        if self.damage_id is None:
+            return (self.span,)
+        return subtract((self.span,), normalise(grant.span for grant in grants if grant.id > self.after_grant))
 
 
-def refute(connection: sa.Connection, found: Iterable[tuple[Series, Span, Values | None, str]], now: int) -> None:
+def refute(
+    connection: sa.Connection,
+    found: Iterable[tuple[Series, Span, Values | None, str]],
+    now: int,
+    *,
+    damage_id: int | None = None,
+) -> None:
     """Puts refutations on record; `evidence_records.renew` then takes the coverage back.
 
     Args:
         connection: A transaction that writes.
         found: Series, span, what stood there as one candle, and what refutes it.
         now: The moment, in seconds since the epoch.
+        damage_id: The damage that took the evidence away, where it is that.
     """
     newest = [connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0))) for table in _DATED]
     rows = [
@@ -65,12 +87,14 @@ def refute(connection: sa.Connection, found: Iterable[tuple[Series, Span, Values
             "reason": reason,
             "after_grant": newest[0],
             "after_attempt": newest[1],
+            "damage_id": damage_id,
             "made_at": now,
+            "ended_at": None,
         }
         for series, span, values, reason in found
     ]
     if rows:
-        connection.execute(sa.insert(refutations), rows)
+        connection.execute(sa.insert(refutations), [sealed(refutations, row) for row in rows])
 
 
 _DATED = (schema.grants, schema.attempts)
@@ -78,13 +102,16 @@ _DATED = (schema.grants, schema.attempts)
 
 def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[Refutation]]:
     """The refutations that have not ended, by series and in order of time; of some pairs or of all."""
-    query = sa.select(refutations).where(refutations.c.ended_at.is_(None)).order_by(refutations.c.start)
-    query = query.where(of_pairs(refutations.c.pair, pairs))
     found: dict[Series, list[Refutation]] = {}
-    for row in connection.execute(query).mappings():
-        each = _record(row)
-        found.setdefault(each.series, []).append(each)
+    for refutation in matching(connection, of_pairs(refutations.c.pair, pairs)):
+        found.setdefault(refutation.series, []).append(refutation)
     return found
+
+
+def matching(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Refutation]:
+    """The refutations that have not ended and meet a condition on their table, in order of time."""
+    query = sa.select(refutations).where(refutations.c.ended_at.is_(None), condition).order_by(refutations.c.start)
+    return [_record(row) for row in connection.execute(query).mappings()]
 
 
 def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tuple[Refutation, int | None]]:
@@ -103,15 +130,17 @@ def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tup
 
 
 def _record(row: sa.RowMapping) -> Refutation:
+    """The record of a row; one that is damaged refutes all of its series, since nobody knows what it was about."""
     return Refutation(
         row["id"],
         Series(row["pair"], Interval(row["interval"])),
-        Span(row["start"], row["end"]),
+        Span(row["start"], row["end"]) if is_intact(refutations, row) else _ALWAYS,
         values_of(row["refuted"]),
         row["reason"],
         row["after_grant"],
         row["after_attempt"],
         row["made_at"],
+        row["damage_id"],
     )
 
 
@@ -125,9 +154,22 @@ def values_of(found: Sequence[float] | None) -> Values | None:
 
 def end(connection: sa.Connection, ids: Sequence[int], now: int) -> None:
     """Ends refutations; `evidence_records.renew` then gives the coverage back."""
+    change(connection, ids, ended_at=now)
+
+
+def change(connection: sa.Connection, ids: Sequence[int], **values: int) -> None:
+    """Changes columns of some refutations, and their checksums with them."""
     for start in range(0, len(ids), _IDS):
         is_one = refutations.c.id.in_(ids[start : start + _IDS])
-        connection.execute(sa.update(refutations).where(is_one).values(ended_at=now))
+        rows = connection.execute(sa.select(refutations).where(is_one)).mappings().all()
+        changed = [{"of_id": row["id"], "seal": checksum(refutations, {**row, **values})} for row in rows]
+        if changed:
+            connection.execute(
+                sa.update(refutations)
+                .where(refutations.c.id == sa.bindparam("of_id"))
+                .values(checksum=sa.bindparam("seal"), **values),
+                changed,
+            )
 
 
 def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Span, str]]:

@@ -76,6 +76,97 @@ def _span() -> list[sa.Column[int]]:
     ]
 
 
+def _checksum() -> sa.Column[int]:
+    """The column of `storage.seals`: a row whose values do not add up to it claims nothing."""
+    return sa.Column("checksum", sa.BigInteger, nullable=False)
+
+
+def _rows() -> list[sa.Column[str] | sa.Column[int]]:
+    """What tells the candles of one file of the lake: where they lie, how many, and a digest of their values."""
+    return [
+        sa.Column("year", sa.Integer),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("digest", sa.String(160), nullable=False),
+    ]
+
+
+lake_files = sa.Table(
+    "lake_files",  # the manifest: each file of the lake and of the ledger, as it was written
+    metadata,
+    sa.Column("path", sa.Text, nullable=False),  # relative to the home, with slashes
+    sa.Column("pair", sa.String(64), nullable=False),
+    sa.Column("interval", sa.Integer, nullable=False),
+    *_rows(),
+    sa.Column("first_time", sa.BigInteger),  # null where it has no rows
+    sa.Column("last_time", sa.BigInteger),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("write_id", sa.String(64), nullable=False),  # begins with the time of writing: later ones sort behind
+    sa.Column("written_at", sa.BigInteger, nullable=False),
+    sa.Column("scrubbed_at", sa.BigInteger),  # when all of it was last read and found right; null before the first time
+    sa.Column("version", sa.String(64), nullable=False),  # of an object in a store that has versions; empty for a file
+    _checksum(),
+    # Beside the file that is there, one may be announced: about to be renamed to its place, or renamed just now.
+    sa.Column("is_announced", sa.Boolean, nullable=False),
+    sa.PrimaryKeyConstraint("path", "write_id"),
+    sa.Index(None, "pair", "interval"),
+)
+
+unadopted = sa.Table(
+    "unadopted",  # series written before there was a manifest, and not yet looked at by `verify`
+    metadata,
+    *_series(),
+    sa.PrimaryKeyConstraint("pair", "interval"),
+)
+
+damages = sa.Table(
+    "damages",  # files of the lake that were found not to be what was written
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("pair", sa.String(64)),  # null where the path names no series
+    sa.Column("interval", sa.Integer),
+    sa.Column("year", sa.Integer),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("candles", sa.BigInteger, nullable=False),  # that it held, as far as is known
+    sa.Column("noticed_at", sa.BigInteger, nullable=False),
+    sa.Column("settled_at", sa.BigInteger),  # null while the file is still in the way
+    sa.Column("moved_to", sa.Text),  # where what was left of it lies, relative to the home
+    sa.Index(None, "path"),
+)
+
+verifications = sa.Table(
+    "verifications",  # how often the lake was read and compared with the manifest, and how much of it
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger, nullable=False),
+    sa.Column("is_quick", sa.Boolean, nullable=False),
+    sa.Column("files", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("damaged", sa.BigInteger, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",  # which content of which file of the lake QuestDB has applied: what it can give back
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    *_series(),
+    *_rows(),
+    sa.Column("delivered_at", sa.BigInteger, nullable=False),
+    _checksum(),
+)
+
+assets = sa.Table(
+    "assets",  # the ids of pairs; `lake/assets.parquet` is their copy that lies with the candles
+    metadata,
+    sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("pair", sa.String(64), nullable=False, unique=True),
+    sa.Column("base", sa.String(64), nullable=False),
+    sa.Column("quote", sa.String(64), nullable=False),
+)
+
 containers = sa.Table(
     "containers",  # archives that hold many files: what is known of them by their content, whatever their name
     metadata,
@@ -134,6 +225,7 @@ grants = sa.Table(
     sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
     sa.Column("trades", sa.BigInteger, nullable=False),  # made in the span, as the source counts them
     sa.Column("verified_at", sa.BigInteger, nullable=False),
+    _checksum(),
     sa.Index(None, "pair", "interval"),
 )
 
@@ -148,8 +240,11 @@ refutations = sa.Table(
     # The newest grant and attempt of that moment: what came before does not count as an answer.
     sa.Column("after_grant", _ID, nullable=False),
     sa.Column("after_attempt", _ID, nullable=False),
+    # What took the evidence away, where that was damage: then later answers count for the part they are about.
+    sa.Column("damage_id", _ID, sa.ForeignKey("damages.id")),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("ended_at", sa.BigInteger),
+    _checksum(),
     sa.Index(None, "pair", "interval"),
 )
 
@@ -226,6 +321,7 @@ candle_counts = sa.Table(
     *_series(),
     sa.Column("year", sa.Integer, nullable=False),
     sa.Column("months", sa.JSON, nullable=False),  # twelve numbers
+    _checksum(),
     sa.PrimaryKeyConstraint("pair", "interval", "year"),
 )
 
@@ -247,6 +343,7 @@ coverage = sa.Table(
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("candles", sa.BigInteger, nullable=False),
     sa.Column("verified_at", sa.BigInteger, nullable=False),
+    _checksum(),
     sa.PrimaryKeyConstraint("pair", "interval", "start"),
 )
 
@@ -257,6 +354,7 @@ extents = sa.Table(
     sa.Column("candles", sa.BigInteger, nullable=False),
     sa.Column("first_time", sa.BigInteger, nullable=False),
     sa.Column("last_time", sa.BigInteger, nullable=False),
+    _checksum(),
     sa.PrimaryKeyConstraint("pair", "interval"),
 )
 
@@ -344,6 +442,7 @@ listings = sa.Table(
     sa.Column("delisted_at", sa.BigInteger),  # when it was first found to be listed no more
     sa.Column("first_trade", sa.BigInteger),  # the start of the minute of its first trade; null until it was asked for
     sa.Column("seen_at", sa.BigInteger, nullable=False),
+    _checksum(),
 )
 
 limits = sa.Table(

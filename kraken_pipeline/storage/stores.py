@@ -41,13 +41,14 @@ def create_stores(settings: Settings) -> Stores:
     tiers = load_tiers(settings.kraken_tiers_file)
     try:
         settings.drop.mkdir(parents=True, exist_ok=True)
-        lake = Lake(settings.home)
         files = FileLocks(settings.home / "locks")
     except OSError as error:
         raise StoreError(
             f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can"
         ) from error
     catalog = open_catalog(settings.catalog_url, pool_sizes(settings))
+    lake = Lake(settings.home, catalog)
+    lake.import_assets()
     locks = Locks(files) if catalog.is_sqlite else catalog.locks()
     return Stores(settings, lake, catalog, locks, tiers)
 

@@ -17,6 +17,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import file_records, proof_records, refutations, schema
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.schema import FileStatus, attempts, containers, files, grants, withdrawals
+from kraken_pipeline.storage.seals import sealed
 
 _IDS = 500
 
@@ -189,8 +190,10 @@ def trim_grants(connection: sa.Connection, series: Series, spans: Spans, source:
         if not rest:
             gone.append(row["id"])
         elif rest != (whole,):
-            first, *others = (_piece(row, part, whole) for part in rest)
-            shorter.append({"of_id": row["id"], **{name: first[name] for name in ("start", "end", "trades")}})
+            first, *others = (sealed(grants, _piece(row, part, whole)) for part in rest)
+            shorter.append(
+                {"of_id": row["id"], **{name: first[name] for name in ("start", "end", "trades", "checksum")}}
+            )
             pieces += others
     for start in range(0, len(gone), _IDS):
         connection.execute(sa.delete(grants).where(grants.c.id.in_(gone[start : start + _IDS])))
@@ -214,11 +217,8 @@ def _piece(row: Mapping[Any, Any], part: Span, whole: Span) -> dict[str, Any]:
 def _count_refutations_from_now(connection: sa.Connection, series: Series, pieces: Sequence[Span]) -> None:
     active = refutations.active(connection, {series.pair}).get(series, [])
     ids = [each.id for each in active if any(each.span.overlaps(piece) for piece in pieces)]
-    newest = connection.scalar(sa.select(sa.func.max(grants.c.id)))
-    table = schema.refutations
-    for start in range(0, len(ids), _IDS):
-        is_one = table.c.id.in_(ids[start : start + _IDS])
-        connection.execute(sa.update(table).where(is_one).values(after_grant=newest))
+    newest = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(grants.c.id), 0)))
+    refutations.change(connection, ids, after_grant=int(newest or 0))
 
 
 def forget_answers(connection: sa.Connection, touched: Mapping[Series, Spans]) -> None:

@@ -16,7 +16,6 @@ from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import evidence_records, publications
-from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.pools import BUSY, PoolStats
 from kraken_pipeline.storage.questdb import Lag, open_questdb
 from kraken_pipeline.storage.redis_cache import redis_health, redis_pool
@@ -85,8 +84,9 @@ def _broken(name: str, error: Exception) -> Check:
 
 def _lake(settings: Settings) -> Iterator[Check]:
     try:
-        lake = Lake(settings.home)
-        probe = lake.scratch / f"{uuid.uuid4().hex}.probe"
+        scratch = settings.home / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        probe = scratch / f"{uuid.uuid4().hex}.probe"
         try:
             with probe.open("wb") as stream:
                 stream.write(b"probe")
@@ -101,7 +101,7 @@ def _lake(settings: Settings) -> Iterator[Check]:
             f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can",
         )
     else:
-        yield Check("lake", Verdict.OK, f"{lake.root} can be written")
+        yield Check("lake", Verdict.OK, f"{settings.home / 'lake'} can be written")
 
 
 def _space(settings: Settings) -> Iterator[Check]:

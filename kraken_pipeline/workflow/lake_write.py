@@ -1,7 +1,8 @@
 """The one way into the lake, in the order that a crash cannot hurt.
 
-`publication owed, range doubted` → files renamed → `grants`. A crash leaves rows without coverage and a publication too
-many, never coverage without rows, nor rows that are never published or never reconciled.
+`publication owed, range doubted, files announced` → files renamed → `files confirmed, grants`. A crash leaves rows
+without coverage and a publication too many, never coverage without rows, nor rows that are never published or never
+reconciled, nor a file that the manifest does not name.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.storage import evidence_records, publications
-from kraken_pipeline.storage.lake import Staged, commit_all
+from kraken_pipeline.storage import evidence_records, manifest, publications
+from kraken_pipeline.storage.lake import Staged, rename_all
 from kraken_pipeline.storage.stores import Stores
 
 
@@ -53,15 +54,20 @@ def commit(
     """
     written = [write.staged.series for write in writes]
     owed = [(write.staged.series, write.staged.changed_span) for write in writes]
-    if changes := [(series, span) for series, span in owed if span is not None]:
+    changes = [(series, span) for series, span in owed if span is not None]
+    files = [move.file for write in writes for move in write.staged.moves]
+    if changes or files:
         with stores.catalog.write() as connection:
             publications.owe(connection, changes, now)
             publications.doubt(connection, changes, now)
+            manifest.announce(connection, files)
+        stores.lake.manifest.forget(written)
     stores.locks.require(written)
-    commit_all(write.staged for write in writes)
+    rename_all(write.staged for write in writes)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it
+        manifest.confirm(connection, files)
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
         answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]
@@ -79,6 +85,7 @@ def commit(
                 )
         if finish is not None:
             finish(connection)
+    stores.lake.manifest.forget(written)
 
 
 def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:

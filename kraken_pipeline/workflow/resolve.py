@@ -348,9 +348,9 @@ def _covered(connection: sa.Connection, pair: str) -> dict[Series, Spans]:
 
 def _covered_now(connection: sa.Connection, series: Series) -> Spans:
     """The coverage that follows from the grants and refutations of a series as they stand in a transaction."""
-    grants = evidence_records.grants_of(connection, [series]).get(series, ())
-    refuted = evidence_records.refuted(connection, [series]).get(series, ())
-    return tuple(each.span for each in coverage(grants, refuted))
+    grants = evidence_records.grants_of(connection, [series])
+    refuted = evidence_records.refuted(connection, [series], grants)
+    return tuple(each.span for each in coverage(grants.get(series, ()), refuted.get(series, ())))
 
 
 # --- what is to be done about it

@@ -75,7 +75,16 @@ def test_what_a_reader_writes_stays_nowhere(catalog: Catalog) -> None:
 
 
 def test_references_hold(catalog: Catalog) -> None:
-    grant = {"pair": "XBTUSD", "interval": 60, "start": 0, "end": 1, "source": "CSV", "trades": 0, "verified_at": 0}
+    grant = {
+        "pair": "XBTUSD",
+        "interval": 60,
+        "start": 0,
+        "end": 1,
+        "source": "CSV",
+        "trades": 0,
+        "verified_at": 0,
+        "checksum": 0,
+    }
     with pytest.raises(sa.exc.IntegrityError), catalog.write() as connection:
         connection.execute(sa.insert(schema.grants).values(**grant, file_id=7))
     with pytest.raises(sa.exc.IntegrityError), catalog.write() as connection:

@@ -84,7 +84,7 @@ def test_what_is_refuted_is_not_covered_until_the_refutation_ends(connection: sa
     refute(connection, HOURS, Span(40, 60))
     refute(connection, HOURS, Span(10, 20), ended_at=5)
     refute(connection, DAYS, Span(70, 80))
-    assert evidence_records.refuted(connection, [HOURS]) == {HOURS: (Span(40, 60),)}
+    assert evidence_records.refuted(connection, [HOURS], {}) == {HOURS: (Span(40, 60),)}
     renew(connection, HOURS, times(0, 45, 50, 60))
     assert covered(connection) == [CoverageRecord(Span(0, 40), "CSV", 1, 9), CoverageRecord(Span(60, 100), "CSV", 1, 9)]
 
@@ -116,7 +116,7 @@ def test_many_series_are_renewed_at_once_each_from_its_own_evidence(
     expected[series[3]] = [CoverageRecord(Span(5, 13), "CSV", 0, 3)]
     assert evidence_records.coverage_of(connection) == expected
     assert set(evidence_records.extents(connection)) == set(series[1:])
-    assert evidence_records.refuted(connection, series) == {series[3]: (Span(0, 5),)}
+    assert evidence_records.refuted(connection, series, {}) == {series[3]: (Span(0, 5),)}
 
 
 def test_candles_without_a_grant_are_an_extent_and_no_coverage(connection: sa.Connection) -> None:

@@ -30,6 +30,7 @@ from kraken_pipeline.workflow import ingest
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests.lakes import lake_at
 from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
 from kraken_pipeline_tests.shell import TIMEOUT, shell
 from kraken_pipeline_tests.storage.processes import process, result
@@ -258,7 +259,9 @@ def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_
             assert claims
             (tmp_path / "wrong").mkdir()
             (backup.folder / "lake-too-soon").rename(tmp_path / "wrong" / "lake")
-            assert claimed_in_vain(claims, Lake(tmp_path / "wrong"), whole) != {}, "the order matters, and is looked at"
+            assert claimed_in_vain(claims, lake_at(tmp_path / "wrong"), whole) != {}, (
+                "the order matters, and is looked at"
+            )
 
     served = {
         **variables,
@@ -286,5 +289,5 @@ def test_what_is_claimed_and_not_there_is_seen(stores: Stores, tmp_path: Path, s
     claims = claimed(stores)
     assert claimed_in_vain(claims, stores.lake, stores.lake) == {}
     (tmp_path / "empty").mkdir()
-    missing = claimed_in_vain(claims, Lake(tmp_path / "empty"), stores.lake)
+    missing = claimed_in_vain(claims, lake_at(tmp_path / "empty"), stores.lake)
     assert missing == {series: stores.lake.times(series).len() for series in stores.lake.series()}

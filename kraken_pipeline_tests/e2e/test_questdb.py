@@ -18,7 +18,6 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import publications
 from kraken_pipeline.storage.catalog import open_catalog
-from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.questdb import Digest, open_questdb
 from kraken_pipeline.storage.questdb_schema import TABLES, checksum
 from kraken_pipeline.storage.stores import opened
@@ -26,6 +25,7 @@ from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline_tests.homes import settings_of
+from kraken_pipeline_tests.lakes import lake_at
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import QuestDB, wait_for
 from kraken_pipeline_tests.shell import TIMEOUT, Said, ended, start
@@ -57,7 +57,7 @@ def publish(home: Path, server: QuestDB, *options: str) -> Said:
 
 def assert_equal(home: Path, server: QuestDB) -> None:
     """Every series has the same candles on both sides: how many, the first, the last and a checksum of all values."""
-    lake = Lake(home)
+    lake = lake_at(home)
     expected: dict[Series, Digest] = {}
     for series in lake.series():
         candles = lake.read(series)
@@ -93,7 +93,9 @@ def test_after_the_demo_questdb_has_what_the_lake_has(tmp_path: Path, questdb: Q
 
     # All rows of one series, with other means than the program's.
     series = Series("XBTUSD", Interval.H1)
-    kept = Lake(home).read(series).with_columns(pl.col("time").dt.replace_time_zone(None), pl.col("source").cast(str))
+    kept = (
+        lake_at(home).read(series).with_columns(pl.col("time").dt.replace_time_zone(None), pl.col("source").cast(str))
+    )
     columns = [name for name in kept.columns if name != "release"]
     statement = f"SELECT {', '.join(columns)} FROM {TABLES[series.interval]} WHERE pair = 'XBTUSD' ORDER BY time"
     assert rows(questdb, statement).rows() == kept.select(columns).rows()
@@ -110,7 +112,7 @@ def test_after_the_demo_questdb_has_what_the_lake_has(tmp_path: Path, questdb: Q
     assert hours.select(columns).rows() == kept.filter(pl.col("time") < end).select(columns).rows()
     assert 0 < hours.height <= 12
     assert set(hours["quote_currency"]) == {"USD"}
-    ids = {row["pair"]: row["asset_id"] for row in Lake(home).assets().to_dicts()}
+    ids = {row["pair"]: row["asset_id"] for row in lake_at(home).assets().to_dicts()}
     assert {ids[pair] == id_ for pair, id_ in zip(found["pair"], found["asset_id"], strict=True)} == {True}
 
     before = questdb.execute("SELECT name, sequencerTxn FROM wal_tables() ORDER BY name")

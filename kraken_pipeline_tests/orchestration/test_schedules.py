@@ -15,8 +15,8 @@ from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import settings_of
 
@@ -47,7 +47,8 @@ def instance(_on_disk: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home whose lake knows a pair; no schedule looks any further into it."""
-    Lake(tmp_path / "home").register([parse_pair("XBTUSD")])
+    with opened(settings_of(tmp_path / "home")) as stores:
+        stores.lake.register([parse_pair("XBTUSD")])
     return tmp_path / "home"
 
 

@@ -66,7 +66,7 @@ def test_what_is_committed_survives_a_power_cut_and_references_hold(tmp_path: Pa
     with pytest.raises(sa.exc.IntegrityError), catalog.write() as connection:
         connection.execute(
             sa.insert(schema.grants).values(
-                pair="XBTUSD", interval=60, start=0, end=1, source="CSV", file_id=7, trades=0, verified_at=0
+                pair="XBTUSD", interval=60, start=0, end=1, source="CSV", file_id=7, trades=0, verified_at=0, checksum=0
             )
         )
     catalog.close()

@@ -21,7 +21,9 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import manifest
 from kraken_pipeline.storage.lake import LEDGER_SCHEMA, ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline_tests.lakes import bring_in, lake_at
 from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
 from kraken_pipeline_tests.storage.processes import process, result
 
@@ -41,7 +43,7 @@ def stage(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str
 
 def write(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str = "a test") -> Staged:
     staged = stage(lake, series, *batches, origin=origin)
-    staged.commit()
+    bring_in(lake, staged)
     return staged
 
 
@@ -64,7 +66,7 @@ def every_hour(start: int, count: int, *, trades: int = 5) -> list[CandleRow]:
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     written = [
         candle(T, 1.25, volume=0.1, trades=0, source=Source.OHLC),
         candle(T + HOUR, 3.811e-05, trades=2**31 - 1, source=Source.TRADES, release=20_634),
@@ -79,7 +81,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_an_empty_lake_has_nothing_and_says_so_in_the_same_columns(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     assert lake.read(HOURS).schema == CANDLE_SCHEMA
     assert lake.read(MINUTES, T, T + 60).is_empty()
     assert lake.times(HOURS).to_list() == []
@@ -88,7 +90,7 @@ def test_an_empty_lake_has_nothing_and_says_so_in_the_same_columns(tmp_path: Pat
 
 
 def test_later_candles_are_appended_and_those_between_merged(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, every_hour(T, 3))
     staged = write(lake, HOURS, every_hour(T + 10 * HOUR, 2))
     assert (staged.changed, staged.changed_span) == (2, Span(T + 10 * HOUR, T + 12 * HOUR))
@@ -99,20 +101,20 @@ def test_later_candles_are_appended_and_those_between_merged(tmp_path: Path) -> 
 
 
 def test_what_is_there_already_writes_nothing(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for series in (HOURS, MINUTES):
         write(lake, series, every_hour(T, 3))
         before = files(lake)
         staged = stage(lake, series, every_hour(T, 2))
         assert (staged.changed, staged.changed_span, staged.refused, staged.moves) == (0, None, 0, [])
         assert staged.times.to_list() == [T, T + HOUR, T + 2 * HOUR]
-        staged.commit()
+        bring_in(lake, staged)
         assert files(lake) == before
     assert list(lake.scratch.iterdir()) == []
 
 
 def test_what_counts_fewer_trades_than_what_is_kept_is_refused(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, every_hour(T, 5))
     staged = write(lake, HOURS, [candle(T + HOUR, trades=4), candle(T + 3 * HOUR, trades=1), candle(T + 4 * HOUR, 5.0)])
     assert (staged.refused, staged.refused_span) == (2, Span(T + HOUR, T + 4 * HOUR))
@@ -136,7 +138,7 @@ def test_what_counts_fewer_trades_than_what_is_kept_is_refused(tmp_path: Path) -
 def test_a_window_holds_the_candles_that_start_in_it(
     tmp_path: Path, start: int | None, end: int | None, hours: list[int]
 ) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for series in (HOURS, MINUTES):
         write(lake, series, every_hour(T, 4))
         found = lake.read(series, start, end)
@@ -151,7 +153,7 @@ TURN = [candle(NEW_YEAR + minute * 60) for minute in (-2, -1, 0, 1)]
 
 
 def test_minutes_lie_in_a_file_a_year_and_hours_in_one(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for interval in Interval:
         length = interval.seconds
         write(
@@ -171,7 +173,7 @@ def test_minutes_lie_in_a_file_a_year_and_hours_in_one(tmp_path: Path) -> None:
 
 
 def test_a_year_that_nothing_changes_in_is_not_written_again(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
     before = files(lake)
     staged = write(lake, MINUTES, [*TURN[:2], candle(NEW_YEAR + 120), candle(at("2026-01-01"))])
@@ -189,7 +191,7 @@ def test_a_year_that_nothing_changes_in_is_not_written_again(tmp_path: Path) -> 
 
 
 def test_times_can_leave_out_the_years_that_were_just_written(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
     staged = stage(lake, MINUTES, [candle(NEW_YEAR + 600)])
     assert staged.years == (2025,)
@@ -205,14 +207,14 @@ def test_times_can_leave_out_the_years_that_were_just_written(tmp_path: Path) ->
 def test_a_window_may_reach_over_new_year(
     tmp_path: Path, start: int | None, end: int | None, minutes: list[int]
 ) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
     found = lake.read(MINUTES, None if start is None else NEW_YEAR + start, None if end is None else NEW_YEAR + end)
     assert [row[0] for row in rows(found)] == [NEW_YEAR + minute * 60 for minute in minutes]
 
 
 def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     days = [candle(at("2020-03-03") + 7 * day * 86_400) for day in range(260)]
     write(lake, MINUTES, days)
     span = Span(at("2020-03-05"), at("2024-11-07"))
@@ -229,7 +231,7 @@ def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp
 
 
 def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     names = ["XBTUSD", "AAPLxUSD", "AAPLXUSD"]
     for number, name in enumerate(names):
         write(lake, Series(name, Interval.H1), every_hour(T, number + 1))
@@ -259,7 +261,7 @@ def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) ->
 
 
 def test_pairs_whose_names_differ_in_case_alone_lie_apart_on_any_file_system(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     upper, lower = Series("AAPLXUSD", Interval.H1), Series("AAPLxUSD", Interval.H1)
     write(lake, upper, every_hour(T, 1))
     write(lake, lower, every_hour(T, 2))
@@ -269,13 +271,13 @@ def test_pairs_whose_names_differ_in_case_alone_lie_apart_on_any_file_system(tmp
 
 
 def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     times = pl.int_range(T, T + 60 * 50_000, 60, eager=True)
     candles = frame([candle(T)]).drop("time").join(times.alias("t").to_frame(), how="cross")
     candles = candles.with_columns((pl.col("t") * 1_000_000).cast(CANDLE_SCHEMA["time"]).alias("time"))
     writer = lake.writer(MINUTES, origin="a test", now=NOW)
     writer.add(candles.select(CANDLE_SCHEMA.names()))
-    writer.finish().commit()
+    bring_in(lake, writer.finish())
     with duckdb.connect() as connection:
         groups = connection.execute(
             "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata(?)",
@@ -289,20 +291,20 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
 
 
 def test_what_is_staged_is_invisible_until_it_is_committed(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN[:1])
     before = files(lake)
     staged = stage(lake, MINUTES, TURN)
     assert files(lake) == before
     assert lake.read(MINUTES).height == 1
     assert len(list(lake.scratch.iterdir())) == 2
-    staged.commit()
+    bring_in(lake, staged)
     assert lake.read(MINUTES).height == 4
     assert list(lake.scratch.iterdir()) == []
 
 
 def test_who_reads_while_others_write_finds_the_old_file_or_the_new_one_whole(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     done = threading.Event()
 
     def read() -> int:
@@ -324,18 +326,18 @@ def test_who_reads_while_others_write_finds_the_old_file_or_the_new_one_whole(tm
 
 
 def test_what_is_discarded_leaves_nothing_behind(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     stage(lake, MINUTES, TURN).discard()
     writer = lake.writer(MINUTES, origin="a test", now=NOW)
     writer.add(frame(TURN))
     writer.discard()
-    writer.finish().commit()
+    bring_in(lake, writer.finish())
     assert list(lake.scratch.iterdir()) == []
     assert files(lake) == {}
 
 
 def test_what_a_killed_writer_left_is_swept_when_it_is_old(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     stage(lake, HOURS, every_hour(T, 1))
     stage(lake, MINUTES, TURN[:1])
     sorting = lake.scratch / "sorting"
@@ -371,7 +373,7 @@ def test_the_lake_holds_what_merging_in_memory_gives(writes: Sequence[list[Candl
     series = Series("XBTUSD", interval)
     model = frame([])
     with tempfile.TemporaryDirectory() as home:
-        lake = Lake(Path(home))
+        lake = lake_at(Path(home))
         for each in writes:
             before = {row[0]: row for row in rows(model)}
             model = merge(model, frame(each))
@@ -398,7 +400,7 @@ def lost(lake: Lake, series: Series, start: int | None = None, end: int | None =
 
 
 def test_what_gives_way_and_what_is_refused_stands_in_the_ledger_with_what_it_lost_to(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, [candle(T, 1.0, trades=3, source=Source.OHLC), candle(T + HOUR, 2.0)], origin="OHLC")
     assert lake.replaced(HOURS).is_empty()
     assert not lake.ledger.exists()
@@ -413,7 +415,7 @@ def test_what_gives_way_and_what_is_refused_stands_in_the_ledger_with_what_it_lo
 
 
 def test_a_better_source_of_the_same_values_replaces_and_a_worse_one_leaves_no_trace(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, [candle(T, source=Source.OHLC)])
     write(lake, HOURS, [candle(T, source=Source.TRADES)], origin="Trades")
     write(lake, HOURS, [candle(T, source=Source.RESAMPLED, volume=1.0000001)], origin="resampling")
@@ -421,14 +423,14 @@ def test_a_better_source_of_the_same_values_replaces_and_a_worse_one_leaves_no_t
 
 
 def test_what_comes_later_than_all_that_is_stored_writes_no_ledger(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for hour in range(5):
         write(lake, HOURS, every_hour(T + hour * HOUR, 1))
     assert not lake.ledger.exists()
 
 
 def test_the_ledger_keeps_the_order_in_which_candles_lost_within_one_run(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for number in range(6):
         write(lake, MINUTES, [candle(NEW_YEAR - 60, number + 1.0, trades=number + 1)], origin=f"file {number}")
     assert [row[-2] for row in lost(lake, MINUTES)] == [f"file {number}" for number in range(1, 6)]
@@ -438,12 +440,15 @@ def test_the_ledger_keeps_the_order_in_which_candles_lost_within_one_run(tmp_pat
 def test_a_ledger_that_was_moved_before_its_writer_died_tells_it_once_when_the_write_is_repeated(
     tmp_path: Path,
 ) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, every_hour(T, 3))
     staged = stage(lake, HOURS, [candle(T, trades=9)])
-    (ledger, target), _ = staged.moves
-    target.parent.mkdir(parents=True)
-    ledger.rename(target)  # and here it dies
+    ledger, _ = staged.moves
+    with lake.catalog.write() as connection:
+        manifest.announce(connection, [move.file for move in staged.moves])
+    lake.manifest.forget([HOURS])
+    ledger.final.parent.mkdir(parents=True)
+    ledger.written.rename(ledger.final)  # and here it dies
     assert rows(lake.read(HOURS)) == every_hour(T, 3)
     write(lake, HOURS, [candle(T, trades=9)])
     assert len(lost(lake, HOURS)) == 1
@@ -451,7 +456,7 @@ def test_a_ledger_that_was_moved_before_its_writer_died_tells_it_once_when_the_w
 
 
 def test_a_ledger_is_moved_with_its_candles_and_discarded_with_them(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
     staged = stage(lake, MINUTES, [candle(row[0], trades=9) for row in TURN])
     assert len(staged.moves) == 4
@@ -488,7 +493,7 @@ def test_in_every_order_lake_and_ledger_account_for_every_row_that_differs(
     ]
     for order in permutations(range(len(offered))):
         with tempfile.TemporaryDirectory() as home:
-            lake = Lake(Path(home))
+            lake = lake_at(Path(home))
             for number in order:
                 write(lake, series, offered[number], origin=str(number))
             told: set[tuple[object, ...]] = {(row[0], row[6]) for row in rows(lake.read(series))}
@@ -500,7 +505,7 @@ def test_in_every_order_lake_and_ledger_account_for_every_row_that_differs(
 
 
 def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     for series in (HOURS, MINUTES):
         write(lake, series, TURN if series is MINUTES else every_hour(T, 4))
         kept = rows(lake.read(series))
@@ -508,7 +513,7 @@ def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Pat
         staged = lake.stage_removal(series, gone, origin="the file is wrong", now=NOW)
         assert rows(lake.read(series)) == kept
         assert (staged.changed, staged.changed_span) == (2, Span(kept[1][0], kept[2][0] + series.interval.seconds))
-        staged.commit()
+        bring_in(lake, staged)
         assert rows(lake.read(series)) == [kept[0], kept[3]]
         assert sorted([*staged.times, *lake.times(series, without=staged.years)]) == lake.times(series).to_list()
         assert [(row[0], *row[-3:]) for row in lost(lake, series)] == [
@@ -519,9 +524,9 @@ def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Pat
 
 
 def test_a_series_of_which_everything_is_taken_back_is_read_as_empty_and_can_be_filled_again(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     write(lake, HOURS, every_hour(T, 4))
-    lake.stage_removal(HOURS, lake.read(HOURS), origin="all of it", now=NOW).commit()
+    bring_in(lake, lake.stage_removal(HOURS, lake.read(HOURS), origin="all of it", now=NOW))
     assert lake.read(HOURS).is_empty()
     assert lake.times(HOURS).to_list() == []
     write(lake, HOURS, every_hour(T + HOUR, 1))
@@ -540,12 +545,12 @@ def ids(lake: Lake) -> dict[str, int]:
 
 
 def test_pairs_get_ids_that_are_never_given_again(tmp_path: Path) -> None:
-    lake = Lake(tmp_path)
+    lake = lake_at(tmp_path)
     assert lake.register(pairs("XBTUSD", "ADAEUR")) == pairs("ADAEUR", "XBTUSD")
     assert ids(lake) == {"ADAEUR": 1, "XBTUSD": 2}
     assert lake.register(pairs("XBTUSD")) == []
     assert lake.register([*pairs("XBTUSD", "AAVEUSD"), *pairs("AAVEUSD")]) == pairs("AAVEUSD")
-    assert ids(Lake(tmp_path)) == {"ADAEUR": 1, "XBTUSD": 2, "AAVEUSD": 3}
+    assert ids(lake_at(tmp_path)) == {"ADAEUR": 1, "XBTUSD": 2, "AAVEUSD": 3}
     assert [(pair.name, pair.base, pair.quote) for pair in lake.pairs()] == [
         ("AAVEUSD", "AAVE", "USD"),
         ("ADAEUR", "ADA", "EUR"),
@@ -558,7 +563,7 @@ NAMES = [f"COIN{number}USD" for number in range(12)]
 
 
 def register_one_by_one(home: str, first: int) -> None:
-    lake = Lake(Path(home))
+    lake = lake_at(Path(home))
     for number in range(len(NAMES)):
         lake.register(pairs(NAMES[(first + number) % len(NAMES)]))
 
@@ -570,6 +575,6 @@ def test_processes_and_threads_that_register_the_same_pairs_agree(tmp_path: Path
             list(pool.map(lambda first: register_one_by_one(str(tmp_path), first), (2, 7, 11)))
         for each in running:
             result(each)
-    found = ids(Lake(tmp_path))
+    found = ids(lake_at(tmp_path))
     assert set(found) == set(NAMES)
     assert sorted(found.values()) == list(range(1, len(NAMES) + 1))

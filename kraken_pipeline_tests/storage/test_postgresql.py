@@ -47,7 +47,7 @@ def opened(url: str, sizes: PoolSizes) -> closing[Catalog]:
 
 def add(catalog: Catalog, pair: str) -> None:
     with catalog.write() as connection:
-        connection.execute(LISTING, {"pair": pair, "seen_at": 7})
+        connection.execute(LISTING, {"pair": pair, "seen_at": 7, "checksum": 0})
 
 
 def pairs(catalog: Catalog) -> list[str]:
@@ -136,7 +136,7 @@ def test_a_reader_cannot_write_and_leaves_the_connection_as_it_was(url: str) -> 
     with opened(url, PoolSizes(kept=1, overflow=0)) as catalog:
         before = session(catalog)
         with pytest.raises(sa.exc.InternalError, match="read-only transaction"), catalog.read() as connection:
-            connection.execute(LISTING, {"pair": "XBTUSD", "seen_at": 7})
+            connection.execute(LISTING, {"pair": "XBTUSD", "seen_at": 7, "checksum": 0})
         add(catalog, "ADAEUR")
         with catalog.write() as connection:
             assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
@@ -191,10 +191,10 @@ def test_a_connection_that_is_ended_in_the_middle_leaves_nothing_and_is_no_mista
 ) -> None:
     def write() -> None:
         with catalog.write() as connection:
-            connection.execute(LISTING, {"pair": "XBTUSD", "seen_at": 7})
+            connection.execute(LISTING, {"pair": "XBTUSD", "seen_at": 7, "checksum": 0})
             end_sessions(own, url)
             if moment == "between two statements":
-                connection.execute(LISTING, {"pair": "ADAEUR", "seen_at": 7})
+                connection.execute(LISTING, {"pair": "ADAEUR", "seen_at": 7, "checksum": 0})
 
     def read() -> None:
         with catalog.read() as connection:

@@ -34,6 +34,7 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.publish import PublishOutcome, differences, publish, rebuild
 from kraken_pipeline_tests.homes import NOBODY, Shelf, run, settings_of, spans
+from kraken_pipeline_tests.lakes import bring_in
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import QuestDB as Server
 from kraken_pipeline_tests.servers import wait_for
@@ -314,7 +315,7 @@ def test_a_writer_that_has_owed_and_not_yet_moved_its_files_is_waited_for(
             publishing = beside.submit(now_publish, both)
             wait_for(lambda: is_asked_for.is_set() or publishing.done(), "a publisher that waits for the writer")
             assert not publishing.done()
-            lying.commit()
+            bring_in(both.lake, lying)
         (done,) = publishing.result().series
     assert done.candles == 6
     assert_equal(both)
@@ -330,7 +331,7 @@ def write_slowly(home: str) -> None:
                 publications.owe(connection, [(XBT, lying.changed_span)], 7)
             print("owed", flush=True)  # noqa: T201 - what the test waits for
             input()
-            lying.commit()
+            bring_in(stores.lake, lying)
 
 
 def test_a_series_that_somebody_writes_for_too_long_stays_owed_and_holds_up_no_other(
@@ -701,7 +702,7 @@ def test_what_differs_is_found_and_whether_it_is_owed(both: Stores) -> None:
 
 def write_silently(stores: Stores, series: Series, candles: pl.DataFrame) -> None:
     """As nobody must: QuestDB is not owed it."""
-    staged(stores, series, candles).commit()
+    bring_in(stores.lake, staged(stores, series, candles))
 
 
 def test_a_series_of_many_years_is_compared_a_year_at_a_time(both: Stores) -> None:

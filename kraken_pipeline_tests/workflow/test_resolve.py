@@ -23,7 +23,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import proof_records, schema, withdrawals
-from kraken_pipeline.storage.lake import commit_all
+from kraken_pipeline.storage.lake import rename_all
 from kraken_pipeline.storage.schema import ContradictionState, FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import lake_write, resolve
@@ -364,10 +364,10 @@ def killed_before_candles_go(patch: pytest.MonkeyPatch) -> None:
 
 def killed_between_two_series(patch: pytest.MonkeyPatch) -> None:
     def move_some(stages: Any) -> None:
-        commit_all([next(iter(stages))])
+        rename_all([next(iter(stages))])
         raise Killed
 
-    patch.setattr(lake_write, "commit_all", move_some)
+    patch.setattr(lake_write, "rename_all", move_some)
 
 
 def killed_before_it_is_on_record(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,190 @@
+"""Damage: a file of the lake that is not the one that was written, and what is claimed no longer because of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Protocol
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.errors import DamagedFile, PipelineError
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import (
+    evidence_records,
+    manifest,
+    proof_records,
+    publications,
+    refutations,
+    schema,
+    withdrawals,
+)
+from kraken_pipeline.storage.catalog import Catalog
+
+REPAIR = "kraken-pipeline verify --repair"
+
+
+class DamageKind(StrEnum):
+    """How a file differs from what was written."""
+
+    MISSING = "MISSING"  # it is on record and not there
+    CHANGED = "CHANGED"  # its size, its bytes, or what it says of itself are others
+    UNREADABLE = "UNREADABLE"  # it cannot be read as Parquet, or not at all
+    UNKNOWN = "UNKNOWN"  # no row of the manifest names it
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not the one that was written.
+
+    Attributes:
+        path: Which, relative to the home, with slashes.
+        series: Whose candles it held; None where its path names no series.
+        year: Which of the series' years; None for a series that is one file, and outside the lake.
+        kind: How it differs.
+        detail: What was expected, and what is there; goes on after the path.
+        candles: How many it held, as far as is known.
+    """
+
+    path: str
+    series: Series | None
+    year: int | None
+    kind: DamageKind
+    detail: str
+    candles: int = 0
+
+    @property
+    def is_candles(self) -> bool:
+        """Whether it is a file of the lake itself, so that coverage rests on it."""
+        return self.series is not None and self.path.startswith("lake/")
+
+    @property
+    def span(self) -> Span:
+        """The time that it answered for at the most."""
+        if self.year is None:
+            return Span(0, 1 << 33)
+        start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (self.year, self.year + 1))
+        return Span(start, end)
+
+    @property
+    def action(self) -> str:
+        """What to do about it."""
+        return f"{REPAIR} sets it aside and fills what it held again, from whatever is left that has it"
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.detail}"
+
+
+def refusal(found: Sequence[Damage]) -> DamagedFile:
+    """Return the error for whoever asked for candles that lie in damaged files."""
+    more = f"; and {len(found) - 1:,} more files" if len(found) > 1 else ""
+    return DamagedFile(f"{found[0]}{more}: {found[0].action}", tuple(damage.path for damage in found))
+
+
+class SoundTimes(Protocol):
+    """What is asked of the lake: the candles that are left of a series."""
+
+    def sound_times(self, series: Series) -> pl.Series:
+        """The start of every candle in the files that are not damaged, in seconds (Int64), sorted."""
+
+
+def notice(catalog: Catalog, lake: SoundTimes, found: Iterable[Damage]) -> None:
+    """Put damage on record, and take back what rests on it: coverage, proof, and that QuestDB is up to date.
+
+    What is on record already changes nothing. Where nothing can be written, as in a home that is only read, nothing is
+    put on record, and whoever asked gets the same error.
+    """
+    fresh = list(found)
+    if not fresh:
+        return
+    now = int(time.time())
+    try:
+        with catalog.read() as connection:
+            known = open_paths(connection)
+        fresh = [damage for damage in fresh if damage.path not in known]
+        if not fresh:
+            return
+        times = {damage.series: lake.sound_times(damage.series) for damage in fresh if damage.series is not None}
+        with catalog.write() as connection:
+            for damage in fresh:
+                _record(connection, damage, now)
+            evidence_records.renew(connection, times)
+    except (sa.exc.SQLAlchemyError, PipelineError, OSError):
+        return
+
+
+def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
+    if damage.path in open_paths(connection):
+        return
+    row = {
+        "path": damage.path,
+        "pair": damage.series.pair if damage.series else None,
+        "interval": damage.series.interval.value if damage.series else None,
+        "year": damage.year,
+        "kind": damage.kind,
+        "detail": damage.detail,
+        "candles": damage.candles,
+        "noticed_at": now,
+    }
+    made = connection.execute(sa.insert(schema.damages).values(row).returning(schema.damages.c.id))
+    damage_id = int(made.scalar_one())
+    if damage.is_candles and damage.series is not None:
+        reason = f"{damage} (it held {damage.candles:,} candles)"
+        uncover(connection, damage.series, damage.span, reason, now, damage_id)
+
+
+def uncover(connection: sa.Connection, series: Series, within: Span, reason: str, now: int, damage_id: int) -> None:
+    """Refute what is covered of a span, with what follows from it; `evidence_records.renew` has to come after it."""
+    grants = evidence_records.grants_of(connection, [series])
+    standing = evidence_records.refuted(connection, [series], grants)
+    granted = tuple(grant.span for grant in grants.get(series, ()))
+    spans = subtract(intersect(normalise(granted), (within,)), standing.get(series, ()))
+    if not spans:
+        return
+    refutations.refute(connection, [(series, span, None, reason) for span in spans], now, damage_id=damage_id)
+    _unprove(connection, series, spans)
+    hull = Span(spans[0].start, spans[-1].end)
+    publications.owe(connection, [(series, hull)], now)
+    withdrawals.read_again(connection, series, spans, f"to be read again: {reason}", now)
+
+
+def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
+    proven = proof_records.proven(connection, [series.pair])
+    if series in proven:
+        proof_records.replace_proven(connection, {series: subtract(proven[series], spans)})
+    proof_records.forget_counts(connection, series)
+
+
+def settle(catalog: Catalog, damage: Damage, moved_to: str | None) -> None:
+    """Take note that a damaged file is out of the way, and take it off the manifest."""
+    table = schema.damages
+    with catalog.write() as connection:
+        manifest.strike(connection, [damage.path])
+        is_open = (table.c.path == damage.path) & table.c.settled_at.is_(None)
+        connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
+
+
+def open_paths(connection: sa.Connection) -> set[str]:
+    """Return the paths of the damaged files that are still in the way."""
+    table = schema.damages
+    return set(connection.scalars(sa.select(table.c.path).where(table.c.settled_at.is_(None))))
+
+
+def open_damages(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[Damage]:
+    """Return the damage that is on record and not settled, by path."""
+    table = schema.damages
+    query = sa.select(table).where(table.c.settled_at.is_(None)).order_by(table.c.path)
+    if pairs is not None:
+        query = query.where(schema.of_pairs(table.c.pair, pairs))
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def _damage(row: sa.RowMapping) -> Damage:
+    series = None if row["pair"] is None else Series(row["pair"], Interval(row["interval"]))
+    return Damage(row["path"], series, row["year"], DamageKind(row["kind"]), row["detail"], row["candles"])

@@ -1,0 +1,219 @@
+"""The manifest: every file of the lake and of the ledger, as it was written, on record in the catalog.
+
+A file that is about to be renamed to its place is announced first, with its digest. So after a crash a file is either
+the one on record or an announced one, and nothing else is taken for good::
+
+    announce → rename → confirm
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.schema import deliveries, lake_files, of_pairs, unadopted
+from kraken_pipeline.storage.seals import is_intact, sealed
+
+_PATHS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    """A file of the lake or of the ledger, as it was written.
+
+    Attributes:
+        path: Where it lies, relative to the home, with slashes.
+        series: Whose candles it holds.
+        year: Which of the series' years; None for a series that is one file, and for the ledger.
+        rows: How many candles.
+        first_time: The start of the first one, in seconds since the epoch; None where there is none.
+        last_time: The start of the last one.
+        bytes: Its size.
+        sha256: Of its bytes, as hexadecimal digits.
+        digest: Of its rows, as `row_digest` computes it.
+        write_id: Names the write; it begins with its time, so that later ones sort behind.
+        written_at: The moment of that write, in seconds since the epoch.
+        version: Of an object in a store that has versions; empty for a file.
+        is_announced: Whether it is about to be renamed to its place, or was renamed just now.
+        scrubbed_at: When it was last read whole and found right; None before the first time.
+    """
+
+    path: str
+    series: Series
+    year: int | None
+    rows: int
+    first_time: int | None
+    last_time: int | None
+    bytes: int
+    sha256: str
+    digest: str
+    write_id: str
+    written_at: int
+    version: str = ""
+    is_announced: bool = False
+    scrubbed_at: int | None = None
+
+    @property
+    def is_candles(self) -> bool:
+        """Whether it lies in the lake itself, and not in the ledger."""
+        return self.path.startswith("lake/")
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFiles:
+    """What is on record of one series.
+
+    Attributes:
+        files: Path → the file on record and those announced, in the lake and in the ledger.
+        is_unadopted: Whether the series was written before there was a manifest, and not all its files are on record.
+    """
+
+    files: Mapping[str, tuple[LakeFile, ...]]
+    is_unadopted: bool
+
+
+class Manifest:
+    """The manifest of one lake, as readers and writers of files ask for it.
+
+    What was read of a series is kept, because most of its reads find files as they were. Whoever finds one that is not
+    reads the manifest once more, with `reread`, before saying so: another process may have written it since.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[Series, SeriesFiles] = {}
+        self._guard = threading.Lock()
+
+    def of(self, series: Series) -> SeriesFiles:
+        """Return what is on record of one series, as it was read last."""
+        with self._guard:
+            known = self._known.get(series)
+        return known or self.reread(series)
+
+    def reread(self, series: Series) -> SeriesFiles:
+        """Return what is on record of one series now."""
+        with self._catalog.read() as connection:
+            is_unadopted = series in unadopted_series(connection, [series.pair])
+            known = SeriesFiles(files_of(connection, [series]), is_unadopted)
+        with self._guard:
+            self._known[series] = known
+        return known
+
+    def forget(self, series: Iterable[Series]) -> None:
+        """Forget what was read of some series, because it has changed."""
+        with self._guard:
+            for changed in series:
+                self._known.pop(changed, None)
+
+    def series(self) -> set[Series]:
+        """Return every series that is on record."""
+        with self._catalog.read() as connection:
+            return {
+                Series(pair, Interval(interval))
+                for table in (lake_files, unadopted)
+                for pair, interval in connection.execute(sa.select(table.c.pair, table.c.interval).distinct())
+                if interval in set(Interval)
+            }
+
+
+# --- in a transaction
+
+
+def announce(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Put files on record that are about to be renamed to their places; QuestDB's copy of the old ones is outdated."""
+    found = list(files)
+    if not found:
+        return
+    connection.execute(sa.insert(lake_files), [_row(file, is_announced=True) for file in found])
+    connection.execute(
+        sa.delete(deliveries).where(deliveries.c.path == sa.bindparam("of_path")),
+        [{"of_path": file.path} for file in found],
+    )
+
+
+def confirm(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Take note that announced files have been renamed to their places; what lay there before is not on record."""
+    keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
+    if not keys:
+        return
+    is_path = lake_files.c.path == sa.bindparam("of_path")
+    connection.execute(sa.delete(lake_files).where(is_path, lake_files.c.write_id != sa.bindparam("of_write")), keys)
+    is_one = lake_files.c.write_id == sa.bindparam("of_write")
+    connection.execute(sa.update(lake_files).where(is_path, is_one).values(is_announced=False), keys)
+
+
+def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Put files on record that lie in their places already, in place of what was on record there."""
+    found = list(files)
+    strike(connection, [file.path for file in found])
+    if found:
+        connection.execute(sa.insert(lake_files), [_row(file, is_announced=False) for file in found])
+
+
+def strike(connection: sa.Connection, paths: Collection[str]) -> None:
+    """Take files off the record: they are known to be gone, and what they held is refuted."""
+    names = sorted(paths)
+    for start in range(0, len(names), _PATHS):
+        connection.execute(sa.delete(lake_files).where(lake_files.c.path.in_(names[start : start + _PATHS])))
+
+
+def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str, tuple[LakeFile, ...]]:
+    """Return path → the file on record, and those announced, of some series; a row that is damaged names nothing."""
+    wanted = set(series)
+    query = sa.select(lake_files).where(of_pairs(lake_files.c.pair, {each.pair for each in wanted}))
+    if len({each.interval for each in wanted}) == 1:
+        query = query.where(lake_files.c.interval == next(iter(wanted)).interval.value)
+    return {path: files for path, files in _files(connection, query).items() if files[0].series in wanted}
+
+
+def all_files(connection: sa.Connection) -> dict[str, tuple[LakeFile, ...]]:
+    """Return path → the file on record, and those announced, of the whole lake."""
+    return _files(connection, sa.select(lake_files))
+
+
+def _files(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, tuple[LakeFile, ...]]:
+    found: dict[str, list[LakeFile]] = {}
+    for row in connection.execute(query.order_by(lake_files.c.is_announced, lake_files.c.write_id)).mappings():
+        if is_intact(lake_files, row):
+            found.setdefault(row["path"], []).append(_file(row))
+    return {path: tuple(files) for path, files in found.items()}
+
+
+def _file(row: sa.RowMapping) -> LakeFile:
+    named = {name: row[name] for name in LakeFile.__slots__ if name != "series"}
+    return LakeFile(series=Series(row["pair"], Interval(row["interval"])), **named)
+
+
+def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
+    named = {name: value for name, value in asdict(file).items() if name != "series"}
+    key = {"pair": file.series.pair, "interval": file.series.interval.value}
+    return sealed(lake_files, {**named, **key, "is_announced": is_announced})
+
+
+def unadopted_series(connection: sa.Connection, pairs: Collection[str] | None = None) -> set[Series]:
+    """Return the series whose files were written before there was a manifest, of some pairs or of all."""
+    query = sa.select(unadopted.c.pair, unadopted.c.interval).where(of_pairs(unadopted.c.pair, pairs))
+    return {Series(pair, Interval(interval)) for pair, interval in connection.execute(query)}
+
+
+def adopted(connection: sa.Connection, series: Sequence[Series]) -> None:
+    """Take note that all files of some series are on record."""
+    keys = [{"of_pair": each.pair, "of_interval": each.interval.value} for each in series]
+    if keys:
+        is_one = (unadopted.c.pair == sa.bindparam("of_pair")) & (unadopted.c.interval == sa.bindparam("of_interval"))
+        connection.execute(sa.delete(unadopted).where(is_one), keys)
+
+
+def scrubbed(connection: sa.Connection, files: Iterable[LakeFile], now: int) -> None:
+    """Take note that some files were read whole and found right."""
+    keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
+    if keys:
+        is_one = (lake_files.c.path == sa.bindparam("of_path")) & (lake_files.c.write_id == sa.bindparam("of_write"))
+        connection.execute(sa.update(lake_files).where(is_one).values(scrubbed_at=now), keys)

@@ -1,0 +1,29 @@
+"""Lakes to test with, each with a small catalog of its own, and the one way into them without the rest of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kraken_pipeline.storage import manifest, schema
+from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.lake import Lake, Staged, rename_all
+
+
+def lake_at(home: Path) -> Lake:
+    """The lake of a home, with a catalog that is made without migrations: those cost more than most tests."""
+    home.mkdir(parents=True, exist_ok=True)
+    catalog = Catalog(f"sqlite:///{home / 'catalog.sqlite'}")
+    with catalog.write() as connection:
+        schema.metadata.create_all(connection)
+    return Lake(home, catalog)
+
+
+def bring_in(lake: Lake, staged: Staged) -> None:
+    """Renames what is staged into the lake and puts it on record, as `lake_write.commit` does."""
+    files = [move.file for move in staged.moves]
+    with lake.catalog.write() as connection:
+        manifest.announce(connection, files)
+    rename_all([staged])
+    with lake.catalog.write() as connection:
+        manifest.confirm(connection, files)
+    lake.manifest.forget([staged.series])
