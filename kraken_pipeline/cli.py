@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from dotenv import load_dotenv
+from rich.console import Console
 
 from kraken_pipeline import tables
 from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineError
@@ -29,6 +30,7 @@ from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage import dead_letters as letters
 from kraken_pipeline.storage import gap_records
 from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.damage import open_damages, settled_since
 from kraken_pipeline.storage.questdb import require_questdb
 from kraken_pipeline.storage.stores import Stores, opened, opened_locks
 from kraken_pipeline.workflow.backfill import planned
@@ -38,6 +40,7 @@ from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.explain import explain as tell
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, selected_pairs, shown, survey
 from kraken_pipeline.workflow.health import check_health
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.read import export as export_candles
@@ -48,6 +51,8 @@ from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
 from kraken_pipeline.workflow.verdicts import contradicted, every_candle
+from kraken_pipeline.workflow.verification import Verification
+from kraken_pipeline.workflow.verification import verify as verify_files
 from kraken_pipeline.workflow.withdrawal import withdrawal
 
 if TYPE_CHECKING:
@@ -292,7 +297,9 @@ def reconcile(
         if full:
             doubt_everything(stores, names, now)
         done = reconcile_changes(stores, names, Run(f"reconcile-{now}", now))
-        found = list(every_candle(stores, spec, now)) if every else contradicted(stores, spec, now)
+        found = heeding(
+            lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
+        )
     for note in done.notes:
         err.print(note, style="yellow", markup=False, soft_wrap=True)
     if as_json:
@@ -343,6 +350,68 @@ def resolve(
         tables.resolved(out, done)
 
 
+@app.command()
+def verify(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    quick: Annotated[bool, typer.Option(help="Compare sizes and footers only, instead of all bytes.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is damaged, and bring back what it held.")
+    ] = False,
+    archive_dir: ArchiveDirs = None,
+    api_backfill: Annotated[bool, typer.Option(help="Whether a repair may ask the exchange for what is lost.")] = True,
+    budget: BudgetOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compares every file of the lake with what was written. With --repair a Dagster run like any other.
+
+    Exit code 1 where damage is left. What is damaged is a gap from then on; a repair fills it from the archives that
+    are still there, from QuestDB, from finer candles, and through the API within the budget.
+    """
+    given = {"tier": tier, "intervals": intervals, "pairs": pairs}
+    if not repair and (archive_dir or not api_backfill or budget is not None):
+        raise InvalidRequest(
+            "--archive-dir, --no-api-backfill and --budget are about --repair; add it, or leave them out"
+        )
+    spec = run_spec(**given, archive_dirs=archive_dir, api_backfill=api_backfill, budget=budget)
+    settings = load_settings()
+    console = err if as_json else out
+    if repair:
+        found, failure = _repair(settings, spec, quick=quick, console=console)
+    else:
+        failure = None
+        with opened(settings) as stores, tables.progress_bar(console, settings.kraken_api_rate) as listener:
+            found = verify_files(stores, spec, Run("verify", _now(), listener), quick=quick)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        tables.verification(out, found)
+    if failure:
+        err.print(f"kraken-pipeline: {failure}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(int(bool(found.damaged) or failure is not None))
+
+
+def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console) -> tuple[Verification, str | None]:
+    """Repairs the lake in a Dagster run; returns what was found, and why the run failed where it did."""
+    _prepare_dagster()
+    from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
+
+    began = _now()
+    config = {**spec.as_config(), "repair": True, "quick": quick}
+    done = _run(settings, bound_verify, None, console=console, config=config)
+    with opened(settings) as stores, stores.catalog.read() as connection:
+        damaged, settled = open_damages(connection), settled_since(connection, began)
+    found = Verification(
+        done.outcome.get("files_verified", 0),
+        done.outcome.get("bytes_verified", 0),
+        done.outcome.get("verify_seconds", 0.0),
+        tuple(damaged),
+        repaired=tuple(settled),
+    )
+    return found, None if done.status == "SUCCESS" else (done.error or done.status).partition("\n")[0]
+
+
 def _is_well(run: RunStatus) -> bool:
     """Whether a run succeeded, and neither a file nor a fetch failed in it."""
     return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
@@ -388,15 +457,7 @@ def _executed(
     config: dict[str, Any] | None = None,
 ) -> RunStatus:
     """Runs a job in this process, shows its progress and what it did."""
-    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
-    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
-
-    console = err if as_json else out
-    with instance_of(settings) as instance:
-        with tables.progress_bar(console, settings.kraken_api_rate) as listener, progress.listening(listener):
-            run_id = runs.execute(instance, job, spec, resume, config=config)
-        with opened_locks(settings) as locks:
-            done = runs.find_run(instance, locks, run_id)
+    done = _run(settings, job, spec, resume, console=err if as_json else out, config=config)
     if as_json:
         _print_json({**done.as_json(), "outcome": dict(done.outcome)})
     else:
@@ -405,6 +466,26 @@ def _executed(
             with opened(settings) as stores:
                 tables.report(out, make_report(stores, spec, _now()))
     return done
+
+
+def _run(
+    settings: Settings,
+    job: Callable[[], Any],
+    spec: RunSpec | None,
+    resume: str | None = None,
+    *,
+    console: Console,
+    config: dict[str, Any] | None = None,
+) -> RunStatus:
+    """Runs a job in this process and shows its progress."""
+    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+    with instance_of(settings) as instance:
+        with tables.progress_bar(console, settings.kraken_api_rate) as listener, progress.listening(listener):
+            run_id = runs.execute(instance, job, spec, resume, config=config)
+        with opened_locks(settings) as locks:
+            return runs.find_run(instance, locks, run_id)
 
 
 # --- what there is

@@ -16,6 +16,7 @@ from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
 from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, publish_job, retry_job
+from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import load_settings
 
 
@@ -30,7 +31,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
                 health,
             ]
         ),
-        jobs=[ingest_job, *UPKEEP_JOBS, health_job, *([publish_job] if settings.has_questdb else [])],
+        jobs=[ingest_job, *UPKEEP_JOBS, verify_job, health_job, *([publish_job] if settings.has_questdb else [])],
         schedules=schedules(settings),
         sensors=[
             drop_folder_sensor(),
@@ -59,6 +60,11 @@ def bound_backfill() -> dg.JobDefinition:
 def bound_publish() -> dg.JobDefinition:
     """The job `publish_candles`, likewise; there only where QuestDB is, which may have been set since the import."""
     return build_definitions().resolve_job_def(publish_job.name)
+
+
+def bound_verify() -> dg.JobDefinition:
+    """The job `verify_lake`, likewise."""
+    return defs.resolve_job_def(verify_job.name)
 
 
 def bound_retry() -> dg.JobDefinition:

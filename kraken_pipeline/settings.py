@@ -205,6 +205,22 @@ class Settings(BaseSettings):
     kraken_report_cron: str = Field(default="0 6 * * *", description="When `report_data_completeness` runs (UTC).")
     kraken_validate_cron: str = Field(default="30 5 * * *", description="When `validate_recent_data` runs (UTC).")
     kraken_cleanup_cron: str = Field(default="0 4 * * 0", description="When `cleanup_old_gap_records` runs (UTC).")
+    kraken_verify_cron: str = Field(
+        default="0 3 * * *", description="When `verify_lake` reads a part of the lake (UTC)."
+    )
+    kraken_verify_days: int = Field(
+        default=30,
+        ge=1,
+        le=3_650,
+        description="Within how many days `verify_lake` reads all of the lake, a part each time: more days read less a "
+        "night, and find damage later.",
+    )
+    kraken_aside_retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="How long files are kept that are in no use any more: damaged ones in `damaged/`, and candles that "
+        "gave way in `replaced/`. For ever where it is not set.",
+    )
     kraken_gap_retention_days: int = Field(default=90, ge=1, description="How long the record of a filled gap is kept.")
     kraken_max_gaps: int = Field(
         default=100, ge=1, description="A series with more open gaps than this fails its asset check."
@@ -296,6 +312,7 @@ class Settings(BaseSettings):
         "kraken_report_cron",
         "kraken_validate_cron",
         "kraken_cleanup_cron",
+        "kraken_verify_cron",
         "kraken_health_cron",
     )
     @classmethod

@@ -32,6 +32,7 @@ from kraken_pipeline.workflow.report import Report
 from kraken_pipeline.workflow.resolve import Resolved
 from kraken_pipeline.workflow.selection import Fetch, estimated
 from kraken_pipeline.workflow.verdicts import Verdict
+from kraken_pipeline.workflow.verification import Verification
 
 if TYPE_CHECKING:
     from kraken_pipeline.demo.showcase import Showcase
@@ -507,6 +508,34 @@ def health(console: Console, checks: Sequence[Check]) -> None:
         console.print(
             f"[{colour}]{check.verdict:8}[/] {check.name:14} {escape(check.sentence)}", highlight=False, soft_wrap=True
         )
+
+
+def verification(console: Console, found: Verification) -> None:
+    """What a verification found: each damaged file with what is wrong and what to do."""
+    size = f"{found.bytes / 2**20:,.1f} MiB"
+    if found.adopted:
+        console.print(f"{_counted(found.adopted, 'file')} put on record that was sound and not there.", soft_wrap=True)
+    for damage in found.repaired:
+        console.print(f"repaired  {damage}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for damage in found.damaged:
+        console.print(f"{damage.kind:10}{damage}", style="red", markup=False, highlight=False, soft_wrap=True)
+    looked = f"{_counted(found.files, 'file')} with {size} in {found.seconds:.1f} s"
+    if found.damaged:
+        console.print(
+            f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.", soft_wrap=True
+        )
+    elif found.repaired:
+        console.print(
+            f"{_counted(len(found.repaired), 'damaged file')} out of the way; what nothing had is a gap: "
+            "kraken-pipeline gaps",
+            soft_wrap=True,
+        )
+    else:
+        console.print(f"Every file is the one that was written: {looked}.", soft_wrap=True)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def showcase(console: Console, made: Showcase) -> None:

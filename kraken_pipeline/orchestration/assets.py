@@ -104,7 +104,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             "It lies in the lake as Parquet, under `lake/interval=60/pair=XBTUSD/`; up to 30 minutes a file a year."
         ),
         metadata={"dagster/column_schema": lake_columns()},
-        check_specs=[checks.candle_rules_spec(key["candles"])],
+        check_specs=[checks.candle_rules_spec(key["candles"]), checks.lake_intact_spec(key["candles"])],
     )
     def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
@@ -118,11 +118,12 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
                 ingest.tidy(stores)
             standing = standings(stores, selection.spec, run.now)
             rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
+            intact = checks.lake_intact(stores, key["candles"], selection.keys)
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
             context.add_asset_metadata(metadata.of_files(own, standing[series]), partition_key=partition)
         finish(context.instance, run.run_id, run.progress)
-        return dg.MaterializeResult(check_results=[rules])
+        return dg.MaterializeResult(check_results=[rules, intact])
 
     @partitioned(
         deps=[key["candles"]],

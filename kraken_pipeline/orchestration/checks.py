@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.storage.damage import Damage, open_damages
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.verdicts import Agreement
+from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline.workflow.verify import broken_candles
 
 CANDLE_RULES = "candle_rules"
 FEW_GAPS = "few_gaps"
 EQUALS_LAKE = "equals_lake"
 INTERVALS_AGREE = "intervals_agree"
+LAKE_INTACT = "lake_intact"
 
 
 def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -54,6 +58,50 @@ def intervals_agree_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
         asset=asset,
         description="Its candles and those of the next intervals add up to the same. What is short is filled again, "
         "and what nobody can settle is a conflict: kraken-pipeline reconcile says what to do.",
+    )
+
+
+def lake_intact_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """The files of the lake are those that were written."""
+    return dg.AssetCheckSpec(
+        LAKE_INTACT,
+        asset=asset,
+        description="Each file of the lake is there and is the one that was written: kraken-pipeline verify --repair "
+        "sets aside what is not, and fills what it held again.",
+    )
+
+
+def lake_intact(stores: Stores, asset: dg.AssetKey, series: Iterable[Series]) -> dg.AssetCheckResult:
+    """Compares the files of some series with the manifest, by size and footer, and with what is known to be damaged."""
+    wanted = list(series)
+    with stores.catalog.read() as connection:
+        known = open_damages(connection, {each.pair for each in wanted})
+    found = {damage.path: damage for damage in known if damage.series in wanted}
+    found |= {damage.path: damage for each in wanted for damage in stores.lake.damaged(each)}
+    return _intact(asset, [found[path] for path in sorted(found)])
+
+
+def lake_intact_events(stores: Stores, done: Verification) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check of each tier of which a verification looked at anything."""
+    tiers = {tier: set(names) for tier, names in partitions.by_tier(stores.tiers, stores.lake.pairs()).items()}
+    looked_at = {series.pair for series in done.series}
+    for tier, names in tiers.items():
+        if names & looked_at:
+            damaged = [damage for damage in done.damaged if damage.series is None or damage.series.pair in names]
+            yield evaluation(_intact(dg.AssetKey([tier.value.lower(), "candles"]), damaged))
+
+
+def _intact(asset: dg.AssetKey, damaged: Sequence[Damage]) -> dg.AssetCheckResult:
+    rows = [(damage.path, damage.kind, damage.detail, damage.action) for damage in damaged]
+    listed = table(("file", "kind", "what is wrong", "what to do"), rows)
+    return dg.AssetCheckResult(
+        check_name=LAKE_INTACT,
+        asset_key=asset,
+        passed=not rows,
+        metadata={
+            "damaged_files": dg.MetadataValue.int(len(rows)),
+            **({"damaged": dg.MetadataValue.md(listed)} if rows else {}),
+        },
     )
 
 

@@ -38,6 +38,7 @@ _OF_COVERAGE: Mapping[str, str] = {
     "source": f"What answered for it: {', '.join(Source)}, or MIXED.",
     "candles": "How many candles the lake has in it; nobody traded in the rest.",
     "verified_at": "When something last answered for it, in seconds since 1970-01-01 UTC.",
+    "checksum": "CRC-32 of the row's other columns; a row that does not add up to it covers nothing.",
 }
 _OF_GAPS: Mapping[str, str] = {
     **_OF_SERIES,

@@ -79,7 +79,7 @@ class Chunk:
     tasks: tuple[Task, ...]
 
 
-def _config_schema() -> dict[str, dg.Field]:
+def config_schema() -> dict[str, dg.Field]:
     """The options of `RunSpec`, which checks them, for the launchpad to show."""
     return {
         name: dg.Field(dg.Noneable(dg.Any), is_required=False, description=field.description)
@@ -103,7 +103,7 @@ def mapping(
 
 def spec_mapping(op: str) -> dg.ConfigMapping:
     """The same for a run that is asked for by a `RunSpec`."""
-    return mapping(op, _config_schema(), lambda values: run_spec(values).as_config())
+    return mapping(op, config_schema(), lambda values: run_spec(values).as_config())
 
 
 def stores_of(context: dg.OpExecutionContext) -> Stores:

@@ -15,6 +15,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from kraken_pipeline.orchestration.health import health_job
 from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
+from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened, opened_locks
 
@@ -26,12 +27,14 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         selection["intervals"] = settings.kraken_schedule_intervals
     recent = {**selection, "lookback_days": settings.kraken_schedule_lookback_days}
     cleanup = {"retention_days": settings.kraken_gap_retention_days}
+    part = {"part": 1 / settings.kraken_verify_days}
     is_on = settings.kraken_schedules
     return [
         _schedule(settings, backfill_job, settings.kraken_backfill_cron, recent, is_on=is_on),
         _schedule(settings, report_job, settings.kraken_report_cron, selection, is_on=is_on),
         _schedule(settings, validate_job, settings.kraken_validate_cron, recent, is_on=is_on),
         _schedule(settings, cleanup_job, settings.kraken_cleanup_cron, cleanup, is_on=True),
+        _schedule(settings, verify_job, settings.kraken_verify_cron, part, is_on=is_on),
         _schedule(settings, health_job, settings.kraken_health_cron, {}, is_on=is_on, is_probe=True),
     ]
 

@@ -13,6 +13,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, measure, survey
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -44,6 +45,10 @@ def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standi
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
+    return heeding(lambda: _standings(stores, spec, now))
+
+
+def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
     holdings = survey(stores, spec, now)
     found = find_gaps(stores, spec, holdings)
     gaps: dict[Series, list[Gap]] = {}

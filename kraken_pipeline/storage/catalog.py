@@ -98,6 +98,25 @@ class Catalog:
             with going_away(), self._server.connect() as connection:
                 yield connection
 
+    def require_sound(self) -> None:
+        """Make sure that the database is a whole one; PostgreSQL looks after itself.
+
+        Raises:
+            StoreError: SQLite finds its file damaged.
+        """
+        if not self.is_sqlite:
+            return
+        try:
+            with self.read() as connection:
+                found = connection.scalars(sa.text("PRAGMA integrity_check(3)")).all()
+        except sa.exc.DatabaseError as error:
+            found = [str(error.orig)]
+        if list(found) != ["ok"]:
+            raise StoreError(
+                f"the catalog {self.engine.url.database} is damaged ({'; '.join(map(str, found))[:200]}): "
+                "kraken-pipeline recover sets it aside and builds a new one from the lake"
+            )
+
     def revision(self) -> str | None:
         """The migration that the database is at; None before the first."""
         with self.read() as connection:

@@ -18,7 +18,6 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import (
     evidence_records,
-    manifest,
     proof_records,
     publications,
     refutations,
@@ -154,6 +153,14 @@ def uncover(connection: sa.Connection, series: Series, within: Span, reason: str
     withdrawals.read_again(connection, series, spans, f"to be read again: {reason}", now)
 
 
+def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: int) -> None:
+    """Refute all that is covered of a series because of damage to the catalog itself."""
+    row = {"path": "catalog", "pair": series.pair, "interval": series.interval.value, "kind": DamageKind.CHANGED}
+    told = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
+    made = connection.execute(sa.insert(schema.damages).values({**row, **told}).returning(schema.damages.c.id))
+    uncover(connection, series, Span(0, 1 << 33), reason, now, int(made.scalar_one()))
+
+
 def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
     proven = proof_records.proven(connection, [series.pair])
     if series in proven:
@@ -161,13 +168,32 @@ def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
     proof_records.forget_counts(connection, series)
 
 
-def settle(catalog: Catalog, damage: Damage, moved_to: str | None) -> None:
-    """Take note that a damaged file is out of the way, and take it off the manifest."""
+def settle(connection: sa.Connection, damage: Damage, moved_to: str | None = None) -> None:
+    """Take note that a damaged file is in the way no longer; where it was moved to, relative to the home."""
     table = schema.damages
+    is_open = (table.c.path == damage.path) & table.c.settled_at.is_(None)
+    connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
+
+
+def lift(catalog: Catalog, lake: SoundTimes, damage: Damage, now: int) -> None:
+    """Give back what a file had covered that is in its place again, whole; it is reconciled anew."""
+    table = schema.damages
+    times = {} if damage.series is None else {damage.series: lake.sound_times(damage.series)}
     with catalog.write() as connection:
-        manifest.strike(connection, [damage.path])
-        is_open = (table.c.path == damage.path) & table.c.settled_at.is_(None)
-        connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
+        ids = connection.scalars(sa.select(table.c.id).where(table.c.path == damage.path)).all()
+        ended = refutations.matching(connection, schema.refutations.c.damage_id.in_(ids))
+        refutations.end(connection, [refutation.id for refutation in ended], now)
+        evidence_records.renew(connection, times)
+        publications.doubt(connection, [(refutation.series, refutation.span) for refutation in ended], now)
+        settle(connection, damage)
+
+
+def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutation]]:
+    """Return what was lost to damage and that nothing has answered for again as a whole, by series."""
+    found: dict[Series, list[refutations.Refutation]] = {}
+    for refutation in refutations.matching(connection, schema.refutations.c.damage_id.is_not(None)):
+        found.setdefault(refutation.series, []).append(refutation)
+    return found
 
 
 def open_paths(connection: sa.Connection) -> set[str]:
@@ -182,6 +208,20 @@ def open_damages(connection: sa.Connection, pairs: Collection[str] | None = None
     query = sa.select(table).where(table.c.settled_at.is_(None)).order_by(table.c.path)
     if pairs is not None:
         query = query.where(schema.of_pairs(table.c.pair, pairs))
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def settled_since(connection: sa.Connection, moment: int) -> list[Damage]:
+    """Return the damage that was settled from a moment on (seconds since the epoch), by path."""
+    table = schema.damages
+    query = sa.select(table).where(table.c.settled_at >= moment).order_by(table.c.path)
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def numbered(connection: sa.Connection, ids: Collection[int | None]) -> list[Damage]:
+    """Return the damage with these numbers, settled or not, by path."""
+    wanted = sorted(id_ for id_ in ids if id_ is not None)
+    query = sa.select(schema.damages).where(schema.damages.c.id.in_(wanted)).order_by(schema.damages.c.path)
     return [_damage(row) for row in connection.execute(query).mappings()]
 
 

@@ -145,6 +145,26 @@ def _coverage_rows(ranges: Sequence[Covered], times: pl.Series) -> Iterator[dict
         }
 
 
+def inconsistent(connection: sa.Connection) -> list[Series]:
+    """Return the series whose coverage on record is not what follows from their grants and refutations."""
+    stored = coverage_of(connection)
+    every = {*stored, *_series_in(connection, schema.grants)}
+    grants = grants_of(connection, every)
+    standing = refuted(connection, every, grants)
+    return sorted(
+        series
+        for series in every
+        if tuple(record.span for record in stored.get(series, ()))
+        != tuple(part.span for part in coverage(grants.get(series, ()), standing.get(series, ())))
+    )
+
+
+def _series_in(connection: sa.Connection, table: sa.Table) -> set[Series]:
+    known = set(Interval)
+    rows = connection.execute(sa.select(table.c.pair, table.c.interval).distinct())
+    return {Series(pair, Interval(interval)) for pair, interval in rows if interval in known}
+
+
 def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[Grant]]:
     """Every grant of some series; a row that is damaged grants nothing."""
     found: dict[Series, list[Grant]] = {}

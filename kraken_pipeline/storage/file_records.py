@@ -13,7 +13,7 @@ from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.postgresql import alone
-from kraken_pipeline.storage.schema import FileStatus, containers, files
+from kraken_pipeline.storage.schema import FileStatus, containers, files, grants, of_pairs
 
 _VARIABLES = 10_000
 """How many values one statement takes at the most: SQLite allows 32,766."""
@@ -155,6 +155,22 @@ def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str
         for record in _records(connection, condition & files.c.pair.is_not(None)):
             found.setdefault(record.location, []).append(record)
     return found
+
+
+def read_unanswered(connection: sa.Connection, now: int) -> None:
+    """Makes the files PENDING again that were ingested and have no grant any more, though they had answered."""
+    answered = sa.select(grants.c.file_id).where(grants.c.file_id.is_not(None))
+    had = (files.c.start < files.c.end) & (files.c.rows > 0)
+    lost = (files.c.status == FileStatus.COMPLETED) & had & files.c.id.not_in(answered)
+    reason = "to be read again: the record of what it answered for is damaged"
+    connection.execute(sa.update(files).where(lost).values(status=FileStatus.PENDING, reason=reason, updated_at=now))
+
+
+def pending(connection: sa.Connection, series: Collection[Series]) -> list[FileRecord]:
+    """The records of the files of some series that are to be read, or read again."""
+    is_pending = files.c.status == FileStatus.PENDING
+    found = matching(connection, of_pairs(files.c.pair, {each.pair for each in series}) & is_pending)
+    return [record for record in found if record.series in series]
 
 
 def completed(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str] | None = None) -> list[FileRecord]:

@@ -46,6 +46,7 @@ from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import damage as damages
+from kraken_pipeline.storage import manifest
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.damage import Damage, DamageKind
 from kraken_pipeline.storage.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
@@ -176,6 +177,7 @@ class Lake:
         self.manifest = Manifest(catalog)
         self.inspector = Inspector(home, self.manifest)
         self.catalog = catalog
+        self.assets_path = self.root / ASSET_IDS_FILE
         self._assets_lock = home / "locks" / "assets.lock"
         for folder in (self.root, self.scratch, self._assets_lock.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +274,8 @@ class Lake:
     def _ledger_folder(self, series: Series) -> Path:
         return self.ledger / self._folder(series).relative_to(self.root)
 
-    def _path(self, series: Series, year: int | None) -> Path:
+    def path(self, series: Series, year: int | None) -> Path:
+        """Where the candles of a series lie, of one year where it is split by years."""
         folder = self._folder(series)
         return folder / _FILE if year is None else folder / f"year={year}" / _FILE
 
@@ -280,11 +283,11 @@ class Lake:
         """The files of a series that are there or on record, each with its year, in order of time."""
         recorded = {file.year for files in self.manifest.of(series).files.values() for file in files if file.is_candles}
         if not is_split_by_year(series.interval):
-            path = self._path(series, None)
+            path = self.path(series, None)
             return [(None, path)] if recorded or path.exists() else []
         found = (path.parent.name.removeprefix("year=") for path in self._folder(series).glob(f"*/{_FILE}"))
         years = {year for year in recorded if year is not None} | {int(year) for year in found if year.isdecimal()}
-        return [(year, self._path(series, year)) for year in sorted(years)]
+        return [(year, self.path(series, year)) for year in sorted(years)]
 
     # --- what is there against what was written
 
@@ -396,7 +399,9 @@ class Lake:
             sync_folder(path.parent)
             sync_folder(target.parent)
             moved_to = self.inspector.relative(target)
-        damages.settle(self.catalog, damage, moved_to)
+        with self.catalog.write() as connection:
+            manifest.strike(connection, [damage.path])
+            damages.settle(connection, damage, moved_to)
         if damage.series is not None:
             self.manifest.forget([damage.series])
         return moved_to
@@ -405,7 +410,7 @@ class Lake:
         self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged, remade: Spans = ()
     ) -> None:
         """Merges frames, in order of time, into one partition and writes the result beside the lake."""
-        path = self._path(series, year)
+        path = self.path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
         stored = self._to_merge(series, path)
         staying = _without_resampled(stored, remade)
@@ -429,7 +434,7 @@ class Lake:
                 _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
         times = _seconds(merged)
         if changed.height:
-            self._stage_file(staged, merged, path, year)
+            self.stage_file(staged, merged, path, year)
             _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
@@ -458,7 +463,7 @@ class Lake:
                 stored = self._to_merge(series, path)
                 rest = stored.join(leaving.select("time"), on="time", how="anti", maintain_order="left")
                 self._stage_losers(staged, {Lost.WITHDRAWN: leaving})
-                self._stage_file(staged, rest, path, year)
+                self.stage_file(staged, rest, path, year)
                 _count_changed(staged, leaving.height, _seconds(leaving))
                 staged.times = staged.times.append(_seconds(rest))
                 staged.years = (*staged.years, year)
@@ -478,13 +483,14 @@ class Lake:
             told = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
             # By the clock, not by the run's moment: the writes of a run have to stay in their order.
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
-            self._stage_file(
+            self.stage_file(
                 staged,
                 pl.concat(frames).sort("time", maintain_order=True).with_columns(told),
                 self._ledger_folder(staged.series) / name,
             )
 
-    def _stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None) -> None:
+    def stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None) -> None:
+        """Writes a file beside the lake, with what the manifest will say of it, and puts it among what is staged."""
         name = uuid.uuid4().hex
         written = self.scratch / f"{name}.parquet"
         write_id, digest = f"{time.time_ns():020d}-{name[:12]}", row_digest(rows)
@@ -553,12 +559,12 @@ class Lake:
             written = self.scratch / f"{uuid.uuid4().hex}.parquet"
             self.assets().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
             sync_file(written)
-            written.rename(self.root / ASSET_IDS_FILE)
+            written.rename(self.assets_path)
             sync_folder(self.root)
 
     def import_assets(self) -> None:
         """Take over the ids of a lake whose catalog has none: they were kept in the file alone before."""
-        path = self.root / ASSET_IDS_FILE
+        path = self.assets_path
         if path.exists() and self.assets().is_empty():
             rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
             with self.catalog.write() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +27,18 @@ def checksum(table: sa.Table, row: Mapping[str, Any]) -> int:
 def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row with its checksum, ready to be inserted."""
     return {**row, "checksum": checksum(table, row)}
+
+
+def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:
+    """Return the rows of a table that have not the values that they were written with."""
+    return [row for row in connection.execute(sa.select(table)).mappings() if not is_intact(table, row)]
+
+
+def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapping]) -> None:
+    """Delete some rows of a table, by their primary keys as they are read."""
+    for row in rows:
+        is_one = [column == row[column.name] for column in table.primary_key.columns]
+        connection.execute(sa.delete(table).where(*is_one))
 
 
 def is_intact(table: sa.Table, row: sa.RowMapping) -> bool:

@@ -13,11 +13,11 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Span, intersect, normalise, subtract
 from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.coverage.routing import Route
-from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
+from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.lines import find_lines
 from kraken_pipeline.kraken.release import Kind
-from kraken_pipeline.market.candle import EARLIEST_TIME, Source
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, EARLIEST_TIME, Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
@@ -27,6 +27,7 @@ from kraken_pipeline.storage import candle_records, proof_records, refutations, 
 from kraken_pipeline.storage.candle_records import GrantRecord
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
+from kraken_pipeline.storage.lake import LEDGER_SCHEMA
 from kraken_pipeline.storage.proof_records import ContradictionRecord, SuspicionRecord
 from kraken_pipeline.storage.schema import ContradictionState, SuspicionState
 from kraken_pipeline.storage.stores import Stores
@@ -62,9 +63,11 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     series = Series(parse_pair(pair).name, Interval.parse(interval))
     span = _candle(series.interval, moment, now)
     spec = run_spec(pairs=[series.pair], intervals=[series.interval])
+    # Before what is known is read: damage that is found now takes coverage back.
+    lost = _losses(stores, series, span)
+    rows = _read(stores, series, span)
     holdings = survey(stores, spec, now)
     gaps = tuple(gap for gap in find_gaps(stores, spec, holdings) if gap.series == series and gap.span.overlaps(span))
-    rows = stores.lake.read(series, span.start, span.end)
     covered = next((each for each in holdings.coverage.get(series, ()) if each.span.overlaps(span)), None)
     with stores.catalog.read() as connection:
         grants = candle_records.grants_over(connection, series, span)
@@ -96,7 +99,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         coverage=covered,
         proof=proof,
         evidence=tuple(_evidence(stores, holdings, series, span, grants, files, without)),
-        losers=tuple(_losers(stores.lake.replaced(series, span.start, span.end))),
+        losers=tuple(_losers(lost)),
         gaps=gaps,
         refutations=tuple(refuted),
         contradictions=contradicting,
@@ -117,6 +120,22 @@ def _candle(interval: Interval, moment: str, now: int) -> Span:
     if not EARLIEST_TIME <= time <= now:
         raise InvalidRequest(f"{moment} is not between 2011, before which nothing was traded, and now, {iso(now)}")
     return Span(interval.floor(time), interval.floor(time) + interval.seconds)
+
+
+def _read(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
+    """The candles of a span; none where the file that held them is damaged, which is on record by then."""
+    try:
+        return stores.lake.read(series, span.start, span.end)
+    except DamagedFile:
+        return pl.DataFrame(schema=CANDLE_SCHEMA)
+
+
+def _losses(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
+    """What the ledger has of a span; nothing where a file of it is damaged."""
+    try:
+        return stores.lake.replaced(series, span.start, span.end)
+    except DamagedFile:
+        return pl.DataFrame(schema=LEDGER_SCHEMA)
 
 
 def _stored(row: Mapping[str, Any]) -> Stored:
@@ -225,7 +244,7 @@ def _voices(
         bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
         if series.interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
             continue
-        candles = stores.lake.read(coarser, bucket.start, bucket.end)
+        candles = _read(stores, coarser, bucket)
         # What was made of these candles says nothing of its own.
         if (
             Source.RESAMPLED.value not in candles["source"]
@@ -238,7 +257,7 @@ def _voices(
 
 def _add_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> bool:
     """Whether the candles of a series in a span make this candle, or none where there is none."""
-    return differences(resample(stores.lake.read(finer, span.start, span.end), interval), candle).is_empty()
+    return differences(resample(_read(stores, finer, span), interval), candle).is_empty()
 
 
 def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:

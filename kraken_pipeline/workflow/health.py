@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import evidence_records, publications
+from kraken_pipeline.storage import evidence_records, publications, verifications
+from kraken_pipeline.storage.damage import open_damages
 from kraken_pipeline.storage.pools import BUSY, PoolStats
 from kraken_pipeline.storage.questdb import Lag, open_questdb
 from kraken_pipeline.storage.redis_cache import redis_health, redis_pool
@@ -34,6 +35,7 @@ MANY_TRANSACTIONS = 1_000
 
 NAMES: Mapping[str, str] = {
     "lake": "The lake can be written.",
+    "files": "No file of the lake is known to be damaged, and all of it was read not long ago.",
     "space": "There is room for the next archives.",
     "catalog": "The catalog answers, is at its newest migration, and has connections left.",
     "series": "No series has more gaps than KRAKEN_MAX_GAPS.",
@@ -162,6 +164,23 @@ def _series(stores: Stores) -> Iterator[Check]:
         yield Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
 
 
+def _intact(stores: Stores) -> Iterator[Check]:
+    """Whether anything in the lake is known to be damaged, and how long ago all of it was read."""
+    with stores.catalog.read() as connection:
+        damaged = open_damages(connection)
+        last = verifications.last(connection)
+    when = (
+        f"verified last on {iso(last.finished_at)}"
+        if last is not None
+        else "it was never verified: kraken-pipeline verify"
+    )
+    if damaged:
+        more = f" and {len(damaged) - 1:,} more files" if len(damaged) > 1 else ""
+        yield Check("files", Verdict.FAILED, f"{damaged[0]}{more}; {when}; {damaged[0].action}")
+    else:
+        yield Check("files", Verdict.OK, f"nothing is known to be damaged; {when}")
+
+
 def _outbox(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
         backlog = publications.backlog(connection)
@@ -230,6 +249,7 @@ _BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {
 }
 _IN_CATALOG: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
     "catalog": _catalog,
+    "files": _intact,
     "series": _series,
     "outbox": _outbox,
     "api": check_status,

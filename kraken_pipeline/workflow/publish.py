@@ -20,7 +20,8 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.errors import Busy, PipelineError, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import publications
+from kraken_pipeline.storage import deliveries, publications
+from kraken_pipeline.storage.damage import REPAIR
 from kraken_pipeline.storage.questdb import ROW_SCHEMA, Digest, QuestDB, Receipt, open_questdb
 from kraken_pipeline.storage.questdb_schema import TABLES, checksum, wrapped
 from kraken_pipeline.storage.stores import Stores
@@ -143,7 +144,7 @@ def _publish_table(
     """
     with stores.catalog.read() as connection:
         owed = publications.owed(connection, interval, series)
-    owed = {each: owed[each] for each in owed if _is_settled(stores, each, failed)}
+    owed = {each: owed[each] for each in owed if _is_settled(stores, each, failed) and _is_sound(stores, each, failed)}
     ids = [publication.id for found in owed.values() for publication in found]
     spans = {each: normalise(publication.span for publication in found) for each, found in owed.items()}
     rows = _Rows(stores, interval, spans)
@@ -168,6 +169,8 @@ def _publish_table(
 
     try:
         _in_order(rows.windows(), lambda window: questdb.send(interval, window.rows), confirm)
+        with stores.catalog.write() as connection:
+            deliveries.record(connection, list(spans), run.now)
     except PipelineError:
         if not is_held():
             rest = Span(settled, _EVER.end)
@@ -189,6 +192,14 @@ def _is_settled(stores: Stores, series: Series, failed: list[str]) -> bool:
     except Busy as error:
         failed.append(str(error))
         return False
+
+
+def _is_sound(stores: Stores, series: Series, failed: list[str]) -> bool:
+    """Tells whether the files of a series are those that were written; of others nothing is published."""
+    if stores.lake.is_sound(series):
+        return True
+    failed.append(f"{series}: a file of it is damaged, and what is owed of it stays owed: {REPAIR}")
+    return False
 
 
 @dataclass(frozen=True, slots=True)

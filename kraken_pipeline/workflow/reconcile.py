@@ -39,6 +39,7 @@ from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import suspicion
 from kraken_pipeline.workflow.gaps import Holdings, find_gaps
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -83,7 +84,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
     doubts = [doubt for each in done for doubt in each.doubts]
-    suspicion.look(stores, _changed(doubts), run.now)
+    heeding(lambda: suspicion.look(stores, _changed(doubts), run.now))
     with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
         publications.reconciled(connection, [doubt.id for doubt in doubts])
     return Reconciled(
@@ -142,7 +143,9 @@ class _Pair:
     def refuted(self, series: Series) -> Spans:
         """What is refuted of a series and was not answered again."""
         answered = {each.id for each in self.answered}
-        return normalise(each.span for each in self.active.get(series, ()) if each.id not in answered)
+        grants = self.grants.get(series, ())
+        found = (each for each in self.active.get(series, ()) if each.id not in answered)
+        return normalise(span for each in found for span in each.standing(grants))
 
     def voice(self, series: Series) -> Voice:
         """What is known of a series."""
@@ -162,19 +165,24 @@ class _Pair:
 
 def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
     with stores.locks.series(Series(name, interval) for interval in Interval):
-        pair = _look(stores, name)
-        known = {each.interval: pair.voice(each) for each in pair.series}
-        tried = {each.key: each.values for each in pair.records if each.state in OPEN}
-        doubted = pair.doubted()
+        return heeding(lambda: _compared(stores, name, now))
 
-        # All but the finest are read twice, as the coarser and as the finer of two; minutes would take too much memory.
-        kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
 
-        def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
-            return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
+def _compared(stores: Stores, name: str, now: int) -> _Outcome:
+    """Compares what has changed of a pair and records what is found; the locks of all its series are held."""
+    pair = _look(stores, name)
+    known = {each.interval: pair.voice(each) for each in pair.series}
+    tried = {each.key: each.values for each in pair.records if each.state in OPEN}
+    doubted = pair.doubted()
 
-        proven = {interval: pair.proven.get(Series(name, interval), ()) for interval in known}
-        return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
+    # All but the finest are read twice, as the coarser and as the finer of two; minutes would take too much memory.
+    kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
+
+    proven = {interval: pair.proven.get(Series(name, interval), ()) for interval in known}
+    return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
 
 
 def _read(stores: Stores, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
@@ -202,7 +210,8 @@ def _look(stores: Stores, name: str) -> _Pair:
             if not subtract((each.span,), normalise(span for span, _ in since[each.id])):
                 sources = {source for _, source in since[each.id]}
                 # An archive or a reply that says the same again proves nothing: the next route is tried.
-                if sources <= {Source.RESAMPLED, Source.TRADES} or _has_changed(stores, each):
+                is_proof = sources <= {Source.RESAMPLED, Source.TRADES}
+                if each.damage_id is not None or is_proof or _has_changed(stores, each):
                     pair.answered.append(each)
     return pair
 
@@ -392,6 +401,11 @@ def take_back(stores: Stores, series: Series, span: Span, reason: str, run: Run)
             evidence_records.renew(connection, times)
 
 
+def _is_hopeless(each: Refutation, without: Spans) -> bool:
+    """Whether no route is left for all of a refutation; what was lost to damage stays a gap all the same."""
+    return each.damage_id is None and clip(without, each.span) == (each.span,)
+
+
 def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
     """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
 
@@ -409,7 +423,7 @@ def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
     ended = {
         series: hopeless
         for series, found in refuted.items()
-        if (hopeless := [each for each in found if clip(without.get(series, ()), each.span) == (each.span,)])
+        if (hopeless := [each for each in found if _is_hopeless(each, without.get(series, ()))])
     }
     if not ended:
         return 0

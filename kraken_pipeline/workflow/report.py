@@ -21,6 +21,7 @@ from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, measure, survey
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.plan import missing_archives
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import window
@@ -186,6 +187,10 @@ def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
+    return heeding(lambda: _made(stores, spec, now))
+
+
+def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
     holdings = survey(stores, spec, now)
     return report_of(stores, spec, holdings, find_proof(stores, spec, holdings))
 

@@ -12,6 +12,7 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.report_records import ReportRecord, keep_report, reports_of
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.page.contents import Contents, gather
 from kraken_pipeline.workflow.page.drawing import shares_png
 from kraken_pipeline.workflow.page.html import render, selection
@@ -65,7 +66,7 @@ def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None
         InvalidRequest: Nothing is known of what was asked for.
         OSError: The page cannot be written there; what was there before stays as it was.
     """
-    contents = gather(stores, spec, now)
+    contents = heeding(lambda: gather(stores, spec, now))
     record = _record(contents)
     with stores.catalog.read() as connection:
         past = reports_of(connection, spec.tier, _TREND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -19,6 +20,7 @@ from kraken_pipeline.storage import evidence_records, gap_records
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, survey
+from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -53,7 +55,7 @@ def resample_gaps(stores: Stores, spec: RunSpec, run: Run) -> list[SeriesOutcome
     # Finer intervals first: coarser ones are made of what these become.
     for work in _by_interval(gaps):
         for start in range(0, len(work), BATCH_SERIES):
-            filled += _resample(stores, dict(work[start : start + BATCH_SERIES]), run)
+            filled += heeding(partial(_resample, stores, dict(work[start : start + BATCH_SERIES]), run))
     return filled
 
 

@@ -111,6 +111,8 @@ def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]
 
 
 def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, run: Run) -> SeriesValidation:
+    if not stores.lake.is_sound(series):
+        return SeriesValidation(series, 0, ())
     reply = exchange.ohlc(series, spans[0].start, until=spans[-1].end, is_fresh=True)
     both = intersect(spans, reply.listed)
     different: list[int] = []

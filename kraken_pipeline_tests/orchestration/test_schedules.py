@@ -77,13 +77,14 @@ def config_of(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition) -> 
     return dict(request.run_config)
 
 
-def test_there_are_five_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
+def test_there_are_six_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
     made = found(home)
     assert {name: each.cron_schedule for name, each in made.items()} == {
         BACKFILL: "*/15 * * * *",
         REPORT: "0 6 * * *",
         VALIDATE: "30 5 * * *",
         CLEANUP: "0 4 * * 0",
+        "verify_lake": "0 3 * * *",
         HEALTH: "*/10 * * * *",
     }
     for name, each in made.items():
@@ -98,10 +99,11 @@ def test_their_times_are_settings(home: Path) -> None:
         kraken_report_cron="1 2 * * 1-5",
         kraken_validate_cron="0 0 1 * *",
         kraken_cleanup_cron="0 3 * * sat",
+        kraken_verify_cron="7 1 * * *",
         kraken_health_cron="* * * * *",
     )
     assert [each.cron_schedule for each in made.values()] == [
-        *("0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat", "* * * * *")
+        *("0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat", "7 1 * * *", "* * * * *")
     ]
 
 

@@ -14,6 +14,7 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal, SystemState
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import upkeep
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
@@ -38,6 +39,7 @@ from kraken_pipeline_tests.exchanges import (
     write_hours,
 )
 from kraken_pipeline_tests.homes import covered, digest_of, evidence_of, lake_of, rows_of, settings_of, stored
+from kraken_pipeline_tests.lakes import rewritten
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.pages import parsed
 
@@ -387,12 +389,12 @@ def test_a_candle_that_differs_is_a_conflict_on_record(
     instance: dg.DagsterInstance, recent: Path, tmp_path: Path, exchange: DemoExchange
 ) -> None:
     settings = settings_of(copied(recent, tmp_path), kraken_api_url=exchange.url)
-    (path,) = (settings.home / "lake" / "interval=60" / "pair=XBTUSD").glob("*.parquet")
-    candles = pl.read_parquet(path, hive_partitioning=False)
     at = int(happened("XBTUSD", 60)[-1][0])
     is_last = pl.int_range(pl.len()) == pl.len() - 1
     wrong = pl.when(is_last).then(pl.col("trade_count") + 1).otherwise(pl.col("trade_count"))
-    candles.with_columns(wrong.alias("trade_count")).write_parquet(path)
+    with opened(settings) as stores:
+        series = Series("XBTUSD", Interval.H1)
+        rewritten(stores.lake, series, lambda candles: candles.with_columns(wrong.alias("trade_count")))
     assert ran(instance, settings, VALIDATE, intervals="60").success
     status = status_of(instance, settings)
     assert status.outcome["candles_different"] == 1

@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=False),
         sa.Column("is_quick", sa.Boolean(), nullable=False),
+        sa.Column("is_all", sa.Boolean(), nullable=False),
         sa.Column("files", sa.BigInteger(), nullable=False),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("damaged", sa.BigInteger(), nullable=False),

@@ -1,0 +1,521 @@
+"""Verifying the lake: every file is read and compared with the manifest, and the catalog with itself.
+
+What is found damaged is on record afterwards, and what it had covered is a gap. A file that is sound and not on record,
+as in a home that was restored, or one from before there was a manifest, is adopted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import file_digest
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import damage as damages
+from kraken_pipeline.storage import (
+    evidence_records,
+    file_records,
+    manifest,
+    proof_records,
+    publications,
+    schema,
+    seals,
+    verifications,
+)
+from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.inspection import DIGEST, said_by, unreadable
+from kraken_pipeline.storage.lake import ASSETS_SCHEMA, is_split_by_year
+from kraken_pipeline.storage.manifest import LakeFile
+from kraken_pipeline.storage.paths import named_in
+from kraken_pipeline.storage.row_digest import row_digest
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.verifications import VerificationRecord
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+_EVER = Span(0, 1 << 33)
+_CHUNK = 256
+"""Files that one thread compares before it tells how far it is: a future a file would cost as much as a small file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found.
+
+    Attributes:
+        files: How many files it compared.
+        bytes: How large they are.
+        seconds: How long it took.
+        damaged: What is damaged now.
+        adopted: How many files it put on record that were not.
+        repaired: What was damaged and is out of the way.
+        series: The series whose files were looked at.
+    """
+
+    files: int
+    bytes: int
+    seconds: float
+    damaged: tuple[Damage, ...]
+    adopted: int = 0
+    repaired: tuple[Damage, ...] = ()
+    series: frozenset[Series] = frozenset()
+
+    @property
+    def status(self) -> str:
+        """`ok`, `damaged`, or `repaired` where what was damaged is out of the way."""
+        if self.damaged:
+            return "damaged"
+        return "repaired" if self.repaired else "ok"
+
+    def as_json(self) -> dict[str, object]:
+        """As `verify --json` shows it."""
+        return {
+            "status": self.status,
+            "files": self.files,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "damaged": [damage_json(damage) for damage in self.damaged],
+            "repaired": [damage_json(damage) for damage in self.repaired],
+        }
+
+
+def damage_json(damage: Damage) -> dict[str, object]:
+    """A damaged file as `verify --json` shows it."""
+    return {
+        "path": damage.path,
+        "pair": damage.series.pair if damage.series else None,
+        "interval": damage.series.interval.value if damage.series else None,
+        "kind": str(damage.kind),
+        "detail": damage.detail,
+        "action": damage.action,
+    }
+
+
+def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part: float | None = None) -> Verification:
+    """Compare the files of the selected series with the manifest, and the catalog's evidence with itself.
+
+    Args:
+        stores: What is verified.
+        spec: Which pairs and intervals.
+        run: Who does it; told how far it has got.
+        quick: Whether to compare sizes and footers only, instead of all bytes.
+        part: Only the files that were read least recently, so many that they make up this share of all bytes.
+
+    Raises:
+        StoreError: The catalog is not a sound database.
+    """
+    began = time.perf_counter()
+    stores.catalog.require_sound()
+    found = _look(stores, spec)
+    chosen = found.least_recent(part) if part is not None else found.expected
+    run.report(phase="verifying", bytes_total=sum(file.bytes for file in chosen), bytes_done=0)
+    differing, sound = _compared(stores, chosen, run, quick=quick)
+    adopted, strays = _adopt(stores, found, run)
+    broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
+    damages.notice(stores.catalog, stores.lake, broken)
+    broken += broken_rows(stores)
+    _lift(stores, sound, broken, run)
+    _derive(stores, found.series, run)
+    done = Verification(
+        len(chosen) + len(found.unknown),
+        sum(file.bytes for file in chosen),
+        time.perf_counter() - began,
+        tuple(broken),
+        adopted,
+        series=frozenset(found.series),
+    )
+    with stores.catalog.write() as connection:
+        if not quick:
+            manifest.scrubbed(connection, sound, run.now)
+        is_all = part is None and spec == RunSpec()
+        record = VerificationRecord(run.now, int(time.time()), quick, is_all, done.files, done.bytes, len(broken))
+        verifications.record(connection, record)
+    return done
+
+
+# --- what there is
+
+
+@dataclass(slots=True)
+class _Found:
+    """The files that there should be and those that there are."""
+
+    expected: list[LakeFile] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    series: set[Series] = field(default_factory=set)
+
+    def least_recent(self, part: float) -> list[LakeFile]:
+        """The files that were read least recently, so many that they make up a share of all bytes."""
+        wanted = part * sum(file.bytes for file in self.expected)
+        chosen: list[LakeFile] = []
+        for file in sorted(self.expected, key=lambda file: (file.scrubbed_at or 0, file.path)):
+            if wanted <= 0:
+                break
+            chosen.append(file)
+            wanted -= file.bytes
+        return chosen
+
+
+def _look(stores: Stores, spec: RunSpec) -> _Found:
+    """What is on record of the selected series, and the files that no row of the manifest names."""
+    selected: dict[str, bool] = {}
+
+    def is_wanted(series: Series) -> bool:
+        if series.pair not in selected:
+            selected[series.pair] = spec.selects(parse_pair(series.pair), stores.tiers)
+        return selected[series.pair] and series.interval in spec.intervals
+
+    with stores.catalog.read() as connection:
+        recorded = manifest.all_files(connection)
+        unadopted = manifest.unadopted_series(connection)
+    found = _Found(series={series for series in unadopted if is_wanted(series)})
+    for files in recorded.values():
+        if is_wanted(files[0].series):
+            found.series.add(files[0].series)
+            found.expected += [file for file in files if not file.is_announced] or []
+    there = set(_files_under(stores.lake.home, "lake")) | set(_files_under(stores.lake.home, "replaced"))
+    for path in sorted(there - recorded.keys() - {stores.lake.inspector.relative(stores.lake.assets_path)}):
+        series, _ = named_in(path)
+        if series is None or is_wanted(series):
+            found.unknown.append(path)
+    found.series |= {series for path in found.unknown if (series := named_in(path)[0]) is not None}
+    return found
+
+
+def _files_under(home: Path, folder: str) -> Iterator[str]:
+    """The files below a folder of the home, relative to the home, with slashes."""
+    waiting = [folder]
+    while waiting:
+        at = waiting.pop()
+        try:
+            entries = list(os.scandir(home / at))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            name = f"{at}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            else:
+                yield name
+
+
+# --- comparing
+
+
+def _compared(
+    stores: Stores, files: Sequence[LakeFile], run: Run, *, quick: bool
+) -> tuple[list[LakeFile], list[LakeFile]]:
+    """The files that differ at the first look, and those that do not; compared side by side on all processors."""
+    home = str(stores.lake.home)
+    looks_right = _looks_right if quick else _hashes_right
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    differing: list[LakeFile] = []
+    sound: list[LakeFile] = []
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for chunk, right in zip(
+            chunks,
+            pool.map(lambda chunk: [looks_right(f"{home}/{file.path}", file) for file in chunk], chunks),
+            strict=True,
+        ):
+            for file, is_right in zip(chunk, right, strict=True):
+                (sound if is_right else differing).append(file)
+            run.report(bytes_done=run.progress.bytes_done + sum(file.bytes for file in chunk))
+    return differing, sound
+
+
+def _looks_right(path: str, file: LakeFile) -> bool:
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of 10,000 files costs as much as opening it
+            if os.fstat(stream.fileno()).st_size != file.bytes:
+                return False
+            said = said_by(stream)
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+    return said is None or said == (file.write_id, file.rows)
+
+
+def _hashes_right(path: str, file: LakeFile) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
+            return file_digest(stream, "sha256").hexdigest() == file.sha256
+    except OSError:
+        return False
+
+
+def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
+    """What is wrong with files that differed; nothing where a writer had replaced one in the meantime.
+
+    A sound file of a later write, as a backup's lake holds, is adopted.
+    """
+    for file in differing:
+        path = stores.lake.home / file.path
+        stream, damage = stores.lake.inspector.open(file.series, path, is_whole=True)
+        if stream is not None:
+            stream.close()
+        if damage is None:
+            continue
+        if damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and _adopt_later(stores, file, path):
+            continue
+        yield damage
+
+
+# --- adopting
+
+
+def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
+    """Adopts a sound file of a later write than the one on record; tells whether it is one."""
+    later = sound_file(path, known.path)
+    if later is None or later.write_id <= known.write_id:
+        return False
+    with stores.catalog.write() as connection:
+        manifest.adopt(connection, [later])
+    stores.lake.manifest.forget([later.series])
+    if later.is_candles and later.rows < known.rows:
+        # A later write with fewer candles took some back: what had answered for them is not to be believed.
+        lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
+        _distrust(stores, Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows))
+    return True
+
+
+def _distrust(stores: Stores, damage: Damage) -> None:
+    """Takes back what a file had covered that itself stays where it is."""
+    damages.notice(stores.catalog, stores.lake, [damage])
+    with stores.catalog.write() as connection:
+        damages.settle(connection, damage)
+
+
+def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
+    """Return what the manifest will say of a file that is whole; None where it is not.
+
+    A file says in its footer how its rows add up. One from before there was a manifest says nothing, and is whole where
+    all of it can be read.
+
+    Args:
+        path: Where it lies.
+        relative: The same as the manifest names it.
+        is_legacy: Whether one that says nothing of itself counts.
+    """
+    series, year = named_in(relative)
+    if series is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            said = said_by(stream)
+            stream.seek(0)
+            claimed = pl.read_parquet_metadata(stream).get(DIGEST)
+            stream.seek(0)
+            rows = pl.read_parquet(stream, hive_partitioning=False)
+            stream.seek(0)
+            sha256 = file_digest(stream, "sha256").hexdigest()
+            size = stream.seek(0, 2)
+            written_at = int(os.fstat(stream.fileno()).st_mtime)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    if not set(CANDLE_SCHEMA.names()) <= set(rows.columns):
+        return None
+    digest = row_digest(rows)
+    if (said is None and not is_legacy) or (said is not None and (digest, rows.height) != (claimed, said[1])):
+        return None
+    times = rows.select(seconds_of(pl.col("time"))).to_series()
+    return LakeFile(
+        path=relative,
+        series=series,
+        year=year,
+        rows=rows.height,
+        first_time=int(times[0]) if rows.height else None,
+        last_time=int(times[-1]) if rows.height else None,
+        bytes=size,
+        sha256=sha256,
+        digest=digest,
+        write_id=said[0] if said is not None else f"{written_at * 10**9:020d}-before",
+        written_at=written_at,
+    )
+
+
+def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:
+    """Puts files on record that are sound and lie where such a file belongs; returns how many, and the others."""
+    by_series: dict[Series | None, list[str]] = {}
+    for path in found.unknown:
+        by_series.setdefault(named_in(path)[0], []).append(path)
+    count = 0
+    strays = [
+        Damage(path, None, None, DamageKind.UNKNOWN, "is no file of the lake") for path in by_series.pop(None, [])
+    ]
+    with stores.catalog.read() as connection:
+        unadopted = manifest.unadopted_series(connection) & found.series
+    for series in sorted(unadopted | {series for series in by_series if series is not None}):
+        run.report(phase="adopting")
+        with stores.locks.series([series]):
+            adopted, broken = _adopt_series(stores, series, by_series.get(series, []), is_legacy=series in unadopted)
+        count += adopted
+        strays += broken
+    return count, strays
+
+
+def _adopt_series(stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool) -> tuple[int, list[Damage]]:
+    known = stores.lake.manifest.reread(series).files  # a writer may have put some on record in the meantime
+    belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
+    sound: list[LakeFile] = []
+    broken: list[Damage] = []
+    for path in paths:
+        if path in known:
+            continue
+        file = sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
+        if file is not None and (path in belonging or path.startswith("replaced/")):
+            sound.append(file)
+        else:
+            detail = "is named by no row of the manifest"
+            broken.append(Damage(path, series, named_in(path)[1], DamageKind.UNKNOWN, detail))
+    files = [file for its in known.values() for file in its if not file.is_announced] + sound
+    wrong = _miscounted(stores, series, [file for file in files if file.is_candles])
+    # A series of before there was a manifest has to hold what the catalog knows of. In any other the rows stand, and
+    # what they are short of is not covered.
+    refused = {damage.path for damage in wrong} if is_legacy else set()
+    adopted = [file for file in sound if file.path not in refused]
+    with stores.catalog.write() as connection:
+        manifest.adopt(connection, adopted)
+        manifest.adopted(connection, [series])
+    stores.lake.manifest.forget([series])
+    if is_legacy:
+        return len(adopted), [*broken, *wrong]
+    for damage in wrong:
+        if damage.path in {file.path for file in adopted}:
+            _distrust(stores, damage)
+    return len(adopted), broken
+
+
+def _miscounted(stores: Stores, series: Series, files: Sequence[LakeFile]) -> list[Damage]:
+    """The files of a series that do not hold as many candles as the catalog knows of, or are not there."""
+    with stores.catalog.read() as connection:
+        extent = evidence_records.extents(connection, [series.pair]).get(series)
+        counts = proof_records.counts_of(connection, [series.pair]).get(series, {})
+    total = sum(file.rows for file in files)
+    expected = extent.candles if extent is not None else 0
+    if total == expected:
+        return []
+    by_year = {file.year: file for file in files}
+    if not is_split_by_year(series.interval):
+        return [_miscount(stores, series, None, by_year.get(None), expected)]
+    differing = [
+        year for year, months in counts.items() if sum(months) != (by_year[year].rows if year in by_year else 0)
+    ]
+    years = differing or sorted(year for year in by_year if year is not None)
+    return [_miscount(stores, series, year, by_year.get(year), sum(counts.get(year, []))) for year in years]
+
+
+def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile | None, expected: int) -> Damage:
+    path = stores.lake.inspector.relative(stores.lake.path(series, year))
+    if file is None:
+        return Damage(path, series, year, DamageKind.MISSING, "is not there", expected)
+    detail = f"holds {file.rows:,} candles, and the catalog knows of {expected:,}"
+    return Damage(path, series, year, DamageKind.CHANGED, detail, expected)
+
+
+def _assets(stores: Stores) -> Iterator[Damage]:
+    """What is wrong with the copy of the pairs' ids."""
+    path, expected = stores.lake.assets_path, stores.lake.assets()
+    if expected.is_empty() and not path.exists():
+        return
+    name = stores.lake.inspector.relative(path)
+    try:
+        if not path.exists():
+            yield Damage(name, None, None, DamageKind.MISSING, "is not there")
+        elif not pl.read_parquet(path).select(ASSETS_SCHEMA.names()).sort("asset_id").equals(expected):
+            yield Damage(name, None, None, DamageKind.CHANGED, "has other ids than the catalog")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        yield Damage(name, None, None, DamageKind.UNREADABLE, unreadable(error))
+
+
+# --- the catalog
+
+
+def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: Run) -> None:
+    """Gives back what files had covered that are in their places again, as from a backup."""
+    right = {file.path for file in sound}
+    still = {damage.path for damage in broken}
+    with stores.catalog.read() as connection:
+        known = damages.open_damages(connection)
+    for damage in known:
+        is_gone = damage.series is None or not damage.is_candles
+        if damage.path in right or (is_gone and damage.path not in still):
+            damages.lift(stores.catalog, stores.lake, damage, run.now)
+
+
+_DERIVED = (schema.coverage, schema.extents, schema.candle_counts)
+
+
+def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
+    """Computes again what the catalog has derived and what does not follow from its evidence any more."""
+    with stores.catalog.write() as connection:
+        for table in _DERIVED:
+            seals.delete(connection, table, seals.broken(connection, table))
+    with stores.catalog.read() as connection:
+        wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
+    for series in sorted(wrong):
+        with stores.locks.series([series]):
+            times = {series: stores.lake.times(series)}
+            with stores.catalog.write() as connection:
+                evidence_records.renew(connection, times)
+                publications.doubt(connection, [(series, _EVER)], run.now)
+
+
+def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
+    """The series of which the catalog has other extents than the manifest adds up to."""
+    rows: dict[Series, int] = {}
+    for files in manifest.all_files(connection).values():
+        for file in files:
+            if file.is_candles and not file.is_announced:
+                rows[file.series] = rows.get(file.series, 0) + file.rows
+    known = evidence_records.extents(connection)
+    damaged = {damage.series for damage in damages.open_damages(connection)}
+    left_out = manifest.unadopted_series(connection) | damaged
+    return {
+        series
+        for series in selected
+        if series not in left_out and rows.get(series, 0) != (known[series].candles if series in known else 0)
+    }
+
+
+_EVIDENCE = (schema.grants, schema.refutations, schema.listings, schema.lake_files)
+
+
+def broken_rows(stores: Stores) -> list[Damage]:
+    """Return what is damaged of the catalog's evidence: one entry a table."""
+    with stores.catalog.read() as connection:
+        counts = {table.name: len(seals.broken(connection, table)) for table in _EVIDENCE}
+    name = Path(stores.catalog.engine.url.database or "catalog").name
+    return [
+        Damage(name, None, None, DamageKind.CHANGED, f"has {count:,} rows of {table} that are not what was written")
+        for table, count in counts.items()
+        if count
+    ]
+
+
+def mend_catalog(stores: Stores, now: int) -> None:
+    """Take rows of evidence out that are not what was written, and have what they were about answered again."""
+    with stores.catalog.write() as connection:
+        broken = {table: seals.broken(connection, table) for table in _EVIDENCE}
+        for table, rows in broken.items():
+            seals.delete(connection, table, rows)
+        if broken[schema.grants]:
+            file_records.read_unanswered(connection, now)
+        for row in broken[schema.refutations]:
+            _refute_all(connection, row, now)
+
+
+def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:
+    """Refutes everything of the pair that a lost refutation was about: nobody knows any more what it had refuted."""
+    reason = "a record of what had been refuted here is damaged"
+    for interval in Interval:
+        damages.uncover_lost(connection, Series(str(row["pair"]), interval), reason, now)
