@@ -25,6 +25,7 @@ from kraken_pipeline.storage import (
     withdrawals,
 )
 from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.paths import candles_path, is_split_by_year
 
 REPAIR = "kraken-pipeline verify --repair"
 
@@ -61,7 +62,9 @@ class Damage:
     @property
     def is_candles(self) -> bool:
         """Whether it is a file of the lake itself, so that coverage rests on it."""
-        return self.series is not None and self.path.startswith("lake/")
+        if self.series is None or is_split_by_year(self.series.interval) != (self.year is not None):
+            return False
+        return self.path == candles_path(self.series, self.year)
 
     @property
     def span(self) -> Span:

@@ -157,13 +157,15 @@ def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str
     return found
 
 
-def read_unanswered(connection: sa.Connection, now: int) -> None:
-    """Makes the files PENDING again that were ingested and have no grant any more, though they had answered."""
+def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
+    """Makes the files PENDING again that were ingested and have no grant any more; returns their series."""
     answered = sa.select(grants.c.file_id).where(grants.c.file_id.is_not(None))
     had = (files.c.start < files.c.end) & (files.c.rows > 0)
     lost = (files.c.status == FileStatus.COMPLETED) & had & files.c.id.not_in(answered)
+    found = {record.series for record in matching(connection, lost)}
     reason = "to be read again: the record of what it answered for is damaged"
     connection.execute(sa.update(files).where(lost).values(status=FileStatus.PENDING, reason=reason, updated_at=now))
+    return found
 
 
 def pending(connection: sa.Connection, series: Collection[Series]) -> list[FileRecord]:

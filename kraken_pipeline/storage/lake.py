@@ -51,7 +51,7 @@ from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.damage import Damage, DamageKind
 from kraken_pipeline.storage.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
 from kraken_pipeline.storage.manifest import LakeFile, Manifest
-from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
+from kraken_pipeline.storage.paths import candles_path, is_split_by_year, spelled, sync_file, sync_folder
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.row_digest import row_digest
 from kraken_pipeline.storage.schema import assets as asset_ids
@@ -276,8 +276,7 @@ class Lake:
 
     def path(self, series: Series, year: int | None) -> Path:
         """Where the candles of a series lie, of one year where it is split by years."""
-        folder = self._folder(series)
-        return folder / _FILE if year is None else folder / f"year={year}" / _FILE
+        return self.home / candles_path(series, year)
 
     def partitions(self, series: Series) -> list[tuple[int | None, Path]]:
         """The files of a series that are there or on record, each with its year, in order of time."""
@@ -559,6 +558,9 @@ class Lake:
             written = self.scratch / f"{uuid.uuid4().hex}.parquet"
             self.assets().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
             sync_file(written)
+            content = written.read_bytes()
+            with self.catalog.write() as connection:
+                manifest.record_assets(connection, self.inspector.relative(self.assets_path), content)
             written.rename(self.assets_path)
             sync_folder(self.root)
 
@@ -650,11 +652,6 @@ class CandleWriter:
         self._beside.shutdown()
         self._open = []
         self._staged.discard()
-
-
-def is_split_by_year(interval: Interval) -> bool:
-    """Whether a series of this interval lies in a file a year instead of in one."""
-    return interval <= Interval.M30
 
 
 def _without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:

@@ -9,8 +9,10 @@ the one on record or an announced one, and nothing else is taken for good::
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +24,8 @@ from kraken_pipeline.storage.schema import deliveries, lake_files, of_pairs, una
 from kraken_pipeline.storage.seals import is_intact, sealed
 
 _PATHS = 500
+_NO_INTERVAL = 0
+"""Of the copy of the pairs' ids, which is a file of the lake and of no series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,7 @@ def all_files(connection: sa.Connection) -> dict[str, tuple[LakeFile, ...]]:
 
 def _files(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, tuple[LakeFile, ...]]:
     found: dict[str, list[LakeFile]] = {}
+    query = query.where(lake_files.c.interval != _NO_INTERVAL)
     for row in connection.execute(query.order_by(lake_files.c.is_announced, lake_files.c.write_id)).mappings():
         if is_intact(lake_files, row):
             found.setdefault(row["path"], []).append(_file(row))
@@ -195,6 +200,33 @@ def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
     named = {name: value for name, value in asdict(file).items() if name != "series"}
     key = {"pair": file.series.pair, "interval": file.series.interval.value}
     return sealed(lake_files, {**named, **key, "is_announced": is_announced})
+
+
+def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
+    """Put the copy of the pairs' ids on record, which is about to be renamed to its place."""
+    strike(connection, [path])
+    row = {
+        "path": path,
+        "pair": "",
+        "interval": _NO_INTERVAL,
+        "year": None,
+        "rows": 0,
+        "digest": "",
+        "first_time": None,
+        "last_time": None,
+        "bytes": len(content),
+        "sha256": sha256(content).hexdigest(),
+        "write_id": "assets",
+        "written_at": int(time.time()),
+        "version": "",
+    }
+    connection.execute(sa.insert(lake_files), [{**sealed(lake_files, row), "is_announced": False}])
+
+
+def digest_of(connection: sa.Connection, path: str) -> str | None:
+    """Return the SHA-256 on record of one file; None where there is none."""
+    query = sa.select(lake_files.c.sha256).where(lake_files.c.path == path).order_by(lake_files.c.write_id.desc())
+    return connection.scalars(query.limit(1)).first()
 
 
 def unadopted_series(connection: sa.Connection, pairs: Collection[str] | None = None) -> set[Series]:

@@ -57,3 +57,14 @@ def named_in(path: str) -> tuple[Series | None, int | None]:
         return None, None
     year = parts.get("year", "")
     return series, int(year) if year.isascii() and year.isdecimal() else None
+
+
+def candles_path(series: Series, year: int | None) -> str:
+    """Return where the candles of a series lie, of one year where it is split by years, relative to the home."""
+    folder = f"lake/interval={series.interval.value}/pair={spelled(series.pair)}"
+    return f"{folder}/candles.parquet" if year is None else f"{folder}/year={year}/candles.parquet"
+
+
+def is_split_by_year(interval: Interval) -> bool:
+    """Tell whether a series of this interval lies in a file a year instead of in one."""
+    return interval <= Interval.M30

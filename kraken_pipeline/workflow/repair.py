@@ -27,7 +27,7 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import scan
-from kraken_pipeline.workflow.verification import Verification, broken_rows, mend_catalog, verify
+from kraken_pipeline.workflow.verification import Verification, broken_rows, mend_catalog, selector, verify
 from kraken_pipeline.workflow.whereabouts import find_again
 
 
@@ -62,20 +62,22 @@ def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> R
         quick: Whether to compare sizes and footers only, instead of all bytes.
     """
     mended = broken_rows(stores)
-    mend_catalog(stores, run.now)
+    touched = mend_catalog(stores, run.now)
     found = verify(stores, spec, run, quick=quick)
+    is_wanted = selector(stores, spec)
     with stores.catalog.read() as connection:
         known = damages.open_damages(connection)
     paths = {damage.path for damage in found.damaged}
-    damaged = [
-        *found.damaged,
-        *(damage for damage in known if damage.path not in paths and _is_selected(damage, found)),
-    ]
+    before = [damage for damage in known if damage.series is None or is_wanted(damage.series)]
+    damaged = [*found.damaged, *(damage for damage in before if damage.path not in paths)]
     moved, left = _set_aside(stores, damaged, run)
+    verification = replace(
+        found,
+        damaged=tuple(left),
+        repaired=(*mended, *(damage for damage in damaged if damage not in left)),
+    )
     with stores.catalog.read() as connection:
-        lost = damages.waiting(connection)
-    repaired = (*mended, *(damage for damage in damaged if damage not in left))
-    verification = replace(found, damaged=tuple(left), repaired=repaired)
+        lost = {series for series in {*damages.waiting(connection), *touched} if is_wanted(series)}
     if not lost:
         return Repair(verification, moved)
     files = _read_again(stores, spec, lost, run)
@@ -89,10 +91,6 @@ def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> R
         }
     )
     return Repair(verification, moved, tuple(files), restored, backfill(stores, wanted, run), tuple(notes))
-
-
-def _is_selected(damage: Damage, found: Verification) -> bool:
-    return damage.series is None or damage.series in found.series
 
 
 def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dict[str, str], list[Damage]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from hashlib import file_digest
+from functools import cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import polars as pl
@@ -32,12 +33,13 @@ from kraken_pipeline.storage import (
     schema,
     seals,
     verifications,
+    withdrawals,
 )
 from kraken_pipeline.storage.damage import Damage, DamageKind
 from kraken_pipeline.storage.inspection import DIGEST, said_by, unreadable
-from kraken_pipeline.storage.lake import ASSETS_SCHEMA, is_split_by_year
+from kraken_pipeline.storage.lake import ASSETS_SCHEMA
 from kraken_pipeline.storage.manifest import LakeFile
-from kraken_pipeline.storage.paths import named_in
+from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.row_digest import row_digest
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.verifications import VerificationRecord
@@ -167,15 +169,15 @@ class _Found:
         return chosen
 
 
+def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
+    """Return what tells whether a series is selected."""
+    is_selected = cache(lambda name: spec.selects(parse_pair(name), stores.tiers))
+    return lambda series: series.interval in spec.intervals and is_selected(series.pair)
+
+
 def _look(stores: Stores, spec: RunSpec) -> _Found:
     """What is on record of the selected series, and the files that no row of the manifest names."""
-    selected: dict[str, bool] = {}
-
-    def is_wanted(series: Series) -> bool:
-        if series.pair not in selected:
-            selected[series.pair] = spec.selects(parse_pair(series.pair), stores.tiers)
-        return selected[series.pair] and series.interval in spec.intervals
-
+    is_wanted = selector(stores, spec)
     with stores.catalog.read() as connection:
         recorded = manifest.all_files(connection)
         unadopted = manifest.unadopted_series(connection)
@@ -281,10 +283,13 @@ def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
     with stores.catalog.write() as connection:
         manifest.adopt(connection, [later])
     stores.lake.manifest.forget([later.series])
+    lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
+    damage = Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows)
     if later.is_candles and later.rows < known.rows:
         # A later write with fewer candles took some back: what had answered for them is not to be believed.
-        lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
-        _distrust(stores, Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows))
+        _distrust(stores, damage)
+    else:
+        damages.lift(stores.catalog, stores.lake, damage, int(time.time()))
     return True
 
 
@@ -317,7 +322,7 @@ def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFil
             stream.seek(0)
             rows = pl.read_parquet(stream, hive_partitioning=False)
             stream.seek(0)
-            sha256 = file_digest(stream, "sha256").hexdigest()
+            digest_of_bytes = file_digest(stream, "sha256").hexdigest()
             size = stream.seek(0, 2)
             written_at = int(os.fstat(stream.fileno()).st_mtime)
     except (OSError, pl.exceptions.PolarsError):
@@ -336,7 +341,7 @@ def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFil
         first_time=int(times[0]) if rows.height else None,
         last_time=int(times[-1]) if rows.height else None,
         bytes=size,
-        sha256=sha256,
+        sha256=digest_of_bytes,
         digest=digest,
         write_id=said[0] if said is not None else f"{written_at * 10**9:020d}-before",
         written_at=written_at,
@@ -357,13 +362,17 @@ def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:
     for series in sorted(unadopted | {series for series in by_series if series is not None}):
         run.report(phase="adopting")
         with stores.locks.series([series]):
-            adopted, broken = _adopt_series(stores, series, by_series.get(series, []), is_legacy=series in unadopted)
+            adopted, broken = _adopt_series(
+                stores, series, by_series.get(series, []), is_legacy=series in unadopted, now=run.now
+            )
         count += adopted
         strays += broken
     return count, strays
 
 
-def _adopt_series(stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool) -> tuple[int, list[Damage]]:
+def _adopt_series(
+    stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool, now: int
+) -> tuple[int, list[Damage]]:
     known = stores.lake.manifest.reread(series).files  # a writer may have put some on record in the meantime
     belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
     sound: list[LakeFile] = []
@@ -389,9 +398,12 @@ def _adopt_series(stores: Stores, series: Series, paths: Sequence[str], *, is_le
     stores.lake.manifest.forget([series])
     if is_legacy:
         return len(adopted), [*broken, *wrong]
-    for damage in wrong:
-        if damage.path in {file.path for file in adopted}:
-            _distrust(stores, damage)
+    short = {damage.path: damage for damage in wrong}
+    for file in adopted:
+        if file.path in short:
+            _distrust(stores, short[file.path])
+        else:
+            damages.lift(stores.catalog, stores.lake, Damage(file.path, series, file.year, DamageKind.UNKNOWN, ""), now)
     return len(adopted), broken
 
 
@@ -428,11 +440,16 @@ def _assets(stores: Stores) -> Iterator[Damage]:
     if expected.is_empty() and not path.exists():
         return
     name = stores.lake.inspector.relative(path)
+    with stores.catalog.read() as connection:
+        recorded = manifest.digest_of(connection, name)
     try:
-        if not path.exists():
-            yield Damage(name, None, None, DamageKind.MISSING, "is not there")
-        elif not pl.read_parquet(path).select(ASSETS_SCHEMA.names()).sort("asset_id").equals(expected):
+        content = path.read_bytes()
+        if not pl.read_parquet(content).select(ASSETS_SCHEMA.names()).sort("asset_id").equals(expected):
             yield Damage(name, None, None, DamageKind.CHANGED, "has other ids than the catalog")
+        elif recorded is not None and sha256(content).hexdigest() != recorded:
+            yield Damage(name, None, None, DamageKind.CHANGED, "has other bytes")
+    except FileNotFoundError:
+        yield Damage(name, None, None, DamageKind.MISSING, "is not there")
     except (OSError, pl.exceptions.PolarsError) as error:
         yield Damage(name, None, None, DamageKind.UNREADABLE, unreadable(error))
 
@@ -502,16 +519,27 @@ def broken_rows(stores: Stores) -> list[Damage]:
     ]
 
 
-def mend_catalog(stores: Stores, now: int) -> None:
-    """Take rows of evidence out that are not what was written, and have what they were about answered again."""
+def mend_catalog(stores: Stores, now: int) -> set[Series]:
+    """Take rows of evidence out that are not what was written, and have what they were about answered again.
+
+    Returns:
+        The series that they were about, as far as the rows still tell.
+    """
+    touched: set[Series] = set()
     with stores.catalog.write() as connection:
         broken = {table: seals.broken(connection, table) for table in _EVIDENCE}
         for table, rows in broken.items():
             seals.delete(connection, table, rows)
         if broken[schema.grants]:
-            file_records.read_unanswered(connection, now)
+            touched |= file_records.read_unanswered(connection, now)
         for row in broken[schema.refutations]:
             _refute_all(connection, row, now)
+        for row in (*broken[schema.grants], *broken[schema.refutations]):
+            if row["interval"] in set(Interval):
+                touched.add(Series(row["pair"], Interval(row["interval"])))
+        # Whatever had answered may be asked again: that it had is what is lost.
+        withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
+    return touched
 
 
 def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:

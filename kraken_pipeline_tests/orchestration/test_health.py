@@ -96,7 +96,7 @@ def test_what_has_failed_is_an_error_what_does_not_matter_yet_a_warning_and_the_
     assert result.success, "a run that fails says nothing of the other things"
     found = checks_of(result)
     assert {name for name, each in found.items() if each == (False, "ERROR")} == {"catalog", "questdb"}
-    unknown = {"series", "outbox", "api", "exchange", "requests", "cache"}
+    unknown = {"files", "series", "outbox", "api", "exchange", "requests", "cache"}
     assert {name for name, each in found.items() if each == (False, "WARN")} - {"space"} == {"redis", *unknown}
     assert found["lake"][0]
     told = metadata_of(result)
