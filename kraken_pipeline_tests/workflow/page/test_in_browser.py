@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
 
+from kraken_pipeline.coverage.months import State
 from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.listing import DAY
@@ -182,16 +183,17 @@ def test_each_interval_has_a_map_and_one_is_shown(seen: Seen) -> None:
 
 def test_the_picture_has_the_colours_of_the_legend(seen: Seen) -> None:
     colours = seen.tab.evaluate(
-        """async () => {
+        """async (trades) => {
             const image = document.querySelector('.picture img');
             const canvas = document.createElement('canvas');
             [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
             const context = canvas.getContext('2d');
             context.drawImage(image, 0, 0);
             const [red, green, blue] = context.getImageData(1, 1, 1, 1).data;
-            const swatch = document.querySelector('.legend li[data-state="7"] i');
+            const swatch = document.querySelector(`.legend li[data-state="${trades}"] i`);
             return [`rgb(${red}, ${green}, ${blue})`, getComputedStyle(swatch).backgroundColor];
-        }"""
+        }""",
+        State.TRADES.value,
     )
     assert colours[0] == colours[1]
 
