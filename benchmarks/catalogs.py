@@ -17,6 +17,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.schema import ProofLevel
 from kraken_pipeline.storage.stores import opened
 
 INTERVALS = (Interval.M1, Interval.M5, Interval.M15, Interval.H1, Interval.H4, Interval.D1)
@@ -83,7 +84,8 @@ def _series(rng: np.random.Generator, pair: str) -> _Rows:
             rows.add(schema.coverage, **key, start=span.start, end=span.end, source="CSV", candles=0, verified_at=NOW)
         rows.tables[schema.coverage][-1]["candles"] = total
         for span in proven:
-            rows.add(schema.proofs, **key, start=span.start, end=span.end)
+            level = ProofLevel.VERIFIED if interval > INTERVALS[0] else ProofLevel.RECONCILED
+            rows.add(schema.proofs, **key, start=span.start, end=span.end, level=level)
         rows.add(schema.extents, **key, candles=total, first_time=start, last_time=end - interval.seconds)
         for year, months in counts.items():
             rows.add(schema.candle_counts, **key, year=year, months=months)

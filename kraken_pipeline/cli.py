@@ -46,7 +46,7 @@ from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
 from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_changes
-from kraken_pipeline.workflow.report import export_unfillable, make_report
+from kraken_pipeline.workflow.report import export_unfillable, make_report, unknown
 from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
@@ -305,7 +305,7 @@ def reconcile(
     if as_json:
         _print_json([each.as_json() for each in found])
     else:
-        tables.verdicts(out, found, done)
+        tables.verdicts(out, found, done, is_known=bool(names))
     raise typer.Exit(int(bool(done.notes)))
 
 
@@ -514,7 +514,7 @@ def gaps(
     if as_json:
         _print_json([gap_json(row) for row in rows])
     else:
-        tables.gaps(out, rows)
+        tables.gaps(out, rows, unknown(holdings, spec))
 
 
 @app.command()
@@ -558,7 +558,7 @@ def explain(
     moment: Annotated[str, typer.Argument(metavar="TIME", help="Any moment within the candle: ISO, UTC.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tells the whole story of one candle: where it came from, what says so, what lost to it, what proves it."""
+    """Tells the whole story of one candle: where it came from, what lost to it, what its values were compared with."""
     with _stores() as stores:
         told = tell(stores, pair, interval, moment, _now())
     if as_json:

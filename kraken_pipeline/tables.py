@@ -16,7 +16,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from kraken_pipeline.coverage.completeness import by_tier
+from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import iso, short
@@ -28,7 +28,7 @@ from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, 
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.reconcile import Reconciled
-from kraken_pipeline.workflow.report import Report
+from kraken_pipeline.workflow.report import NOTHING_KNOWN, Report
 from kraken_pipeline.workflow.resolve import Resolved
 from kraken_pipeline.workflow.selection import Fetch, estimated
 from kraken_pipeline.workflow.verdicts import Verdict
@@ -120,10 +120,10 @@ def _candles(planned: Planned) -> int:
     return planned.leg.span.seconds // planned.series.interval.seconds
 
 
-def gaps(console: Console, rows: Sequence[GapRow]) -> None:
-    """The gaps, by series and time."""
+def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
+    """The gaps, by series and time; where nothing is expected, why."""
     if not rows:
-        console.print("No gaps: everything that is expected is covered.")
+        console.print(unknown or "No gaps: everything that is expected is covered.", highlight=False, soft_wrap=True)
         return
     table = _table(
         "Gaps", "pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"
@@ -153,7 +153,8 @@ def report(console: Console, made: Report) -> None:
         "tier",
         ">interval",
         ">complete",
-        ">proven",
+        ">reconciled",
+        ">verified",
         ">pairs",
         ">candles",
         ">quiet",
@@ -165,8 +166,9 @@ def report(console: Console, made: Report) -> None:
             table.add_row(
                 str(tier),
                 str(interval.value),
-                f"{each.percent:.2f} %",
-                f"{each.proven_percent:.2f} %",
+                shown(each.percent),
+                shown(each.proven_percent),
+                shown(each.verified_percent),
                 str(each.pairs),
                 f"{each.candles:,}",
                 f"{each.quiet:,}",
@@ -176,8 +178,10 @@ def report(console: Console, made: Report) -> None:
     console.print(table)
     overall = made.overall
     console.print(
-        f"{made.percent:.2f} % complete over {overall.series:,} series of {overall.pairs:,} pairs, "
-        f"{made.proven_percent:.2f} % proven: {overall.candles:,} candles, {overall.quiet:,} quiet, "
+        made.unknown
+        or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
+        f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
+        f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
         f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
         highlight=False,
         soft_wrap=True,
@@ -185,7 +189,7 @@ def report(console: Console, made: Report) -> None:
     if made.attention:
         attention = _table("Series that need you", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:_ROWS]:
-            attention.add_row(str(series.series), f"{series.percent:.2f} %", str(series.gaps), series.action)
+            attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
         console.print(attention)
         _more(console, len(made.attention), "report --json")
     console.print("What to do", style="bold")
@@ -193,8 +197,8 @@ def report(console: Console, made: Report) -> None:
         console.print(f"  • {advice}", highlight=False, soft_wrap=True)
 
 
-def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled) -> None:
-    """What reconciliation says, and what it did."""
+def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
+    """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
     console.print(
         f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
         f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
@@ -202,7 +206,7 @@ def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled) -> No
         soft_wrap=True,
     )
     if not found:
-        console.print("Nothing contradicts.")
+        console.print("Nothing contradicts." if is_known else NOTHING_KNOWN, highlight=False, soft_wrap=True)
         return
     table = _table("Verdicts", "pair", ">fine", ">coarse", "from", "to", "verdict", "short", ">trades", "what about it")
     for each in found[:_ROWS]:
@@ -284,8 +288,11 @@ def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progre
 
 def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
     """What a run did."""
-    colour = "green" if run["status"] == "SUCCESS" else "red"
     is_ingest = run["job"] == "ingest"
+    if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
+        new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
+        console.print(f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", style="bold red")
+    colour = "green" if run["status"] == "SUCCESS" else "red"
     files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
     requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
     published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""

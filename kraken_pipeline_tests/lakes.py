@@ -33,9 +33,15 @@ def rewritten(lake: Lake, series: Series, change: Callable[[pl.DataFrame], pl.Da
 def bring_in(lake: Lake, staged: Staged) -> None:
     """Renames what is staged into the lake and puts it on record, as `lake_write.commit` does."""
     files = [move.file for move in staged.moves]
-    with lake.catalog.write() as connection:
-        manifest.announce(connection, files)
-    rename_all([staged])
+    move_and_die(lake, staged)
     with lake.catalog.write() as connection:
         manifest.confirm(connection, files)
+    lake.manifest.forget([staged.series])
+
+
+def move_and_die(lake: Lake, staged: Staged) -> None:
+    """Renames what is staged into the lake, announced and not confirmed: here a writer was killed."""
+    with lake.catalog.write() as connection:
+        manifest.announce(connection, [move.file for move in staged.moves])
+    rename_all([staged])
     lake.manifest.forget([staged.series])

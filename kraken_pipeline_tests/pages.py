@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.months import Months, breakdown
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
@@ -112,12 +113,14 @@ def small_map(interval: Interval = Interval.D1) -> HeatMap:
         YEAR,
         expected=whole,
         covered=whole,
-        proven=(Span(edges[0], edges[6]),),
+        proven=Proven((Span(edges[0], edges[6]),), (Span(edges[0], edges[2]),)),
         legs={},
         conflicts=[Span(edges[7], edges[7] + 86_400)],
         candles={2024: [28] * 11 + [0]},
     )
-    holed = breakdown(interval, YEAR, expected=late, covered=kept, proven=(), legs=legs, conflicts=[], candles=None)
+    holed = breakdown(
+        interval, YEAR, expected=late, covered=kept, proven=Proven(), legs=legs, conflicts=[], candles=None
+    )
     return HeatMap(interval, (("XBTUSD", Tier.TIER1), ("ZORKUSD", Tier.TIER4)), (full, holed))
 
 

@@ -416,7 +416,10 @@ def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_pa
     assert shell(home, *shlex.split(command)).code == 0
     assert shell(home, "reconcile", "--full", "--json").json == []
     told = shell(home, "reconcile", "--intervals", "60,240", "--end", iso(Q1.end - DAY), "--all", "--json").json
-    assert {(each["fine"], each["coarse"], each["verdict"]) for each in told} == {(60, 240, "proven")}
+    assert {(each["fine"], each["coarse"]) for each in told} == {(60, 240)}
+    # In place of what was taken back stands what was made of its hours, whose own prices nothing compared.
+    made = iso(START + DAY)
+    assert [each["verdict"] for each in told] == ["reconciled" if each["time"] == made else "verified" for each in told]
     assert len(told) == 5 * 6
 
 

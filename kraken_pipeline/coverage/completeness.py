@@ -23,7 +23,8 @@ class SeriesCompleteness:
         gaps: How many gaps there are.
         unfillable: How many of these have no route.
         action: What the series needs from a person; empty where nothing.
-        proven: How many of the covered candles two intervals agree on.
+        proven: How many of the covered candles are reconciled at least.
+        verified: How many of these are verified.
         conflicts: How many contradictions it is a side of, with nothing left to try.
     """
 
@@ -36,6 +37,7 @@ class SeriesCompleteness:
     unfillable: int = 0
     action: str = ""
     proven: int = 0
+    verified: int = 0
     conflicts: int = 0
 
     @property
@@ -44,14 +46,19 @@ class SeriesCompleteness:
         return self.covered - self.candles
 
     @property
-    def percent(self) -> float:
-        """How much of the expected time is covered; 100 where nothing is expected."""
+    def percent(self) -> float | None:
+        """How much of the expected time is covered; None where nothing is expected."""
         return percentage(self.covered, self.expected)
 
     @property
-    def proven_percent(self) -> float:
-        """How much of the expected time is proven; 100 where nothing is expected."""
+    def proven_percent(self) -> float | None:
+        """How much of the expected time is reconciled at least; None where nothing is expected."""
         return percentage(self.proven, self.expected)
+
+    @property
+    def verified_percent(self) -> float | None:
+        """How much of the expected time is verified; None where nothing is expected."""
+        return percentage(self.verified, self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ class Total:
     expected: int
     covered: int
     proven: int
+    verified: int
     candles: int
     gaps: int
     unfillable: int
@@ -77,19 +85,29 @@ class Total:
         return self.covered - self.candles
 
     @property
-    def percent(self) -> float:
-        """How much of the expected time is covered; 100 where nothing is expected."""
+    def percent(self) -> float | None:
+        """How much of the expected time is covered; None where nothing is expected."""
         return percentage(self.covered, self.expected)
 
     @property
-    def proven_percent(self) -> float:
-        """How much of the expected time is proven; 100 where nothing is expected."""
+    def proven_percent(self) -> float | None:
+        """How much of the expected time is reconciled at least; None where nothing is expected."""
         return percentage(self.proven, self.expected)
 
+    @property
+    def verified_percent(self) -> float | None:
+        """How much of the expected time is verified; None where nothing is expected."""
+        return percentage(self.verified, self.expected)
 
-def percentage(part: int, whole: int) -> float:
-    """Percent, rounded down to two digits, so that only what is whole shows as 100."""
-    return 100.0 if not whole else part * 10_000 // whole / 100
+
+def percentage(part: int, whole: int) -> float | None:
+    """Percent, rounded down to two digits, so that only what is whole shows as 100; of nothing there is none."""
+    return part * 10_000 // whole / 100 if whole else None
+
+
+def shown(percent: float | None) -> str:
+    """A percentage as people read it; a dash where there is none."""
+    return "–" if percent is None else f"{percent:.2f} %"  # noqa: RUF001 - a dash, as tables have them
 
 
 def total(series: Sequence[SeriesCompleteness]) -> Total:
@@ -100,6 +118,7 @@ def total(series: Sequence[SeriesCompleteness]) -> Total:
         expected=sum(each.expected for each in series),
         covered=sum(each.covered for each in series),
         proven=sum(each.proven for each in series),
+        verified=sum(each.verified for each in series),
         candles=sum(each.candles for each in series),
         gaps=sum(each.gaps for each in series),
         unfillable=sum(each.unfillable for each in series),

@@ -1,4 +1,4 @@
-"""A series month by month: what is expected, covered, proven, quiet, missing by route, and in conflict.
+"""A series month by month: what is expected, covered, reconciled, verified, quiet, missing by route, and in conflict.
 
 Vectorised over the months, so that a map of 200 pairs by six intervals by ten years, 144,000 cells, takes a second.
 A candle belongs to the UTC month in which it starts.
@@ -13,6 +13,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
@@ -29,15 +30,16 @@ class State(IntEnum):
     """How a series stands in a month; of several, the one that most needs to be seen."""
 
     NOTHING = 0  # nothing is expected
-    COVERED = 1  # and not proven
-    PROVEN = 2
-    QUIET = 3  # covered, and nobody traded all month
-    ARCHIVE = 4  # from here on: something is missing, most of it with this route
-    RESAMPLE = 5
-    OHLC = 6
-    TRADES = 7
-    NONE = 8
-    CONFLICT = 9
+    COVERED = 1  # and not all of it reconciled
+    RECONCILED = 2  # and not all of it verified
+    VERIFIED = 3
+    QUIET = 4  # covered, and nobody traded all month
+    ARCHIVE = 5  # from here on: something is missing, most of it with this route
+    RESAMPLE = 6
+    OHLC = 7
+    TRADES = 8
+    NONE = 9
+    CONFLICT = 10
 
 
 _GAP = np.array([State[route.name] for route in ROUTES], dtype=np.uint8)
@@ -90,7 +92,8 @@ class Breakdown:
     Attributes:
         expected: How many there should be.
         covered: How many of these something answered for.
-        proven: How many of these two intervals agree on.
+        proven: How many of these are reconciled at least.
+        verified: How many of these are verified.
         candles: How many were traded in the covered time; -1 where nobody has counted yet.
         missing: How many are not covered, a row for each of `ROUTES`.
         conflicts: How many contradictions touch the month.
@@ -99,6 +102,7 @@ class Breakdown:
     expected: Counts
     covered: Counts
     proven: Counts
+    verified: Counts
     candles: Counts
     missing: Counts
     conflicts: Counts
@@ -117,6 +121,7 @@ class Breakdown:
                 self.conflicts > 0,
                 self.missing.any(axis=0),
                 self.candles == 0,
+                self.verified >= self.expected,
                 self.proven >= self.expected,
             ],
             [
@@ -124,7 +129,8 @@ class Breakdown:
                 np.uint8(State.CONFLICT),
                 _GAP[self.missing.argmax(axis=0)],
                 np.uint8(State.QUIET),
-                np.uint8(State.PROVEN),
+                np.uint8(State.VERIFIED),
+                np.uint8(State.RECONCILED),
             ],
             np.uint8(State.COVERED),
         )
@@ -136,7 +142,7 @@ def breakdown(
     *,
     expected: Spans,
     covered: Spans,
-    proven: Spans,
+    proven: Proven,
     legs: Mapping[Route, Spans],
     conflicts: Sequence[Span],
     candles: Mapping[int, Sequence[int]] | None,
@@ -164,7 +170,8 @@ def breakdown(
     return Breakdown(
         expected=slots(expected),
         covered=has,
-        proven=slots(proven),
+        proven=slots(proven.reconciled),
+        verified=slots(proven.verified),
         candles=np.full(months.count, -1) if candles is None else np.minimum(_counted(candles, months), has),
         missing=np.array([slots(legs.get(route, ())) for route in ROUTES]).reshape(len(ROUTES), months.count),
         conflicts=_touching(conflicts, edges),

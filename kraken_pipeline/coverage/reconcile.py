@@ -1,8 +1,10 @@
 """Reconciliation: the candles of two intervals that knew of each other only by the trades must add up.
 
 Open, high, low, close and trade count of a coarser candle follow exactly from the finer ones, volume to 1e-6. Where the
-two agree, both are proven; where not, one of them is short or wrong. What was resampled says nothing of its own: it is
-proven only by what it was made of, and where it differs from that it is merely out of date.
+two agree, the coarser candle is verified, all its values having been compared, and the finer ones are reconciled: no
+trade of them is missing, while prices within them could still be wrong. Where not, one of the two is short or wrong.
+What was resampled says nothing of its own: it is proven as far as what it was made of is, and where it differs from
+that it is merely out of date.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
@@ -66,11 +69,13 @@ class Voice:
         covered: What something answered for.
         independent: The part that something else than resampling answered for.
         by_trades: The part that was paged through trades or read from an archive of them.
+        confirmed: The part of which a second source said the same, candle for candle.
     """
 
     covered: Spans = ()
     independent: Spans = ()
     by_trades: Spans = ()
+    confirmed: Spans = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Findings:
     refuted: list[tuple[Contradiction, tuple[tuple[Interval, Span], ...]]] = field(default_factory=list)
     conflicts: list[Contradiction] = field(default_factory=list)
     stale: dict[Interval, Spans] = field(default_factory=dict)
-    proven: dict[Interval, Spans] = field(default_factory=dict)
+    proven: dict[Interval, Proven] = field(default_factory=dict)
 
     @property
     def contradictions(self) -> list[Contradiction]:
@@ -178,7 +183,7 @@ def reconcile(
     read: Read,
     doubted: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
-    proven: Mapping[Interval, Spans],
+    proven: Mapping[Interval, Proven],
 ) -> Findings:
     """Compares each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
 
@@ -203,8 +208,8 @@ def reconcile(
             work.compare(fine, coarse, work.judgeable(fine, coarse, within))
             rest = subtract(rest, within)
     work.blame()
-    kept = {each: subtract(proven.get(each, ()), touched_candles(doubted, each)) for each in known}
-    found.proven = _proven(work.known, work.equal, kept, doubted)
+    kept = {each: proven.get(each, NOTHING_PROVEN).without(touched_candles(doubted, each)) for each in known}
+    found.proven = _proven(work, kept, doubted)
     return found
 
 
@@ -462,37 +467,49 @@ def _explained(read: Read, fine: Interval, coarse: Interval, times: pl.Series, s
 # --- what is proven
 
 
-def _proven(
-    known: Mapping[Interval, Voice],
-    equal: Mapping[tuple[Interval, Interval], Spans],
-    kept: Mapping[Interval, Spans],
-    doubted: Spans,
-) -> dict[Interval, Spans]:
+def _proven(work: _Work, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
     """What follows from the comparisons that held, with what was proven before and was not compared again.
 
-    Two voices that agree prove each other, and minutes made of trades prove themselves; what was resampled is proven
-    with what it was made of, and the other way round.
+    Verified is a coarser candle with a voice of its own that the finer ones add up to, a minute that was made of its
+    trades, and what a second source said the same of and no other interval contradicts. The finer ones below a candle
+    that they add up to are reconciled with it and no more: only their sum was compared, in which a low that is not the
+    lowest takes no part. Quiet ones below a quiet candle would be verified too; to tell them apart would cost a record
+    a spell.
+
+    What was resampled holds what it was made of, and is proven as far as all of that is. So it is verified where the
+    finer candles are; where they are reconciled only, so is it: its open, high, low and close are prices of theirs that
+    nothing compared, and a still coarser candle that agrees compares its sum with the others again.
     """
-    proven = dict(kept)
-
-    def add(interval: Interval, spans: Spans) -> None:
-        proven[interval] = union(proven[interval], spans)
-
-    if Interval.M1 in known:
-        minutes = known[Interval.M1]
-        add(
-            Interval.M1, intersect(intersect(minutes.by_trades, minutes.covered), touched_candles(doubted, Interval.D1))
-        )
+    known, equal, proven = work.known, work.equal, dict(kept)
+    for interval, voice in known.items():
+        within = intersect(voice.covered, touched_candles(doubted, max(interval, Interval.D1)))
+        contradicted = union(*(spans for pair, spans in work.unequal.items() if interval in pair))
+        confirmed = subtract(intersect(voice.confirmed, within), contradicted)
+        proven[interval] = proven[interval].and_verified(confirmed)
+        if interval is Interval.M1:
+            paged = intersect(voice.by_trades, within)
+            proven[interval] = proven[interval].and_reconciled(paged).and_verified(_made_of_trades(work.read, paged))
     for (fine, coarse), spans in equal.items():
         both = whole_candles(intersect(spans, known[coarse].independent), coarse)
-        add(coarse, both)
-        add(fine, both)
+        proven[coarse] = proven[coarse].and_verified(both)
+        proven[fine] = proven[fine].and_reconciled(both)
     upwards = sorted(equal, key=lambda pair: pair[1])
     for order, is_up in ((upwards, True), (upwards[::-1], False), (upwards, True)):
         for fine, coarse in order:
             spans = equal[fine, coarse]
             if is_up:
-                add(coarse, whole_candles(intersect(spans, proven[fine]), coarse))
+                finer = proven[fine].within(spans)
+                proven[coarse] = proven[coarse].and_reconciled(whole_candles(finer.reconciled, coarse))
+                proven[coarse] = proven[coarse].and_verified(whole_candles(finer.verified, coarse))
             else:
-                add(fine, intersect(spans, proven[coarse]))
+                proven[fine] = proven[fine].and_reconciled(proven[coarse].within(spans).reconciled)
     return proven
+
+
+def _made_of_trades(read: Read, paged: Spans) -> Spans:
+    """The minutes that trades answered for, without those whose candle another source brought."""
+    others = [
+        candles.filter(pl.col("source") != Source.TRADES.value).select(seconds_of(pl.col("time"))).to_series()
+        for candles in (read(Interval.M1, *bounds) for bounds in _batches(paged, Interval.M1))
+    ]
+    return subtract(paged, normalise(part for times in others for part in of_candles(times, Interval.M1)))

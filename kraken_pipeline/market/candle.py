@@ -25,6 +25,9 @@ class Source(StrEnum):
 Values = tuple[float, float, float, float, float, int]
 """Open, high, low, close, volume and trade count of a candle."""
 
+Account = tuple[str, int]
+"""Whose word a candle is: its source, and the day on which its release ends (days since the epoch; 0 for none)."""
+
 SOURCE = pl.Enum([source.value for source in Source])
 TIME = pl.Datetime("us", "UTC")
 
@@ -128,6 +131,20 @@ def finished(candles: pl.DataFrame, source: Source) -> pl.DataFrame:
     return candles.with_columns(
         pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release")
     ).select(CANDLE_SCHEMA.names())
+
+
+def are_independent(one: Account, other: Account) -> bool:
+    """Whether two sources know nothing of each other, so that what both say is confirmed.
+
+    Two archives are where both are releases and end on different days: a loose file may be copied from any release, and
+    of two that end on one day a candle does not tell which it came from. What was resampled is no source.
+    """
+    (source, release), (source_of_other, release_of_other) = one, other
+    if Source.RESAMPLED in (source, source_of_other):
+        return False
+    if source != source_of_other:
+        return True
+    return source == Source.CSV and 0 not in (release, release_of_other) and release != release_of_other
 
 
 def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import dagster as dg
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
-from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.orchestration.metadata import percents, table
 from kraken_pipeline.storage.damage import Damage, open_damages
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
@@ -148,12 +148,20 @@ def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg
         # What is being filled passes by itself.
         severity=dg.AssetCheckSeverity.ERROR if conflicts else dg.AssetCheckSeverity.WARN,
         metadata={
-            "proven_pct": dg.MetadataValue.float(min((each.proven_pct for each in found.values()), default=100.0)),
+            **percents(
+                proven_pct=_least(each.proven_pct for each in found.values()),
+                verified_pct=_least(each.verified_pct for each in found.values()),
+            ),
             "contradictions": dg.MetadataValue.int(len(rows)),
             "conflicts": dg.MetadataValue.int(conflicts),
             **({"listed": dg.MetadataValue.md(listed)} if rows else {}),
         },
     )
+
+
+def _least(percents_: Iterable[float | None]) -> float | None:
+    """The least of the percentages that there are."""
+    return min((each for each in percents_ if each is not None), default=None)
 
 
 def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) -> dg.AssetCheckResult:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from kraken_pipeline.coverage.completeness import Total, by_interval
+from kraken_pipeline.coverage.completeness import Total, by_interval, shown
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.orchestration.standing import Standing
@@ -39,13 +39,18 @@ def _listed(name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) 
     return {name: dg.MetadataValue.md(table(header, rows))} if rows else {}
 
 
+def percents(**values: float | None) -> Metadata:
+    """Percentages by name; where nothing is expected there is none, and nothing to plot."""
+    return {name: dg.MetadataValue.float(value) for name, value in values.items() if value is not None}
+
+
 def of_series(standing: Standing) -> Metadata:
     """What is said of a series wherever its candles are: how many there are, and how complete they are."""
     extent = standing.extent
     bounds = {"first_candle": extent.first_time, "last_candle": extent.last_time} if extent else {}
     return {
         ROWS: dg.MetadataValue.int(extent.candles if extent else 0),
-        "coverage_pct": dg.MetadataValue.float(standing.measured.percent),
+        **percents(coverage_pct=standing.measured.percent),
         "gaps": dg.MetadataValue.int(standing.measured.gaps),
         **{name: dg.MetadataValue.text(iso(time)) for name, time in bounds.items()},
     }
@@ -75,7 +80,7 @@ def of_coverage(standing: Standing) -> Metadata:
     """How much of one series is covered, and by what."""
     measured = standing.measured
     return {
-        "coverage_pct": dg.MetadataValue.float(measured.percent),
+        **percents(coverage_pct=measured.percent),
         "expected_candles": dg.MetadataValue.int(measured.expected),
         "covered_candles": dg.MetadataValue.int(measured.covered),
         "candles": dg.MetadataValue.int(measured.candles),
@@ -148,8 +153,9 @@ def of_report(report: Report, page: Path) -> Metadata:
     """The headline numbers of a report, its tables, and the page of its tier where there is one."""
     return {
         **({"page": dg.MetadataValue.path(page)} if page.exists() else {}),
-        "completeness_pct": dg.MetadataValue.float(report.percent),
-        "proven_pct": dg.MetadataValue.float(report.proven_percent),
+        **percents(
+            completeness_pct=report.percent, proven_pct=report.proven_percent, verified_pct=report.verified_percent
+        ),
         "pairs": dg.MetadataValue.int(report.overall.pairs),
         "candles": dg.MetadataValue.int(report.overall.candles),
         "gaps": dg.MetadataValue.int(report.overall.gaps),
@@ -159,7 +165,7 @@ def of_report(report: Report, page: Path) -> Metadata:
         **_listed(
             "attention",
             ("series", "complete", "gaps", "what to do"),
-            [(each.series, f"{each.percent} %", each.gaps, each.action) for each in report.attention],
+            [(each.series, shown(each.percent), each.gaps, each.action) for each in report.attention],
         ),
         "recommendations": dg.MetadataValue.md("\n".join(f"- {each}" for each in report.recommendations)),
     }
@@ -167,12 +173,13 @@ def of_report(report: Report, page: Path) -> Metadata:
 
 def _intervals(totals: Mapping[Interval, Total]) -> str:
     return table(
-        ("interval", "complete", "proven", "series", "candles", "quiet", "gaps", "conflicts"),
+        ("interval", "complete", "reconciled", "verified", "series", "candles", "quiet", "gaps", "conflicts"),
         [
             (
                 interval.value,
-                f"{each.percent} %",
-                f"{each.proven_percent} %",
+                shown(each.percent),
+                shown(each.proven_percent),
+                shown(each.verified_percent),
                 each.series,
                 each.candles,
                 each.quiet,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Covered, Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
+from kraken_pipeline.market.candle import Account
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import refutations, schema
@@ -176,6 +177,23 @@ def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Serie
                 span = Span(row["start"], row["end"])
                 grant = Grant(span, row["source"], row["verified_at"], row["trades"], row["id"])
                 found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(grant)
+    return found
+
+
+def answers_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[tuple[Span, Account]]]:
+    """What answered for some series, each with the source and the day on which its release ends; 0 for none."""
+    found: dict[Series, list[tuple[Span, Account]]] = {}
+    grants, files, containers = schema.grants, schema.files, schema.containers
+    names = (grants.c.pair, grants.c.interval, grants.c.start, grants.c.end, grants.c.source, containers.c.end)
+    query = sa.select(*names).select_from(
+        grants.outerjoin(files, grants.c.file_id == files.c.id).outerjoin(
+            containers, files.c.container == containers.c.sha256
+        )
+    )
+    for condition in _are(grants, series):
+        for pair, interval, start, end, source, release_end in connection.execute(query.where(condition)):
+            account = (source, (release_end or 0) // _DAY)
+            found.setdefault(Series(pair, Interval(interval)), []).append((Span(start, end), account))
     return found
 
 

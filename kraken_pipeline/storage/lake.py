@@ -38,9 +38,19 @@ import polars as pl
 import sqlalchemy as sa
 from filelock import FileLock
 
-from kraken_pipeline.coverage.ranges import Span, Spans, lies_in
+from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, union
+from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.errors import DamagedFile
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, contradicting, merge, outvoted, seconds_of
+from kraken_pipeline.market.candle import (
+    CANDLE_SCHEMA,
+    Account,
+    Source,
+    are_independent,
+    contradicting,
+    merge,
+    outvoted,
+    seconds_of,
+)
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
@@ -117,6 +127,10 @@ class Staged:
         years: The touched partitions; None for a series that is one file.
         refused: Candles offered that contradict what is kept (another trade count), and their hull.
         outdone: Candles of another archive that were kept and gave way to greater trade counts, and their hull.
+        alike: Start of every candle offered that an independent source had brought with the same values, in seconds.
+        unlike: Start of every other candle, stored or offered, in the partitions that have such ones, sorted.
+        compared: What these partitions reach over.
+        account: Source and release of the candles offered; None where nothing was compared.
         moves: Written files, in the order of going.
     """
 
@@ -131,6 +145,10 @@ class Staged:
     refused_span: Span | None = None
     outdone: int = 0
     outdone_span: Span | None = None
+    alike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    unlike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    compared: Spans = ()
+    account: Account | None = None
     moves: list[Move] = field(default_factory=list)
 
     def discard(self) -> None:
@@ -431,6 +449,7 @@ class Lake:
             _count_refused(staged, outvoted(merged, refused))
             if candles.height and candles["source"][0] == Source.CSV.value:
                 _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
+            _count_alike(staged, stored, candles, year)
         times = _seconds(merged)
         if changed.height:
             self.stage_file(staged, merged, path, year)
@@ -682,6 +701,30 @@ def _count_outdone(staged: Staged, outdone: pl.DataFrame) -> None:
     if outdone.height:
         staged.outdone += outdone.height
         staged.outdone_span = _grown(staged.outdone_span, _seconds(outdone), staged.series.interval.seconds)
+
+
+def _count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, year: int | None) -> None:
+    """Tells the candles of a partition that an independent source had brought alike from all others."""
+    if offered.is_empty() or stored.is_empty():
+        return
+    staged.account = account = (offered["source"][0], offered["release"][0])
+    accounts = stored.select("source", "release").unique()
+    others = accounts.filter(pl.Series([are_independent(other, account) for other in accounts.iter_rows()]))
+    if others.is_empty():
+        return
+    told = stored.join(others, on=["source", "release"], how="semi", maintain_order="left")
+    alike = _seconds(told.filter(~pl.col("time").is_in(differences(told, offered)["time"].implode())))
+    if len(alike):
+        every = pl.concat([_seconds(stored), _seconds(offered)]).unique().sort()
+        staged.alike = staged.alike.append(alike)
+        staged.unlike = staged.unlike.append(every.filter(~every.is_in(alike.implode())))
+        staged.compared = union(staged.compared, (_reach_of(year),))
+
+
+def _reach_of(year: int | None) -> Span:
+    """What a partition can hold: a year, or all time."""
+    first, last = (1, 9999) if year is None else (year, year + 1)
+    return Span(*(int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (first, last)))
 
 
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:

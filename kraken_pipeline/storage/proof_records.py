@@ -1,4 +1,4 @@
-"""The catalog's records of proof: what is proven, what contradicts, which quiet time is hard to believe."""
+"""The catalog's records of proof: what is reconciled or verified, what contradicts, which quiet is hard to believe."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.coverage.proof import Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, union
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.refutations import values_of
 from kraken_pipeline.storage.schema import (
     ContradictionState,
+    ProofLevel,
     SuspicionState,
     candle_counts,
+    confirmations,
     contradictions,
     of_pairs,
     proofs,
@@ -28,28 +31,86 @@ _KEYS = 500
 # --- what is proven
 
 
+def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
+    """How far every series is proven, or those of some pairs."""
+    query = sa.select(proofs).where(of_pairs(proofs.c.pair, pairs))
+    query = query.order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
+    found: dict[Series, tuple[list[Span], list[Span]]] = {}
+    for row in connection.execute(query).mappings():
+        if not is_intact(proofs, row):
+            continue
+        every, verified = found.setdefault(Series(row["pair"], Interval(row["interval"])), ([], []))
+        every.append(Span(row["start"], row["end"]))
+        if row["level"] == ProofLevel.VERIFIED:
+            verified.append(Span(row["start"], row["end"]))
+    return {series: Proven(normalise(every), tuple(verified)) for series, (every, verified) in found.items()}
+
+
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
-    """What is proven of every series, or of those of some pairs."""
-    query = sa.select(proofs).order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
-    query = query.where(of_pairs(proofs.c.pair, pairs))
+    """What is reconciled at least of every series, or of those of some pairs."""
+    return {series: each.reconciled for series, each in proofs_of(connection, pairs).items()}
+
+
+def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:
+    """Makes these what is proven of some series."""
+    rows = []
+    for series, each in found.items():
+        is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
+        connection.execute(sa.delete(proofs).where(is_one))
+        levels = {
+            ProofLevel.VERIFIED: each.verified,
+            ProofLevel.RECONCILED: subtract(each.reconciled, each.verified),
+        }
+        rows += [
+            sealed(proofs, {**_key(series), "start": span.start, "end": span.end, "level": str(level)})
+            for level, spans in levels.items()
+            for span in spans
+        ]
+    if rows:
+        connection.execute(sa.insert(proofs), rows)
+
+
+def _key(series: Series) -> dict[str, object]:
+    return {"pair": series.pair, "interval": series.interval.value}
+
+
+def confirmed(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
+    """Where a second source said the same, of every series or of those of some pairs."""
+    table = confirmations
+    query = (
+        sa.select(table).where(of_pairs(table.c.pair, pairs)).order_by(table.c.pair, table.c.interval, table.c.start)
+    )
     found: dict[Series, list[Span]] = {}
-    for pair, interval, start, end in connection.execute(query):
-        found.setdefault(Series(pair, Interval(interval)), []).append(Span(start, end))
+    for row in connection.execute(query).mappings():
+        if is_intact(table, row):
+            span = Span(row["start"], row["end"])
+            found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(span)
     return {series: tuple(spans) for series, spans in found.items()}
 
 
-def replace_proven(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
-    """Makes these what is proven of some series."""
-    for series in found:
-        is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
-        connection.execute(sa.delete(proofs).where(is_one))
-    rows = [
-        {"pair": series.pair, "interval": series.interval.value, "start": each.start, "end": each.end}
-        for series, spans in found.items()
-        for each in spans
-    ]
+def confirm(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
+    """Puts on record where a second source said the same."""
+    pairs = {series.pair for series, spans in found.items() if spans}
+    known = confirmed(connection, pairs) if pairs else {}
+    for series, spans in found.items():
+        if subtract(spans, known.get(series, ())):
+            _replace_confirmed(connection, series, union(known.get(series, ()), spans))
+
+
+def unconfirm(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
+    """Forgets what was confirmed of some spans, before their candles or their evidence change."""
+    for series, known in confirmed(connection, {series.pair for series in changing}).items():
+        if intersect(known, changing.get(series, ())):
+            _replace_confirmed(connection, series, subtract(known, changing[series]))
+
+
+def _replace_confirmed(connection: sa.Connection, series: Series, spans: Spans) -> None:
+    table = confirmations
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one))
+    rows = [sealed(table, {**_key(series), "start": span.start, "end": span.end}) for span in spans]
     if rows:
-        connection.execute(sa.insert(proofs), rows)
+        connection.execute(sa.insert(table), rows)
 
 
 # --- what contradicts

@@ -18,8 +18,9 @@ class ReportRecord:
     Attributes:
         tier: Of which pairs; ALL for every one.
         made_at: When, in seconds since the epoch.
-        numbers: Its headline numbers by name, at least `completeness_pct`, `proven_pct`, `gaps`, `conflicts` and
-            `candles`; and `selection`, what else it was narrowed to: only reports on the same things make a trend.
+        numbers: Its headline numbers by name, at least `completeness_pct`, `proven_pct` (both None where nothing was
+            expected), `gaps`, `conflicts` and `candles`, newer ones `verified_pct` as well; and `selection`, what else
+            it was narrowed to: only reports on the same things make a trend.
     """
 
     tier: str

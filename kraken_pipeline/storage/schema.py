@@ -40,6 +40,13 @@ class ContradictionState(StrEnum):
     SETTLED = "SETTLED"  # they agree by now
 
 
+class ProofLevel(StrEnum):
+    """How far a candle is proven; see `coverage.proof`."""
+
+    RECONCILED = "RECONCILED"  # and not verified
+    VERIFIED = "VERIFIED"
+
+
 class SuspicionState(StrEnum):
     """What became of a quiet time that is hard to believe."""
 
@@ -250,10 +257,21 @@ refutations = sa.Table(
 )
 
 proofs = sa.Table(
-    "proofs",  # where two intervals that know of each other's trades only by them agree: derived by reconciliation
+    "proofs",  # what is reconciled or verified; no two rows of a series overlap: derived by reconciliation
     metadata,
     *_series(),
     *_span(),
+    sa.Column("level", sa.String(16), nullable=False),
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "interval", "start"),
+)
+
+confirmations = sa.Table(
+    "confirmations",  # where a second source, independent of what the lake has, said the same candle for candle
+    metadata,
+    *_series(),
+    *_span(),
+    _checksum(),
     sa.PrimaryKeyConstraint("pair", "interval", "start"),
 )
 

@@ -142,6 +142,11 @@ class Disagreement:
     file: str | None
     made_at: int
 
+    @property
+    def is_of_counts(self) -> bool:
+        """Whether it is about how many trades there were, as between two archives, and not about prices."""
+        return " trades than " in self.reason
+
 
 def disagreements(connection: sa.Connection, pairs: Sequence[str], most: int) -> tuple[list[Disagreement], int]:
     """The sources that count other trades than what is kept of some pairs, the worst first, and how many there are."""

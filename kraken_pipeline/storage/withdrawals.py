@@ -253,10 +253,12 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
             if any(intersect((each.span,), by_interval.get(interval, ())) for interval in (each.fine, each.coarse))
         ],
     )
-    proven = proof_records.proven(connection, [pair])
-    proof_records.replace_proven(
-        connection, {series: subtract(proven[series], touched[series]) for series in proven.keys() & touched.keys()}
+    proven = proof_records.proofs_of(connection, [pair])
+    proof_records.replace_proofs(
+        connection,
+        {series: proven[series].without(touched[series]) for series in proven.keys() & touched.keys()},
     )
+    proof_records.unconfirm(connection, touched)
 
 
 def _overlaps(table: sa.Table, series: Series, spans: Spans) -> sa.ColumnElement[bool]:

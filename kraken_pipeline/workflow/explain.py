@@ -1,4 +1,4 @@
-"""Explaining: the whole story of one candle: what stands there, what says so, what lost to it, and what proves it.
+"""Explaining: the story of one candle: what stands there, what says so, what lost to it, what it was compared with.
 
 Writes nothing, and asks the exchange for nothing.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import Span, intersect, normalise, subtract
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
@@ -75,7 +76,8 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         without = candle_records.files_over(connection, series, span)
         refuted = refutations.of_series(connection, series, span)
         contradictions = proof_records.contradictions_of(connection, [series.pair])
-        proven = proof_records.proven(connection, [series.pair]).get(series, ())
+        proven = proof_records.proofs_of(connection, [series.pair])
+        confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
         conflicts = candle_records.conflicts_over(connection, series, span)
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
@@ -87,8 +89,14 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     )
     suspected = tuple(each for each in suspicions if each.interval is series.interval and each.span.overlaps(span))
     candle = _stored(rows.row(0, named=True)) if rows.height else None
-    voices = tuple(_voices(stores, holdings, series, span, rows, minutes))
-    proof = _proof(contradicting, voices, is_proven=not subtract((span,), proven))
+    by_trades = _is_by_trades(series, span, rows, minutes) and not conflicts
+    compared = (
+        *_accounts(rows, by_trades=by_trades, is_confirmed=not subtract((span,), confirmed)),
+        *_compared(stores, holdings, series, span, rows, minutes, proven),
+    )
+    level = proven.get(series, NOTHING_PROVEN)
+    level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
+    proof = _proof(contradicting, compared, level.within(holdings.covered(series)), span)
     standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
     return Explanation(
         series=series,
@@ -174,10 +182,12 @@ def _standing(
 
 def _how_quiet(proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
     last = suspicions[-1] if suspicions else None
-    if proof.state is ProofState.PROVEN or (last is not None and last.state is SuspicionState.PROVEN_QUIET):
-        return "and that is proven"
+    if proof.state is ProofState.VERIFIED:
+        return "and that is verified"
+    if proof.state is ProofState.RECONCILED or (last is not None and last.state is SuspicionState.PROVEN_QUIET):
+        return "and that is reconciled: no trade is missing around it"
     if last is None:
-        return "as what answered says; that is not proven"
+        return "as what answered says; nothing was compared with that"
     return f"as what answered says; that is hard to believe ({last.state}: {last.reason})"
 
 
@@ -199,10 +209,12 @@ def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
     return f"{series.pair} is listed no more; its last evidence ends at {iso(holdings.last_evidence(series.pair))}"
 
 
-# --- what proves it
+# --- what it was compared with
 
 
-def _proof(contradictions: Sequence[ContradictionRecord], voices: tuple[str, ...], *, is_proven: bool) -> Proof:
+def _proof(
+    contradictions: Sequence[ContradictionRecord], compared: tuple[str, ...], proven: Proven, span: Span
+) -> Proof:
     open_ = {each.state: each.reason for each in contradictions}
     for state, told in (
         (ContradictionState.CONFLICT, ProofState.CONFLICT),
@@ -210,49 +222,83 @@ def _proof(contradictions: Sequence[ContradictionRecord], voices: tuple[str, ...
     ):
         if state in open_:
             return Proof(told, (open_[state],))
-    if is_proven or _TRADES in voices:
-        return Proof(ProofState.PROVEN, voices)
+    if not subtract((span,), proven.verified):
+        return Proof(ProofState.VERIFIED, compared)
+    if not subtract((span,), proven.reconciled):
+        return Proof(ProofState.RECONCILED, compared)
     return Proof(ProofState.NOT_TESTED)
 
 
-_TRADES = "the trades themselves say so, by which all else is measured"
+def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Sequence[GrantRecord]) -> bool:
+    """Whether a minute is what trades say of it: it was made of them, or they say that nobody traded."""
+    is_made = rows.is_empty() or rows["source"][0] == Source.TRADES.value
+    return series.interval is Interval.M1 and is_made and not subtract((span,), _trades(minutes))
 
 
-def _voices(
+def _accounts(rows: pl.DataFrame, *, by_trades: bool, is_confirmed: bool) -> Iterator[str]:
+    """What agrees of the same interval: the trades that a minute was made of, and a second source."""
+    if by_trades:
+        yield f"the trades themselves say so, by which all else is measured: {_what(rows)}"
+    if is_confirmed:
+        yield f"a second, independent source says the same: {_what(rows)}"
+
+
+def _trades(minutes: Sequence[GrantRecord]) -> Spans:
+    return normalise(each.span for each in minutes if each.source == Source.TRADES)
+
+
+def _compared(
     stores: Stores,
     holdings: Holdings,
     series: Series,
     span: Span,
     rows: pl.DataFrame,
     minutes: Sequence[GrantRecord],
+    proven: Mapping[Series, Proven],
 ) -> Iterator[str]:
-    """What agrees: the trades, and the candles of the nearest finer and the nearest coarser interval."""
-    trades = normalise(each.span for each in minutes if each.source == Source.TRADES)
-    if not subtract((span,), trades):
-        if series.interval is Interval.M1:
-            yield _TRADES
-        elif _add_up(stores, Series(series.pair, Interval.M1), span, series.interval, rows):
-            yield "all trades within it add up to it"
-    for fine in series.interval.finer:
+    """What agrees of other intervals: trades, and the candles of the nearest finer and the nearest coarser interval."""
+    interval = series.interval
+    if (
+        interval is not Interval.M1
+        and not subtract((span,), _trades(minutes))
+        and _add_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
+    ):
+        yield f"all trades within it were asked for, and add up to it: {_what(rows)}"
+    for fine in interval.finer:
         finer = Series(series.pair, fine)
         if _is_covered(holdings, finer, span):
-            if _add_up(stores, finer, span, series.interval, rows):
-                yield f"the {fine.value}-minute candles within it add up to it"
+            if _add_up(stores, finer, span, interval, rows):
+                yield _of_finer(
+                    fine, rows, is_verified=not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
+                )
             break
     for coarse in Interval:
         coarser = Series(series.pair, coarse)
         bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
-        if series.interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
+        if interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
             continue
         candles = _read(stores, coarser, bucket)
-        # What was made of these candles says nothing of its own.
-        if (
-            Source.RESAMPLED.value not in candles["source"]
-            and _is_covered(holdings, series, bucket)
-            and _add_up(stores, series, bucket, coarse, candles)
-        ):
-            yield f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}"
+        if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
+            continue
+        if _is_covered(holdings, series, bucket) and _add_up(stores, series, bucket, coarse, candles):
+            yield (
+                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}: trades and "
+                "volume were compared with that and none is missing; its own open, high, low and close were not"
+            )
         break
+
+
+def _of_finer(fine: Interval, rows: pl.DataFrame, *, is_verified: bool) -> str:
+    """What the finer candles within a candle say of it."""
+    if rows.height and rows["source"][0] == Source.RESAMPLED.value:
+        theirs = "were compared" if is_verified else "were not compared"
+        return f"it was made of the {fine.value}-minute candles within it, whose own open, high, low and close {theirs}"
+    return f"the {fine.value}-minute candles within it add up to it: {_what(rows)}"
+
+
+def _what(rows: pl.DataFrame) -> str:
+    """Which values of a candle an account of all of them compares."""
+    return "open, high, low, close, volume and trades were compared" if rows.height else "none has a trade"
 
 
 def _add_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> bool:

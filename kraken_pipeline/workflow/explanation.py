@@ -36,7 +36,8 @@ class Standing(StrEnum):
 class ProofState(StrEnum):
     """How far what stands there is proven."""
 
-    PROVEN = "PROVEN"
+    VERIFIED = "VERIFIED"  # each of its values was compared with an independent account
+    RECONCILED = "RECONCILED"  # no trade is missing there; its own prices were not compared
     REFUTED = "REFUTED"
     CONFLICT = "CONFLICT"
     NOT_TESTED = "NOT_TESTED"

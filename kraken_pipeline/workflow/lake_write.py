@@ -14,8 +14,10 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.storage import evidence_records, manifest, publications
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, of_candles, subtract
+from kraken_pipeline.market.candle import are_independent
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import evidence_records, manifest, proof_records, publications
 from kraken_pipeline.storage.lake import Staged, rename_all
 from kraken_pipeline.storage.stores import Stores
 
@@ -60,6 +62,7 @@ def commit(
         with stores.catalog.write() as connection:
             publications.owe(connection, changes, now)
             publications.doubt(connection, changes, now)
+            proof_records.unconfirm(connection, {series: (span,) for series, span in changes})
             manifest.announce(connection, files)
         stores.lake.manifest.forget(written)
     stores.locks.require(written)
@@ -68,6 +71,7 @@ def commit(
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it
         manifest.confirm(connection, files)
+        proof_records.confirm(connection, _confirmed(connection, writes))
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
         answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]
@@ -86,6 +90,27 @@ def commit(
         if finish is not None:
             finish(connection)
     stores.lake.manifest.forget(written)
+
+
+def _confirmed(connection: sa.Connection, writes: Sequence[LakeWrite]) -> dict[Series, Spans]:
+    """Where a source says the same as an independent one that had answered before: candle for candle, quiet included.
+
+    A spell without any candle that both have is left out: that neither has any is no agreement on a value, and where
+    two archives differ in every candle the quiet ones in between would be a record each.
+    """
+    compared = {write.staged.series: write for write in writes if len(write.staged.alike)}
+    answers = evidence_records.answers_of(connection, compared)
+    found = {}
+    for series, write in compared.items():
+        staged, known = write.staged, answers.get(series, ())
+        others = normalise(span for span, account in known if are_independent(account, staged.account or account))
+        spans = intersect(intersect(others, normalise(grant.span for grant in write.grants)), staged.compared)
+        unlike = staged.unlike.filter(lies_in(spans, staged.unlike))
+        spans = subtract(spans, of_candles(unlike, series.interval))
+        edges = [pl.Series([getattr(each, edge) for each in spans], dtype=pl.Int64()) for edge in ("start", "end")]
+        before, after = (staged.alike.search_sorted(each).to_list() for each in edges)
+        found[series] = tuple(each for each, first, last in zip(spans, before, after, strict=True) if first < last)
+    return found
 
 
 def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:

@@ -16,6 +16,7 @@ from itertools import pairwise
 import polars as pl
 
 from kraken_pipeline.coverage.evidence import Grant, coverage
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.coverage.reconcile import (
     VOLUME_TOLERANCE,
@@ -132,7 +133,8 @@ class _Pair:
     conflicting: Spans  # what an archive says otherwise of the one-minute candles
     active: Mapping[Series, Sequence[Refutation]]
     records: Sequence[ContradictionRecord]
-    proven: Mapping[Series, Spans]
+    proven: Mapping[Series, Proven]
+    confirmed: Mapping[Series, Spans]
     answered: list[Refutation] = field(default_factory=list)  # of the active ones, what has been answered again
 
     @property
@@ -154,7 +156,12 @@ class _Pair:
         own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
         trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
         is_minutes = series.interval is Interval.M1
-        return Voice(covered, intersect(own, covered), subtract(trades, self.conflicting) if is_minutes else ())
+        return Voice(
+            covered,
+            intersect(own, covered),
+            subtract(trades, self.conflicting) if is_minutes else (),
+            self.confirmed.get(series, ()),
+        )
 
     def doubted(self) -> Spans:
         """What is to be compared: days whole, and files whole whose times were found to be shifted."""
@@ -181,7 +188,7 @@ def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
         return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
 
-    proven = {interval: pair.proven.get(Series(name, interval), ()) for interval in known}
+    proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
     return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
 
 
@@ -200,7 +207,8 @@ def _look(stores: Stores, name: str) -> _Pair:
             evidence_records.conflicting(connection, Series(name, Interval.M1)),
             refutations.active(connection, {name}),
             proof_records.contradictions_of(connection, [name]),
-            proof_records.proven(connection, [name]),
+            proof_records.proofs_of(connection, [name]),
+            proof_records.confirmed(connection, [name]),
         )
         since = {
             each.id: refutations.answered_since(connection, each) for found in pair.active.values() for each in found
@@ -226,8 +234,8 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
     times = {series: stores.lake.times(series) for series in changed}
     records = _records(pair, found, now)
-    proven = {Series(pair.name, interval): found.proven.get(interval, ()) for interval in Interval}
-    proven = {series: spans for series, spans in proven.items() if spans != pair.proven.get(series, ())}
+    proven = {Series(pair.name, interval): found.proven.get(interval, NOTHING_PROVEN) for interval in Interval}
+    proven = {series: each for series, each in proven.items() if each != pair.proven.get(series, NOTHING_PROVEN)}
     counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
@@ -236,7 +244,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
         if times:
             evidence_records.renew(connection, times)
         proof_records.keep_contradictions(connection, records)
-        proof_records.replace_proven(connection, proven)
+        proof_records.replace_proofs(connection, proven)
         for series, years in counts.items():
             proof_records.keep_counts(connection, series, years)
     before = {each.key: each for each in pair.records}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness, Total, by_interval, by_tier, percentage, total
 from kraken_pipeline.coverage.gaps import GapStatus
-from kraken_pipeline.coverage.ranges import Spans, intersect, slots
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import intersect, slots
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
@@ -43,6 +44,20 @@ class Advice:
         return f"{self.what}: {self.command}" if self.command else f"{self.what}."
 
 
+NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
+
+
+def unknown(holdings: Holdings, spec: RunSpec) -> str:
+    """Why nothing is complete and nothing missing, as a sentence; empty where anything is expected."""
+    if not holdings.pairs:
+        return NOTHING_KNOWN
+    series = (Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals)
+    return "" if any(expected(holdings, spec, each) for each in series) else _NOTHING_EXPECTED
+
+
+_NOTHING_EXPECTED = "Nothing is known yet of that time: kraken-pipeline report says what is known of all."
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """How complete the selected series are at one moment.
@@ -54,6 +69,7 @@ class Report:
         gaps: Every gap.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
         advice: What to do, most useful first.
+        unknown: Why there are no percentages, as a sentence; empty where there are.
     """
 
     made_at: int
@@ -62,6 +78,7 @@ class Report:
     gaps: tuple[Gap, ...]
     contradictions: tuple[ContradictionRecord, ...]
     advice: tuple[Advice, ...]
+    unknown: str = ""
 
     @property
     def recommendations(self) -> tuple[str, ...]:
@@ -84,19 +101,25 @@ class Report:
         return total(self.series)
 
     @property
-    def percent(self) -> float:
+    def percent(self) -> float | None:
         """Percent of the expected time that is covered, each series counting alike whatever its interval.
 
-        Summed over slots, the one-minute series would outweigh everything else by their number.
+        Summed over slots, the one-minute series would outweigh everything else by their number. None where nothing is
+        expected.
         """
         return self._mean("covered")
 
     @property
-    def proven_percent(self) -> float:
-        """Percent of the expected time that is proven, each series counting alike."""
+    def proven_percent(self) -> float | None:
+        """Percent of the expected time that is reconciled at least, each series counting alike."""
         return self._mean("proven")
 
-    def _mean(self, part: str) -> float:
+    @property
+    def verified_percent(self) -> float | None:
+        """Percent of the expected time that is verified, each series counting alike."""
+        return self._mean("verified")
+
+    def _mean(self, part: str) -> float | None:
         of_series = attrgetter(part)
         expecting = [each for each in self.series if each.expected]
         parts = sum(of_series(each) * 1_000_000 // each.expected for each in expecting)
@@ -105,7 +128,8 @@ class Report:
     @property
     def attention(self) -> tuple[SeriesCompleteness, ...]:
         """The series that need something from a person, the least complete first."""
-        return tuple(sorted((each for each in self.series if each.action), key=lambda each: each.percent))
+        needy = (each for each in self.series if each.action)
+        return tuple(sorted(needy, key=lambda each: (each.percent is None, each.percent or 0.0)))
 
     def as_json(self) -> dict[str, object]:
         """As `report --json` shows it."""
@@ -114,6 +138,7 @@ class Report:
             "made_at": iso(self.made_at),
             "overall_completeness_pct": self.percent,
             "proven_pct": self.proven_percent,
+            "verified_pct": self.verified_percent,
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
             "conflicts": len(self.conflicts),
@@ -142,6 +167,7 @@ def _interval_json(each: Total) -> dict[str, object]:
     return {
         "completeness_pct": each.percent,
         "proven_pct": each.proven_percent,
+        "verified_pct": each.verified_percent,
         "series": each.series,
         "expected": each.expected,
         "covered": each.covered,
@@ -162,7 +188,7 @@ class Proof:
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
     """
 
-    proven: Mapping[Series, Spans]
+    proven: Mapping[Series, Proven]
     contradictions: tuple[ContradictionRecord, ...]
 
 
@@ -171,7 +197,7 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
     names, wanted = sorted(holdings.pairs), window(spec)
     states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
     with stores.catalog.read() as connection:
-        proven = proof_records.proven(connection, names)
+        proven = proof_records.proofs_of(connection, names)
         known = proof_records.contradictions_of(connection, names, states)
     contradictions = tuple(
         each
@@ -201,18 +227,28 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
     series = tuple(
-        replace(each, proven=_proven(spec, holdings, proof, each.series), conflicts=sides[each.series])
+        replace(_with_proof(spec, holdings, proof, each), conflicts=sides[each.series])
         for each in measure(stores, spec, holdings, gaps)
     )
     return Report(
-        holdings.now, spec.tier, series, tuple(gaps), proof.contradictions, _advice(series, gaps, len(conflicts))
+        holdings.now,
+        spec.tier,
+        series,
+        tuple(gaps),
+        proof.contradictions,
+        _advice(series, gaps, len(conflicts)),
+        unknown(holdings, spec),
     )
 
 
-def _proven(spec: RunSpec, holdings: Holdings, proof: Proof, series: Series) -> int:
-    """How many candles of the expected time are covered and proven."""
-    spans = intersect(proof.proven.get(series, ()), holdings.covered(series))
-    return slots(intersect(spans, expected(holdings, spec, series)), series.interval)
+def _with_proof(spec: RunSpec, holdings: Holdings, proof: Proof, each: SeriesCompleteness) -> SeriesCompleteness:
+    """A series with how many candles of its expected time are covered and proven."""
+    series = each.series
+    wanted = intersect(holdings.covered(series), expected(holdings, spec, series))
+    found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
+    return replace(
+        each, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
+    )
 
 
 def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts: int) -> tuple[Advice, ...]:
@@ -249,7 +285,8 @@ def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts
                 "kraken-pipeline reconcile",
             )
         )
-    return tuple(advice) or (Advice("Nothing: everything that is expected is covered"),)
+    done = "everything that is expected is covered" if any(each.expected for each in series) else "nothing is expected"
+    return tuple(advice) or (Advice(f"Nothing: {done}"),)
 
 
 UNFILLABLE_COLUMNS = (

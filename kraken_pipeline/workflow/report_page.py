@@ -84,6 +84,7 @@ def _record(contents: Contents) -> ReportRecord:
     numbers = {
         "completeness_pct": report.percent,
         "proven_pct": report.proven_percent,
+        "verified_pct": report.verified_percent,
         "pairs": overall.pairs,
         "series": overall.series,
         "candles": overall.candles,

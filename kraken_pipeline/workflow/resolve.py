@@ -25,6 +25,7 @@ from kraken_pipeline.coverage.ranges import (
     Spans,
     intersect,
     lies_in,
+    normalise,
     of_candles,
     subtract,
     touched_candles,
@@ -36,7 +37,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, publications, withdrawals
+from kraken_pipeline.storage import evidence_records, proof_records, publications, withdrawals
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.lake import Lake, Lost
 from kraken_pipeline.storage.schema import FileStatus
@@ -307,6 +308,8 @@ class _Work:
         withdrawals.withdraw_files(connection, ids, self.what.reason, now)
         finer: Spans = ()  # of which something was taken back, so that what was made of it goes as well
         touched: dict[Series, Spans] = {}
+        confirmed = proof_records.confirmed(connection, [pair])
+        lost: dict[Series, Spans] = {}  # what the word of a file had confirmed, whoever's candle is kept
         for interval in Interval:
             series = Series(pair, interval)
             own = [claim for claim in claims if claim.series == series]
@@ -316,6 +319,9 @@ class _Work:
             for claim in own:
                 if claim.file is None and claim.span is not None:
                     withdrawals.trim_grants(connection, series, (claim.span,), claim.source)
+            lost[series] = intersect(
+                confirmed.get(series, ()), normalise(each for claim in own for each in claim.reach)
+            )
             left = _covered_now(connection, series)
             touched[series] = union(made, slots.get(series, ()), subtract(before.get(series, ()), left))
             if own:
@@ -325,7 +331,7 @@ class _Work:
         withdrawals.forget_answers(connection, touched)
         # What was refuted of finer intervals may have been so because of what is taken back.
         compared = {Series(pair, each): touched_candles(finer, each) for each in Interval}
-        compared = {series: union(spans, touched.get(series, ())) for series, spans in compared.items()}
+        compared = {series: union(spans, touched.get(series, ()), lost[series]) for series, spans in compared.items()}
         withdrawals.reopen(connection, pair, compared, now)
         changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
         publications.doubt(connection, changes, now)

@@ -11,6 +11,7 @@ import polars as pl
 
 from kraken_pipeline.coverage.completeness import percentage
 from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import seconds_of
@@ -19,6 +20,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, file_records, proof_records
+from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
@@ -35,7 +37,8 @@ _MOST = 100_000
 class Proof(StrEnum):
     """What is known of a candle beside its value."""
 
-    PROVEN = "proven"
+    VERIFIED = "verified"
+    RECONCILED = "reconciled"
     CONTRADICTED = "contradicted"
     UNTESTED = "untested"
 
@@ -87,11 +90,13 @@ class Agreement:
     """How a series stands to the other intervals of its pair.
 
     Attributes:
-        proven_pct: How much of what is covered is proven, in percent, rounded down.
+        proven_pct: How much of what is covered is reconciled at least, in percent, rounded down; None where nothing is.
+        verified_pct: How much of it is verified.
         contradictions: What contradicts: refuted and being filled, or a conflict.
     """
 
-    proven_pct: float
+    proven_pct: float | None
+    verified_pct: float | None
     contradictions: tuple[ContradictionRecord, ...]
 
 
@@ -102,7 +107,7 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
         records = proof_records.contradictions_of(
             connection, pairs, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
         )
-        proven = proof_records.proven(connection, pairs)
+        proven = proof_records.proofs_of(connection, pairs)
         coverage = evidence_records.coverage_of(connection, pairs=pairs)
     sides: dict[Series, list[ContradictionRecord]] = {}
     for record in records:
@@ -110,14 +115,16 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
             sides.setdefault(Series(record.pair, interval), []).append(record)
     return {
         each: Agreement(
-            _percentage(proven.get(each, ()), tuple(record.span for record in coverage.get(each, ()))),
+            _percentage(proven.get(each, NOTHING_PROVEN).reconciled, coverage.get(each, ())),
+            _percentage(proven.get(each, NOTHING_PROVEN).verified, coverage.get(each, ())),
             tuple(sides.get(each, ())),
         )
         for each in series
     }
 
 
-def _percentage(proven: Spans, covered: Spans) -> float:
+def _percentage(proven: Spans, records: Sequence[CoverageRecord]) -> float | None:
+    covered = tuple(record.span for record in records)
     return percentage(seconds(intersect(proven, covered)), seconds(covered))
 
 
@@ -134,7 +141,7 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
             connection, names, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
         )
         sources, _ = disagreements(connection, names, _MOST)
-        proven = proof_records.proven(connection, names)
+        proven = proof_records.proofs_of(connection, names)
         files = file_records.completed(connection, names) if records else []
     # Of all intervals: the side that is short may be one that nobody asked for.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
@@ -142,8 +149,8 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
     found += [
         _of_sources(each)
         for each in sources
-        # Where what is kept is proven, it is settled that the other one is wrong.
-        if _is_wanted(spec, each.series.interval, each.span) and subtract((each.span,), proven.get(each.series, ()))
+        if _is_wanted(spec, each.series.interval, each.span)
+        and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
     ]
     return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
 
@@ -219,8 +226,14 @@ def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[
     )
 
 
+def _settling(each: Disagreement, proven: Proven) -> Spans:
+    """Where it is settled that what is kept is right: trade counts must add up, prices be compared."""
+    return proven.reconciled if each.is_of_counts else proven.verified
+
+
 def _of_sources(each: Disagreement) -> Verdict:
-    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not proven"
+    lacks = "reconciled" if each.is_of_counts else "verified"
+    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
     return Verdict(
         each.series.pair, None, each.series.interval, each.span, Proof.CONTRADICTED, None, None, None, action
     )
@@ -241,15 +254,17 @@ def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
             bad.setdefault(Series(each.pair, each.coarse), []).append(each)
     for pair in holdings.pairs:
         with stores.catalog.read() as connection:
-            proven = proof_records.proven(connection, [pair])
+            proven = proof_records.proofs_of(connection, [pair])
         for coarse in spec.intervals:
             series = Series(pair, coarse)
             if any(finer in spec.intervals for finer in coarse.finer):
-                yield from _of_series(stores, spec, holdings, series, proven.get(series, ()), bad.get(series, ()))
+                yield from _of_series(
+                    stores, spec, holdings, series, proven.get(series, NOTHING_PROVEN), bad.get(series, ())
+                )
 
 
 def _of_series(
-    stores: Stores, spec: RunSpec, holdings: Holdings, series: Series, proven: Spans, bad: Sequence[Verdict]
+    stores: Stores, spec: RunSpec, holdings: Holdings, series: Series, proven: Proven, bad: Sequence[Verdict]
 ) -> Iterator[Verdict]:
     rest = expected(holdings, spec, series)
     for fine in (each for each in series.interval.finer if each in spec.intervals):
@@ -266,7 +281,7 @@ def _compared(
     series: Series,
     finer: Series | None,
     domain: Spans,
-    proven: Spans,
+    proven: Proven,
     bad: Sequence[Verdict],
 ) -> Iterator[Verdict]:
     coarse = series.interval
@@ -275,19 +290,19 @@ def _compared(
         counts = _counts(stores.lake.read(series, span.start, span.end))
         fine_counts = {} if finer is None else _counts(resample(stores.lake.read(finer, span.start, span.end), coarse))
         is_covered = lies_in(holdings.covered(series), times).to_list()
-        is_proven = lies_in(proven, times).to_list()
+        is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
         for index, time in enumerate(times):
             known = next((each for each in bad if time in each.span), None)
             if known is not None:
                 yield known
                 continue
-            proof = Proof.PROVEN if is_proven[index] else Proof.UNTESTED
+            proof = Proof.RECONCILED if is_reconciled[index] else Proof.UNTESTED
             yield Verdict(
                 series.pair,
                 None if finer is None else finer.interval,
                 coarse,
                 Span(time, time + coarse.seconds),
-                proof,
+                Proof.VERIFIED if is_verified[index] else proof,
                 None,
                 None if finer is None else fine_counts.get(time, 0),
                 counts.get(time, 0) if is_covered[index] else None,

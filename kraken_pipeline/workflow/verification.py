@@ -469,14 +469,21 @@ def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], r
             damages.lift(stores.catalog, stores.lake, damage, run.now)
 
 
-_DERIVED = (schema.coverage, schema.extents, schema.candle_counts)
+_SUMMED = (schema.coverage, schema.extents)
+_COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
+"""What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
 
 
 def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
     """Computes again what the catalog has derived and what does not follow from its evidence any more."""
     with stores.catalog.write() as connection:
-        for table in _DERIVED:
-            seals.delete(connection, table, seals.broken(connection, table))
+        broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED)}
+        for table, rows in broken.items():
+            seals.delete(connection, table, rows)
+        if any(broken[table] for table in _COMPARED):
+            records = evidence_records.coverage_of(connection)
+            changes = [(series, record.span) for series, found in records.items() for record in found]
+            publications.doubt(connection, changes, run.now)
     with stores.catalog.read() as connection:
         wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
     for series in sorted(wrong):

@@ -142,6 +142,14 @@ class Claim:
     release: int | None = None
     file: FileRecord | None = None
 
+    @property
+    def reach(self) -> list[Span]:
+        """Where its candles lie, and what its file answered for."""
+        spans = [] if self.span is None else [self.span]
+        if self.file is not None and self.file.start is not None and self.file.end is not None:
+            spans.append(Span(self.file.start, self.file.end))
+        return spans
+
     def rows(self, lake: Lake) -> pl.DataFrame:
         """The candles that the lake has of it."""
         if self.span is None:

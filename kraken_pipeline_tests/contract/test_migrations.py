@@ -14,13 +14,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import kraken_pipeline.storage.migrations
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage import proof_records, schema
 from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
-from kraken_pipeline.storage.publications import backlog, owe
+from kraken_pipeline.storage.publications import backlog, doubted, owe
 from kraken_pipeline_tests.storage.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)
@@ -125,6 +126,22 @@ def test_what_was_on_record_before_a_migration_is_on_record_after_it(catalog: Ca
         (letter,) = connection.execute(sa.select(schema.dead_letters)).mappings()
     assert {name: letter[name] for name in row} == row
     assert letter["operation"] is None
+
+
+def test_what_was_proven_before_there_were_levels_is_reconciled_and_compared_anew(catalog: Catalog) -> None:
+    migrate(catalog, "0004")
+    span = {"pair": "XBTUSD", "interval": 60, "start": 0, "end": 3_600}
+    with catalog.write() as connection:
+        proofs = sa.table("proofs", *(sa.column(name) for name in span))
+        connection.execute(sa.insert(proofs).values(**span))
+        covered = {**span, "end": 7_200, "source": "CSV", "candles": 2, "verified_at": 7}
+        connection.execute(sa.insert(schema.coverage).values(**covered))
+    catalog.upgrade()
+    with catalog.read() as connection:
+        assert proof_records.proofs_of(connection) == {HOURS: Proven((Span(0, 3_600),))}
+        assert proof_records.confirmed(connection) == {}
+        (doubt,) = doubted(connection)["XBTUSD"]
+    assert (doubt.series, doubt.span, doubt.made_at) == (HOURS, Span(0, 7_200), 7)
 
 
 def upgrade(database: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -99,10 +100,21 @@ def test_an_attempt_at_what_is_refuted_is_kept_by_itself(connection: sa.Connecti
 
 
 def test_what_is_proven_of_a_series_takes_the_place_of_what_was(connection: sa.Connection) -> None:
-    proof_records.replace_proven(connection, {HOURS: (Span(0, 10), Span(20, 30)), OTHER: (Span(1, 2),)})
-    proof_records.replace_proven(connection, {HOURS: (Span(5, 30),), DAYS: ()})
-    assert proof_records.proven(connection) == {HOURS: (Span(5, 30),), OTHER: (Span(1, 2),)}
-    assert proof_records.proven(connection, ["ADAEUR"]) == {OTHER: (Span(1, 2),)}
+    other = Proven((Span(1, 2),))
+    proof_records.replace_proofs(connection, {HOURS: Proven((Span(0, 10), Span(20, 30))), OTHER: other})
+    hours = Proven((Span(5, 30), Span(40, 50)), (Span(5, 8), Span(12, 15), Span(40, 50)))
+    proof_records.replace_proofs(connection, {HOURS: hours, DAYS: Proven()})
+    assert proof_records.proofs_of(connection) == {HOURS: hours, OTHER: other}
+    assert proof_records.proofs_of(connection, ["ADAEUR"]) == {OTHER: other}
+    assert proof_records.proven(connection) == {HOURS: hours.reconciled, OTHER: other.reconciled}
+
+
+def test_what_a_second_source_confirmed_is_known_until_it_changes(connection: sa.Connection) -> None:
+    proof_records.confirm(connection, {HOURS: (Span(0, 10),), OTHER: (Span(1, 2),), DAYS: ()})
+    proof_records.confirm(connection, {HOURS: (Span(5, 20), Span(40, 50))})
+    assert proof_records.confirmed(connection) == {HOURS: (Span(0, 20), Span(40, 50)), OTHER: (Span(1, 2),)}
+    proof_records.unconfirm(connection, {HOURS: (Span(15, 45),), DAYS: (Span(0, 99),)})
+    assert proof_records.confirmed(connection, ["XBTUSD"]) == {HOURS: (Span(0, 15), Span(45, 50))}
 
 
 def contradiction(start: int = 0, state: ContradictionState = ContradictionState.REFUTED) -> ContradictionRecord:

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.archive import ArchiveFile, Container
 from kraken_pipeline.kraken.release import Kind
@@ -223,7 +224,9 @@ def test_what_followed_from_comparing_is_open_again_where_something_was_taken_ba
             contradiction(Interval.M1, Interval.M5, 0),
         ],
     )
-    proof_records.replace_proven(connection, {HOURS: spans((0, 9 * HOUR)), MINUTES: spans((0, 9 * HOUR))})
+    proven = Proven(spans((0, 9 * HOUR)), spans((HOUR, 3 * HOUR)))
+    proof_records.replace_proofs(connection, {HOURS: proven, MINUTES: proven})
+    proof_records.confirm(connection, {HOURS: proven.verified, MINUTES: proven.verified})
     withdrawals.reopen(connection, "XBTUSD", {HOURS: spans((0, 2 * HOUR))}, 5)
     assert [each.span.start for each in refutations.active(connection, {"XBTUSD"})[HOURS]] == [50 * HOUR]
     assert {each.key: (each.state, each.changed_at) for each in proof_records.contradictions_of(connection)} == {
@@ -231,10 +234,11 @@ def test_what_followed_from_comparing_is_open_again_where_something_was_taken_ba
         (Interval.H1, Interval.D1, 48 * HOUR): (ContradictionState.CONFLICT, 1),
         (Interval.M1, Interval.M5, 0): (ContradictionState.CONFLICT, 1),
     }
-    assert proof_records.proven(connection, ["XBTUSD"]) == {
-        HOURS: spans((2 * HOUR, 9 * HOUR)),
-        MINUTES: spans((0, 9 * HOUR)),
+    assert proof_records.proofs_of(connection, ["XBTUSD"]) == {
+        HOURS: Proven(spans((2 * HOUR, 9 * HOUR)), spans((2 * HOUR, 3 * HOUR))),
+        MINUTES: proven,
     }
+    assert proof_records.confirmed(connection) == {HOURS: spans((2 * HOUR, 3 * HOUR)), MINUTES: proven.verified}
 
 
 def test_what_was_taken_back_is_found_by_its_time_and_a_file_is_complete_with_its_record(

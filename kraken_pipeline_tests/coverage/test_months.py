@@ -19,6 +19,7 @@ from kraken_pipeline.coverage.months import (
     months_of,
     seconds_between,
 )
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
@@ -61,7 +62,14 @@ def counted(spans: Spans, interval: Interval) -> list[int]:
 
 
 def broken(interval: Interval = Interval.D1, **given: object) -> Breakdown:
-    nothing: dict[str, Any] = {"expected": (), "covered": (), "proven": (), "legs": {}, "conflicts": [], "candles": {}}
+    nothing: dict[str, Any] = {
+        "expected": (),
+        "covered": (),
+        "proven": Proven(),
+        "legs": {},
+        "conflicts": [],
+        "candles": {},
+    }
     return breakdown(interval, YEARS, **{**nothing, **given})
 
 
@@ -141,7 +149,7 @@ def test_a_month_has_the_state_that_most_needs_to_be_seen() -> None:
     found = broken(
         expected=(Span(edges[2], edges[10]),),
         covered=(Span(edges[2], edges[6]), Span(edges[9], edges[10])),
-        proven=(Span(edges[3], edges[5]),),
+        proven=Proven((Span(edges[2], edges[5]),), (month(3), month(4))),
         legs={
             Route.OHLC: (month(6, 3),),
             Route.TRADES: (Span(edges[6] + 3 * 86_400, edges[7]),),
@@ -154,9 +162,9 @@ def test_a_month_has_the_state_that_most_needs_to_be_seen() -> None:
     assert [State(each) for each in found.states[:11]] == [
         State.NOTHING,
         State.NOTHING,
-        State.COVERED,
-        State.PROVEN,
-        State.QUIET,  # proven as well
+        State.RECONCILED,
+        State.VERIFIED,
+        State.QUIET,  # verified as well
         State.QUIET,
         State.TRADES,  # more of it than of OHLC
         State.RESAMPLE,
@@ -167,6 +175,13 @@ def test_a_month_has_the_state_that_most_needs_to_be_seen() -> None:
 
 
 def test_no_months_make_an_empty_breakdown() -> None:
-    none: dict[str, Any] = {"expected": (), "covered": (), "proven": (), "legs": {}, "conflicts": [], "candles": {}}
+    none: dict[str, Any] = {
+        "expected": (),
+        "covered": (),
+        "proven": Proven(),
+        "legs": {},
+        "conflicts": [],
+        "candles": {},
+    }
     found = breakdown(Interval.D1, Months(0, 0), **none)
     assert found.states.shape == found.covered.shape == (0,)

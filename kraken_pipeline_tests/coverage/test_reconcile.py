@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 from kraken_pipeline.coverage.reconcile import Findings, Side, Voice, differences, one_candle, reconcile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished
@@ -18,8 +19,10 @@ from kraken_pipeline_tests.samples import DAY, candle, frame, real_file
 
 M1, M5, M15, H1, H4, H12, D1 = (Interval(each) for each in (1, 5, 15, 60, 240, 720, 1440))
 CHAIN = (M1, M5, M15, H1)
+NOTHING = Proven()
 START = 1_700_006_400  # a midnight
 WHOLE = Span(START, START + 6 * 3_600)
+RECONCILED, VERIFIED = Proven((WHOLE,)), Proven((WHOLE,), (WHOLE,))
 World = dict[Interval, pl.DataFrame]
 TRADES = st.lists(
     st.tuples(st.integers(0, WHOLE.seconds - 1), st.integers(1, 50), st.integers(1, 9)), min_size=1, max_size=60
@@ -51,7 +54,7 @@ def told(
     voices: Mapping[Interval, Voice] | None = None,
     tried: Mapping[tuple[Interval, Interval, int], object] | None = None,
     doubted: Spans = (WHOLE,),
-    proven: Mapping[Interval, Spans] | None = None,
+    proven: Mapping[Interval, Proven] | None = None,
 ) -> Findings:
     known = {each: Voice((WHOLE,), (WHOLE,)) for each in candles} | dict(voices or {})
 
@@ -87,7 +90,7 @@ def test_candles_of_the_same_trades_prove_each_other_and_nothing_contradicts(
 ) -> None:
     found = told(world(trades))
     assert (found.contradictions, found.stale) == ([], {})
-    assert found.proven == dict.fromkeys(CHAIN, (WHOLE,))
+    assert found.proven == {M1: RECONCILED} | dict.fromkeys(CHAIN[1:], VERIFIED)
 
 
 @given(TRADES, st.sampled_from(CHAIN), st.integers(0, 10_000))
@@ -203,14 +206,93 @@ def resampled(candles: World, interval: Interval) -> tuple[World, dict[Interval,
     return {**candles, interval: made}, {interval: Voice((WHOLE,), ())}
 
 
-def test_what_was_resampled_is_proven_only_with_what_it_was_made_of() -> None:
+def test_what_was_resampled_is_proven_as_far_as_what_it_was_made_of() -> None:
     two, voices = resampled({M1: steady()[M1], M5: steady()[M5]}, M5)
-    assert told(two, voices=voices).proven == {M1: (), M5: ()}
-    # A third that has a voice of its own proves both of them.
+    assert told(two, voices=voices).proven == {M1: NOTHING, M5: NOTHING}
+    # A third that has a voice of its own is verified by both of them, whose own prices nothing compares.
     three = {**two, M15: steady()[M15]}
-    assert told(three, voices=voices).proven == dict.fromkeys((M1, M5, M15), (WHOLE,))
+    assert told(three, voices=voices).proven == {M1: RECONCILED, M5: RECONCILED, M15: VERIFIED}
     by_trades = {**voices, M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
-    assert told(two, voices=by_trades).proven == dict.fromkeys((M1, M5), (WHOLE,))
+    made_of_trades = {**two, M1: finished(two[M1].drop("source", "release"), Source.TRADES)}
+    assert told(made_of_trades, voices=by_trades).proven == dict.fromkeys((M1, M5), VERIFIED)
+
+
+def test_a_wrong_low_that_is_not_the_lowest_is_reconciled_and_not_verified() -> None:
+    candles = steady()
+    first, last = START + 3_600, START + 4_500
+    candles[M15] = changed(candles[M15], last, low=pl.col("open") - 7)  # that of the hour's first quarter is lower
+    found = told({M15: candles[M15], H1: candles[H1]})
+    assert found.contradictions == []
+    assert found.proven == {M15: RECONCILED, H1: VERIFIED}
+    # With the five minutes it is found, and with the hour of them the quarters around it are verified.
+    found = told({each: candles[each] for each in (M5, M15, H1)})
+    (only,) = (each for each in found.contradictions if each.fine is M5)
+    assert (only.coarse, only.span.start) == (M15, last)
+    assert Span(first, last) in found.proven[M15].verified or Span(START, last) in found.proven[M15].verified
+    assert subtract((Span(last, last + 900),), found.proven[M15].verified) == (Span(last, last + 900),)
+
+
+def test_minutes_of_another_source_are_not_verified_by_the_trades_that_they_were_not_made_of() -> None:
+    minutes = steady()[M1]
+    voices = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    assert told({M1: minutes}, voices=voices).proven == {M1: RECONCILED}
+    made = minutes.with_columns(
+        pl.when(pl.col("time").dt.epoch("s") == START + 60)
+        .then(pl.lit(Source.CSV.value))
+        .otherwise(pl.lit(Source.TRADES.value))
+        .cast(CANDLE_SCHEMA["source"])
+        .alias("source")
+    )
+    other = Span(START + 60, START + 120)
+    assert told({M1: made}, voices=voices).proven == {M1: Proven((WHOLE,), subtract((WHOLE,), (other,)))}
+    # What trades were compared with, and found to be the same, is.
+    voices = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,), (other,))}
+    assert told({M1: made}, voices=voices).proven == {M1: VERIFIED}
+
+
+def test_what_a_second_source_says_as_well_is_verified_where_it_is_covered() -> None:
+    candles = {H1: steady()[H1]}
+    first, third = Span(START, START + 3_600), Span(START + 7_200, START + 10_800)
+    voices = {H1: Voice((Span(START, START + 7_200),), (WHOLE,), (), (first, third))}
+    assert told(candles, voices=voices).proven == {H1: Proven((first,), (first,))}
+
+
+def test_what_two_sources_say_and_another_interval_contradicts_is_not_verified() -> None:
+    candles = steady()
+    candles[M15] = changed(candles[M15], START + 900, high=pl.col("high") * 10)
+    voices = {each: Voice((WHOLE,), (WHOLE,), (), (WHOLE,)) for each in (M15, H1)}
+    found = told({M15: candles[M15], H1: candles[H1]}, voices=voices)
+    assert len(found.conflicts) == 1
+    rest = subtract((WHOLE,), (Span(START, START + 3_600),))
+    assert found.proven == dict.fromkeys((M15, H1), Proven(rest, rest))
+
+
+def test_what_was_resampled_from_verified_candles_is_verified_beyond_what_any_other_interval_reaches() -> None:
+    candles, voices = resampled(steady(), H1)
+    assert told(candles, voices=voices).proven == {M1: RECONCILED} | dict.fromkeys(CHAIN[1:], VERIFIED)
+    # Of candles that are reconciled only, it holds prices that nothing compared.
+    found = told(
+        {M15: candles[M15], H1: candles[H1]}, voices=voices, doubted=(), proven={M15: RECONCILED, H1: RECONCILED}
+    )
+    assert found.proven == {M15: RECONCILED, H1: RECONCILED}
+    found = told({M15: candles[M15], H1: candles[H1]}, voices=voices, proven={M15: VERIFIED})
+    assert found.proven == {M15: NOTHING, H1: NOTHING}, "both are compared anew, and nothing else has a voice"
+
+
+@given(TRADES, st.sampled_from(CHAIN), st.integers(0, 10_000))
+def test_no_candle_with_a_wrong_value_is_verified(
+    trades: list[tuple[int, int, int]], interval: Interval, number: int
+) -> None:
+    """Whatever is wrong with one candle in any interval, by as much as hides within its coarser one or by more."""
+    true = world(trades)
+    times = true[interval]["time"].dt.epoch("s").to_list()
+    time = times[number % len(times)]
+    low = pl.col("low") * (0.5 if number % 2 else 0.999)
+    found = told({**true, interval: changed(true[interval], time, low=low)})
+    wrong = Span(time, time + interval.seconds)
+    assert subtract((wrong,), found.proven[interval].verified) == (wrong,)
+    for each in CHAIN:
+        assert subtract(found.proven[each].verified, found.proven[each].reconciled) == ()
 
 
 def test_what_was_resampled_from_candles_that_have_changed_since_is_stale_and_no_contradiction() -> None:
@@ -231,7 +313,7 @@ def test_a_row_of_a_file_has_a_voice_also_where_the_file_does_not_answer() -> No
 
 def test_quiet_time_is_proven_like_any_other() -> None:
     candles = steady(7_200)
-    assert told(candles).proven == dict.fromkeys(CHAIN, (WHOLE,))
+    assert told(candles).proven == {M1: RECONCILED} | dict.fromkeys(CHAIN[1:], VERIFIED)
 
 
 def test_only_what_both_cover_whole_is_compared() -> None:
@@ -252,7 +334,7 @@ def test_where_the_next_finer_interval_has_nothing_a_still_finer_one_is_asked() 
 
 def test_what_was_proven_before_stays_and_counts_where_only_a_part_is_compared_again() -> None:
     candles, voices = resampled(steady(), H1)
-    before = dict.fromkeys(CHAIN, (WHOLE,))
+    before = {M1: RECONCILED} | dict.fromkeys(CHAIN[1:], VERIFIED)
     part = (Span(START + 3_600, START + 3_900),)
     assert told(candles, voices=voices, doubted=part, proven=before).proven == before
 
@@ -325,9 +407,11 @@ def test_any_half_day_that_is_deleted_from_a_real_file_contradicts_exactly_its_d
     seconds = halves["time"].dt.epoch("s").to_list()
     reach = Span(D1.ceil(seconds[0]), D1.floor(seconds[-1]))
     voices = {each: Voice((reach,), (reach,)) for each in (H12, D1)}
-    assert told({H12: halves, D1: days}, voices=voices, doubted=(reach,)).proven == dict.fromkeys((H12, D1), (reach,))
+    found = told({H12: halves, D1: days}, voices=voices, doubted=(reach,))
+    assert found.proven == {H12: Proven((reach,)), D1: Proven((reach,), (reach,))}
     for time in seconds[1:-1:40]:
         found = told({H12: without(halves, time), D1: days}, voices=voices, doubted=(reach,))
         day = Span(D1.floor(time), D1.floor(time) + DAY)
         assert [(each.span, each.short) for each in found.contradictions] == [(day, Side.FINE)]
-        assert found.proven[D1] == subtract((reach,), (day,))
+        rest = subtract((reach,), (day,))
+        assert found.proven[D1] == Proven(rest, rest)

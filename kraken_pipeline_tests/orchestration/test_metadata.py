@@ -44,6 +44,7 @@ NUMBERS = {
     "completeness_report": {
         "completeness_pct": float,
         "proven_pct": float,
+        "verified_pct": float,
         "pairs": int,
         "candles": int,
         "gaps": int,

@@ -93,15 +93,19 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
     assert (loser.candle.values, loser.candle.source) == (row[1:], "OHLC")
     assert (loser.lost, loser.by, loser.at) == ("REPLACED", "XBTUSD_60.csv", now + 60)
 
-    assert found.proof.state is ProofState.PROVEN
-    assert "all trades within it add up to it" in found.proof.by
+    assert found.proof.state is ProofState.VERIFIED
+    compared = "open, high, low, close, volume and trades were compared"
+    assert found.proof.by[:2] == (
+        f"a second, independent source says the same: {compared}",
+        f"all trades within it were asked for, and add up to it: {compared}",
+    )
 
     # The minutes say it of themselves.
     with at(exchange, home) as stores:
         minute = next(int(row[0]) for row in happened("XBTUSD", 1, time, time + HOUR))
         paged = told(stores, 1, minute, now=now + 180)
     assert [each.request for each in paged.evidence] == [f"GET /0/public/Trades?pair=XBTUSD&since={minute * 10**9}"]
-    assert paged.proof.state is ProofState.PROVEN
+    assert paged.proof.state is ProofState.VERIFIED
     assert paged.proof.by[0].startswith("the trades themselves say so")
 
 
@@ -171,7 +175,7 @@ def test_quiet_time_is_told_from_gaps_and_from_what_is_not_expected(stores: Stor
     quiet = next(time for time in range(START + DAY, Q1.end, HOUR) if time not in traded)
     found = told(stores, 60, quiet, "ADAEUR")
     assert (found.standing, found.candle) == (Standing.QUIET, None)
-    assert found.sentence == "no candle: nobody traded, as what answered says; that is not proven"
+    assert found.sentence == "no candle: nobody traded, as what answered says; nothing was compared with that"
     (witness,) = found.evidence
     assert witness.note == "it has no line of that time: nobody traded"
 
@@ -188,13 +192,17 @@ def test_quiet_time_is_told_from_gaps_and_from_what_is_not_expected(stores: Stor
     assert "it has not ended yet" in told(stores, 1440, NOW, "ADAEUR").sentence
 
 
-def test_quiet_time_that_a_finer_interval_agrees_with_is_proven(stores: Stores, shelf: Shelf) -> None:
+def test_quiet_time_that_a_finer_interval_agrees_with_is_verified(stores: Stores, shelf: Shelf) -> None:
     run(stores, write_quarterly_zip(stores.settings.home / "in", SPRING, Q1, [Interval.M1, Interval.H1]))
     traded = {row[0] for row in oracle("ADAEUR", 60, START, Q1.end)}
     quiet = next(time for time in range(START + DAY, Q1.end, HOUR) if time not in traded)
     found = told(stores, 60, quiet, "ADAEUR")
-    assert found.sentence == "no candle: nobody traded, and that is proven"
-    assert "the 30-minute candles within it add up to it" in found.proof.by, "which were made of minutes"
+    assert found.sentence == "no candle: nobody traded, and that is verified"
+    assert "the 30-minute candles within it add up to it: none has a trade" in found.proof.by, "made of minutes"
+    assert found.proof.state is ProofState.VERIFIED
+    minute = told(stores, 1, quiet + 60, "ADAEUR")
+    assert minute.proof.state is ProofState.RECONCILED
+    assert minute.sentence == "no candle: nobody traded, and that is reconciled: no trade is missing around it"
 
 
 # --- what is wrong with it

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN
 from kraken_pipeline.coverage.ranges import Span, subtract
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.defects import Defect, DefectKind
@@ -61,6 +62,11 @@ def contradictions(stores: Stores, *states: ContradictionState) -> list[Contradi
 def proven(stores: Stores, interval: Interval) -> tuple[Span, ...]:
     with stores.catalog.read() as connection:
         return proof_records.proven(connection).get(Series(PAIR, interval), ())
+
+
+def verified(stores: Stores, interval: Interval) -> tuple[Span, ...]:
+    with stores.catalog.read() as connection:
+        return proof_records.proofs_of(connection).get(Series(PAIR, interval), NOTHING_PROVEN).verified
 
 
 def test_a_heal_sticks_in_every_order_of_ingestion(tmp_path: Path, empty_home: Path) -> None:
@@ -218,7 +224,7 @@ def test_candles_are_counted_by_month(stores: Stores, tmp_path: Path) -> None:
 
 
 @pytest.mark.real_files
-def test_of_real_files_every_day_is_proven_but_the_last_and_none_is_contradicted(
+def test_of_real_files_every_day_is_verified_but_the_last_and_none_is_contradicted(
     stores: Stores, tmp_path: Path
 ) -> None:
     for name in ("XBTCAD_720.csv", "XBTCAD_1440.csv"):
@@ -227,6 +233,6 @@ def test_of_real_files_every_day_is_proven_but_the_last_and_none_is_contradicted
     spec = run_spec(pairs="XBTCAD", intervals="720,1440", end="2025-04-01")
     found = list(every_candle(stores, spec, 1_795_600_000))
     last = found.pop()
-    assert {each.proof for each in found} == {Proof.PROVEN}
+    assert {each.proof for each in found} == {Proof.VERIFIED}
     assert (len(found), last.proof, last.coarse_trades) == (3_563, Proof.UNTESTED, None)
     assert contradicted(stores, spec, 1_795_600_000) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.listing import DAY
@@ -62,6 +63,7 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
         "made_at": iso(START + 100 * HOUR + 59),
         "overall_completeness_pct": 22.5,  # the mean of 20 and 25: each series counts alike
         "proven_pct": 0.0,
+        "verified_pct": 0.0,
         "total_assets": 1,
         "total_gaps": 3,
         "conflicts": 0,
@@ -86,6 +88,7 @@ def totals(percent: float, *, expected: int, covered: int, candles: int, gaps: i
     return {
         "completeness_pct": percent,
         "proven_pct": 0.0,
+        "verified_pct": 0.0,
         "series": 1,
         "expected": expected,
         "covered": covered,
@@ -140,7 +143,7 @@ def test_series_that_need_a_person_are_named_with_what_to_do(home: Path, shelf: 
                 "gaps": 1,
                 "action": f"fetch Kraken_OHLCVT_Q2_2023.zip:{each.series.pair}_60.csv",
             }
-            for each in sorted(made.series, key=lambda each: each.percent)
+            for each in sorted(made.series, key=lambda each: each.percent or 0.0)
         ]
         assert made.recommendations == (
             "Fetch Kraken_OHLCVT_Q2_2023.zip and put it into the drop folder: it would fill gaps of 3 series.",
@@ -192,16 +195,23 @@ def test_what_is_proven_is_counted_within_what_is_covered_and_expected(stores: S
     hours, days = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.D1)
     with stores.catalog.write() as connection:
         # From a day before anything is covered, to the middle of what is expected.
-        proven = {hours: (Span(START - DAY, START + 2 * DAY),), days: (Span(START, START + DAY),)}
-        proof_records.replace_proven(connection, proven)
+        proven = {
+            hours: Proven((Span(START - DAY, START + 2 * DAY),), (Span(START - DAY, START + DAY),)),
+            days: Proven((Span(START, START + DAY),)),
+        }
+        proof_records.replace_proofs(connection, proven)
     made = report(stores, pairs="XBTUSD", intervals="60,1440", end="2023-03-30")
-    assert {each.series: (each.expected, each.proven) for each in made.series} == {hours: (96, 48), days: (4, 1)}
-    assert (made.proven_percent, made.percent) == (37.5, 100.0)
+    assert {each.series: (each.expected, each.proven, each.verified) for each in made.series} == {
+        hours: (96, 48, 24),
+        days: (4, 1, 0),
+    }
+    assert (made.verified_percent, made.proven_percent, made.percent) == (12.5, 37.5, 100.0)
     told = made.as_json()
-    assert told["proven_pct"] == 37.5
+    assert (told["proven_pct"], told["verified_pct"]) == (37.5, 12.5)
     intervals = told["intervals"]
     assert isinstance(intervals, dict)
     assert [intervals[name]["proven_pct"] for name in ("60", "1440")] == [50.0, 25.0]
+    assert [intervals[name]["verified_pct"] for name in ("60", "1440")] == [25.0, 0.0]
 
 
 def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(stores: Stores, shelf: Shelf) -> None:
@@ -227,10 +237,23 @@ def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(
 
 def test_an_empty_lake_is_told_how_to_begin(stores: Stores) -> None:
     made = report(stores)
-    assert made.as_json()["overall_completeness_pct"] == 100.0
+    told = made.as_json()
+    assert [told[name] for name in ("overall_completeness_pct", "proven_pct", "verified_pct")] == [None] * 3
+    assert made.unknown.startswith("Nothing is known yet: kraken-pipeline ingest --archive-dir")
     assert made.recommendations == (
         "Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir.",
     )
+
+
+def test_a_time_of_which_nothing_is_expected_has_no_percentages(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, resampling=False)
+    made = report(stores, pairs="XBTUSD", intervals="60", end="2015-01-01")
+    (row,) = made.as_json()["intervals"].values()  # type: ignore[attr-defined]
+    assert (row["expected"], row["completeness_pct"], row["proven_pct"], row["verified_pct"]) == (0, None, None, None)
+    assert made.percent is None
+    assert made.unknown.startswith("Nothing is known yet of that time")
+    assert made.recommendations == ("Nothing: nothing is expected.",)
+    assert not report(stores, pairs="XBTUSD", intervals="60").unknown
 
 
 def test_a_tier_and_pairs_narrow_it(stores: Stores, shelf: Shelf) -> None:
@@ -248,6 +271,7 @@ def test_percent_is_rounded_down_so_that_only_what_is_whole_is_100(stores: Store
     run(stores, minutes, now=now, resampling=False)
     (series,) = report(stores, now, intervals="1").series
     assert series.expected - series.covered == 1
+    assert series.percent is not None
     assert series.percent < 100
     assert f"{series.percent:.2f}" == "99.99"
 

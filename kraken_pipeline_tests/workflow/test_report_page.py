@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kraken_pipeline.coverage.months import State
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.listing import DAY
@@ -56,7 +57,8 @@ def test_a_page_of_a_lake_has_the_numbers_of_its_report(stores: Stores, shelf: S
     assert page.size == page.path.stat().st_size
     found = read(page)
     assert found.headline["complete"] == f"{made.percent:.2f} %"
-    assert found.headline["proven"] == f"{made.proven_percent:.2f} %"
+    assert found.headline["reconciled"] == f"{made.proven_percent:.2f} %"
+    assert found.headline["verified"] == f"{made.verified_percent:.2f} %"
     assert found.headline["candles"] == f"{made.overall.candles:,}"
     assert found.headline["requests to make"] == f"{made.requests:,}"
     assert found.headline["gaps"] == f"{made.overall.gaps:,}" == f"{len(found.table('gaps')):,}"
@@ -90,7 +92,7 @@ def test_the_cells_of_a_page_add_up_to_its_report(stores: Stores, shelf: Shelf) 
             (whole,) = [each for each in found.report.series if each.series == Series(pair, drawn.interval)]
             assert months.expected.sum() == whole.expected
             assert months.covered.sum() == whole.covered
-            assert months.proven.sum() == whole.proven
+            assert (months.proven.sum(), months.verified.sum()) == (whole.proven, whole.verified)
             assert months.candles.sum() == whole.candles
             assert months.quiet.sum() == whole.quiet
             assert months.missing.sum() == whole.expected - whole.covered
@@ -112,11 +114,12 @@ def test_proven_covered_and_contradicted_months_are_told_apart(stores: Stores, s
     count_candles(stores)
     day = Q2.start + 32 * DAY
     with stores.catalog.write() as connection:
-        proof_records.replace_proven(connection, {HOURS: (Span(START, Q2.start + 30 * DAY),)})
+        proven = Proven((Span(START, Q2.start + 30 * DAY),), (Span(START, Q2.start),))
+        proof_records.replace_proofs(connection, {HOURS: proven})
     contradict(stores, "XBTUSD", day)
     spec = run_spec(pairs="XBTUSD", intervals="60,1440", end=HALF)
     found = gather(stores, spec, NOW)
-    assert states(found, "XBTUSD", 60) == [State.PROVEN, State.PROVEN, State.CONFLICT, State.COVERED]
+    assert states(found, "XBTUSD", 60) == [State.VERIFIED, State.RECONCILED, State.CONFLICT, State.COVERED]
     assert states(found, "XBTUSD", 1440) == [State.COVERED, State.COVERED, State.CONFLICT, State.COVERED]
     (row,) = read(write_page(stores, spec, NOW)).table("contradictions")
     assert (row["finer"], row["coarser"], row["from"], row["state"]) == ("60", "1440", "2023-05-03", "conflict")
@@ -156,6 +159,7 @@ def test_each_page_puts_its_numbers_on_record_and_shows_those_of_the_same_select
     for each, report in ((kept[0], first.report), (kept[2], second.report)):
         assert each.numbers["completeness_pct"] == report.percent
         assert each.numbers["proven_pct"] == report.proven_percent
+        assert each.numbers["verified_pct"] == report.verified_percent
         assert each.numbers["gaps"] == report.overall.gaps
         assert each.numbers["candles"] == report.overall.candles
         assert each.numbers["conflicts"] == 0

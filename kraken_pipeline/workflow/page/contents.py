@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kraken_pipeline.coverage.months import Breakdown, Months, breakdown, months_of
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN
 from kraken_pipeline.coverage.ranges import Span, intersect, normalise
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
@@ -146,7 +147,7 @@ def _maps(
             months,
             expected=wanted,
             covered=covered,
-            proven=intersect(proof.proven.get(series, ()), covered),
+            proven=proof.proven.get(series, NOTHING_PROVEN).within(covered),
             legs={route: normalise(spans) for route, spans in legs.get(series, {}).items()},
             conflicts=conflicts.get(series, ()),
             candles=_counted(holdings, series, counts),

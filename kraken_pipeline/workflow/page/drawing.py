@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 _ONE_AT_A_TIME = Lock()
 _STYLED = {
     "#010203": "currentColor",
-    "#010204": "var(--proven)",
+    "#010204": "var(--reconciled)",
     "#010205": "var(--alarm)",
     "#010206": "var(--conflict)",
     "#010207": "var(--line)",
+    "#010208": "var(--verified)",
 }
 """Colours that stand for those of the page, which has others on dark ground."""
-_TEXT, _PROVEN, _GAPS, _CONFLICTS, _LINE = _STYLED
+_TEXT, _RECONCILED, _GAPS, _CONFLICTS, _LINE, _VERIFIED = _STYLED
 _FEW = 40
 """Fewer reports than this have a mark each."""
 
@@ -48,22 +49,39 @@ def trend_svgs(records: Sequence[ReportRecord]) -> list[str]:
         return []
     with _ONE_AT_A_TIME, rc_context({"svg.fonttype": "none", "svg.hashsalt": "kraken_pipeline"}):
         return [
-            _svg_of(records, "percent", ("completeness_pct", "complete", _TEXT), ("proven_pct", "proven", _PROVEN)),
+            _svg_of(
+                records,
+                "percent",
+                ("completeness_pct", "complete", _TEXT),
+                ("proven_pct", "reconciled", _RECONCILED),
+                ("verified_pct", "verified", _VERIFIED),
+            ),
             _svg_of(records, "how many", ("gaps", "gaps", _GAPS), ("conflicts", "conflicts", _CONFLICTS)),
         ]
 
 
 def _svg_of(records: Sequence[ReportRecord], title: str, *lines: tuple[str, str, str]) -> str:
-    """Lines over time, each the name of a number, what it is called, and its colour; the second one is dashed."""
+    """Lines over time, each the name of a number, what it is called, and its colour; the second one is dashed.
+
+    Where a report has no such number, the line has a hole.
+    """
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(4.4, 2.7), layout="constrained")
     axes = figure.subplots()
     times = np.array([as_datetime(each.made_at) for each in records])
     has_markers = len(records) < _FEW
-    for (name, label, colour), style, marker in zip(lines, ("-", "--"), ("o", "s"), strict=True):
-        values = [float(each.numbers.get(name, 0)) for each in records]
-        axes.plot(times, np.array(values), style, color=colour, marker=marker if has_markers else "", ms=4, label=label)
+    for (name, label, colour), style, marker in zip(lines, ("-", "--", ":"), ("o", "s", "^"), strict=False):
+        values = np.array([each.numbers.get(name) for each in records], dtype=np.float64)
+        axes.plot(
+            times,
+            np.array(values, dtype=np.float64),
+            style,
+            color=colour,
+            marker=marker if has_markers else "",
+            ms=4,
+            label=label,
+        )
     axes.set_title(title, loc="left", fontsize=10, color=_TEXT)
     _style(axes)
     drawn = StringIO()

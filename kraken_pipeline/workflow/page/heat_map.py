@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 COLOURS: Mapping[State, str] = {
     State.COVERED: "#adc7f2",
-    State.PROVEN: "#2c56bb",
+    State.RECONCILED: "#3464d6",
+    State.VERIFIED: "#1f2d94",
     State.QUIET: "#808792",
     State.ARCHIVE: "#e0d24b",
     State.RESAMPLE: "#44c497",
@@ -35,8 +36,9 @@ them and 0.1 as people with protanopia, deuteranopia or tritanopia do. A test me
 """
 NAMES: Mapping[State, str] = {
     State.NOTHING: "nothing expected",
-    State.COVERED: "complete, not proven",
-    State.PROVEN: "complete and proven",
+    State.COVERED: "complete, not reconciled",
+    State.RECONCILED: "complete and reconciled",
+    State.VERIFIED: "complete and verified",
     State.QUIET: "quiet: nobody traded",
     State.ARCHIVE: "gap, an archive at hand has it",
     State.RESAMPLE: "gap, follows from finer candles",
@@ -65,20 +67,20 @@ def png_of(states: npt.NDArray[np.uint8]) -> bytes:
 
     drawn, packed = BytesIO(), BytesIO()
     imsave(drawn, states, cmap=colour_map(), vmin=min(State), vmax=max(State), format="png")
-    # Ten colours need no four bytes a pixel: a third of the size.
+    # So few colours need no four bytes a pixel: a third of the size.
     Image.open(drawn).quantize(len(State), Image.Quantize.FASTOCTREE).save(packed, "png", optimize=True)
     return packed.getvalue()
 
 
-PLANES = ("state", "expected", "uncovered", "unproven", "candles", "missing", "conflicts")
+PLANES = ("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts")
 """What is told of each cell, in this order, missing for each route; `report.js` reads it."""
 
 
 def packed_cells(drawn: HeatMap) -> str:
     """The numbers of all cells: planes of Int32 (little endian) by pair and month, gzipped, in base64.
 
-    What is mostly the same is put so that it is mostly zero: what lacks to the expected, to the covered. Candles are
-    one more than they are, and 0 where nobody has counted them.
+    What is mostly the same is put so that it is mostly zero: what lacks to the expected, the covered, the reconciled.
+    Candles are one more than they are, and 0 where nobody has counted them.
     """
     found = drawn.breakdowns
     missing = np.array([each.missing for each in found]).transpose(1, 0, 2)
@@ -87,6 +89,7 @@ def packed_cells(drawn: HeatMap) -> str:
         np.array([each.expected for each in found]),
         np.array([each.expected - each.covered for each in found]),
         np.array([each.covered - each.proven for each in found]),
+        np.array([each.proven - each.verified for each in found]),
         np.array([each.candles + 1 for each in found]),
         *missing,
         np.array([each.conflicts for each in found]),

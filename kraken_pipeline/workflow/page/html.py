@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kraken_pipeline.coverage.completeness import Total, by_interval, by_tier, total
+from kraken_pipeline.coverage.completeness import Total, by_interval, by_tier, shown, total
 from kraken_pipeline.coverage.months import State
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
@@ -101,6 +101,7 @@ def render(contents: Contents) -> str:
             made_on=short(contents.report.made_at),
             selection=", ".join(f"{name} {value}" for name, value in selection(contents.spec).items()),
             headline=_headline(contents),
+            unknown=contents.report.unknown,
             maps=[_map(each, contents) for each in contents.maps],
             years=[{"year": year, "place": place, "length": size} for year, place, size in contents.months.years],
             month_names=_month_names(contents),
@@ -145,10 +146,6 @@ def _title(contents: Contents) -> str:
     return "Completeness of all pairs" if tier is Tier.ALL else f"Completeness of {tier}"
 
 
-def _percent(value: float) -> str:
-    return f"{value:.2f} %"
-
-
 def _moment(seconds: int | None) -> str:
     return "" if seconds is None else short(seconds)
 
@@ -165,8 +162,9 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
     report, overall = contents.report, contents.report.overall
     requests = report.requests
     return [
-        ("complete", _percent(report.percent), "something answered for it"),
-        ("proven", _percent(report.proven_percent), "another interval bears it out"),
+        ("complete", shown(report.percent), "something answered for it"),
+        ("reconciled", shown(report.proven_percent), "no trade of it is missing: another interval adds up to the same"),
+        ("verified", shown(report.verified_percent), "of these: each value was compared"),
         ("pairs", f"{overall.pairs:,}", ""),
         ("series", f"{overall.series:,}", "a pair at an interval"),
         ("candles", f"{overall.candles:,}", ""),
@@ -229,7 +227,8 @@ def _columns(*names: str) -> list[Column]:
 
 _TOTAL = (
     ">complete",
-    ">proven",
+    ">reconciled",
+    ">verified",
     ">pairs",
     ">expected",
     ">covered",
@@ -269,7 +268,8 @@ def _totalled(each: Total) -> list[str]:
         each.unfillable,
         each.conflicts,
     )
-    return [_percent(each.percent), _percent(each.proven_percent), *(f"{number:,}" for number in numbers)]
+    percents = (each.percent, each.proven_percent, each.verified_percent)
+    return [*map(shown, percents), *(f"{number:,}" for number in numbers)]
 
 
 def _series(contents: Contents) -> Table:
@@ -277,8 +277,9 @@ def _series(contents: Contents) -> Table:
         [
             str(each.series),
             str(each.tier),
-            _percent(each.percent),
-            _percent(each.proven_percent),
+            shown(each.percent),
+            shown(each.proven_percent),
+            shown(each.verified_percent),
             f"{each.expected:,}",
             f"{each.covered:,}",
             f"{each.candles:,}",
@@ -293,7 +294,8 @@ def _series(contents: Contents) -> Table:
         "series",
         "tier",
         ">complete",
-        ">proven",
+        ">reconciled",
+        ">verified",
         ">expected",
         ">covered",
         ">candles",
@@ -337,24 +339,23 @@ def _trend_summary(contents: Contents) -> str:
     first, last = contents.trend[0], contents.trend[-1]
     if first is last:
         return "This is the first report on these series; the next ones are compared with it."
-    return (
-        f"{len(contents.trend):,} reports since {short(first.made_at)}: completeness went from "
-        f"{_percent(first.numbers['completeness_pct'])} to {_percent(last.numbers['completeness_pct'])}, "
-        f"proof from {_percent(first.numbers['proven_pct'])} to {_percent(last.numbers['proven_pct'])}."
-    )
+    percents = (("completeness", "completeness_pct"), ("reconciled", "proven_pct"), ("verified", "verified_pct"))
+    went = (f"{name} from {shown(first.numbers.get(key))} to {shown(last.numbers.get(key))}" for name, key in percents)
+    return f"{len(contents.trend):,} reports since {short(first.made_at)}: {', '.join(went)}."
 
 
 def _trend_table(contents: Contents) -> Table:
     rows = [
         [
             as_datetime(each.made_at).strftime("%Y-%m-%d %H:%M"),
-            _percent(each.numbers["completeness_pct"]),
-            _percent(each.numbers["proven_pct"]),
+            shown(each.numbers["completeness_pct"]),
+            shown(each.numbers["proven_pct"]),
+            shown(each.numbers.get("verified_pct")),
             *(f"{each.numbers[name]:,}" for name in ("candles", "gaps", "conflicts")),
         ]
         for each in reversed(contents.trend[-_SHOWN_TREND:])
     ]
-    columns = _columns("made at (UTC)", ">complete", ">proven", ">candles", ">gaps", ">conflicts")
+    columns = _columns("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
     return Table("reports", "The last reports", columns, rows)
 
 

@@ -54,17 +54,18 @@
       const expected = plane(1);
       if (!expected) return `${head}: ${names[plane(0)]}.`;
       const covered = expected - plane(2);
-      const candles = plane(4) - 1;
+      const reconciled = covered - plane(3);
+      const candles = plane(5) - 1;
       const parts = [`${number.format(covered)} of ${of(expected, "candle", "candles")} covered`];
       if (covered) {
-        parts.push(`${number.format(covered - plane(3))} proven`);
+        parts.push(`${number.format(reconciled)} reconciled, ${number.format(reconciled - plane(4))} of them verified`);
         parts.push(candles < 0 ? "candles not counted yet"
           : `${number.format(candles)} traded, ${number.format(covered - candles)} quiet`);
       }
-      const missing = ROUTES.map((route, index) => [plane(5 + index), route]).filter(([count]) => count)
+      const missing = ROUTES.map((route, index) => [plane(6 + index), route]).filter(([count]) => count)
         .map(([count, route]) => `${number.format(count)} by ${route}`.replace("by no route", "without a route"));
       if (missing.length) parts.push(`missing ${missing.join(", ")}`);
-      const conflicts = plane(5 + ROUTES.length);
+      const conflicts = plane(6 + ROUTES.length);
       if (conflicts) parts.push(of(conflicts, "conflict", "conflicts"));
       return `${head} (${pair.dataset.tier}): ${names[plane(0)]}. ${parts.join("; ")}.`;
     }

@@ -15,7 +15,7 @@ DAY = 86_400
 
 
 def past(days: int, **numbers: float) -> list[ReportRecord]:
-    known = {"completeness_pct": 90.0, "proven_pct": 80.0, "gaps": 4, "conflicts": 0, **numbers}
+    known = {"completeness_pct": 90.0, "proven_pct": 80.0, "verified_pct": 70.0, "gaps": 4, "conflicts": 0, **numbers}
     return [ReportRecord("ALL", 1_700_000_000 + day * DAY, known) for day in range(days)]
 
 
@@ -29,11 +29,12 @@ def test_a_trend_is_drawn_in_the_colours_of_the_page_and_says_what_it_is() -> No
         assert drawn.attributes["role"] == "img"
         assert str(drawn.attributes["aria-label"]).startswith("Trend, ")
         assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg)) <= {
-            "none", "currentColor", "var(--proven)", "var(--alarm)", "var(--conflict)", "var(--line)"
+            "none", "currentColor", "var(--reconciled)", "var(--verified)",
+            "var(--alarm)", "var(--conflict)", "var(--line)"
         }  # fmt: skip
         assert "width=" not in svg[: svg.index(">")]
     shares, counts = (parsed(svg).text for svg in trend_svgs(past(10)))
-    assert all(word in shares for word in ("percent", "complete", "proven"))
+    assert all(word in shares for word in ("percent", "complete", "reconciled", "verified"))
     assert all(word in counts for word in ("how many", "gaps", "conflicts"))
 
 

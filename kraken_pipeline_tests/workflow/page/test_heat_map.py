@@ -92,12 +92,13 @@ def test_the_numbers_of_the_cells_come_out_as_they_were_packed() -> None:
     drawn = small_map()
     data = np.frombuffer(gzip.decompress(base64.b64decode(packed_cells(drawn))), "<i4")
     planes = data.reshape(len(PLANES) - 1 + len(ROUTES), len(drawn.pairs), YEAR.count)
-    state, expected, uncovered, unproven, candles, *missing, conflicts = planes
+    state, expected, uncovered, unproven, unverified, candles, *missing, conflicts = planes
     full, holed = drawn.breakdowns
     assert (state == drawn.states).all()
     assert (expected[0] == full.expected).all()
     assert (expected[1] - uncovered[1] == holed.covered).all()
     assert (expected[0] - uncovered[0] - unproven[0] == full.proven).all()
+    assert (full.proven - unverified[0] == full.verified).all()
     assert (candles[0] - 1 == full.candles).all()
     assert not candles[1].any()  # nobody has counted
     assert (np.array(missing)[:, 1] == holed.missing).all()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
@@ -37,8 +38,8 @@ def gap(start: int, hours: int, *, route: Route = Route.TRADES, file: str | None
 
 def report(**more: Any) -> Report:
     series = (
-        SeriesCompleteness(HOURS, Tier.TIER1, 1_000, 900, 800, 2, 1, "fetch it", proven=500, conflicts=1),
-        SeriesCompleteness(Series("ZORKUSD", Interval.H1), Tier.TIER4, 100, 100, 40, 0, proven=100),
+        SeriesCompleteness(HOURS, Tier.TIER1, 1_000, 900, 800, 2, 1, "fetch it", proven=500, verified=250, conflicts=1),
+        SeriesCompleteness(Series("ZORKUSD", Interval.H1), Tier.TIER4, 100, 100, 40, 0, proven=100, verified=100),
     )
     made: dict[str, Any] = {
         "made_at": NOW,
@@ -61,7 +62,8 @@ def test_the_headline_numbers_are_those_of_the_report() -> None:
     found, _ = page(made)
     assert found.headline == {
         "complete": "95.00 %",
-        "proven": "75.00 %",
+        "reconciled": "75.00 %",
+        "verified": "62.50 %",
         "pairs": "2",
         "series": "2",
         "candles": "840",
@@ -70,18 +72,34 @@ def test_the_headline_numbers_are_those_of_the_report() -> None:
         "conflicts": "0",
         "requests to make": "6",
     }
-    assert (made.percent, made.proven_percent) == (95.0, 75.0)
+    assert (made.percent, made.proven_percent, made.verified_percent) == (95.0, 75.0, 62.5)
+
+
+def test_where_nothing_is_expected_there_is_no_percentage_but_a_grey_dash() -> None:
+    made = report(series=(), gaps=(), unknown="Nothing is known yet.")
+    found, html = page(made, maps=())
+    assert [found.headline[name] for name in ("complete", "reconciled", "verified")] == ["–"] * 3  # noqa: RUF001
+    assert html.count('<dd class="unknown">') == 3
+    assert "Nothing is known yet." in found.text
+    assert "100.00" not in html
+    unknown = ReportRecord("ALL", NOW - 1, NUMBERS | dict.fromkeys(("completeness_pct", "proven_pct")))
+    first, later = replace(unknown, made_at=NOW - DAY), ReportRecord("ALL", NOW, NUMBERS)
+    found, _ = page(made, trend=(first, unknown, later))
+    assert [row["complete"] for row in found.table("reports")] == ["90.00 %", "–", "–"]  # noqa: RUF001
+    assert "completeness from – to 90.00 %" in found.text  # noqa: RUF001
 
 
 def test_the_tables_have_each_series_each_tier_and_all_together() -> None:
     found, _ = page()
     assert found.table("series") == [
         {
-            "series": "XBTUSD 60", "tier": "TIER1", "complete": "90.00 %", "proven": "50.00 %", "expected": "1,000",
+            "series": "XBTUSD 60", "tier": "TIER1", "complete": "90.00 %", "reconciled": "50.00 %",
+            "verified": "25.00 %", "expected": "1,000",
             "covered": "900", "candles": "800", "quiet": "100", "gaps": "2", "conflicts": "1", "to do": "fetch it",
         },
         {
-            "series": "ZORKUSD 60", "tier": "TIER4", "complete": "100.00 %", "proven": "100.00 %", "expected": "100",
+            "series": "ZORKUSD 60", "tier": "TIER4", "complete": "100.00 %", "reconciled": "100.00 %",
+            "verified": "100.00 %", "expected": "100",
             "covered": "100", "candles": "40", "quiet": "60", "gaps": "0", "conflicts": "0", "to do": "",
         },
     ]  # fmt: skip
@@ -133,7 +151,15 @@ def test_the_page_needs_nothing_from_outside() -> None:
     assert {element.tag for element in found.walk()} & {"iframe", "object", "embed", "base", "form"} == set()
 
 
-NUMBERS = {"completeness_pct": 90.0, "proven_pct": 80.0, "gaps": 4, "conflicts": 1, "candles": 1_000, "selection": {}}
+NUMBERS = {
+    "completeness_pct": 90.0,
+    "proven_pct": 80.0,
+    "verified_pct": 70.0,
+    "gaps": 4,
+    "conflicts": 1,
+    "candles": 1_000,
+    "selection": {},
+}
 
 
 def test_the_browser_may_run_the_page_s_own_script_and_no_other() -> None:
@@ -160,8 +186,8 @@ def test_a_map_says_in_words_what_it_shows_and_counts_each_state() -> None:
     found, _ = page()
     (picture,) = found.all("img")
     assert picture.attributes["alt"] == (
-        "2 pairs by 12 months: 6 nothing expected, 8 complete, not proven, 6 complete and proven, "
-        "1 quiet: nobody traded, 1 gap, Trades has it, 1 gap without a route, 1 conflict"
+        "2 pairs by 12 months: 6 nothing expected, 8 complete, not reconciled, 4 complete and reconciled, "
+        "2 complete and verified, 1 quiet: nobody traded, 1 gap, Trades has it, 1 gap without a route, 1 conflict"
     )
     counts = {each.parts[1].text: each.parts[3].text for each in legend(found)}  # type: ignore[union-attr]
     assert sum(map(int, counts.values())) == 2 * YEAR.count
@@ -180,16 +206,18 @@ def test_a_trend_needs_two_reports_and_says_how_far_it_went() -> None:
     assert "This is the first report on these series" in alone.text
     assert not alone.all("svg")
     found, _ = page(trend=(first, last))
-    assert "completeness went from 70.50 % to 90.00 %" in found.text
+    assert "completeness from 70.50 % to 90.00 %, reconciled from 80.00 % to 80.00 %, verified from" in found.text
     assert len(found.all("svg")) == 2
     assert [row["complete"] for row in found.table("reports")] == ["90.00 %", "70.50 %"]
 
 
 def test_a_page_about_nothing_says_so() -> None:
-    nothing = report(series=(), gaps=(), advice=(Advice("Put archives into the drop folder"),))
+    nothing = report(
+        series=(), gaps=(), advice=(Advice("Put archives into the drop folder"),), unknown="Nothing is known yet."
+    )
     found, _ = page(nothing, maps=())
-    assert "Nothing is expected there: no candle is known of it yet." in found.text
-    assert found.headline["complete"] == "100.00 %"
+    assert "Nothing is known yet." in found.text
+    assert found.headline["complete"] == "–"  # noqa: RUF001 - a dash
     assert not found.all("table")
 
 

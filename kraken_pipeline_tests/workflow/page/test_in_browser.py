@@ -12,6 +12,8 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
 
+from kraken_pipeline.coverage.months import State
+from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
@@ -39,7 +41,8 @@ def page(stores: Stores, shelf: Shelf) -> Path:
     run(stores, shelf.q1, shelf.q3, resampling=False)
     count_candles(stores)
     with stores.catalog.write() as connection:
-        proof_records.replace_proven(connection, {Series("XBTUSD", Interval.H1): (Span(START, START + 3 * DAY),)})
+        proven = Proven((Span(START, START + 3 * DAY),), (Span(START, START + DAY),))
+        proof_records.replace_proofs(connection, {Series("XBTUSD", Interval.H1): proven})
         quiet = Span(START, START + DAY)
         suspicion = proof_records.SuspicionRecord(
             "XBTUSD", Interval.H1, quiet, "nobody traded", SuspicionState.UNPROVEN, NOW, NOW
@@ -122,14 +125,18 @@ def test_axe_finds_nothing_in_light_in_dark_and_on_a_phone(browser: Browser, pag
 def test_the_arrow_keys_go_from_month_to_month_and_tell_of_each(seen: Seen) -> None:
     seen.tab.locator(".scroll:visible").focus()
     assert seen.press("End").startswith("ADAEUR, 1 hour, August 2023 (TIER1): gap")
-    assert seen.press("Home").startswith("ADAEUR, 1 hour, March 2023 (TIER1): complete, not proven. 144 of 144 candles")
+    assert seen.press("Home").startswith(
+        "ADAEUR, 1 hour, March 2023 (TIER1): complete, not reconciled. 144 of 144 candles"
+    )
     april = (
         "ADAEUR, 1 hour, April 2023 (TIER1): gap, Trades has it. 0 of 720 candles covered; missing 720 by Trades. Kept."
     )
     assert seen.press("ArrowRight") == april
     assert seen.press("ArrowDown").startswith("XBTUSD, 1 hour, April 2023 (TIER1)")
     conflict = seen.press("ArrowLeft")
-    assert conflict.startswith("XBTUSD, 1 hour, March 2023 (TIER1): conflict. 144 of 144 candles covered; 72 proven; ")
+    assert conflict.startswith(
+        "XBTUSD, 1 hour, March 2023 (TIER1): conflict. 144 of 144 candles covered; 72 reconciled, 24 of them verified; "
+    )
     assert conflict.endswith("; 1 conflict. Kept.")
     assert seen.press("PageDown").startswith("ZORKUSD, 1 hour, March 2023 (TIER4)")
     assert seen.tab.locator(".panel:visible .told").get_attribute("aria-live") == "polite"
@@ -168,7 +175,7 @@ def test_each_interval_has_a_map_and_one_is_shown(seen: Seen) -> None:
     assert seen.tab.locator(".panel:visible h3").inner_text() == "Candles of 1 day"
     seen.tab.locator(".scroll:visible").focus()
     assert seen.press("End", "Home").startswith(
-        "ADAEUR, 1 day, March 2023 (TIER1): complete, not proven. 6 of 6 candles"
+        "ADAEUR, 1 day, March 2023 (TIER1): complete, not reconciled. 6 of 6 candles"
     )
     seen.tab.emulate_media(media="print")
     assert seen.tab.locator(".panel:visible").count() == 2
@@ -176,16 +183,17 @@ def test_each_interval_has_a_map_and_one_is_shown(seen: Seen) -> None:
 
 def test_the_picture_has_the_colours_of_the_legend(seen: Seen) -> None:
     colours = seen.tab.evaluate(
-        """async () => {
+        """async (trades) => {
             const image = document.querySelector('.picture img');
             const canvas = document.createElement('canvas');
             [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
             const context = canvas.getContext('2d');
             context.drawImage(image, 0, 0);
             const [red, green, blue] = context.getImageData(1, 1, 1, 1).data;
-            const swatch = document.querySelector('.legend li[data-state="7"] i');
+            const swatch = document.querySelector(`.legend li[data-state="${trades}"] i`);
             return [`rgb(${red}, ${green}, ${blue})`, getComputedStyle(swatch).backgroundColor];
-        }"""
+        }""",
+        State.TRADES.value,
     )
     assert colours[0] == colours[1]
 
