@@ -1,4 +1,4 @@
-"""Quiet time that is hard to believe: a lone candle without a trade in a busy market, or all markets silent at once."""
+"""Quiet time that is hard to believe: of one market for too short or too long a time, or of all markets at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_in, normalise, whole_candles
 from kraken_pipeline.market.interval import Interval
 
 NEIGHBOURS = 12
@@ -18,8 +18,14 @@ _LONE = 2  # candles in a row that still count as lone
 LONE_TRADES = 5
 """Where each of the neighbours has so many trades, none at all is no mere lull."""
 USUAL_TRADES = 20.0
-"""All markets are hard to believe silent where so many trades are usual: by chance, once in 500 million times."""
+"""Silence is hard to believe where so many trades are usual: by chance, once in 500 million times."""
 _DAYS = 7
+_FEWEST_DAYS = 5
+"""With fewer days to compare with, nothing is usual."""
+MARGIN = (_DAYS + 2) * 86_400
+"""How far around a quiet time a market's recent activity is looked for, in seconds."""
+_LOW = 5
+"""Of the days that are compared, a fifth may be quieter than what is called usual: weekends, holidays, other holes."""
 _DAY = 86_400
 
 
@@ -53,6 +59,77 @@ def lone_quiet(times: pl.Series, trades: pl.Series, answered: Spans, interval: I
         ):
             suspects.append(Span(before + length, after))
     return intersect(normalise(suspects), answered)
+
+
+def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Spans, interval: Interval) -> Spans:
+    """Find the hours in which a market has no trade at all, though its own recent activity makes many usual.
+
+    A Poisson process of which E trades are expected has none with a probability of e^-E. At `USUAL_TRADES` = 20 that is
+    2e-9: once in 500 million spans, and a century has not a million hours. Real trades come in bursts, at some hours
+    and on some days, so that a mean would expect too many. E is therefore what all but the quietest fifth of the seven
+    days before and the seven days after had at least, at the same time of the day; and an hour counts for no more than
+    `LONE_TRADES`, unless all hours that are compared have so many: then none of them is a lull. A span that is longer
+    than a day is compared with the day before its start and the day after its end, and E grows with its length.
+
+    Args:
+        times: The start of every candle, in seconds (Int64), sorted; with `MARGIN` around what is doubtful.
+        trades: How many trades each of them has.
+        covered: Where something answered: days that are not covered whole at that time are not compared with.
+        doubtful: Where the absence of a candle is to be believed on the word of one source.
+        interval: Of the candles: a day at most. Finer ones than an hour are looked at by the hour.
+
+    Returns:
+        Absent candles within `doubtful`, later than the first candle of all.
+    """
+    grid = max(interval, Interval.H1)
+    hours = whole_candles(doubtful, grid)
+    if times.is_empty() or not hours:
+        return ()
+    origin = grid.floor(min(int(times[0]), hours[0].start))
+    starts = pl.int_range(origin, grid.ceil(max(int(times[-1]) + 1, hours[-1].end)), grid.seconds, eager=True)
+    places = (times.to_numpy() - origin) // grid.seconds
+    counts = np.bincount(places, trades.to_numpy(), len(starts)).astype(np.float64)
+    is_silent = (counts == 0) & lies_in(hours, starts).to_numpy() & (starts > times[0]).to_numpy()
+    edges = np.flatnonzero(np.diff(is_silent, prepend=False, append=False))
+    firsts, ends = edges[::2], edges[1::2]
+    is_known = lies_in(whole_candles(covered, grid), starts).to_numpy()
+    is_found = _usual_of_spans(counts, is_known, firsts, ends, _DAY // grid.seconds) >= USUAL_TRADES
+    return normalise(
+        _silence(times, origin + int(first) * grid.seconds, doubtful, interval) for first in firsts[is_found]
+    )
+
+
+def _silence(times: pl.Series, moment: int, doubtful: Spans, interval: Interval) -> Span:
+    """The whole doubtful span without a candle that holds a moment, which lies after the first candle."""
+    place = int(times.search_sorted(moment))
+    end = int(times[place]) if place < len(times) else doubtful[-1].end
+    return next(each for each in clip(doubtful, Span(int(times[place - 1]) + interval.seconds, end)) if moment in each)
+
+
+def _usual_of_spans(
+    counts: NDArray[np.float64],
+    is_known: NDArray[np.bool_],
+    firsts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    a_day: int,
+) -> NDArray[np.float64]:
+    """How many trades are usual in each of some spans of candles, as `long_quiet` says; 0 where nothing tells."""
+    lengths = ends - firsts
+    compared = np.minimum(lengths, a_day)
+    known, all_trades, few_trades = (
+        np.append(0.0, np.cumsum(each)) for each in (is_known, counts, np.minimum(counts, LONE_TRADES))
+    )
+    all_sums, few_sums = (np.full((2 * _DAYS, len(firsts)), np.inf) for _ in range(2))
+    for day in range(1, _DAYS + 1):
+        for row, start in ((day - 1, firsts - day * a_day), (_DAYS + day - 1, ends - compared + day * a_day)):
+            begin, end = (np.clip(edge, 0, len(counts)) for edge in (start, start + compared))
+            is_whole = known[end] - known[begin] == compared
+            all_sums[row, is_whole] = (all_trades[end] - all_trades[begin])[is_whole]
+            few_sums[row, is_whole] = (few_trades[end] - few_trades[begin])[is_whole]
+    days = np.isfinite(all_sums).sum(axis=0)
+    all_low, few_low = (np.sort(sums, axis=0)[days // _LOW, np.arange(len(days))] for sums in (all_sums, few_sums))
+    low = np.where(few_low == LONE_TRADES * compared, all_low, few_low)
+    return np.where(days >= _FEWEST_DAYS, low * lengths / compared, 0.0)
 
 
 def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> Spans:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract, touched_candles
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -28,7 +28,41 @@ _KEYS = 500
 
 
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
-    """What is proven of every series, or of those of some pairs."""
+    """Read what is proven of every series, or of those of some pairs, without what rests on doubted quiet time."""
+    return without_suspicious(connection, added_up(connection, pairs), pairs)
+
+
+def without_suspicious(
+    connection: sa.Connection, found: Mapping[Series, Spans], pairs: Collection[str] | None = None
+) -> dict[Series, Spans]:
+    """Take quiet time that is hard to believe, and what was not checked of it, from sets of any level of proof.
+
+    Two intervals that lack the same time agree that nobody traded, and can both be wrong.
+    """
+    doubts = suspicious(connection, found, pairs)
+    return {series: subtract(spans, doubts.get(series, ())) for series, spans in found.items()}
+
+
+def suspicious(
+    connection: sa.Connection, wanted: Iterable[Series], pairs: Collection[str] | None = None
+) -> dict[Series, Spans]:
+    """Read the doubted quiet time of some series that was not checked yet: whole candles of each of them.
+
+    A doubt about one interval is one about all that have a candle there: those that are made of it lack the same.
+    """
+    doubted: dict[str | None, list[Span]] = {}
+    for each in suspicions_of(connection, pairs):
+        if each.state is SuspicionState.UNPROVEN:
+            doubted.setdefault(each.pair, []).append(each.span)
+    found = {
+        series: touched_candles(normalise((*doubted.get(series.pair, ()), *doubted.get(None, ()))), series.interval)
+        for series in (wanted if doubted else ())
+    }
+    return {series: spans for series, spans in found.items() if spans}
+
+
+def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
+    """Read where intervals agree, also where they do so about quiet time that is hard to believe."""
     query = sa.select(proofs).order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
     query = query.where(of_pairs(proofs.c.pair, pairs))
     found: dict[Series, list[Span]] = {}

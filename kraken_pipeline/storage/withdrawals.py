@@ -253,7 +253,7 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
             if any(intersect((each.span,), by_interval.get(interval, ())) for interval in (each.fine, each.coarse))
         ],
     )
-    proven = proof_records.proven(connection, [pair])
+    proven = proof_records.added_up(connection, [pair])
     proof_records.replace_proven(
         connection, {series: subtract(proven[series], touched[series]) for series in proven.keys() & touched.keys()}
     )

@@ -21,6 +21,7 @@ COLOURS: Mapping[State, str] = {
     State.COVERED: "#adc7f2",
     State.PROVEN: "#2c56bb",
     State.QUIET: "#808792",
+    State.SUSPICIOUS: "#580068",
     State.ARCHIVE: "#e0d24b",
     State.RESAMPLE: "#44c497",
     State.OHLC: "#e29315",
@@ -38,6 +39,7 @@ NAMES: Mapping[State, str] = {
     State.COVERED: "complete, not proven",
     State.PROVEN: "complete and proven",
     State.QUIET: "quiet: nobody traded",
+    State.SUSPICIOUS: "complete, quiet that is hard to believe",
     State.ARCHIVE: "gap, an archive at hand has it",
     State.RESAMPLE: "gap, follows from finer candles",
     State.OHLC: "gap, OHLC has it",
@@ -65,12 +67,12 @@ def png_of(states: npt.NDArray[np.uint8]) -> bytes:
 
     drawn, packed = BytesIO(), BytesIO()
     imsave(drawn, states, cmap=colour_map(), vmin=min(State), vmax=max(State), format="png")
-    # Ten colours need no four bytes a pixel: a third of the size.
+    # So few colours need no four bytes a pixel: a third of the size.
     Image.open(drawn).quantize(len(State), Image.Quantize.FASTOCTREE).save(packed, "png", optimize=True)
     return packed.getvalue()
 
 
-PLANES = ("state", "expected", "uncovered", "unproven", "candles", "missing", "conflicts")
+PLANES = ("state", "expected", "uncovered", "unproven", "candles", "missing", "conflicts", "suspicious")
 """What is told of each cell, in this order, missing for each route; `report.js` reads it."""
 
 
@@ -90,6 +92,7 @@ def packed_cells(drawn: HeatMap) -> str:
         np.array([each.candles + 1 for each in found]),
         *missing,
         np.array([each.conflicts for each in found]),
+        np.array([each.suspicious for each in found]),
     ]
     data = np.array(planes).astype("<i4").tobytes()
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
