@@ -20,10 +20,10 @@ LONE_TRADES = 5
 USUAL_TRADES = 20.0
 """Silence is hard to believe where so many trades are usual: by chance, once in 500 million times."""
 _DAYS = 7
-_FEWEST_DAYS = 5
-"""With fewer days to compare with, nothing is usual."""
 MARGIN = (_DAYS + 2) * 86_400
 """How far around a quiet time a market's recent activity is looked for, in seconds."""
+_BURST = 2
+"""So many trades of an hour count where hours without any are usual: the others of it are of the same burst."""
 _LOW = 5
 """Of the days that are compared, a fifth may be quieter than what is called usual: weekends, holidays, other holes."""
 _DAY = 86_400
@@ -68,13 +68,15 @@ def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Sp
     2e-9: once in 500 million spans, and a century has not a million hours. Real trades come in bursts, at some hours
     and on some days, so that a mean would expect too many. E is therefore what all but the quietest fifth of the seven
     days before and the seven days after had at least, at the same time of the day; and an hour counts for no more than
-    `LONE_TRADES`, unless all hours that are compared have so many: then none of them is a lull. A span that is longer
-    than a day is compared with the day before its start and the day after its end, and E grows with its length.
+    two trades, unless each hour that is compared has `LONE_TRADES`: then none of them is a lull. A span that is longer
+    than a day is compared with the day before its start and the day after its end, and E grows with its length. So it
+    takes half a day of a market that trades every hour, and single hours of one that is always busy; one that rests at
+    weekends is never doubted.
 
     Args:
         times: The start of every candle, in seconds (Int64), sorted; with `MARGIN` around what is doubtful.
         trades: How many trades each of them has.
-        covered: Where something answered: days that are not covered whole at that time are not compared with.
+        covered: Where something answered: a week with a day that is not covered whole at that time tells nothing.
         doubtful: Where the absence of a candle is to be believed on the word of one source.
         interval: Of the candles: a day at most. Finer ones than an hour are looked at by the hour.
 
@@ -116,20 +118,19 @@ def _usual_of_spans(
     """How many trades are usual in each of some spans of candles, as `long_quiet` says; 0 where nothing tells."""
     lengths = ends - firsts
     compared = np.minimum(lengths, a_day)
-    known, all_trades, few_trades = (
-        np.append(0.0, np.cumsum(each)) for each in (is_known, counts, np.minimum(counts, LONE_TRADES))
-    )
-    all_sums, few_sums = (np.full((2 * _DAYS, len(firsts)), np.inf) for _ in range(2))
-    for day in range(1, _DAYS + 1):
-        for row, start in ((day - 1, firsts - day * a_day), (_DAYS + day - 1, ends - compared + day * a_day)):
-            begin, end = (np.clip(edge, 0, len(counts)) for edge in (start, start + compared))
-            is_whole = known[end] - known[begin] == compared
-            all_sums[row, is_whole] = (all_trades[end] - all_trades[begin])[is_whole]
-            few_sums[row, is_whole] = (few_trades[end] - few_trades[begin])[is_whole]
-    days = np.isfinite(all_sums).sum(axis=0)
-    all_low, few_low = (np.sort(sums, axis=0)[days // _LOW, np.arange(len(days))] for sums in (all_sums, few_sums))
-    low = np.where(few_low == LONE_TRADES * compared, all_low, few_low)
-    return np.where(days >= _FEWEST_DAYS, low * lengths / compared, 0.0)
+    kinds = np.array([is_known, counts, np.minimum(counts, _BURST), counts >= LONE_TRADES], dtype=np.float64)
+    before = np.concatenate([np.zeros((len(kinds), 1)), np.cumsum(kinds, axis=1)], axis=1)
+    days = np.arange(1, _DAYS + 1)[:, np.newaxis] * a_day
+    starts = np.concatenate([firsts - days, ends - compared + days])  # a row a day, a column a span
+    begin, end = (np.clip(edge, 0, len(counts)) for edge in (starts, starts + compared))  # outside nothing is known
+    known, trades, few, busy = before[:, end] - before[:, begin]
+    # A week has every day of it, or it says nothing.
+    weeks = (known == compared).reshape(2, _DAYS, -1).all(axis=1)
+    is_compared = np.repeat(weeks, _DAYS, axis=0)
+    lowest = weeks.sum(axis=0) * _DAYS // _LOW, np.arange(len(firsts))
+    low_trades, low_few = (np.sort(np.where(is_compared, each, np.inf), axis=0)[lowest] for each in (trades, few))
+    is_always_busy = (busy == compared).all(axis=0, where=is_compared)
+    return np.where(weeks.any(axis=0), np.where(is_always_busy, low_trades, low_few) * lengths / compared, 0.0)
 
 
 def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> Spans:
