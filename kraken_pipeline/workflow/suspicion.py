@@ -44,6 +44,7 @@ HOURS = Interval.H1
 """Outages are looked for among the hours, which nearly every pair has: shorter ones are not seen."""
 _WEEK = 7 * 86_400
 _CHUNK = 366 * 86_400
+_EVER = 2**40
 LONE = "OHLC says that nobody traded, between candles that all have trades"
 LONG = "nobody traded, though many trades of this pair are usual at that time"
 OUTAGE = "no pair traded, though many trades are usual at that time"
@@ -188,6 +189,7 @@ class _Evidence:
     stores: Stores
     proofs: Mapping[Series, Spans]
     _trades: dict[str, Spans] = field(default_factory=dict)
+    _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
 
     def trades(self, pair: str) -> Spans:
         """Where the trades of a pair were paged through, or read from an archive of them."""
@@ -212,10 +214,18 @@ class _Evidence:
             agreed = intersect(self.proofs.get(coarser, ()), self.proofs.get(series, ()))
             agreed = intersect(agreed, touched_candles(rest, coarse))
             if agreed:
-                candles = self.stores.lake.read(coarser, agreed[0].start, agreed[-1].end)
-                own = candles.filter(pl.col("source") != Source.RESAMPLED.value).select(seconds_of(pl.col("time")))
-                rest = subtract(rest, intersect(agreed, of_candles(own.to_series(), coarse)))
+                days = Interval.D1.floor(agreed[0].start), Interval.D1.ceil(agreed[-1].end)
+                rest = subtract(rest, intersect(agreed, self._own(coarser, *days)))
         return rest
+
+    def _own(self, series: Series, start: int, end: int) -> Spans:
+        """The candles that are there and were not resampled; all finer intervals of a pair ask for the same."""
+        key = series, start, end
+        if key not in self._candles:
+            candles = self.stores.lake.read(series, start, end)
+            own = candles.filter(pl.col("source") != Source.RESAMPLED.value).select(seconds_of(pl.col("time")))
+            self._candles[key] = of_candles(own.to_series(), series.interval)
+        return self._candles[key]
 
     def is_quiet(self, series: Series, span: Span) -> bool:
         """Whether there is no candle, and more than that proves that nobody traded."""
@@ -249,9 +259,11 @@ def _found(
 ) -> Iterator[_Found]:
     """The quiet time of each pair that is hard to believe; outages are asked of two pairs for all."""
     with evidence.stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection, sorted(places))
         coverage = {
-            series: tuple(record.span for record in records)
+            series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
             for series, records in evidence_records.coverage_of(connection, pairs=sorted(places)).items()
+            if series in extents
         }
         grants = evidence_records.grants_of(connection, coverage)
     for series, covered in sorted(coverage.items()):
@@ -280,6 +292,7 @@ def _lone(evidence: _Evidence, series: Series, spans: Spans, grants: Sequence[Gr
 def _long(evidence: _Evidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
     """The quiet time that a series' own activity makes hard to believe; all of it, also where it reaches further."""
     near = evidence.unbacked(series, intersect(doubtful, places))
+    near = tuple(silence for each in near for silence in _silences(evidence.stores, series, each))
     if not near:
         return ()
     edges = {edge for place in places for edge in (place.start, place.end)}
@@ -294,6 +307,15 @@ def _long(evidence: _Evidence, series: Series, covered: Spans, doubtful: Spans, 
     doubtful = evidence.unbacked(series, intersect(doubtful, normalise(whole)))
     reach = normalise(Span(each.start - MARGIN, each.end + MARGIN) for each in doubtful)
     return long_quiet(*_trades(evidence.stores, series, reach), covered, doubtful, series.interval)
+
+
+def _silences(stores: Stores, series: Series, span: Span) -> Spans:
+    """The parts of a span without a candle that are an hour or longer: most have none, and are done with."""
+    if span.seconds < HOURS.seconds:
+        return ()
+    times = stores.lake.times(series, start=span.start, end=span.end)
+    silent = subtract((span,), of_candles(times, series.interval))
+    return tuple(each for each in silent if each.seconds >= HOURS.seconds)
 
 
 def _silent_since(stores: Stores, series: Series, time: int, earliest: int) -> int:
@@ -406,9 +428,12 @@ def _outages(stores: Stores, changed: Spans) -> Iterator[Span]:
     if not days:
         return
     with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection)
         coverage = {
-            series: tuple(record.span for record in records)
+            # A release answers for its whole quarter: before a pair was listed it is no silence.
+            series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
             for series, records in evidence_records.coverage_of(connection, [HOURS]).items()
+            if series in extents
         }
     for window in _chunks(days) if len(coverage) > 1 else ():
         reach = Span(window.start - _WEEK, window.end + _WEEK)

@@ -148,6 +148,29 @@ def test_a_suspicion_is_judged_or_dispelled(connection: sa.Connection) -> None:
     assert proof_records.suspicions_of(connection) == [replace(first, state=SuspicionState.EXCHANGE_DOWN, changed_at=9)]
 
 
+def test_what_rests_on_doubted_quiet_time_is_not_proven_until_it_was_checked(connection: sa.Connection) -> None:
+    hour, day = Interval.H1.seconds, Interval.D1.seconds
+    days, others = Series("XBTUSD", Interval.D1), Series("ADAEUR", Interval.H1)
+    whole = (Span(0, 4 * day),)
+    proof_records.replace_proven(connection, {HOURS: whole, days: whole, others: whole})
+    long = SuspicionRecord("XBTUSD", Interval.H1, Span(day - hour, day), "why", SuspicionState.UNPROVEN, 1, 1)
+    outage = replace(long, pair=None, span=Span(2 * day, 2 * day + hour))
+    proof_records.suspect(connection, [long, outage])
+    found = proof_records.proven(connection)
+    assert found[HOURS] == (Span(0, day - hour), Span(day, 2 * day), Span(2 * day + hour, 4 * day))
+    # A day that is made of such hours lacks the same, and all pairs are doubted in an outage.
+    assert found[days] == (Span(day, 2 * day), Span(3 * day, 4 * day))
+    assert found[others] == (Span(0, 2 * day), Span(2 * day + hour, 4 * day))
+    assert proof_records.added_up(connection) == {HOURS: whole, days: whole, others: whole}
+    for each, state in zip(
+        proof_records.suspicions_of(connection),
+        (SuspicionState.PROVEN_QUIET, SuspicionState.EXCHANGE_DOWN),
+        strict=True,
+    ):
+        proof_records.judge(connection, [each.id], state, 9)
+    assert proof_records.proven(connection) == {HOURS: whole, days: whole, others: whole}
+
+
 def test_counts_of_a_year_take_the_place_of_what_was(connection: sa.Connection) -> None:
     months = [*range(12)]
     proof_records.keep_counts(connection, HOURS, {2022: months, 2023: months})
