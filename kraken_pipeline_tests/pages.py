@@ -117,6 +117,7 @@ def small_map(interval: Interval = Interval.D1) -> HeatMap:
         legs={},
         conflicts=[Span(edges[7], edges[7] + 86_400)],
         candles={2024: [28] * 11 + [0]},
+        suspicious=(Span(edges[9] + 86_400, edges[9] + 3 * 86_400),),
     )
     holed = breakdown(
         interval, YEAR, expected=late, covered=kept, proven=Proven(), legs=legs, conflicts=[], candles=None

@@ -1,4 +1,4 @@
-"""A series month by month: what is expected, covered, reconciled, verified, quiet, missing by route, and in conflict.
+"""A series month by month: expected, covered, reconciled, verified, quiet, doubted, missing by route, in conflict.
 
 Vectorised over the months, so that a map of 200 pairs by six intervals by ten years, 144,000 cells, takes a second.
 A candle belongs to the UTC month in which it starts.
@@ -34,12 +34,13 @@ class State(IntEnum):
     RECONCILED = 2  # and not all of it verified
     VERIFIED = 3
     QUIET = 4  # covered, and nobody traded all month
-    ARCHIVE = 5  # from here on: something is missing, most of it with this route
-    RESAMPLE = 6
-    OHLC = 7
-    TRADES = 8
-    NONE = 9
-    CONFLICT = 10
+    SUSPICIOUS = 5  # covered, and some of its quiet time is hard to believe
+    ARCHIVE = 6  # from here on: something is missing, most of it with this route
+    RESAMPLE = 7
+    OHLC = 8
+    TRADES = 9
+    NONE = 10
+    CONFLICT = 11
 
 
 _GAP = np.array([State[route.name] for route in ROUTES], dtype=np.uint8)
@@ -97,6 +98,7 @@ class Breakdown:
         candles: How many were traded in the covered time; -1 where nobody has counted yet.
         missing: How many are not covered, a row for each of `ROUTES`.
         conflicts: How many contradictions touch the month.
+        suspicious: How many of the covered lie in quiet time that is hard to believe and was not checked.
     """
 
     expected: Counts
@@ -106,6 +108,7 @@ class Breakdown:
     candles: Counts
     missing: Counts
     conflicts: Counts
+    suspicious: Counts
 
     @property
     def quiet(self) -> Counts:
@@ -120,6 +123,7 @@ class Breakdown:
                 self.expected == 0,
                 self.conflicts > 0,
                 self.missing.any(axis=0),
+                self.suspicious > 0,
                 self.candles == 0,
                 self.verified >= self.expected,
                 self.proven >= self.expected,
@@ -128,6 +132,7 @@ class Breakdown:
                 np.uint8(State.NOTHING),
                 np.uint8(State.CONFLICT),
                 _GAP[self.missing.argmax(axis=0)],
+                np.uint8(State.SUSPICIOUS),
                 np.uint8(State.QUIET),
                 np.uint8(State.VERIFIED),
                 np.uint8(State.RECONCILED),
@@ -146,6 +151,7 @@ def breakdown(
     legs: Mapping[Route, Spans],
     conflicts: Sequence[Span],
     candles: Mapping[int, Sequence[int]] | None,
+    suspicious: Spans = (),
 ) -> Breakdown:
     """What there is of a series in each of some months.
 
@@ -158,6 +164,7 @@ def breakdown(
         legs: What is missing, by its route.
         conflicts: The contradictions, which may overlap.
         candles: Year → how many candles the lake has of each of its twelve months; None where nobody has counted.
+        suspicious: What of the covered lies in quiet time that is hard to believe.
     """
     edges = months.edges
     # A candle counts where it starts: a month begins with the first one that starts in it.
@@ -175,6 +182,7 @@ def breakdown(
         candles=np.full(months.count, -1) if candles is None else np.minimum(_counted(candles, months), has),
         missing=np.array([slots(legs.get(route, ())) for route in ROUTES]).reshape(len(ROUTES), months.count),
         conflicts=_touching(conflicts, edges),
+        suspicious=slots(suspicious),
     )
 
 

@@ -1,4 +1,4 @@
-"""Quiet time that is hard to believe: a lone candle without a trade in a busy market, or all markets silent at once."""
+"""Quiet time that is hard to believe: of one market for too short or too long a time, or of all markets at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_in, normalise, whole_candles
 from kraken_pipeline.market.interval import Interval
 
 NEIGHBOURS = 12
@@ -18,8 +18,14 @@ _LONE = 2  # candles in a row that still count as lone
 LONE_TRADES = 5
 """Where each of the neighbours has so many trades, none at all is no mere lull."""
 USUAL_TRADES = 20.0
-"""All markets are hard to believe silent where so many trades are usual: by chance, once in 500 million times."""
+"""Silence is hard to believe where so many trades are usual: by chance, once in 500 million times."""
 _DAYS = 7
+MARGIN = (_DAYS + 2) * 86_400
+"""How far around a quiet time a market's recent activity is looked for, in seconds."""
+_BURST = 2
+"""So many trades of an hour count where hours without any are usual: the others of it are of the same burst."""
+_LOW = 5
+"""Of the days that are compared, a fifth may be quieter than what is called usual: weekends, holidays, other holes."""
 _DAY = 86_400
 
 
@@ -53,6 +59,78 @@ def lone_quiet(times: pl.Series, trades: pl.Series, answered: Spans, interval: I
         ):
             suspects.append(Span(before + length, after))
     return intersect(normalise(suspects), answered)
+
+
+def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Spans, interval: Interval) -> Spans:
+    """Find the hours in which a market has no trade at all, though its own recent activity makes many usual.
+
+    A Poisson process of which E trades are expected has none with a probability of e^-E. At `USUAL_TRADES` = 20 that is
+    2e-9: once in 500 million spans, and a century has not a million hours. Real trades come in bursts, at some hours
+    and on some days, so that a mean would expect too many. E is therefore what all but the quietest fifth of the seven
+    days before and the seven days after had at least, at the same time of the day; and an hour counts for no more than
+    two trades, unless each hour that is compared has `LONE_TRADES`: then none of them is a lull. A span that is longer
+    than a day is compared with the day before its start and the day after its end, and E grows with its length. So it
+    takes half a day of a market that trades every hour, and single hours of one that is always busy; one that rests at
+    weekends is never doubted.
+
+    Args:
+        times: The start of every candle, in seconds (Int64), sorted; with `MARGIN` around what is doubtful.
+        trades: How many trades each of them has.
+        covered: Where something answered: a week with a day that is not covered whole at that time tells nothing.
+        doubtful: Where the absence of a candle is to be believed on the word of one source.
+        interval: Of the candles: a day at most. Finer ones than an hour are looked at by the hour.
+
+    Returns:
+        Absent candles within `doubtful`, later than the first candle of all.
+    """
+    grid = max(interval, Interval.H1)
+    hours = whole_candles(doubtful, grid)
+    if times.is_empty() or not hours:
+        return ()
+    origin = grid.floor(min(int(times[0]), hours[0].start))
+    starts = pl.int_range(origin, grid.ceil(max(int(times[-1]) + 1, hours[-1].end)), grid.seconds, eager=True)
+    places = (times.to_numpy() - origin) // grid.seconds
+    counts = np.bincount(places, trades.to_numpy(), len(starts)).astype(np.float64)
+    is_silent = (counts == 0) & lies_in(hours, starts).to_numpy() & (starts > times[0]).to_numpy()
+    edges = np.flatnonzero(np.diff(is_silent, prepend=False, append=False))
+    firsts, ends = edges[::2], edges[1::2]
+    is_known = lies_in(whole_candles(covered, grid), starts).to_numpy()
+    is_found = _usual_of_spans(counts, is_known, firsts, ends, _DAY // grid.seconds) >= USUAL_TRADES
+    return normalise(
+        _silence(times, origin + int(first) * grid.seconds, doubtful, interval) for first in firsts[is_found]
+    )
+
+
+def _silence(times: pl.Series, moment: int, doubtful: Spans, interval: Interval) -> Span:
+    """The whole doubtful span without a candle that holds a moment, which lies after the first candle."""
+    place = int(times.search_sorted(moment))
+    end = int(times[place]) if place < len(times) else doubtful[-1].end
+    return next(each for each in clip(doubtful, Span(int(times[place - 1]) + interval.seconds, end)) if moment in each)
+
+
+def _usual_of_spans(
+    counts: NDArray[np.float64],
+    is_known: NDArray[np.bool_],
+    firsts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    a_day: int,
+) -> NDArray[np.float64]:
+    """How many trades are usual in each of some spans of candles, as `long_quiet` says; 0 where nothing tells."""
+    lengths = ends - firsts
+    compared = np.minimum(lengths, a_day)
+    kinds = np.array([is_known, counts, np.minimum(counts, _BURST), counts >= LONE_TRADES], dtype=np.float64)
+    before = np.concatenate([np.zeros((len(kinds), 1)), np.cumsum(kinds, axis=1)], axis=1)
+    days = np.arange(1, _DAYS + 1)[:, np.newaxis] * a_day
+    starts = np.concatenate([firsts - days, ends - compared + days])  # a row a day, a column a span
+    begin, end = (np.clip(edge, 0, len(counts)) for edge in (starts, starts + compared))  # outside nothing is known
+    known, trades, few, busy = before[:, end] - before[:, begin]
+    # A week has every day of it, or it says nothing.
+    weeks = (known == compared).reshape(2, _DAYS, -1).all(axis=1)
+    is_compared = np.repeat(weeks, _DAYS, axis=0)
+    lowest = weeks.sum(axis=0) * _DAYS // _LOW, np.arange(len(firsts))
+    low_trades, low_few = (np.sort(np.where(is_compared, each, np.inf), axis=0)[lowest] for each in (trades, few))
+    is_always_busy = (busy == compared).all(axis=0, where=is_compared)
+    return np.where(weeks.any(axis=0), np.where(is_always_busy, low_trades, low_few) * lengths / compared, 0.0)
 
 
 def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> Spans:

@@ -46,6 +46,7 @@ _DAY = 86_400
 
 SHIFTED_BUCKETS = 12
 """So many contradictions side by side may come from one file whose times are shifted; fewer are looked at singly."""
+_EXPLAINED = 6  # candles; fewer that agree once times are moved may do so by chance
 _APART = 50  # candles; contradictions further apart than that are not of one file
 _HOURS = 24
 _SAMPLE_ROWS = 20_000
@@ -110,6 +111,11 @@ class Contradiction:
         if self.shifted is not None or self.fine_trades == self.coarse_trades:
             return None
         return Side.FINE if self.fine_trades < self.coarse_trades else Side.COARSE
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether one side has no candle at all where the other counts trades."""
+        return self.shifted is None and (self.fine_candle is None or self.coarse_candle is None)
 
     @property
     def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
@@ -226,6 +232,7 @@ class _Work:
     refuted: dict[Interval, Spans] = field(default_factory=dict)
     open: dict[Interval, Spans] = field(default_factory=dict)  # refuted, or to be judged once something finer is healed
     doubtful: dict[Interval, Spans] = field(default_factory=dict)  # what a conflict leaves open
+    shifted: dict[Interval, Spans] = field(default_factory=dict)  # of that, where the times of one side are shifted
 
     def judgeable(self, fine: Interval, coarse: Interval, spans: Spans) -> Spans:
         """Some coarser candles without those below which anything was refuted: they are judged when that is healed."""
@@ -257,9 +264,13 @@ class _Work:
         # A row that was not resampled has a say also where nothing but resampling has answered for its time.
         is_own = lies_in(self.known[coarse].independent, times) | different["is_own"]
         self._outdate(coarse, of_candles(times.filter(~is_own), coarse))
-        runs = _shifted_runs(self.read, fine, coarse, times.filter(is_own))
+        runs = self._shifted(fine, coarse, different.filter(is_own))
         is_single = is_own & ~lies_in(touched_candles(normalise(run.span for run in runs), coarse), times)
         self._decide(fine, coarse, runs, list(_contradictions(different.filter(is_single), fine, coarse)))
+
+    def _shifted(self, fine: Interval, coarse: Interval, different: pl.DataFrame) -> list[Contradiction]:
+        covered = self.known[fine].covered, self.known[coarse].covered
+        return _shifted_runs(_Sides(self.read, fine, coarse, *covered), different)
 
     def _outdate(self, coarse: Interval, spans: Spans) -> None:
         if spans:
@@ -282,13 +293,16 @@ class _Work:
         for interval, parts in refuted.items():
             self._refute(interval, normalise(parts))
         self.found.conflicts += conflicts
-        doubtful = normalise(each.span for each in conflicts)
         for interval in (fine, coarse):
-            self.doubtful[interval] = union(self.doubtful.get(interval, ()), doubtful)
+            for doubts, found in ((self.doubtful, conflicts), (self.shifted, runs)):
+                doubts[interval] = union(doubts.get(interval, ()), normalise(each.span for each in found))
 
     def _to_refute(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
+        if clip(self.shifted.get(each.fine, ()), each.span):
+            return ()
         was_tried = self.tried.get((each.fine, each.coarse, each.span.start)) == each.values
-        if was_tried or clip(self.doubtful.get(each.fine, ()), each.span):
+        # A side without any candle is no account that a person could believe: it is a gap until something fills it.
+        if not each.is_hole and (was_tried or clip(self.doubtful.get(each.fine, ()), each.span)):
             return ()
         return self._short_spans(each)
 
@@ -422,46 +436,90 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 # --- files whose times are shifted
 
 
-def _shifted_runs(read: Read, fine: Interval, coarse: Interval, times: pl.Series) -> list[Contradiction]:
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Two intervals of which one may have shifted times, and what each of them covers."""
+
+    read: Read
+    fine: Interval
+    coarse: Interval
+    fine_covered: Spans
+    coarse_covered: Spans
+
+    def explained(self, times: pl.Series, shift: int) -> tuple[pl.Series, int, int]:
+        """Move the finer times, and compare some coarser candles anew.
+
+        Args:
+            times: Where these start, sorted.
+            shift: By how many seconds the finer times are moved.
+
+        Returns:
+            Those that do not differ any more; of how many of them both sides have a candle, and agree; and how many are
+            left: covered by both sides, and not alike. Where neither has a candle, nothing is explained.
+        """
+        start, end = int(times[0]), int(times[-1]) + self.coarse.seconds
+        moved = self.read(self.fine, start - shift, end - shift)
+        finer = resample(moved.with_columns(pl.col("time") + pl.duration(seconds=shift)), self.coarse)
+        candles = self.read(self.coarse, start, end)
+        different = differences(finer, candles).select(seconds_of(pl.col("time"))).to_series()
+        there = finer.join(candles, on="time", how="semi").select(seconds_of(pl.col("time"))).to_series()
+        covered = tuple(Span(each.start + shift, each.end + shift) for each in self.fine_covered)
+        both = intersect(whole_candles(covered, self.coarse), self.coarse_covered)
+        is_different = times.is_in(different.implode())
+        agreeing = times.is_in(there.implode()) & ~is_different
+        return times.filter(~is_different), int(agreeing.sum()), int((is_different & lies_in(both, times)).sum())
+
+
+def _shifted_runs(sides: _Sides, different: pl.DataFrame) -> list[Contradiction]:
     """The runs of contradictions that vanish when the times of one side are moved by some hours."""
+    fine, coarse = sides.fine, sides.coarse
     runs: list[Contradiction] = []
-    for cluster in _clusters(times, coarse.seconds):
-        if (shift := _shift(read, fine, coarse, cluster)) is not None:
-            explained = _explained(read, fine, coarse, cluster, shift)
+    for cluster in _clusters(different, coarse.seconds):
+        if (shift := _shift(sides, cluster)) is not None:
+            alike, *_ = sides.explained(cluster["time"], shift)
             # At its ends such a file lacks some hours, and has some that belong to others.
-            span = Span(int(explained[0]) - abs(shift), int(explained[-1]) + coarse.seconds + abs(shift))
+            span = Span(int(alike[0]) - abs(shift), int(alike[-1]) + coarse.seconds + abs(shift))
             span = touched_candles((span,), coarse)[0]
-            counts = [int(read(interval, span.start, span.end)["trade_count"].sum()) for interval in (fine, coarse)]
+            counts = [
+                int(sides.read(interval, span.start, span.end)["trade_count"].sum()) for interval in (fine, coarse)
+            ]
             runs.append(Contradiction(fine, coarse, span, None, None, counts[0], counts[1], shifted=shift))
     return runs
 
 
-def _clusters(times: pl.Series, length: int) -> Iterator[pl.Series]:
-    if len(times) < SHIFTED_BUCKETS:
+def _clusters(different: pl.DataFrame, length: int) -> Iterator[pl.DataFrame]:
+    """Contradictions that lie close together: where each starts (seconds), and which side has a candle."""
+    if different.height < SHIFTED_BUCKETS:
         return
-    numbers = (times.diff() > _APART * length).fill_null(value=False).cast(pl.Int64).cum_sum()
-    for _, cluster in pl.DataFrame({"time": times, "number": numbers}).group_by("number", maintain_order=True):
+    rows = different.select(
+        seconds_of(pl.col("time")).alias("time"),
+        pl.col("open").is_not_null().alias("has_fine"),
+        pl.col("open_right").is_not_null().alias("has_coarse"),
+    )
+    is_apart = (pl.col("time").diff() > _APART * length).fill_null(value=False)
+    for _, cluster in rows.group_by(is_apart.cast(pl.Int64).cum_sum().alias("number"), maintain_order=True):
         if cluster.height >= SHIFTED_BUCKETS:
-            yield cluster["time"]
+            yield cluster
 
 
-def _shift(read: Read, fine: Interval, coarse: Interval, times: pl.Series) -> int | None:
-    """By how many seconds the finer times must be moved so that contradicting candles agree; None for by none."""
+def _shift(sides: _Sides, cluster: pl.DataFrame) -> int | None:
+    """By how many seconds the finer times must be moved so that contradicting candles agree; None for by none.
+
+    Moving times loses no candle: a side that has not half as many as the other has a hole, and no shift explains that,
+    also where the candles around it happen to be like those that are missing. A shift explains more candles than it
+    leaves, each of them with values on both sides.
+    """
+    fine, coarse = sides.fine, sides.coarse
     longest = max(4 * _DAY, coarse.seconds * max(48, _SAMPLE_ROWS * fine.seconds // coarse.seconds))
-    sample = times.filter(times < int(times[0]) + longest)
+    sample = cluster.filter(pl.col("time") < int(cluster["time"][0]) + longest)
+    fewer, more = sorted((int(sample["has_fine"].sum()), int(sample["has_coarse"].sum())))
+    if 2 * fewer < more:
+        return None
     for hour in [sign * hour for hour in range(1, _HOURS + 1) for sign in (1, -1) if hour * 3_600 % fine.seconds == 0]:
-        explained = _explained(read, fine, coarse, sample, hour * 3_600)
-        if len(explained) >= max(SHIFTED_BUCKETS // 2, 0.8 * len(sample)):
+        _, explained, left = sides.explained(sample["time"], hour * 3_600)
+        if explained >= _EXPLAINED and explained > left:
             return hour * 3_600
     return None
-
-
-def _explained(read: Read, fine: Interval, coarse: Interval, times: pl.Series, shift: int) -> pl.Series:
-    """Of some coarser candles, those that the finer ones add up to when their times are moved."""
-    start, end = int(times[0]), int(times[-1]) + coarse.seconds
-    moved = read(fine, start - shift, end - shift).with_columns(pl.col("time") + pl.duration(seconds=shift))
-    different = differences(resample(moved, coarse), read(coarse, start, end)).select(seconds_of(pl.col("time")))
-    return times.filter(~times.is_in(different.to_series().implode()))
 
 
 # --- what is proven

@@ -165,7 +165,7 @@ def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: in
 
 
 def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
-    proven = proof_records.proofs_of(connection, [series.pair])
+    proven = proof_records.added_up(connection, [series.pair])
     if series in proven:
         proof_records.replace_proofs(connection, {series: proven[series].without(spans)})
     proof_records.unconfirm(connection, {series: spans})

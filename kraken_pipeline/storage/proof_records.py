@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.proof import Proven
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, union
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -32,7 +32,17 @@ _KEYS = 500
 
 
 def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
-    """How far every series is proven, or those of some pairs."""
+    """Read how far every series is proven, or those of some pairs, without what rests on doubted quiet time.
+
+    Two intervals that lack the same time agree that nobody traded, and can both be wrong.
+    """
+    found = added_up(connection, pairs)
+    doubts = suspicious(connection, found, pairs)
+    return {series: proven.without(doubts.get(series, ())) for series, proven in found.items()}
+
+
+def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
+    """Read where intervals agree, also where they do so about quiet time that is hard to believe."""
     query = sa.select(proofs).where(of_pairs(proofs.c.pair, pairs))
     query = query.order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
     found: dict[Series, tuple[list[Span], list[Span]]] = {}
@@ -47,8 +57,26 @@ def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
 
 
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
-    """What is reconciled at least of every series, or of those of some pairs."""
-    return {series: each.reconciled for series, each in proofs_of(connection, pairs).items()}
+    """Read what is reconciled at least of every series, or of those of some pairs, as `proofs_of` reads it."""
+    return {series: found.reconciled for series, found in proofs_of(connection, pairs).items()}
+
+
+def suspicious(
+    connection: sa.Connection, wanted: Iterable[Series], pairs: Collection[str] | None = None
+) -> dict[Series, Spans]:
+    """Read the doubted quiet time of some series that was not checked yet: whole candles of each of them.
+
+    A doubt about one interval is one about all that have a candle there: those that are made of it lack the same.
+    """
+    doubted: dict[str | None, list[Span]] = {}
+    for each in suspicions_of(connection, pairs):
+        if each.state is SuspicionState.UNPROVEN:
+            doubted.setdefault(each.pair, []).append(each.span)
+    found = {
+        series: touched_candles(normalise((*doubted.get(series.pair, ()), *doubted.get(None, ()))), series.interval)
+        for series in (wanted if doubted else ())
+    }
+    return {series: spans for series, spans in found.items() if spans}
 
 
 def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:

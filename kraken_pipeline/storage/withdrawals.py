@@ -253,7 +253,7 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
             if any(intersect((each.span,), by_interval.get(interval, ())) for interval in (each.fine, each.coarse))
         ],
     )
-    proven = proof_records.proofs_of(connection, [pair])
+    proven = proof_records.added_up(connection, [pair])
     proof_records.replace_proofs(
         connection,
         {series: proven[series].without(touched[series]) for series in proven.keys() & touched.keys()},

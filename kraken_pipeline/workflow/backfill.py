@@ -48,11 +48,11 @@ from kraken_pipeline.workflow.gaps import (
     survey,
 )
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes, take_back
+from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.selection import Fetch, estimated, select
-from kraken_pipeline.workflow.suspicion import unproven
+from kraken_pipeline.workflow.suspicion import take_back, unproven
 
 _ROUNDS = 3 * len(Interval)
 """What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
@@ -128,6 +128,7 @@ class _Work:
     refuted: int = 0
     conflicts: int = 0
     healed: int = 0
+    tried: set[tuple[str, Spans]] = field(default_factory=set)  # what was asked for
 
     @property
     def stored(self) -> int:
@@ -164,7 +165,7 @@ class _Work:
             self.conflicts += done.conflicts
             self.healed += done.healed
             self.notes += done.notes
-            if not done.refuted:
+            if not (done.refuted or done.given_back):
                 return
         self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
 
@@ -210,8 +211,10 @@ def _fill_through_api(work: _Work) -> None:
     work.run.report(phase="asking the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, _allowed(stores, spec))
-        if _prepare(work, exchange, budget) and _fetch_all(work, exchange, budget):
-            _check_suspects(work, exchange, budget)
+        if _prepare(work, exchange, budget):
+            # What trades show of quiet time may be a gap of other pairs.
+            while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
+                pass
         work.requests = exchange.requests
 
 
@@ -317,6 +320,8 @@ def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pa
 def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
     """Quiet time that is hard to believe and can be asked about now, within the lookback."""
     now = work.run.now
+    if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
+        return []
     pairs = [pair for pair in holdings.pairs if not holdings.is_delisted(pair)]
     return [
         (pair, span, reason)
@@ -327,24 +332,31 @@ def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
     ]
 
 
-def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> None:
-    """Asks for the trades of quiet time that is hard to believe: a request each where it is true."""
-    stores, run = work.stores, work.run
-    holdings = survey(stores, work.spec, run.now)
-    if not (wanted := _suspects(work, holdings)):
-        return
-    run.report(phase="checking quiet time")
-    fetches = []
+def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks for the trades of quiet time that is hard to believe: a request each where it is true.
+
+    Returns whether what they say has taken anything back, that is to be asked for in turn.
+    """
+    wanted = _suspects(work, survey(work.stores, work.spec, work.run.now))
+    before = work.refuted
     for pair, span, reason in wanted:
         minutes = Series(pair, Interval.M1)
-        try:
-            take_back(stores, minutes, span, reason, run)
-        except Busy as error:
-            work.notes.append(str(error))
+        fetch = Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1)
+        if (str(fetch), fetch.spans) in work.tried:
             continue
-        fetches.append(Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1))
-    _fetch_each(work, exchange, fetches, budget)
-    work.resample()
+        work.tried.add((str(fetch), fetch.spans))
+        work.run.report(phase="checking quiet time")
+        if not budget.is_spent:  # or it would be a gap, and nobody would have asked
+            try:
+                take_back(work.stores, minutes, (span,), reason, work.run)
+            except Busy as error:
+                work.notes.append(str(error))
+                continue
+        if not _fetch_each(work, exchange, [fetch], budget):
+            break
+    if wanted:
+        work.resample()
+    return work.refuted > before
 
 
 def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
@@ -352,7 +364,7 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
 
     Returns whether it makes sense to go on asking.
     """
-    tried: set[tuple[str, Spans]] = set()
+    tried = work.tried
     while True:
         before = len(tried)
         for turn in (0, 1):  # what OHLC brings is known before trades are paged through

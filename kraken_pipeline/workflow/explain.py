@@ -87,7 +87,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     contradicting = tuple(
         each for each in contradictions if series.interval in (each.fine, each.coarse) and each.span.overlaps(span)
     )
-    suspected = tuple(each for each in suspicions if each.interval is series.interval and each.span.overlaps(span))
+    suspected = tuple(each for each in suspicions if _is_about(each, series) and each.span.overlaps(span))
     candle = _stored(rows.row(0, named=True)) if rows.height else None
     by_trades = _is_by_trades(series, span, rows, minutes) and not conflicts
     compared = (
@@ -116,6 +116,11 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         letters=tuple(letters),
         withdrawals=tuple((each, files[each.file_id].name if each.file_id is not None else None) for each in taken),
     )
+
+
+def _is_about(each: SuspicionRecord, series: Series) -> bool:
+    """Whether a suspicion is about a series: of all pairs, or of candles that it may have been made of."""
+    return each.pair is None or each.interval <= series.interval
 
 
 def _candle(interval: Interval, moment: str, now: int) -> Span:
@@ -174,21 +179,22 @@ def _standing(
         missing = f"; it is part of a gap: {_routes(gaps, span)}" if gaps else ""
         return Standing.CANDLE, f"a candle from {candle.source}{beside}{missing}"
     if covered is not None:
-        return Standing.QUIET, f"no candle: nobody traded, {_how_quiet(proof, suspicions)}"
+        return Standing.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
     if gaps:
         return Standing.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
     return Standing.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
 
 
-def _how_quiet(proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
-    last = suspicions[-1] if suspicions else None
+def _how_quiet(span: Span, proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
+    doubts = [each for each in suspicions if each.state is SuspicionState.UNPROVEN]
+    checked = normalise(each.span for each in suspicions if each.state is SuspicionState.PROVEN_QUIET)
     if proof.state is ProofState.VERIFIED:
         return "and that is verified"
-    if proof.state is ProofState.RECONCILED or (last is not None and last.state is SuspicionState.PROVEN_QUIET):
+    if proof.state is ProofState.RECONCILED or not (doubts or subtract((span,), checked)):
         return "and that is reconciled: no trade is missing around it"
-    if last is None:
+    if not doubts:
         return "as what answered says; nothing was compared with that"
-    return f"as what answered says; that is hard to believe ({last.state}: {last.reason})"
+    return f"as what answered says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
 
 
 def _routes(gaps: Sequence[Gap], span: Span) -> str:

@@ -58,6 +58,7 @@ class Reconciled:
         refuted: How many spans were taken back, to be filled again.
         conflicts: How many contradictions are left to a person, that were not before.
         healed: How many contradictions are none any more.
+        given_back: How many refuted spans are covered again, from which coarser candles can be made.
         notes: What could not be looked at, and why.
     """
 
@@ -65,6 +66,7 @@ class Reconciled:
     refuted: int = 0
     conflicts: int = 0
     healed: int = 0
+    given_back: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -85,14 +87,20 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
     doubts = [doubt for each in done for doubt in each.doubts]
-    heeding(lambda: suspicion.look(stores, _changed(doubts), run.now))
-    with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
-        publications.reconciled(connection, [doubt.id for doubt in doubts])
+    silent = 0
+    try:
+        silent = heeding(lambda: suspicion.look(stores, _changed(doubts), run))
+    except Busy as error:
+        notes.append(f"Quiet time was not looked at, and is left to the next run: {error}")
+    else:
+        with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
+            publications.reconciled(connection, [doubt.id for doubt in doubts])
     return Reconciled(
         tuple(doubted),
-        sum(each.refuted for each in done),
+        sum(each.refuted for each in done) + silent,
         sum(each.conflicts for each in done),
         sum(each.healed for each in done),
+        sum(each.given_back for each in done),
         tuple(notes),
     )
 
@@ -121,6 +129,7 @@ class _Outcome:
     refuted: int
     conflicts: int
     healed: int
+    given_back: int
 
 
 @dataclass(slots=True)
@@ -207,7 +216,7 @@ def _look(stores: Stores, name: str) -> _Pair:
             evidence_records.conflicting(connection, Series(name, Interval.M1)),
             refutations.active(connection, {name}),
             proof_records.contradictions_of(connection, [name]),
-            proof_records.proofs_of(connection, [name]),
+            proof_records.added_up(connection, [name]),
             proof_records.confirmed(connection, [name]),
         )
         since = {
@@ -257,6 +266,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
             for each in records
         ),
         sum(each.state is ContradictionState.SETTLED for each in records),
+        len(pair.answered),
     )
 
 
@@ -392,33 +402,13 @@ def _month(year: int, month: int) -> int:
     return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
-def take_back(stores: Stores, series: Series, span: Span, reason: str, run: Run) -> None:
-    """Refutes what is covered of a span, but for what trades were paged through for: it is a gap, to be asked anew."""
-    with stores.locks.series([series]):
-        with stores.catalog.read() as connection:
-            records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
-            grants = evidence_records.grants_of(connection, [series]).get(series, [])
-        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
-        spans = subtract(intersect((span,), tuple(record.span for record in records)), trades)
-        if not spans:
-            return
-        found = [(series, each, one_candle(stores.lake.read(series, each.start, each.end)), reason) for each in spans]
-        times = {series: stores.lake.times(series)}
-        with stores.catalog.write() as connection:
-            refutations.refute(connection, found, run.now)
-            evidence_records.renew(connection, times)
-
-
-def _is_hopeless(each: Refutation, without: Spans) -> bool:
-    """Whether no route is left for all of a refutation; what was lost to damage stays a gap all the same."""
-    return each.damage_id is None and clip(without, each.span) == (each.span,)
-
-
 def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
     """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
 
     They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and
-    they are not proven. One that is only too dear for this run stays a gap, which says what it would take.
+    they are not proven. One that is only too dear for this run stays a gap, which says what it would take. So does one
+    that has no candle, where others count trades: that something is missing is known, and it is no conflict. What was
+    merely doubted is believed again, and stays unproven.
     """
     refuted = {series: found for series, found in holdings.refutations.items() if series.interval in spec.intervals}
     if not refuted:
@@ -443,3 +433,8 @@ def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
             changes = [(series, each.span) for series, found in ended.items() for each in found]
             publications.doubt(connection, changes, run.now)
     return sum(len(found) for found in ended.values())
+
+
+def _is_hopeless(each: Refutation, without: Spans) -> bool:
+    is_hole = each.refuted is None and each.reason not in suspicion.DOUBTS
+    return not is_hole and clip(without, each.span) == (each.span,)

@@ -160,6 +160,31 @@ def test_a_suspicion_is_judged_or_dispelled(connection: sa.Connection) -> None:
     assert proof_records.suspicions_of(connection) == [replace(first, state=SuspicionState.EXCHANGE_DOWN, changed_at=9)]
 
 
+def test_what_rests_on_doubted_quiet_time_is_not_proven_until_it_was_checked(connection: sa.Connection) -> None:
+    hour, day = Interval.H1.seconds, Interval.D1.seconds
+    days, others = Series("XBTUSD", Interval.D1), Series("ADAEUR", Interval.H1)
+    whole = (Span(0, 4 * day),)
+    proven = {HOURS: Proven(whole, whole), days: Proven(whole), others: Proven(whole)}
+    proof_records.replace_proofs(connection, proven)
+    long = SuspicionRecord("XBTUSD", Interval.H1, Span(day - hour, day), "why", SuspicionState.UNPROVEN, 1, 1)
+    outage = replace(long, pair=None, span=Span(2 * day, 2 * day + hour))
+    proof_records.suspect(connection, [long, outage])
+    found = proof_records.proven(connection)
+    assert found[HOURS] == (Span(0, day - hour), Span(day, 2 * day), Span(2 * day + hour, 4 * day))
+    # A day that is made of such hours lacks the same, and all pairs are doubted in an outage.
+    assert found[days] == (Span(day, 2 * day), Span(3 * day, 4 * day))
+    assert found[others] == (Span(0, 2 * day), Span(2 * day + hour, 4 * day))
+    assert proof_records.proofs_of(connection)[HOURS].verified == found[HOURS]
+    assert proof_records.added_up(connection) == proven
+    for each, state in zip(
+        proof_records.suspicions_of(connection),
+        (SuspicionState.PROVEN_QUIET, SuspicionState.EXCHANGE_DOWN),
+        strict=True,
+    ):
+        proof_records.judge(connection, [each.id], state, 9)
+    assert proof_records.proofs_of(connection) == proven
+
+
 def test_counts_of_a_year_take_the_place_of_what_was(connection: sa.Connection) -> None:
     months = [*range(12)]
     proof_records.keep_counts(connection, HOURS, {2022: months, 2023: months})

@@ -158,13 +158,15 @@ def test_a_month_has_the_state_that_most_needs_to_be_seen() -> None:
         },
         conflicts=[month(9, 1)],
         candles={2020: [10, 10, 0, 0, *[10] * 8]},
+        # Of what is missing or in conflict it is not said, of what is quiet or proven it is.
+        suspicious=(Span(edges[4], edges[4] + 86_400), month(9, 1)),
     )
     assert [State(each) for each in found.states[:11]] == [
         State.NOTHING,
         State.NOTHING,
         State.RECONCILED,
         State.VERIFIED,
-        State.QUIET,  # verified as well
+        State.SUSPICIOUS,
         State.QUIET,
         State.TRADES,  # more of it than of OHLC
         State.RESAMPLE,

@@ -4,11 +4,15 @@ from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet
-from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet, long_quiet
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline_tests.samples import real_file
 
 HOUR, DAY = 3_600, 86_400
 WHOLE = (Span(0, 1_000 * HOUR),)
@@ -45,6 +49,152 @@ def test_they_are_not_where_the_neighbours_are_quiet_or_slow_or_unknown() -> Non
 def test_only_where_one_source_alone_has_answered() -> None:
     assert lone(set(range(60)) - {20, 40}, answered=(Span(35 * HOUR, 50 * HOUR),)) == [40]
 
+
+# --- long quiet time
+
+H1, H4, D1 = Interval.H1, Interval.H4, Interval.D1
+EVER = (Span(0, 1_000 * DAY),)
+
+
+def long(
+    counts: NDArray[np.int64],
+    interval: Interval = H1,
+    doubtful: Spans = EVER,
+    covered: Spans = EVER,
+) -> Spans:
+    """The candles that are hard to believe quiet, of some numbers of trades; where none is, there is no candle."""
+    (places,) = np.nonzero(counts)
+    end = len(counts) * interval.seconds
+    times = pl.Series(places * interval.seconds, dtype=pl.Int64())
+    trades = pl.Series(counts[places], dtype=pl.Int32())
+    within = (Span(0, end),)
+    return long_quiet(times, trades, intersect(covered, within), intersect(doubtful, within), interval)
+
+
+def hours(first: int, count: int) -> Spans:
+    return (Span(first * HOUR, (first + count) * HOUR),)
+
+
+def test_a_day_without_a_trade_is_hard_to_believe_of_a_market_that_trades_every_hour() -> None:
+    counts = np.ones(28 * A_DAY, np.int64)
+    counts[300 : 300 + A_DAY] = 0
+    assert long(counts) == hours(300, A_DAY)
+    counts[300 : 300 + A_DAY + 6] = 0
+    assert long(counts) == hours(300, A_DAY + 6)
+
+
+def test_the_bound_is_twenty_trades_that_are_usual_by_the_quieter_of_the_days_around() -> None:
+    for trades, length, is_found in ((1, 19, False), (1, 20, True), (2, 9, False), (4, 10, True)):
+        counts = np.full(28 * A_DAY, trades, np.int64)
+        counts[300 : 300 + length] = 0
+        assert bool(long(counts)) is is_found
+
+
+def test_where_every_hour_is_busy_a_single_one_is_enough_and_where_bursts_come_it_takes_several() -> None:
+    busy = np.full(28 * A_DAY, 20, np.int64)
+    busy[300] = 0
+    assert long(busy) == hours(300, 1)
+    bursts = np.zeros(28 * A_DAY, np.int64)
+    bursts[::4] = 100
+    bursts[300] = 0  # seven hours, where three are usual
+    assert long(bursts) == ()
+    bursts[300:340] = 0
+    assert long(bursts) == hours(297, 43)
+
+
+def test_nights_and_weekends_are_no_doubt_and_what_else_is_missing_hides_nothing() -> None:
+    counts = np.full((28, A_DAY), 30, np.int64)
+    counts[:, 1:7] = 0
+    with_weekends = counts.copy()
+    with_weekends[5::7] = with_weekends[6::7] = 0
+    assert long(counts.ravel()) == long(with_weekends.ravel()) == ()
+    for day in (9, 12, 16):
+        counts[day, 8:20] = 0
+    assert long(counts.ravel()) == tuple(span for day in (9, 12, 16) for span in hours(day * A_DAY + 8, 12))
+
+
+def test_it_is_looked_for_only_where_one_source_has_answered_and_other_days_are_known() -> None:
+    counts = np.full(28 * A_DAY, 30, np.int64)
+    counts[300:320] = 0
+    assert long(counts, doubtful=hours(310, 5)) == hours(310, 5)
+    assert long(counts, doubtful=hours(400, 50)) == ()
+    assert long(counts, covered=(Span(250 * HOUR, 400 * HOUR),)) == ()
+    # Before the first candle of all nothing was listed; after the last one it is as elsewhere.
+    counts[:100] = 0
+    counts[600:] = 0
+    assert long(counts) == (*hours(300, 20), *hours(600, 72))
+
+
+def test_coarser_candles_are_looked_at_as_they_are_and_finer_ones_by_the_hour() -> None:
+    days = np.full(28, 25, np.int64)
+    days[14] = 0
+    assert long(days, D1) == (Span(14 * DAY, 15 * DAY),)
+    halves = np.full(28 * 6, 6, np.int64)
+    halves[80:84] = 0
+    assert long(halves, H4) == (Span(80 * 4 * HOUR, 84 * 4 * HOUR),)
+    quarters = np.full(28 * 96, 7, np.int64)
+    quarters[1_001:1_009] = 0  # from a quarter past on: two hours, of which one is whole
+    assert long(quarters, Interval.M15) == (Span(1_001 * 900, 1_009 * 900),)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 40.0), st.sampled_from([H1, H4, D1]))
+def test_what_a_steady_market_does_by_chance_is_never_doubted(seed: int, rate: float, interval: Interval) -> None:
+    """Forty examples of a year and more: far below one in 500 million times."""
+    random = np.random.default_rng(seed)
+    assert long(random.poisson(rate, 400 * DAY // interval.seconds), interval) == ()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.9), st.floats(1.0, 60.0))
+def test_nor_is_what_one_does_that_trades_in_bursts(seed: int, share: float, mean: float) -> None:
+    """Some hours have none, others many: hardly one lull in five hundred is doubted."""
+    random = np.random.default_rng(seed)
+    is_active = random.random(365 * A_DAY) < share
+    counts = np.where(is_active, random.geometric(1 / mean, 365 * A_DAY), 0)
+    lulls = int((np.diff((counts == 0).astype(int)) == 1).sum())
+    assert len(long(counts)) <= 1 + lulls / 500
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(6.0, 200.0), st.integers(12, 72), st.integers(8 * A_DAY, 20 * A_DAY))
+def test_half_a_day_of_a_busy_market_is_always_noticed(seed: int, rate: float, length: int, first: int) -> None:
+    counts = np.random.default_rng(seed).poisson(rate, 32 * A_DAY)
+    counts[[first - 1, first + length]] = 1
+    counts[first : first + length] = 0
+    (found,) = long(counts)
+    assert (found.start, found.end) == (first * HOUR, (first + length) * HOUR)
+
+
+def read_csv(name: str) -> tuple[pl.Series, pl.Series]:
+    names = ["time", "open", "high", "low", "close", "volume", "trades"]
+    rows = pl.read_csv(real_file(name), has_header=False, new_columns=names)
+    return rows["time"], rows["trades"].cast(pl.Int64)
+
+
+@pytest.mark.real_files
+@pytest.mark.parametrize(
+    ("name", "interval", "doubted"),
+    [
+        # A new pair of which one hour in five is quiet; and Kraken's outage of January 2018.
+        ("STORJUSD_60.csv", H1, ()),
+        ("ADAUSD_1440.csv", D1, ()),
+        ("XBTCAD_720.csv", Interval.H12, (Span(1_515_672_000, 1_515_801_600),)),
+        ("XBTCAD_1440.csv", D1, (Span(1_515_715_200, 1_515_801_600),)),
+    ],
+)
+def test_of_real_files_only_an_outage_is_doubted_and_a_day_that_is_deleted_nearly_always(
+    name: str, interval: Interval, doubted: Spans
+) -> None:
+    times, trades = read_csv(name)
+    reach = (Span(times[0], times[-1] + interval.seconds),)
+    assert long_quiet(times, trades, reach, reach, interval) == doubted
+    deleted = range(D1.ceil(times[0]) + 9 * DAY, times[-1] - 9 * DAY, 13 * DAY)
+    noticed = 0
+    for day in deleted:
+        kept = ~times.is_between(day, day + DAY, closed="left")
+        noticed += bool(long_quiet(times.filter(kept), trades.filter(kept), reach, (Span(day, day + DAY),), interval))
+    assert noticed >= 0.9 * len(deleted)
+
+
+# --- outages
 
 Market = tuple[NDArray[np.int64], NDArray[np.bool_]]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.proof import Proven
-from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtract
 from kraken_pipeline.coverage.reconcile import Findings, Side, Voice, differences, one_candle, reconcile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished
 from kraken_pipeline.market.interval import Interval
@@ -357,6 +357,85 @@ def test_a_file_whose_times_are_shifted_is_one_conflict_and_nothing_is_refuted(i
     assert {each.shifted for each in found.conflicts if each.shifted is not None} == {next(iter(sign)) * 3_600} or len(
         sign
     ) == 2
+
+
+DAYS = Span(START, START + 10 * DAY)
+
+
+def days_of(every: int, price: int | None = None) -> World:
+    """Ten days with a trade every so many seconds, of a price that never comes back or of one that never changes."""
+    made = world((second, price or 1 + second // every, 1) for second in range(0, DAYS.seconds, every))
+    return {**made, H4: finished(resample(made[H1], H4), Source.CSV), D1: finished(resample(made[H1], D1), Source.CSV)}
+
+
+def without_span(candles: pl.DataFrame, span: Span) -> pl.DataFrame:
+    return candles.filter(~pl.col("time").dt.epoch("s").is_between(span.start, span.end - 1))
+
+
+def told_of_days(candles: World, **more: object) -> Findings:
+    voices = {each: Voice((DAYS,), (DAYS,)) for each in candles}
+    return told(candles, voices=voices, doubted=(DAYS,), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first_hour", [0, 100, 240 - 40])
+@pytest.mark.parametrize("hours", [12, 13, 24, 40])
+@pytest.mark.parametrize("lacking", [M15, H1])
+@pytest.mark.parametrize("price", [None, 7])
+def test_a_hole_is_no_shifted_file_wherever_it_is_and_is_refuted_and_nothing_else(
+    first_hour: int, hours: int, lacking: Interval, price: int | None
+) -> None:
+    """Also where each candle is like the next, so that those from beside the hole would fit into it."""
+    candles = days_of(900, price)
+    hole = Span(START + first_hour * 3_600, START + (first_hour + hours) * 3_600)
+    found = told_of_days({**candles, lacking: without_span(candles[lacking], hole)})
+    assert found.conflicts == []
+    assert refuted(found) == {lacking: (hole,)}
+
+
+def test_absent_against_absent_is_no_agreement_where_minutes_are_known_of_the_hole_only() -> None:
+    """As after the trades of a day that a file lacks: shifted by 20 hours, most of both would be absent."""
+    candles = days_of(300)
+    hole = Span(START + 3 * DAY, START + 4 * DAY)
+    minutes = candles[M1].filter(pl.col("time").dt.epoch("s").is_between(hole.start, hole.end - 1))
+    voices = {H1: Voice((DAYS,), (DAYS,)), M1: Voice((hole,), (hole,), (hole,))}
+    lacking = without_span(candles[H1], hole)
+    found = told({M1: minutes, H1: lacking}, voices=voices, doubted=(DAYS,))
+    assert found.conflicts == []
+    assert refuted(found) == {H1: (hole,)}
+
+
+@pytest.mark.parametrize("hours", [3, -20])
+def test_a_shifted_file_of_a_market_that_is_mostly_quiet_is_one_too(hours: int) -> None:
+    seconds = [number * number * 700 for number in range(40) if number * number * 700 < DAYS.seconds]
+    candles = world((second, 1 + number, 1) for number, second in enumerate(seconds))
+    found = told_of_days({M15: candles[M15], H1: moved(candles[H1], hours)})
+    assert refuted(found) == {}
+    assert [each.shifted for each in found.conflicts] == [hours * 3_600]
+
+
+def test_a_shifted_file_with_a_hole_in_it_is_shifted() -> None:
+    candles = days_of(900)
+    hole = Span(START + 100 * 3_600, START + 124 * 3_600)
+    found = told_of_days({M15: candles[M15], H1: moved(without_span(candles[H1], hole), 3)})
+    assert [(each.shifted, clip((each.span,), DAYS)) for each in found.conflicts] == [(3 * 3_600, (DAYS,))]
+
+
+def test_a_side_without_a_candle_is_refuted_as_often_as_something_answers_for_it() -> None:
+    """It is a gap until something fills it: two accounts that a person could choose between there are none."""
+    candles = steady()
+    candles[M15] = without(candles[M15], START + 900)
+    ((each, _),) = told(candles).refuted
+    again = told(candles, tried={(each.fine, each.coarse, each.span.start): each.values})
+    assert (refuted(again), again.conflicts) == ({M15: (each.span,)}, [])
+
+
+def test_a_candle_that_is_missing_is_no_conflict_also_where_the_finer_ones_are_in_one() -> None:
+    candles = steady()
+    candles[M5] = changed(candles[M5], START + 300, high=pl.col("high") * 10)
+    candles[M15] = without(candles[M15], START)
+    found = told(candles)
+    assert refuted(found) == {M15: (Span(START, START + 900),)}
+    assert {(each.fine, each.coarse) for each in found.conflicts} == {(M1, M5)}
 
 
 # --- comparing

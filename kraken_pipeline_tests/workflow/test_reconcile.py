@@ -15,8 +15,9 @@ from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, proof_records, publications, refutations
+from kraken_pipeline.storage import evidence_records, listings, proof_records, publications, refutations
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores, opened
@@ -157,6 +158,24 @@ def test_what_no_route_is_left_for_is_a_conflict_that_is_covered_and_silent_unti
     assert contradictions(stores, ContradictionState.CONFLICT) == conflicts
 
 
+def test_what_is_missing_stays_a_gap_also_where_nobody_can_be_asked(stores: Stores, tmp_path: Path) -> None:
+    """Of a pair that is listed no more; where both sides have a candle, they are a conflict, as ever."""
+    day = START + 2 * DAY
+    hole = Defect(DefectKind.MISSING_CANDLE, PAIR, H1, day, day + DAY)
+    short = a_defect(DefectKind.MISSING_CANDLE, H1, START + 4 * DAY + 12 * 3_600)
+    files = archive(tmp_path, H1, D1, defects=[hole, short])
+    with stores.catalog.write() as connection:
+        listings.record_listed(connection, [], [PAIR], NOW)
+    for number in range(3):
+        run(stores, files, run_id=f"run-{number}", api_backfill=False, intervals="60,1440")
+        (gap,) = [each for each in open_gaps(stores, PAIR, 60) if each.span.start < END - DAY]
+        assert (gap.span, gap.route) == (Span(day, day + DAY), "NONE")
+        assert {(each.span.start, each.state) for each in contradictions(stores)} == {
+            (day, ContradictionState.REFUTED),
+            (START + 4 * DAY, ContradictionState.CONFLICT),
+        }
+
+
 def test_reconciling_everything_anew_comes_to_the_same(stores: Stores, tmp_path: Path) -> None:
     defects = [
         a_defect(DefectKind.MISSING_CANDLE, D1, START + 2 * DAY),
@@ -224,7 +243,7 @@ def test_candles_are_counted_by_month(stores: Stores, tmp_path: Path) -> None:
 
 
 @pytest.mark.real_files
-def test_of_real_files_every_day_is_verified_but_the_last_and_none_is_contradicted(
+def test_of_real_files_every_day_is_verified_but_the_last_and_an_outage_and_none_is_contradicted(
     stores: Stores, tmp_path: Path
 ) -> None:
     for name in ("XBTCAD_720.csv", "XBTCAD_1440.csv"):
@@ -233,6 +252,8 @@ def test_of_real_files_every_day_is_verified_but_the_last_and_none_is_contradict
     spec = run_spec(pairs="XBTCAD", intervals="720,1440", end="2025-04-01")
     found = list(every_candle(stores, spec, 1_795_600_000))
     last = found.pop()
-    assert {each.proof for each in found} == {Proof.VERIFIED}
+    # On 12 January 2018 Kraken was down: neither file has it, and nothing but that speaks for it.
+    assert [iso(each.span.start) for each in found if each.proof is not Proof.VERIFIED] == ["2018-01-12T00:00:00Z"]
+    assert {each.proof for each in found} == {Proof.VERIFIED, Proof.UNTESTED}
     assert (len(found), last.proof, last.coarse_trades) == (3_563, Proof.UNTESTED, None)
     assert contradicted(stores, spec, 1_795_600_000) == []

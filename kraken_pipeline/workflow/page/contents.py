@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kraken_pipeline.coverage.months import Breakdown, Months, breakdown, months_of
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN
-from kraken_pipeline.coverage.ranges import Span, intersect, normalise
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -98,6 +98,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
     with stores.catalog.read() as connection:
         counts = proof_records.counts_of(connection, names)
         suspicions = proof_records.suspicions_of(connection, names)
+        suspicious = proof_records.suspicious(connection, (each.series for each in report.series), names)
         disagreements, disagreement_count = source_records.disagreements(connection, names, MOST_ROWS)
         archives = source_records.archive_sources(connection, names)
         answered = source_records.answered(connection, names)
@@ -106,7 +107,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         spec=spec,
         report=report,
         months=months,
-        maps=_maps(spec, holdings, proof, report, counts, months),
+        maps=_maps(spec, holdings, proof, report, counts, suspicious, months),
         trend=(),
         disagreements=tuple(disagreements),
         disagreement_count=disagreement_count,
@@ -127,6 +128,7 @@ def _maps(
     proof: Proof,
     report: Report,
     counts: Mapping[Series, Mapping[int, Sequence[int]]],
+    suspicious: Mapping[Series, Spans],
     months: Months,
 ) -> tuple[HeatMap, ...]:
     legs: dict[Series, dict[Route, list[Span]]] = {}
@@ -151,6 +153,7 @@ def _maps(
             legs={route: normalise(spans) for route, spans in legs.get(series, {}).items()},
             conflicts=conflicts.get(series, ()),
             candles=_counted(holdings, series, counts),
+            suspicious=intersect(suspicious.get(series, ()), covered),
         )
 
     pairs = tuple(sorted({(each.tier, each.series.pair) for each in report.series}))

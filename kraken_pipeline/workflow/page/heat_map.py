@@ -22,6 +22,7 @@ COLOURS: Mapping[State, str] = {
     State.RECONCILED: "#3464d6",
     State.VERIFIED: "#1f2d94",
     State.QUIET: "#808792",
+    State.SUSPICIOUS: "#630048",
     State.ARCHIVE: "#e0d24b",
     State.RESAMPLE: "#44c497",
     State.OHLC: "#e29315",
@@ -40,6 +41,7 @@ NAMES: Mapping[State, str] = {
     State.RECONCILED: "complete and reconciled",
     State.VERIFIED: "complete and verified",
     State.QUIET: "quiet: nobody traded",
+    State.SUSPICIOUS: "complete, quiet that is hard to believe",
     State.ARCHIVE: "gap, an archive at hand has it",
     State.RESAMPLE: "gap, follows from finer candles",
     State.OHLC: "gap, OHLC has it",
@@ -72,7 +74,9 @@ def png_of(states: npt.NDArray[np.uint8]) -> bytes:
     return packed.getvalue()
 
 
-PLANES = ("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts")
+PLANES = (
+    *("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts", "suspicious"),
+)
 """What is told of each cell, in this order, missing for each route; `report.js` reads it."""
 
 
@@ -93,6 +97,7 @@ def packed_cells(drawn: HeatMap) -> str:
         np.array([each.candles + 1 for each in found]),
         *missing,
         np.array([each.conflicts for each in found]),
+        np.array([each.suspicious for each in found]),
     ]
     data = np.array(planes).astype("<i4").tobytes()
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()

@@ -67,6 +67,8 @@
       if (missing.length) parts.push(`missing ${missing.join(", ")}`);
       const conflicts = plane(6 + ROUTES.length);
       if (conflicts) parts.push(of(conflicts, "conflict", "conflicts"));
+      const suspicious = plane(7 + ROUTES.length);
+      if (suspicious) parts.push(`${number.format(suspicious)} in quiet time that is hard to believe`);
       return `${head} (${pair.dataset.tier}): ${names[plane(0)]}. ${parts.join("; ")}.`;
     }
 

@@ -92,7 +92,7 @@ def test_the_numbers_of_the_cells_come_out_as_they_were_packed() -> None:
     drawn = small_map()
     data = np.frombuffer(gzip.decompress(base64.b64decode(packed_cells(drawn))), "<i4")
     planes = data.reshape(len(PLANES) - 1 + len(ROUTES), len(drawn.pairs), YEAR.count)
-    state, expected, uncovered, unproven, unverified, candles, *missing, conflicts = planes
+    state, expected, uncovered, unproven, unverified, candles, *missing, conflicts, suspicious = planes
     full, holed = drawn.breakdowns
     assert (state == drawn.states).all()
     assert (expected[0] == full.expected).all()
@@ -103,6 +103,7 @@ def test_the_numbers_of_the_cells_come_out_as_they_were_packed() -> None:
     assert not candles[1].any()  # nobody has counted
     assert (np.array(missing)[:, 1] == holed.missing).all()
     assert conflicts[0].tolist() == [0] * 7 + [1] + [0] * 4
+    assert suspicious[0].tolist() == [0] * 9 + [2, 0, 0]
     assert (expected - uncovered >= 0).all()
 
 

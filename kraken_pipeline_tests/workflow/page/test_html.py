@@ -186,8 +186,9 @@ def test_a_map_says_in_words_what_it_shows_and_counts_each_state() -> None:
     found, _ = page()
     (picture,) = found.all("img")
     assert picture.attributes["alt"] == (
-        "2 pairs by 12 months: 6 nothing expected, 8 complete, not reconciled, 4 complete and reconciled, "
-        "2 complete and verified, 1 quiet: nobody traded, 1 gap, Trades has it, 1 gap without a route, 1 conflict"
+        "2 pairs by 12 months: 6 nothing expected, 7 complete, not reconciled, 4 complete and reconciled, "
+        "2 complete and verified, 1 quiet: nobody traded, 1 complete, quiet that is hard to believe, "
+        "1 gap, Trades has it, 1 gap without a route, 1 conflict"
     )
     counts = {each.parts[1].text: each.parts[3].text for each in legend(found)}  # type: ignore[union-attr]
     assert sum(map(int, counts.values())) == 2 * YEAR.count
