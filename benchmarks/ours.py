@@ -226,6 +226,7 @@ def _holdings(pairs: int) -> Holdings:
         containers=[],
         listings={},
         failed=(),
+        published_until=NOW,
         first_known=first_known,
     )
 

@@ -33,7 +33,7 @@ from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.damage import open_damages, settled_since
 from kraken_pipeline.storage.questdb import require_questdb
 from kraken_pipeline.storage.stores import Stores, opened, opened_locks
-from kraken_pipeline.workflow.backfill import planned
+from kraken_pipeline.workflow.backfill import beyond, planned
 from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
@@ -41,6 +41,7 @@ from kraken_pipeline.workflow.explain import explain as tell
 from kraken_pipeline.workflow.gaps import find_gaps, gap_json, selected_pairs, shown, survey
 from kraken_pipeline.workflow.health import check_health
 from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.read import export as export_candles
@@ -71,6 +72,12 @@ err = tables.console(stderr=True)
 
 Tier = Annotated[str, typer.Option(help="TIER1 to TIER4, or ALL.")]
 Intervals = Annotated[str | None, typer.Option(help="Minutes, separated by commas: 60,1440. All ten by default.")]
+KeptIntervals = Annotated[
+    str | None,
+    typer.Option(
+        help="Minutes, separated by commas: 60,1440. By default KRAKEN_INTERVALS, or those that archives or runs named."
+    ),
+]
 Pairs = Annotated[str | None, typer.Option(help="Separated by commas: XBTUSD,ADAEUR. All of the tier by default.")]
 Start = Annotated[str | None, typer.Option(help="ISO date or time, UTC: 2023-10-01. Nothing before it.")]
 End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open: that moment is left out.")]
@@ -246,11 +253,12 @@ def backfill(
     spec.require_tier(load_tiers(settings.kraken_tiers_file))
     if dry_run:
         with _stores() as stores:
-            fetches = planned(stores, spec, _now())
+            now = _now()
+            fetches, unprobed = planned(stores, spec, now), beyond(stores, spec, now)
         if as_json:
             _print_json([fetch.as_json() for fetch in fetches])
         else:
-            tables.fetches(out, fetches, settings.kraken_api_rate)
+            tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
         return
     _prepare_dagster()
     from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
@@ -461,7 +469,7 @@ def _executed(
     if as_json:
         _print_json({**done.as_json(), "outcome": dict(done.outcome)})
     else:
-        tables.ran(out, done.as_json(), done.outcome)
+        tables.ran(out, done.as_json(), done.outcome, spec)
         if done.status == "SUCCESS" and spec is not None:
             with opened(settings) as stores:
                 tables.report(out, make_report(stores, spec, _now()))
@@ -494,7 +502,7 @@ def _run(
 @app.command()
 def gaps(
     tier: Tier = "ALL",
-    intervals: Intervals = None,
+    intervals: KeptIntervals = None,
     pairs: Pairs = None,
     start: Start = None,
     end: End = None,
@@ -504,6 +512,7 @@ def gaps(
     """Lists what is missing, where it can come from, and the archive that has it."""
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
+        spec = of_kept_intervals(stores, spec)
         holdings = survey(stores, spec, _now())
         rows = shown(stores, find_gaps(stores, spec, holdings), holdings)
         if every:
@@ -520,7 +529,7 @@ def gaps(
 @app.command()
 def report(
     tier: Tier = "ALL",
-    intervals: Intervals = None,
+    intervals: KeptIntervals = None,
     pairs: Pairs = None,
     start: Start = None,
     end: End = None,

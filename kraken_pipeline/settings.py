@@ -91,6 +91,21 @@ class Settings(BaseSettings):
     kraken_tiers_file: Path | None = Field(
         default=None, description="A table of tiers instead of the one that comes with the project (TOML)."
     )
+    kraken_intervals: str | None = Field(
+        default=None,
+        pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
+        description="What reports, lists of gaps and maps are about where no `--intervals` are given: `60,1440`. Where "
+        "it is not set, the intervals of which an archive was ingested or that an ingest or backfill up to now named; "
+        "all ten until there are any. More of them show more gaps; what is ingested does not depend on it.",
+    )
+    kraken_archive_published_days: int = Field(
+        default=14,
+        ge=0,
+        le=366,
+        description="How many days after a quarter's end its archive counts as published, and is named as the one to "
+        "fetch: Kraken takes days to weeks (that of 2026Q3 was not there on 4 October). Until then a gap of that "
+        "quarter is said to wait for it.",
+    )
     kraken_keep_dropped_files: bool = Field(
         default=False,
         description="Leave ingested files in the drop folder instead of moving them to its folder `ingested`.",

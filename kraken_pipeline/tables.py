@@ -19,17 +19,20 @@ from rich.table import Table
 from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, Stored
+from kraken_pipeline.workflow.gaps import by_use, is_awaited
 from kraken_pipeline.workflow.plan import Plan, Planned
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.report import NOTHING_KNOWN, Report
 from kraken_pipeline.workflow.resolve import Resolved
+from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.selection import Fetch, estimated
 from kraken_pipeline.workflow.verdicts import Verdict
 from kraken_pipeline.workflow.verification import Verification
@@ -113,7 +116,16 @@ def plan(console: Console, made: Plan) -> None:
         console.print(f"{len(made.scanned.skipped)} things in the folders are no archives.", style="dim")
     if made.missing_archives:
         console.print(f"Archives to fetch: {', '.join(made.missing_archives)}", soft_wrap=True, highlight=False)
+        console.print(f"They are at {DOWNLOADS}", soft_wrap=True, highlight=False)
+    if made.awaited:
+        console.print(f"{is_awaited(made.awaited)}.", soft_wrap=True, highlight=False)
     console.print(f"{made.requests:,} requests, about {_duration(made.seconds)}.", highlight=False)
+    if made.run_requests < made.requests:
+        console.print(
+            f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _candles(planned: Planned) -> int:
@@ -128,7 +140,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
     table = _table(
         "Gaps", "pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"
     )
-    for row in rows[:_ROWS]:
+    for row in by_use(rows)[:_ROWS]:
         files = (row.required_csv_file or "").split(",")
         shown = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         table.add_row(
@@ -286,8 +298,8 @@ def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progre
     return say
 
 
-def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
-    """What a run did."""
+def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
+    """What a run did; the spec is that of a run that works on series."""
     is_ingest = run["job"] == "ingest"
     if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
         new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
@@ -303,13 +315,15 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         highlight=False,
         soft_wrap=True,
     )
+    # A run reconciles all intervals of its pairs.
+    reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
     notes = {
         "files_taken_before": "files were ingested before: nothing new in them",
         "files_skipped": "files are the same as others that were ingested",
         "files_failed": "files failed",
         "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
         "contradictions_healed": "contradictions between intervals were healed",
-        "new_conflicts": "contradictions are left to you: kraken-pipeline reconcile",
+        "new_conflicts": f"contradictions are left to you: {reconcile}",
         "files_waiting": "files may still grow, and wait",
         "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
         "not_archives": "things in the folders are no archives",
@@ -433,8 +447,15 @@ def resolved(console: Console, done: Resolved) -> None:
         console.print(f"  • {escape(action)}", highlight=False, soft_wrap=True)
 
 
-def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float) -> None:
+def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
     """What a backfill would ask the exchange for, in its order."""
+    if beyond:
+        console.print(
+            f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
+            "first known candles comes on top.",
+            soft_wrap=True,
+            highlight=False,
+        )
     if not chosen:
         console.print("Nothing to ask for: no gap within the limits needs the exchange.")
         return

@@ -66,7 +66,7 @@ class Leg:
         files: The archives at hand, for ARCHIVE.
         resampled_from: The finer interval, for RESAMPLE.
         fetched: The interval that is asked for, for OHLC and TRADES: a finer one is resampled afterwards.
-        requests: What it costs; an OHLC reply serves all legs of its series and is counted with the first.
+        requests: What it costs; an OHLC reply serves all legs that ask for its interval, and is counted with the first.
         is_ready: Whether what it needs is there now; a RESAMPLE of candles that are still to come is not.
         expires_at: When its first candle leaves the reach of OHLC, in seconds since the epoch.
     """
@@ -124,18 +124,20 @@ def route(
     having = dict(known.covered)  # what is there, or follows from it by resampling
     promised = dict(known.covered)  # what will be there when every leg has run
     routes: dict[Interval, tuple[Leg, ...]] = {}
+    replies: set[Interval] = set()  # of OHLC, that are paid for
     for interval in sorted(known.gaps):
         rest = known.gaps[interval]
         legs: list[Leg] = []
         steps = [*_free_steps(known, interval, having, promised)]
         if with_api:
-            steps += _api_steps(known, interval, now, max_requests_per_gap)
+            steps += _api_steps(known, interval, now, max_requests_per_gap, is_paid=asked_of(interval) in replies)
         for step in steps:
             taken = step(rest)
             legs += taken
             rest = subtract(rest, normalise(leg.span for leg in taken))
         _add(having, interval, (leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready))
         _add(promised, interval, legs)
+        replies |= {leg.fetched for leg in legs if leg.route is Route.OHLC and leg.fetched is not None}
         for asked in Interval:
             _add(promised, asked, (leg for leg in legs if leg.fetched is asked))
         legs += [Leg(each, Route.NONE) for each in rest]
@@ -179,10 +181,10 @@ def _free_steps(
 
 
 def _api_steps(
-    known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None
+    known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None, *, is_paid: bool
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
-    """The sources that cost requests, the cheaper first."""
-    yield partial(_from_ohlc, interval, known, now)
+    """The sources that cost requests, the cheaper first; the reply of OHLC may be paid for by a finer interval."""
+    yield partial(_from_ohlc, interval, known, now, is_paid)
     yield partial(_from_trades, interval, known, max_requests_per_gap)
 
 
@@ -202,7 +204,7 @@ def _from_finer(
     return [leg(each) for each in intersect(untried, whole_candles(spans, interval))]
 
 
-def _from_ohlc(interval: Interval, known: Knowledge, now: int, rest: Spans) -> list[Leg]:
+def _from_ohlc(interval: Interval, known: Knowledge, now: int, is_paid: bool, rest: Spans) -> list[Leg]:
     asked = asked_of(interval)
     closed = asked.floor(now)
     reach = span(closed - OHLC_CANDLES * asked.seconds, closed)
@@ -213,7 +215,7 @@ def _from_ohlc(interval: Interval, known: Knowledge, now: int, rest: Spans) -> l
             each,
             Route.OHLC,
             fetched=asked,
-            requests=int(not index),
+            requests=int(not index and not is_paid),
             expires_at=each.start + (OHLC_CANDLES + 1) * asked.seconds,
         )
         for index, each in enumerate(spans)

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +27,15 @@ class Kind(StrEnum):
     TRADES = "TRADES"
 
 
+DOWNLOADS = (
+    "https://support.kraken.com/articles/"
+    "360047124832-downloadable-historical-ohlcvt-open-high-low-close-volume-trades-data"
+)
+"""Kraken's page with all of them."""
+FULL = Quarter(2026, 2)
+"""The last quarter of the complete archive whose name says where it ends; it comes in parts."""
+FULL_NAME = f"Kraken_OHLCVT_Full_{FULL}.zip"
+FULL_PARTS = 5
 FIRST_QUARTERLY = Quarter(2023, 1)
 """Before it there are only complete archives."""
 FIRST_NEW_NAME = Quarter(2026, 2)
@@ -96,3 +106,24 @@ def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
             names.append((archive_name(quarter), quarter))
         quarter = quarter.next
     return names
+
+
+def fewest(names: Iterable[str], now: int) -> Mapping[str, tuple[str, ...]]:
+    """Return the fewest files to download that hold what some archives hold, in order of time.
+
+    That is each archive by itself, or the complete one in its parts instead of all that it holds, where these are more
+    than its parts.
+
+    Args:
+        names: Archives, as `published` names them.
+        now: Up to when archives of quarters that have ended count as published, in seconds since the epoch.
+
+    Returns:
+        Each archive to fetch, with those that it stands for.
+    """
+    quarters = {name: release.quarter or Quarter.of(0) for name in names if (release := release_of(name)) is not None}
+    ordered = sorted(quarters, key=lambda name: quarters[name])
+    held = tuple(name for name in ordered if quarters[name] <= FULL)
+    if FULL.end <= now and len(held) > FULL_PARTS:
+        return {FULL_NAME: held, **{name: (name,) for name in ordered if name not in held}}
+    return {name: (name,) for name in ordered}

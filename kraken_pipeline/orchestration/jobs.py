@@ -3,6 +3,7 @@
 It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from kraken_pipeline.workflow import backfill, ingest, publish, scan
 from kraken_pipeline.workflow import gaps as gap_flow
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.kept_intervals import record_asked
 from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -140,6 +142,7 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
             found = scan.scan(stores, spec, now, patience=True)
             tasks = found.tasks
             _require_something(stores, spec, found, now)
+            record_asked(stores, spec, now)
             _enlist(context, stores, found, Run(context.run_id, now))
     orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
@@ -169,7 +172,7 @@ def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], foun
 
 def spec_tags(spec: RunSpec) -> dict[str, str]:
     """What tells a run's spec to whoever reads runs."""
-    return {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
+    return {SPEC_TAG: json.dumps(spec.as_config())}
 
 
 def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:

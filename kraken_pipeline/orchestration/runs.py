@@ -14,7 +14,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.health import health_job
-from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job, spec_tags
 from kraken_pipeline.orchestration.partitions import series_of
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
 from kraken_pipeline.storage.locks import Locks
@@ -227,7 +227,7 @@ def execute(
         resumes: The run that it continues.
         config: What it is to do, for others.
     """
-    told = {} if spec is None else {SPEC_TAG: spec.model_dump_json(exclude_defaults=True)}
+    told = {} if spec is None else spec_tags(spec)
     if resumes:
         told[RESUMES_TAG] = resumes
     run_config = dict(config or {}) if spec is None else spec.as_config()

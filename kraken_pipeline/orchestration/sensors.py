@@ -94,7 +94,8 @@ def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
     spec = run_spec(json.loads(run.tags.get(SPEC_TAG, "{}")))
     if spec.dry_run or spec.api_backfill:
         return dg.SkipReason("the ingest itself asked the exchange, or was a dry run")
-    config = {"tier": str(spec.tier), "intervals": [each.value for each in spec.intervals], "pairs": list(spec.pairs)}
+    given = spec.as_config()
+    config = {name: value for name, value in given.items() if name in {"tier", "intervals", "pairs"}}
     return dg.RunRequest(run_key=f"after-{run.run_id}", run_config=config)
 
 

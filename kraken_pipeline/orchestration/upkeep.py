@@ -30,6 +30,7 @@ from kraken_pipeline.workflow import backfill, publish
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps import survey
+from kraken_pipeline.workflow.kept_intervals import record_asked
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.report_page import page_path, write_page
@@ -75,7 +76,9 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
             finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome((), ())))
             return
-        _finish_backfill(context, spec, run, backfill.backfill(stores, spec, run))
+        done = backfill.backfill(stores, spec, run)
+        record_asked(stores, spec, run.now)
+        _finish_backfill(context, spec, run, done)
 
 
 @dg.job(

@@ -464,6 +464,13 @@ listings = sa.Table(
     _checksum(),
 )
 
+asked_intervals = sa.Table(
+    "asked_intervals",  # the intervals that a run named: reports are about these and those of archives
+    metadata,
+    sa.Column("interval", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("asked_at", sa.BigInteger, nullable=False),  # when it was first named
+)
+
 limits = sa.Table(
     "limits",  # the request rate that all processes share: a row for all requests, and one an endpoint
     metadata,

@@ -29,7 +29,7 @@ from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, evidence_records, file_records, gap_records, listings
+from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, listings
 from kraken_pipeline.storage.dead_letters import Operation
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.listings import ListingRecord
@@ -51,7 +51,7 @@ from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.reconcile import give_up, reconcile_changes
 from kraken_pipeline.workflow.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.selection import Fetch, estimated, select
+from kraken_pipeline.workflow.selection import Fetch, estimated, selected, unprobed
 from kraken_pipeline.workflow.suspicion import take_back, unproven
 
 _ROUNDS = 3 * len(Interval)
@@ -112,6 +112,15 @@ def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
     work = _Work(stores, spec, Run("plan", now))
     replies, trades = work.selected(*work.gaps())
     return [*replies, *trades]
+
+
+def beyond(stores: Stores, spec: RunSpec, now: int) -> list[str]:
+    """Return the pairs whose first trade a backfill asks for first: what lies before their candles is in no plan yet.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    return unprobed(survey(stores, spec, now), spec) if spec.api_backfill else []
 
 
 @dataclass(slots=True)
@@ -185,15 +194,7 @@ class _Work:
 
     def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
         """What to ask for, as things stand."""
-        with self.stores.catalog.read() as connection:
-            archived = file_records.archived_pairs(connection)
-        return select(
-            gaps,
-            self.spec,
-            self.run.now,
-            unarchived=holdings.pairs.keys() - archived,
-            tier_of=lambda pair: self.stores.tiers.tier_of(holdings.pairs[pair]),
-        )
+        return selected(self.stores, self.spec, holdings, gaps)
 
 
 # --- through the API
@@ -206,7 +207,7 @@ def _fill_through_api(work: _Work) -> None:
         holdings, gaps = work.gaps()
         is_in_doubt = any(holdings.is_delisted(name) for name in spec.pairs)  # who names it, believes that it is back
         is_suspicious = bool(_suspects(work, holdings))
-        if not (any(work.selected(holdings, gaps)) or _unprobed(holdings, spec) or is_in_doubt or is_suspicious):
+        if not (any(work.selected(holdings, gaps)) or unprobed(holdings, spec) or is_in_doubt or is_suspicious):
             return
     work.run.report(phase="asking the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
@@ -229,18 +230,6 @@ def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
     return any(name not in known for name in spec.pairs)
 
 
-def _unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
-    """Pairs whose first trade is to be asked for: to be complete means from there on."""
-    return [
-        pair
-        for pair in holdings.pairs
-        if (spec.complete or pair not in holdings.first_known)
-        and spec.start is None
-        and not holdings.is_delisted(pair)
-        and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
-    ]
-
-
 def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
     """Asks whether the exchange works and what it lists; returns whether it makes sense to go on."""
     if budget.is_spent:
@@ -255,7 +244,7 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
     holdings = survey(work.stores, work.spec, work.run.now)
-    for pair in _unprobed(holdings, work.spec):
+    for pair in unprobed(holdings, work.spec):
         if budget.is_spent:
             break
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import (
@@ -35,6 +36,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _DAY = 86_400
+AnyGap = TypeVar("AnyGap", "Gap", GapRow)
 DEFAULT_TRADES_A_SECOND = 0.02
 """For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
 
@@ -55,6 +57,7 @@ class Gap:
         detected_at: When any of it was first found missing, in seconds since the epoch.
         failures: How many attempts have failed one after another.
         next_try: When it may be tried again, in seconds since the epoch.
+        awaited: The archives of quarters that have ended and that are not out yet, though they would fill it.
     """
 
     series: Series
@@ -68,6 +71,7 @@ class Gap:
     detected_at: int
     failures: int = 0
     next_try: int = 0
+    awaited: tuple[str, ...] = ()
 
     @property
     def missing_candles(self) -> int:
@@ -137,6 +141,7 @@ class Holdings:
         listings: What the exchange said of each pair.
         failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
             answered for nothing.
+        published_until: The archives of quarters that ended by then count as published, in seconds since the epoch.
         refutations: Series → what was refuted, and waits for another answer.
     """
 
@@ -150,6 +155,7 @@ class Holdings:
     containers: Sequence[ContainerRecord]
     listings: Mapping[str, ListingRecord]
     failed: Collection[tuple[str, str, int]]
+    published_until: int
     refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
     first_known: dict[str, int] = field(default_factory=dict)
 
@@ -210,6 +216,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             containers=file_records.all_containers(connection),
             listings=listings_of(connection, names),
             failed=file_records.failed_members(connection),
+            published_until=now - stores.settings.kraken_archive_published_days * _DAY,
             refutations=refutations.active(connection, set(names)),
         )
     for series, extent in extents.items():
@@ -236,7 +243,7 @@ def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> 
             raise InvalidRequest(
                 f"nothing is known of {name}: neither the lake nor an archive in the folders has it; "
                 f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
-                f"kraken-pipeline backfill --pairs {name}"
+                f"{spec.selecting(pairs=(name,)).as_command('backfill')}"
             )
 
 
@@ -340,18 +347,20 @@ def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], h
     tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
     older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
     failures = failures_at(tried, span)
+    files, awaited = _archives(series, own, routes, holdings)
     return Gap(
         series=series,
         span=span,
         overflow_candles=overflow(span, series.interval, holdings.now),
         legs=own,
-        required_csv_file=_required_files(series, own, routes, holdings),
+        required_csv_file=",".join(files) or None,
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
         detected_at=min((record.detected_at for record in older), default=holdings.now),
         failures=failures,
         next_try=retry_at(tried, span),
+        awaited=awaited,
     )
 
 
@@ -396,21 +405,27 @@ def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRo
     ]
 
 
-def _required_files(
+def _archives(
     series: Series, legs: Sequence[Leg], routes: Mapping[Interval, Sequence[Leg]], holdings: Holdings
-) -> str | None:
-    """The archives at hand that fill a gap, or those to fetch, leaving out the ones that have answered already."""
-    names: list[str] = []
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
+
+    Those that have answered already are left out.
+    """
+    files: list[str] = []
+    awaited: list[str] = []
     for leg in legs:
         if leg.route is Route.ARCHIVE:
-            names += leg.files
+            files += leg.files
         elif series.interval.in_archives and _is_out_of_reach(leg, routes):
-            names += [
-                f"{archive}:{series.pair}_{series.interval.value}.csv"
-                for archive, quarter in published(leg.span.start, leg.span.end, holdings.now)
-                if not _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter))
-            ]
-    return ",".join(dict.fromkeys(names)) or None
+            for archive, quarter in published(leg.span.start, leg.span.end, holdings.now):
+                if _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter)):
+                    continue
+                if quarter.end > holdings.published_until:
+                    awaited.append(archive)
+                else:
+                    files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
+    return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
 
 
 def _is_out_of_reach(leg: Leg, routes: Mapping[Interval, Sequence[Leg]]) -> bool:
@@ -548,8 +563,21 @@ def _action(gaps: Sequence[Gap]) -> str:
     files = sorted({name for gap in stuck for name in (gap.required_csv_file or "").split(",") if name})
     if files:
         actions.append(f"fetch {', '.join(files)}")
+    elif awaited := sorted({name for gap in stuck for name in gap.awaited}):
+        actions.append(is_awaited(awaited))
     elif stuck:
         actions.append("raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet")
     if failed:
         actions.append(f"{failed[-1].error}; kraken-pipeline dead-letters retry tries it again")
     return "; ".join(actions)
+
+
+def is_awaited(archives: Sequence[str]) -> str:
+    """The sentence for archives that are not out yet, without its full stop."""
+    are, appear = ("is", "it appears") if len(archives) == 1 else ("are", "they appear")
+    return f"{', '.join(archives)} {are} not out yet; {appear} some days after the quarter's end"
+
+
+def by_use(gaps: Iterable[AnyGap]) -> list[AnyGap]:
+    """Return gaps in the order in which people want to see them: those without any route last, the longest first."""
+    return sorted(gaps, key=lambda gap: (gap.route == Route.NONE, -gap.span.seconds, gap.series, gap.span))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Leg, Offer, Route
 from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, PassedOver
 from kraken_pipeline.kraken.edges import first_time, last_time
+from kraken_pipeline.kraken.release import fewest
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, survey
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import Scan, Task, folders, scan
+from kraken_pipeline.workflow.selection import estimated, selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +55,23 @@ class Plan:
 
     Attributes:
         routes: Every part of every gap.
-        missing_archives: Archives that would fill what is left or costs requests, and are not at hand.
+        missing_archives: The fewest archives that would fill what is left or costs requests, and are not at hand.
+        awaited: Archives that would and are not out yet.
         scanned: What the folders hold.
         gaps: The gaps.
+        run_requests: About how many requests the run itself would make, within its lookback and limits.
     """
 
     routes: tuple[Planned, ...]
     missing_archives: tuple[str, ...]
+    awaited: tuple[str, ...]
     scanned: Scan
     gaps: tuple[Gap, ...]
+    run_requests: int
 
     @property
     def requests(self) -> int:
-        """What it costs in all."""
+        """What it costs to fill every gap."""
         return sum(planned.leg.requests for planned in self.routes)
 
     @property
@@ -99,7 +106,15 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     gaps = find_gaps(stores, spec, holdings, offers, with_api=spec.api_backfill)
     rate = stores.settings.kraken_api_rate
     routes = tuple(Planned(gap.series, leg, round(leg.requests / rate, 3)) for gap in gaps for leg in gap.legs)
-    return Plan(routes, missing_archives(gaps), scanned, tuple(gaps))
+    asked = selected(stores, spec, holdings, gaps)
+    return Plan(
+        routes=routes,
+        missing_archives=tuple(missing_archives(gaps, holdings.published_until)),
+        awaited=tuple(awaited_archives(gaps)),
+        scanned=scanned,
+        gaps=tuple(gaps),
+        run_requests=estimated(chain(*asked)),
+    )
 
 
 def nothing_to_do(stores: Stores, spec: RunSpec) -> InvalidRequest:
@@ -111,16 +126,32 @@ def nothing_to_do(stores: Stores, spec: RunSpec) -> InvalidRequest:
     )
 
 
-def missing_archives(gaps: Iterable[Gap]) -> tuple[str, ...]:
-    """The archives to fetch, those that would fill the most candles first."""
-    candles: dict[str, int] = {}
+def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, int]:
+    """Return the archives to fetch, in order of time, each with how many series have gaps that it would fill.
+
+    They are the fewest files that fill all gaps which cost many requests or have no route; see `release.fewest`.
+    """
+    series: dict[str, set[Series]] = {}
+    wanted: set[str] = set()
     for gap in gaps:
-        if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
-            for name in (gap.required_csv_file or "").split(","):
-                archive = name.partition(":")[0]
-                if archive and archive not in _at_hand(gap.legs):
-                    candles[archive] = candles.get(archive, 0) + gap.missing_candles
-    return tuple(sorted(candles, key=lambda name: (-candles[name], name)))
+        names = {name.partition(":")[0] for name in (gap.required_csv_file or "").split(",") if name}
+        for archive in names - _at_hand(gap.legs):
+            series.setdefault(archive, set()).add(gap.series)
+            if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
+                wanted.add(archive)
+    return {
+        name: len(set().union(*(series[each] for each in held)))
+        for name, held in fewest(wanted, published_until).items()
+    }
+
+
+def awaited_archives(gaps: Iterable[Gap]) -> Mapping[str, int]:
+    """Return the archives that are not out yet, each with how many series have gaps that it would fill."""
+    series: dict[str, set[Series]] = {}
+    for gap in gaps:
+        for archive in gap.awaited:
+            series.setdefault(archive, set()).add(gap.series)
+    return {name: len(series[name]) for name in sorted(series)}
 
 
 def _at_hand(legs: Sequence[Leg]) -> set[str]:

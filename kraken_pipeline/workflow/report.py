@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -14,6 +14,7 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import intersect, slots
 from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
@@ -21,11 +22,13 @@ from kraken_pipeline.storage import proof_records
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, measure, survey
+from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, is_awaited, measure, survey
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.plan import missing_archives
+from kraken_pipeline.workflow.kept_intervals import of_kept_intervals
+from kraken_pipeline.workflow.plan import awaited_archives, missing_archives
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import window
+from kraken_pipeline.workflow.selection import Outlook, outlook
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,16 @@ class Advice:
     Attributes:
         what: A sentence.
         command: What to run for it; empty where there is nothing to run.
+        page: Where in the web it is; empty where it is nowhere there.
     """
 
     what: str
     command: str = ""
+    page: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.command}" if self.command else f"{self.what}."
+        end = f". Kraken's archives: {self.page}" if self.page else "."
+        return f"{self.what}: {self.command}" if self.command else f"{self.what}{end}"
 
 
 NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
@@ -69,6 +75,7 @@ class Report:
         gaps: Every gap.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
         advice: What to do, most useful first.
+        requests: About how many requests it takes to fill what the exchange can fill.
         unknown: Why there are no percentages, as a sentence; empty where there are.
     """
 
@@ -78,6 +85,7 @@ class Report:
     gaps: tuple[Gap, ...]
     contradictions: tuple[ContradictionRecord, ...]
     advice: tuple[Advice, ...]
+    requests: int
     unknown: str = ""
 
     @property
@@ -89,11 +97,6 @@ class Report:
     def conflicts(self) -> tuple[ContradictionRecord, ...]:
         """The contradictions that nothing is left to try for."""
         return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
-
-    @property
-    def requests(self) -> int:
-        """About how many requests it takes to fill what the exchange can fill."""
-        return sum(leg.requests for gap in self.gaps for leg in gap.legs)
 
     @property
     def overall(self) -> Total:
@@ -208,11 +211,12 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
 
 
 def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
-    """How complete the selected series are now.
+    """How complete the selected series are now; those of the kept intervals, where none are named.
 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
+    spec = of_kept_intervals(stores, spec)
     return heeding(lambda: _made(stores, spec, now))
 
 
@@ -230,14 +234,16 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
         replace(_with_proof(spec, holdings, proof, each), conflicts=sides[each.series])
         for each in measure(stores, spec, holdings, gaps)
     )
+    filling = outlook(stores, spec, holdings)
     return Report(
-        holdings.now,
-        spec.tier,
-        series,
-        tuple(gaps),
-        proof.contradictions,
-        _advice(series, gaps, len(conflicts)),
-        unknown(holdings, spec),
+        made_at=holdings.now,
+        tier=spec.tier,
+        series=series,
+        gaps=tuple(gaps),
+        contradictions=proof.contradictions,
+        advice=_advice(spec, holdings, series, gaps, filling, conflicts),
+        requests=filling.requests,
+        unknown=unknown(holdings, spec),
     )
 
 
@@ -251,42 +257,64 @@ def _with_proof(spec: RunSpec, holdings: Holdings, proof: Proof, each: SeriesCom
     )
 
 
-def _advice(series: Sequence[SeriesCompleteness], gaps: Sequence[Gap], conflicts: int) -> tuple[Advice, ...]:
-    """What to do, most useful first."""
+def _advice(
+    spec: RunSpec,
+    holdings: Holdings,
+    series: Sequence[SeriesCompleteness],
+    gaps: Sequence[Gap],
+    filling: Outlook,
+    conflicts: Sequence[ContradictionRecord],
+) -> tuple[Advice, ...]:
+    """What to do, most useful first; each command is about what the report is about."""
     if not series:
         return (Advice("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir"),)
-    advice = [
-        Advice(f"Fetch {archive} and put it into the drop folder: it would fill gaps of {count:,} series")
-        for archive in missing_archives(gaps)
-        if (count := len({gap.series for gap in gaps if archive in (gap.required_csv_file or "")}))
-    ]
+    advice = [*_archives_to_fetch(gaps, holdings)]
     free = sum(all(leg.route is Route.RESAMPLE and leg.is_ready for leg in gap.legs) for gap in gaps)
     if free:
         advice.append(
             Advice(
                 f"{free:,} gaps follow from finer candles that are there, and cost nothing",
-                "kraken-pipeline ingest --no-api-backfill",
+                spec.selecting(api_backfill=False).as_command("ingest"),
             )
         )
-    requests = sum(leg.requests for gap in gaps for leg in gap.legs)
-    if requests:
-        count = sum(any(leg.route.uses_api for leg in gap.legs) for gap in gaps)
+    if filling.requests:
+        more = f", and more for what lies before the first known candles of {filling.unprobed:,} pairs"
         advice.append(
             Advice(
-                f"{count:,} gaps can be filled through Kraken's API, with about {requests:,} requests",
-                "kraken-pipeline backfill --complete",
+                f"{filling.gaps:,} gaps can be filled through Kraken's API, with about {filling.requests:,} requests"
+                f"{more if filling.unprobed else ''}",
+                filling.command,
             )
         )
     if conflicts:
         advice.append(
             Advice(
-                f"{conflicts:,} contradictions between intervals are left that no source settles; see each, and the "
-                "command that takes a side back",
-                "kraken-pipeline reconcile",
+                f"{len(conflicts):,} contradictions between intervals are left that no source settles; see each, and "
+                "the command that takes a side back",
+                reconciling(spec, conflicts),
             )
         )
     done = "everything that is expected is covered" if any(each.expected for each in series) else "nothing is expected"
     return tuple(advice) or (Advice(f"Nothing: {done}"),)
+
+
+def _archives_to_fetch(gaps: Sequence[Gap], holdings: Holdings) -> Iterator[Advice]:
+    """The archives that fill gaps, in order of time, with the page that has them; then those that are not out yet."""
+    page = DOWNLOADS
+    for archive, count in missing_archives(gaps, holdings.published_until).items():
+        parts = f", in its {FULL_PARTS} parts," if archive == FULL_NAME else ""
+        yield Advice(
+            f"Fetch {archive}{parts} and put it into the drop folder: it would fill gaps of {count:,} series", page=page
+        )
+        page = ""
+    for archive, count in awaited_archives(gaps).items():
+        yield Advice(f"{is_awaited([archive])}, and would fill gaps of {count:,} series")
+
+
+def reconciling(spec: RunSpec, contradictions: Iterable[ContradictionRecord]) -> str:
+    """Return the command that lists some contradictions: it selects by the coarser of their two intervals."""
+    coarser = sorted({each.coarse for each in contradictions})
+    return spec.selecting(intervals=coarser or spec.intervals).as_command("reconcile")
 
 
 UNFILLABLE_COLUMNS = (

@@ -398,9 +398,14 @@ def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *,
     asked = [gap for gap in gaps if any(leg.route is not Route.NONE for leg in gap.legs)]
     if asked:
         pairs = sorted({gap.series.pair for gap in asked})
-        intervals = ",".join(str(each.value) for each in sorted({gap.series.interval for gap in asked}))
-        named = f" --pairs {','.join(pairs)}" if len(pairs) <= _PAIRS_NAMED else ""
-        command = f"kraken-pipeline backfill{named} --intervals {intervals} --complete"
+        command = run_spec(
+            pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
+            intervals=sorted({gap.series.interval for gap in asked}),
+            # Of several pairs, a start would mean the time before some of them were traded as well.
+            start=min(gap.span.start for gap in asked) if len(pairs) == 1 else None,
+            end=max(gap.span.end for gap in asked),
+            complete=True,
+        ).as_command("backfill")
         yield f"{command} fills {len(asked)} of the gaps from the exchange"
     files = {gap.required_csv_file for gap in gaps if gap.required_csv_file and gap.route is Route.NONE}
     if files:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import INTERVALS, Interval
-from kraken_pipeline.market.moment import EARLIEST, LATEST, parse_moment
+from kraken_pipeline.market.moment import EARLIEST, LATEST, iso, parse_moment
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.tier import Tier, TierTable
+
+_SELECTION = ("tier", "pairs", "intervals", "start", "end")
+_LIMITS = ("complete", "lookback_days", "max_gaps_per_asset", "budget")
+_ALL_INTERVALS = {
+    "plan": (*_SELECTION, "archive_dirs", "complete"),
+    "ingest": (*_SELECTION, "archive_dirs", "api_backfill", *_LIMITS),
+    "backfill": (*_SELECTION, *_LIMITS),
+    "reconcile": _SELECTION,
+}
+"""The options of the commands that take all ten intervals where none is named; others take the default selection."""
 
 
 class RunSpec(BaseModel):
@@ -85,6 +96,16 @@ class RunSpec(BaseModel):
         return self
 
     @property
+    def names_intervals(self) -> bool:
+        """Whether intervals were asked for by name; all ten, named, are not the same as none."""
+        return "intervals" in self.model_fields_set
+
+    def selecting(self, **instead: Any) -> RunSpec:
+        """Return a spec of the same pairs, intervals and time alone, or of others where they are given instead."""
+        given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
+        return RunSpec(**{**given, **instead})
+
+    @property
     def takes_everything(self) -> bool:
         """Whether no part of a file is left out for its time."""
         return self.start is None and self.end is None
@@ -106,7 +127,25 @@ class RunSpec(BaseModel):
 
     def as_config(self) -> dict[str, Any]:
         """As plain values, with defaults left out; `run_spec` makes the same of it again."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        named = {"intervals": [each.value for each in self.intervals]} if self.names_intervals else {}
+        return self.model_dump(mode="json", exclude_defaults=True) | named
+
+    def as_command(self, command: str) -> str:
+        """Return the shell's words with which a command of `kraken-pipeline` is about the same as this spec.
+
+        Args:
+            command: Such as `backfill`; options that it does not have are left out.
+        """
+        return shlex.join(["kraken-pipeline", command, *self._options(command)])
+
+    def _options(self, command: str) -> Iterator[str]:
+        for name in _ALL_INTERVALS.get(command, _SELECTION):
+            value = getattr(self, name)
+            is_given = value != type(self).model_fields[name].default
+            if name == "intervals" and command not in _ALL_INTERVALS:
+                is_given = self.names_intervals
+            if is_given:
+                yield from _words(name, value)
 
 
 def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec:
@@ -127,6 +166,20 @@ def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec
             else:
                 problems.append(f"{where}={each.get('input')!r}: {each['msg'].removeprefix('Value error, ')}")
         raise InvalidRequest("; ".join(problems)) from None
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """The shell's words for one option that is not at its default."""
+    option = "--" + {"max_gaps_per_asset": "max-gaps"}.get(name, name.replace("_", "-"))
+    if name == "archive_dirs":
+        return [word for path in value for word in ("--archive-dir", str(path))]
+    if isinstance(value, bool):
+        return [option if value else option.replace("--", "--no-", 1)]
+    if isinstance(value, tuple):
+        return [option, ",".join(str(each.value if isinstance(each, Interval) else each) for each in value)]
+    if name in ("start", "end"):
+        return [option, iso(value).removesuffix("T00:00:00Z")]
+    return [option, str(value)]
 
 
 def _listed(value: Any) -> list[Any]:

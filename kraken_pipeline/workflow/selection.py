@@ -10,7 +10,9 @@ from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.workflow.gaps import Gap, lookback_start
+from kraken_pipeline.storage import file_records
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, lookback_start
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -50,6 +52,74 @@ class Fetch:
             "serves": sorted({series.interval.value for series, _ in self.serves}),
             "expires_at": None if self.expires_at is None else iso(self.expires_at),
         }
+
+
+def selected(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+    """Return what a run asks for as things stand: the one answer for the run, its dry run, and what is said of both.
+
+    Args:
+        stores: For tiers, and for what archives brought.
+        spec: What the run is to do.
+        holdings: What is known of its pairs.
+        gaps: What they lack, with the routes that this spec gives them.
+    """
+    with stores.catalog.read() as connection:
+        archived = file_records.archived_pairs(connection)
+    return select(
+        gaps,
+        spec,
+        holdings.now,
+        unarchived=holdings.pairs.keys() - archived,
+        tier_of=lambda pair: stores.tiers.tier_of(holdings.pairs[pair]),
+    )
+
+
+def unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
+    """Return the pairs whose first trade a run asks for: to be complete means from there on."""
+    return [
+        pair
+        for pair in holdings.pairs
+        if (spec.complete or pair not in holdings.first_known)
+        and spec.start is None
+        and not holdings.is_delisted(pair)
+        and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a run that fills all gaps would ask the exchange for.
+
+    Attributes:
+        command: The command that does it.
+        requests: About how many requests it takes: the number that its dry run says.
+        gaps: How many gaps it fills.
+        unprobed: How many pairs it asks about their first trade first; what that adds is known only then.
+    """
+
+    command: str
+    requests: int
+    gaps: int
+    unprobed: int
+
+
+def outlook(stores: Stores, spec: RunSpec, holdings: Holdings) -> Outlook:
+    """Return what it takes to fill all gaps of a selection through the exchange.
+
+    Args:
+        stores: Where they are.
+        spec: Which pairs, intervals and time; its limits count for nothing.
+        holdings: What is known of the pairs.
+    """
+    whole = spec.selecting(complete=True)
+    gaps = find_gaps(stores, whole, holdings)
+    replies, trades = selected(stores, whole, holdings, gaps)
+    return Outlook(
+        command=whole.as_command("backfill"),
+        requests=estimated((*replies, *trades)),
+        gaps=sum(any(leg.route.uses_api or not leg.is_ready for leg in gap.legs) for gap in gaps),
+        unprobed=len(unprobed(holdings, whole)),
+    )
 
 
 def select(

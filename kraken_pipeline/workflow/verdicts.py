@@ -13,7 +13,6 @@ from kraken_pipeline.coverage.completeness import percentage
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
-from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
@@ -27,7 +26,7 @@ from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, survey
-from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
 
 _MOST = 100_000
@@ -182,11 +181,13 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
     gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
     if gap is None:
         return f"{series} was taken back; kraken-pipeline reconcile compares it again"
+    start, end = series.interval.floor(each.span.start), series.interval.ceil(each.span.end)
+    only_it = run_spec(pairs=[each.pair], intervals=[series.interval], start=start, end=end, complete=True)
+    command = only_it.as_command("backfill")
     if gap.status is GapStatus.UNFILLABLE:
         fetch = f"fetch {gap.required_csv_file}, or " if gap.required_csv_file else ""
-        return f"{series} is a gap: {fetch}kraken-pipeline backfill --pairs {each.pair} --complete"
-    whole = " --complete" if gap.route is Route.TRADES else ""
-    return f"{series} is a gap, filled by {gap.route}: kraken-pipeline backfill --pairs {each.pair}{whole}"
+        return f"{series} is a gap: {fetch}{command}"
+    return f"{series} is a gap, filled by {gap.route}: {command}"
 
 
 def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+import shlex
+import time
 from pathlib import Path
 
 import pytest
 
+from kraken_pipeline import cli
+from kraken_pipeline.orchestration import jobs, upkeep
+from kraken_pipeline_tests.exchanges import stop_clock
 from kraken_pipeline_tests.shell import shell
 
 pytestmark = pytest.mark.e2e
+PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")
 
 
-def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_at_next(tmp_path: Path) -> None:
+def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_at_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_clock(monkeypatch, int(time.time()), cli, jobs, upkeep)  # no hour ends between two commands
     home = tmp_path / "demo-data"
     said = shell(home, "demo", "--home", str(home))
     assert said.code == 0, said.err
@@ -26,3 +35,20 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
         assert f"\n{title}" in said.out
     # In its folder, the same commands mean the demo.
     assert {row["reason"] for row in shell(home, "dead-letters", "list", "--json").json} >= {"volume is negative"}
+
+    # Each command that it suggests does what it says, about what the demo was about.
+    told = re.search(r"^\d+\.\d\d % complete over 15 series .*$", said.out, re.MULTILINE)
+    assert told
+    assert told[0] in shell(home, "report").out
+    lines = [line.strip(" •") for line in said.out.splitlines()]
+    suggested = [(line, shlex.split(line.rpartition("kraken-pipeline ")[2])) for line in lines if PROGRAM.search(line)]
+    assert [words[0] for _, words in suggested] == [
+        *("reconcile", "dead-letters", "backfill", "reconcile", "report", "gaps", "reconcile", "dead-letters"),
+        "export",
+    ]
+    for line, words in suggested:
+        options = ("--dry-run", "--json") if words[0] == "backfill" else ()
+        done = shell(home, *words, *options)
+        assert done.code == 0, done.err
+        if (cost := re.search(r"with about ([\d,]+) requests", line)) is not None:
+            assert sum(fetch["requests"] for fetch in done.json) == int(cost[1].replace(",", ""))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.kraken.release import Kind, Release, archive_name, published, release_of
+from kraken_pipeline.kraken.release import FULL_NAME, Kind, Release, archive_name, fewest, published, release_of
 from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline_tests.samples import at
@@ -96,3 +96,29 @@ def test_a_quarter_that_has_not_ended_has_no_archive() -> None:
 def test_the_end_of_a_quarter_is_not_in_the_next() -> None:
     assert names("2023-04-01", "2023-07-01", "2024-01-01") == ["Kraken_OHLCVT_Q2_2023.zip"]
     assert names("2023-04-01", "2023-04-01", "2024-01-01") == []
+
+
+QUARTERS = [archive_name(Quarter(2024 + number // 4, number % 4 + 1)) for number in range(12)]
+"""Those of 2024, 2025 and 2026."""
+LATE = at("2027-02-01")
+
+
+def test_few_archives_are_fetched_each_by_itself_in_order_of_time() -> None:
+    wanted = [QUARTERS[3], QUARTERS[9], QUARTERS[0], "Kraken_OHLCVT.zip"]
+    assert list(fewest(wanted, LATE)) == ["Kraken_OHLCVT.zip", QUARTERS[0], QUARTERS[3], QUARTERS[9]]
+    assert fewest([], LATE) == {}
+
+
+def test_the_complete_archive_stands_for_more_than_it_has_parts() -> None:
+    assert list(fewest(QUARTERS[:5], LATE)) == QUARTERS[:5]
+    assert fewest(QUARTERS[5::-1], LATE) == {FULL_NAME: tuple(QUARTERS[:6])}
+    # Of what came after it, each is fetched by itself.
+    assert fewest(QUARTERS, LATE) == {
+        FULL_NAME: tuple(QUARTERS[:10]),
+        QUARTERS[10]: (QUARTERS[10],),
+        QUARTERS[11]: (QUARTERS[11],),
+    }
+
+
+def test_a_complete_archive_that_is_not_out_is_not_named() -> None:
+    assert list(fewest(QUARTERS[:9], at("2026-06-30"))) == QUARTERS[:9]

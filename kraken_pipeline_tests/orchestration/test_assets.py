@@ -368,7 +368,8 @@ def test_the_report_is_an_asset_without_partitions(instance: dg.DagsterInstance,
     found = metadata_of(result)["completeness_report", None]
     assert (found["pairs"], found["unfillable_gaps"]) == (2, 0)
     assert 0 < found["completeness_pct"] < 100
-    assert "Fetch Kraken_OHLCVT_Q2_2023.zip" in found["recommendations"]
+    assert found["recommendations"].startswith("- Fetch Kraken_OHLCVT_")
+    assert "kraken-pipeline backfill --tier TIER1 --intervals 60,1440 --complete" in found["recommendations"]
     assert "| 60 |" in found["intervals"]
     path = home / "reports" / "completeness-tier1.html"
     assert Path(found["page"]) == path

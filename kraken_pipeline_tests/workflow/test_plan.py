@@ -13,11 +13,15 @@ from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarter
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.backfill import planned
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, survey
 from kraken_pipeline.workflow.plan import Plan, make_plan
+from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
     CUT,
@@ -117,6 +121,60 @@ def test_a_quarter_that_has_not_ended_is_no_archive_to_fetch(stores: Stores, tmp
     assert gap.required_csv_file is None
     (gap,) = gaps_of(stores, Q2.start + 90 * DAY, intervals="60")
     assert gap.required_csv_file == "Kraken_OHLCVT_Q1_2023.zip:XBTUSD_60.csv"
+
+
+def test_an_archive_counts_as_published_some_days_after_its_quarter_and_is_said_to_be_awaited_until_then(
+    home: Path, tmp_path: Path
+) -> None:
+    rows = [csv_row(START + minute * 60).strip() for minute in range(3)]
+    minutes, name = write_lines(tmp_path / "XBTUSD_1.csv", rows), "Kraken_OHLCVT_Q1_2023.zip"
+    options = {"intervals": "1", "end": "2023-04-01"}
+    with opened(settings_of(home, kraken_archive_published_days=10)) as stores:
+        run(stores, minutes, resampling=False)
+        for now, file, awaited in (
+            (Q1.end - 60, None, ()),
+            (Q1.end + DAY, None, (name,)),
+            (Q1.end + 10 * DAY - 1, None, (name,)),
+            (Q1.end + 10 * DAY, f"{name}:XBTUSD_1.csv", ()),
+        ):
+            (gap,) = gaps_of(stores, now, **options)
+            assert (gap.required_csv_file, gap.awaited) == (file, awaited)
+            made = plan(stores, now=now, **options)
+            assert (made.missing_archives, made.awaited) == ((name,) if file else (), awaited)
+            said = make_report(stores, run_spec(**options), now).recommendations
+            sentence = f"{name} is not out yet; it appears some days after the quarter's end, and would fill gaps of "
+            assert (f"{sentence}1 series." in said) == bool(awaited)
+            assert any(each.startswith(f"Fetch {name} and put it into the drop folder") for each in said) == bool(file)
+    with opened(settings_of(home, kraken_archive_published_days=10, kraken_max_requests_per_gap=0)) as stores:
+        (series,) = make_report(stores, run_spec(**options), Q1.end + DAY).series
+        assert series.action == f"{name} is not out yet; it appears some days after the quarter's end"
+    with opened(settings_of(home, kraken_archive_published_days=0)) as stores:
+        assert [gap.awaited for gap in gaps_of(stores, Q1.end + DAY, **options)] == [()]
+
+
+def test_the_fewest_archives_are_named_in_order_of_time(home: Path, tmp_path: Path) -> None:
+    # Six quarters are more files than the complete archive has parts.
+    now = Quarter(2026, 4).start + DAY
+    with opened(settings_of(home)) as stores:
+        run(stores, hours(tmp_path / "XBTUSD_60.csv", 0, 1), resampling=False)
+        few = ("Kraken_OHLCVT_Q1_2023.zip", "Kraken_OHLCVT_Q2_2023.zip", "Kraken_OHLCVT_Q3_2023.zip")
+        assert plan(stores, now=now, intervals="60", end="2023-08-01").missing_archives == few
+        assert plan(stores, now=now, intervals="60", end="2025-01-01").missing_archives == (FULL_NAME,)
+        (first, *_) = make_report(stores, run_spec(intervals="60", end="2025-01-01"), now).recommendations
+        assert first == (
+            f"Fetch {FULL_NAME}, in its 5 parts, and put it into the drop folder: it would fill gaps of 1 series. "
+            f"Kraken's archives: {DOWNLOADS}"
+        )
+
+
+def test_a_run_within_its_limits_is_told_from_what_fills_everything(stores: Stores, shelf: Shelf) -> None:
+    made = plan(stores, shelf.q1, intervals="60")
+    run(stores, shelf.q1, intervals="60", resampling=False)
+    for options in ({}, {"lookback_days": 30, "max_gaps_per_asset": 1}, {"complete": True}):
+        spec = run_spec(intervals="60", **options)
+        made = make_plan(stores, spec, NOW)
+        assert made.run_requests == sum(fetch.requests for fetch in planned(stores, spec, NOW))
+        assert (made.run_requests == made.requests) == spec.complete
 
 
 def test_intervals_that_are_in_no_archive_name_none(stores: Stores, shelf: Shelf) -> None:
@@ -393,9 +451,9 @@ def test_it_says_the_same_twice_and_what_it_says_comes_true(stores: Stores, shel
     first, again = (plan(stores, shelf.q1, shelf.q3, **options) for _ in range(2))
     assert first.as_json() == again.as_json()
     run(stores, shelf.q1, shelf.q3, **options)
-    for planned in first.routes:
+    for part in first.routes:
         is_there = any(
-            span.start <= planned.leg.span.start and planned.leg.span.end <= span.end
-            for span in covered(stores, planned.series.pair, planned.series.interval)
+            span.start <= part.leg.span.start and part.leg.span.end <= span.end
+            for span in covered(stores, part.series.pair, part.series.interval)
         )
-        assert is_there is (planned.leg.route == "ARCHIVE"), planned
+        assert is_there is (part.leg.route == "ARCHIVE"), part

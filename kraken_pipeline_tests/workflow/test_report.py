@@ -10,6 +10,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
@@ -79,7 +80,8 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
         },
         "attention": [],
         "recommendations": [
-            "2 gaps can be filled through Kraken's API, with about 1 requests: kraken-pipeline backfill --complete"
+            "3 gaps can be filled through Kraken's API, with about 1 requests, and more for what lies before the first "
+            "known candles of 1 pairs: kraken-pipeline backfill --intervals 60,1440 --complete"
         ],
     }
 
@@ -145,9 +147,13 @@ def test_series_that_need_a_person_are_named_with_what_to_do(home: Path, shelf: 
             }
             for each in sorted(made.series, key=lambda each: each.percent or 0.0)
         ]
-        assert made.recommendations == (
-            "Fetch Kraken_OHLCVT_Q2_2023.zip and put it into the drop folder: it would fill gaps of 3 series.",
+        fetch, fill = made.recommendations
+        assert fetch == (
+            "Fetch Kraken_OHLCVT_Q2_2023.zip and put it into the drop folder: it would fill gaps of 3 series. "
+            f"Kraken's archives: {DOWNLOADS}"
         )
+        # Without limits there is another way.
+        assert fill.endswith(": kraken-pipeline backfill --intervals 60 --end 2023-07-06T23:00:00Z --complete")
 
 
 def test_a_gap_that_no_archive_has_yet_is_told_as_such(home: Path, tmp_path: Path) -> None:
@@ -230,7 +236,7 @@ def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(
     }
     assert made.as_json()["conflicts"] == 1
     assert made.recommendations[-1].startswith("1 contradictions between intervals are left")
-    assert made.recommendations[-1].endswith(": kraken-pipeline reconcile")
+    assert made.recommendations[-1].endswith(": kraken-pipeline reconcile --intervals 1440 --end 2023-03-30")
     assert not report(stores, intervals="5", end="2023-03-30").contradictions
     assert not report(stores, tier="TIER4", end="2023-03-30").contradictions
 

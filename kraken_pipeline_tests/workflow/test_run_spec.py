@@ -122,3 +122,36 @@ def test_a_runs_configuration_makes_the_same_run_again(options: dict[str, Any]) 
     spec = run_spec(options)
     assert run_spec(spec.as_config()) == spec
     assert RunSpec.model_validate_json(spec.model_dump_json(exclude_defaults=True)) == spec
+
+
+def test_intervals_that_are_named_are_told_from_those_that_are_not() -> None:
+    every = run_spec(intervals=list(INTERVALS))
+    assert (run_spec().names_intervals, every.names_intervals) == (False, True)
+    # Through a run's configuration as well.
+    assert run_spec(every.as_config()).names_intervals
+    assert not run_spec(run_spec(tier="TIER1").as_config()).names_intervals
+    assert every.selecting(complete=True).names_intervals
+    assert not run_spec(budget=7).selecting(complete=True).names_intervals
+
+
+EVERY = {"intervals": list(INTERVALS)}
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        ("backfill", {}, ""),
+        ("backfill", {"tier": "tier2", "pairs": "XBTUSD,ADAEUR"}, "--tier TIER2 --pairs XBTUSD,ADAEUR"),
+        ("backfill", {"intervals": "1440,60", "start": "2023-10-01"}, "--intervals 60,1440 --start 2023-10-01"),
+        ("backfill", {"end": "2023-10-02T12:30", "complete": True}, "--end 2023-10-02T12:30:00Z --complete"),
+        ("ingest", {"archive_dirs": ["/my kraken"]}, "--archive-dir '/my kraken'"),
+        ("ingest", {"api_backfill": False, "max_gaps_per_asset": 5}, "--no-api-backfill --max-gaps 5"),
+        ("ingest", {"lookback_days": 30, "budget": 0}, "--lookback-days 30 --budget 0"),
+        # A report has no limits, and all ten intervals are not what it is about by itself.
+        ("report", {"budget": 7, "complete": True}, ""),
+        ("report", EVERY, "--intervals 1,5,15,30,60,240,720,1440,10080,21600"),
+        ("reconcile", EVERY, ""),
+    ],
+)
+def test_a_spec_is_written_as_a_command(command: str, options: dict[str, Any], words: str) -> None:
+    assert run_spec(**options).as_command(command) == f"kraken-pipeline {command} {words}".strip()

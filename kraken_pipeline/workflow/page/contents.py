@@ -21,6 +21,7 @@ from kraken_pipeline.storage.report_records import ReportRecord
 from kraken_pipeline.storage.source_records import Answered, ArchiveSource, Disagreement
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Holdings, expected, survey
+from kraken_pipeline.workflow.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.report import Proof, Report, find_proof, report_of
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.scan import window
@@ -91,6 +92,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
+    spec = of_kept_intervals(stores, spec)
     holdings = survey(stores, spec, now)
     proof = find_proof(stores, spec, holdings)
     report = report_of(stores, spec, holdings, proof)

@@ -23,10 +23,11 @@ from kraken_pipeline.market.moment import as_datetime, iso, short
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
-from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.gaps import by_use
 from kraken_pipeline.workflow.page.contents import MOST_ROWS, Contents, HeatMap
 from kraken_pipeline.workflow.page.drawing import trend_svgs
 from kraken_pipeline.workflow.page.heat_map import COLOURS, NAMES, packed_cells, png_of
+from kraken_pipeline.workflow.report import reconciling
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def render(contents: Contents) -> str:
             most=MOST_ROWS,
             conflict_tables=_conflict_tables(contents),
             source_tables=_source_tables(contents),
-            tables=[_intervals(contents), _series(contents), _gaps(contents.report.gaps)],
+            tables=[_intervals(contents), _series(contents), _gaps(contents)],
             trend_table=_trend_table(contents),
         )
     )
@@ -307,8 +308,8 @@ def _series(contents: Contents) -> Table:
     return Table("series", "By series (pair and minutes)", columns, rows)
 
 
-def _gaps(gaps: Sequence[Gap]) -> Table:
-    longest = sorted(gaps, key=lambda gap: (-gap.span.seconds, gap.series, gap.span))[:MOST_ROWS]
+def _gaps(contents: Contents) -> Table:
+    gaps = contents.report.gaps
     rows = [
         [
             str(gap.series),
@@ -321,12 +322,13 @@ def _gaps(gaps: Sequence[Gap]) -> Table:
             f"{gap.attempts:,}",
             ", ".join((gap.required_csv_file or "").split(",")),
         ]
-        for gap in longest
+        for gap in by_use(gaps)[:MOST_ROWS]
     ]
     columns = _columns(
         "series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive that has it"
     )
-    return Table("gaps", "Gaps, the longest first", columns, rows, note=_more(len(gaps), "kraken-pipeline gaps"))
+    note = _more(len(gaps), contents.spec.as_command("gaps"))
+    return Table("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
 
 
 def _more(count: int, command: str) -> str:
@@ -361,6 +363,7 @@ def _trend_table(contents: Contents) -> Table:
 
 def _conflict_tables(contents: Contents) -> list[Table]:
     ordered = sorted(contents.report.contradictions, key=lambda each: each.state is not ContradictionState.CONFLICT)
+    command = reconciling(contents.spec, ordered)
     contradictions = Table(
         "contradictions",
         "Intervals that contradict each other",
@@ -377,7 +380,7 @@ def _conflict_tables(contents: Contents) -> list[Table]:
         ),
         [_contradiction(each) for each in ordered[:MOST_ROWS]],
         is_open=True,
-        note=_more(len(ordered), "kraken-pipeline reconcile") or "What to do about each: kraken-pipeline reconcile",
+        note=_more(len(ordered), command) or f"What to do about each: {command}",
     )
     disagreements = Table(
         "disagreements",

@@ -48,6 +48,7 @@ def report(**more: Any) -> Report:
         "gaps": (gap(NOW, 5), gap(NOW - 90 * HOUR, 80, route=Route.NONE, file=f"{HOSTILE}:XBTUSD_60.csv")),
         "contradictions": (),
         "advice": (Advice(f"Fetch {HOSTILE}"), Advice("Fill it", "kraken-pipeline backfill --complete")),
+        "requests": 6,
     }
     return Report(**{**made, **more})
 
@@ -110,9 +111,9 @@ def test_the_tables_have_each_series_each_tier_and_all_together() -> None:
     ]
 
 
-def test_the_longest_gaps_come_first_and_the_rest_is_counted() -> None:
-    rows = page()[0].table("gaps")
-    assert [(row["missing"], row["route"]) for row in rows] == [("80", "NONE"), ("5", "TRADES")]
+def test_the_longest_gaps_come_first_those_without_a_route_last_and_the_rest_is_counted() -> None:
+    rows = page(report(gaps=(*report().gaps, gap(NOW - 9 * DAY, 7))))[0].table("gaps")
+    assert [(row["missing"], row["route"]) for row in rows] == [("7", "TRADES"), ("5", "TRADES"), ("80", "NONE")]
     many = tuple(gap(NOW + number * DAY, 2) for number in range(page_contents.MOST_ROWS + 7))
     found, _ = page(report(gaps=many))
     assert len(found.table("gaps")) == page_contents.MOST_ROWS
@@ -135,7 +136,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else() -> None:
     shown = [found.table("archives")[0]["file"], found.table("disagreements")[0]["source"]]
     shown += [found.table("suspicions")[0]["pair"], found.table("disagreements")[0]["what it says"]]
     assert shown == [HOSTILE] * 4
-    assert found.table("gaps")[0]["archive that has it"] == f"{HOSTILE}:XBTUSD_60.csv"
+    assert found.table("gaps")[-1]["archive that has it"] == f"{HOSTILE}:XBTUSD_60.csv"
     assert f"Fetch {HOSTILE}." in found.text
 
 
