@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from dotenv import load_dotenv
 from rich.console import Console
+from typer.core import TyperGroup
 
-from kraken_pipeline import tables
+from kraken_pipeline import tables, terminal
 from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineError
+from kraken_pipeline.layout import say
 from kraken_pipeline.logs import configure
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
@@ -59,11 +61,23 @@ from kraken_pipeline.workflow.withdrawal import withdrawal
 if TYPE_CHECKING:
     from kraken_pipeline.orchestration.runs import RunStatus
 
+
+class _Commands(TyperGroup):
+    """Commands whose summaries are whole in the help: Typer cuts them where the terminal ends."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(sys.maxsize)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Every Kraken candle, and the knowledge that it is every one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # which cuts the names of options on a narrow terminal
 )
 MOST = 1_000_000
 """What is listed at the most."""
@@ -84,9 +98,7 @@ End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open:
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
 LookbackDays = Annotated[int, typer.Option(help="How old a gap is filled through the API: 1 to 365 days.")]
 MaxGaps = Annotated[int, typer.Option(help="Gaps of a series filled through the API in one run: 1 to 100.")]
-BudgetOption = Annotated[
-    int | None, typer.Option(help="Requests of this run; KRAKEN_MAX_REQUESTS_PER_RUN where it is not given.")
-]
+BudgetOption = Annotated[int | None, typer.Option(help="Requests of this run; without it, the setting's.")]
 ArchiveDirs = Annotated[
     list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
 ]
@@ -98,10 +110,10 @@ def main() -> None:
     try:
         app()
     except (InvalidRequest, InvalidSettings) as error:
-        err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(err, f"kraken-pipeline: {error}", "red")
         sys.exit(2)
     except (PipelineError, OSError) as error:  # such as a file that cannot be written
-        err.print(f"kraken-pipeline: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(err, f"kraken-pipeline: {error}", "red")
         sys.exit(1)
 
 
@@ -260,8 +272,8 @@ def backfill(
         else:
             tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
         return
-    _prepare_dagster()
-    from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
+    with _loading_dagster(as_json=as_json):
+        from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
 
     done = _executed(settings, bound_backfill, spec, None, as_json=as_json)
     raise typer.Exit(int(not _is_well(done)))
@@ -276,8 +288,8 @@ def publish(
     """Delivers to QuestDB what it is owed. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
     settings = load_settings()
     require_questdb(settings)
-    _prepare_dagster()
-    from kraken_pipeline.definitions import bound_publish  # noqa: PLC0415
+    with _loading_dagster(as_json=as_json):
+        from kraken_pipeline.definitions import bound_publish  # noqa: PLC0415
 
     config = {"rebuild": rebuild, "verify": verify}
     done = _executed(settings, bound_publish, None, as_json=as_json, config=config)
@@ -309,7 +321,7 @@ def reconcile(
             lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
         )
     for note in done.notes:
-        err.print(note, style="yellow", markup=False, soft_wrap=True)
+        say(err, note, "yellow")
     if as_json:
         _print_json([each.as_json() for each in found])
     else:
@@ -389,21 +401,21 @@ def verify(
         found, failure = _repair(settings, spec, quick=quick, console=console)
     else:
         failure = None
-        with opened(settings) as stores, tables.progress_bar(console, settings.kraken_api_rate) as listener:
+        with opened(settings) as stores, terminal.progress_bar(console, settings.kraken_api_rate) as listener:
             found = verify_files(stores, spec, Run("verify", _now(), listener), quick=quick)
     if as_json:
         _print_json(found.as_json())
     else:
         tables.verification(out, found)
     if failure:
-        err.print(f"kraken-pipeline: {failure}", style="red", markup=False, soft_wrap=True)
+        say(err, f"kraken-pipeline: {failure}", "red")
     raise typer.Exit(int(bool(found.damaged) or failure is not None))
 
 
 def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console) -> tuple[Verification, str | None]:
     """Repairs the lake in a Dagster run; returns what was found, and why the run failed where it did."""
-    _prepare_dagster()
-    from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
+    with _loading_dagster(as_json=console is err):
+        from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
 
     began = _now()
     config = {**spec.as_config(), "repair": True, "quick": quick}
@@ -425,33 +437,38 @@ def _is_well(run: RunStatus) -> bool:
     return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
 
 
-def _prepare_dagster() -> None:
-    # Dagster takes seconds to import, and only the commands that start or list runs need it.
+@contextmanager
+def _loading_dagster(*, as_json: bool) -> Iterator[None]:
+    # It takes seconds to import, in which something moves, and only the commands that start or list runs need it.
     os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    with terminal.progress_bar(err if as_json else out, 1):
+        yield
 
 
 def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
-    _prepare_dagster()
-    from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
-    from kraken_pipeline.orchestration import runs  # noqa: PLC0415
-    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+    unfinished: list[RunStatus] = []
+    with _loading_dagster(as_json=as_json):
+        from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
+        from kraken_pipeline.orchestration import runs  # noqa: PLC0415
+        from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
-    with instance_of(settings) as instance, opened_locks(settings) as locks:
-        if resume is not None:
-            earlier = runs.find_run(instance, locks, resume)
-            if earlier.job != "ingest":
-                raise InvalidRequest(f"run {earlier.run_id} is one of {earlier.job}: only an ingest can be resumed")
-            if earlier.spec is None or earlier.status not in runs.UNFINISHED:
-                raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
-            spec, resume = earlier.spec, earlier.run_id
-        else:
-            for run in runs.unfinished(runs.statuses(instance, locks, 50, job="ingest")):
-                (err if as_json else out).print(
-                    f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
-                    f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
-                    style="yellow",
-                    soft_wrap=True,
-                )
+        with instance_of(settings) as instance, opened_locks(settings) as locks:
+            if resume is not None:
+                earlier = runs.find_run(instance, locks, resume)
+                if earlier.job != "ingest":
+                    raise InvalidRequest(f"run {earlier.run_id} is one of {earlier.job}: only an ingest can be resumed")
+                if earlier.spec is None or earlier.status not in runs.UNFINISHED:
+                    raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
+                spec, resume = earlier.spec, earlier.run_id
+            else:
+                unfinished = runs.unfinished(runs.statuses(instance, locks, 50, job="ingest"))
+    for run in unfinished:
+        say(
+            err if as_json else out,
+            f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
+            f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
+            "yellow",
+        )
     return _executed(settings, bound_ingest, spec, resume, as_json=as_json)
 
 
@@ -471,8 +488,9 @@ def _executed(
     else:
         tables.ran(out, done.as_json(), done.outcome, spec)
         if done.status == "SUCCESS" and spec is not None:
-            with opened(settings) as stores:
-                tables.report(out, make_report(stores, spec, _now()))
+            with terminal.progress_bar(out, settings.kraken_api_rate, "reporting"), opened(settings) as stores:
+                made = make_report(stores, spec, _now())
+            tables.report(out, made)
     return done
 
 
@@ -489,9 +507,12 @@ def _run(
     from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
-    with instance_of(settings) as instance:
-        with tables.progress_bar(console, settings.kraken_api_rate) as listener, progress.listening(listener):
-            run_id = runs.execute(instance, job, spec, resume, config=config)
+    with (
+        terminal.progress_bar(console, settings.kraken_api_rate) as listener,
+        progress.listening(listener),
+        instance_of(settings) as instance,
+    ):
+        run_id = runs.execute(instance, job, spec, resume, config=config)
         with opened_locks(settings) as locks:
             return runs.find_run(instance, locks, run_id)
 
@@ -550,10 +571,10 @@ def report(
             page = write_page(stores, spec, _now(), html)
             made = page.report
             console = err if as_json else out
-            console.print(f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).", soft_wrap=True)
+            say(console, f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).")
     if unfillable is not None:
         count = export_unfillable(made, unfillable)
-        err.print(f"{count} gaps without a route written to {unfillable}", soft_wrap=True)
+        say(err, f"{count} gaps without a route written to {unfillable}")
     if as_json:
         _print_json(made.as_json())
     else:
@@ -593,7 +614,7 @@ def export(
     if candles.is_empty():
         raise InvalidRequest(f"the lake has no candle of {series} there; `kraken-pipeline report` shows what it has")
     export_candles(candles, to)
-    err.print(f"{candles.height:,} candles of {series} written to {to}", soft_wrap=True)
+    say(err, f"{candles.height:,} candles of {series} written to {to}")
 
 
 @app.command()
@@ -617,7 +638,12 @@ def status(
             tables.health(out, check_exchange(stores))
 
 
-dead_letters = typer.Typer(help="Rows and files that were rejected, each with its reason.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    cls=_Commands,
+    help="Rows and files that were rejected, each with its reason.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(dead_letters, name="dead-letters")
 
 
@@ -647,7 +673,7 @@ def export_dead_letters(
     spec = run_spec(pairs=pairs)
     with _stores() as stores, stores.catalog.read() as connection:
         count = letters.export(connection, spec.pairs or None, to)
-    err.print(f"{count:,} dead letters written to {to}", soft_wrap=True)
+    say(err, f"{count:,} dead letters written to {to}")
 
 
 @dead_letters.command("retry")
@@ -656,8 +682,8 @@ def retry_dead_letters(
     as_json: AsJson = False,
 ) -> None:
     """Does operations again that failed for good: the same, all of them unless some are named."""
-    _prepare_dagster()
-    from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
+    with _loading_dagster(as_json=as_json):
+        from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
 
     with _stores() as stores, stores.catalog.read() as connection:
         known = {each.id for each in letters.operations(connection, None)}
@@ -667,7 +693,7 @@ def retry_dead_letters(
             "only operations can be retried, rows of files cannot"
         )
     if not known:
-        err.print("No operation has failed for good: there is nothing to retry.")
+        say(err, "No operation has failed for good: there is nothing to retry.")
         if as_json:
             _print_json([])
         return
@@ -675,7 +701,12 @@ def retry_dead_letters(
     raise typer.Exit(int(not _is_well(done)))
 
 
-cache = typer.Typer(help="Replies of the exchange that are kept for a while.", no_args_is_help=True)
+cache = typer.Typer(
+    cls=_Commands,
+    help="Replies of the exchange that are kept for a while.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(cache, name="cache")
 
 
@@ -701,7 +732,7 @@ def clear_cache(
         raise InvalidRequest(f"no key begins with {prefix!r}; write assets, prices, replies:OHLC:XBTUSD, history, …")
     with _stores() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
         count = opened_cache.clear(prefix)
-    err.print(f"{count:,} replies forgotten")
+    say(err, f"{count:,} replies forgotten")
 
 
 @app.command()

@@ -1,25 +1,19 @@
-"""What the shell prints: tables, progress and advice."""
+"""What the shell prints: tables and advice."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
 
 from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS
+from kraken_pipeline.layout import Table, duration, say, write
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
@@ -28,7 +22,6 @@ from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, Stored
 from kraken_pipeline.workflow.gaps import by_use, is_awaited
 from kraken_pipeline.workflow.plan import Plan, Planned
-from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.report import NOTHING_KNOWN, Report
 from kraken_pipeline.workflow.resolve import Resolved
@@ -41,40 +34,19 @@ if TYPE_CHECKING:
     from kraken_pipeline.demo.showcase import Showcase
 
 _ROWS = 40
-_PLAIN_SECONDS = 5.0
-_PLAIN_WIDTH = 160
-_ERROR_CHARACTERS = 120
+_HEALTH = 24
+"""Where the sentences of `health` begin."""
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where the shell prints: as wide as the terminal, and wide enough for tables where there is none."""
-    made = Console(stderr=stderr)
-    return made if made.is_terminal else Console(stderr=stderr, width=_PLAIN_WIDTH)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", header_style="dim", pad_edge=False
-    )
-    for column in columns:
-        name = column.lstrip(">")
-        is_last = column == columns[-1]
-        table.add_column(
-            name, justify="right" if column.startswith(">") else "left", no_wrap=not is_last, overflow="fold"
-        )
-    return table
+    """Return where the shell prints; nothing is cut or wrapped but by what prints it."""
+    return Console(stderr=stderr)
 
 
 def _more(console: Console, count: int, where: str) -> None:
     if count > _ROWS:
-        console.print(f"… and {count - _ROWS:,} more: {where}", style="dim", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        say(console, f"… and {count - _ROWS:,} more: {where}", "dim")
 
 
 def plan(console: Console, made: Plan) -> None:
@@ -84,7 +56,7 @@ def plan(console: Console, made: Plan) -> None:
     for planned in made.routes:
         by_source.setdefault(planned.leg.route, []).append(planned)
         by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
-    sources = _table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
+    sources = Table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
     for route in Route:
         if parts := by_source.get(route):
             sources.add_row(
@@ -93,10 +65,22 @@ def plan(console: Console, made: Plan) -> None:
                 f"{sum(map(_candles, parts)):,}",
                 f"{len({name for part in parts for name in part.leg.files}):,}",
                 f"{sum(part.leg.requests for part in parts):,}",
-                _duration(sum(part.seconds for part in parts)),
+                duration(sum(part.seconds for part in parts)),
             )
-    console.print(sources)
-    table = _table("By series", "pair", ">interval", "source", "from", "to", ">parts", ">candles", ">requests")
+    sources.print(console)
+    table = Table(
+        "By series",
+        "pair",
+        ">interval",
+        "source",
+        "from",
+        "to",
+        ">parts",
+        ">candles",
+        ">requests",
+        least=("parts", "requests"),
+        spare=("parts",),
+    )
     for (series, route), parts in sorted(by_series.items())[:_ROWS]:
         table.add_row(
             series.pair,
@@ -106,25 +90,24 @@ def plan(console: Console, made: Plan) -> None:
             short(parts[-1].leg.span.end),
             f"{len(parts):,}",
             f"{sum(map(_candles, parts)):,}",
-            f"{sum(part.leg.requests for part in parts):,}",
+            f"{requests:,}" if (requests := sum(part.leg.requests for part in parts)) else "",
         )
-    console.print(table)
+    table.print(console)
     _more(console, len(by_series), "plan --json")
     for each in (*made.scanned.broken, *made.scanned.waiting):
-        console.print(f"{each.name}: {each.reason}", style="yellow", markup=False, soft_wrap=True)
+        say(console, f"{each.name}: {each.reason}", "yellow")
     if made.scanned.skipped:
-        console.print(f"{len(made.scanned.skipped)} things in the folders are no archives.", style="dim")
+        say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
     if made.missing_archives:
-        console.print(f"Archives to fetch: {', '.join(made.missing_archives)}", soft_wrap=True, highlight=False)
-        console.print(f"They are at {DOWNLOADS}", soft_wrap=True, highlight=False)
+        say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
+        say(console, f"They are at {DOWNLOADS}")
     if made.awaited:
-        console.print(f"{is_awaited(made.awaited)}.", soft_wrap=True, highlight=False)
-    console.print(f"{made.requests:,} requests, about {_duration(made.seconds)}.", highlight=False)
+        say(console, f"{is_awaited(made.awaited)}.")
+    say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
     if made.run_requests < made.requests:
-        console.print(
+        say(
+            console,
             f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -133,14 +116,16 @@ def _candles(planned: Planned) -> int:
 
 
 def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
-    """The gaps, by series and time; where nothing is expected, why."""
+    """The gaps, those that have a route first, and of these the longest; where nothing is expected, why."""
     if not rows:
-        console.print(unknown or "No gaps: everything that is expected is covered.", highlight=False, soft_wrap=True)
+        say(console, unknown or "No gaps: everything that is expected is covered.")
         return
-    table = _table(
-        "Gaps", "pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"
+    table = Table(
+        "Gaps, the longest first",
+        *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"),
+        least=("tries", "archive that has it", "status", "to"),
     )
-    for row in by_use(rows)[:_ROWS]:
+    for row in sorted(by_use(rows), key=lambda row: row.closed_at is not None)[:_ROWS]:
         files = (row.required_csv_file or "").split(",")
         shown = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         table.add_row(
@@ -151,16 +136,16 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
             f"{row.missing_candles:,}",
             str(row.route),
             str(row.status),
-            str(row.attempts),
+            str(row.attempts or ""),
             shown,
         )
-    console.print(table)
+    table.print(console)
     _more(console, len(rows), "gaps --json")
 
 
 def report(console: Console, made: Report) -> None:
     """The completeness report."""
-    table = _table(
+    table = Table(
         "Completeness",
         "tier",
         ">interval",
@@ -172,6 +157,8 @@ def report(console: Console, made: Report) -> None:
         ">quiet",
         ">gaps",
         ">unfillable",
+        least=("quiet", "pairs", "unfillable", "candles"),
+        spare=("quiet", "pairs"),
     )
     for tier, intervals in by_tier(made.series).items():
         for interval, each in intervals.items():
@@ -187,40 +174,51 @@ def report(console: Console, made: Report) -> None:
                 f"{each.gaps:,}",
                 f"{each.unfillable:,}",
             )
-    console.print(table)
+    table.print(console)
     overall = made.overall
-    console.print(
+    say(
+        console,
         made.unknown
         or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
         f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
         f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
         f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
-        highlight=False,
-        soft_wrap=True,
     )
     if made.attention:
-        attention = _table("Series that need you", "series", ">complete", ">gaps", "what to do")
+        attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:_ROWS]:
             attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
-        console.print(attention)
+        attention.print(console)
         _more(console, len(made.attention), "report --json")
-    console.print("What to do", style="bold")
+    say(console, "What to do", "bold")
     for advice in made.recommendations[:_ROWS]:
-        console.print(f"  • {advice}", highlight=False, soft_wrap=True)
+        say(console, f"  • {advice}")
+    _more(console, len(made.recommendations), "report --json")
 
 
 def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
     """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
-    console.print(
+    say(
+        console,
         f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
         f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
-        highlight=False,
-        soft_wrap=True,
     )
     if not found:
-        console.print("Nothing contradicts." if is_known else NOTHING_KNOWN, highlight=False, soft_wrap=True)
+        say(console, "Nothing contradicts." if is_known else NOTHING_KNOWN)
         return
-    table = _table("Verdicts", "pair", ">fine", ">coarse", "from", "to", "verdict", "short", ">trades", "what about it")
+    table = Table(
+        "Verdicts",
+        "pair",
+        ">fine",
+        ">coarse",
+        "from",
+        "to",
+        "verdict",
+        "short",
+        ">trades",
+        "what about it",
+        least=("what about it", "short", "to"),
+    )
     for each in found[:_ROWS]:
         counts = ["" if count is None else f"{count:,}" for count in (each.fine_trades, each.coarse_trades)]
         table.add_row(
@@ -232,70 +230,10 @@ def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is
             str(each.proof),
             each.short_side or "",
             " : ".join(counts) if any(counts) else "",
-            escape(each.action),
+            each.action,
         )
-    console.print(table)
+    table.print(console)
     _more(console, len(found), "reconcile --json")
-
-
-@contextmanager
-def progress_bar(console: Console, requests_a_second: float) -> Iterator[Callable[[Progress], None]]:
-    """Shows a run's progress: a bar with rate and time left on a terminal, plain lines otherwise."""
-    if not console.is_terminal:
-        yield _plain_lines(console, requests_a_second)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, told="")
-        began = time.monotonic()
-
-        def show(progress: Progress) -> None:
-            is_known = bool(progress.requests_total or progress.bytes_total)
-            bar.update(
-                task,
-                description=progress.phase,
-                total=100 if is_known else None,
-                completed=progress.percent,
-                told=_told(progress, time.monotonic() - began, requests_a_second),
-            )
-
-        yield show
-
-
-def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
-    """What is done and left, and about how long that takes."""
-    if progress.requests_total:
-        left = progress.requests_left
-        return (
-            f"{progress.requests_done:,} of about {progress.requests_total:,} requests, {left:,} left, "
-            f"about {_duration(left / requests_a_second)}"
-        )
-    if progress.published:
-        return f"{progress.published:,} candles published"
-    if not progress.files_total:
-        return f"{progress.candles:,} candles"
-    rate = progress.candles / max(seconds, 0.001)
-    time_left = seconds * (100 / progress.percent - 1) if progress.percent else 0.0
-    return (
-        f"{progress.files_done:,} of {progress.files_total:,} files, "
-        f"{progress.candles:,} candles, {rate:,.0f}/s, {progress.percent:.0f} %, {_duration(time_left)} left"
-    )
-
-
-def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progress], None]:
-    began = time.monotonic()
-    said_at, phase = -_PLAIN_SECONDS, ""
-
-    def say(progress: Progress) -> None:
-        nonlocal said_at, phase
-        now = time.monotonic()
-        if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
-            return
-        said_at, phase = now, progress.phase
-        told = _told(progress, now - began, requests_a_second)
-        console.print(f"{progress.phase}: {told}", highlight=False, soft_wrap=True)
-
-    return say
 
 
 def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
@@ -303,17 +241,17 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
     is_ingest = run["job"] == "ingest"
     if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
         new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
-        console.print(f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", style="bold red")
+        say(console, f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", "bold red")
     colour = "green" if run["status"] == "SUCCESS" else "red"
     files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
     requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
     published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""
     stored = "" if run["job"] == "publish_candles" else f"{run['candles_ingested']:,} candles stored{requests}"
-    console.print(
-        f"[{colour}]{run['status']}[/] run {run['run_id'][:8]}: {files}"
+    say(
+        console,
+        f"{run['status']} run {run['run_id'][:8]}: {files}"
         f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
-        highlight=False,
-        soft_wrap=True,
+        first=colour,
     )
     # A run reconciles all intervals of its pairs.
     reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
@@ -332,38 +270,34 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
     }
     for name, text in notes.items():
         if outcome.get(name):
-            console.print(f"  {outcome[name]:,} {text}", highlight=False)
+            say(console, f"  {outcome[name]:,} {text}")
     if outcome.get("series_different") == 0:
-        console.print("  every series in QuestDB is the same as in the lake: count, first, last and checksum")
+        say(console, "  every series in QuestDB is the same as in the lake: count, first, last and checksum")
     if outcome.get("new_pairs"):
-        console.print(f"  new pairs: {', '.join(outcome['new_pairs'])}", highlight=False, soft_wrap=True)
+        say(console, f"  new pairs: {', '.join(outcome['new_pairs'])}")
     for note in outcome.get("notes", ()):
-        console.print(f"    {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"    {note}", "dim")
     sentence, _, trace = (run["error"] or "").partition("\n")
     if sentence:
-        console.print(f"  {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {sentence}", "red")
     if trace:
-        console.print("  kraken-pipeline status --json has the traceback", style="dim", highlight=False)
+        say(console, "  kraken-pipeline status --json has the traceback", "dim")
 
 
 def explained(console: Console, told: Explanation) -> None:
     """The story of one candle."""
-
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    say(f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
+    say(console, f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
     if told.candle is not None:
-        say(f"  {_candle(told.candle)}")
+        say(console, f"  {_candle(told.candle)}")
     covered = told.coverage
     where = f"{_from_to(covered.span)}, {covered.source}" if covered else "nothing"
-    say(f"Covered by {where}")
-    say(f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
+    say(console, f"Covered by {where}")
+    say(console, f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
     for title, lines in _chapters(told):
         if lines:
-            say(title, "bold")
+            say(console, title, "bold")
         for line in lines:
-            say(f"  {line}")
+            say(console, f"  {line}")
 
 
 def _from_to(span: Span) -> str:
@@ -425,41 +359,53 @@ def _witness(each: Evidence) -> Iterator[str]:
 
 def resolved(console: Console, done: Resolved) -> None:
     """What was taken back, what took its place, and what is left to do."""
-    said = "would be withdrawn" if done.dry_run else "withdrawn"
+    taken = "would be withdrawn" if done.dry_run else "withdrawn"
     if not done.dry_run and not (done.files or done.series):
-        console.print(f"{escape(done.what)} was withdrawn before; nothing is left of it.", soft_wrap=True)
+        say(console, f"{done.what} was withdrawn before; nothing is left of it.")
         return
-    console.print(f"{escape(done.what)} {said}: {done.candles:,} candles.", highlight=False, soft_wrap=True)
-    table = _table("Taken back", "pair", ">interval", "from", "to", ">candles")
+    say(console, f"{done.what} {taken}: {done.candles:,} candles.")
+    table = Table("Taken back", "pair", ">interval", "from", "to", ">candles")
     for each in done.series[:_ROWS]:
         series, span = each.series, each.span
         table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
     if done.series:
-        console.print(table)
+        table.print(console)
         _more(console, len(done.series), "resolve --json")
     for series, count in sorted(done.refilled.items())[:_ROWS]:
-        console.print(f"  {count:,} candles of {series} follow from finer ones", highlight=False)
+        say(console, f"  {count:,} candles of {series} follow from finer ones")
+    _more(console, len(done.refilled), "resolve --json")
     if done.gaps:
         gaps(console, [gap.row() for gap in done.gaps])
     elif not done.dry_run:
-        console.print("No gaps are left of it.")
+        say(console, "No gaps are left of it.")
     for action in done.actions:
-        console.print(f"  • {escape(action)}", highlight=False, soft_wrap=True)
+        say(console, f"  • {action}")
 
 
 def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
     """What a backfill would ask the exchange for, in its order."""
     if beyond:
-        console.print(
+        say(
+            console,
             f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
             "first known candles comes on top.",
-            soft_wrap=True,
-            highlight=False,
         )
     if not chosen:
-        console.print("Nothing to ask for: no gap within the limits needs the exchange.")
+        say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
         return
-    table = _table("To ask for", "source", "pair", ">interval", "from", "to", ">parts", ">requests", "fills intervals")
+    table = Table(
+        "To ask for",
+        "source",
+        "pair",
+        ">interval",
+        "from",
+        "to",
+        ">parts",
+        ">requests",
+        "fills intervals",
+        least=("parts",),
+        spare=("parts",),
+    )
     for fetch in chosen[:_ROWS]:
         table.add_row(
             str(fetch.route),
@@ -471,33 +417,45 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float,
             f"{fetch.requests:,}",
             ", ".join(str(interval) for interval in sorted({series.interval.value for series, _ in fetch.serves})),
         )
-    console.print(table)
+    table.print(console)
     _more(console, len(chosen), "backfill --dry-run --json")
     requests = estimated(chosen)
-    console.print(f"{requests:,} requests, about {_duration(requests / requests_a_second)}.", highlight=False)
+    say(console, f"{requests:,} requests, about {duration(requests / requests_a_second)}.")
 
 
 def cache(console: Console, state: CacheState) -> None:
     """How well the cache serves."""
     lookups = state.lookups
     rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
-    console.print(
+    say(
+        console,
         f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.cold:,} asked for the "
         f"first time, {lookups.stale:,} served stale; "
         f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
 def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
     """Runs, the newest first."""
     if not runs:
-        console.print("No runs yet: kraken-pipeline ingest starts one.")
+        say(console, "No runs yet: kraken-pipeline ingest starts one.")
         return
-    table = _table("Runs", "run", "job", "tier", "status", ">done", "started", ">took", ">files", ">candles", "error")
+    table = Table(
+        "Runs",
+        "run",
+        "job",
+        "tier",
+        "status",
+        ">done",
+        "started",
+        ">took",
+        ">files",
+        ">candles",
+        "error",
+        least=("error", "tier", "took", "files"),
+    )
     for run in runs:
-        took = _duration(run["duration_s"]) if run["duration_s"] is not None else ""
+        took = duration(run["duration_s"]) if run["duration_s"] is not None else ""
         table.add_row(
             run["run_id"][:8],
             run["job"],
@@ -508,58 +466,59 @@ def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
             took,
             f"{run['files_ingested']:,}/{run['files_total']:,}",
             f"{run['candles_ingested']:,}",
-            (run["error"] or "").partition("\n")[0][:_ERROR_CHARACTERS],
+            (run["error"] or "").partition("\n")[0],
         )
-    console.print(table)
+    table.print(console)
+
+
+def _file_name(location: str) -> str:
+    """What people call a file that lies somewhere: without its folder, with the archive that it is in."""
+    container, _, member = location.rpartition(":")
+    if container.lower().endswith(".zip"):
+        return f"{Path(container).name}:{Path(member).name}"
+    return Path(location).name
 
 
 def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
     """Rejected rows and files."""
     if not rows:
-        console.print("No dead letters: every row was taken.")
+        say(console, "No dead letters: every row was taken.")
         return
-    table = _table("Dead letters", ">id", "from", ">line", "text", "reason")
+    table = Table("Dead letters", ">id", "from", ">line", "text", "reason", least=("text",))
     for row in rows:
-        where = row["location"] if row["operation"] else Path(row["location"]).name
+        where = row["location"] if row["operation"] else _file_name(row["location"])
         table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])
-    console.print(table)
+    table.print(console)
     if count > len(rows):
-        console.print(f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.", highlight=False)
+        say(console, f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.")
     if any(row["operation"] for row in rows):
-        console.print("Operations can be tried again: kraken-pipeline dead-letters retry", highlight=False)
+        say(console, "Operations can be tried again: kraken-pipeline dead-letters retry")
 
 
 def health(console: Console, checks: Sequence[Check]) -> None:
     """What was looked at, and how it is."""
     for check in checks:
-        colour = _COLOURS[str(check.verdict)]
-        console.print(
-            f"[{colour}]{check.verdict:8}[/] {check.name:14} {escape(check.sentence)}", highlight=False, soft_wrap=True
-        )
+        line = f"{check.verdict:8} {check.name:14} {check.sentence}"
+        say(console, line, first=_COLOURS[str(check.verdict)], hang=_HEALTH)
 
 
 def verification(console: Console, found: Verification) -> None:
     """What a verification found: each damaged file with what is wrong and what to do."""
     size = f"{found.bytes / 2**20:,.1f} MiB"
     if found.adopted:
-        console.print(f"{_counted(found.adopted, 'file')} put on record that was sound and not there.", soft_wrap=True)
+        say(console, f"{_counted(found.adopted, 'file')} put on record that was sound and not there.")
     for damage in found.repaired:
-        console.print(f"repaired  {damage}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"repaired: {damage}", "yellow")
     for damage in found.damaged:
-        console.print(f"{damage.kind:10}{damage}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{damage.kind}: {damage}", "red")
     looked = f"{_counted(found.files, 'file')} with {size} in {found.seconds:.1f} s"
     if found.damaged:
-        console.print(
-            f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.", soft_wrap=True
-        )
+        say(console, f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.")
     elif found.repaired:
-        console.print(
-            f"{_counted(len(found.repaired), 'damaged file')} out of the way; what nothing had is a gap: "
-            "kraken-pipeline gaps",
-            soft_wrap=True,
-        )
+        done = f"{_counted(len(found.repaired), 'damaged file')} out of the way"
+        say(console, f"{done}; what nothing had any more is a gap: kraken-pipeline gaps")
     else:
-        console.print(f"Every file is the one that was written: {looked}.", soft_wrap=True)
+        say(console, f"Every file is the one that was written: {looked}.")
 
 
 def _counted(count: int, noun: str) -> str:
@@ -568,7 +527,7 @@ def _counted(count: int, noun: str) -> str:
 
 def showcase(console: Console, made: Showcase) -> None:
     """What the demo's world holds, and what is wrong with it on purpose."""
-    console.print("A small exchange made trades, and archives from them:", style="bold")
+    say(console, "A small exchange made trades, and archives from them:", "bold")
     for line in (
         f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
         f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
@@ -577,12 +536,12 @@ def showcase(console: Console, made: Showcase) -> None:
         f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows, "
         f"{len(made.wrong)} candles that other intervals contradict",
     ):
-        console.print(f"  • {line}", highlight=False, soft_wrap=True)
+        say(console, f"  • {line}")
 
 
 def next_steps(console: Console, home: Path) -> None:
     """What to look at after the demo."""
-    console.print("What to look at next", style="bold")
+    say(console, "What to look at next", "bold")
     shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
     for command, what in (
         ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
@@ -592,4 +551,5 @@ def next_steps(console: Console, home: Path) -> None:
         (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
         (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
     ):
-        console.print(f"  {command}\n      {what}", highlight=False, soft_wrap=True, markup=False)
+        write(console, f"  {command}")
+        say(console, f"      {what}")

@@ -81,13 +81,23 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
 
 def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli", **variables: str) -> subprocess.Popen[str]:
     """A program in a process of its own, started in the home's folder."""
+    return _started(home, [program, *arguments], variables, subprocess.PIPE)
+
+
+def start_on(terminal: int, home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """`kraken-pipeline ARGUMENTS` in a process of its own, on the terminal of this descriptor."""
+    return _started(home, ["kraken_pipeline", *arguments], variables, terminal)
+
+
+def _started(home: Path, command: list[str], variables: dict[str, str], streams: int) -> subprocess.Popen[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
     return subprocess.Popen(
-        [sys.executable, "-m", program, *arguments],
+        [sys.executable, "-m", *command],
         cwd=home.parent,
         env=kept | dict.fromkeys(_UNSET, "") | environment(home) | {"PYTHONPATH": str(ROOT)} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=None if streams == subprocess.PIPE else streams,
+        stdout=streams,
+        stderr=streams,
         text=True,
     )
 

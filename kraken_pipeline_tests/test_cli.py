@@ -18,19 +18,14 @@ from rich.console import Console
 
 from kraken_pipeline import tables
 from kraken_pipeline.cli import app
-from kraken_pipeline.coverage.gaps import GapStatus
-from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.gap_records import GapRow
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.health import NAMES
-from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.homes import CUT, HOURS_AND_DAYS, Q1, Q3, SPRING, START, Shelf, digest_of, oracle
 from kraken_pipeline_tests.servers import QuestDB
@@ -598,43 +593,3 @@ def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
         filled.ingested.json["outcome"],
     ]
     assert [key for each in told for key in each if not re.search(rf"\b{key}\b", text)] == []
-
-
-# --- progress
-
-
-def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
-    text = io.StringIO()
-    with tables.progress_bar(Console(file=text, width=132), 1) as show:
-        for done in range(3):
-            show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done))
-        show(Progress("resampling", 10, 10, 10, 9_000, 200, 200))
-    first, last = text.getvalue().splitlines()
-    assert first.startswith("ingesting: 0 of 10 files, 0 candles, 0/s, 0 %")
-    assert re.fullmatch(r"resampling: 10 of 10 files, 9,000 candles, [\d,]+/s, 100 %, 0 s left", last)
-
-
-def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
-    text = io.StringIO()
-    with tables.progress_bar(Console(file=text, width=132, force_terminal=True), 1) as show:
-        show(Progress("ingesting", 10, 4, 4, 1_000, 200, 80))
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
-    assert re.search(r"ingesting .*4 of 10 files, 1,000 candles, [\d,]+/s, 40 %, \d+ s left", shown)
-
-
-def test_of_requests_it_says_how_many_are_left_and_for_how_long() -> None:
-    text = io.StringIO()
-    with tables.progress_bar(Console(file=text, width=132), 2) as show:
-        show(Progress("paging through trades", requests_done=40, requests_total=400))
-    assert "paging through trades: 40 of about 400 requests, 360 left, about 3 min" in text.getvalue()
-
-
-def test_long_tables_are_cut_and_say_where_the_rest_is() -> None:
-    text = io.StringIO()
-    rows = [
-        GapRow(Series("XBTUSD", Interval.H1), Span(at, at + HOUR), 1, 0, "OHLC", None, GapStatus.DETECTED, 0, None, 0)
-        for at in range(0, 50 * 2 * HOUR, 2 * HOUR)
-    ]
-    tables.gaps(Console(file=text, width=132), rows)
-    assert "… and 10 more: gaps --json" in text.getvalue()
-    assert text.getvalue().count("XBTUSD") == 40
