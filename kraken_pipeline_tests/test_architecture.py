@@ -26,7 +26,7 @@ LAYERS = {
     "demo": CORE,
 }
 """Each package and what it may import beside itself; who is not named here stands above all of them."""
-TOP = {"orchestration", "definitions", "cli"}
+TOP = {"orchestration", "definitions", "cli", "__main__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 

@@ -1,0 +1,28 @@
+"""Where the command line begins: before anything that takes time to import, so that Ctrl-C is always a sentence."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from kraken_pipeline.errors import STOPPED, STOPPED_CODE
+
+
+def main() -> None:
+    """Runs `kraken-pipeline`; being asked to end (SIGTERM) is the same as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from kraken_pipeline.cli import main as run  # noqa: PLC0415
+
+        run()
+    except KeyboardInterrupt:  # within an import
+        sys.stderr.write(f"kraken-pipeline: {STOPPED}\n")
+        sys.exit(STOPPED_CODE)
+    finally:
+        # Threads that finish their work are waited for; another Ctrl-C would only leave a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    main()
