@@ -368,7 +368,8 @@ def _is_well(run: RunStatus) -> bool:
 def _prepare_dagster(settings: Settings) -> None:
     require_writable(settings)
     # Dagster takes seconds to import, and only the commands that start or list runs need it.
-    os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    if not os.environ.get("KRAKEN_LOG_LEVEL"):  # an empty variable counts as not set
+        os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the shell says by itself what happens
 
 
 def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
