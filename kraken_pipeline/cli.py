@@ -1,6 +1,7 @@
 """kraken-pipeline: the shell's way in.
 
-Exit codes: 0 done (open gaps are no failure), 1 something failed (a file, a series; the rest was done), 2 wrong use.
+Exit codes: 0 done (open gaps are no failure), 1 something failed (a file, a series; the rest was done), 2 wrong use,
+130 stopped by Ctrl-C or SIGTERM.
 With `--json`, standard output is that JSON alone; everything else that is said goes to standard error.
 """
 
@@ -13,15 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from dotenv import load_dotenv
+from polars.exceptions import PanicException
 from rich.console import Console
 from typer.core import TyperGroup
 
 from kraken_pipeline import tables, terminal
-from kraken_pipeline.errors import InvalidRequest, InvalidSettings, PipelineError
+from kraken_pipeline.errors import STOPPED, STOPPED_CODE, InvalidRequest, InvalidSettings
 from kraken_pipeline.layout import say
 from kraken_pipeline.logs import configure
 from kraken_pipeline.market.interval import Interval
@@ -33,8 +35,9 @@ from kraken_pipeline.storage import dead_letters as letters
 from kraken_pipeline.storage import gap_records
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.damage import open_damages, settled_since
+from kraken_pipeline.storage.faults import fault_of
 from kraken_pipeline.storage.questdb import require_questdb
-from kraken_pipeline.storage.stores import Stores, opened, opened_locks
+from kraken_pipeline.storage.stores import Stores, opened, opened_locks, require_writable
 from kraken_pipeline.workflow.backfill import beyond, planned
 from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
@@ -52,7 +55,7 @@ from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_chang
 from kraken_pipeline.workflow.report import export_unfillable, make_report, unknown
 from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.scan import window
+from kraken_pipeline.workflow.scan import require_folders, window
 from kraken_pipeline.workflow.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline.workflow.verification import verify as verify_files
@@ -106,15 +109,26 @@ ArchiveDirs = Annotated[
 
 def main() -> None:
     """Runs the command line; errors become one sentence and an exit code."""
-    _load_environment()
     try:
+        _load_environment()
         app()
     except (InvalidRequest, InvalidSettings) as error:
-        say(err, f"kraken-pipeline: {error}", "red")
-        sys.exit(2)
-    except (PipelineError, OSError) as error:  # such as a file that cannot be written
-        say(err, f"kraken-pipeline: {error}", "red")
-        sys.exit(1)
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail(STOPPED, STOPPED_CODE)
+    except SystemExit as exit_:
+        if exit_.code == STOPPED_CODE:  # so typer takes Ctrl-C
+            _fail(STOPPED, STOPPED_CODE)
+        raise
+    except (Exception, PanicException) as error:
+        if (fault := fault_of(error)) is None:
+            raise
+        _fail(str(fault), 1)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    say(err, f"kraken-pipeline: {sentence}", "red")
+    sys.exit(code)
 
 
 @app.callback()
@@ -272,7 +286,7 @@ def backfill(
         else:
             tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
         return
-    with _loading_dagster(as_json=as_json):
+    with _loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
 
     done = _executed(settings, bound_backfill, spec, None, as_json=as_json)
@@ -288,7 +302,7 @@ def publish(
     """Delivers to QuestDB what it is owed. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
     settings = load_settings()
     require_questdb(settings)
-    with _loading_dagster(as_json=as_json):
+    with _loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_publish  # noqa: PLC0415
 
     config = {"rebuild": rebuild, "verify": verify}
@@ -312,6 +326,7 @@ def reconcile(
     """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
     spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     now = _now()
+    require_writable(load_settings())
     with _stores() as stores:
         names = selected_pairs(stores, spec)
         if full:
@@ -362,6 +377,8 @@ def resolve(
         source=source,
     )
     now = _now()
+    if not dry_run:
+        require_writable(load_settings())
     with _stores() as stores:
         done = take_back(stores, what, Run(f"resolve-{now}", now), dry_run=dry_run)
     if as_json:
@@ -414,7 +431,7 @@ def verify(
 
 def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console) -> tuple[Verification, str | None]:
     """Repairs the lake in a Dagster run; returns what was found, and why the run failed where it did."""
-    with _loading_dagster(as_json=console is err):
+    with _loading_dagster(settings, as_json=console is err):
         from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
 
     began = _now()
@@ -438,20 +455,23 @@ def _is_well(run: RunStatus) -> bool:
 
 
 @contextmanager
-def _loading_dagster(*, as_json: bool) -> Iterator[None]:
+def _loading_dagster(settings: Settings, *, as_json: bool) -> Iterator[None]:
+    require_writable(settings)
     # It takes seconds to import, in which something moves, and only the commands that start or list runs need it.
-    os.environ.setdefault("KRAKEN_LOG_LEVEL", "CRITICAL")  # the shell says by itself what happens
+    if not os.environ.get("KRAKEN_LOG_LEVEL"):  # an empty variable counts as not set
+        os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the shell says by itself what happens
     with terminal.progress_bar(err if as_json else out, 1):
         yield
 
 
 def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
     unfinished: list[RunStatus] = []
-    with _loading_dagster(as_json=as_json):
+    with _loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
         from kraken_pipeline.orchestration import runs  # noqa: PLC0415
         from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
+        require_folders(settings, spec)
         with instance_of(settings) as instance, opened_locks(settings) as locks:
             if resume is not None:
                 earlier = runs.find_run(instance, locks, resume)
@@ -469,6 +489,7 @@ def _ingest(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: b
             f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
             "yellow",
         )
+    require_folders(settings, spec)  # of the run that is resumed
     return _executed(settings, bound_ingest, spec, resume, as_json=as_json)
 
 
@@ -514,7 +535,10 @@ def _run(
     ):
         run_id = runs.execute(instance, job, spec, resume, config=config)
         with opened_locks(settings) as locks:
-            return runs.find_run(instance, locks, run_id)
+            done = runs.find_run(instance, locks, run_id)
+    if done.status == "CANCELED":
+        raise KeyboardInterrupt
+    return done
 
 
 # --- what there is
@@ -682,7 +706,7 @@ def retry_dead_letters(
     as_json: AsJson = False,
 ) -> None:
     """Does operations again that failed for good: the same, all of them unless some are named."""
-    with _loading_dagster(as_json=as_json):
+    with _loading_dagster(load_settings(), as_json=as_json):
         from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
 
     with _stores() as stores, stores.catalog.read() as connection:
@@ -730,6 +754,7 @@ def clear_cache(
     """Forgets replies; the next run asks for them again."""
     if not prefix.isprintable():
         raise InvalidRequest(f"no key begins with {prefix!r}; write assets, prices, replies:OHLC:XBTUSD, history, …")
+    require_writable(load_settings())
     with _stores() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
         count = opened_cache.clear(prefix)
     say(err, f"{count:,} replies forgotten")

@@ -14,16 +14,22 @@
         ├── InvalidSettings      an environment variable is wrong
         ├── InvalidRequest       what a run was asked to do is wrong or impossible
         ├── UnreadableArchive    a file is no archive, is damaged, or its name says nothing usable
+        │   └── SourceChanged    it is not, or no longer, the file that was found
         ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
         ├── UnusableReply        Kraken answered with something that is not what it says it is
         └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
-            └── DamagedFile      a file of the lake is not the one that was written
+            ├── DamagedFile      a file of the lake is not the one that was written
+            └── DiskFull         there is no room to write
 
 A message says what was tried, on which pair, interval and window, and what to do. Whoever retries asks
 for the class (`PassingError`), never for the text.
 """
 
 from unicodedata import category
+
+STOPPED = "stopped; run the same command to go on"
+STOPPED_CODE = 130
+"""The exit code of a program that Ctrl-C ended."""
 
 
 def plain(text: str) -> str:
@@ -103,6 +109,10 @@ class UnreadableArchive(LastingError):
     """A file that cannot be read as what its name says it is."""
 
 
+class SourceChanged(UnreadableArchive):
+    """An archive file was replaced or written to since it was found: what was read of it is no evidence."""
+
+
 class ExchangeRefused(LastingError):
     """Kraken answered that what was asked for does not exist, is wrong or is not allowed."""
 
@@ -125,3 +135,7 @@ class DamagedFile(StoreError):
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.paths = paths
+
+
+class DiskFull(StoreError):
+    """There is no room to write; what was done before is durable, and the same command goes on from there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
+import os
 import re
 import struct
 import threading
@@ -16,11 +17,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from kraken_pipeline.errors import InvalidRequest, UnreadableArchive, plain
+from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
 from kraken_pipeline.kraken.release import Kind, Release, release_of
 from kraken_pipeline.market.interval import Interval
@@ -29,7 +30,17 @@ from kraken_pipeline.market.series import Series
 
 INGESTED_FOLDER = "ingested"
 _BLOCK = 1 << 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+)
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>\d+)", re.IGNORECASE)
 _CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>\d+)\.csv", re.IGNORECASE)
 _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)\.csv", re.IGNORECASE)
@@ -43,11 +54,13 @@ class Container:
         path: Where it lies; of one in parts, the path without `.partNN` (which does not exist).
         parts: The files that hold its bytes, in order.
         release: What its name promises; None for a ZIP that is no release.
+        seen: What its parts were when it was found, as `identity_of` says it; empty where that does not matter.
     """
 
     path: Path
     parts: tuple[Path, ...]
     release: Release | None
+    seen: str = ""
 
     @property
     def name(self) -> str:
@@ -67,6 +80,7 @@ class ArchiveFile:
         interval: One minute for trades, which are folded to that.
         size: In bytes, uncompressed.
         container: Where it is a member of one.
+        stood: What a loose file was when it was found, as `identity_of` says it; empty where that does not matter.
     """
 
     path: Path
@@ -76,6 +90,12 @@ class ArchiveFile:
     interval: Interval
     size: int
     container: Container | None = None
+    stood: str = ""
+
+    @property
+    def seen(self) -> str:
+        """What the file, or its container, was when it was found."""
+        return self.container.seen if self.container is not None else self.stood
 
     @property
     def location(self) -> str:
@@ -120,6 +140,18 @@ class Discovery:
     skipped: list[PassedOver] = field(default_factory=list)
     waiting: list[PassedOver] = field(default_factory=list)
     broken: list[PassedOver] = field(default_factory=list)
+
+
+def identity_of(*files: Path | int) -> str:
+    """Return what changes whenever a file is replaced or written to; of several, as a ZIP in parts is, of all.
+
+    Args:
+        files: Paths, or descriptors of files that are open.
+    """
+    stats = [file.stat() if isinstance(file, Path) else os.fstat(file) for file in files]
+    return "|".join(
+        f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}" for stat in stats
+    )
 
 
 def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
@@ -181,7 +213,7 @@ def discover(
         elif (part := _PART.fullmatch(path.name)) is not None:
             parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
         elif path.suffix.lower() == ".zip":
-            _look_into(Container(path, (path,), release_of(path.name)), found)
+            _look_into(path, (path,), found)
         else:
             _look_at(path, found)
     waiting = {each.name for each in found.waiting}
@@ -217,12 +249,14 @@ def _look_at(path: Path, found: Discovery) -> None:
         found.skipped.append(PassedOver(path.name, described))
         return
     kind, pair, interval = described
-    found.files.append(ArchiveFile(path, None, kind, pair, interval, path.stat().st_size))
+    found.files.append(ArchiveFile(path, None, kind, pair, interval, path.stat().st_size, stood=identity_of(path)))
 
 
-def _look_into(container: Container, found: Discovery) -> None:
+def _look_into(path: Path, parts: tuple[Path, ...], found: Discovery) -> None:
+    container = Container(path, parts, release_of(path.name))
     try:
         with open_zip(container) as archive:
+            container = replace(container, seen=identity_of(*archive.descriptors))
             members = sorted(archive.infolist(), key=lambda member: member.header_offset)
     except (UnreadableArchive, OSError) as error:
         found.broken.append(PassedOver(container.path.name, str(error)))
@@ -247,7 +281,7 @@ def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> No
         names = ", ".join(f"part{number:02d}" for number in missing)
         found.broken.append(PassedOver(whole.name, f"{names} of it is missing; put all parts into one folder"))
         return
-    _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)
+    _look_into(whole, tuple(path for _, path in numbered), found)
 
 
 class _Joined(io.RawIOBase):
@@ -256,9 +290,13 @@ class _Joined(io.RawIOBase):
     def __init__(self, parts: tuple[Path, ...]) -> None:
         self._files: list[BinaryIO] = [path.open("rb") for path in parts]
         self._starts = [0]
-        for path in parts:
-            self._starts.append(self._starts[-1] + path.stat().st_size)
+        for file in self._files:
+            self._starts.append(self._starts[-1] + os.fstat(file.fileno()).st_size)
         self._at = 0
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return tuple(part.fileno() for part in self._files)
 
     def readable(self) -> bool:
         return True
@@ -286,20 +324,30 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _open_bytes(container: Container) -> IO[bytes]:
+def _open_bytes(container: Container) -> tuple[IO[bytes], tuple[int, ...]]:
+    """A container's bytes, and the descriptors of its parts."""
     if len(container.parts) == 1 and container.parts[0] == container.path:
-        return container.path.open("rb")
-    return io.BufferedReader(_Joined(container.parts), _BLOCK)
+        stream = container.path.open("rb")
+        return stream, (stream.fileno(),)
+    joined = _Joined(container.parts)
+    return io.BufferedReader(joined, _BLOCK), joined.descriptors
 
 
-class _Zip(zipfile.ZipFile):
-    """A ZIP that closes the stream it reads."""
+class OpenedZip(zipfile.ZipFile):
+    """A ZIP that closes the stream it reads.
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    Args:
+        stream: Its bytes.
+        descriptors: The files that these are in.
+    """
+
+    def __init__(self, stream: IO[bytes], descriptors: tuple[int, ...]) -> None:
         self._stream = stream
+        self.descriptors = descriptors
         super().__init__(stream)
 
     def close(self) -> None:
+        """Closes the stream, too."""
         super().close()
         self._stream.close()
 
@@ -309,8 +357,11 @@ class _Member(io.RawIOBase):
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._name = name
-        with _unreadable(name):
-            self._stream = archive.open(name)
+        try:
+            with _unreadable(name):
+                self._stream = archive.open(name)
+        except KeyError:
+            raise SourceChanged(f"{name} is not in its archive any more; download that again") from None
 
     def readable(self) -> bool:
         return True
@@ -335,15 +386,15 @@ def _unreadable(name: str) -> Iterator[None]:
         raise UnreadableArchive(f"{name} cannot be read ({error}); download its archive again") from error
 
 
-def open_zip(container: Container) -> zipfile.ZipFile:
+def open_zip(container: Container) -> OpenedZip:
     """The container, opened.
 
     Raises:
         UnreadableArchive: It is no ZIP, or one cut short.
     """
-    stream = _open_bytes(container)
+    stream, descriptors = _open_bytes(container)
     try:
-        return _Zip(stream)
+        return OpenedZip(stream, descriptors)
     except _DAMAGE as error:
         stream.close()
         raise UnreadableArchive(
@@ -378,7 +429,7 @@ class ArchiveReader:
     """Opens files of archives, each container once; for one run, from several threads."""
 
     def __init__(self) -> None:
-        self._zips: dict[Path, zipfile.ZipFile] = {}
+        self._zips: dict[Path, OpenedZip] = {}
         self._manifests: dict[Path, Manifest | None] = {}
         self._lock = threading.RLock()
 
@@ -394,10 +445,24 @@ class ArchiveReader:
 
         Raises:
             UnreadableArchive: Its container or itself cannot be read; of damage, when it is come to.
+            SourceChanged: It is not the file that was found any more.
         """
         if file.container is None or file.member is None:
-            return file.path.open("rb")
+            stream = file.path.open("rb")
+            self.require_same(file, stream)
+            return stream
         return io.BufferedReader(_Member(self._zip(file.container), file.member), _BLOCK)
+
+    def require_same(self, file: ArchiveFile, stream: IO[bytes]) -> None:
+        """Makes sure that a file is what was found, and was neither replaced nor written to since.
+
+        Raises:
+            SourceChanged: It is not.
+        """
+        if file.container is None:
+            _require(file.path, file.seen, (stream.fileno(),))
+        else:
+            _require(file.path, file.seen, self._zip(file.container).descriptors)
 
     def manifest(self, container: Container) -> Manifest | None:
         """What a container's MANIFEST.json says; in it, or beside its parts.
@@ -430,9 +495,20 @@ class ArchiveReader:
             )
         return manifest
 
-    def _zip(self, container: Container) -> zipfile.ZipFile:
+    def _zip(self, container: Container) -> OpenedZip:
         with self._lock:
             archive = self._zips.get(container.path)
             if archive is None:
-                archive = self._zips[container.path] = open_zip(container)
+                archive = open_zip(container)
+                try:
+                    _require(container.path, container.seen, archive.descriptors)
+                except SourceChanged:
+                    archive.close()
+                    raise
+                self._zips[container.path] = archive
             return archive
+
+
+def _require(path: Path, seen: str, descriptors: tuple[int, ...]) -> None:
+    if seen and identity_of(*descriptors) != seen:
+        raise SourceChanged(f"{path.name} was changed since it was looked at; what was read of it does not count")

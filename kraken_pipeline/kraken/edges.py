@@ -8,6 +8,7 @@ from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import EARLIEST_TIME
 
 _TAIL = 1 << 16
@@ -17,14 +18,14 @@ _BLOCK = 1 << 20
 def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
     """The first time that can be read near the file's beginning; None where there is none."""
     with reader.open(file) as stream:
-        return next(iter(_times(stream.read(_TAIL).split(b"\n"), now)), None)
+        return next(iter(_times(stream.read(_TAIL).split(b"\n"), file, now)), None)
 
 
 def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
     """The last time that can be read near the file's end; None where there is none."""
     with reader.open(file) as stream:
         tail = _tail(stream, loose=file.container is None)
-    return next(iter(_times(reversed(tail.split(b"\n")), now)), None)
+    return next(iter(_times(reversed(tail.split(b"\n")), file, now)), None)
 
 
 def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
@@ -66,7 +67,8 @@ def _tail(stream: IO[bytes], *, loose: bool) -> bytes:
     return tail
 
 
-def _times(lines: Iterable[bytes], now: int) -> Iterable[int]:
+def _times(lines: Iterable[bytes], file: ArchiveFile, now: int) -> Iterable[int]:
+    step = file.interval.seconds if file.kind is Kind.OHLCVT else 1
     for line in lines:
         fields = line.split(b",")
         # A trades archive of 2026 has its time in the third field.
@@ -75,6 +77,6 @@ def _times(lines: Iterable[bytes], now: int) -> Iterable[int]:
                 time = int(float(field))
             except (ValueError, OverflowError):
                 continue
-            if EARLIEST_TIME <= time <= now:
+            if EARLIEST_TIME <= time <= now and time % step == 0:
                 yield time
                 break

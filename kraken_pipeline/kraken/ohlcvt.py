@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +14,7 @@ import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, normalise
 from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.order import FOREVER, order_of
 from kraken_pipeline.kraken.rows import (
     LINE,
     Block,
@@ -29,7 +32,7 @@ from kraken_pipeline.market.interval import Interval
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume", "trades")
 _SYNONYMS = {"timestamp": "time", "count": "trades", "trade_count": "trades"}
-_TIME_RULES = frozenset({"time is before 2011", "time is in the future"})
+_UNBELIEVABLE = ("time is not a multiple", "time is before 2011", "time is in the future")
 
 
 class OutOfOrder(Exception):
@@ -106,7 +109,6 @@ class CandleReader:
             if line == 1 and self._has_header:
                 block = Block(block.rows, tuple(reject for reject in block.rejects if reject.line != 1))
             line += lines
-            self._unanswered.take(block)
             yield block
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
@@ -118,12 +120,18 @@ class CandleReader:
                 follows = self.facts.last_time is None or times[0] > self.facts.last_time
                 if not follows or not (times.slice(1) > times.head(-1)).all():
                     raise OutOfOrder
+            self._unanswered.take(block)
             yield self._noted(block)
 
     def _sorted(self, blocks: Iterable[Block], scratch: Path) -> Iterator[Block]:
         """Spills the rows by year, then sorts a year at a time, so that memory does not grow with the file."""
         years: set[int] = set()
+        repeats: list[int] = []
+        placed: list[pl.DataFrame] = [pl.DataFrame(schema={"time": pl.Int64(), LINE: pl.UInt32()})]
+        rejects: list[Reject] = []
         for number, block in enumerate(blocks):
+            placed.append(block.rows.select("time", LINE))
+            rejects += block.rejects
             if block.rejects:
                 yield Block(_as_candles(block.rows.clear()), block.rejects)
             year = time_from_seconds(pl.col("time")).dt.year().alias("year")
@@ -134,10 +142,33 @@ class CandleReader:
             rows = pl.read_parquet(sorted(scratch.glob(f"{year_number}-*.parquet"))).sort("time", LINE)
             last = pl.col("time") != pl.col("time").shift(-1)
             kept = rows.filter(last.fill_null(value=True))
-            yield self._noted(Block(kept, self._repeated(rows.filter(~last), kept)))
+            repeated = self._repeated(rows.filter(~last), kept, repeats)
+            yield self._noted(Block(kept, repeated))
+        self._judge(pl.concat(placed).filter(~pl.col(LINE).is_in(repeats)), rejects)
 
-    def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame) -> tuple[Reject, ...]:
-        """The rows that a later one of the same time outdoes.
+    def _judge(self, rows: pl.DataFrame, rejects: Sequence[Reject]) -> None:
+        """Takes out what the file does not answer for because rows stand outside its order, or were rejected.
+
+        Args:
+            rows: `time` and `line` of the good ones, but for those that repeat another.
+            rejects: The bad ones.
+        """
+        order = order_of(rows["time"].to_numpy())
+        if order.is_shuffled:
+            rows = rows.sort("time")
+            if any(reject.time is None for reject in rejects):  # it may belong anywhere
+                self._unanswered.add_between(*pairwise([0, *rows["time"].to_list(), FOREVER]))
+            self._unanswered.add(*(reject.time for reject in rejects if reject.time is not None))
+            return
+        self._unanswered.add_between(*order.doubtful)
+        # From the other end, a file that descends is one that rises.
+        number = -pl.col(LINE).cast(pl.Int64) if order.descends else pl.col(LINE).cast(pl.Int64)
+        standing = rows.filter(pl.Series(order.believed)).select("time", number).sort(LINE)
+        turned = [replace(reject, line=-reject.line) for reject in reversed(rejects)] if order.descends else rejects
+        self._unanswered.take(Block(standing, tuple(turned)))
+
+    def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame, repeats: list[int]) -> tuple[Reject, ...]:
+        """The rows that a later one of the same time outdoes; lines that say the same are added to `repeats`.
 
         Where they say something else, the file contradicts itself, and does not answer for that candle.
         """
@@ -146,7 +177,9 @@ class CandleReader:
         compared = rows.join(kept.drop(LINE), on="time", suffix="_kept").with_columns(same.alias("same"))
         rejects = []
         for row in compared.iter_rows(named=True):
-            if not row["same"]:
+            if row["same"]:
+                repeats.append(row[LINE])
+            else:
                 candle = Span(row["time"], row["time"] + self._interval.seconds)
                 self._unanswered.add(row["time"])
                 self.facts.contradicted = normalise((*self.facts.contradicted, candle))
@@ -168,10 +201,11 @@ class CandleReader:
 
 @lru_cache(maxsize=64)  # a release has thousands of files of seven intervals
 def _format(interval: Interval, now: int, columns: tuple[str, ...]) -> Format:
+    rules = broken_rules(interval, now)
     return Format(
         {name: pl.Int64() if name == "time" else pl.Float64() for name in columns},
-        broken_rules(interval, now),
-        _TIME_RULES,
+        rules,
+        frozenset(reason for reason in rules if reason.startswith(_UNBELIEVABLE)),
         partial(is_sound, interval=interval, now=now),
     )
 

@@ -12,12 +12,14 @@ from bisect import bisect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO
 
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.order import FOREVER
 from kraken_pipeline.market.interval import Interval
 
 BLOCK_BYTES = 16 << 20
@@ -197,8 +199,9 @@ def _field(text: pl.Expr, name: str, kind: pl.Int64 | pl.Float64 | pl.String) ->
 class Unanswered:
     """The spans that a file does not answer for because rows of it were rejected.
 
-    A rejected row takes its own candle out; where its time cannot be believed, everything between its neighbours
-    in the file, because it may have been any of those.
+    A rejected row takes its own candle out. Where its time cannot be believed, because it cannot be read, breaks a rule
+    or lies beyond those of its neighbours in the file, everything between these goes, because it may have been any of
+    that.
     """
 
     def __init__(self, interval: Interval, *, neighbours_too: bool) -> None:
@@ -212,39 +215,67 @@ class Unanswered:
         self._neighbours_too = neighbours_too
         self._spans: Spans = ()
         self._last = 0  # the time of the last good row
-        self._open = False  # a row after it cannot be placed in time, and the next good row is still to come
+        self._pending: list[int | None] = []  # the times of the rows after it, up to the next good one
+        self._since = FOREVER  # from where on doubt reaches up to that next good row
 
-    def take(self, block: Block) -> None:
-        """Takes the rejects of the next block of a file, and its good rows as their neighbours."""
+    def take(self, block: Block, since: Mapping[int, int] | None = None) -> None:
+        """Takes the rejects of the next block of a file, and its good rows as their neighbours.
+
+        Args:
+            block: In order of time.
+            since: Rejected lines that cast doubt on what stands before them, too: from which time on.
+        """
         rows = block.rows
         lines = rows[LINE].to_list() if block.rejects else []
-        spans = [self._candle(reject.time) for reject in block.rejects if reject.time is not None]
-        if self._open and rows.height:
-            spans += self._between(self._last, int(rows["time"][0]))
-            self._open = False
+        spans: list[Span] = []
+        index = 0  # of the good row that comes next
         for reject in block.rejects:
-            if reject.time is not None:
-                continue
-            index = bisect(lines, reject.line)
-            before = int(rows["time"][index - 1]) if index else self._last
-            if index == len(lines):
-                self._open = True
-                self._last = before
-            else:
-                spans += self._between(before, int(rows["time"][index]))
-        if rows.height:
+            found = bisect(lines, reject.line, index)
+            if found > index:
+                spans += self._meet(int(rows["time"][index]))
+                self._last = int(rows["time"][found - 1])
+                index = found
+            self._pending.append(reject.time)
+            self._since = min(self._since, (since or {}).get(reject.line, FOREVER))
+        if rows.height > index:
+            spans += self._meet(int(rows["time"][index]))
             self._last = int(rows["time"][-1])
         if spans:
             self._spans = normalise((*self._spans, *spans))
 
-    def add(self, time: int) -> None:
-        """Takes out the candle that holds a moment."""
-        self._spans = normalise((*self._spans, self._candle(time)))
+    def add(self, *times: int) -> None:
+        """Takes out the candles that hold some moments."""
+        self._spans = normalise((*self._spans, *map(self._candle, times)))
+
+    def add_between(self, *bounds: tuple[int, int]) -> None:
+        """Takes out what lies between two rows, without their own candles."""
+        self._spans = normalise((*self._spans, *(each for pair in bounds for each in self._between(*pair))))
 
     def spans(self) -> Spans:
         """What is taken out so far; it reaches over the file's ends where rows there cannot be placed."""
-        rest = self._between(self._last, _FOREVER) if self._open else []
-        return normalise((*self._spans, *rest))
+        return normalise((*self._spans, *self._rest(FOREVER)))
+
+    def _meet(self, after: int) -> list[Span]:
+        """What the rejected rows since the last good one take out, now that the next is known."""
+        spans = self._rest(after)
+        self._pending = []
+        self._since = FOREVER
+        return spans
+
+    def _rest(self, after: int) -> list[Span]:
+        if not self._pending:
+            return []
+        spans = [self._candle(time) for time in self._pending if time is not None]
+        start = min(self._last, self._since)
+        is_believed = start == self._last and self._are_in_order(self._last, *self._pending, after)
+        return spans if is_believed else [*spans, *self._between(start, after)]
+
+    def _are_in_order(self, *times: int | None) -> bool:
+        """Whether all times can be read and follow each other; trades may share one."""
+        step = 0 if self._neighbours_too else 1
+        return all(
+            before is not None and after is not None and before + step <= after for before, after in pairwise(times)
+        )
 
     def _candle(self, time: int) -> Span:
         return Span(self._interval.floor(time), self._interval.floor(time) + self._interval.seconds)
@@ -256,9 +287,6 @@ class Unanswered:
             return [Span(start, end + self._interval.seconds)]
         start += self._interval.seconds if before else 0
         return [Span(start, end)] if start < end else []
-
-
-_FOREVER = 1 << 40
 
 
 @dataclass(slots=True)

@@ -99,6 +99,7 @@ class TradesReader:
         self._rejects: list[Reject] = []
         self._ids = pl.Series("trade_id", [], pl.Int64())
         self._reached = 0.0  # the latest time so far, with its fraction
+        self._minutes: list[pl.Series] = []  # the first time of each minute so far
         self.facts = Facts()
 
     def blocks(self) -> Generator[Block, None, None]:
@@ -138,17 +139,17 @@ class TradesReader:
                 if header_lines:
                     block_data = data[data.index(b"\n") + 1 :]
                     line += 1
-            block = self._in_order(parse_block(block_data, line, form))
+            block, since = self._in_order(parse_block(block_data, line, form))
             line += block.rows.height + len(block.rejects)
-            self._note(block)
+            self._note(block, since)
             yield block.rows.select((pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME), "price", "volume")
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
         if not self._edges_are_whole and self.facts.last_time is not None:
             self._unanswered.add(self.facts.last_time)
 
-    def _note(self, block: Block) -> None:
-        self._unanswered.take(block)
+    def _note(self, block: Block, since: Mapping[int, int]) -> None:
+        self._unanswered.take(block, since)
         self._rejects += block.rejects
         if block.rows.height:
             self.facts.rows += block.rows.height
@@ -158,33 +159,53 @@ class TradesReader:
                     self._unanswered.add(self.facts.first_time)
             self.facts.last_time = int(block.rows["time"][-1])
 
-    def _in_order(self, block: Block) -> Block:
-        """Rejects what runs backwards in time, and repeated ids (among this block and the one before)."""
+    def _in_order(self, block: Block) -> tuple[Block, dict[int, int]]:
+        """Rejects what runs backwards in time, and repeated ids (among this block and the one before).
+
+        Returns:
+            The block, and from when on each line that runs backwards casts doubt on what stands before it: from the
+            last trade that is not later. Its own time may be wrong, or that of any since.
+        """
         rows = block.rows
         reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(self._reached))
         wrong = {_BACKWARDS: pl.col("time") < reached}
-        if rows.height:
-            self._reached = float(rows.select(reached.last()).item())
         if "trade_id" in rows.columns:
             repeated = pl.col("trade_id").is_in(self._ids.implode()) | ~pl.col("trade_id").is_first_distinct()
             wrong[_REPEATED_ID] = repeated
-            self._ids = rows["trade_id"] if rows.height else self._ids
         reason = pl.coalesce(pl.when(rule).then(pl.lit(text)) for text, rule in wrong.items())
         judged = rows.with_columns(reason.alias("_reason"))
+        if rows.height:
+            self._reached = float(rows.select(reached.last()).item())
+            self._ids = rows["trade_id"] if "trade_id" in rows.columns else self._ids
+        good = judged.filter(pl.col("_reason").is_null()).drop("_reason")
+        is_first = (pl.col("time") // 60).diff().fill_null(1) != 0
+        self._minutes.append(good.filter(is_first)["time"])
         bad = judged.filter(pl.col("_reason").is_not_null())
         if bad.is_empty():
-            return block
+            return block, {}
         rejects = [
             Reject(
                 row[LINE],
                 ",".join(str(value) for name, value in row.items() if name not in (LINE, "_reason"))[:TEXT_CHARACTERS],
                 row["_reason"],
-                int(row["time"]),
+                None if row["_reason"] == _BACKWARDS else int(row["time"]),
             )
             for row in bad.iter_rows(named=True)
         ]
-        good = judged.filter(pl.col("_reason").is_null()).drop("_reason")
-        return Block(good, tuple(sorted((*block.rejects, *rejects), key=lambda reject: reject.line)))
+        ordered = tuple(sorted((*block.rejects, *rejects), key=lambda reject: reject.line))
+        return Block(good, ordered), self._last_before(bad.filter(pl.col("_reason") == _BACKWARDS))
+
+    def _last_before(self, rows: pl.DataFrame) -> dict[int, int]:
+        """For each line the time of a good trade of the last minute that began no later; 0 where there is none."""
+        if rows.is_empty():
+            return {}
+        self._minutes = [pl.concat(self._minutes)]
+        minutes = self._minutes[0]
+        places = minutes.search_sorted(rows["time"], side="right")
+        return {
+            line: int(minutes[place - 1]) if place else 0
+            for line, place in zip(rows[LINE].to_list(), places.to_list(), strict=True)
+        }
 
 
 def _layout(data: bytes) -> tuple[Mapping[str, pl.Int64 | pl.Float64 | pl.String], bool]:

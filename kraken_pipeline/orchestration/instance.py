@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock
 
+from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.faults import is_read_only
 
 HOME_VARIABLE = "DAGSTER_HOME"
 STORAGE_VARIABLE = "KRAKEN_DAGSTER_STORAGE"
@@ -20,11 +24,21 @@ STORAGE_VARIABLE = "KRAKEN_DAGSTER_STORAGE"
 def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The instance that `dagster.yaml` describes, or, without one, the same storage with Dagster's defaults.
 
-    Its database is created under a lock: of four processes that find none, one used to fail.
+    Its database is created under a lock: of four processes that find none, one used to fail. Where it is only to read,
+    it is a copy that is read: SQLite wants to write beside what it reads, and Dagster into it.
     """
-    storage = Path(os.environ.setdefault(STORAGE_VARIABLE, str(settings.home / "dagster")))
+    for name, default in ((STORAGE_VARIABLE, settings.home / "dagster"), (HOME_VARIABLE, "")):
+        if not os.environ.get(name):  # an empty variable counts as not set
+            os.environ[name] = str(default or os.environ[STORAGE_VARIABLE])
+    if not Path(os.environ[HOME_VARIABLE]).is_absolute():
+        raise InvalidSettings(f"{HOME_VARIABLE} must be an absolute path, not {os.environ[HOME_VARIABLE]}")
+    storage = Path(os.environ[STORAGE_VARIABLE])
+    if is_read_only(storage) or is_read_only(storage.parent):
+        with _copied(storage) as instance:
+            yield instance
+        return
     storage.mkdir(parents=True, exist_ok=True)
-    described = Path(os.environ.setdefault(HOME_VARIABLE, str(storage))) / "dagster.yaml"
+    described = Path(os.environ[HOME_VARIABLE]) / "dagster.yaml"
     if described.parent == storage and not described.exists():
         described.write_text("telemetry:\n  enabled: false\n", encoding="utf-8")  # or Dagster says where it is missing
     with FileLock(storage / "instance.lock", timeout=120):
@@ -34,3 +48,27 @@ def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
     finally:
         instance.dispose()
+
+
+@contextmanager
+def _copied(storage: Path) -> Iterator[dg.DagsterInstance]:
+    with tempfile.TemporaryDirectory(prefix="kraken-history-") as folder, ExitStack() as stack:
+        copy = Path(folder) / "dagster"
+        if storage.exists():
+            shutil.copytree(storage, copy, ignore=shutil.ignore_patterns("*.lock", "storage", "compute_logs"))
+        copy.mkdir(exist_ok=True)
+        before = {name: os.environ.get(name) for name in (STORAGE_VARIABLE, HOME_VARIABLE)}
+        stack.callback(_restore, before)
+        os.environ[STORAGE_VARIABLE] = str(copy)
+        if before[HOME_VARIABLE] == str(storage):
+            os.environ[HOME_VARIABLE] = str(copy)
+            (copy / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+        instance = stack.enter_context(dg.DagsterInstance.get())
+        yield instance
+
+
+def _restore(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

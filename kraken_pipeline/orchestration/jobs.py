@@ -213,7 +213,7 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
     for outcome in outcomes:
         if outcome.status is FileStatus.FAILED:
             context.log.error(f"{outcome.name}: {outcome.reason}")
-        elif outcome.status is FileStatus.SKIPPED:
+        elif outcome.status in (FileStatus.SKIPPED, FileStatus.PENDING):
             context.log.info(f"{outcome.name}: {outcome.reason}")
         if outcome.rows_rejected:
             context.log.warning(f"{outcome.name}: {outcome.rows_rejected} rows rejected, see its dead letters")
@@ -249,19 +249,20 @@ def outcome_of(
 ) -> dict[str, Any]:
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
+    waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
     twins = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
     return {
         "files_taken_before": orders.taken,
         "files_skipped": len(twins),
         "files_failed": len(failed) + len(orders.broken),
         "not_archives": orders.skipped,
-        "files_waiting": orders.waiting,
+        "files_waiting": orders.waiting + len(waiting),
         "rows_rejected": sum(each.rows_rejected for each in files),
         "new_pairs": list(orders.new_pairs[:NOTES]),
         **of_backfill(done),
         **of_published(published),
         "errors": [*orders.broken, *failed, *done.failed][:NOTES],
-        "notes": [*orders.notes, *twins[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
+        "notes": [*orders.notes, *waiting[:NOTES], *twins[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
     }
 
 

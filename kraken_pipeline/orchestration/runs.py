@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 import dagster as dg
 
+from kraken_pipeline import errors
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.health import health_job
@@ -21,7 +27,11 @@ from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
+_FORESEEN = {each.__name__ for each in (errors.StoreError, errors.DiskFull, errors.StoreUnavailable, errors.Busy)}
+_EVENT_LOST = "Exception while writing logger call to event log"
 RESUMES_TAG = "kraken/resumes"
+BEGUN_BY_TAG = "kraken/begun_by"
+"""Finds the run of one call of `execute`."""
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
 _CORNER_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -161,11 +171,16 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             failure = getattr(event.event_specific_data, "user_failure_data", None)
             error = getattr(event.event_specific_data, "error", None)
             trace = error.to_string() if error is not None else (event.message or "")
-            while error is not None and error.cause is not None:
+            while error is not None and error.cause is not None and error.cls_name not in _FORESEEN:
                 error = error.cause
-            sentence = failure.description if failure is not None else error.message if error is not None else None
+            sentence = failure.description if failure is not None else _message(error) if error is not None else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed, and left no event that says why"
+
+
+def _message(error: Any) -> str:
+    """The message of an error as Dagster keeps it; without the class before it where the error was foreseen."""
+    return str(error.message.partition(": ")[2] if error.cls_name in _FORESEEN else error.message)
 
 
 def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:
@@ -227,12 +242,53 @@ def execute(
         resumes: The run that it continues.
         config: What it is to do, for others.
     """
-    told = {} if spec is None else spec_tags(spec)
+    told = {BEGUN_BY_TAG: uuid.uuid4().hex}
+    if spec is not None:
+        told |= spec_tags(spec)
     if resumes:
         told[RESUMES_TAG] = resumes
     run_config = dict(config or {}) if spec is None else spec.as_config()
     # The result is not entered: that would open the run's stores once more, which may be what it failed at.
-    result = dg.execute_job(
-        dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
-    )
+    try:
+        with redirect_stderr(cast("TextIO", _WithoutStatements(sys.stderr))):
+            result = dg.execute_job(
+                dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
+            )
+    except KeyboardInterrupt:  # before the run's steps, or behind them
+        for run in instance.get_runs(dg.RunsFilter(tags={BEGUN_BY_TAG: told[BEGUN_BY_TAG]})):
+            _cancel(instance, run)
+        raise
+    if any(_is_interruption(event) for event in result.all_events):
+        _cancel(instance, result.dagster_run)
     return str(result.run_id)
+
+
+class _WithoutStatements:
+    """Standard error without the SQL that Dagster writes there when its history cannot be written.
+
+    Args:
+        stream: Where everything else goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if text.startswith(_EVENT_LOST):
+            logging.getLogger(LOGGER).debug(text.splitlines()[0])
+            return len(text)
+        return self._stream.write(text)
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    """Whether an event ends a run that was interrupted; Dagster takes that for a failure."""
+    reason = event.job_failure_data.failure_reason if event.is_job_failure else None
+    return reason is not None and reason.name == "UNEXPECTED_TERMINATION"
+
+
+def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    if run.status is not dg.DagsterRunStatus.SUCCESS:
+        instance.report_run_canceled(run, "Stopped by Ctrl-C or SIGTERM; the same command goes on.")

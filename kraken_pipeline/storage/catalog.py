@@ -6,9 +6,11 @@ This module opens it, keeps it at the newest migration and hands out transaction
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from kraken_pipeline.errors import StoreError
+from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only
 from kraken_pipeline.storage.locks import AdvisoryLocks, Locks
+from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
 
@@ -43,13 +47,23 @@ class Catalog:
         parsed = sa.make_url(url)
         self._sizes = sizes or PoolSizes()
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._path = Path(parsed.database) if self.is_sqlite and parsed.database else None
+        # SQLite needs to write beside a database that it only reads, unless it is told that nobody else does.
+        self.is_read_only = self._path is not None and (is_read_only(self._path) or is_read_only(self._path.parent))
         self._server = None if self.is_sqlite else PostgreSQL(parsed, self._sizes)
         if self._server is not None:
             self.engine = self._server.engine
+        elif self._path is not None and self.is_read_only:
+            self.engine = sa.create_engine(parsed, creator=partial(_connect_only_to_read, self._path))
         else:
             self.engine = sa.create_engine(parsed)
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    @property
+    def name(self) -> str:
+        """What people call it, without a password."""
+        return f"the catalog {self._path or self.engine.url.render_as_string(hide_password=True)}"
 
     def close(self) -> None:
         """Closes every connection."""
@@ -73,6 +87,8 @@ class Catalog:
             StoreUnavailable: The server does not answer, or went away in the middle. Nothing of it was written, unless
                 it went in the very moment of the commit.
         """
+        if self.is_read_only:
+            raise StoreError(f"{self.name} cannot be written: it is only to read for this user")
         with self._connected() as connection, connection.begin():
             yield connection
 
@@ -92,7 +108,7 @@ class Catalog:
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
         if self._server is None:
-            with self.engine.connect() as connection:
+            with faults_explained(self.name), self.engine.connect() as connection:
                 yield connection
         else:
             with going_away(), self._server.connect() as connection:
@@ -137,6 +153,11 @@ class Catalog:
             raise StoreError(
                 f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
                 "install the version that wrote it, or a newer one"
+            )
+        if self.is_read_only:
+            raise StoreError(
+                f"{self.name} is at migration {current}, and cannot be brought to {newest}: it is only to read for "
+                "this user; let one who may write it run any command once"
             )
         with self._migration_lock(), self.write() as connection:
             config.attributes["connection"] = connection
@@ -192,14 +213,44 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
         failing.callback(catalog.close)
         try:
             if catalog.is_sqlite and catalog.engine.url.database:
-                Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+                make_folder(Path(catalog.engine.url.database).parent)
             catalog.warm()
             catalog.upgrade()
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            where = catalog.engine.url.render_as_string(hide_password=True)
-            raise StoreError(f"the catalog at {where} cannot be opened: {error}") from error
+        except (sa.exc.SQLAlchemyError, OSError, Timeout) as error:
+            fault = None if isinstance(error, OSError) else fault_of(error, catalog.name)
+            raise fault or StoreError(f"{catalog.name} cannot be opened: {_first_line(error)}") from error
         failing.pop_all()
     return catalog
+
+
+def _first_line(error: BaseException) -> str:
+    """An error's own words; SQLAlchemy adds the statement, its values and an address of its documentation."""
+    told = getattr(error, "orig", None) or error
+    return (str(told).strip().splitlines() or [type(told).__name__])[0]
+
+
+def _connect_only_to_read(path: Path) -> sqlite3.Connection:
+    """Opens a database where nothing can be written beside it.
+
+    Raises:
+        StoreError: It was not closed well, and what was committed last cannot be read without writing.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    # Whoever says that it never changes does not look at the log of what was committed last.
+    is_closed = not (log.exists() and log.stat().st_size)
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if is_closed or "unable to open" not in str(error):
+            raise
+        raise StoreError(
+            f"the catalog {path} was in use when it was made read-only: what was committed last lies in {log.name}, "
+            "which cannot be read here; copy the home to where it can be written"
+        ) from error
+    return connection
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

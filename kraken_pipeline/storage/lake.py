@@ -61,7 +61,14 @@ from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.damage import Damage, DamageKind
 from kraken_pipeline.storage.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
 from kraken_pipeline.storage.manifest import LakeFile, Manifest
-from kraken_pipeline.storage.paths import candles_path, is_split_by_year, spelled, sync_file, sync_folder
+from kraken_pipeline.storage.paths import (
+    candles_path,
+    is_split_by_year,
+    make_folder,
+    spelled,
+    sync_file,
+    sync_folder,
+)
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.row_digest import row_digest
 from kraken_pipeline.storage.schema import assets as asset_ids
@@ -198,7 +205,7 @@ class Lake:
         self.assets_path = self.root / ASSET_IDS_FILE
         self._assets_lock = home / "locks" / "assets.lock"
         for folder in (self.root, self.scratch, self._assets_lock.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
 
     # --- reading
 

@@ -7,6 +7,7 @@ went.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import threading
 import time
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.paths import spelled
+from kraken_pipeline.storage.paths import make_folder, spelled
 from kraken_pipeline.storage.postgresql import PostgreSQL, going_away
 
 RUN_SECONDS = 60.0
@@ -261,7 +262,7 @@ class FileLocks:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         for kind in LockKind:
-            (folder / kind.folder).mkdir(parents=True, exist_ok=True)
+            make_folder(folder / kind.folder)
 
     def _lock(self, kind: LockKind, name: str) -> FileLock:
         # One lock object a use, never shared: two threads of one process exclude each other as processes do.
@@ -292,6 +293,8 @@ class FileLocks:
                 return False
         except Timeout:
             return True
+        except OSError:  # it may not be written
+            return _is_locked(Path(lock.lock_file))
 
     def is_any_held(self, kind: LockKind) -> bool:
         """Whether any of a kind is held."""
@@ -299,6 +302,16 @@ class FileLocks:
 
     def close(self) -> None:
         """Keeps nothing open."""
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of a file that this process may only read."""
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _always() -> bool:

@@ -23,6 +23,21 @@ def spelled(name: str) -> str:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder where it is missing, unless what is there of its path is only to read.
+
+    Who only reads needs no folder that nothing lies in. Whoever writes will be told.
+
+    Raises:
+        OSError: It cannot be made, although it could be written to.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there == folder or os.access(there, os.W_OK):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder as durable as the files they name."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -10,8 +10,10 @@ from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.tier import TierTable, load_tiers
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage.faults import is_read_only
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.postgresql import PoolSizes
 
 
@@ -40,17 +42,31 @@ def create_stores(settings: Settings) -> Stores:
     """
     tiers = load_tiers(settings.kraken_tiers_file)
     try:
-        settings.drop.mkdir(parents=True, exist_ok=True)
+        if not settings.home.exists():
+            settings.home.mkdir(parents=True)
+        make_folder(settings.drop)
         files = FileLocks(settings.home / "locks")
     except OSError as error:
-        raise StoreError(
-            f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can"
-        ) from error
+        raise _cannot_be_written(settings, f" ({error})") from error
     catalog = open_catalog(settings.catalog_url, pool_sizes(settings))
     lake = Lake(settings.home, catalog)
     lake.import_assets()
     locks = Locks(files) if catalog.is_sqlite else catalog.locks()
     return Stores(settings, lake, catalog, locks, tiers)
+
+
+def require_writable(settings: Settings) -> None:
+    """Refuses to begin what writes in a home that is only to read.
+
+    Raises:
+        StoreError: It is.
+    """
+    if is_read_only(settings.home):
+        raise _cannot_be_written(settings, ": it is only to read for this user")
+
+
+def _cannot_be_written(settings: Settings, why: str) -> StoreError:
+    return StoreError(f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written{why}; name a folder that can")
 
 
 def pool_sizes(settings: Settings) -> PoolSizes:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
-from kraken_pipeline.errors import Busy, PassingError, PipelineError
+from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
 from kraken_pipeline.kraken.release import Kind
@@ -30,6 +30,7 @@ from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, file_records
+from kraken_pipeline.storage.faults import faults_explained
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.lake import Staged
 from kraken_pipeline.storage.schema import FileStatus
@@ -37,11 +38,22 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.scan import ALWAYS, Known, Task, container_stamp, is_within, stamp, window
+from kraken_pipeline.workflow.scan import (
+    ALWAYS,
+    Known,
+    Task,
+    container_stamp,
+    is_within,
+    scan_again,
+    stamp,
+    window,
+)
 
 BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
 """A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
+ROUNDS = 3
+"""So often a file that was changed while it was read is read in one run."""
 REJECTS_HELD = 20_000
 """Dead letters of one file that are held in memory; more go to the catalog while it is read."""
 
@@ -53,8 +65,8 @@ class FileOutcome:
     Attributes:
         name: The file.
         series: Whose candles it holds.
-        status: COMPLETED, SKIPPED or FAILED.
-        reason: Why it was skipped or failed.
+        status: COMPLETED, SKIPPED or FAILED; PENDING where it was changed again and again while it was read.
+        reason: Why it was skipped or failed, or waits.
         rows: How many good rows it has.
         rows_rejected: How many bad ones.
         candles_stored: How many candles of it are new or changed.
@@ -84,6 +96,7 @@ class _Read:
     rejects: list[Reject] = field(default_factory=list)
     rows_rejected: int = 0
     error: str | None = None
+    is_changed: bool = False  # since it was found: it is to be looked at again
     seconds: float = 0.0
     twin: FileRecord | None = None  # the same file, ingested or withdrawn before
 
@@ -129,10 +142,56 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
     if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
         _count_anew(stores, run)
-    for batch, done in _taken(stores, spec, [task for task in tasks if task.file.location in ids], ids, run):
-        outcomes |= done
-        _report(run, batch, list(done.values()))
-    return [outcomes[task.file.location] for task in tasks]
+    waiting = [task for task in tasks if task.file.location in ids]
+    for round_ in range(ROUNDS):
+        for batch, done in _taken(stores, spec, waiting, ids, run):
+            outcomes |= done
+            _report(run, batch, list(done.values()))
+        changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
+        if not changed or round_ == ROUNDS - 1:
+            break
+        waiting, gone = _found_again(stores, spec, changed, run)
+        outcomes |= gone
+        ids = enlist(stores, waiting, run)
+    wanted = dict.fromkeys(task.file.location for task in tasks)
+    return [outcomes[location] for location in {**wanted, **dict.fromkeys(outcomes)}]
+
+
+def _found_again(
+    stores: Stores, spec: RunSpec, changed: Sequence[Task], run: Run
+) -> tuple[list[Task], dict[str, FileOutcome]]:
+    """Looks again at files that were changed since they were found.
+
+    Returns:
+        What there is now, also what a changed archive holds that it did not; and those that are not there any more, by
+        location, which have failed.
+    """
+    found = scan_again(stores, spec, changed, run.now)
+    fail_broken(stores, found.broken, run)
+    stores.lake.register(task.file.pair for task in found.tasks)
+    there = {task.file.location for task in found.tasks}
+    still = {each.name for each in found.waiting}
+    outcomes: dict[str, FileOutcome] = {}
+    results: list[Mapping[str, Any]] = []
+    for task in changed:
+        # What still grows is left to the next run, with the reason that it has.
+        if task.file.location in there or task.file.path.name in still:
+            continue
+        reason = "it was changed since it was looked at, and is not there any more"
+        outcomes[task.file.location] = FileOutcome(task.file.name, task.file.series, FileStatus.FAILED, reason)
+        results += [
+            {"id": record.id, "status": FileStatus.FAILED, "reason": reason, "updated_at": run.now}
+            for record in _unfinished(stores, task)
+        ]
+    with stores.catalog.write() as connection:
+        file_records.finish(connection, results)
+    return found.tasks, outcomes
+
+
+def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
+    with stores.catalog.read() as connection:
+        records = file_records.by_location(connection, [task.file.location]).get(task.file.location, [])
+    return [record for record in records if record.status in (FileStatus.PENDING, FileStatus.INGESTING)]
 
 
 def _taken(
@@ -274,15 +333,17 @@ def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: Archi
     began = time.perf_counter()
     read = _Read(task, file_id)
     try:
-        try:
-            _stage(stores, spec, read, reader, run, sort=False)
-        except OutOfOrder:
-            _forget_letters(stores, read)
-            _stage(stores, spec, read, reader, run, sort=True)
-    except PassingError:
-        raise  # the catalog went away: that is no fault of the file's
-    except (PipelineError, OSError) as error:  # anything else is a mistake of ours and ends the run with its traceback
-        read.error = str(error) or type(error).__name__
+        with faults_explained():
+            try:
+                _stage(stores, spec, read, reader, run, sort=False)
+            except OutOfOrder:
+                _forget_letters(stores, read)
+                _stage(stores, spec, read, reader, run, sort=True)
+    except (PassingError, DiskFull):
+        raise  # the catalog went away, or the disk is full: that is no fault of the file's
+    except PipelineError as error:  # anything else is a mistake of ours and ends the run with its traceback
+        read.error = str(error)
+        read.is_changed = isinstance(error, SourceChanged)
         read.staged = None
     read.seconds = time.perf_counter() - began
     return read
@@ -302,6 +363,7 @@ def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, ru
                     candles = _within(block.rows, wanted, spec)
                     trades += int(candles["trade_count"].sum()) if candles.height else 0
                     writer.add(_finished(candles, task))
+            reader.require_same(task.file, stream)
         read.facts = rows.facts
         read.staged = writer.finish()
     except BaseException:
@@ -458,12 +520,12 @@ def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
         if read.staged is not None:
             read.twin = withdrawn.get((file.kind, file.series, read.facts.sha256), read.twin)
         if read.error is not None:
-            read.rejects = [*read.rejects, _letter(file.name, read.error)]
+            read.rejects = [] if read.is_changed else [*read.rejects, _letter(file.name, read.error)]
 
 
 def _status(read: _Read) -> tuple[FileStatus, str | None]:
     if read.error is not None:
-        return FileStatus.FAILED, read.error
+        return FileStatus.PENDING if read.is_changed else FileStatus.FAILED, read.error
     if read.twin is not None:
         how = f"which was {read.twin.became}" if read.twin.status is FileStatus.WITHDRAWN else read.twin.became
         return FileStatus.SKIPPED, f"the same as {read.twin.name}, {how}"

@@ -74,8 +74,9 @@ def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None
     html = render(replace(contents, trend=(*alike, record))).encode()
     path = (path or page_path(stores.settings, spec.tier)).absolute()
     _write(path, html)
-    with stores.catalog.write() as connection:
-        keep_report(connection, record)
+    if not stores.catalog.is_read_only:
+        with stores.catalog.write() as connection:
+            keep_report(connection, record)
     return Page(path, len(html), contents.report, shares_png(contents.maps) if contents.maps else b"")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
-from kraken_pipeline.errors import UnreadableArchive, plain
+from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.archive import (
     ArchiveFile,
     ArchiveReader,
@@ -22,10 +22,12 @@ from kraken_pipeline.kraken.archive import (
     PassedOver,
     container_digest,
     discover,
+    identity_of,
 )
 from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import file_records
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
@@ -76,6 +78,20 @@ def folders(stores: Stores, spec: RunSpec) -> list[Path]:
     return list(dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs]))
 
 
+def require_folders(settings: Settings, spec: RunSpec) -> None:
+    """Makes sure that what a run is to look into exists.
+
+    Raises:
+        InvalidRequest: A folder or file does not.
+    """
+    for path in spec.archive_dirs:
+        if not path.exists():
+            raise InvalidRequest(f"there is no file or folder {path}; name one that holds Kraken's archives")
+    for path in settings.archive_dirs:
+        if not path.exists():
+            raise InvalidRequest(f"KRAKEN_ARCHIVE_DIRS: there is no file or folder {path}; take it out, or mount it")
+
+
 def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
     """What the folders hold for a run.
 
@@ -88,7 +104,19 @@ def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> 
     Raises:
         InvalidRequest: A folder does not exist.
     """
-    found = discover(folders(stores, spec), settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    return _scan(stores, spec, folders(stores, spec), now, patience=patience)
+
+
+def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -> Scan:
+    """What there is now of some files that were changed since they were found."""
+    paths = {
+        path for task in tasks for path in (task.file.container.parts if task.file.container else (task.file.path,))
+    }
+    return _scan(stores, spec, sorted(path for path in paths if path.exists()), now)
+
+
+def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
+    found = discover(where, settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
     wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
     scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
     tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
@@ -117,6 +145,8 @@ def _with_containers(
                 records[path] = examine(stores, container, members, reader, now, remember=not spec.dry_run)
             except FileNotFoundError:
                 continue  # another run has moved it away in the meantime
+            except SourceChanged as error:
+                scanned.waiting.append(PassedOver(path.name, str(error)))
             except (UnreadableArchive, OSError) as error:
                 scanned.broken.append(PassedOver(path.name, str(error)))
     scanned.containers = list(records.values())
@@ -143,6 +173,7 @@ def examine(
 
     Raises:
         UnreadableArchive: It cannot be read, or is not what its sums or its manifest say.
+        SourceChanged: It was changed meanwhile.
     """
     mark = container_stamp(container)
     with stores.catalog.read() as connection:
@@ -154,6 +185,8 @@ def examine(
         known = file_records.container_by_digest(connection, sha256)
     if known is None or known.name != container.name:
         known = _examined(container, sha256, members, reader, now)
+    if container.seen != identity_of(*container.parts):
+        raise SourceChanged("it was changed while it was looked at; it is looked at again with the next run")
     if remember:
         with stores.catalog.write() as connection:
             file_records.keep_container(connection, known, mark, now)

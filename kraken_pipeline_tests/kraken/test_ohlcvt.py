@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, OutOfOrder, columns_of
 from kraken_pipeline.market.interval import Interval
@@ -147,10 +149,6 @@ def test_a_rejected_row_takes_its_slot_out_of_coverage() -> None:
     assert reading.facts.unanswered == (hours(3, 4),)
 
 
-def test_a_row_off_the_grid_takes_out_the_candle_that_holds_it() -> None:
-    assert read_candles(file(good(0), f"{T + 3 * HOUR + 60},1,1,1,1,1,1", good(9))).facts.unanswered == (hours(3, 4),)
-
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -159,6 +157,9 @@ def test_a_row_off_the_grid_takes_out_the_candle_that_holds_it() -> None:
         "5,1,1,1,1,1,1",
         "16,1,1",
         f"{NOW + HOUR},-1,1,1,1,1,1",
+        f"{T + 3 * HOUR + 60},1,1,1,1,1,1",
+        f"{T + 3 * HOUR + 60},-1,1,1,1,1,1",
+        f"{T + 10 * HOUR},-1,1,1,1,1,1",
         f"{T + 3 * HOUR},1,1,1,1,1,1{T + 4 * HOUR},1,1,1,1,1,1",
         f"{T + 3 * HOUR},1,1,\x00\x00\x00\x00,1",
     ],
@@ -166,7 +167,8 @@ def test_a_row_off_the_grid_takes_out_the_candle_that_holds_it() -> None:
 def test_a_row_whose_time_cannot_be_believed_takes_out_everything_between_its_neighbours(row: str) -> None:
     for block_bytes in BLOCK_SIZES:
         reading = read_candles(file(good(0), row, good(9)), block_bytes=block_bytes)
-        assert reading.facts.unanswered == (hours(1, 9),)
+        own = (hours(10, 11),) if row.startswith(f"{T + 10 * HOUR}") else ()
+        assert reading.facts.unanswered == (hours(1, 9), *own)
 
 
 def test_at_the_ends_of_a_file_there_is_only_one_neighbour() -> None:
@@ -241,7 +243,8 @@ def test_identical_repeats_keep_their_coverage_and_differing_ones_lose_it(tmp_pa
     reading = sort(
         tmp_path, good(0), good(0), csv_row(T + 5 * HOUR, trades=1), csv_row(T + 5 * HOUR, trades=2), good(9)
     )
-    assert reading.facts.unanswered == (hours(5, 6),)
+    # Either of the two at 5 may be of another hour, up to its neighbours'.
+    assert reading.facts.unanswered == (hours(1, 9),)
     assert reading.reasons == {
         1: "the time is repeated; the file's last row for it counts",
         3: "the time is repeated with other values; the file's last row for it counts",
@@ -257,7 +260,76 @@ def test_numbers_spelled_differently_are_identical_repeats(tmp_path: Path) -> No
 def test_bad_rows_of_a_file_out_of_order_are_rejected_as_in_any_other(tmp_path: Path) -> None:
     reading = sort(tmp_path, good(5), "x", good(0), f"{T + 2 * HOUR},0,1,1,1,1,1")
     assert reading.reasons == {2: "the line has not 7 fields", 4: "a price is not positive"}
-    assert reading.facts.unanswered == (hours(1, 5),)
+    assert reading.facts.unanswered == (Span(0, T), hours(1, 5)), "the newest comes first, and hour 2 is not before 0"
+
+
+def test_a_file_whose_newest_row_comes_first_says_the_same_as_in_order(tmp_path: Path) -> None:
+    times = [0, 1, 4, 5, 9]
+    assert sort(tmp_path, *(good(time) for time in reversed(times))).facts.unanswered == ()
+    reading = sort(tmp_path, good(9), good(5), "x", good(1), good(0))
+    assert reading.facts.unanswered == (hours(2, 5),)
+
+
+def test_a_row_that_stands_in_another_place_uncovers_where_it_stands_and_where_it_says_it_belongs(
+    tmp_path: Path,
+) -> None:
+    # The row of hour 100 says that it is of hour 250, far behind its neighbours.
+    lines = [good(250 if hour == 100 else hour) for hour in range(0, 400, 2) if hour != 250]
+    reading = sort(tmp_path, *lines)
+    assert reading.facts.unanswered == (hours(99, 102), hours(249, 252))
+    # Of a few rows in between, it may as well be those that are wrong.
+    near = sort(tmp_path, *(good(106 if hour == 100 else hour) for hour in range(0, 400, 2) if hour != 106))
+    assert near.facts.unanswered == (hours(99, 108),)
+
+
+def test_files_that_were_joined_in_another_order_answer_each_for_its_own_time(tmp_path: Path) -> None:
+    earlier, later = ([good(hour) for hour in range(start, start + 80, 2)] for start in (0, 90))
+    assert sort(tmp_path, *later, *earlier).unanswered == (hours(79, 90), Span(T + 169 * HOUR, HORIZON.end))
+
+
+def test_where_a_row_stands_in_a_shuffled_file_says_nothing(tmp_path: Path) -> None:
+    shuffled = [good(hour) for hour in random.Random(7).sample(range(0, 400, 4), 100)]
+    assert sort(tmp_path, *shuffled).facts.unanswered == ()
+    # What cannot be placed may belong anywhere.
+    lost = sort(tmp_path, *shuffled, "x")
+    assert subtract((hours(0, 397),), lost.facts.unanswered) == tuple(hours(at, at + 1) for at in range(0, 400, 4))
+
+
+Rows = list[tuple[int, int]]
+"""The hour that a row says it is of, and the one that it is of."""
+
+
+@st.composite
+def misdated(draw: st.DrawFn) -> tuple[set[int], list[str]]:
+    """A good file's hours, and its lines with some times damaged so that it can be seen; a row's price is its hour."""
+    true = sorted(draw(st.sets(st.integers(1, 90), min_size=8, max_size=60)))
+    wrong = draw(st.sets(st.sampled_from(true), max_size=min(6, len(true) // 4)))
+    lines = []
+    for hour in true:
+        price = f"{hour},{hour},{hour},{hour},1,1"
+        if hour not in wrong:
+            lines.append(f"{T + hour * HOUR},{price}")
+            continue
+        right = [each for each in true if each not in wrong]
+        before = max((each for each in right if each < hour), default=0)
+        after = min((each for each in right if each > hour), default=91)
+        elsewhere = [each for each in range(1, 91) if not before < each < after]
+        seconds = T + draw(st.sampled_from(elsewhere)) * HOUR
+        lines.append(draw(st.sampled_from([f"{seconds},{price}", f"{seconds},{price}", f"{seconds + 1800},{price}",
+            f"x,{price}", f"5,{price}", f"{NOW + HOUR},{price}", f"{seconds},-1,1,1,1,1,1"])))  # fmt: skip
+    return set(true), [f"{line}\n" for line in (reversed(lines) if draw(st.booleans()) else lines)]
+
+
+@given(misdated())
+def test_whatever_times_are_damaged_nothing_false_is_answered(file: tuple[set[int], list[str]]) -> None:
+    true, lines = file
+    with tempfile.TemporaryDirectory() as folder:
+        reading = read_candles_in_any_order("".join(lines).encode(), Path(folder))
+    said = {int(candle[0] - T) // HOUR: int(candle[1]) for candle in reading.candles}
+    answered = subtract((hours(0, 100),), reading.unanswered)
+    for hour in range(100):
+        if any(T + hour * HOUR in span for span in answered):
+            assert said.get(hour) == (hour if hour in true else None), hour
 
 
 # --- any bytes at all
@@ -311,7 +383,7 @@ KNOWN = st.integers(0, 40).flatmap(
             (good(hour), True, hour),
             (f"{T + hour * HOUR},0,1,1,1,1,1\n", False, hour),
             (f"{T + hour * HOUR},1\n", False, hour),
-            (f"{T + hour * HOUR + 7},1,1,1,1,1,1\n", False, hour),
+            (f"{T + hour * HOUR + 7},1,1,1,1,1,1\n", False, None),
             (f"{NOW + HOUR},0,1,1,1,1,1\n", False, None),
             ("\n", False, None),
             ("x,1,1,1,1,1,1\n", False, None),
@@ -334,18 +406,20 @@ def in_order(lines: list[Known]) -> list[Known]:
 
 
 def expected_unanswered(lines: list[Known]) -> Spans:
-    """What the issue says: a bad row's own slot; what lies between its neighbours where its time cannot be read."""
+    """A bad row's own slot; what lies between its good neighbours where its time is unknown or not among theirs."""
     spans = []
     for index, (_, is_good, hour) in enumerate(lines):
         if is_good:
             continue
         if hour is not None:
             spans.append(hours(hour, hour + 1))
+        first = max((place for place in range(index) if lines[place][1]), default=-1)
+        last = min((place for place in range(index, len(lines)) if lines[place][1]), default=len(lines))
+        told = [-1 if line[2] is None else line[2] for line in lines[max(first, 0) : last + 1]]
+        if min(told) >= 0 and all(before < after for before, after in pairwise(told)):
             continue
-        before = [line[2] for line in lines[:index] if line[1] and line[2] is not None]
-        after = [line[2] for line in lines[index:] if line[1] and line[2] is not None]
-        start = T + (before[-1] + 1) * HOUR if before else 0
-        end = T + after[0] * HOUR if after else HORIZON.end
+        start = T + (told[0] + 1) * HOUR if first >= 0 else 0
+        end = T + told[-1] * HOUR if last < len(lines) else HORIZON.end
         spans += [Span(start, end)] if start < end else []
     return normalise(spans)
 

@@ -170,20 +170,57 @@ def test_at_the_ends_of_a_file_there_is_only_one_neighbour() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(100, 99), (100.9, 100.2)])
-def test_time_that_runs_backwards_is_rejected_and_its_minute_is_not_whole(first: float, second: float) -> None:
+def test_time_that_runs_backwards_is_rejected_and_its_neighbours_minutes_are_not_whole(
+    first: float, second: float
+) -> None:
+    data = trade(0) + trade(50) + trade(first) + trade(second) + trade(200) + trade(300)
     for block_bytes in BLOCK_SIZES:
-        reading = read_trades(trade(0) + trade(first) + trade(second) + trade(200), block_bytes=block_bytes)
-        assert reading.reasons == {3: "time runs backwards"}
-        assert reading.facts.unanswered == (minutes(1, 2),)
-        assert counts(reading) == {0: 1, 3: 1}
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert reading.reasons == {4: "time runs backwards"}
+        assert reading.facts.unanswered == (minutes(0, 4),)
+        assert {minute: count for minute, count in counts(reading).items() if minute > 3} == {5: 1}
 
 
-def test_the_minute_that_a_late_trade_belongs_to_is_not_covered_in_blocks_of_any_size() -> None:
+def test_the_trade_that_others_run_back_behind_may_be_the_wrong_one() -> None:
+    # The trade of second 130 says that it is of second 900.
+    data = "".join(map(trade, [0, 61, 900, 185, 250, 310, 910, 1_000, 1_100]))
     for block_bytes in BLOCK_SIZES:
-        reading = read_trades(trade(0) + trade(300) + trade(10) + trade(400), block_bytes=block_bytes)
-        assert reading.reasons == {3: "time runs backwards"}
-        assert reading.facts.unanswered == (minutes(0, 1),)
-        assert {minute: count for minute, count in counts(reading).items() if minute} == {5: 1, 6: 1}
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert set(reading.reasons) == {4, 5, 6}
+        assert reading.facts.unanswered == (minutes(1, 16),)
+
+
+@st.composite
+def misdated(draw: st.DrawFn) -> tuple[list[int], list[str]]:
+    """The seconds of trades, and their lines with some times damaged so that it can be seen."""
+    true = sorted(draw(st.lists(st.integers(60, 3_000), min_size=2, max_size=40)))
+    wrong = draw(st.sets(st.sampled_from(range(len(true))), max_size=min(4, len(true) - 1)))
+    lines = []
+    for index, second in enumerate(true):
+        told: float | str = second
+        if index in wrong:
+            before = max((true[each] for each in range(index) if each not in wrong), default=0)
+            after = min((true[each] for each in range(index, len(true)) if each not in wrong), default=3_001)
+            elsewhere = st.one_of(
+                *([st.integers(0, before - 1)] if before else []),
+                *([st.integers(after + 1, 4_000)] if after <= 3_000 else []),
+            )
+            told = draw(st.one_of(elsewhere, st.sampled_from(["x", "5", "inf", str(NOW + 60)])))
+        lines.append(trade(told) if isinstance(told, int) else f"{told},10,1\n")
+    return true, lines
+
+
+@given(misdated(), st.sampled_from(BLOCK_SIZES))
+def test_whatever_times_are_damaged_nothing_false_is_answered(
+    file: tuple[list[int], list[str]], block_bytes: int
+) -> None:
+    true, lines = file
+    reading = read_trades("".join(lines), block_bytes=block_bytes)
+    said = {int(candle[0] - T) // 60: int(candle[6]) for candle in answered(reading)}
+    gone = reading.unanswered
+    for minute in range(80):
+        if not any(T + minute * 60 in span for span in gone):
+            assert said.get(minute, 0) == sum(second // 60 == minute for second in true), minute
 
 
 def test_a_repeated_id_is_rejected_and_its_minute_is_not_whole() -> None:

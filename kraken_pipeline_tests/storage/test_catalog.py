@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,36 @@ def test_the_folder_of_the_catalog_is_made_where_there_is_none(tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\x00" + b"\xff" * 2_000])
 def test_a_file_that_is_no_database_is_refused_with_its_place(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(content)
-    with pytest.raises(StoreError, match=r"the catalog at sqlite:///.*catalog\.sqlite cannot be opened"):
+    with pytest.raises(StoreError, match=r"^the catalog /.*catalog\.sqlite is damaged .*`kraken-pipeline recover`"):
         open_catalog(url(tmp_path))
+
+
+def test_a_page_that_is_malformed_is_named_when_it_is_come_to(tmp_path: Path) -> None:
+    open_catalog(url(tmp_path)).close()
+    path = tmp_path / "catalog.sqlite"
+    size = path.stat().st_size
+    with path.open("r+b") as stream:
+        stream.seek(4_096)  # behind the list of tables, which is in the first page
+        stream.write(b"\xff" * (size - 4_096))
+    with (
+        pytest.raises(StoreError, match=r"catalog\.sqlite is damaged .*malformed.*`kraken-pipeline recover`"),
+        closing(open_catalog(url(tmp_path))) as catalog,
+        catalog.read() as connection,
+    ):
+        connection.execute(sa.select(schema.grants)).all()
+
+
+def test_a_catalog_without_its_tables_is_damaged(tmp_path: Path) -> None:
+    with closing(open_catalog(url(tmp_path))) as catalog:
+        with catalog.write() as connection:
+            connection.execute(sa.text("DROP TABLE gaps"))
+        with pytest.raises(StoreError, match=r"is damaged \(no such table: gaps\)"), catalog.read() as connection:
+            connection.execute(sa.select(schema.gaps))
+
+
+def test_a_mistake_in_a_statement_keeps_its_own_error(tmp_path: Path) -> None:
+    with closing(open_catalog(url(tmp_path))) as catalog, pytest.raises(sa.exc.StatementError), catalog.read() as read:
+        read.execute(sa.text("SELECT :x"), {})
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "mysql://me:secret@host/d", "oracle+nothing://me:secret@host/d", ""])

@@ -1,0 +1,133 @@
+"""What goes wrong with disks, databases and Parquet files, as sentences that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.errors import Busy, DiskFull, PipelineError, StoreError, StoreUnavailable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Polars ends what it passes on
+_DAMAGED = ("not a database", "malformed", "no such table", "no such column", "has no column", "already exists")
+_OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+"""Mistakes of the program's, which keep their traceback."""
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether something exists, and this process may not write it."""
+    return path.exists() and not os.access(path, os.W_OK)
+
+
+def fault_of(error: BaseException, what: str = "") -> PipelineError | None:
+    """What an error means, where it is the machine's fault or that of a file; None where it may be ours.
+
+    Args:
+        error: Anything that was raised; what caused it is looked at as well.
+        what: What was worked on, for what does not say so itself: `the catalog /data/catalog.sqlite`.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if (found := _meaning(seen, what)) is not None:
+            return found
+        seen = seen.__cause__
+    return None
+
+
+@contextmanager
+def faults_explained(what: str = "") -> Iterator[None]:
+    """Raises what `fault_of` makes of an error in its place."""
+    try:
+        yield
+    except (Exception, pl.exceptions.PanicException) as error:
+        if (fault := fault_of(error, what)) is None or fault is error:
+            raise
+        raise fault from error
+
+
+def _meaning(error: BaseException, what: str) -> PipelineError | None:
+    if isinstance(error, PipelineError):
+        return error
+    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        return _of_sqlite(error.orig, what) or _of_server(error, what)
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(error, what)
+    if isinstance(error, OSError):
+        return _of_system(error, what)
+    if isinstance(error, (pl.exceptions.PolarsError, pl.exceptions.PanicException)):
+        return _of_polars(error, what)
+    return None
+
+
+def _of_sqlite(error: BaseException, what: str) -> PipelineError | None:
+    if not isinstance(error, sqlite3.Error) or isinstance(error, _OURS):
+        return None
+    where, text = what or "Dagster's history", " ".join(str(error).split())
+    # On a full disk the memory that SQLite's processes share cannot grow either.
+    if "disk is full" in text or getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
+        return DiskFull(_full(where))
+    if "readonly database" in text:
+        return StoreError(_only_to_read(where))
+    if "is locked" in text:
+        return Busy(f"{where} has been locked by another process for too long; try again later")
+    if any(sign in text for sign in _DAMAGED):
+        return StoreError(_damaged_database(where, text))
+    if "disk I/O error" in text:
+        return StoreError(
+            f"{where} cannot be used ({text}); look at the disk and its room, and run the same command to go on"
+        )
+    return StoreError(f"{where} cannot be used ({text})")
+
+
+def _of_server(error: sa.exc.DBAPIError, what: str) -> PipelineError | None:
+    if not isinstance(error, sa.exc.OperationalError):
+        return None
+    text = " ".join(str(error.orig).split())
+    return StoreUnavailable(f"{what or 'the server of a database'} does not answer ({text}); try again later")
+
+
+def _damaged_database(where: str, text: str) -> str:
+    if where.startswith("the catalog "):
+        return f"{where} is damaged ({text}); `kraken-pipeline recover` builds a new one from the lake"
+    return f"{where} is damaged ({text}); move that away, and a new one is made"
+
+
+def _of_system(error: OSError, what: str) -> PipelineError:
+    where = str(error.filename) if error.filename else what
+    number = error.errno or _number_in(str(error))
+    if number in _FULL:
+        return DiskFull(_full(where or "a file"))
+    if number == errno.EROFS:
+        return StoreError(_only_to_read(where or "a file"))
+    return StoreError(str(error))
+
+
+def _of_polars(error: BaseException, what: str) -> PipelineError:
+    text = " ".join(str(error).split())
+    number = _number_in(text)
+    if number in _FULL:
+        return DiskFull(_full(what or "the lake"))
+    if number == errno.EROFS:
+        return StoreError(_only_to_read(what or "the lake"))
+    return StoreError(f"{what or 'a Parquet file of the lake'} cannot be read ({text[:300]})")
+
+
+def _number_in(text: str) -> int | None:
+    found = _OS_ERROR.search(text)
+    return int(found[1]) if found else None
+
+
+def _full(where: str) -> str:
+    return f"the disk is full: {where} cannot be written; make room, and run the same command to go on"
+
+
+def _only_to_read(where: str) -> str:
+    return f"{where} cannot be written: it is only to read for this user"

@@ -1,0 +1,15 @@
+"""`python -m kraken_pipeline_tests.limited BYTES ARGUMENTS`: the command line where no file may grow beyond a size."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+
+from kraken_pipeline.__main__ import main
+
+if __name__ == "__main__":
+    size = int(sys.argv.pop(1))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails with an error, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    main()
