@@ -31,6 +31,8 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 
 _MINUTE = 60
 _CANDLES_FROM = 1_293_840_000  # 2011-01-01, so that 8 million minutes have room
+_TOGETHER = 256
+"""Series that are brought into a lake together."""
 _TRADES_FROM = 1_388_534_400  # 2014-01-01
 _QUARTER = (1_680_307_200, 1_688_169_600)  # 2023Q2
 _INTERVALS = (1, 5, 15, 30, 60, 240, 720, 1440)
@@ -144,6 +146,27 @@ def make_lake(size: int, folder: Path) -> Path:
     return home
 
 
+def make_files(count: int, folder: Path) -> Path:
+    """A home with so many files in its lake, a pair each, of five million candles in all."""
+    home = folder / "home"
+    pairs = [Pair(f"Q{number:05}USD", f"Q{number:05}", "USD") for number in range(count)]
+    times = _CANDLES_FROM + 60 * _MINUTE * np.arange(5_000_000 // count)
+    candles = pl.DataFrame(_candles(np.random.default_rng(1), times)).with_columns(
+        time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
+    )
+    frame = finished(candles.drop("trades"), Source.CSV)
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
+        stores.lake.register(pairs)
+        for start in range(0, count, _TOGETHER):
+            series = [Series(pair.name, Interval.H1) for pair in pairs[start : start + _TOGETHER]]
+            writers = [stores.lake.writer(each, origin="a benchmark", now=_CANDLES_FROM) for each in series]
+            for writer in writers:
+                writer.add(frame)
+            with stores.locks.series(series):
+                commit(stores, [LakeWrite(writer.finish(), ()) for writer in writers], _CANDLES_FROM)
+    return home
+
+
 def make_history(minutes: int, folder: Path) -> Path:
     """A home with one pair at six intervals that agree, so many minutes of it, covered and not yet reconciled."""
     return _reconcilable(folder / "home", 1, minutes)
@@ -205,6 +228,7 @@ MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "catalog": make_catalog,
     "histories": make_histories,
+    "files": make_files,
     "history": make_history,
     "trades": make_trades,
     "frames": make_frames,

@@ -70,6 +70,11 @@ def pace_of(most: float) -> Requirement:
     return Requirement(f"10,000 in {most:g} s", lambda result, _: 1e4 * result.ours / result.items <= most)
 
 
+def within(most: float) -> Requirement:
+    """No more than so many seconds."""
+    return Requirement(f"in {most:g} s", lambda result, _: result.ours <= most)
+
+
 def pace_like(other: str) -> Requirement:
     """An item costs no more than in another figure, but for noise; met where that one was not measured."""
     return Requirement(
@@ -161,6 +166,8 @@ FIGURES = (
     Figure(
         "reconcile-1000", "series", "reconcile", "read_lake", 1_002, 18, 3, "histories", (pace_like("reconcile-200"),)
     ),
+    Figure("verify-2000", "files", "verify_whole", "sum_files", 2_000, 20, 5, "files", (ratio_of(0.8),)),
+    Figure("quick-10000", "files", "verify_quickly", "sum_files", 10_000, 20, 3, "files", (within(2.0),)),
     # A pair has six intervals and ten years: 200 of them are 144,000 cells of the report's maps.
     Figure("page-200", "cells", "make_page", "draw_cells", 200, 4, 3, "catalog", (peak_of(800),)),
     # A pair has 100,000 hourly candles.

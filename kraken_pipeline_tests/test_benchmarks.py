@@ -26,6 +26,8 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
         "pages-500k",
         "gaps-1000",
         "reconcile-5y",
+        "verify-2000",
+        "quick-10000",
         "page-200",
         *served,
     ]
@@ -43,7 +45,9 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
     assert [line.split()[0] for line in lines[: len(figures)]] == figures
-    page, *published = lines[len(figures) :]
+    whole, quick, page, *published = lines[len(figures) :]
+    assert re.fullmatch(r"verify-2000: \d+ MiB in \d+\.\d\d s", whole)
+    assert re.fullmatch(r"quick-10000: \d+ MiB in \d+\.\d\d s", quick)
     assert re.fullmatch(r"page-200: the page has \d+ kB", page)
     for name, line in zip(served, published, strict=True):
         assert re.fullmatch(rf"{name}: \d+ bytes a candle in the lake, \d+ in QuestDB", line)

@@ -212,11 +212,15 @@ def forget_old_records(context: dg.OpExecutionContext) -> None:
         stores = stores_of(context)
         days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
         done = clean_up(stores, days, int(time.time()))
-    context.log.info(f"deleted {done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts")
+    counted = (
+        f"{done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts, {done.files} files"
+    )
+    context.log.info(f"deleted {counted}")
     outcome = {
         "gap_records_deleted": done.gaps,
         "attempts_deleted": done.attempts,
         "counts_deleted": done.counters,
+        "files_deleted": done.files,
         "errors": [],
         "notes": [],
     }

@@ -21,7 +21,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.schema import deliveries, lake_files, of_pairs, unadopted
-from kraken_pipeline.storage.seals import is_intact, sealed
+from kraken_pipeline.storage.seals import intact, sealed
 
 _PATHS = 500
 _NO_INTERVAL = 0
@@ -182,18 +182,46 @@ def all_files(connection: sa.Connection) -> dict[str, tuple[LakeFile, ...]]:
     return _files(connection, sa.select(lake_files))
 
 
+def ledger_before(connection: sa.Connection, moment: int) -> list[str]:
+    """Return the paths of the ledger's files that were written before a moment, in seconds since the epoch."""
+    is_old = lake_files.c.path.like("replaced/%") & (lake_files.c.written_at < moment)
+    return list(connection.scalars(sa.select(lake_files.c.path).where(is_old, lake_files.c.is_announced.is_(False))))
+
+
+def rows_of(connection: sa.Connection) -> dict[Series, int]:
+    """Return how many candles the files of each series in the lake have together."""
+    query = (
+        sa.select(lake_files.c.pair, lake_files.c.interval, sa.func.sum(lake_files.c.rows))
+        .where(lake_files.c.path.like("lake/interval=%"), lake_files.c.is_announced.is_(False))
+        .group_by(lake_files.c.pair, lake_files.c.interval)
+    )
+    known = set(Interval)
+    return {
+        Series(pair, Interval(interval)): int(rows)
+        for pair, interval, rows in connection.execute(query)
+        if interval in known
+    }
+
+
 def _files(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, tuple[LakeFile, ...]]:
     found: dict[str, list[LakeFile]] = {}
     query = query.where(lake_files.c.interval != _NO_INTERVAL)
-    for row in connection.execute(query.order_by(lake_files.c.is_announced, lake_files.c.write_id)).mappings():
-        if is_intact(lake_files, row):
-            found.setdefault(row["path"], []).append(_file(row))
+    for row in intact(connection, lake_files, query.order_by(lake_files.c.is_announced, lake_files.c.write_id)):
+        file = _file(row)
+        found.setdefault(file.path, []).append(file)
     return {path: tuple(files) for path, files in found.items()}
 
 
-def _file(row: sa.RowMapping) -> LakeFile:
-    named = {name: row[name] for name in LakeFile.__slots__ if name != "series"}
-    return LakeFile(series=Series(row["pair"], Interval(row["interval"])), **named)
+_COLUMNS = [column.name for column in lake_files.columns]
+_PLACES = [_COLUMNS.index(name) for name in LakeFile.__slots__ if name not in ("path", "series")]
+_INTERVALS = {interval.value: interval for interval in Interval}
+
+
+def _file(row: sa.Row[Any]) -> LakeFile:
+    """The file of a row, by the places of its columns: by their names it takes twice as long, for 10,000 of them."""
+    values = tuple(row)
+    series = Series(values[1], _INTERVALS[values[2]])
+    return LakeFile(values[0], series, *(values[place] for place in _PLACES))
 
 
 def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,15 +13,19 @@ _UNSEALED = frozenset({"id", "checksum", "is_announced", "scrubbed_at"})
 """What tells a row from others, or how far work on it has got, and is no claim."""
 
 
-def checksum(table: sa.Table, row: Mapping[str, Any]) -> int:
-    """Compute the checksum of a row: CRC-32 over the names and values of its columns.
+@cache
+def _columns(table: sa.Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns if column.name not in _UNSEALED)
+
+
+def checksum(table: sa.Table, row: Mapping[str, Any] | sa.RowMapping) -> int:
+    """Compute the checksum of a row: CRC-32 over the values of its columns, in their order.
 
     Args:
-        table: Whose row; a column that the row lacks counts as null.
+        table: Whose row.
         row: Column → value.
     """
-    values = {column.name: row.get(column.name) for column in table.columns if column.name not in _UNSEALED}
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    return zlib.crc32("\x1f".join([str(row[name]) for name in _columns(table)]).encode())
 
 
 def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,9 +33,27 @@ def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "checksum": checksum(table, row)}
 
 
+@cache
+def _places(table: sa.Table) -> tuple[tuple[int, ...], int]:
+    """Where the values of a row lie that its checksum is of, and where that lies, in a row of all columns."""
+    names = [column.name for column in table.columns]
+    return tuple(names.index(name) for name in _columns(table)), names.index("checksum")
+
+
+def _is_right(table: sa.Table, row: sa.Row[Any]) -> bool:
+    """Tell whether a row of all columns, in their order, has the values that it was written with."""
+    places, at = _places(table)
+    return bool(row[at] == zlib.crc32("\x1f".join([str(row[place]) for place in places]).encode()))
+
+
+def intact(connection: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+    """Read rows of a table, with all its columns in their order, without those that are not what was written."""
+    return (row for row in connection.execute(query).all() if _is_right(table, row))
+
+
 def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:
     """Return the rows of a table that have not the values that they were written with."""
-    return [row for row in connection.execute(sa.select(table)).mappings() if not is_intact(table, row)]
+    return [row._mapping for row in connection.execute(sa.select(table)).all() if not _is_right(table, row)]
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapping]) -> None:
@@ -43,4 +65,4 @@ def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapp
 
 def is_intact(table: sa.Table, row: sa.RowMapping) -> bool:
     """Tell whether a row, read with all its columns, still has the values that it was written with."""
-    return bool(row["checksum"] == checksum(table, dict(row)))
+    return bool(row["checksum"] == checksum(table, row))

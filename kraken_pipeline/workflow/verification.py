@@ -171,6 +171,8 @@ class _Found:
 
 def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
     """Return what tells whether a series is selected."""
+    if spec.selecting() == RunSpec():
+        return lambda _: True
     is_selected = cache(lambda name: spec.selects(parse_pair(name), stores.tiers))
     return lambda series: series.interval in spec.intervals and is_selected(series.pair)
 
@@ -496,11 +498,7 @@ def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
 
 def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
     """The series of which the catalog has other extents than the manifest adds up to."""
-    rows: dict[Series, int] = {}
-    for files in manifest.all_files(connection).values():
-        for file in files:
-            if file.is_candles and not file.is_announced:
-                rows[file.series] = rows.get(file.series, 0) + file.rows
+    rows = manifest.rows_of(connection)
     known = evidence_records.extents(connection)
     damaged = {damage.series for damage in damages.open_damages(connection)}
     left_out = manifest.unadopted_series(connection) | damaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,9 +14,26 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import gap_records, refutations, schema
 from kraken_pipeline.storage.counters import Counters
 from kraken_pipeline.storage.gap_records import Attempt
-from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.cleanup import CleanupOutcome, clean_up
-from kraken_pipeline_tests.homes import NOW, Q1, Q3, Shelf, closed_gaps, evidence_of, lake_of, open_gaps, rows_of, run
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.repair import repair
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verification import verify
+from kraken_pipeline_tests import damaging
+from kraken_pipeline_tests.homes import (
+    NOW,
+    Q1,
+    Q3,
+    Shelf,
+    closed_gaps,
+    evidence_of,
+    lake_of,
+    open_gaps,
+    rows_of,
+    run,
+    settings_of,
+)
 
 DAY = 86_400
 RETENTION = 90
@@ -92,3 +110,22 @@ def test_a_gap_that_is_found_again_after_its_record_is_gone_is_a_new_one(stores:
 
 def test_an_empty_home_has_nothing_to_delete(stores: Stores, tmp_path: Path) -> None:
     assert clean_up(stores, 1, NOW) == NOTHING
+
+
+def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_when(home: Path, shelf: Shelf) -> None:
+    day = int(time.time())
+    with opened(settings_of(home)) as stores:
+        run(stores, shelf.complete, intervals="60", now=day - 40 * DAY)
+        run(stores, shelf.q1, shelf.q2, intervals="60", now=day - 40 * DAY, run_id="run-two")
+        damaging.flip(home / "lake/interval=60/pair=XBTUSD/candles.parquet")
+        repair(stores, run_spec(api_backfill=False), Run("repair", day))
+        ledger, aside = list(stores.lake.ledger.rglob("*.parquet")), list((home / "damaged").rglob("*.parquet.*"))
+        assert ledger
+        assert len(aside) == 1
+        assert clean_up(stores, RETENTION, day).files == 0
+    with opened(settings_of(home, kraken_aside_retention_days=30)) as stores:
+        assert clean_up(stores, RETENTION, day).files == len(ledger)
+        assert aside[0].exists()
+        assert clean_up(stores, RETENTION, day + 31 * DAY).files == 1
+        assert not any(path.exists() for path in (*ledger, *aside))
+        assert verify(stores, run_spec(), Run("verify", day)).status == "ok"
