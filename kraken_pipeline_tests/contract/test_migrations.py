@@ -107,7 +107,7 @@ def test_a_migration_that_fails_leaves_the_catalog_as_it_was(catalog: Catalog) -
     with catalog.write() as connection:
         connection.execute(sa.text("CREATE TABLE counters (mine INTEGER)"))  # what a later migration makes as well
     before = tables(catalog)
-    with pytest.raises(sa.exc.SQLAlchemyError, match="already exists"):
+    with pytest.raises((sa.exc.SQLAlchemyError, StoreError), match="already exists"):
         catalog.upgrade()
     assert tables(catalog) == before
     assert catalog.revision() == REVISIONS[0]

@@ -117,9 +117,10 @@ def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_whe
     with opened(settings_of(home)) as stores:
         run(stores, shelf.complete, intervals="60", now=day - 40 * DAY)
         run(stores, shelf.q1, shelf.q2, intervals="60", now=day - 40 * DAY, run_id="run-two")
+        ledger = list(stores.lake.ledger.rglob("*.parquet"))
         damaging.flip(home / "lake/interval=60/pair=XBTUSD/candles.parquet")
         repair(stores, run_spec(api_backfill=False), Run("repair", day))
-        ledger, aside = list(stores.lake.ledger.rglob("*.parquet")), list((home / "damaged").rglob("*.parquet.*"))
+        aside = list((home / "damaged").rglob("*.parquet.*"))
         assert ledger
         assert len(aside) == 1
         assert clean_up(stores, RETENTION, day).files == 0
