@@ -22,6 +22,7 @@ from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.workflow.backup import Backup
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, Stored
@@ -308,6 +309,11 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any]) ->
         "not_archives": "things in the folders are no archives",
         "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
         "series_different": "series are not the same in QuestDB as in the lake",
+        "rows_copied": "rows of the catalog were copied",
+        "files_adopted": "files of the lake are on record again",
+        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
+        "gaps_left": "gaps are left: kraken-pipeline gaps",
+        "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
     }
     for name, text in notes.items():
         if outcome.get(name):
@@ -532,6 +538,26 @@ def verification(console: Console, found: Verification) -> None:
         )
     else:
         console.print(f"Every file is the one that was written: {looked}.", soft_wrap=True)
+
+
+def backed_up(console: Console, done: Backup, to: Path) -> None:
+    """What a backup holds."""
+    console.print(
+        f"The catalog as it was at {iso(done.started_at)} and {_counted(done.files, 'file')} with "
+        f"{done.bytes / 2**20:,.1f} MiB are in {to}, {done.linked:,} of them as hard links.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def restored(console: Console, done: Backup, source: Path) -> None:
+    """Which backup was brought back."""
+    console.print(
+        f"The backup of {iso(done.started_at)} is back from {source}. What came after it: kraken-pipeline ingest; "
+        "where there is a QuestDB: kraken-pipeline publish --rebuild --verify",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,9 +164,14 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             trace = error.to_string() if error is not None else (event.message or "")
             while error is not None and error.cause is not None:
                 error = error.cause
-            sentence = failure.description if failure is not None else error.message if error is not None else None
+            sentence = failure.description if failure is not None else _said(error.message) if error else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed, and left no event that says why"
+
+
+def _said(message: str) -> str:
+    """The message of an error, without its class where it is one of ours: those are sentences."""
+    return re.sub(r"^kraken_pipeline\.errors\.\w+: ", "", message)
 
 
 def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:

@@ -6,6 +6,7 @@ This module opens it, keeps it at the newest migration and hands out transaction
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -19,13 +20,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from filelock import FileLock
 
-from kraken_pipeline.errors import StoreError
+from kraken_pipeline.errors import CatalogLost, StoreError
 from kraken_pipeline.storage.locks import AdvisoryLocks, Locks
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 60
+_MALFORMED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Catalog:
@@ -50,6 +52,12 @@ class Catalog:
             self.engine = sa.create_engine(parsed)
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a file, or the URL of a server's database without the password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Closes every connection."""
@@ -102,7 +110,7 @@ class Catalog:
         """Make sure that the database is a whole one; PostgreSQL looks after itself.
 
         Raises:
-            StoreError: SQLite finds its file damaged.
+            CatalogLost: SQLite finds its file damaged.
         """
         if not self.is_sqlite:
             return
@@ -112,10 +120,7 @@ class Catalog:
         except sa.exc.DatabaseError as error:
             found = [str(error.orig)]
         if list(found) != ["ok"]:
-            raise StoreError(
-                f"the catalog {self.engine.url.database} is damaged ({'; '.join(map(str, found))[:200]}): "
-                "kraken-pipeline recover sets it aside and builds a new one from the lake"
-            )
+            raise malformed(self.place, "; ".join(map(str, found)))
 
     def revision(self) -> str | None:
         """The migration that the database is at; None before the first."""
@@ -185,6 +190,7 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
 
     Raises:
         StoreError: It cannot be opened, or is newer than this program.
+        CatalogLost: It is a file of SQLite's that is damaged, or no database at all.
         StoreUnavailable: Its server does not answer.
     """
     catalog = new_catalog(url, sizes)
@@ -195,11 +201,27 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
                 Path(catalog.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
             catalog.warm()
             catalog.upgrade()
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+            if is_malformed(error):
+                raise malformed(catalog.place, str(getattr(error, "orig", error))) from error
             where = catalog.engine.url.render_as_string(hide_password=True)
             raise StoreError(f"the catalog at {where} cannot be opened: {error}") from error
         failing.pop_all()
     return catalog
+
+
+def is_malformed(error: BaseException) -> bool:
+    """Tell whether SQLite says that its file is damaged, or no database."""
+    cause = getattr(error, "orig", error)
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _MALFORMED
+
+
+def malformed(place: str, said: str) -> CatalogLost:
+    """Return the error for a catalog that SQLite cannot read."""
+    return CatalogLost(
+        f"the catalog {place} is damaged ({said[:200]}): kraken-pipeline recover sets it aside and builds a new one "
+        "from the lake"
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

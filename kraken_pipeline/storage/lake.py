@@ -39,7 +39,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 
 from kraken_pipeline.coverage.ranges import Span, Spans, lies_in
-from kraken_pipeline.errors import DamagedFile
+from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, contradicting, merge, outvoted, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
@@ -273,6 +273,10 @@ class Lake:
 
     def _ledger_folder(self, series: Series) -> Path:
         return self.ledger / self._folder(series).relative_to(self.root)
+
+    def ledger_files(self, series: Series) -> list[Path]:
+        """The files of a series in the ledger, in the order in which they were written."""
+        return sorted(self._ledger_folder(series).glob("*.parquet"))
 
     def path(self, series: Series, year: int | None) -> Path:
         """Where the candles of a series lie, of one year where it is split by years."""
@@ -563,10 +567,19 @@ class Lake:
             sync_folder(self.root)
 
     def import_assets(self) -> None:
-        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before."""
+        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
         path = self.assets_path
         if path.exists() and self.assets().is_empty():
-            rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
+            try:
+                rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
+            except (OSError, pl.exceptions.PolarsError) as error:
+                raise StoreError(
+                    f"{path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives new ones"
+                ) from error
             with self.catalog.write() as connection:
                 alone(connection, asset_ids)
                 if rows and connection.execute(sa.select(asset_ids).limit(1)).first() is None:

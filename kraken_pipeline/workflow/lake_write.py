@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans
-from kraken_pipeline.storage import evidence_records, manifest, publications
+from kraken_pipeline.storage import evidence_records, last_write, manifest, publications
 from kraken_pipeline.storage.lake import Staged, rename_all
 from kraken_pipeline.storage.stores import Stores
 
@@ -64,6 +64,7 @@ def commit(
         stores.lake.manifest.forget(written)
     stores.locks.require(written)
     rename_all(write.staged for write in writes)
+    last_write.note(stores.lake.home, files)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it
