@@ -399,7 +399,7 @@ def _witness(each: Evidence) -> Iterator[str]:
     reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
     what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
     name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
-    yield f"{short(each.verified_at)}: {each.source}, {reach}: {name}"
+    yield f"{short(each.verified_at)}: {each.source}, {reach}{f': {name}' if name else ''}"
     if each.note:
         yield f"  {each.note}"
     for line in each.lines:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
+_OURS = "kraken_pipeline.errors."
 RESUMES_TAG = "kraken/resumes"
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
@@ -162,8 +162,8 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             failure = getattr(event.event_specific_data, "user_failure_data", None)
             error = getattr(event.event_specific_data, "error", None)
             trace = error.to_string() if error is not None else (event.message or "")
-            while error is not None and error.cause is not None:
-                error = error.cause
+            while error is not None and error.cause is not None and not error.message.startswith(_OURS):
+                error = error.cause  # Dagster wraps what happened; a sentence of ours says what that was
             sentence = failure.description if failure is not None else _said(error.message) if error else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed, and left no event that says why"
@@ -171,7 +171,7 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 def _said(message: str) -> str:
     """The message of an error, without its class where it is one of ours: those are sentences."""
-    return re.sub(r"^kraken_pipeline\.errors\.\w+: ", "", message)
+    return message.partition(": ")[2] if message.startswith(_OURS) else message
 
 
 def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:

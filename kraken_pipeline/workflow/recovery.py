@@ -99,10 +99,12 @@ def recover(stores: Stores, spec: RunSpec, run: Run) -> Recovery:
     spec = _with_ingested(stores, spec)
     with loss.unfinished(stores.settings.home, loss.RECOVER):
         notes = _ids(stores)
-        files, candles = _adopt(stores, run)
+        series, pairs, strange = _named(stores)
+        notes += strange
+        files, candles = _adopt(stores, series, run)
         found = verify(stores, RunSpec(), run)
-        series = stores.lake.series()
-        notes += _register(stores, series)
+        stores.lake.register(pairs)
+        stores.lake.copy_assets()
         read = _read_again(stores, spec, series, run)
         _doubt_everything(stores, series, run)
         _fill(stores, series, run)
@@ -142,10 +144,27 @@ def _ids(stores: Stores) -> list[str]:
     return []
 
 
-def _adopt(stores: Stores, run: Run) -> tuple[int, int]:
+def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
+    """The series that the lake has files of, their pairs, and what is to be said of folders that name none."""
+    pairs: dict[str, Pair] = {}
+    strange: dict[str, str] = {}
+    found: list[Series] = []
+    for series in stores.lake.series():
+        if not stores.lake.partitions(series):
+            continue
+        try:
+            pairs[series.pair] = parse_pair(series.pair)
+        except LastingError as error:
+            strange[series.pair] = f"a folder of the lake names no pair: {error}"
+        else:
+            found.append(series)
+    return found, list(pairs.values()), list(strange.values())
+
+
+def _adopt(stores: Stores, wanted: Iterable[Series], run: Run) -> tuple[int, int]:
     """Puts the files on record that are whole, of series of which nothing is; returns how many, and their candles."""
     count = candles = 0
-    for series in stores.lake.series():
+    for series in wanted:
         run.report(phase="looking at the lake")
         with stores.locks.series([series]):
             known = stores.lake.manifest.reread(series)
@@ -169,20 +188,6 @@ def _whole_files(stores: Stores, series: Series) -> Iterable[manifest.LakeFile]:
         file = sound_file(path, stores.lake.inspector.relative(path), is_legacy=True)
         if file is not None:
             yield file
-
-
-def _register(stores: Stores, series: Iterable[Series]) -> list[str]:
-    """Gives ids to pairs that only their folders name."""
-    pairs: list[Pair] = []
-    notes: list[str] = []
-    for name in sorted({each.pair for each in series}):
-        try:
-            pairs.append(parse_pair(name))
-        except LastingError as error:
-            notes.append(f"a folder of the lake names no pair: {error}")
-    stores.lake.register(pairs)
-    stores.lake.copy_assets()
-    return notes
 
 
 # --- archives
