@@ -685,10 +685,10 @@ def status(
         found = runs.statuses(instance, locks, limit)
     if as_json:
         _print_json([run.as_json() for run in found])
-        return
-    tables.status(out, [run.as_json() for run in found])
+    else:
+        tables.status(out, [run.as_json() for run in found])
     with opened(settings) as stores:
-        if found:
+        if found and not as_json:
             tables.health(out, check_exchange(stores))
 
 

@@ -572,18 +572,29 @@ class Lake:
         Raises:
             StoreError: The file cannot be read.
         """
-        path = self.assets_path
-        if path.exists() and self.assets().is_empty():
-            try:
-                rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
-            except (OSError, pl.exceptions.PolarsError) as error:
-                raise StoreError(
-                    f"{path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives new ones"
-                ) from error
-            with self.catalog.write() as connection:
-                alone(connection, asset_ids)
-                if rows and connection.execute(sa.select(asset_ids).limit(1)).first() is None:
-                    connection.execute(sa.insert(asset_ids), rows)
+        if self.assets_path.exists() and self.assets().is_empty():
+            self.adopt_assets()
+
+    def adopt_assets(self) -> None:
+        """Take over the ids of pairs that the file knows and the catalog does not.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        try:
+            kept = pl.read_parquet(self.assets_path).select(ASSETS_SCHEMA.names()).to_dicts()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"{self.assets_path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives "
+                "new ones"
+            ) from error
+        with self.catalog.write() as connection:
+            alone(connection, asset_ids)
+            known = connection.execute(sa.select(asset_ids.c.asset_id, asset_ids.c.pair)).all()
+            ids, pairs = {row.asset_id for row in known}, {row.pair for row in known}
+            rows = [row for row in kept if row["asset_id"] not in ids and row["pair"] not in pairs]
+            if rows:
+                connection.execute(sa.insert(asset_ids), rows)
 
     def pairs(self) -> list[Pair]:
         """Every pair that has an id, by name."""

@@ -18,13 +18,13 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.errors import InvalidRequest, StoreError
 from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import dumps, last_write, loss
@@ -256,6 +256,8 @@ def restore(settings: Settings, source: Path, run: Run, *, links: bool = True) -
         _copy_folders(source, home, links=links)
         _restore_catalog(settings, source / about.catalog)
     with opened(settings) as stores:
+        with suppress(StoreError):  # the catalog has them, too
+            stores.lake.adopt_assets()
         stores.lake.copy_assets()
         return about, verify(stores, RunSpec(), run)
 

@@ -101,10 +101,10 @@ def recover(stores: Stores, spec: RunSpec, run: Run) -> Recovery:
         notes = _ids(stores)
         series, pairs, strange = _named(stores)
         notes += strange
-        files, candles = _adopt(stores, series, run)
-        found = verify(stores, RunSpec(), run)
         stores.lake.register(pairs)
         stores.lake.copy_assets()
+        files, candles = _adopt(stores, series, run)
+        found = verify(stores, RunSpec(), run)
         read = _read_again(stores, spec, series, run)
         _doubt_everything(stores, series, run)
         _fill(stores, series, run)
@@ -132,8 +132,10 @@ def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
 
 def _ids(stores: Stores) -> list[str]:
     """Takes the ids of pairs over from the lake; a file of them that cannot be read is set aside."""
+    if not stores.lake.assets_path.exists():
+        return []
     try:
-        stores.lake.import_assets()
+        stores.lake.adopt_assets()
     except StoreError as error:
         path = stores.lake.inspector.relative(stores.lake.assets_path)
         moved = stores.lake.set_aside(Damage(path, None, None, DamageKind.UNREADABLE, str(error)))

@@ -81,7 +81,8 @@ def test_it_is_said_by_every_command_and_mended_by_one(
     done = shell(home, "recover", "--archive-dir", str(archives), "--json")
     assert done.code == 0, done.err
     assert (done.json["status"], done.json["job"]) == ("SUCCESS", "recover_catalog")
-    assert done.json["outcome"]["files_adopted"] == len(list((home / "lake").rglob("candles.parquet")))
+    files = [*(home / "lake").rglob("candles.parquet"), *(home / "replaced").rglob("*.parquet")]
+    assert done.json["outcome"]["files_adopted"] == len(files)
     assert done.json["outcome"]["candles_on_their_own"] == 0
 
     again = shell(home, *COMMAND, "--json")

@@ -41,7 +41,7 @@ def test_the_folder_of_the_catalog_is_made_where_there_is_none(tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\x00" + b"\xff" * 2_000])
 def test_a_file_that_is_no_database_is_refused_with_its_place(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(content)
-    with pytest.raises(StoreError, match=r"the catalog at sqlite:///.*catalog\.sqlite cannot be opened"):
+    with pytest.raises(StoreError, match=r"the catalog /.*catalog\.sqlite is damaged .*: kraken-pipeline recover"):
         open_catalog(url(tmp_path))
 
 

@@ -251,8 +251,8 @@ def test_a_backup_of_sqlites_is_brought_back_into_postgresql(
 
 def test_a_server_that_does_not_let_us_in_is_named_without_the_password(postgresql_url: str, tmp_path: Path) -> None:
     with opened(settings_of(tmp_path / "home", kraken_catalog_url=postgresql_url)) as stores:
-        stores.catalog.engine.url = stores.catalog.engine.url.set(database="nowhere", password="hunter2")  # noqa: S106
-        with pytest.raises(StoreError, match=r'pg_dump failed on the catalog .*"nowhere" does not exist') as caught:
+        stores.catalog.engine.url = stores.catalog.engine.url.set(password="hunter2")  # noqa: S106
+        with pytest.raises(StoreError, match=r"pg_dump failed on the catalog .* authentication failed") as caught:
             back_up(stores, tmp_path / "saved")
     assert "hunter2" not in str(caught.value)
 

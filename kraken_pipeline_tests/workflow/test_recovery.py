@@ -290,6 +290,27 @@ def test_an_older_catalog_keeps_what_it_says_and_takes_up_what_came_since(home: 
         assert after[what] == before[what], what
 
 
+def test_pairs_that_an_older_catalog_never_heard_of_keep_their_ids(home: Path, shelf: Shelf) -> None:
+    ingested(home, shelf.q1, pairs="XBTUSD")
+    shutil.copytree(home, home.parent / "saved")
+    ingested(home, shelf.q1, pairs="ZORKUSD")
+    ingested(home, shelf.q1)
+    with opened(settings_of(home)) as stores:
+        ids = stores.lake.assets()
+    lose(home)
+    for path in (home.parent / "saved").glob("catalog.sqlite*"):
+        shutil.copy(path, home)
+
+    done = recovered(home)
+
+    assert done.verification is not None
+    assert done.verification.damaged == ()
+    with opened(settings_of(home)) as stores:
+        assert stores.lake.assets().equals(ids)
+        assert_nothing_false(stores)
+        assert covered(stores, "ZORKUSD", 60) != ()
+
+
 # --- stopped, and wrong use
 
 
