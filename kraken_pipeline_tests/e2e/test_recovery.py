@@ -88,7 +88,7 @@ def test_it_is_said_by_every_command_and_mended_by_one(
     again = shell(home, *COMMAND, "--json")
     assert (again.code, again.json["files_ingested"], again.json["outcome"]["files_failed"]) == (1, 0, 1)
     after = state(home)
-    # What was refuted at first, and resampled then, is in the lake already: the archive that was refuted agrees with it.
+    # What was refuted at first and resampled then is in the lake already, and the archive that was refuted agrees.
     missing = undisturbed["grants"] - after.pop("grants")
     assert {(pair, source) for pair, _, _, _, source, _ in missing} <= {(f"K0{n}USD", "RESAMPLED") for n in range(3)}
     assert_same(after, {what: value for what, value in undisturbed.items() if what != "grants"})
