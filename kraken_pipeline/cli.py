@@ -20,6 +20,8 @@ import typer
 from dotenv import load_dotenv
 from polars.exceptions import PanicException
 from rich.console import Console
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 from typer.core import TyperGroup
 
 from kraken_pipeline import tables, terminal
@@ -39,6 +41,8 @@ from kraken_pipeline.storage.faults import fault_of
 from kraken_pipeline.storage.questdb import require_questdb
 from kraken_pipeline.storage.stores import Stores, opened, opened_locks, require_writable
 from kraken_pipeline.workflow.backfill import beyond, planned
+from kraken_pipeline.workflow.backup import back_up
+from kraken_pipeline.workflow.backup import restore as bring_back
 from kraken_pipeline.workflow.check import Verdict, worst
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
@@ -449,6 +453,86 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
     return found, None if done.status == "SUCCESS" else (done.error or done.status).partition("\n")[0]
 
 
+@app.command()
+def recover(
+    archive_dir: ArchiveDirs = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Copy this catalog whole instead: sqlite:////a/path/catalog.sqlite. No password."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Builds a catalog that was lost from the lake and the archives at hand. A Dagster run like any other.
+
+    A damaged file of SQLite's is set aside. Archives are read again and bring coverage back; where there are none, each
+    candle covers its own time and nothing else. To move from SQLite to PostgreSQL, with KRAKEN_CATALOG_URL set to an
+    empty database: kraken-pipeline recover --from sqlite:///data/catalog.sqlite
+    """
+    if source is not None:
+        source = _without_password(source)
+        if archive_dir:
+            raise InvalidRequest("--from copies a catalog whole, and reads no archives: leave --archive-dir out")
+    settings = load_settings()
+    with _loading_dagster(settings, as_json=as_json):
+        from kraken_pipeline.definitions import bound_recover  # noqa: PLC0415
+
+    archives = [str(path) for path in run_spec(archive_dirs=archive_dir).archive_dirs]
+    done = _executed(
+        settings, bound_recover, None, as_json=as_json, config={"archive_dirs": archives, "copied_from": source}
+    )
+    raise typer.Exit(int(not _is_well(done) or bool(done.outcome.get("files_damaged"))))
+
+
+def _without_password(url: str) -> str:
+    """The URL of a catalog, as it may stand in the record of a run."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidRequest("--from names no database; write sqlite:////a/path/catalog.sqlite") from None
+    if parsed.password is not None:
+        raise InvalidRequest("--from: leave the password out, and say it by PGPASSWORD or PGPASSFILE")
+    return url
+
+
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Argument(help="An empty folder, or one with an earlier backup of this home.")],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Saves the catalog and then the lake, while runs are at work.
+
+    For example: kraken-pipeline backup /backups/kraken
+    """
+    with _stores() as stores:
+        done = back_up(stores, to, links=not copy)
+    if as_json:
+        _print_json(done.as_json())
+    else:
+        tables.backed_up(out, done, to)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="The folder of a backup.")],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Brings a backup back into an empty home, and verifies what is there then.
+
+    For example: kraken-pipeline restore /backups/kraken
+    """
+    settings = load_settings()
+    with terminal.progress_bar(err if as_json else out, settings.kraken_api_rate) as listener:
+        done, found = bring_back(settings, source, Run("restore", _now(), listener), links=not copy)
+    if as_json:
+        _print_json({"backup": done.as_json(), "verification": found.as_json()})
+    else:
+        tables.restored(out, done, source)
+        tables.verification(out, found)
+    raise typer.Exit(int(bool(found.damaged)))
+
+
 def _is_well(run: RunStatus) -> bool:
     """Whether a run succeeded, and neither a file nor a fetch failed in it."""
     return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
@@ -655,10 +739,10 @@ def status(
         found = runs.statuses(instance, locks, limit)
     if as_json:
         _print_json([run.as_json() for run in found])
-        return
-    tables.status(out, [run.as_json() for run in found])
-    if found:
-        with opened(settings) as stores:
+    else:
+        tables.status(out, [run.as_json() for run in found])
+    with opened(settings) as stores:
+        if found and not as_json:
             tables.health(out, check_exchange(stores))
 
 

@@ -12,7 +12,8 @@ from kraken_pipeline.orchestration.health import health, health_job
 from kraken_pipeline.orchestration.jobs import ingest_job
 from kraken_pipeline.orchestration.logs import console
 from kraken_pipeline.orchestration.questdb_asset import questdb_asset
-from kraken_pipeline.orchestration.resources import STORES, stores_resource
+from kraken_pipeline.orchestration.recover_job import recover_job
+from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
 from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, publish_job, retry_job
@@ -31,14 +32,25 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
                 health,
             ]
         ),
-        jobs=[ingest_job, *UPKEEP_JOBS, verify_job, health_job, *([publish_job] if settings.has_questdb else [])],
+        jobs=[
+            ingest_job,
+            *UPKEEP_JOBS,
+            verify_job,
+            recover_job,
+            health_job,
+            *([publish_job] if settings.has_questdb else []),
+        ],
         schedules=schedules(settings),
         sensors=[
             drop_folder_sensor(),
             auto_gap_fill_sensor(settings),
             *([deliver_publications_sensor(settings)] if settings.has_questdb else []),
         ],
-        resources={STORES: stores_resource(), **(resource_overrides or {})},
+        resources={
+            STORES: stores_resource(),
+            STORES_TO_RECOVER: stores_resource(is_recovering=True),
+            **(resource_overrides or {}),
+        },
         executor=dg.in_process_executor,
         loggers={"console": console},
     )
@@ -65,6 +77,11 @@ def bound_publish() -> dg.JobDefinition:
 def bound_verify() -> dg.JobDefinition:
     """The job `verify_lake`, likewise."""
     return defs.resolve_job_def(verify_job.name)
+
+
+def bound_recover() -> dg.JobDefinition:
+    """The job `recover_catalog`, likewise."""
+    return defs.resolve_job_def(recover_job.name)
 
 
 def bound_retry() -> dg.JobDefinition:

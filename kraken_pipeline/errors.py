@@ -18,6 +18,7 @@
         ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
         ├── UnusableReply        Kraken answered with something that is not what it says it is
         └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
+            ├── CatalogLost      the catalog is not the one that the lake was written with, or no database
             ├── DamagedFile      a file of the lake is not the one that was written
             └── DiskFull         there is no room to write
 
@@ -123,6 +124,10 @@ class UnusableReply(LastingError):
 
 class StoreError(LastingError):
     """The lake, the catalog or QuestDB is not in a state that can be worked on."""
+
+
+class CatalogLost(StoreError):
+    """The catalog is empty beside a lake that is not, older than the lake, or no database; nothing is claimed by it."""
 
 
 class DamagedFile(StoreError):

@@ -17,6 +17,7 @@ from kraken_pipeline.layout import Table, duration, say, write
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.workflow.backup import Backup
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
 from kraken_pipeline.workflow.explanation import VALUES, Evidence, Explanation, Stored
@@ -267,6 +268,11 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
         "not_archives": "things in the folders are no archives",
         "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
         "series_different": "series are not the same in QuestDB as in the lake",
+        "rows_copied": "rows of the catalog were copied",
+        "files_adopted": "files of the lake are on record again",
+        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
+        "gaps_left": "gaps are left: kraken-pipeline gaps",
+        "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
     }
     for name, text in notes.items():
         if outcome.get(name):
@@ -348,7 +354,7 @@ def _witness(each: Evidence) -> Iterator[str]:
     reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
     what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
     name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
-    yield f"{short(each.verified_at)}: {each.source}, {reach}: {name}"
+    yield f"{short(each.verified_at)}: {each.source}, {reach}{f': {name}' if name else ''}"
     if each.note:
         yield f"  {each.note}"
     for line in each.lines:
@@ -519,6 +525,24 @@ def verification(console: Console, found: Verification) -> None:
         say(console, f"{done}; what nothing had any more is a gap: kraken-pipeline gaps")
     else:
         say(console, f"Every file is the one that was written: {looked}.")
+
+
+def backed_up(console: Console, done: Backup, to: Path) -> None:
+    """What a backup holds."""
+    say(
+        console,
+        f"The catalog as it was at {iso(done.started_at)} and {_counted(done.files, 'file')} with "
+        f"{done.bytes / 2**20:,.1f} MiB are in {to}, {done.linked:,} of them as hard links.",
+    )
+
+
+def restored(console: Console, done: Backup, source: Path) -> None:
+    """Which backup was brought back."""
+    say(
+        console,
+        f"The backup of {iso(done.started_at)} is back from {source}. What came after it: kraken-pipeline ingest; "
+        "where there is a QuestDB: kraken-pipeline publish --rebuild --verify",
+    )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 
 MIXED = "MIXED"
+RECOVERED = "RECOVERED"
+"""The source of a grant for candles that say to be made of trades and outlived their catalog.
+
+Nobody knows any more whether all their trades were read, so they do not prove themselves as minutes of trades do.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Grant:
 
     Attributes:
         span: The range, on the interval's grid.
-        source: A `market.candle.Source`.
+        source: A `market.candle.Source`, or RECOVERED.
         verified_at: When it answered, in seconds since the epoch.
         trades: How many trades it counts there.
         id: The number of its record, which grows with time; 0 before it is on record.

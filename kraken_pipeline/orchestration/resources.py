@@ -11,10 +11,13 @@ from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import Stores, opened
 
 STORES = "stores"
+STORES_TO_RECOVER = "stores_to_recover"
 
 
-def stores_resource(settings: Settings | None = None) -> dg.ResourceDefinition:
+def stores_resource(settings: Settings | None = None, *, is_recovering: bool = False) -> dg.ResourceDefinition:
     """The stores of the home that the settings name; those of the environment where none are given.
+
+    A catalog that was lost is opened only to be recovered.
 
     Each run holds its lock while it has them, so that `status` can tell a run at work from one that was killed.
     """
@@ -22,7 +25,7 @@ def stores_resource(settings: Settings | None = None) -> dg.ResourceDefinition:
     @dg.resource(description="The lake, the catalog and the locks under KRAKEN_PIPELINE_HOME.")
     @contextmanager
     def stores(context: dg.InitResourceContext) -> Iterator[Stores]:
-        with opened(settings or load_settings()) as found:
+        with opened(settings or load_settings(), is_recovering=is_recovering) as found:
             if context.run is None:
                 yield found
             else:

@@ -14,7 +14,6 @@ from typing import Any, TextIO, cast
 
 import dagster as dg
 
-from kraken_pipeline import errors
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.market.interval import Interval
@@ -27,7 +26,7 @@ from kraken_pipeline.storage.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
-_FORESEEN = {each.__name__ for each in (errors.StoreError, errors.DiskFull, errors.StoreUnavailable, errors.Busy)}
+_OURS = "kraken_pipeline.errors."
 _EVENT_LOST = "Exception while writing logger call to event log"
 RESUMES_TAG = "kraken/resumes"
 BEGUN_BY_TAG = "kraken/begun_by"
@@ -171,16 +170,16 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             failure = getattr(event.event_specific_data, "user_failure_data", None)
             error = getattr(event.event_specific_data, "error", None)
             trace = error.to_string() if error is not None else (event.message or "")
-            while error is not None and error.cause is not None and error.cls_name not in _FORESEEN:
-                error = error.cause
-            sentence = failure.description if failure is not None else _message(error) if error is not None else None
+            while error is not None and error.cause is not None and not error.message.startswith(_OURS):
+                error = error.cause  # Dagster wraps what happened; a sentence of ours says what that was
+            sentence = failure.description if failure is not None else _said(error.message) if error else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed, and left no event that says why"
 
 
-def _message(error: Any) -> str:
-    """The message of an error as Dagster keeps it; without the class before it where the error was foreseen."""
-    return str(error.message.partition(": ")[2] if error.cls_name in _FORESEEN else error.message)
+def _said(message: str) -> str:
+    """The message of an error, without its class where it is one of ours: those are sentences."""
+    return message.partition(": ")[2] if message.startswith(_OURS) else message
 
 
 def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock, Timeout
 
 from kraken_pipeline.errors import StoreError
-from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only
+from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only, malformed
 from kraken_pipeline.storage.locks import AdvisoryLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.pools import PoolStats
@@ -61,9 +61,14 @@ class Catalog:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     @property
+    def place(self) -> str:
+        """Where it is, for people: a file, or the URL of a server's database without the password."""
+        return str(self._path or self.engine.url.render_as_string(hide_password=True))
+
+    @property
     def name(self) -> str:
-        """What people call it, without a password."""
-        return f"the catalog {self._path or self.engine.url.render_as_string(hide_password=True)}"
+        """What people call it."""
+        return f"the catalog {self.place}"
 
     def close(self) -> None:
         """Closes every connection."""
@@ -118,20 +123,14 @@ class Catalog:
         """Make sure that the database is a whole one; PostgreSQL looks after itself.
 
         Raises:
-            StoreError: SQLite finds its file damaged.
+            CatalogLost: SQLite finds its file damaged.
         """
         if not self.is_sqlite:
             return
-        try:
-            with self.read() as connection:
-                found = connection.scalars(sa.text("PRAGMA integrity_check(3)")).all()
-        except sa.exc.DatabaseError as error:
-            found = [str(error.orig)]
+        with self.read() as connection:
+            found = connection.scalars(sa.text("PRAGMA integrity_check(3)")).all()
         if list(found) != ["ok"]:
-            raise StoreError(
-                f"the catalog {self.engine.url.database} is damaged ({'; '.join(map(str, found))[:200]}): "
-                "kraken-pipeline recover sets it aside and builds a new one from the lake"
-            )
+            raise malformed(self.place, "; ".join(map(str, found)))
 
     def revision(self) -> str | None:
         """The migration that the database is at; None before the first."""
@@ -206,6 +205,7 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
 
     Raises:
         StoreError: It cannot be opened, or is newer than this program.
+        CatalogLost: It is a file of SQLite's that is damaged, or no database at all.
         StoreUnavailable: Its server does not answer.
     """
     catalog = new_catalog(url, sizes)

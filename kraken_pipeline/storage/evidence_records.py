@@ -56,21 +56,36 @@ def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Gran
         connection: A transaction that writes.
         given: Series, each with what was answered for it and the id of the file that answered.
     """
-    rows = [
-        {
-            "pair": series.pair,
-            "interval": series.interval.value,
-            "start": each.span.start,
-            "end": each.span.end,
-            "source": each.source,
-            "file_id": file_id,
-            "trades": each.trades,
-            "verified_at": each.verified_at,
-        }
-        for series, grants, file_id in given
-        for each in grants
-        if file_id is not None or not _prolonged(connection, series, each)
-    ]
+    _insert(
+        connection,
+        [
+            _row(series, each, file_id)
+            for series, grants, file_id in given
+            for each in grants
+            if file_id is not None or not _prolonged(connection, series, each)
+        ],
+    )
+
+
+def grant_found(connection: sa.Connection, series: Series, grants: Iterable[Grant]) -> None:
+    """Puts grants on record that stand apart from each other, each as a record of its own; `renew` comes after it."""
+    _insert(connection, [_row(series, each, None) for each in grants])
+
+
+def _row(series: Series, granted: Grant, file_id: int | None) -> dict[str, object]:
+    return {
+        "pair": series.pair,
+        "interval": series.interval.value,
+        "start": granted.span.start,
+        "end": granted.span.end,
+        "source": granted.source,
+        "file_id": file_id,
+        "trades": granted.trades,
+        "verified_at": granted.verified_at,
+    }
+
+
+def _insert(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
     if rows:
         connection.execute(sa.insert(schema.grants), [sealed(schema.grants, row) for row in rows])
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import polars as pl
 import sqlalchemy as sa
 
-from kraken_pipeline.errors import Busy, DiskFull, PipelineError, StoreError, StoreUnavailable
+from kraken_pipeline.errors import Busy, CatalogLost, DiskFull, PipelineError, StoreError, StoreUnavailable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Polars ends what it passes on
 _DAMAGED = ("not a database", "malformed", "no such table", "no such column", "has no column", "already exists")
+_MALFORMED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_CATALOG = "the catalog "
 _OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
 """Mistakes of the program's, which keep their traceback."""
 
@@ -25,6 +27,20 @@ _OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceErro
 def is_read_only(path: Path) -> bool:
     """Whether something exists, and this process may not write it."""
     return path.exists() and not os.access(path, os.W_OK)
+
+
+def is_malformed(error: BaseException) -> bool:
+    """Tell whether SQLite says that its file is damaged, or no database."""
+    cause = getattr(error, "orig", error)
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _MALFORMED
+
+
+def malformed(place: str, said: str) -> CatalogLost:
+    """Return the error for a catalog that SQLite cannot read."""
+    return CatalogLost(
+        f"{_CATALOG}{place} is damaged ({said[:200]}): kraken-pipeline recover sets it aside and builds a new one "
+        "from the lake"
+    )
 
 
 def fault_of(error: BaseException, what: str = "") -> PipelineError | None:
@@ -79,7 +95,9 @@ def _of_sqlite(error: BaseException, what: str) -> PipelineError | None:
     if "is locked" in text:
         return Busy(f"{where} has been locked by another process for too long; try again later")
     if any(sign in text for sign in _DAMAGED):
-        return StoreError(_damaged_database(where, text))
+        if where.startswith(_CATALOG):
+            return malformed(where.removeprefix(_CATALOG), text)
+        return StoreError(f"{where} is damaged ({text}); move that away, and a new one is made")
     if "disk I/O error" in text:
         return StoreError(
             f"{where} cannot be used ({text}); look at the disk and its room, and run the same command to go on"
@@ -92,12 +110,6 @@ def _of_server(error: sa.exc.DBAPIError, what: str) -> PipelineError | None:
         return None
     text = " ".join(str(error.orig).split())
     return StoreUnavailable(f"{what or 'the server of a database'} does not answer ({text}); try again later")
-
-
-def _damaged_database(where: str, text: str) -> str:
-    if where.startswith("the catalog "):
-        return f"{where} is damaged ({text}); `kraken-pipeline recover` builds a new one from the lake"
-    return f"{where} is damaged ({text}); move that away, and a new one is made"
 
 
 def _of_system(error: OSError, what: str) -> PipelineError:

@@ -40,7 +40,7 @@ from filelock import FileLock
 
 from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, union
 from kraken_pipeline.coverage.reconcile import differences
-from kraken_pipeline.errors import DamagedFile
+from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,
     Account,
@@ -298,6 +298,10 @@ class Lake:
 
     def _ledger_folder(self, series: Series) -> Path:
         return self.ledger / self._folder(series).relative_to(self.root)
+
+    def ledger_files(self, series: Series) -> list[Path]:
+        """The files of a series in the ledger, in the order in which they were written."""
+        return sorted(self._ledger_folder(series).glob("*.parquet"))
 
     def path(self, series: Series, year: int | None) -> Path:
         """Where the candles of a series lie, of one year where it is split by years."""
@@ -591,14 +595,34 @@ class Lake:
             sync_folder(self.root)
 
     def import_assets(self) -> None:
-        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before."""
-        path = self.assets_path
-        if path.exists() and self.assets().is_empty():
-            rows = pl.read_parquet(path).select(ASSETS_SCHEMA.names()).to_dicts()
-            with self.catalog.write() as connection:
-                alone(connection, asset_ids)
-                if rows and connection.execute(sa.select(asset_ids).limit(1)).first() is None:
-                    connection.execute(sa.insert(asset_ids), rows)
+        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        if self.assets_path.exists() and self.assets().is_empty():
+            self.adopt_assets()
+
+    def adopt_assets(self) -> None:
+        """Take over the ids of pairs that the file knows and the catalog does not.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        try:
+            kept = pl.read_parquet(self.assets_path).select(ASSETS_SCHEMA.names()).to_dicts()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"{self.assets_path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives "
+                "new ones"
+            ) from error
+        with self.catalog.write() as connection:
+            alone(connection, asset_ids)
+            known = connection.execute(sa.select(asset_ids.c.asset_id, asset_ids.c.pair)).all()
+            ids, pairs = {row.asset_id for row in known}, {row.pair for row in known}
+            rows = [row for row in kept if row["asset_id"] not in ids and row["pair"] not in pairs]
+            if rows:
+                connection.execute(sa.insert(asset_ids), rows)
 
     def pairs(self) -> list[Pair]:
         """Every pair that has an id, by name."""

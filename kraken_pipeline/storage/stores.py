@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from kraken_pipeline.errors import StoreError
+import sqlalchemy as sa
+
+from kraken_pipeline.errors import Busy, StoreError
 from kraken_pipeline.market.tier import TierTable, load_tiers
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage import loss
 from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.faults import is_read_only
 from kraken_pipeline.storage.lake import Lake
@@ -33,11 +37,17 @@ class Stores:
         self.catalog.close()
 
 
-def create_stores(settings: Settings) -> Stores:
+def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
     """Opens the stores, creating what does not exist yet.
+
+    Args:
+        settings: Of the home.
+        is_recovering: Whether a catalog that was lost is opened as well, to be built anew; a damaged one is set aside.
 
     Raises:
         StoreError: The home cannot be written, or the catalog cannot be opened.
+        CatalogLost: The catalog is not the one that the lake was written with.
+        Busy: A run is at work, and the catalog is to be built anew.
         InvalidSettings: The table of tiers is wrong.
     """
     tiers = load_tiers(settings.kraken_tiers_file)
@@ -48,10 +58,21 @@ def create_stores(settings: Settings) -> Stores:
         files = FileLocks(settings.home / "locks")
     except OSError as error:
         raise _cannot_be_written(settings, f" ({error})") from error
+    if is_recovering:
+        _make_way(settings, Locks(files))
     catalog = open_catalog(settings.catalog_url, pool_sizes(settings))
-    lake = Lake(settings.home, catalog)
-    lake.import_assets()
-    locks = Locks(files) if catalog.is_sqlite else catalog.locks()
+    with ExitStack() as failing:
+        failing.callback(catalog.close)
+        if not is_recovering:
+            loss.require_catalog(settings.home, catalog)
+        lake = Lake(settings.home, catalog)
+        if not is_recovering:
+            lake.import_assets()
+        locks = Locks(files) if catalog.is_sqlite else catalog.locks()
+        if is_recovering:
+            failing.callback(locks.close)
+            _require_rest(locks)
+        failing.pop_all()
     return Stores(settings, lake, catalog, locks, tiers)
 
 
@@ -67,6 +88,20 @@ def require_writable(settings: Settings) -> None:
 
 def _cannot_be_written(settings: Settings, why: str) -> StoreError:
     return StoreError(f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written{why}; name a folder that can")
+
+
+def _make_way(settings: Settings, locks: Locks) -> None:
+    """Sets a catalog of SQLite's aside that is damaged, if nobody is at work on it."""
+    _require_rest(locks)
+    loss.require_finished(settings.home, loss.RECOVER)
+    url = sa.make_url(settings.catalog_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        loss.set_malformed_aside(Path(url.database), settings.home / "locks" / "recovery.lock")
+
+
+def _require_rest(locks: Locks) -> None:
+    if locks.is_any_running():
+        raise Busy("a run is at work in this home: wait until it is done, or end it, and then recover")
 
 
 def pool_sizes(settings: Settings) -> PoolSizes:
@@ -95,9 +130,9 @@ def opened_locks(settings: Settings) -> Iterator[Locks]:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Stores]:
-    """The stores, for as long as a block runs."""
-    stores = create_stores(settings)
+def opened(settings: Settings, *, is_recovering: bool = False) -> Iterator[Stores]:
+    """The stores, for as long as a block runs; see `create_stores`."""
+    stores = create_stores(settings, is_recovering=is_recovering)
     try:
         yield stores
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from kraken_pipeline.coverage.evidence import RECOVERED
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.coverage.reconcile import differences
@@ -361,8 +362,10 @@ def _of_file(
 
 
 def _of_answer(holdings: Holdings, series: Series, span: Span, grant: GrantRecord) -> Evidence:
-    request = made_of = None
-    if grant.source == Source.OHLC:
+    request = made_of = note = None
+    if grant.source in (Source.CSV, RECOVERED):  # an archive that answers is on record as a file
+        note = "by the row in the lake alone: the catalog that knew where it came from was lost"
+    elif grant.source == Source.OHLC:
         # `since` is exclusive on the candle's start.
         minutes = series.interval.value
         request = f"GET /0/public/OHLC?pair={series.pair}&interval={minutes}&since={span.start - 1}"
@@ -376,4 +379,4 @@ def _of_answer(holdings: Holdings, series: Series, span: Span, grant: GrantRecor
         ]
         of_then = [each for each in tried if each.made_at <= grant.verified_at]
         made_of = (of_then or tried)[-1].origin if tried else None
-    return Evidence(grant.source, grant.span, grant.verified_at, request=request, made_of=made_of)
+    return Evidence(grant.source, grant.span, grant.verified_at, note=note, request=request, made_of=made_of)

@@ -17,7 +17,7 @@ from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, of_candles, subtract
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, manifest, proof_records, publications
+from kraken_pipeline.storage import evidence_records, last_write, manifest, proof_records, publications
 from kraken_pipeline.storage.lake import Staged, rename_all
 from kraken_pipeline.storage.stores import Stores
 
@@ -67,6 +67,7 @@ def commit(
         stores.lake.manifest.forget(written)
     stores.locks.require(written)
     rename_all(write.staged for write in writes)
+    last_write.note(stores.lake.home, files)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it

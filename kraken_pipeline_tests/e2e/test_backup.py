@@ -1,17 +1,15 @@
 """A backup that is made while an ingest is at work is whole: restored into an empty home, it lacks nothing it claims.
 
-The commands are those of docs/production.md: first the catalog, then the lake. What the lake gets in between is in it
-without being claimed, and is taken again; the other way round, coverage would be claimed whose candles are not there.
+The catalog is saved first, then the lake. What the lake gets in between is in it without being claimed, and is taken
+again; the other way round, coverage would be claimed whose candles are not there.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, schema
 from kraken_pipeline.storage.lake import Lake
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import ingest
+from kraken_pipeline.workflow import backup, ingest
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
@@ -71,97 +69,23 @@ def archives(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Backup(ABC):
-    """How a catalog is backed up and restored, by the commands of the documentation.
+class Catalogs:
+    """The settings that name a home's catalog, and those that name the empty one of another home."""
 
-    Attributes:
-        folder: Where the backup goes.
-    """
-
-    folder: Path
-
-    @property
-    @abstractmethod
-    def variables(self) -> dict[str, str]:
-        """The settings of the home that is backed up."""
-
-    @abstractmethod
-    def save(self, home: Path) -> None:
-        """Backs the catalog up."""
-
-    @abstractmethod
-    def restore(self, home: Path) -> dict[str, str]:
-        """Restores it for an empty home; the settings of that."""
-
-    def save_lake(self, home: Path, name: str = "lake") -> None:
-        """Copies the lake."""
-        # A file that is replaced meanwhile is copied as it was: it is another one of the same name.
-        run("cp", "-a", str(home / "lake"), str(self.folder / name))
-
-
-class OfSqlite(Backup):
-    @property
-    def variables(self) -> dict[str, str]:
-        return {}
-
-    def save(self, home: Path) -> None:
-        source, target = home / "catalog.sqlite", self.folder / "catalog.sqlite"
-        if shutil.which("sqlite3"):
-            run("sqlite3", str(source), f".backup {target}")
-        else:
-            program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))"
-            run(sys.executable, "-c", program, str(source), str(target))
-
-    def restore(self, home: Path) -> dict[str, str]:
-        run("cp", "-a", str(self.folder / "catalog.sqlite"), str(home / "catalog.sqlite"))
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class OfPostgreSQL(Backup):
-    server: PostgreSQL
-    url: str
-    new_url: str
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {"KRAKEN_CATALOG_URL": self.url}
-
-    def save(self, home: Path) -> None:  # noqa: ARG002 - it is a server's
-        run(program("pg_dump"), "--format=custom", f"--file={self.folder}/catalog.dump", self.url)
-
-    def restore(self, home: Path) -> dict[str, str]:  # noqa: ARG002
-        how = ("--exit-on-error", "--single-transaction", "--no-owner")
-        run(program("pg_restore"), *how, f"--dbname={self.new_url}", f"{self.folder}/catalog.dump")
-        return {"KRAKEN_CATALOG_URL": self.new_url}
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-
-
-def program(name: str) -> str:
-    """A program of PostgreSQL's client, of the server's own version where there are several."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    path = str(found[0]) if found else shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not on this machine: apt-get install postgresql-client")
-    return path
+    own: dict[str, str]
+    other: dict[str, str]
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
-def backup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backup]:
-    folder = tmp_path / "backup"
-    folder.mkdir()
-    if request.param == "PostgreSQL":
-        server: PostgreSQL = request.getfixturevalue("postgresql")
-        url: str = request.getfixturevalue("postgresql_url")
-        new_url = server.database()
-        yield OfPostgreSQL(folder, server, url, new_url)
-        server.drop(new_url)
-    else:
-        yield OfSqlite(folder)
+def catalogs(request: pytest.FixtureRequest) -> Iterator[Catalogs]:
+    if request.param == "SQLite":
+        yield Catalogs({}, {})
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    url: str = request.getfixturevalue("postgresql_url")
+    new_url = server.database()
+    yield Catalogs({"KRAKEN_CATALOG_URL": url}, {"KRAKEN_CATALOG_URL": new_url})
+    server.drop(new_url)
 
 
 # --- a home, and what it claims
@@ -230,41 +154,46 @@ def state(stores: Stores) -> dict[str, Any]:
 
 
 def test_a_backup_made_in_the_middle_of_an_ingest_is_restored_whole_and_gone_on_with(
-    tmp_path: Path, archives: Path, backup: Backup, questdb: QuestDB
+    tmp_path: Path, archives: Path, catalogs: Catalogs, questdb: QuestDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, restored = tmp_path / "original" / "home", tmp_path / "restored" / "home"
-    with stores_of(home, backup.variables) as stores:
-        backup.save_lake(home, "lake-too-soon")  # for the other way round, which is wrong
-        catalog = backup.variables.get("KRAKEN_CATALOG_URL", "")
+    saved, too_soon = tmp_path / "backup", tmp_path / "too-soon"
+    restored.parent.mkdir()
+    with stores_of(home, catalogs.own) as stores:
+        shutil.copytree(home / "lake", too_soon / "lake")  # for the other way round, which is wrong
+        catalog = catalogs.own.get("KRAKEN_CATALOG_URL", "")
         with process(ingest_in_small_batches, str(home), str(archives), catalog) as ingesting:
+
+            def copy_later(*arguments: Any, **named: Any) -> Any:
+                """Lets the lake go on before it is copied, unless nothing is left but what is held."""
+                at_save = taken(stores)
+                until(lambda: taken(stores) > at_save or at_save >= MEMBERS, ingesting)
+                return copy_folders(*arguments, **named)
+
+            copy_folders = backup._copy_folders
+            monkeypatch.setattr(backup, "_copy_folders", copy_later)
             with stores.locks.series([HELD]):
                 until(lambda: taken(stores) > 0, ingesting)
-                backup.save(home)
-                at_save = taken(stores)
-                # The lake goes on before it is copied, unless nothing is left but what is held.
-                until(lambda: taken(stores) > at_save or at_save >= MEMBERS, ingesting)
-                backup.save_lake(home)
+                done = shell(home, "backup", str(saved), "--json", **catalogs.own)
                 assert ingesting.poll() is None, "it was over before the backup was made"
+            monkeypatch.undo()
             result(ingesting)
+        assert done.code == 0, done.err
+        assert done.json["files"] == done.json["linked"] > 0
         undisturbed, whole = state(stores), stores.lake
         assert taken(stores) == MEMBERS + 1 + 6
 
-        restored.mkdir(parents=True)
-        variables = backup.restore(restored)
-        run("cp", "-a", str(backup.folder / "lake"), str(restored / "lake"))
-        with stores_of(restored, variables) as found:
+        back = shell(restored, "restore", str(saved), "--json", **catalogs.other)
+        assert (back.code, back.json["verification"]["status"]) == (0, "ok"), back.out + back.err
+        with stores_of(restored, catalogs.other) as found:
             assert 0 < taken(found) < taken(stores), "it is one from the middle"
             claims = claimed(found)
             assert claimed_in_vain(claims, found.lake, whole) == {}
             assert claims
-            (tmp_path / "wrong").mkdir()
-            (backup.folder / "lake-too-soon").rename(tmp_path / "wrong" / "lake")
-            assert claimed_in_vain(claims, lake_at(tmp_path / "wrong"), whole) != {}, (
-                "the order matters, and is looked at"
-            )
+            assert claimed_in_vain(claims, lake_at(too_soon), whole) != {}, "the order matters, and is looked at"
 
     served = {
-        **variables,
+        **catalogs.other,
         "KRAKEN_QUESTDB_URL": questdb.http_url,
         "KRAKEN_QUESTDB_PG_URL": questdb.pg_url,
         "KRAKEN_QUESTDB_POOL_MIN": "1",

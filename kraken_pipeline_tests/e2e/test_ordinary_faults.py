@@ -187,10 +187,10 @@ def test_a_catalog_that_is_none_is_a_sentence_that_names_it_and_what_to_do(
             connection.execute("CREATE TABLE files (name TEXT)")
     for arguments in (("gaps",), ("report",), ("plan",), ("explain", "XBTUSD", "60", "2023-03-30"), ("cache", "stats")):
         said = shell(home, *arguments)
-        assert_one_sentence(said, 1, str(path), "damaged", "`kraken-pipeline recover`")
+        assert_one_sentence(said, 1, str(path), "damaged", "kraken-pipeline recover")
     run = shell(home, "ingest", "--no-api-backfill")
     assert run.code == 1
-    assert "`kraken-pipeline recover`" in run.out + run.err
+    assert "kraken-pipeline recover" in run.out + run.err
     assert "sqlite3." not in run.out + run.err
 
 
