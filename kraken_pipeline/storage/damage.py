@@ -25,6 +25,7 @@ from kraken_pipeline.storage import (
     withdrawals,
 )
 from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.manifest import Manifest
 from kraken_pipeline.storage.paths import candles_path, is_split_by_year
 
 REPAIR = "kraken-pipeline verify --repair"
@@ -89,14 +90,16 @@ def refusal(found: Sequence[Damage]) -> DamagedFile:
     return DamagedFile(f"{found[0]}{more}: {found[0].action}", tuple(damage.path for damage in found))
 
 
-class SoundTimes(Protocol):
-    """What is asked of the lake: the candles that are left of a series."""
+class DamagedLake(Protocol):
+    """What is asked of the lake: the candles that are left of a series, and to look at its files anew."""
 
-    def sound_times(self, series: Series) -> pl.Series:
+    manifest: Manifest
+
+    def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
         """The start of every candle in the files that are not damaged, in seconds (Int64), sorted."""
 
 
-def notice(catalog: Catalog, lake: SoundTimes, found: Iterable[Damage]) -> None:
+def notice(catalog: Catalog, lake: DamagedLake, found: Iterable[Damage]) -> None:
     """Put damage on record, and take back what rests on it: coverage, proof, and that QuestDB is up to date.
 
     What is on record already changes nothing. Where nothing can be written, as in a home that is only read, nothing is
@@ -112,11 +115,13 @@ def notice(catalog: Catalog, lake: SoundTimes, found: Iterable[Damage]) -> None:
         fresh = [damage for damage in fresh if damage.path not in known]
         if not fresh:
             return
-        times = {damage.series: lake.sound_times(damage.series) for damage in fresh if damage.series is not None}
+        paths = {damage.path for damage in fresh}
+        times = {damage.series: lake.sound_times(damage.series, paths) for damage in fresh if damage.series is not None}
         with catalog.write() as connection:
             for damage in fresh:
                 _record(connection, damage, now)
             evidence_records.renew(connection, times)
+        lake.manifest.forget(times)
     except (sa.exc.SQLAlchemyError, PipelineError, OSError):
         return
 
@@ -179,17 +184,21 @@ def settle(connection: sa.Connection, damage: Damage, moved_to: str | None = Non
     connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
 
 
-def lift(catalog: Catalog, lake: SoundTimes, damage: Damage, now: int) -> None:
+def lift(catalog: Catalog, lake: DamagedLake, damage: Damage, now: int) -> None:
     """Give back what a file had covered that is in its place again, whole; it is reconciled anew."""
     table = schema.damages
-    times = {} if damage.series is None else {damage.series: lake.sound_times(damage.series)}
+    with catalog.write() as connection:
+        settle(connection, damage)
+    times = {}
+    if damage.series is not None:
+        lake.manifest.forget([damage.series])
+        times[damage.series] = lake.sound_times(damage.series)
     with catalog.write() as connection:
         ids = connection.scalars(sa.select(table.c.id).where(table.c.path == damage.path)).all()
         ended = refutations.matching(connection, schema.refutations.c.damage_id.in_(ids))
         refutations.end(connection, [refutation.id for refutation in ended], now)
         evidence_records.renew(connection, times)
         publications.doubt(connection, [(refutation.series, refutation.span) for refutation in ended], now)
-        settle(connection, damage)
 
 
 def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutation]]:

@@ -24,7 +24,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -248,9 +248,15 @@ class Lake:
 
         return self._times(series, paths, _within(start, end), is_noted=True)
 
-    def sound_times(self, series: Series) -> pl.Series:
-        """The start of every candle in the files that are not damaged; whoever puts damage on record asks for it."""
-        return self._times(series, [path for _, path in self.partitions(series)], [], is_noted=False)
+    def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
+        """The start of every candle in the files that are not damaged; whoever puts damage on record asks for it.
+
+        Args:
+            series: Whose.
+            without: Paths of files that are damaged, and not on record as such yet.
+        """
+        paths = [path for _, path in self.partitions(series) if self.inspector.relative(path) not in without]
+        return self._times(series, paths, [], is_noted=False)
 
     def _times(self, series: Series, paths: list[Path], within: list[pl.Expr], *, is_noted: bool) -> pl.Series:
         while True:

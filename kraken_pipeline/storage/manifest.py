@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.schema import deliveries, lake_files, of_pairs, unadopted
+from kraken_pipeline.storage.schema import damages, deliveries, lake_files, of_pairs, unadopted
 from kraken_pipeline.storage.seals import intact, sealed
 
 _PATHS = 500
@@ -77,10 +77,13 @@ class SeriesFiles:
     Attributes:
         files: Path → the file on record and those announced, in the lake and in the ledger.
         is_unadopted: Whether the series was written before there was a manifest, and not all its files are on record.
+        damaged: Path → kind and detail of the damage that is on record and not settled: a byte that was changed shows
+            in neither size nor footer.
     """
 
     files: Mapping[str, tuple[LakeFile, ...]]
     is_unadopted: bool
+    damaged: Mapping[str, tuple[str, str]]
 
 
 class Manifest:
@@ -105,7 +108,7 @@ class Manifest:
         """Return what is on record of one series now."""
         with self._catalog.read() as connection:
             is_unadopted = series in unadopted_series(connection, [series.pair])
-            known = SeriesFiles(files_of(connection, [series]), is_unadopted)
+            known = SeriesFiles(files_of(connection, [series]), is_unadopted, _damaged(connection, series))
         with self._guard:
             self._known[series] = known
         return known
@@ -125,6 +128,12 @@ class Manifest:
                 for pair, interval in connection.execute(sa.select(table.c.pair, table.c.interval).distinct())
                 if interval in set(Interval)
             }
+
+
+def _damaged(connection: sa.Connection, series: Series) -> dict[str, tuple[str, str]]:
+    is_one = (damages.c.pair == series.pair) & (damages.c.interval == series.interval.value)
+    query = sa.select(damages.c.path, damages.c.kind, damages.c.detail).where(is_one, damages.c.settled_at.is_(None))
+    return {path: (kind, detail) for path, kind, detail in connection.execute(query)}
 
 
 # --- in a transaction

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -78,14 +78,18 @@ class Difference:
         lake: What the lake has; None where it has nothing.
         questdb: What QuestDB has; None where it has nothing.
         is_owed: Whether the outbox knows of it.
+        is_damaged: Whether a file of it in the lake is damaged, so that nobody can say what it should be.
     """
 
     series: Series
     lake: Digest | None
     questdb: Digest | None
     is_owed: bool
+    is_damaged: bool = False
 
     def __str__(self) -> str:
+        if self.is_damaged:
+            return f"{self.series}: a file of the lake is damaged, and QuestDB's copy is not verified: {REPAIR}"
         owed = ", and the rest is owed" if self.is_owed else ""
         return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{owed}"
 
@@ -352,13 +356,16 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
             there = {Series(pair, interval): digest for pair, digest in questdb.ranges(interval, pairs).items()}
             here = wanted if wanted is not None else {each for each in in_lake if each.interval is interval}
             for each in sorted(here | there.keys()):
+                if not stores.lake.is_sound(each):
+                    found.append(Difference(each, None, there.get(each), is_owed=False, is_damaged=True))
+                    continue
                 ours, theirs = digest_of(stores, each), there.get(each)
                 if ours != theirs:
                     found.append(Difference(each, ours, theirs, is_owed=False))
     if not found:
         return []
     owed = owed_series(stores)
-    return [Difference(each.series, each.lake, each.questdb, each.series in owed) for each in found]
+    return [replace(each, is_owed=each.series in owed) for each in found]
 
 
 def digest_of(stores: Stores, series: Series) -> Digest | None:

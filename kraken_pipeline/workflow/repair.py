@@ -65,16 +65,11 @@ def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> R
     touched = mend_catalog(stores, run.now)
     found = verify(stores, spec, run, quick=quick)
     is_wanted = selector(stores, spec)
-    with stores.catalog.read() as connection:
-        known = damages.open_damages(connection)
-    paths = {damage.path for damage in found.damaged}
-    before = [damage for damage in known if damage.series is None or is_wanted(damage.series)]
-    damaged = [*found.damaged, *(damage for damage in before if damage.path not in paths)]
-    moved, left = _set_aside(stores, damaged, run)
+    moved, left = _set_aside(stores, found.damaged, run)
     verification = replace(
         found,
         damaged=tuple(left),
-        repaired=(*mended, *(damage for damage in damaged if damage not in left)),
+        repaired=(*mended, *(damage for damage in found.damaged if damage not in left)),
     )
     with stores.catalog.read() as connection:
         lost = {series for series in {*damages.waiting(connection), *touched} if is_wanted(series)}

@@ -127,7 +127,9 @@ def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part
     broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
     damages.notice(stores.catalog, stores.lake, broken)
     broken += broken_rows(stores)
-    _lift(stores, sound, broken, run)
+    if not quick:  # of a file that had other bytes, size and footer prove nothing
+        _lift(stores, sound, broken, run)
+    broken += _known(stores, spec, broken)
     _derive(stores, found.series, run)
     done = Verification(
         len(chosen) + len(found.unknown),
@@ -300,6 +302,8 @@ def _distrust(stores: Stores, damage: Damage) -> None:
     damages.notice(stores.catalog, stores.lake, [damage])
     with stores.catalog.write() as connection:
         damages.settle(connection, damage)
+    if damage.series is not None:
+        stores.lake.manifest.forget([damage.series])
 
 
 def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
@@ -457,6 +461,16 @@ def _assets(stores: Stores) -> Iterator[Damage]:
 
 
 # --- the catalog
+
+
+def _known(stores: Stores, spec: RunSpec, found: Iterable[Damage]) -> list[Damage]:
+    """What was found damaged before, and is neither settled nor among what was found now."""
+    paths, is_wanted = {damage.path for damage in found}, selector(stores, spec)
+    with stores.catalog.read() as connection:
+        known = damages.open_damages(connection)
+    return [
+        damage for damage in known if damage.path not in paths and (damage.series is None or is_wanted(damage.series))
+    ]
 
 
 def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: Run) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import manifest, schema
+from kraken_pipeline.storage import evidence_records, manifest, schema
 from kraken_pipeline.storage.damage import DamageKind, open_damages
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain import explain
@@ -123,6 +123,24 @@ def test_a_reader_refuses_a_damaged_file_says_what_to_do_and_puts_it_on_record(t
         assert [damage.path for damage in open_damages(connection)] == [HOURS_PATH]
     # Others are read as ever.
     assert stored(there, "ADAEUR", 60) != []
+
+
+def test_a_flipped_bit_that_no_reader_can_see_is_answered_as_data_no_longer_once_it_was_found(there: Stores) -> None:
+    path = there.lake.home / HOURS_PATH
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1  # among the values: size and footer stay what they were
+    path.write_bytes(content)
+    before = there.lake.times(HOURS).len()
+    assert verified(there, quick=True).status == "ok"
+    assert verified(there).status == "damaged"
+    with pytest.raises(DamagedFile, match="has other bytes"):
+        there.lake.read(HOURS)
+    assert verified(there, quick=True).status == "damaged", "size and footer prove nothing"
+    assert covered(there, "XBTUSD", 60) == ()
+    with there.catalog.read() as connection:
+        assert HOURS not in evidence_records.extents(connection)
+    assert repaired(there).verification.status == "repaired"
+    assert there.lake.times(HOURS).len() == before
 
 
 def test_explain_says_gap_and_why(there: Stores) -> None:
