@@ -171,7 +171,7 @@ def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[
     assert {name: verdict for name, (verdict, _) in found.items() if name != "space"} == {
         **dict.fromkeys(("lake", "questdb", "redis"), Verdict.OK),
         "catalog": Verdict.FAILED,
-        **dict.fromkeys(("series", "outbox", "api", "exchange", "requests", "cache"), Verdict.WARNING),
+        **dict.fromkeys(("files", "series", "outbox", "api", "exchange", "requests", "cache"), Verdict.WARNING),
     }
     assert all("\n" not in sentence for _, sentence in found.values())
 
