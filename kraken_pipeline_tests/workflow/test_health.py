@@ -163,7 +163,7 @@ def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
     (home / "catalog.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
     found = verdicts(home)
     assert found["catalog"][0] is Verdict.FAILED
-    assert "the catalog at sqlite" in found["catalog"][1]
+    assert "catalog.sqlite is damaged (file is not a database): kraken-pipeline recover" in found["catalog"][1]
     assert_nothing_is_known_but_of_what_needs_no_catalog(found)
 
 
