@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.errors import DamagedFile, PipelineError
+from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import (
@@ -51,6 +52,7 @@ class Damage:
         kind: How it differs.
         detail: What was expected, and what is there; goes on after the path.
         candles: How many it held, as far as is known.
+        first_time: The start of the first of them, in seconds since the epoch; None where that is not known.
     """
 
     path: str
@@ -59,6 +61,7 @@ class Damage:
     kind: DamageKind
     detail: str
     candles: int = 0
+    first_time: int | None = None
 
     @property
     def is_candles(self) -> bool:
@@ -137,6 +140,7 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
         "kind": damage.kind,
         "detail": damage.detail,
         "candles": damage.candles,
+        "first_time": _first_traded(connection, damage),
         "noticed_at": now,
     }
     made = connection.execute(sa.insert(schema.damages).values(row).returning(schema.damages.c.id))
@@ -144,6 +148,30 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
     if damage.is_candles and damage.series is not None:
         reason = f"{damage} (it held {damage.candles:,} candles)"
         uncover(connection, damage.series, damage.span, reason, now, damage_id)
+
+
+def _first_traded(connection: sa.Connection, damage: Damage) -> int | None:
+    """The start of the first candle that a file held; None where it was resampled: nobody may have traded by then."""
+    if damage.series is None or damage.first_time is None:
+        return None
+    records = evidence_records.coverage_of(connection, [damage.series.interval], [damage.series.pair])
+    is_made = any(
+        damage.first_time in record.span and record.source == Source.RESAMPLED
+        for record in records.get(damage.series, ())
+    )
+    return None if is_made else damage.first_time
+
+
+def first_lost(connection: sa.Connection, pairs: Collection[str]) -> dict[str, int]:
+    """Return when each pair was traded first, as far as files knew that were lost and not replaced yet (seconds)."""
+    table, refuted = schema.damages, schema.refutations
+    query = (
+        sa.select(refuted.c.pair, sa.func.min(table.c.first_time))
+        .join(table, refuted.c.damage_id == table.c.id)
+        .where(refuted.c.ended_at.is_(None), table.c.first_time.is_not(None), schema.of_pairs(refuted.c.pair, pairs))
+        .group_by(refuted.c.pair)
+    )
+    return {pair: int(first) for pair, first in connection.execute(query)}
 
 
 def uncover(connection: sa.Connection, series: Series, within: Span, reason: str, now: int, damage_id: int) -> None:
@@ -240,4 +268,5 @@ def numbered(connection: sa.Connection, ids: Collection[int | None]) -> list[Dam
 
 def _damage(row: sa.RowMapping) -> Damage:
     series = None if row["pair"] is None else Series(row["pair"], Interval(row["interval"]))
-    return Damage(row["path"], series, row["year"], DamageKind(row["kind"]), row["detail"], row["candles"])
+    names = ("detail", "candles", "first_time")
+    return Damage(row["path"], series, row["year"], DamageKind(row["kind"]), *(row[name] for name in names))

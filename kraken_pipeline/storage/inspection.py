@@ -87,7 +87,9 @@ class Inspector:
         relative = self.relative(path)
         known = self._manifest.of(series).files.get(relative, ())
         _, year = named_in(relative)
-        return Damage(relative, series, year, kind, detail, max((file.rows for file in known), default=0))
+        rows = max((file.rows for file in known), default=0)
+        first = min((file.first_time for file in known if file.first_time is not None), default=None)
+        return Damage(relative, series, year, kind, detail, rows, first)
 
 
 def _difference(

@@ -137,6 +137,7 @@ damages = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("candles", sa.BigInteger, nullable=False),  # that it held, as far as is known
+    sa.Column("first_time", sa.BigInteger),  # of these, where it was no resampled one: the pair was traded by then
     sa.Column("noticed_at", sa.BigInteger, nullable=False),
     sa.Column("settled_at", sa.BigInteger),  # null while the file is still in the way
     sa.Column("moved_to", sa.Text),  # where what was left of it lies, relative to the home

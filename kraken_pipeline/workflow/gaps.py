@@ -26,7 +26,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, gap_records, refutations
+from kraken_pipeline.storage import damage, evidence_records, file_records, gap_records, refutations
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.file_records import ContainerRecord
 from kraken_pipeline.storage.gap_records import Attempt, GapRow
@@ -219,15 +219,17 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             published_until=now - stores.settings.kraken_archive_published_days * _DAY,
             refutations=refutations.active(connection, set(names)),
         )
+        lost = damage.first_lost(connection, names)
     for series, extent in extents.items():
         if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
             continue
         known = holdings.first_known.get(series.pair, extent.first_time)
         holdings.first_known[series.pair] = min(known, extent.first_time)
-    for pair, listing in holdings.listings.items():
-        if listing.first_trade is not None:
-            known = holdings.first_known.get(pair, listing.first_trade)
-            holdings.first_known[pair] = min(known, listing.first_trade)
+    first_trades = {pair: each.first_trade for pair, each in holdings.listings.items() if each.first_trade is not None}
+    # What was lost is missing, and not merely expected no more.
+    for first in (first_trades, lost):
+        for pair, time in first.items():
+            holdings.first_known[pair] = min(holdings.first_known.get(pair, time), time)
     return holdings
 
 

@@ -434,10 +434,13 @@ def _miscounted(stores: Stores, series: Series, files: Sequence[LakeFile]) -> li
 
 def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile | None, expected: int) -> Damage:
     path = stores.lake.inspector.relative(stores.lake.path(series, year))
+    with stores.catalog.read() as connection:
+        extent = evidence_records.extents(connection, [series.pair]).get(series)
+    first = extent.first_time if extent is not None else None
     if file is None:
-        return Damage(path, series, year, DamageKind.MISSING, "is not there", expected)
+        return Damage(path, series, year, DamageKind.MISSING, "is not there", expected, first)
     detail = f"holds {file.rows:,} candles, and the catalog knows of {expected:,}"
-    return Damage(path, series, year, DamageKind.CHANGED, detail, expected)
+    return Damage(path, series, year, DamageKind.CHANGED, detail, expected, first)
 
 
 def _assets(stores: Stores) -> Iterator[Damage]:

@@ -296,7 +296,7 @@ def test_a_later_write_than_the_catalog_knows_is_adopted_as_rows_without_coverag
         path.unlink()
     for path in filled.glob("catalog.sqlite*"):
         shutil.copy(path, home)
-    with opened(settings_of(home)) as stores:
+    with opened(settings_of(home), is_recovering=True) as stores:
         was = covered(stores, "XBTUSD", 60)
         with pytest.raises(DamagedFile):
             stores.lake.read(HOURS)

@@ -74,6 +74,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("candles", sa.BigInteger(), nullable=False),
+        sa.Column("first_time", sa.BigInteger(), nullable=True),
         sa.Column("noticed_at", sa.BigInteger(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.Column("moved_to", sa.Text(), nullable=True),
