@@ -396,7 +396,9 @@ def verify(
     tier: Tier = "ALL",
     intervals: Intervals = None,
     pairs: Pairs = None,
-    quick: Annotated[bool, typer.Option(help="Compare sizes and footers only, instead of all bytes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare sizes and footers only, instead of all bytes.")
+    ] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Set aside what is damaged, and bring back what it held.")
     ] = False,
