@@ -1,0 +1,103 @@
+"""The campaign: tries of every kind in an order that the seed decides, within the time that there is."""
+
+from __future__ import annotations
+
+import random
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from chaos.playground import Playground
+from chaos.tries import KINDS, End, Outcome, Try, deletable
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A try and what came of it."""
+
+    kind: str
+    number: int
+    outcome: Outcome
+
+    @property
+    def name(self) -> str:
+        """What repeats it, with the seed."""
+        return f"{self.kind}:{self.number}"
+
+
+def planned(ground: Playground, seed: int, share: float = 1.0) -> list[tuple[str, int]]:
+    """Return a campaign's tries in the order in which they are made: whatever time ends it, it had some of each kind.
+
+    Args:
+        ground: Its home says how many files can be deleted.
+        seed: Decides the order.
+        share: How much of a full campaign.
+    """
+    chance = random.Random(f"{seed}")
+    order: list[tuple[float, str, int]] = []
+    for kind, (_, count) in KINDS.items():
+        count = max(1, round(share * (count or len(deletable(ground)))))
+        order += [((number + chance.random()) / count, kind, number) for number in range(count)]
+    return [(kind, number) for _, kind, number in sorted(order)]
+
+
+def tried(ground: Playground, seed: int, kind: str, number: int) -> Result:
+    """Make one try; the same seed, kind and number make the same one."""
+    this = Try(ground, random.Random(f"{seed}:{kind}:{number}"), number)
+    try:
+        KINDS[kind][0](this)
+    except Exception:  # noqa: BLE001 - the product is called in this process: what it raises is what is looked for
+        this.outcome.tracebacks.append(traceback.format_exc())
+    return Result(kind, number, this.outcome)
+
+
+def campaign(
+    ground: Playground,
+    seed: int,
+    order: Iterable[tuple[str, int]],
+    seconds: float,
+    tell: Callable[[Result], None] = lambda _: None,
+) -> list[Result]:
+    """Make tries until they are all made or the time is over."""
+    until = time.monotonic() + seconds
+    results: list[Result] = []
+    for kind, number in order:
+        if time.monotonic() >= until:
+            break
+        results.append(tried(ground, seed, kind, number))
+        tell(results[-1])
+    return results
+
+
+_HEADINGS = (
+    "kind", "tries", "noticed", "healed", "gap", "recover", "said", "skipped", "NOT HEALED", "false", "tracebacks",
+)  # fmt: skip
+
+
+def table(results: Sequence[Result]) -> str:
+    """Lay out the tries and their outcomes by kind."""
+    rows = [_HEADINGS]
+    for kind in KINDS:
+        if found := [result.outcome for result in results if result.kind == kind]:
+            rows.append((kind, *map(str, _counts(found))))
+    rows.append(("all", *map(str, _counts([result.outcome for result in results]))))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _counts(outcomes: Sequence[Outcome]) -> list[int]:
+    ends: Mapping[End, int] = {end: sum(outcome.end is end for outcome in outcomes) for end in End}
+    return [
+        len(outcomes),
+        sum(outcome.was_noticed for outcome in outcomes),
+        *(ends[end] for end in (End.HEALED, End.GAP, End.RECOVER, End.SAID, End.SKIPPED, End.NOT_HEALED)),
+        sum(bool(outcome.false) for outcome in outcomes),
+        sum(bool(outcome.tracebacks) for outcome in outcomes),
+    ]
