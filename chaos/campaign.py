@@ -44,10 +44,11 @@ def planned(ground: Playground, seed: int, share: float = 1.0) -> list[tuple[str
 
 def tried(ground: Playground, seed: int, kind: str, number: int) -> Result:
     """Make one try; the same seed, kind and number make the same one."""
+    ground.prepare()
     this = Try(ground, random.Random(f"{seed}:{kind}:{number}"), number)
     try:
         KINDS[kind][0](this)
-    except Exception:  # noqa: BLE001 - the product is called in this process: what it raises is what is looked for
+    except Exception:
         this.outcome.tracebacks.append(traceback.format_exc())
     return Result(kind, number, this.outcome)
 

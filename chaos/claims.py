@@ -37,12 +37,12 @@ class State:
     covered: dict[Series, Spans]
 
     def differs(self, other: State) -> dict[Series, Spans]:
-        """Return where the other covers less than this; everywhere, where its candles are others."""
+        """Return where the other covers less than this; everywhere, where its candles there are others."""
         found: dict[Series, Spans] = {}
         for series, spans in self.covered.items():
             theirs = other.covered.get(series, ())
             lacking = clip(subtract(spans, theirs), _TRADED)  # before the first trade nothing is expected
-            if not lacking and not _same(self.candles.get(series), other.candles.get(series), theirs):
+            if not lacking and not _same(self.candles.get(series), other.candles.get(series), spans):
                 lacking = spans
             if lacking:
                 found[series] = lacking
@@ -64,7 +64,9 @@ def state_of(stores: Stores) -> State:
 
 
 def _rows(candles: pl.DataFrame) -> pl.DataFrame:
-    return candles.select(seconds_of(pl.col("time")).alias("time"), *(pl.col(name).cast(pl.Float64) for name in _VALUES))
+    return candles.select(
+        seconds_of(pl.col("time")).alias("time"), *(pl.col(name).cast(pl.Float64) for name in _VALUES)
+    )
 
 
 @cache
@@ -127,13 +129,11 @@ def _claims(stores: Stores, falsified: frozenset[str]) -> Iterator[str]:
 def _readable(stores: Stores, series: Series) -> pl.DataFrame | None:
     try:
         return _rows(stores.lake.read(series))
-    except Exception:  # noqa: BLE001 - what cannot be read must not be covered, whatever the reason
+    except Exception:
         return None
 
 
-def _compare(
-    series: Series, word: str, rows: pl.DataFrame, spans: Spans, names: tuple[str, ...]
-) -> Iterator[str]:
+def _compare(series: Series, word: str, rows: pl.DataFrame, spans: Spans, names: tuple[str, ...]) -> Iterator[str]:
     known = intersect(spans, (Span(0, series.interval.floor(NOW)),))
     times = wrong_times(_within(rows, known), _within(truth(series), known), names)
     if times:

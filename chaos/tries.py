@@ -308,9 +308,7 @@ def flip_csv(this: Try) -> None:
     """A byte of a loose file, before it is ingested: no checksum tells, and another source may."""
     ground = this.ground
     ground.reset_empty()
-    _flip(
-        this, this.chance.choice([ground.home / "drop" / ground.shelf.minutes.name, ground.archives / "XBTUSD.csv"])
-    )
+    _flip(this, this.chance.choice([ground.home / "drop" / ground.shelf.minutes.name, ground.archives / "XBTUSD.csv"]))
     this.run("ingest")
     this.command("reconcile", "--json")
     this.command("report", "--json")
@@ -463,7 +461,9 @@ def replace_source(this: Try) -> None:
     expected = ground.expected_of_archives
     ground.reset_empty()
     true = this.chance.choice([ground.shelf.q2, ground.shelf.q1, ground.shelf.minutes])
-    path = next(folder / true.name for folder in (ground.archives, ground.home / "drop") if (folder / true.name).exists())
+    path = next(
+        folder / true.name for folder in (ground.archives, ground.home / "drop") if (folder / true.name).exists()
+    )
     way, other = _other_content(this, true)
     delay, in_place = this.chance.uniform(0, 0.5), this.chance.random() < 0.5
     this.outcome.damage = f"{true.name} {way} after {delay:.2f} s, {'in place' if in_place else 'renamed over it'}"
@@ -496,7 +496,7 @@ def _other_content(this: Try, true: Path) -> tuple[str, bytes | None]:
     return way, write_quarterly_zip(folder, SPRING, Q2, HOURS_AND_DAYS, cut=cut).read_bytes()
 
 
-def _replace(path: Path, content: bytes | None, delay: float, in_place: bool) -> None:  # noqa: FBT001
+def _replace(path: Path, content: bytes | None, delay: float, in_place: bool) -> None:
     time.sleep(delay)
     if not path.exists():  # it was ingested by then, and moved out of the drop folder
         return

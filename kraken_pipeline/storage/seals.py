@@ -21,7 +21,7 @@ def checksum(table: sa.Table, row: Mapping[str, Any]) -> int:
         row: Column → value.
     """
     values = {column.name: row.get(column.name) for column in table.columns if column.name not in _UNSEALED}
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    return zlib.crc32(json.dumps(values, sort_keys=True, default=repr).encode())
 
 
 def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:

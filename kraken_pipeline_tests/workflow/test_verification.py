@@ -13,7 +13,8 @@ from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import manifest, schema
-from kraken_pipeline.storage.damage import DamageKind, open_damages
+from kraken_pipeline.storage.damage import open_damages
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain import explain
 from kraken_pipeline.workflow.progress import Run
