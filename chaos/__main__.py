@@ -1,4 +1,4 @@
-"""`python -m chaos`: damages homes of a small world, prints what came of it, and exits with 1 where a claim was false."""
+"""`python -m chaos`: damages homes of a small world, and exits with 1 where a command or a claim then was wrong."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def planned(ground: Playground, seed: int, share: float = 1.0) -> list[tuple[str
     """
     chance = random.Random(f"{seed}")
     order: list[tuple[float, str, int]] = []
-    for kind, (_, count) in KINDS.items():
-        count = max(1, round(share * (count or len(deletable(ground)))))
+    for kind, (_, full) in KINDS.items():
+        count = max(1, round(share * (full or len(deletable(ground)))))
         order += [((number + chance.random()) / count, kind, number) for number in range(count)]
     return [(kind, number) for _, kind, number in sorted(order)]
 
@@ -78,11 +78,10 @@ _HEADINGS = (
 
 def table(results: Sequence[Result]) -> str:
     """Lay out the tries and their outcomes by kind."""
-    rows = [_HEADINGS]
-    for kind in KINDS:
-        if found := [result.outcome for result in results if result.kind == kind]:
-            rows.append((kind, *map(str, _counts(found))))
-    rows.append(("all", *map(str, _counts([result.outcome for result in results]))))
+    by_kind = {kind: [result.outcome for result in results if result.kind == kind] for kind in KINDS}
+    by_kind = {kind: outcomes for kind, outcomes in by_kind.items() if outcomes}
+    by_kind["all"] = [result.outcome for result in results]
+    rows = [_HEADINGS, *((kind, *map(str, _counts(outcomes))) for kind, outcomes in by_kind.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     return "\n".join(
         "  ".join(

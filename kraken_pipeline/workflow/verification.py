@@ -564,7 +564,8 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
         for row in (*broken[schema.grants], *broken[schema.refutations]):
             if row["interval"] in set(Interval):
                 touched.add(Series(row["pair"], Interval(row["interval"])))
-        if stores.catalog.is_sqlite and sum(take_out_damaged(connection, table) for table in _MADE_ANEW):
+        taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
+        if any(taken_out):
             _doubt_all(connection, now)
         # Whatever had answered may be asked again: that it had is what is lost.
         withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
