@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
-from chaos.campaign import Result, campaign, planned, table
-from chaos.playground import playground
+from chaos.campaign import Result, Share, made, table
 from chaos.tries import KINDS
 
 
@@ -18,15 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a campaign; return the exit code."""
     asked = _parser().parse_args(arguments)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kraken-chaos-") as folder, playground(Path(folder)) as ground:
-        named = [(kind, int(number)) for kind, _, number in (name.partition(":") for name in asked.only or ())]
-        order = named or planned(ground, asked.seed)
-        if asked.kind:
-            order = [(kind, number) for kind, number in order if kind in asked.kind]
-        left = asked.minutes * 60 - (time.monotonic() - began)
-        results = campaign(ground, asked.seed, order, left, lambda result: _tell(result, is_full=bool(named)))
+    named = [(kind, int(number)) for kind, _, number in (name.partition(":") for name in asked.only or ())]
+    parts = 1 if named else os.cpu_count() or 1
+    shares = [Share(asked.seed, asked.minutes * 60, named, asked.kind, part, parts) for part in range(parts)]
+    with ProcessPoolExecutor(parts, get_context("spawn")) as pool:
+        done = list(pool.map(made, shares))
+    results = [result for results, _ in done for result in results]
+    count = sum(planned_there for _, planned_there in done)
     seconds = time.monotonic() - began
-    print(f"\n{len(results)} of {len(order)} tries in {seconds:.0f} s with --seed {asked.seed}\n\n{table(results)}")
+    print(f"\n{len(results)} of {count} tries in {seconds:.0f} s with --seed {asked.seed}\n\n{table(results)}")
     failures = [result for result in results if result.outcome.is_failure]
     for result in failures:
         print(f'\nmake chaos ARGS="--seed {asked.seed} --only {result.name}"')
@@ -41,14 +41,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="only tries of this kind; may be repeated")
     parser.add_argument("--only", metavar="KIND:NUMBER", action="append", help="repeat one try; may be repeated")
     return parser
-
-
-def _tell(result: Result, *, is_full: bool) -> None:
-    mark = "FAILED" if result.outcome.is_failure else result.outcome.end
-    print(f"{result.name}: {mark}: {result.outcome.damage}", file=sys.stderr, flush=True)
-    if is_full:
-        for note in result.outcome.notes:
-            print(f"  {note}", file=sys.stderr)
 
 
 def _explain(result: Result) -> None:

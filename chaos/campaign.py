@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from chaos.playground import Playground
+from chaos.playground import Playground, playground
 from chaos.tries import KINDS, End, Outcome, Try, deletable
 
 
@@ -69,6 +72,48 @@ def campaign(
         results.append(tried(ground, seed, kind, number))
         tell(results[-1])
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One processor's part of a campaign.
+
+    Attributes:
+        seed: Decides what is damaged, and where.
+        seconds: No try begins after them.
+        named: The tries, where they are named.
+        kinds: Only tries of these kinds; None for all.
+        part: Which part.
+        parts: Of how many.
+    """
+
+    seed: int
+    seconds: float
+    named: Sequence[tuple[str, int]]
+    kinds: Sequence[str] | None
+    part: int
+    parts: int
+
+
+def made(share: Share) -> tuple[list[Result], int]:
+    """Make one part of the tries on a playground of its own; return what came of them, and how many there are."""
+    until = time.monotonic() + share.seconds
+    with tempfile.TemporaryDirectory(prefix="kraken-chaos-") as folder, playground(Path(folder)) as ground:
+        every = share.named or planned(ground, share.seed)
+        order = [(kind, number) for kind, number in every if not share.kinds or kind in share.kinds]
+        order = order[share.part :: share.parts]
+        ground.prepare()
+        is_full = bool(share.named)
+        left = until - time.monotonic()
+        return campaign(ground, share.seed, order, left, lambda result: _tell(result, is_full=is_full)), len(order)
+
+
+def _tell(result: Result, *, is_full: bool) -> None:
+    mark = "FAILED" if result.outcome.is_failure else result.outcome.end
+    print(f"{result.name}: {mark}: {result.outcome.damage}", file=sys.stderr, flush=True)
+    if is_full:
+        for note in result.outcome.notes:
+            print(f"  {note}", file=sys.stderr)
 
 
 _HEADINGS = (

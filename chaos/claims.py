@@ -18,7 +18,6 @@ from kraken_pipeline.workflow.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import NOW, SPRING, START
 
-_TRADED = Span(START, NOW)
 _VALUES = ("open", "high", "low", "close", "volume", "trade_count")
 _TOLERANCE = 1e-9
 """Relative: a sum of volumes depends on the order in which it was made."""
@@ -41,7 +40,7 @@ class State:
         found: dict[Series, Spans] = {}
         for series, spans in self.covered.items():
             theirs = other.covered.get(series, ())
-            lacking = clip(subtract(spans, theirs), _TRADED)  # before the first trade nothing is expected
+            lacking = clip(subtract(spans, theirs), Span(_begins(series), NOW))
             if not lacking and not _same(self.candles.get(series), other.candles.get(series), spans):
                 lacking = spans
             if lacking:
@@ -73,6 +72,11 @@ def _rows(candles: pl.DataFrame) -> pl.DataFrame:
 def truth(series: Series) -> pl.DataFrame:
     """Return every candle that there was."""
     return _rows(SPRING.candles(series.pair, series.interval, START, series.interval.floor(NOW)))
+
+
+def _begins(series: Series) -> int:
+    """When its first candle begins; before it nothing is expected, and so nothing is missing."""
+    return int(truth(series)["time"][0])
 
 
 def _within(candles: pl.DataFrame, spans: Spans) -> pl.DataFrame:

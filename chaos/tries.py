@@ -309,7 +309,12 @@ def flip_csv(this: Try) -> None:
     """A byte of a loose file, before it is ingested: no checksum tells, and another source may."""
     ground = this.ground
     ground.reset_empty()
-    _flip(this, this.chance.choice([ground.home / "drop" / ground.shelf.minutes.name, ground.archives / "XBTUSD.csv"]))
+    _flip(
+        this,
+        this.chance.choice(
+            [ground.home / "drop" / ground.shelf.minutes.name, ground.archives / ground.shelf.trades.name]
+        ),
+    )
     this.run("ingest")
     this.command("reconcile", "--json")
     this.command("report", "--json")
