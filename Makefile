@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo dev test lint bench pictures lock clean
+.PHONY: setup demo dev test lint bench chaos pictures lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -47,6 +47,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Damage of every kind to a small world, ten minutes of it: make chaos ARGS="--seed 7 --minutes 10"
+chaos: .venv/installed-dev
+	$(BIN)/python -m chaos $(ARGS)
 
 # Every picture in docs/images anew, from a demo world in a temporary folder.
 pictures: .venv/installed-dev

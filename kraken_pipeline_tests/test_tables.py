@@ -24,8 +24,9 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.layout import Table, say
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.selection import Fetch

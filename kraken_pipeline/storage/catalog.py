@@ -151,7 +151,8 @@ class Catalog:
         if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
             raise StoreError(
                 f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
-                "install the version that wrote it, or a newer one"
+                "install the version that wrote it, or a newer one; where there is none, the catalog is damaged, and "
+                "`kraken-pipeline recover` builds a new one from the lake"
             )
         if self.is_read_only:
             raise StoreError(
@@ -254,6 +255,7 @@ def _connect_only_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.text_factory = _text
     connection.isolation_level = None  # the driver starts no transaction by itself: `_begin_sqlite` does
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
@@ -261,6 +263,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")  # what is committed survives a power cut: files are moved after it
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _text(content: bytes) -> str:
+    """Decode a text; a damaged one becomes another one, so that its row fails its checksum instead of every query."""
+    return content.decode(errors="replace")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Protocol
 
 import polars as pl
@@ -28,17 +27,9 @@ from kraken_pipeline.storage import (
 from kraken_pipeline.storage.catalog import Catalog
 from kraken_pipeline.storage.manifest import Manifest
 from kraken_pipeline.storage.paths import candles_path, is_split_by_year
+from kraken_pipeline.storage.schema import DamageKind
 
 REPAIR = "kraken-pipeline verify --repair"
-
-
-class DamageKind(StrEnum):
-    """How a file differs from what was written."""
-
-    MISSING = "MISSING"  # it is on record and not there
-    CHANGED = "CHANGED"  # its size, its bytes, or what it says of itself are others
-    UNREADABLE = "UNREADABLE"  # it cannot be read as Parquet, or not at all
-    UNKNOWN = "UNKNOWN"  # no row of the manifest names it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.manifest import LakeFile, Manifest, SeriesFiles
 from kraken_pipeline.storage.paths import named_in
+from kraken_pipeline.storage.schema import DamageKind
 
 WRITE_ID, ROWS, DIGEST = "kraken_pipeline.write_id", "kraken_pipeline.rows", "kraken_pipeline.digest"
 """The keys under which a file says in its footer which write it is, how many rows it has, and their digest."""

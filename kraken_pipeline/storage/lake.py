@@ -29,7 +29,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote
@@ -58,7 +58,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import damage as damages
 from kraken_pipeline.storage import manifest
 from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
 from kraken_pipeline.storage.manifest import LakeFile, Manifest
 from kraken_pipeline.storage.paths import (
@@ -71,6 +71,7 @@ from kraken_pipeline.storage.paths import (
 )
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.row_digest import row_digest
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.schema import assets as asset_ids
 
 ROW_GROUP_ROWS = 20_000
@@ -629,6 +630,23 @@ class Lake:
             rows = [row for row in kept if row["asset_id"] not in ids and row["pair"] not in pairs]
             if rows:
                 connection.execute(sa.insert(asset_ids), rows)
+
+    def restore_assets(self) -> bool:
+        """Take the ids over from the file, where that is the one that was written; tell whether it is."""
+        with self.catalog.read() as connection:
+            recorded = manifest.digest_of(connection, self.inspector.relative(self.assets_path))
+        try:
+            content = self.assets_path.read_bytes()
+        except OSError:
+            return False
+        if sha256(content).hexdigest() != recorded:
+            return False
+        rows = pl.read_parquet(content).select(ASSETS_SCHEMA.names()).to_dicts()
+        with self.catalog.write() as connection:
+            alone(connection, asset_ids)
+            connection.execute(sa.delete(asset_ids))
+            connection.execute(sa.insert(asset_ids), rows)
+        return True
 
     def pairs(self) -> list[Pair]:
         """Every pair that has an id, by name."""

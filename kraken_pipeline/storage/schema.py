@@ -11,6 +11,10 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.storage.columns import Json, Minutes, Word
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -56,6 +60,15 @@ class SuspicionState(StrEnum):
     TRADED = "TRADED"
 
 
+class DamageKind(StrEnum):
+    """How a file differs from what was written."""
+
+    MISSING = "MISSING"  # it is on record and not there
+    CHANGED = "CHANGED"  # its size, its bytes, or what it says of itself are others
+    UNREADABLE = "UNREADABLE"  # it cannot be read as Parquet, or not at all
+    UNKNOWN = "UNKNOWN"  # no row of the manifest names it
+
+
 # SQLite gives ids by itself to INTEGER keys only, PostgreSQL needs BIGINT for the outbox of years.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -74,6 +87,11 @@ def _series() -> list[sa.Column[str] | sa.Column[int]]:
         sa.Column("pair", sa.String(64), nullable=False),
         sa.Column("interval", sa.Integer, nullable=False),
     ]
+
+
+def _plain_series() -> list[sa.Column[str] | sa.Column[int]]:
+    """The same in a table without checksums, where an interval that is none is found when it is read."""
+    return [sa.Column("pair", sa.String(64), nullable=False), sa.Column("interval", Minutes, nullable=False)]
 
 
 def _span() -> list[sa.Column[int]]:
@@ -122,7 +140,7 @@ lake_files = sa.Table(
 unadopted = sa.Table(
     "unadopted",  # series written before there was a manifest, and not yet looked at by `verify`
     metadata,
-    *_series(),
+    *_plain_series(),
     sa.PrimaryKeyConstraint("pair", "interval"),
 )
 
@@ -132,9 +150,9 @@ damages = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("pair", sa.String(64)),  # null where the path names no series
-    sa.Column("interval", sa.Integer),
+    sa.Column("interval", Minutes),
     sa.Column("year", sa.Integer),
-    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("kind", Word(DamageKind), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("candles", sa.BigInteger, nullable=False),  # that it held, as far as is known
     sa.Column("first_time", sa.BigInteger),  # of these, where it was no resampled one: the pair was traded by then
@@ -185,7 +203,7 @@ containers = sa.Table(
     sa.Column("start", sa.BigInteger),  # what it covers; null where it is no release
     sa.Column("end", sa.BigInteger),
     sa.Column("quarter", sa.String(8)),  # 2023Q2; null for complete archives
-    sa.Column("series", sa.JSON, nullable=False),  # ["XBTUSD_60", …]: so that no gap is sent to look here in vain
+    sa.Column("series", Json(), nullable=False),  # ["XBTUSD_60", …]: so that no gap is sent to look here in vain
     sa.Column(
         "stamp", sa.Text, nullable=False
     ),  # path, size and time of change: what has not changed is not hashed again
@@ -203,8 +221,8 @@ files = sa.Table(
     sa.Column("stamp", sa.Text),  # of a loose file, as a container's
     sa.Column("kind", sa.String(16)),  # kind, pair and interval are null for a container that cannot be opened
     sa.Column("pair", sa.String(64)),
-    sa.Column("interval", sa.Integer),
-    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("interval", Minutes),
+    sa.Column("status", Word(FileStatus), nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("sha256", sa.String(64)),
     sa.Column("size", sa.BigInteger, nullable=False),
@@ -244,7 +262,7 @@ refutations = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     *_series(),
     *_span(),
-    sa.Column("refuted", sa.JSON(none_as_null=True)),  # what stood there, as one candle; null: absent
+    sa.Column("refuted", Json(is_sealed=True, none_as_null=True)),  # what stood there, as one candle; null: absent
     sa.Column("reason", sa.Text, nullable=False),
     # The newest grant and attempt of that moment: what came before does not count as an answer.
     sa.Column("after_grant", _ID, nullable=False),
@@ -280,7 +298,7 @@ doubts = sa.Table(
     "doubts",  # what has changed since it was reconciled, as the outbox is for QuestDB
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
@@ -292,16 +310,16 @@ contradictions = sa.Table(
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("pair", sa.String(64), nullable=False),
-    sa.Column("fine", sa.Integer, nullable=False),
-    sa.Column("coarse", sa.Integer, nullable=False),
+    sa.Column("fine", Minutes, nullable=False),
+    sa.Column("coarse", Minutes, nullable=False),
     *_span(),  # a candle of the coarser, or many of a file whose times are shifted
     sa.Column("short_side", sa.String(8)),  # fine or coarse; null where their trade counts do not tell
-    sa.Column("fine_candle", sa.JSON(none_as_null=True)),  # [open, high, low, close, volume, trades]; null: absent
-    sa.Column("coarse_candle", sa.JSON(none_as_null=True)),
+    sa.Column("fine_candle", Json(none_as_null=True)),  # [open, high, low, close, volume, trades]; null: absent
+    sa.Column("coarse_candle", Json(none_as_null=True)),
     sa.Column("fine_trades", sa.BigInteger, nullable=False),
     sa.Column("coarse_trades", sa.BigInteger, nullable=False),
-    sa.Column("culprit", sa.Integer),  # the interval that the others speak against; null where nobody can say
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("culprit", Minutes),  # the interval that the others speak against; null where nobody can say
+    sa.Column("state", Word(ContradictionState), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
@@ -313,10 +331,10 @@ suspicions = sa.Table(
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("pair", sa.String(64)),  # null: all pairs, an outage of the exchange
-    sa.Column("interval", sa.Integer, nullable=False),  # of the candles that are absent
+    sa.Column("interval", Minutes, nullable=False),  # of the candles that are absent
     *_span(),
     sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state", Word(SuspicionState), nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
@@ -326,7 +344,7 @@ withdrawals = sa.Table(
     "withdrawals",  # what a person has taken back: a file, a release, or a span of a series
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
     sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
     sa.Column("candles", sa.BigInteger, nullable=False),  # that left the lake
@@ -340,7 +358,7 @@ candle_counts = sa.Table(
     metadata,
     *_series(),
     sa.Column("year", sa.Integer, nullable=False),
-    sa.Column("months", sa.JSON, nullable=False),  # twelve numbers
+    sa.Column("months", Json(is_sealed=True), nullable=False),  # twelve numbers
     _checksum(),
     sa.PrimaryKeyConstraint("pair", "interval", "year"),
 )
@@ -351,7 +369,7 @@ reports = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("tier", sa.String(8), nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
-    sa.Column("numbers", sa.JSON, nullable=False),
+    sa.Column("numbers", Json(), nullable=False),
     sa.Index(None, "tier", "made_at"),
 )
 
@@ -382,9 +400,9 @@ attempts = sa.Table(
     "attempts",  # a try to fill a span; outlives the gap record, whose span grows, splits and comes back
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
-    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("route", Word(Route), nullable=False),
     sa.Column("origin", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("run_id", sa.String(64), nullable=False),
@@ -396,13 +414,13 @@ gaps = sa.Table(
     "gaps",
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
     sa.Column("missing_candles", sa.BigInteger, nullable=False),
     sa.Column("overflow_candles", sa.BigInteger, nullable=False),
-    sa.Column("route", sa.String(16), nullable=False),
+    sa.Column("route", Word(Route), nullable=False),
     sa.Column("required_csv_file", sa.Text),
-    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status", Word(GapStatus), nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("detected_at", sa.BigInteger, nullable=False),
@@ -416,9 +434,9 @@ dead_letters = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("file_id", _ID, sa.ForeignKey("files.id")),  # null for what a request brought or tried to bring
     sa.Column("pair", sa.String(64)),  # where there is no file that says it
-    sa.Column("interval", sa.Integer),
+    sa.Column("interval", Minutes),
     sa.Column(
-        "operation", sa.JSON(none_as_null=True)
+        "operation", Json(none_as_null=True)
     ),  # {"route": "OHLC", "start": …, "end": …}: what `dead-letters retry` does again
     sa.Column("retried_at", sa.BigInteger),  # when the operation succeeded after all
     sa.Column("location", sa.Text, nullable=False),
@@ -434,7 +452,7 @@ conflicts = sa.Table(
     "conflicts",  # a source that says fewer or more trades than what is kept, one row a file and series
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
     sa.Column("candles", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -447,7 +465,7 @@ publications = sa.Table(
     "publications",  # the outbox: what QuestDB is still owed
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    *_series(),
+    *_plain_series(),
     *_span(),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
@@ -468,7 +486,7 @@ listings = sa.Table(
 asked_intervals = sa.Table(
     "asked_intervals",  # the intervals that a run named: reports are about these and those of archives
     metadata,
-    sa.Column("interval", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("interval", Minutes, primary_key=True, autoincrement=False),
     sa.Column("asked_at", sa.BigInteger, nullable=False),  # when it was first named
 )
 

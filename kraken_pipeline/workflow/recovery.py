@@ -32,8 +32,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, file_records, loss, manifest, publications, schema
 from kraken_pipeline.storage.catalog import open_catalog
 from kraken_pipeline.storage.copies import copy_catalog
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.lake import Lost
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
 from kraken_pipeline.workflow.ingest import FileOutcome, fail_broken, ingest

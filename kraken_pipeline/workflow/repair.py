@@ -96,8 +96,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dic
         run.report(phase="setting aside")
         try:
             if damage.path == stores.lake.inspector.relative(stores.lake.assets_path):
-                target = stores.lake.set_aside(damage)
-                stores.lake.copy_assets()
+                target = _assets(stores, damage, run)
             elif damage.series is None:
                 target = stores.lake.set_aside(damage)
             else:
@@ -108,6 +107,16 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dic
         if target is not None:
             moved[damage.path] = target
     return moved, left
+
+
+def _assets(stores: Stores, damage: Damage, run: Run) -> str | None:
+    """Brings the pairs' ids and their copy together again: of the two, the one that was not damaged counts."""
+    if stores.lake.restore_assets():
+        damages.lift(stores.catalog, stores.lake, damage, run.now)
+        return None
+    target = stores.lake.set_aside(damage)
+    stores.lake.copy_assets()
+    return target
 
 
 def _out_of_series(stores: Stores, damage: Damage, series: Series, run: Run) -> str | None:

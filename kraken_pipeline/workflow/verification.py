@@ -35,12 +35,14 @@ from kraken_pipeline.storage import (
     verifications,
     withdrawals,
 )
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.columns import take_out_damaged
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.inspection import DIGEST, said_by, unreadable
 from kraken_pipeline.storage.lake import ASSETS_SCHEMA
 from kraken_pipeline.storage.manifest import LakeFile
 from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.row_digest import row_digest
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.verifications import VerificationRecord
 from kraken_pipeline.workflow.progress import Run
@@ -500,9 +502,7 @@ def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
         for table, rows in broken.items():
             seals.delete(connection, table, rows)
         if any(broken[table] for table in _COMPARED):
-            records = evidence_records.coverage_of(connection)
-            changes = [(series, record.span) for series, found in records.items() for record in found]
-            publications.doubt(connection, changes, run.now)
+            _doubt_all(connection, run.now)
     with stores.catalog.read() as connection:
         wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
     for series in sorted(wrong):
@@ -511,6 +511,14 @@ def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
             with stores.catalog.write() as connection:
                 evidence_records.renew(connection, times)
                 publications.doubt(connection, [(series, _EVER)], run.now)
+
+
+def _doubt_all(connection: sa.Connection, now: int) -> None:
+    """Have everything reconciled anew."""
+    records = evidence_records.coverage_of(connection)
+    publications.doubt(
+        connection, [(series, record.span) for series, found in records.items() for record in found], now
+    )
 
 
 def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
@@ -526,6 +534,18 @@ def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> s
     }
 
 
+_MADE_ANEW = (
+    schema.asked_intervals,
+    schema.attempts,
+    schema.conflicts,
+    schema.contradictions,
+    schema.doubts,
+    schema.gaps,
+    schema.publications,
+    schema.reports,
+    schema.suspicions,
+)
+"""What no claim rests on, and is found out again, or is history."""
 _EVIDENCE = (schema.grants, schema.refutations, schema.listings, schema.lake_files)
 
 
@@ -559,6 +579,9 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
         for row in (*broken[schema.grants], *broken[schema.refutations]):
             if row["interval"] in set(Interval):
                 touched.add(Series(row["pair"], Interval(row["interval"])))
+        taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
+        if any(taken_out):
+            _doubt_all(connection, now)
         # Whatever had answered may be asked again: that it had is what is lost.
         withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
     return touched

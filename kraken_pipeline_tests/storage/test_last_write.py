@@ -7,9 +7,10 @@ import pytest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import last_write, manifest
-from kraken_pipeline.storage.damage import Damage, DamageKind
+from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.last_write import LastWrite
 from kraken_pipeline.storage.manifest import LakeFile
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf

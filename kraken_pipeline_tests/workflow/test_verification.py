@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 import sqlalchemy as sa
 
-from kraken_pipeline.errors import DamagedFile
+from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, manifest, schema
-from kraken_pipeline.storage.damage import DamageKind, open_damages
+from kraken_pipeline.storage.damage import open_damages
+from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain import explain
 from kraken_pipeline.workflow.progress import Run
@@ -354,3 +355,57 @@ def test_a_part_is_what_was_read_least_recently_and_all_is_read_in_time(there: S
     with there.catalog.read() as connection:
         files = [file for files in manifest.all_files(connection).values() for file in files]
     assert all(file.scrubbed_at is not None for file in files)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("asked_intervals", "interval", "61"),
+        ("attempts", "route", "CAST(x'5452414445c1' AS TEXT)"),
+        ("gaps", "status", "'DETECTER'"),
+        ("reports", "numbers", "'{'"),
+        ("publications", "interval", "'sixty'"),
+    ],
+)
+def test_a_row_in_which_no_such_value_can_stand_is_named_and_taken_out(
+    there: Stores, table: str, column: str, value: str
+) -> None:
+    fill = {
+        "asked_intervals": "(interval, asked_at) VALUES (60, 1)",
+        "attempts": '(pair, interval, start, "end", route, run_id, made_at) '
+        "VALUES ('XBTUSD', 60, 0, 3600, 'OHLC', 'run', 1)",
+        "gaps": '(pair, interval, start, "end", missing_candles, overflow_candles, route, status, attempts, '
+        "detected_at) VALUES ('XBTUSD', 60, 0, 3600, 1, 0, 'OHLC', 'DETECTED', 0, 1)",
+        "reports": "(tier, made_at, numbers) VALUES ('ALL', 1, '{}')",
+        "publications": "(pair, interval, start, \"end\", made_at) VALUES ('XBTUSD', 60, 0, 3600, 1)",
+    }
+    before = lake_of(there), evidence_of(there)["coverage"]
+    with there.catalog.write() as connection:
+        connection.execute(sa.text(f"DELETE FROM {table}"))
+        connection.execute(sa.text(f"INSERT INTO {table} {fill[table]}"))
+        connection.execute(sa.text(f"UPDATE {table} SET {column} = {value}"))
+    with pytest.raises(StoreError, match=r"damaged .*verify --repair"):
+        rows_of(there, schema.metadata.tables[table], column)
+    assert repaired(there).verification.damaged == ()
+    rows_of(there, schema.metadata.tables[table], column)
+    assert (lake_of(there), evidence_of(there)["coverage"]) == before
+
+
+def test_a_text_of_evidence_that_cannot_be_decoded_fails_its_checksum_and_heals(there: Stores) -> None:
+    before = evidence_of(there)["coverage"]
+    with there.catalog.write() as connection:
+        connection.execute(sa.text("UPDATE grants SET source = CAST(x'43ff56' AS TEXT) WHERE id = 1"))
+    assert "rows of grants" in verified(there).damaged[0].detail
+    assert repaired(there).verification.damaged == ()
+    assert evidence_of(there)["coverage"] == before
+
+
+def test_the_ids_of_pairs_come_back_from_the_file_beside_the_candles(there: Stores) -> None:
+    before = there.lake.assets().rows(), lake_of(there)
+    with there.catalog.write() as connection:
+        connection.execute(sa.text("UPDATE assets SET pair = 'XBTUSE' WHERE pair = 'XBTUSD'"))
+    (damage,) = verified(there).damaged
+    assert damage.path == "lake/assets.parquet"
+    assert repaired(there).verification.damaged == ()
+    assert (there.lake.assets().rows(), lake_of(there)) == before
+    assert verified(there).status == "ok"

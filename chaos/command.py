@@ -1,0 +1,22 @@
+"""`kraken-pipeline` in a process of its own, at the moment at which the small world ends; to be killed.
+
+It makes the file that CHAOS_READY names when everything is imported, so that whoever kills it can wait for that.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kraken_pipeline import cli, definitions
+from kraken_pipeline.orchestration import jobs, verify_job
+from kraken_pipeline_tests.exchanges import stop_clock
+from kraken_pipeline_tests.homes import NOW
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as patch:
+        stop_clock(patch, NOW, cli, jobs, verify_job)
+        Path(os.environ["CHAOS_READY"]).write_text(definitions.__name__)
+        cli.main()
