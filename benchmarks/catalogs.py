@@ -18,6 +18,7 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage import schema
 from kraken_pipeline.storage.schema import ProofLevel
+from kraken_pipeline.storage.seals import sealed
 from kraken_pipeline.storage.stores import opened
 
 INTERVALS = (Interval.M1, Interval.M5, Interval.M15, Interval.H1, Interval.H4, Interval.D1)
@@ -162,6 +163,6 @@ def _keep(connection: sa.Connection, rows: _Rows) -> None:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
-    listed = list(rows)
+    listed = [sealed(table, row) for row in rows] if "checksum" in table.columns else list(rows)
     for first in range(0, len(listed), _ROWS):
         connection.execute(sa.insert(table), listed[first : first + _ROWS])

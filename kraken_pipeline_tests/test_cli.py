@@ -23,6 +23,7 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.health import NAMES
@@ -549,6 +550,10 @@ def test_every_configuration_that_the_readme_shows_is_valid() -> None:
     for job, text in shown:
         if job == "publish_candles":
             assert json.loads(text) == {"verify": True}
+        elif job == "verify_lake":
+            mapping = verify_job.config_mapping
+            assert mapping is not None
+            assert mapping.resolve_from_unvalidated_config(json.loads(text))
         else:
             assert run_spec(json.loads(text)) != RunSpec()
 

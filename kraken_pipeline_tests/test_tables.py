@@ -368,10 +368,10 @@ def test_where_there_is_no_percentage_there_is_a_dash() -> None:
 
 
 def test_the_gaps_that_miss_the_most_time_come_first_and_filled_ones_last() -> None:
-    minutes = gap(series=Series("A", Interval.M1), missing_candles=600)
-    days = gap(series=Series("B", Interval.D1), missing_candles=2)
-    hours = gap(series=Series("C", Interval.H1), missing_candles=10)
-    filled = gap(series=Series("D", Interval.D1), missing_candles=9, status=GapStatus.FILLED, closed_at=1)
+    minutes = gap(series=Series("A", Interval.M1), span=Span(0, 600 * 60))
+    days = gap(series=Series("B", Interval.D1), span=Span(0, 48 * HOUR))
+    hours = gap(series=Series("C", Interval.H1), span=Span(0, 10 * HOUR))
+    filled = gap(series=Series("D", Interval.D1), span=Span(0, 240 * HOUR), status=GapStatus.FILLED, closed_at=1)
     console = piped()
     tables.gaps(console, [filled, hours, minutes, days])
     rows = text_of(console).splitlines()[3:7]

@@ -215,7 +215,8 @@ def rows_of(connection: sa.Connection) -> dict[Series, int]:
 def _files(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, tuple[LakeFile, ...]]:
     found: dict[str, list[LakeFile]] = {}
     query = query.where(lake_files.c.interval != _NO_INTERVAL)
-    for row in intact(connection, lake_files, query.order_by(lake_files.c.is_announced, lake_files.c.write_id)):
+    query = query.order_by(lake_files.c.is_announced, lake_files.c.write_id)
+    for row in intact(lake_files, connection.execute(query).all()):
         file = _file(row)
         found.setdefault(file.path, []).append(file)
     return {path: tuple(files) for path, files in found.items()}

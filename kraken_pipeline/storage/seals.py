@@ -46,9 +46,9 @@ def _is_right(table: sa.Table, row: sa.Row[Any]) -> bool:
     return bool(row[at] == zlib.crc32("\x1f".join([str(row[place]) for place in places]).encode()))
 
 
-def intact(connection: sa.Connection, table: sa.Table, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
-    """Read rows of a table, with all its columns in their order, without those that are not what was written."""
-    return (row for row in connection.execute(query).all() if _is_right(table, row))
+def intact(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[sa.Row[Any]]:
+    """Leave out of rows of a table, with all its columns in their order, those that are not what was written."""
+    return (row for row in rows if _is_right(table, row))
 
 
 def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:

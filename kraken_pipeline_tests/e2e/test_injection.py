@@ -336,7 +336,7 @@ class Siege:
                 said = self.say(*(argument.replace("{}", given) for argument in arguments))
                 assert said.code in codes, (arguments, each, said)
         failed = self.say("ingest", "--archive-dir", f"absent {PAYLOADS[0]}")
-        assert (failed.code, "there is no file or folder" in failed.out) == (1, True)
+        assert (failed.code, "there is no file or folder" in failed.err) == (2, True)
 
     def _settings(self) -> None:
         for number, name in enumerate(SETTINGS):
