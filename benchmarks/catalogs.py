@@ -163,6 +163,9 @@ def _keep(connection: sa.Connection, rows: _Rows) -> None:
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
-    listed = [sealed(table, row) for row in rows] if "checksum" in table.columns else list(rows)
+    listed = list(rows)
+    if "checksum" in table.columns:
+        blank = dict.fromkeys(column.name for column in table.columns if column.name not in ("id", "checksum"))
+        listed = [sealed(table, {**blank, **row}) for row in listed]
     for first in range(0, len(listed), _ROWS):
         connection.execute(sa.insert(table), listed[first : first + _ROWS])

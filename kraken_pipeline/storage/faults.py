@@ -73,7 +73,7 @@ def _meaning(error: BaseException, what: str) -> PipelineError | None:
     if isinstance(error, PipelineError):
         return error
     if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
-        return _of_sqlite(error.orig, what) or _of_server(error, what)
+        return _of_sqlite(error.orig, what) if isinstance(error.orig, sqlite3.Error) else _of_server(error, what)
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(error, what)
     if isinstance(error, OSError):
