@@ -312,7 +312,10 @@ def flip_csv(this: Try) -> None:
     _flip(
         this,
         this.chance.choice(
-            [ground.home / "drop" / ground.shelf.minutes.name, ground.archives / ground.shelf.trades.name]
+            [
+                ground.home / "drop" / ground.shelf.minutes.name,
+                ground.archives / ground.shelf.trades.relative_to(ground.shelf.q2.parent),
+            ]
         ),
     )
     this.run("ingest")

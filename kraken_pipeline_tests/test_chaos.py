@@ -32,10 +32,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
 def test_after_damage_of_any_kind_every_claim_is_true_and_what_is_missing_is_said(
     ground: Playground, kind: str
 ) -> None:
-    for number in (1, 2):
-        result = tried(ground, 1, kind, number)
-        assert not result.outcome.is_failure, f"{result.name}\n{result.outcome}"
-        assert kind in table([result])
+    result = tried(ground, 1, kind, 2)
+    assert not result.outcome.is_failure, f"{result.name}\n{result.outcome}"
+    assert kind in table([result])
 
 
 def test_what_nobody_answered_for_is_found_to_be_a_false_claim(ground: Playground) -> None:

@@ -241,6 +241,7 @@ def _connect_only_to_read(path: Path) -> sqlite3.Connection:
     is_closed = not (log.exists() and log.stat().st_size)
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    connection.text_factory = _text
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError as error:
