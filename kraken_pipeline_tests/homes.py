@@ -185,13 +185,21 @@ def lake_of(stores: Stores) -> dict[Series, list[Any]]:
 
 
 def evidence_of(stores: Stores) -> dict[str, Any]:
-    """What the catalog knows that does not depend on when it was told, and by which run."""
+    """What the catalog knows that does not depend on when it was told, and by which run.
+
+    The newest gap of a series reaches up to the moment of asking: where it ends and what it misses is left out.
+    """
     where = ("pair", "interval", "start", "end")
+    gaps = rows_of(stores, schema.gaps, *where, "missing_candles", "route", "required_csv_file", "status")
+    ends = {(pair, interval): end for pair, interval, _, end, *_ in sorted(gaps, key=lambda gap: gap[3])}
     return {
         "coverage": rows_of(stores, schema.coverage, *where, "source", "candles"),
         "extents": rows_of(stores, schema.extents, "pair", "interval", "candles", "first_time", "last_time"),
         "grants": set(rows_of(stores, schema.grants, *where, "source", "trades")),
-        "gaps": rows_of(stores, schema.gaps, *where, "missing_candles", "route", "required_csv_file", "status"),
+        "gaps": [
+            (pair, interval, start, *((None, None) if end == ends[pair, interval] else (end, missing)), *others)
+            for pair, interval, start, end, missing, *others in gaps
+        ],
     }
 
 

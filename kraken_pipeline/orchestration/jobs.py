@@ -199,14 +199,11 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
     context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
 
 
-# What passes by itself, such as a restart of the catalog's server, need not end a run: files that were taken are known.
-PASSING = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL)
-
-
-@dg.op(required_resource_keys={STORES}, out=dg.Out(list), retry_policy=PASSING)
+@dg.op(required_resource_keys={STORES}, out=dg.Out(list))
 def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
     """Brings files into the lake, each by itself, and reports the partitions that changed."""
-    with explained():
+    # What passes by itself, such as a restart of the catalog's server, need not end a run: files taken are on record.
+    with explained(retried=True):
         stores, run = stores_of(context), _run(context, chunk.orders)
         with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
             outcomes = ingest.ingest(stores, chunk.orders.spec, chunk.tasks, run)
@@ -221,11 +218,11 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
     return outcomes
 
 
-@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
+@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcomes: list[list[FileOutcome]]) -> None:
     """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
     files = [outcome for chunk in outcomes for outcome in chunk]
-    with explained():
+    with explained(retried=True):
         stores, run = stores_of(context), _run(context, orders)
         if orders.spec.dry_run:
             nothing = outcome_of(orders, files, BackfillOutcome((), ()), PublishOutcome())

@@ -13,7 +13,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import changes, published_changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs import PASSING, mapping, spec_mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.jobs import mapping, spec_mapping, spec_tags, stores_of
 from kraken_pipeline.orchestration.progress import (
     NOTES,
     finish,
@@ -60,10 +60,10 @@ def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, do
     finish(context.instance, context.run_id, run.progress, outcome)
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def fill_gaps(context: dg.OpExecutionContext) -> None:
     """Resamples, and asks the exchange for what is left, as far as lookback and budget go."""
-    with explained():
+    with explained(retried=True):
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
         if not stores.lake.pairs() and not spec.pairs:
@@ -244,10 +244,10 @@ _PUBLISH = {
 }
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing), retry_policy=PASSING)
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def publish_owed(context: dg.OpExecutionContext) -> None:
     """Delivers what QuestDB is owed, or all that there is."""
-    with explained():
+    with explained(retried=True):
         stores, config = stores_of(context), context.op_config
         run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)

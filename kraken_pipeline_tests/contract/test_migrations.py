@@ -171,5 +171,6 @@ def test_a_catalog_of_a_newer_program_is_refused(catalog: Catalog, url: str) -> 
         open_catalog(url)
     assert str(refusal.value) == (
         "the catalog is at migration 9999, which this version of kraken_pipeline does not know; "
-        "install the version that wrote it, or a newer one"
+        "install the version that wrote it, or a newer one; where there is none, the catalog is damaged, and "
+        "`kraken-pipeline recover` builds a new one from the lake"
     )

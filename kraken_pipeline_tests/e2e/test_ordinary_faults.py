@@ -200,7 +200,9 @@ def test_a_lake_file_that_is_cut_short_is_a_sentence(tmp_path: Path, stocked: Pa
     shutil.copytree(stocked, home)
     path = home / "lake" / "interval=60" / "pair=XBTUSD" / "candles.parquet"
     path.write_bytes(path.read_bytes()[:kept])
-    assert_one_sentence(shell(home, "export", "XBTUSD", "60", "--to", "candles.csv"), 1, "cannot be read")
+    assert_one_sentence(
+        shell(home, "export", "XBTUSD", "60", "--to", "candles.csv"), 1, f"has {kept} bytes instead", "--repair"
+    )
 
 
 # --- wrong use
@@ -221,17 +223,24 @@ def test_a_folder_that_does_not_exist_is_wrong_use_and_starts_no_run(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("seconds", "signal_"),
-    [(1, signal.SIGINT), (2, signal.SIGTERM), (3, signal.SIGINT), (5, signal.SIGTERM)],
+    ("appeared", "signal_"),
+    [
+        ("*", signal.SIGINT),
+        ("catalog.sqlite", signal.SIGTERM),
+        ("dagster", signal.SIGINT),
+        ("lake/*/*/candles.parquet", signal.SIGTERM),
+    ],
 )
 def test_ctrl_c_is_a_sentence_at_any_moment(
-    archives: Path, undisturbed: dict[str, Any], seconds: float, signal_: signal.Signals
+    archives: Path, undisturbed: dict[str, Any], appeared: str, signal_: signal.Signals
 ) -> None:
-    home = home_beside(archives, f"stopped-{seconds}")
+    home = home_beside(archives, f"stopped-{signal_.name}-{len(appeared)}")
     home.parent.mkdir()
     command = ("ingest", "--intervals", "60,1440", "--archive-dir", str(archives))
     process = start(home, *command, program="kraken_pipeline")
-    time.sleep(seconds)
+    while not any(home.glob(appeared)):
+        assert process.poll() is None, "it ended before the moment came"
+        time.sleep(0.01)
     process.send_signal(signal_)
     assert_one_sentence(ended(process), 130, "stopped; run the same command to go on")
     assert {run["status"] for run in shell(home, "status", "--json").json} <= {"CANCELED"}

@@ -5,12 +5,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import Busy, InvalidRequest
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.orchestration import jobs
+from kraken_pipeline.orchestration import failures, jobs
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
@@ -280,6 +281,37 @@ def test_what_passes_by_itself_may_be_retried_and_what_lasts_may_not() -> None:
     assert (passing.value.description, passing.value.allow_retries) == ("later", True)
     with pytest.raises(ZeroDivisionError), explained():
         _ = 1 // 0
+
+
+def test_an_op_is_tried_again_after_what_passes_by_itself_and_never_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(failures, "WAIT", 0)
+    faults: list[BaseException] = []
+    tried: list[str] = []
+
+    @dg.op
+    def work() -> None:
+        with explained(retried=True):
+            tried.append("once")
+            if faults:
+                raise faults.pop()
+
+    @dg.job
+    def job() -> None:
+        work()
+
+    faults += [Busy("later"), Busy("later")]
+    assert job.execute_in_process(raise_on_error=False).success
+    assert len(tried) == 3
+    tried.clear()
+    faults += [InvalidRequest("never")]
+    assert not job.execute_in_process(raise_on_error=False).success
+    assert len(tried) == 1
+    tried.clear()
+    faults += [DagsterExecutionInterruptedError()]
+    assert not job.execute_in_process(raise_on_error=False).success
+    assert len(tried) == 1
 
 
 def test_the_last_word_of_a_check_is_that_of_the_whole_tier(
