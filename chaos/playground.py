@@ -180,11 +180,6 @@ class Playground:
         """Run `kraken-pipeline ARGUMENTS` in a process of its own to its end."""
         return ended(self.begin(*arguments))
 
-    @cached_property
-    def can_recover(self) -> bool:
-        """Tell whether there is a command that builds a catalog from the lake."""
-        return self.command("recover", "--help").code == 0
-
 
 def _write_archives(folder: Path) -> Shelf:
     folder.mkdir(parents=True)

@@ -169,7 +169,7 @@ def look_and_mend(this: Try, *, with_dagster: bool = False) -> None:
         this.command(*FILL)
         this.check("after the same ingest")
         this.judge(this.ground.expected)
-    if this.outcome.end is End.RECOVER and this.ground.can_recover:
+    if this.outcome.end is End.RECOVER:
         this.command("recover")
         this.check("after recover")
         this.judge(this.ground.expected)
@@ -347,8 +347,6 @@ def delete_file(this: Try) -> None:
     (this.ground.home / path).unlink()
     this.outcome.damage = f"{path} deleted"
     look_and_mend(this, with_dagster=path.parts[0] == "dagster")
-    if path.name == "catalog.sqlite" and not this.ground.can_recover:
-        this.outcome.end = End.SKIPPED  # there is no command yet that builds a new one
 
 
 # --- kills

@@ -111,6 +111,8 @@ def damage_json(damage: Damage) -> dict[str, object]:
 def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part: float | None = None) -> Verification:
     """Compare the files of the selected series with the manifest, and the catalog's evidence with itself.
 
+    In a home that is only to read, what is found is told and not noted.
+
     Args:
         stores: What is verified.
         spec: Which pairs and intervals.
@@ -127,14 +129,19 @@ def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part
     chosen = found.least_recent(part) if part is not None else found.expected
     run.report(phase="verifying", bytes_total=sum(file.bytes for file in chosen), bytes_done=0)
     differing, sound = _compared(stores, chosen, run, quick=quick)
-    adopted, strays = _adopt(stores, found, run)
-    broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
-    damages.notice(stores.catalog, stores.lake, broken)
+    is_noted = not stores.catalog.is_read_only
+    if is_noted:
+        adopted, strays = _adopt(stores, found, run)
+        broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
+        damages.notice(stores.catalog, stores.lake, broken)
+    else:
+        adopted, broken = 0, [*_still_differing(stores, differing), *_unsound(stores, found), *_assets(stores)]
     broken += broken_rows(stores)
-    if not quick:  # of a file that had other bytes, size and footer prove nothing
+    if is_noted and not quick:  # of a file that had other bytes, size and footer prove nothing
         _lift(stores, sound, broken, run)
     broken += _known(stores, spec, broken)
-    _derive(stores, found.series, run)
+    if is_noted:
+        _derive(stores, found.series, run)
     done = Verification(
         len(chosen) + len(found.unknown),
         sum(file.bytes for file in chosen),
@@ -143,12 +150,13 @@ def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part
         adopted,
         series=frozenset(found.series),
     )
-    with stores.catalog.write() as connection:
-        if not quick:
-            manifest.scrubbed(connection, sound, run.now)
-        is_all = part is None and spec == RunSpec()
-        record = VerificationRecord(run.now, int(time.time()), quick, is_all, done.files, done.bytes, len(broken))
-        verifications.record(connection, record)
+    if is_noted:
+        with stores.catalog.write() as connection:
+            if not quick:
+                manifest.scrubbed(connection, sound, run.now)
+            is_all = part is None and spec == RunSpec()
+            record = VerificationRecord(run.now, int(time.time()), quick, is_all, done.files, done.bytes, len(broken))
+            verifications.record(connection, record)
     return done
 
 
@@ -161,6 +169,7 @@ class _Found:
 
     expected: list[LakeFile] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    unadopted: frozenset[Series] = frozenset()
     series: set[Series] = field(default_factory=set)
 
     def least_recent(self, part: float) -> list[LakeFile]:
@@ -189,7 +198,8 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
     with stores.catalog.read() as connection:
         recorded = manifest.all_files(connection)
         unadopted = manifest.unadopted_series(connection)
-    found = _Found(series={series for series in unadopted if is_wanted(series)})
+    wanted = {series for series in unadopted if is_wanted(series)}
+    found = _Found(unadopted=frozenset(wanted), series=wanted)
     for files in recorded.values():
         if is_wanted(files[0].series):
             found.series.add(files[0].series)
@@ -272,16 +282,33 @@ def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage
 
     A sound file of a later write, as a backup's lake holds, is adopted.
     """
+    recorded = {file.path: file for file in differing}
+    for damage in _still_differing(stores, recorded.values()):
+        path = stores.lake.home / damage.path
+        is_adopted = damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and _adopt_later(
+            stores, recorded[damage.path], path
+        )
+        if not is_adopted:
+            yield damage
+
+
+def _still_differing(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
+    """Compare files with the manifest once more: a writer may have replaced one in the meantime."""
     for file in differing:
-        path = stores.lake.home / file.path
-        stream, damage = stores.lake.inspector.open(file.series, path, is_whole=True)
+        stream, damage = stores.lake.inspector.open(file.series, stores.lake.home / file.path, is_whole=True)
         if stream is not None:
             stream.close()
-        if damage is None:
-            continue
-        if damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and _adopt_later(stores, file, path):
-            continue
-        yield damage
+        if damage is not None:
+            yield damage
+
+
+def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
+    """The files that no row of the manifest names and that could not be put on record."""
+    for path in found.unknown:
+        series, year = named_in(path)
+        is_legacy = series in found.unadopted
+        if series is None or sound_file(stores.lake.home / path, path, is_legacy=is_legacy) is None:
+            yield Damage(path, series, year, DamageKind.UNKNOWN, "is named by no row of the manifest")
 
 
 # --- adopting

@@ -33,6 +33,7 @@ READING = [
     ("dead-letters", "list", "--json"),
     ("cache", "stats", "--json"),
     ("health", "--json"),
+    ("verify", "--json"),
     ("resolve", "--dry-run", "--reason", "why", "--release", "Kraken_OHLCVT_Q1_2023.zip"),
 ]
 WRITING = [
@@ -142,6 +143,30 @@ def test_what_only_reads_works_in_a_home_that_is_only_to_read(tmp_path: Path, st
         assert (checks["lake"], checks["catalog"]) == ("failed", "ok")
         candles = read_candles("XBTUSD", 60, settings=settings_of(home), fill_quiet=True)
         assert candles.equals(read_candles("XBTUSD", 60, settings=settings_of(stocked), fill_quiet=True))
+
+
+def test_a_verification_of_a_home_that_is_only_to_read_tells_the_damage(tmp_path: Path, stocked: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(stocked, damaged)
+    gone, changed, stray = (
+        damaged / "lake" / f"interval={name}" / "candles.parquet"
+        for name in ("60/pair=XBTUSD", "1440/pair=XBTUSD", "60/pair=NONEUSD")
+    )
+    gone.unlink()
+    content = bytearray(changed.read_bytes())
+    content[len(content) // 3] ^= 1
+    changed.write_bytes(content)
+    stray.parent.mkdir(parents=True)
+    stray.write_text("no candles")
+    with only_to_read(damaged, tmp_path / "home") as home:
+        for _ in range(2):
+            said = shell(home, "verify", "--json")
+            assert (said.code, said.json["status"]) == (1, "damaged"), said
+            assert {(found["path"], found["kind"]) for found in said.json["damaged"]} == {
+                (str(gone.relative_to(damaged)), "MISSING"),
+                (str(changed.relative_to(damaged)), "CHANGED"),
+                (str(stray.relative_to(damaged)), "UNKNOWN"),
+            }
 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=lambda arguments: arguments[0])
