@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 from dotenv import load_dotenv
@@ -873,13 +874,24 @@ def demo(
     complete: Annotated[
         bool, typer.Option(help="Fill every gap through the exchange, also the missing quarter: some hundred requests.")
     ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Only run the exchange of the demo that was built there, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Builds a small world of archives and an exchange, plans, ingests, fills gaps and reports."""
-    from kraken_pipeline.demo.exchange import DemoExchange  # noqa: PLC0415
-    from kraken_pipeline.demo.showcase import build_showcase  # noqa: PLC0415
+    from kraken_pipeline.demo import exchange as demo_exchange  # noqa: PLC0415
+    from kraken_pipeline.demo.showcase import build_showcase, build_world  # noqa: PLC0415
 
     home = home.absolute()
     archives = home / "archives"
+    described = home / "exchange.json"
+    if serve:
+        if not described.exists():
+            raise InvalidRequest(f"there is no demo in {home}: run kraken-pipeline demo --home {home} first")
+        known = json.loads(described.read_text(encoding="utf-8"))
+        world = build_world(known["built_at"], _now())
+        demo_exchange.serve(world, port=known["port"], announce=lambda url: say(out, url))
+        return
     variables = {
         "KRAKEN_PIPELINE_HOME": str(home),
         "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
@@ -887,14 +899,17 @@ def demo(
         "KRAKEN_SETTLE_SECONDS": "0",
     }
     archives.mkdir(parents=True, exist_ok=True)
-    # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
-    written = variables | {"DAGSTER_HOME": os.environ["DAGSTER_HOME"]} if "DAGSTER_HOME" in os.environ else variables
-    (home / ".env").write_text("".join(f"{name}={value}\n" for name, value in written.items()), encoding="utf-8")
     now = _now()
     made = build_showcase(archives, now)
-    with DemoExchange(made.world) as exchange:
-        # An exchange of one's own may be asked as fast as it answers.
-        os.environ.update({**variables, "KRAKEN_API_URL": exchange.url, "KRAKEN_API_RATE": "50"})
+    with demo_exchange.DemoExchange(made.world) as exchange:
+        # An exchange of one's own may be asked as fast as it answers. Kraken itself made other candles.
+        variables |= {"KRAKEN_API_URL": exchange.url, "KRAKEN_API_RATE": "50"}
+        # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
+        kept = {name: os.environ[name] for name in ("DAGSTER_HOME",) if name in os.environ}
+        lines = [f"{name}={value}\n" for name, value in (variables | kept).items()]
+        (home / ".env").write_text("".join(lines), encoding="utf-8")
+        described.write_text(json.dumps({"built_at": now, "port": urlsplit(exchange.url).port}), encoding="utf-8")
+        os.environ.update(variables)
         tables.showcase(out, made)
         spec = run_spec(intervals=list(made.intervals), complete=complete)
         _show_plan(spec, as_json=False)

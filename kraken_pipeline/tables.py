@@ -574,6 +574,10 @@ def next_steps(console: Console, home: Path) -> None:
         (f"{shell} reconcile", "what contradicts, and the command that takes it back"),
         (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
         (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
+        (
+            f"{shell} demo --home . --serve",
+            "this world's exchange, for what asks it, such as backfill: in a terminal of its own",
+        ),
     ):
         write(console, f"  {command}")
         say(console, f"      {what}")

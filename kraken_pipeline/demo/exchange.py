@@ -230,7 +230,8 @@ def serve(
         DemoExchange(world, clock=MovingClock(world.now), throttle=throttle, host=host, port=port) as exchange,
     ):
         announce(exchange.url)
-        threading.Event().wait()
+        while True:  # Ctrl-C does not interrupt waiting for a lock once Polars has handlers of its own
+            time.sleep(3_600)
 
 
 class _Server(ThreadingHTTPServer):

@@ -25,6 +25,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 
 SHOWCASE_INTERVALS = (Interval.H1, Interval.H4, Interval.D1)
+_SEED = 2013
 _QUARTERS = 4
 _MISSING = 1  # the second of the four
 BROKEN_DOWNLOAD = Defect(DefectKind.TRUNCATED, release=COMPLETE)
@@ -65,7 +66,7 @@ class Showcase:
 
 
 def build_showcase(
-    folder: Path, now: int, *, seed: int = 2013, intervals: Sequence[Interval] = SHOWCASE_INTERVALS
+    folder: Path, now: int, *, seed: int = _SEED, intervals: Sequence[Interval] = SHOWCASE_INTERVALS
 ) -> Showcase:
     """Write five pairs of the four quarters that ended last, and of the running one as loose files.
 
@@ -77,12 +78,9 @@ def build_showcase(
         seed: What the trades follow from.
         intervals: Of the candles.
     """
-    running = Quarter.of(now)
-    quarters = [running.previous]
-    while len(quarters) < _QUARTERS:
-        quarters.insert(0, quarters[0].previous)
+    running, quarters = Quarter.of(now), _quarters(now)
     missing = quarters[_MISSING]
-    world = World(seed, demo_listings(quarters[0].start), now)
+    world = build_world(now, now, seed=seed)
     rejected = _rejected_rows(world, quarters[-1], min(intervals))
     wrong = _wrong_candles(quarters[-1], sorted(intervals))
     written = tuple(
@@ -109,6 +107,25 @@ def build_showcase(
         wrong=wrong,
         strays=_write_strays(folder),
     )
+
+
+def build_world(built_at: int, now: int, *, seed: int = _SEED) -> World:
+    """Return what happened on the exchange of a showcase.
+
+    Args:
+        built_at: The moment that the showcase's archives go up to, in seconds since the epoch.
+        now: The moment that the trades go up to, in seconds since the epoch; trades before it are the same at any time.
+        seed: What the trades follow from.
+    """
+    return World(seed, demo_listings(_quarters(built_at)[0].start), now)
+
+
+def _quarters(now: int) -> list[Quarter]:
+    """The quarters that ended last, oldest first."""
+    quarters = [Quarter.of(now).previous]
+    while len(quarters) < _QUARTERS:
+        quarters.insert(0, quarters[0].previous)
+    return quarters
 
 
 def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[Defect, ...]:

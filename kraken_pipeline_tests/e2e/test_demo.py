@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import time
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
 from kraken_pipeline import cli
 from kraken_pipeline.orchestration import jobs, upkeep
 from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.shell import ended, shell, start
 
 pytestmark = pytest.mark.e2e
 PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")
@@ -44,11 +46,30 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
     suggested = [(line, shlex.split(line.rpartition("kraken-pipeline ")[2])) for line in lines if PROGRAM.search(line)]
     assert [words[0] for _, words in suggested] == [
         *("reconcile", "dead-letters", "backfill", "reconcile", "report", "gaps", "reconcile", "dead-letters"),
-        "export",
+        *("export", "demo"),
     ]
-    for line, words in suggested:
+    for line, words in suggested[:-1]:
         options = ("--dry-run", "--json") if words[0] == "backfill" else ()
         done = shell(home, *words, *options)
         assert done.code == 0, done.err
         if (cost := re.search(r"with about ([\d,]+) requests", line)) is not None:
             assert sum(fetch["requests"] for fetch in done.json) == int(cost[1].replace(",", ""))
+
+    # Its exchange answers again, with the same trades, at the address that the demo's `.env` names.
+    exchange = dotenv_values(home / ".env")["KRAKEN_API_URL"] or ""
+    served = start(home, "demo", "--home", str(home), "--serve")
+    try:
+        assert served.stdout is not None
+        assert served.stdout.readline().strip() == exchange
+        one = ("--pairs", "XBTUSD", "--intervals", "60")
+        filled = shell(home, "backfill", *one, "--complete", KRAKEN_API_URL=exchange)
+        assert filled.code == 0, filled.err
+        assert shell(home, "report", *one, "--json").json["overall_completeness_pct"] == 100.0
+    finally:
+        served.send_signal(signal.SIGINT)
+    assert ended(served).code == 0
+
+
+def test_a_demo_that_was_not_built_has_no_exchange(tmp_path: Path) -> None:
+    said = shell(tmp_path / "home", "demo", "--home", str(tmp_path / "home"), "--serve")
+    assert (said.code, "there is no demo in" in said.err) == (2, True), said
