@@ -470,7 +470,7 @@ class Lake:
             _count_alike(staged, stored, candles, year)
         times = _seconds(merged)
         if changed.height:
-            self.stage_file(staged, merged, path, year)
+            self.stage_file(staged, merged, path, year, times)
             _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
@@ -525,8 +525,18 @@ class Lake:
                 self._ledger_folder(staged.series) / name,
             )
 
-    def stage_file(self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None) -> None:
-        """Writes a file beside the lake, with what the manifest will say of it, and puts it among what is staged."""
+    def stage_file(
+        self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None, times: pl.Series | None = None
+    ) -> None:
+        """Writes a file beside the lake, with what the manifest will say of it, and puts it among what is staged.
+
+        Args:
+            staged: Where it is put.
+            rows: What it holds, in order of time.
+            path: Where it will lie.
+            year: Whose candles they are, where the series is split by years.
+            times: When the rows start, in seconds since the epoch, where the caller knows.
+        """
         name = uuid.uuid4().hex
         written = self.scratch / f"{name}.parquet"
         write_id, digest = f"{time.time_ns():020d}-{name[:12]}", row_digest(rows)
@@ -544,7 +554,7 @@ class Lake:
         except BaseException:
             written.unlink(missing_ok=True)
             raise
-        times = _seconds(rows)
+        times = _seconds(rows) if times is None else times
         file = LakeFile(
             path=self.inspector.relative(path),
             series=staged.series,

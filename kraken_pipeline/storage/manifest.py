@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -106,11 +106,24 @@ class Manifest:
 
     def reread(self, series: Series) -> SeriesFiles:
         """Return what is on record of one series now."""
+        return self.reread_all([series])[series]
+
+    def reread_all(self, series: Collection[Series]) -> dict[Series, SeriesFiles]:
+        """Return what is on record of some series now: a query for all of them costs little more than for one."""
+        pairs = {each.pair for each in series}
         with self._catalog.read() as connection:
-            is_unadopted = series in unadopted_series(connection, [series.pair])
-            known = SeriesFiles(files_of(connection, [series]), is_unadopted, _damaged(connection, series))
+            legacy = unadopted_series(connection, pairs)
+            recorded = files_of(connection, series)
+            damaged = _damaged(connection, pairs)
+        files: dict[Series, dict[str, tuple[LakeFile, ...]]] = {}
+        for path, found in recorded.items():
+            files.setdefault(found[0].series, {})[path] = found
+        known = {
+            each: SeriesFiles(files.get(each, {}), each in legacy, damaged.get((each.pair, each.interval.value), {}))
+            for each in series
+        }
         with self._guard:
-            self._known[series] = known
+            self._known |= known
         return known
 
     def forget(self, series: Iterable[Series]) -> None:
@@ -130,10 +143,14 @@ class Manifest:
             }
 
 
-def _damaged(connection: sa.Connection, series: Series) -> dict[str, tuple[str, str]]:
-    is_one = (damages.c.pair == series.pair) & (damages.c.interval == series.interval.value)
-    query = sa.select(damages.c.path, damages.c.kind, damages.c.detail).where(is_one, damages.c.settled_at.is_(None))
-    return {path: (kind, detail) for path, kind, detail in connection.execute(query)}
+def _damaged(connection: sa.Connection, pairs: Collection[str]) -> dict[tuple[str, int], dict[str, tuple[str, str]]]:
+    """Pair and interval → path → kind and detail of the damage that is not settled."""
+    columns = (damages.c.pair, damages.c.interval, damages.c.path, damages.c.kind, damages.c.detail)
+    query = sa.select(*columns).where(of_pairs(damages.c.pair, pairs), damages.c.settled_at.is_(None))
+    found: dict[tuple[str, int], dict[str, tuple[str, str]]] = {}
+    for pair, interval, path, kind, detail in connection.execute(query):
+        found.setdefault((pair, interval), {})[path] = (kind, detail)
+    return found
 
 
 # --- in a transaction
@@ -235,7 +252,7 @@ def _file(row: sa.Row[Any]) -> LakeFile:
 
 
 def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
-    named = {name: value for name, value in asdict(file).items() if name != "series"}
+    named = {name: getattr(file, name) for name in LakeFile.__slots__ if name != "series"}
     key = {"pair": file.series.pair, "interval": file.series.interval.value}
     return sealed(lake_files, {**named, **key, "is_announced": is_announced})
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -87,13 +89,8 @@ def reconciled(connection: sa.Connection, ids: Sequence[int]) -> None:
 def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Series, Span]], now: int) -> None:
     rows = []
     for series, span in changes:
-        is_touched = (
-            (table.c.pair == series.pair)
-            & (table.c.interval == series.interval.value)
-            & (table.c.start <= span.end)
-            & (table.c.end >= span.start)
-        )
-        owed_before = connection.execute(sa.select(table).where(is_touched)).all()
+        key = {"of_pair": series.pair, "of_interval": series.interval.value}
+        owed_before = connection.execute(_touched(table), {**key, "of_start": span.start, "of_end": span.end}).all()
         if owed_before:
             connection.execute(sa.delete(table).where(table.c.id.in_([each.id for each in owed_before])))
         rows.append(
@@ -107,6 +104,17 @@ def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Ser
         )
     if rows:
         connection.execute(sa.insert(table), rows)
+
+
+@cache
+def _touched(table: sa.Table) -> sa.Select[Any]:
+    """The rows of a series that overlap or touch a range; built once, because that takes longer than to ask."""
+    return sa.select(table).where(
+        table.c.pair == sa.bindparam("of_pair"),
+        table.c.interval == sa.bindparam("of_interval"),
+        table.c.start <= sa.bindparam("of_end"),
+        table.c.end >= sa.bindparam("of_start"),
+    )
 
 
 def owed(

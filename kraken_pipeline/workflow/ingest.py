@@ -209,6 +209,7 @@ def _taken(
                 done = _leave_to_others(stores, spec, batch, run)
                 work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
                 _mark_ingesting(stores, work, run)
+                stores.lake.manifest.reread_all([task.file.series for task, _ in work])
                 read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
                 if before is not None:
                     yield before[0], before[1].result()

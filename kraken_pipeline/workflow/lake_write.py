@@ -64,7 +64,7 @@ def commit(
             publications.doubt(connection, changes, now)
             proof_records.unconfirm(connection, {series: (span,) for series, span in changes})
             manifest.announce(connection, files)
-        stores.lake.manifest.forget(written)
+        stores.lake.manifest.reread_all(written)
     stores.locks.require(written)
     rename_all(write.staged for write in writes)
     last_write.note(stores.lake.home, files)
