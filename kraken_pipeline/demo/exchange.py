@@ -24,6 +24,7 @@ from kraken_pipeline.demo.faults import (
     FaultScript,
     HalfBody,
     HttpStatus,
+    LeftOut,
     Refusal,
     Reset,
     SystemState,
@@ -31,8 +32,9 @@ from kraken_pipeline.demo.faults import (
     Throttled,
 )
 from kraken_pipeline.demo.replies import PER_PAIR, RefusedError, Replies
+from kraken_pipeline.demo.tampering import Change, changed
 from kraken_pipeline.demo.throttle import Throttle
-from kraken_pipeline.demo.world import World
+from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.errors import InvalidRequest
 
 _PREFIX = "/0/public/"
@@ -69,6 +71,7 @@ class _Answer:
     body: bytes
     status: int = 200
     content_type: str = _JSON
+    date: int = 0  # by the clock of the exchange, in seconds since the epoch
     delay: float = 0.0
     resets: bool = False
     breaks_off: bool = False
@@ -155,7 +158,7 @@ class DemoExchange:
         """Decide on a request, and log it."""
         pair = self._replies.pair_asked_for(params)
         now = self._timer()
-        answer = self._decide(endpoint, params, pair, caller=caller, now=now)
+        answer = replace(self._decide(endpoint, params, pair, caller=caller, now=now), date=self._clock() // SECOND_NS)
         self._log.append(LoggedRequest(now, endpoint, pair, params, answer.outcome))
         return answer
 
@@ -176,29 +179,20 @@ class DemoExchange:
                 return replace(self._reply(endpoint, params), outcome="delay", delay=seconds)
             case HalfBody():
                 return replace(self._reply(endpoint, params), outcome="half a body", breaks_off=True)
-            case SystemState() | Tampering() as change:
+            case SystemState() | LeftOut() | Tampering() as change:
                 return self._reply(endpoint, params, change)
         counted_by = pair if endpoint in PER_PAIR else None
         if self._throttle is not None and not self._throttle.admits(caller, counted_by, now):
             return _refused("EGeneral:Too many requests")
         return self._reply(endpoint, params)
 
-    def _reply(
-        self, endpoint: str, params: Mapping[str, str], change: SystemState | Tampering | None = None
-    ) -> _Answer:
+    def _reply(self, endpoint: str, params: Mapping[str, str], change: Change | None = None) -> _Answer:
         try:
             result = self._replies.result(endpoint, params, self._clock())
         except RefusedError as refusal:
             return _refused(refusal.code)
-        match change:
-            case SystemState(status):
-                result["status"] = status
-            case Tampering.LAST_MISSING:
-                del result["last"]
-            case Tampering.LAST_ZERO:
-                result["last"] = 0
-            case Tampering.NO_ROWS:
-                result = {key: [] if isinstance(value, list) else value for key, value in result.items()}
+        if change is not None:
+            result = changed(result, change)
         outcome = str(change) if isinstance(change, Tampering) else "ok"
         return _Answer(outcome, json.dumps({"error": [], "result": result}).encode())
 
@@ -290,7 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
-        self.send_response(answer.status)
+        self.send_response_only(answer.status)
+        self.send_header("Date", self.date_time_string(answer.date))
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()

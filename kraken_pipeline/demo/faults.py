@@ -63,15 +63,27 @@ class SystemState:
     status: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Trades that a page lacks: those with the ids from `first` to `last`."""
+
+    first: int
+    last: int
+
+
 class Tampering(StrEnum):
-    """A reply that is not what it should be."""
+    """A reply that is not what it should be, or that has grown."""
 
     LAST_MISSING = "the result has no `last`"
     LAST_ZERO = "`last` is 0"
     NO_ROWS = "the result has no rows"
+    EXCHANGED = "neighbouring rows are exchanged"
+    LATER_THAN_LAST = "the last row is later than `last`"
+    FROM_THE_FUTURE = "the last row is of the next hour, and `last` with it"
+    GROWN = "rows and the result have more fields, prices are numbers, and `last` is text"
 
 
-Effect = Refusal | Throttled | HttpStatus | Reset | Delay | HalfBody | SystemState | Tampering
+Effect = Refusal | Throttled | HttpStatus | Reset | Delay | HalfBody | SystemState | LeftOut | Tampering
 
 
 def _always() -> bool:

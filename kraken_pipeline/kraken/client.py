@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import requests
@@ -106,6 +107,10 @@ class Client:
         )
         self.requests = 0
         self.answers = 0
+        self.told_time: float | None = None
+        """The exchange's time when it last answered, as the reply's `Date` says; None where that said none."""
+        self.ahead: float | None = None
+        """By how many seconds the clock here was ahead of that time."""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -160,11 +165,13 @@ class Client:
         return result
 
     def _fetch(self, endpoint: str, params: Mapping[str, str | int], asked: str) -> Any:
+        sent_at = time.time()
         try:
             reply = self._session.get(f"{self._url}{_PREFIX}{endpoint}", params=dict(params), timeout=self._timeout)
             content = reply.content
         except requests.RequestException as error:
             raise ExchangeUnavailable(f"{asked}: {_reason(error)}") from error
+        self._compare_clocks(reply.headers.get("Date"), sent_at)
         if reply.status_code == requests.codes.too_many_requests:
             raise Throttled(f"{asked}: HTTP 429")
         if reply.status_code != requests.codes.ok:
@@ -183,6 +190,16 @@ class Client:
         if envelope.result is None:
             raise UnusableReply(f"{asked}: the answer has neither an error nor a result, {_quoted(content)}")
         return envelope.result
+
+    def _compare_clocks(self, date: str | None, sent_at: float) -> None:
+        """Takes note of what time it was there when it answered, and here in the middle of the request."""
+        try:
+            self.told_time = parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            self.told_time = self.ahead = None
+        else:
+            # A whole second is told: half of one passed since then, on the average.
+            self.ahead = (sent_at + time.time()) / 2 - (self.told_time + 0.5)
 
 
 def _asked(endpoint: str, params: Mapping[str, str | int]) -> str:

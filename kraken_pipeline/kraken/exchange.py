@@ -11,7 +11,7 @@ from kraken_pipeline.errors import InvalidRequest, Maintenance
 from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.kraken.ohlc import Ohlc, read_ohlc
 from kraken_pipeline.kraken.replies import AssetPair, SystemStatus, parse_ohlc, parse_pairs, parse_status, parse_trades
-from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage
+from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage, require_possible
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import PairBook, parse_pair
 from kraken_pipeline.market.series import Series
@@ -112,6 +112,11 @@ class Exchange:
     def answers(self) -> int:
         """How many of them were answered with a result."""
         return self._client.answers
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """By how many seconds the clock here is ahead of the exchange's; None where no answer has told its time."""
+        return self._client.ahead
 
     def close(self) -> None:
         """Closes the connections."""
@@ -222,20 +227,25 @@ class Exchange:
         asked = f"Trades of {pair} since {since}"
         asked_at = self.now()
 
+        def read(result: Any) -> TradesPage:
+            rows, last = parse_trades(result, asked, key)
+            told = max(self.now(), self._client.told_time or 0.0)
+            return TradesPage(rows, last, asked_at, asked, told).by_id()
+
         def ask() -> Any:
             result = self._client.ask("Trades", pair=pair, since=since, count=FULL_PAGE, **more)
-            parse_trades(result, asked, key)  # an answer that is none is not kept
+            require_possible(read(result), since)  # an answer that is none is not kept
             return result
 
         def is_enough(result: Any) -> bool:
-            # Any other may be longer by now. What is kept was a page once; it is read, and judged, below.
-            return any(len(rows) >= FULL_PAGE for name, rows in result.items() if name != "last")
+            # Any other may be longer by now, or have what this one lacks.
+            page = read(result)
+            return len(page.rows) >= FULL_PAGE and not page.absent()
 
         parts = ("history", "Trades", pair, str(since))
         # Only a run that was stopped asks for a page again.
         kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, in_memory=False)
-        rows, last = parse_trades(kept.value, asked, key)
-        return TradesPage(rows, last, asked_at, asked)
+        return read(kept.value)
 
     def first_trade(self, pair: str) -> int | None:
         """The start of the minute of a pair's first trade, in seconds; None where there has been none.

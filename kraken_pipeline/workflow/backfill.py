@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kraken_pipeline.coverage.gaps import ATTEMPTS, GapStatus
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, union
 from kraken_pipeline.coverage.routing import Route, asked_of
 from kraken_pipeline.errors import (
     Busy,
@@ -138,6 +138,7 @@ class _Work:
     conflicts: int = 0
     healed: int = 0
     tried: set[tuple[str, Spans]] = field(default_factory=set)  # what was asked for
+    withheld: dict[Series, Spans] = field(default_factory=dict)  # what the exchange has left out twice
 
     @property
     def stored(self) -> int:
@@ -191,6 +192,10 @@ class _Work:
         """What is missing now."""
         holdings = survey(self.stores, self.spec, self.run.now)
         return holdings, find_gaps(self.stores, self.spec, holdings)
+
+    def is_withheld(self, fetch: Fetch) -> bool:
+        """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
+        return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
 
     def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
         """What to ask for, as things stand."""
@@ -359,7 +364,9 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
         for turn in (0, 1):  # what OHLC brings is known before trades are paged through
             holdings, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
             selection = work.selected(holdings, gaps)
-            chosen = [each for each in selection[turn] if (str(each), each.spans) not in tried]
+            chosen = [
+                each for each in selection[turn] if (str(each), each.spans) not in tried and not work.is_withheld(each)
+            ]
             tried |= {(str(each), each.spans) for each in chosen}
             if not chosen:
                 continue
@@ -430,6 +437,7 @@ def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, ans
     def keep(fetched: Fetched) -> None:
         work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
         work.notes += fetched.notes
+        work.withheld[each.series] = union(work.withheld.get(each.series, ()), fetched.withheld)
         answered[:] = normalise((*answered, *fetched.answered))
         _report(work, exchange)
 
