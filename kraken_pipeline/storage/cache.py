@@ -157,6 +157,10 @@ class Cache:
                 return replace(known, is_stale=True)
             return self.put(parts, value, in_memory=in_memory) if is_enough(value) else Entry(value, self._clock())
 
+    def peek(self, parts: Sequence[str]) -> Entry | None:
+        """The value under a key, however old, without counting the lookup; None where there is none."""
+        return self._kept(self.key(*parts))
+
     def put(self, parts: Sequence[str], value: Any, *, in_memory: bool = True) -> Entry:
         """Keeps a value that the source has just given."""
         key, made_at = self.key(*parts), self._clock()

@@ -210,7 +210,7 @@ def _fill_through_api(work: _Work) -> None:
     if not _has_unknown_pairs(stores, spec):
         work.resample()
         holdings, gaps = work.gaps()
-        is_in_doubt = any(holdings.is_delisted(name) for name in spec.pairs)  # who names it, believes that it is back
+        is_in_doubt = any(not holdings.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
         is_suspicious = bool(_suspects(work, holdings))
         if not (any(work.selected(holdings, gaps)) or unprobed(holdings, spec) or is_in_doubt or is_suspicious):
             return
@@ -222,6 +222,7 @@ def _fill_through_api(work: _Work) -> None:
             while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
                 pass
         work.requests = exchange.requests
+        work.notes += exchange.warnings
 
 
 def _allowed(stores: Stores, spec: RunSpec) -> int | None:
@@ -264,16 +265,19 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
 
 def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
     """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
-    stores = work.stores
+    stores, now = work.stores, work.run.now
     if listed.is_stale:
         work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
     known = {pair.name: pair for pair in stores.lake.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
     with stores.catalog.read() as connection:
-        before = listings.listings_of(connection)
-    gone = [name for name, pair in known.items() if pair not in listed.book and not _is_gone(before.get(name))]
-    if gone or any(pair not in listed.book for pair in named):
-        listed = exchange.listed_pairs(is_fresh=True)  # what was kept may be a day old
+        records = listings.listings_of(connection)
+        missed = listings.absences_of(connection)
+    # What was kept may be a day old: what it says for the first time, or a day later again, it must say anew.
+    decides = [name for name, pair in known.items() if listed.lacks(pair) and not _is_gone(records.get(name))]
+    decides = [name for name in decides if name not in missed or now - missed[name] >= listings.DAY]
+    if decides or any(pair not in listed.book for pair in named):
+        listed = exchange.listed_pairs(is_fresh=True)
     for pair in named:
         if pair not in listed.book:
             raise InvalidRequest(
@@ -281,9 +285,16 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
             )
     stores.lake.register(named)
     here = {name for name, pair in known.items() if pair in listed.book}
+    absent = [name for name, pair in known.items() if listed.lacks(pair)]
     with stores.catalog.write() as connection:
-        gone = listings.record_listed(connection, here, known.keys() - here, work.run.now)
+        # A list that was kept was given before this run began.
+        new, gone = listings.record_listed(connection, here, absent, min(now, int(listed.made_at)))
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
+    work.notes += [
+        f"{pair} is not in the exchange's list of pairs: nothing is asked of it until it is back; if a list lacks it "
+        "a day later too, it counts as listed no more"
+        for pair in new
+    ]
 
 
 def _is_gone(record: ListingRecord | None) -> bool:
@@ -316,7 +327,7 @@ def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
     now = work.run.now
     if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
         return []
-    pairs = [pair for pair in holdings.pairs if not holdings.is_delisted(pair)]
+    pairs = [pair for pair in holdings.pairs if holdings.may_be_asked(pair)]
     return [
         (pair, span, reason)
         for pair, span, reason in unproven(

@@ -104,7 +104,7 @@ def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]
     for pair in holdings.pairs:
         for interval in spec.intervals:
             series = Series(pair, interval)
-            if interval.in_rest and not holdings.is_delisted(pair):
+            if interval.in_rest and holdings.may_be_asked(pair):
                 window = whole_candles((Span(since, holdings.now),), interval)
                 if covered := intersect(holdings.covered(series), window):
                     yield series, covered

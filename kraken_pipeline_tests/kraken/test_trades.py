@@ -569,7 +569,12 @@ def test_ids_that_come_when_asked_again_heal_at_once_and_cost_one_request() -> N
 def test_ids_that_stay_away_take_their_minutes_along_and_nothing_else() -> None:
     market = Market(EVERY_HALF_MINUTE)
     told: list[AbsentIds] = []
-    pages = list(page_trades(left_out(market, 7, 8, 9), WANTED, left_out=lambda absent: told.extend(absent) or absent))
+
+    def note(absent: Sequence[AbsentIds]) -> Sequence[AbsentIds]:
+        told.extend(absent)
+        return absent
+
+    pages = list(page_trades(left_out(market, 7, 8, 9), WANTED, left_out=note))
     before, after = EVERY_HALF_MINUTE[5], EVERY_HALF_MINUTE[9]
     hole = Span(before.minute, after.minute + 60)
     assert answered_of(pages) == subtract((WANTED,), (hole,))
