@@ -14,8 +14,9 @@ _HOUR_NS = 3_600 * 10**9
 def changed(result: Mapping[str, Any], change: Change) -> dict[str, Any]:
     """A result as a fault leaves it."""
     match change:
-        case SystemState(status):
-            return {**result, "status": status}
+        case SystemState(status, upcoming, emergency):
+            told = {"upcoming_maintenance": upcoming, "emergency": emergency}
+            return {**result, "status": status, **{name: list(each) for name, each in told.items() if each is not None}}
         case LeftOut(first, last):
             return _with_rows(result, lambda rows: [row for row in rows if not first <= row[6] <= last])
         case Tampering():

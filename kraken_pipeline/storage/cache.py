@@ -136,7 +136,8 @@ class Cache:
         key = self.key(*parts)
 
         def serving(entry: Entry | None) -> Entry | None:
-            is_young = entry is not None and self._clock() - entry.made_at < seconds
+            # What seems to be made later than now was made by a clock that has stepped back since.
+            is_young = entry is not None and abs(self._clock() - entry.made_at) < seconds
             return entry if entry is not None and is_young and is_enough(entry.value) else None
 
         if (found := serving(self._remembered(key)) or serving(self._kept(key))) is not None:
