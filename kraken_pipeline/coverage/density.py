@@ -64,12 +64,13 @@ class Density:
 
     def is_dense(self, span: Span) -> bool:
         """Tell whether all ids of a span count as consecutive, so that their difference is a number of trades."""
-        return self._is_held(span) and not any(absent.span.overlaps(span) for absent in self.sparse)
+        return self.is_held(span) and not any(absent.span.overlaps(span) for absent in self.sparse)
 
     def holes(self, absent: Iterable[AbsentIds]) -> list[AbsentIds]:
         """Return those absent ids that are absent trades."""
         sparse = normalise(known.ids for known in self.sparse)
-        return [each for each in absent if self._is_held(each.span) and subtract((each.ids,), clip(sparse, each.ids))]
+        return [each for each in absent if self.is_held(each.span) and subtract((each.ids,), clip(sparse, each.ids))]
 
-    def _is_held(self, span: Span) -> bool:
+    def is_held(self, span: Span) -> bool:
+        """Tell whether trades of a span are held against their ids."""
         return all(part.start >= DENSE_SINCE for part in subtract((span,), self.tested))
