@@ -116,12 +116,20 @@ class Exchange:
         client: Asks it.
         cache: Keeps replies.
         lifetimes: For how long.
+        told: Is given each status that the exchange tells.
     """
 
-    def __init__(self, client: Client, cache: ReplyCache, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: ReplyCache,
+        lifetimes: Lifetimes,
+        told: Callable[[SystemStatus], None] = lambda _: None,
+    ) -> None:
         self._client = client
         self._cache = cache
         self._lifetimes = lifetimes
+        self._told = told
         self._ahead: float | None = None  # of the monotonic clock
         self._listed: tuple[tuple[float, ...], ListedPairs] | None = None
         self._refused: dict[str, Kept | None] = {}
@@ -162,6 +170,7 @@ class Exchange:
         """
         status = parse_status(self._client.ask("SystemStatus"))
         self._ahead = status.time - time.monotonic()
+        self._told(status)
         if status.status == "maintenance":
             raise Maintenance("Kraken is in maintenance: nothing is asked for until it is over")
         if status.status not in KNOWN_STATUSES:
