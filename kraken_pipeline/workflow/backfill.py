@@ -578,6 +578,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
             run.report(phase="trying again", requests_total=exchange.requests + estimated(fetches))
             _fetch_each(work, exchange, fetches, budget)
         work.requests = exchange.requests
+        work.notes += exchange.warnings
     work.resample()
     run.report(phase="looking for gaps", candles=work.stored)
     settle_operations(stores, run.now)

@@ -95,6 +95,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcom
         except PipelineError as error:
             notes.append(f"The rest is left to the next run: {error}")
         requests = exchange.requests
+        notes += exchange.warnings
     return ValidationOutcome(tuple(found), requests, tuple(failed), tuple(notes))
 
 
