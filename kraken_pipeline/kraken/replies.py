@@ -94,8 +94,7 @@ class AssetPair(_Model):
     @property
     def is_of_main_book(self) -> bool:
         """Whether it is the pair that its name stands for, and not its listing at another venue (`XBTUSD:BTNL`)."""
-        venues = {self.execution_venue or MAIN_BOOK}
-        return venues == {MAIN_BOOK} and ":" not in self.altname + self.wsname
+        return (self.execution_venue or MAIN_BOOK) == MAIN_BOOK and ":" not in self.altname + self.wsname
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +196,9 @@ def parse_trades(
 def unknown_words(rows: Sequence[TradeRow]) -> list[str]:
     """Return the sides and kinds of orders of some trades that nobody knew of: they say nothing about a candle."""
     sides, orders = {row[3] for row in rows} - KNOWN_SIDES, {row[4] for row in rows} - KNOWN_ORDERS
-    return [f"the side {side!r:.20}" for side in sorted(sides)] + [
-        f"the order type {word!r:.20}" for word in sorted(orders)
+    return [
+        *(f"the side {word!r:.20}" for word in sorted(sides)),
+        *(f"the order type {word!r:.20}" for word in sorted(orders)),
     ]
 
 
