@@ -97,7 +97,7 @@ class LeftOut:
 
 
 class Tampering(StrEnum):
-    """A reply that is not what it should be, or that has grown."""
+    """A reply that is not what it should be, or that has grown; two are about times of trades, and for Trades alone."""
 
     LAST_MISSING = "the result has no `last`"
     LAST_ZERO = "`last` is 0"
