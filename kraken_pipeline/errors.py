@@ -9,6 +9,7 @@
     │   └── ExchangeUnavailable  Kraken gave no answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
     │       ├── Throttled        it asks to wait, perhaps until a moment that it names
     │       ├── Maintenance      it says that it is being worked on
+    │       ├── AnswerTooSlow    its answer takes longer than a request may in all
     │       └── CircuitOpen      it failed so often in a row that nobody asks it for a while
     └── LastingError             the same attempt fails again until a person changes something
         ├── InvalidSettings      an environment variable is wrong
@@ -17,6 +18,8 @@
         │   └── SourceChanged    it is not, or no longer, the file that was found
         ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
         ├── UnusableReply        Kraken answered with something that is not what it says it is
+        │   ├── ReplyTooLarge    the answer is larger than any of Kraken's, as it comes or unpacked
+        │   └── RedirectRefused  the answer sends us to another address than the one that was asked
         └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
             ├── CatalogLost      the catalog is not the one that the lake was written with, or no database
             ├── DamagedFile      a file of the lake is not the one that was written
@@ -82,6 +85,10 @@ class Maintenance(ExchangeUnavailable):
     """Kraken's status says that it is being worked on."""
 
 
+class AnswerTooSlow(ExchangeUnavailable):
+    """An answer took longer than a request may in all, however steadily it came."""
+
+
 class CircuitOpen(ExchangeUnavailable):
     """Kraken failed so often in a row that it is left alone for a while.
 
@@ -120,6 +127,14 @@ class ExchangeRefused(LastingError):
 
 class UnusableReply(LastingError):
     """Kraken's reply is well-formed and not what such a reply is: it is no evidence of anything."""
+
+
+class ReplyTooLarge(UnusableReply):
+    """An answer that is larger than any of Kraken's; it was not read to its end, nor unpacked."""
+
+
+class RedirectRefused(UnusableReply):
+    """An answer that sends us to another address than the one that was asked; nobody goes there."""
 
 
 class StoreError(LastingError):

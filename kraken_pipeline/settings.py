@@ -139,7 +139,10 @@ class Settings(BaseSettings):
         description="Limits of single endpoints beside it: `Trades=0.5,OHLC=1`.",
     )
     kraken_api_timeout_seconds: float = Field(
-        default=30.0, gt=0, le=600, description="How long an answer is waited for."
+        default=30.0,
+        gt=0,
+        le=600,
+        description="How long the next part of an answer is waited for; for all of it, twice as long.",
     )
     kraken_api_attempts: int = Field(
         default=3, ge=1, le=20, description="How often a request is made that fails for a reason that can pass."

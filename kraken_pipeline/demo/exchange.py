@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import struct
@@ -10,10 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from kraken_pipeline.demo.clock import FixedClock, MovingClock
@@ -24,15 +26,20 @@ from kraken_pipeline.demo.faults import (
     FaultScript,
     HalfBody,
     HttpStatus,
+    LeftOut,
+    Oversized,
+    Redirect,
     Refusal,
     Reset,
     SystemState,
     Tampering,
     Throttled,
+    Trickle,
 )
 from kraken_pipeline.demo.replies import PER_PAIR, RefusedError, Replies
+from kraken_pipeline.demo.tampering import Change, changed
 from kraken_pipeline.demo.throttle import Throttle
-from kraken_pipeline.demo.world import World
+from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.errors import InvalidRequest
 
 _PREFIX = "/0/public/"
@@ -69,9 +76,12 @@ class _Answer:
     body: bytes
     status: int = 200
     content_type: str = _JSON
+    date: int = 0  # by the clock of the exchange, in seconds since the epoch
     delay: float = 0.0
     resets: bool = False
     breaks_off: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds_a_byte: float = 0.0
 
 
 class DemoExchange:
@@ -155,7 +165,7 @@ class DemoExchange:
         """Decide on a request, and log it."""
         pair = self._replies.pair_asked_for(params)
         now = self._timer()
-        answer = self._decide(endpoint, params, pair, caller=caller, now=now)
+        answer = replace(self._decide(endpoint, params, pair, caller=caller, now=now), date=self._clock() // SECOND_NS)
         self._log.append(LoggedRequest(now, endpoint, pair, params, answer.outcome))
         return answer
 
@@ -176,31 +186,38 @@ class DemoExchange:
                 return replace(self._reply(endpoint, params), outcome="delay", delay=seconds)
             case HalfBody():
                 return replace(self._reply(endpoint, params), outcome="half a body", breaks_off=True)
-            case SystemState() | Tampering() as change:
+            case Oversized() | Trickle() | Redirect() as how:
+                return _handed_over(self._reply(endpoint, params), how)
+            case SystemState() | LeftOut() | Tampering() as change:
                 return self._reply(endpoint, params, change)
         counted_by = pair if endpoint in PER_PAIR else None
         if self._throttle is not None and not self._throttle.admits(caller, counted_by, now):
             return _refused("EGeneral:Too many requests")
         return self._reply(endpoint, params)
 
-    def _reply(
-        self, endpoint: str, params: Mapping[str, str], change: SystemState | Tampering | None = None
-    ) -> _Answer:
+    def _reply(self, endpoint: str, params: Mapping[str, str], change: Change | None = None) -> _Answer:
         try:
             result = self._replies.result(endpoint, params, self._clock())
         except RefusedError as refusal:
             return _refused(refusal.code)
-        match change:
-            case SystemState(status):
-                result["status"] = status
-            case Tampering.LAST_MISSING:
-                del result["last"]
-            case Tampering.LAST_ZERO:
-                result["last"] = 0
-            case Tampering.NO_ROWS:
-                result = {key: [] if isinstance(value, list) else value for key, value in result.items()}
+        if change is not None:
+            result = changed(result, change)
         outcome = str(change) if isinstance(change, Tampering) else "ok"
         return _Answer(outcome, json.dumps({"error": [], "result": result}).encode())
+
+
+def _handed_over(answer: _Answer, how: Oversized | Trickle | Redirect) -> _Answer:
+    """An answer that goes over the connection in an odd way."""
+    match how:
+        case Trickle(seconds):
+            return replace(answer, outcome="trickle", seconds_a_byte=seconds)
+        case Redirect(location):
+            return replace(answer, outcome="redirect", status=302, body=b"", headers={"Location": location})
+        case Oversized(size, is_packed):
+            body = answer.body.ljust(size)
+            if not is_packed:
+                return replace(answer, outcome="oversized", body=body)
+            return replace(answer, outcome="bomb", body=gzip.compress(body, 1), headers={"Content-Encoding": "gzip"})
 
 
 def _refused(code: str) -> _Answer:
@@ -271,6 +288,24 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class _Trickling:
+    """A connection to which a byte is written every so many seconds, and that closes then."""
+
+    def __init__(self, stream: BufferedIOBase, seconds: float, stopping: threading.Event) -> None:
+        self._stream, self._seconds, self._stopping = stream, seconds, stopping
+
+    def write(self, data: bytes) -> int:
+        for byte in data:
+            if self._stopping.wait(self._seconds):
+                break
+            self._stream.write(bytes([byte]))
+            self._stream.flush()
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _is_to_be_reset(connection: socket.socket) -> bool:
     return bool(struct.unpack("ii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
 
@@ -291,9 +326,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
-        self.send_response(answer.status)
+        if answer.seconds_a_byte:
+            self.wfile = cast("BufferedIOBase", _Trickling(self.wfile, answer.seconds_a_byte, self.server.stopping))
+        self.send_response_only(answer.status)
+        self.send_header("Date", self.date_time_string(answer.date))
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if answer.breaks_off:
             self.wfile.write(answer.body[: len(answer.body) // 2])

@@ -13,9 +13,10 @@ A `Fault` hits the requests that fit it, from the one after the first `after` on
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,70 @@ class HalfBody:
 
 
 @dataclass(frozen=True, slots=True)
+class Oversized:
+    """The right answer with blanks behind it, so many bytes long; packed with gzip, where it is a bomb."""
+
+    size: int
+    is_packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trickle:
+    """The right answer, a byte every so many seconds, from the first of its headers on."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The answer sends the client elsewhere."""
+
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
 class SystemState:
-    """What SystemStatus says: `maintenance`, `cancel_only` or `post_only`."""
+    """What SystemStatus says: `maintenance`, `cancel_only` or `post_only`, and what it announces beside it."""
 
     status: str
+    upcoming_maintenance: tuple[Mapping[str, Any], ...] | None = None
+    emergency: tuple[Mapping[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Trades that a page lacks: those with the ids from `first` to `last`."""
+
+    first: int
+    last: int
 
 
 class Tampering(StrEnum):
-    """A reply that is not what it should be."""
+    """A reply that is not what it should be, or that has grown; two are about times of trades, and for Trades alone."""
 
     LAST_MISSING = "the result has no `last`"
     LAST_ZERO = "`last` is 0"
     NO_ROWS = "the result has no rows"
+    EXCHANGED = "neighbouring rows are exchanged"
+    LATER_THAN_LAST = "the last row is later than `last`"
+    FROM_THE_FUTURE = "the last row is of the next hour, and `last` with it"
+    GROWN = "rows and the result have more fields, prices are numbers, and `last` is text"
 
 
-Effect = Refusal | Throttled | HttpStatus | Reset | Delay | HalfBody | SystemState | Tampering
+Effect = (
+    Refusal
+    | Throttled
+    | HttpStatus
+    | Reset
+    | Delay
+    | HalfBody
+    | Oversized
+    | Trickle
+    | Redirect
+    | SystemState
+    | LeftOut
+    | Tampering
+)
 
 
 def _always() -> bool:

@@ -7,20 +7,45 @@ breaker, counters) is passed in.
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from kraken_pipeline.errors import CircuitOpen, ExchangeUnavailable, LastingError, Maintenance, Throttled, UnusableReply
+from kraken_pipeline.errors import (
+    AnswerTooSlow,
+    CircuitOpen,
+    ExchangeUnavailable,
+    LastingError,
+    Maintenance,
+    RedirectRefused,
+    ReplyTooLarge,
+    Throttled,
+    UnusableReply,
+)
 from kraken_pipeline.kraken.faults import error_of
 
 _PREFIX = "/0/public/"
 _SHOWN = 200
 """Characters of a reply that an error quotes."""
+LARGEST_REPLY = 32 << 20
+"""Bytes of a reply, unpacked. The largest of Kraken's, AssetPairs with 1,400 pairs, has less than two million."""
+LARGEST_PACKED = 8 << 20
+"""Bytes of a reply as it comes."""
+PATIENCE = 2
+"""How many times as long as for its next part is waited for all of an answer."""
+_PIECE = 1 << 16
+_REDIRECTS = 3
 
 
 class Limits(Protocol):
@@ -71,7 +96,7 @@ class Client:
         attempts: How often a request is made that fails for a reason that can pass.
         first_wait: The wait before the second attempt, in seconds; each further one doubles it, with jitter.
         longest_wait: The longest wait between two attempts. Where Kraken asks for a longer one, there is none.
-        timeout: How long an answer is waited for, in seconds.
+        timeout: How long the next part of an answer is waited for, in seconds; for all of it `PATIENCE` times as long.
         sleep: Waits so many seconds.
     """
 
@@ -94,8 +119,7 @@ class Client:
         self._counters = counters
         self._timeout = timeout
         self._longest_wait = longest_wait
-        self._session = requests.Session()
-        self._session.headers["User-Agent"] = "kraken_pipeline"
+        self._session = _session()
         self._retrying = Retrying(
             stop=stop_after_attempt(attempts),
             wait=wait_exponential_jitter(multiplier=first_wait, max=longest_wait, jitter=first_wait),
@@ -106,6 +130,10 @@ class Client:
         )
         self.requests = 0
         self.answers = 0
+        self.told_time: float | None = None
+        """The exchange's time when it last answered, as the reply's `Date` says; None where that said none."""
+        self.ahead: float | None = None
+        """By how many seconds the clock here was ahead of that time."""
 
     def close(self) -> None:
         """Closes the connections."""
@@ -160,15 +188,14 @@ class Client:
         return result
 
     def _fetch(self, endpoint: str, params: Mapping[str, str | int], asked: str) -> Any:
-        try:
-            reply = self._session.get(f"{self._url}{_PREFIX}{endpoint}", params=dict(params), timeout=self._timeout)
-            content = reply.content
-        except requests.RequestException as error:
-            raise ExchangeUnavailable(f"{asked}: {_reason(error)}") from error
-        if reply.status_code == requests.codes.too_many_requests:
+        sent_at = time.time()
+        reply = self._in_time(f"{self._url}{_PREFIX}{endpoint}", params, asked)
+        self._compare_clocks(reply.date, sent_at)
+        content = reply.content
+        if reply.status == requests.codes.too_many_requests:
             raise Throttled(f"{asked}: HTTP 429")
-        if reply.status_code != requests.codes.ok:
-            raise ExchangeUnavailable(f"{asked}: HTTP {reply.status_code}, {_quoted(content)}")
+        if reply.status != requests.codes.ok:
+            raise ExchangeUnavailable(f"{asked}: HTTP {reply.status}, {_quoted(content)}")
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
@@ -184,13 +211,133 @@ class Client:
             raise UnusableReply(f"{asked}: the answer has neither an error nor a result, {_quoted(content)}")
         return envelope.result
 
+    def _in_time(self, url: str, params: Mapping[str, str | int], asked: str) -> _Reply:
+        """The answer of a request, if all of it comes in time.
+
+        A server that sends a byte now and then, be it of its headers, keeps any time-out of a socket from passing. So
+        the request is made by a thread that is left to itself, with its connections, where it takes too long.
+        """
+        session, longest = self._session, PATIENCE * self._timeout
+        outcome: list[_Reply | BaseException] = []
+
+        def make() -> None:
+            try:
+                outcome.append(_answer(session, url, params, asked, self._timeout, time.monotonic() + longest))
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=make, name=f"kraken {asked}", daemon=True)
+        thread.start()
+        thread.join(longest)
+        if not outcome:
+            self._session = _session()
+            raise AnswerTooSlow(f"{asked}: the answer takes longer than {longest:g} s")
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def _compare_clocks(self, date: str | None, sent_at: float) -> None:
+        """Takes note of what time it was there when it answered, and here in the middle of the request."""
+        try:
+            self.told_time = parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError):
+            self.told_time = self.ahead = None
+        else:
+            # A whole second is told: half of one passed since then, on the average.
+            self.ahead = (sent_at + time.time()) / 2 - (self.told_time + 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """An answer: HTTP's status, what the `Date` header says, the body unpacked."""
+
+    status: int
+    date: str | None
+    content: bytes
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # What is packed otherwise could not be unpacked piece by piece here.
+    session.headers.update({"User-Agent": "kraken_pipeline", "Accept-Encoding": "gzip"})
+    return session
+
+
+def _answer(
+    session: requests.Session, url: str, params: Mapping[str, str | int], asked: str, timeout: float, until: float
+) -> _Reply:
+    """Makes a request, and follows where its own address leads.
+
+    Raises:
+        ExchangeUnavailable: There is no answer, or half of one.
+        AnswerTooSlow: It is not here by `until`, of the monotonic clock.
+        ReplyTooLarge: It is larger than any of Kraken's.
+        RedirectRefused: It sends us to another address.
+    """
+    query: dict[str, str | int] | None = dict(params)
+    for _ in range(_REDIRECTS):
+        try:
+            with closing(session.get(url, params=query, timeout=timeout, stream=True, allow_redirects=False)) as reply:
+                if not reply.is_redirect:
+                    pieces = _pieces(reply.raw, asked, until)
+                    packed = reply.headers.get("Content-Encoding", "identity").lower()
+                    return _Reply(reply.status_code, reply.headers.get("Date"), _unpacked(pieces, packed, asked))
+                target = urljoin(url, reply.headers["Location"])
+        except requests.RequestException as error:
+            raise ExchangeUnavailable(f"{asked}: {_reason(error)}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise ExchangeUnavailable(f"{asked}: {_reason(error)}") from error
+        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+            where = urlsplit(target)
+            raise RedirectRefused(
+                f"{asked}: the answer sends us to {where.scheme}://{where.netloc}, which is not where KRAKEN_API_URL "
+                "points; if Kraken has moved, set it to the new address"
+            )
+        url, query = target, None
+    raise ExchangeUnavailable(f"{asked}: the answer leads from one address to the next")
+
+
+def _pieces(raw: Any, asked: str, until: float) -> Iterator[bytes]:
+    """The body as it comes, piece by piece."""
+    size = 0
+    while piece := raw.read1(_PIECE, decode_content=False):
+        size += len(piece)
+        if size > LARGEST_PACKED:
+            raise ReplyTooLarge(f"{asked}: the answer is larger than {LARGEST_PACKED >> 20} MiB")
+        if time.monotonic() > until:
+            raise AnswerTooSlow(f"{asked}: the answer takes too long")
+        yield piece
+
+
+def _unpacked(pieces: Iterator[bytes], packed: str, asked: str) -> bytes:
+    """A body unpacked, of which no more is ever in memory than a reply may have."""
+    if packed == "identity":
+        return b"".join(pieces)
+    if packed != "gzip":
+        raise UnusableReply(f"{asked}: the answer is packed with {packed:.40}, which nobody asked for")
+    unpacking = zlib.decompressobj(wbits=31)
+    content = bytearray()
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                content += unpacking.decompress(rest, LARGEST_REPLY + 1 - len(content))
+                if len(content) > LARGEST_REPLY:
+                    raise ReplyTooLarge(f"{asked}: the answer is larger than {LARGEST_REPLY >> 20} MiB when unpacked")
+                rest = unpacking.unconsumed_tail
+    except zlib.error as error:
+        raise ExchangeUnavailable(f"{asked}: the answer cannot be unpacked ({error})") from None
+    if not unpacking.eof:
+        raise ExchangeUnavailable(f"{asked}: the answer breaks off")
+    return bytes(content)
+
 
 def _asked(endpoint: str, params: Mapping[str, str | int]) -> str:
     return f"{endpoint} {' '.join(f'{name}={value}' for name, value in params.items())}".rstrip()
 
 
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
+def _reason(error: requests.RequestException | urllib3.exceptions.HTTPError) -> str:
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return "no answer in time"
     return f"the connection failed ({type(error).__name__})"
 

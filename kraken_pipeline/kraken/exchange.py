@@ -7,17 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from kraken_pipeline.errors import InvalidRequest, Maintenance
+from kraken_pipeline.errors import InvalidRequest, LastingError, Maintenance
 from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.kraken.ohlc import Ohlc, read_ohlc
-from kraken_pipeline.kraken.replies import AssetPair, SystemStatus, parse_ohlc, parse_pairs, parse_status, parse_trades
-from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage
+from kraken_pipeline.kraken.replies import (
+    KNOWN_STATUSES,
+    PairsReply,
+    SystemStatus,
+    parse_ohlc,
+    parse_pairs,
+    parse_status,
+    parse_trades,
+    unknown_words,
+)
+from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage, require_possible
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.pair import PairBook, parse_pair
+from kraken_pipeline.market.pair import Pair, PairBook
 from kraken_pipeline.market.series import Series
 
-TOKENIZED = "tokenized_asset"
-_CLASSES: tuple[Mapping[str, str], ...] = ({}, {"aclass_base": TOKENIZED})
+CURRENCY, TOKENIZED = "currency", "tokenized_asset"
+_CLASSES: Mapping[str, Mapping[str, str]] = {CURRENCY: {}, TOKENIZED: {"aclass_base": TOKENIZED}}
 """AssetPairs lists currencies unless it is asked for tokenized stocks."""
 
 
@@ -51,6 +60,9 @@ class ReplyCache(Protocol):
     ) -> Kept:
         """The value under a key, made by the source where none serves."""
 
+    def peek(self, parts: Sequence[str]) -> Kept | None:
+        """The value under a key, however old; None where there is none."""
+
     def put(self, parts: Sequence[str], value: Any) -> Kept:
         """Keeps a value that the source has just given."""
 
@@ -80,11 +92,21 @@ class ListedPairs:
         book: The pairs by any of their names.
         tokenized: The names of those that are tokenized stocks.
         is_stale: Whether this is an older list, because there was no answer.
+        made_at: When the exchange gave it, in seconds since the epoch.
+        unreadable: The names of entries that cannot be read: these pairs are listed, and nothing else is known of them.
+        is_whole: Whether it answered for all classes of pairs, now or before: what is absent then is not listed.
     """
 
     book: PairBook
     tokenized: frozenset[str]
     is_stale: bool
+    made_at: float = 0.0
+    unreadable: frozenset[str] = frozenset()
+    is_whole: bool = True
+
+    def lacks(self, pair: Pair) -> bool:
+        """Whether it shows that a pair is not listed."""
+        return self.is_whole and pair not in self.book and pair.name not in self.unreadable
 
 
 class Exchange:
@@ -94,14 +116,29 @@ class Exchange:
         client: Asks it.
         cache: Keeps replies.
         lifetimes: For how long.
+        told: Is given each status that the exchange tells.
     """
 
-    def __init__(self, client: Client, cache: ReplyCache, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: ReplyCache,
+        lifetimes: Lifetimes,
+        told: Callable[[SystemStatus], None] = lambda _: None,
+    ) -> None:
         self._client = client
         self._cache = cache
         self._lifetimes = lifetimes
+        self._told = told
         self._ahead: float | None = None  # of the monotonic clock
-        self._listed: tuple[float, ListedPairs] | None = None
+        self._listed: tuple[tuple[float, ...], ListedPairs] | None = None
+        self._refused: dict[str, Kept | None] = {}
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its answers had that nobody here knows, and that changes nothing; each said once."""
+        return tuple(self._warnings)
 
     @property
     def requests(self) -> int:
@@ -112,6 +149,11 @@ class Exchange:
     def answers(self) -> int:
         """How many of them were answered with a result."""
         return self._client.answers
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """By how many seconds the clock here is ahead of the exchange's; None where no answer has told its time."""
+        return self._client.ahead
 
     def close(self) -> None:
         """Closes the connections."""
@@ -128,8 +170,11 @@ class Exchange:
         """
         status = parse_status(self._client.ask("SystemStatus"))
         self._ahead = status.time - time.monotonic()
+        self._told(status)
         if status.status == "maintenance":
             raise Maintenance("Kraken is in maintenance: nothing is asked for until it is over")
+        if status.status not in KNOWN_STATUSES:
+            self._warn(f"Kraken's status is {status.status!r:.40}, which is not known here; it is asked all the same.")
         return status
 
     def now(self) -> float:
@@ -152,26 +197,44 @@ class Exchange:
             ExchangeUnavailable: There is no answer, and no older list.
             UnusableReply: The list is none.
         """
-        parts = ("assets", "AssetPairs")
-        if is_fresh:
-            kept = self._cache.put(parts, self._ask_for_pairs())
-        else:
-            kept = self._cache.get_or_make(parts, self._lifetimes.assets, self._ask_for_pairs, lambda _: True)
-        if self._listed is None or self._listed[0] != kept.made_at:
-            pairs = {key: pair for key, pair in parse_pairs(kept.value).items() if _has_a_name(pair)}
-            book = PairBook({key: pair.model_dump() for key, pair in pairs.items()})
-            tokenized = {book.resolve(key).name for key, pair in pairs.items() if pair.aclass_base == TOKENIZED}
-            self._listed = kept.made_at, ListedPairs(book, frozenset(tokenized), kept.is_stale)
-        return replace(self._listed[1], is_stale=kept.is_stale)
+        lists = [self._class(name, is_fresh=is_fresh) for name in _CLASSES]
+        kept = [each for each in lists if each is not None]
+        made_at = tuple(each.made_at for each in kept)
+        is_stale = any(each.is_stale for each in kept)
+        if self._listed is None or self._listed[0] != made_at:
+            found = parse_pairs({key: entry for each in reversed(kept) for key, entry in each.value.items()})
+            if found.unreadable:
+                some = "; ".join(list(found.unreadable.values())[:3])
+                self._warn(f"{len(found.unreadable)} entries of AssetPairs cannot be read and are left out: {some}")
+            self._listed = made_at, _listed(found, min(made_at))
+        return replace(self._listed[1], is_stale=is_stale, is_whole=None not in lists)
 
-    def _ask_for_pairs(self) -> dict[str, Any]:
-        listed: dict[str, Any] = {}
-        for params in _CLASSES:
-            result = self._client.ask("AssetPairs", **params)
-            if result or not params:  # there may be no tokenized stocks; a list without any currency is an error
+    def _class(self, name: str, *, is_fresh: bool) -> Kept | None:
+        """The list of one class of pairs; None where it was refused and had never been known."""
+        if name in self._refused and not is_fresh:
+            return self._refused[name]
+        parts = ("assets", "AssetPairs", name)
+
+        def ask() -> dict[str, Any]:
+            result = self._client.ask("AssetPairs", **_CLASSES[name])
+            known = None if name == CURRENCY else self._cache.peek(parts)
+            if result or name == CURRENCY or (known is not None and known.value):  # there may be no tokenized stocks
                 parse_pairs(result)
-                listed |= {key: _metadata(each) for key, each in result.items()}
-        return listed
+            return {key: _metadata(entry) for key, entry in result.items()}
+
+        try:
+            if is_fresh:
+                return self._cache.put(parts, ask())
+            return self._cache.get_or_make(parts, self._lifetimes.assets, ask, lambda _: True)
+        except LastingError as error:
+            if name == CURRENCY:
+                raise
+            self._warn(f"The pairs of the class {name} stay as they were known: {error}")
+            self._refused[name] = self._cache.peek(parts)
+            return self._refused[name]
+
+    def _warn(self, text: str) -> None:
+        self._warnings[text] = None
 
     def ohlc(self, series: Series, start: int, *, until: int, is_fresh: bool = False) -> Ohlc:
         """The committed candles of a series from a moment on, as far as OHLC reaches back (720 candles).
@@ -188,13 +251,14 @@ class Exchange:
             UnusableReply: The answer is not one.
         """
         pair, interval = series.pair, series.interval
-        key, more = self._spelling(pair)
+        key, others, more = self._spelling(pair)
         # `since` is exclusive on the candle's start: a moment within the candle before begins with this one.
         since = max(0, interval.ceil(start) - 1)
         asked = f"OHLC of {series}"
 
         def read(result: Any) -> Ohlc:
-            return read_ohlc(*parse_ohlc(result, asked, key), interval, asked)
+            self._warn_of_key(result, key, pair)
+            return read_ohlc(*parse_ohlc(result, asked, key, others), interval, asked)
 
         def ask() -> Any:
             result = self._client.ask("OHLC", pair=pair, interval=interval.value, since=since, **more)
@@ -218,24 +282,32 @@ class Exchange:
             ExchangeRefused: The pair is not listed.
             UnusableReply: The answer is not one.
         """
-        key, more = self._spelling(pair)
+        key, others, more = self._spelling(pair)
         asked = f"Trades of {pair} since {since}"
         asked_at = self.now()
 
+        def read(result: Any) -> TradesPage:
+            self._warn_of_key(result, key, pair)
+            rows, last = parse_trades(result, asked, key, others)
+            if unknown := unknown_words(rows):
+                self._warn(f"Trades of {pair} have {', '.join(unknown)}, not known here; no candle depends on it.")
+            told = max(self.now(), self._client.told_time or 0.0)
+            return TradesPage(rows, last, asked_at, asked, told).by_id()
+
         def ask() -> Any:
             result = self._client.ask("Trades", pair=pair, since=since, count=FULL_PAGE, **more)
-            parse_trades(result, asked, key)  # an answer that is none is not kept
+            require_possible(read(result), since)  # an answer that is none is not kept
             return result
 
         def is_enough(result: Any) -> bool:
-            # Any other may be longer by now. What is kept was a page once; it is read, and judged, below.
-            return any(len(rows) >= FULL_PAGE for name, rows in result.items() if name != "last")
+            # Any other may be longer by now, or have what this one lacks.
+            page = read(result)
+            return len(page.rows) >= FULL_PAGE and not page.absent()
 
         parts = ("history", "Trades", pair, str(since))
         # Only a run that was stopped asks for a page again.
         kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, in_memory=False)
-        rows, last = parse_trades(kept.value, asked, key)
-        return TradesPage(rows, last, asked_at, asked)
+        return read(kept.value)
 
     def first_trade(self, pair: str) -> int | None:
         """The start of the minute of a pair's first trade, in seconds; None where there has been none.
@@ -245,29 +317,41 @@ class Exchange:
             ExchangeRefused: The pair is not listed.
             UnusableReply: The answer is not one.
         """
-        key, more = self._spelling(pair)
+        key, others, more = self._spelling(pair)
         result = self._client.ask("Trades", pair=pair, since=0, count=1, **more)
-        rows, _ = parse_trades(result, f"the first trade of {pair}", key)
+        rows, _ = parse_trades(result, f"the first trade of {pair}", key, others)
         return Interval.M1.floor(int(rows[0][2])) if rows else None
 
-    def _spelling(self, pair: str) -> tuple[tuple[str, ...], dict[str, str]]:
-        """The key that replies about a pair have, where it is listed, and what else must be said of it."""
+    def _spelling(self, pair: str) -> tuple[tuple[str, ...], Callable[[str], bool], dict[str, str]]:
+        """The key that replies about a pair have, where it is listed; other pairs'; what else must be said of it."""
         listed = self.listed_pairs()
-        found = listed.book.resolve(pair)
-        keys = (listed.book.key(found),) if found in listed.book else ()
-        return keys, {"asset_class": TOKENIZED} if found.name in listed.tokenized else {}
+        book = listed.book
+        found = book.resolve(pair)
+        keys = (book.key(found),) if found in book else ()
+
+        def is_of_another(key: str) -> bool:
+            try:
+                other = book.resolve(key)
+            except InvalidRequest:
+                return False
+            return other in book and other != found
+
+        more = {"asset_class": TOKENIZED} if found.name in listed.tokenized else {}
+        return keys, is_of_another, more
+
+    def _warn_of_key(self, result: Any, keys: Sequence[str], pair: str) -> None:
+        if keys and isinstance(result, Mapping) and not any(key in result for key in keys):
+            names = ", ".join(str(key) for key in result if key != "last")
+            self._warn(f"The replies about {pair} have changed their key from {keys[0]} to {names:.40}.")
 
 
-def _has_a_name(pair: AssetPair) -> bool:
-    """Whether a listed pair's name is one here: a strange one must not take all others along."""
-    try:
-        parse_pair(pair.altname)
-    except InvalidRequest:
-        return False
-    return True
+def _listed(found: PairsReply, made_at: float) -> ListedPairs:
+    book = PairBook({key: pair.model_dump() for key, pair in found.pairs.items()})
+    tokenized = {book.resolve(key).name for key, pair in found.pairs.items() if pair.aclass_base == TOKENIZED}
+    return ListedPairs(book, frozenset(tokenized), is_stale=False, made_at=made_at, unreadable=found.unreadable_names)
 
 
-def _metadata(entry: Any) -> dict[str, Any]:
+def _metadata(entry: Any) -> Any:
     """What is kept of a pair's entry: fees and limits are most of it, and nobody here asks for them."""
-    wanted = ("altname", "wsname", "aclass_base", "base", "quote", "status")
-    return {name: entry[name] for name in wanted if name in entry}
+    wanted = ("altname", "wsname", "aclass_base", "base", "quote", "status", "execution_venue")
+    return {name: entry[name] for name in wanted if name in entry} if isinstance(entry, Mapping) else None

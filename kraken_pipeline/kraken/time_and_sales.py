@@ -6,7 +6,9 @@
     90.54,1.1,1767225600.1234,b,l,,1234567                             since 2026Q1, under a header that
                                                                        names six of its seven fields
 
-Rows without an id are never deduplicated: equal rows are separate fills. With ids, a repeated one is rejected.
+Rows without an id are never deduplicated: equal rows are separate fills. With ids, a repeated one is rejected, rows are
+taken in the order of their ids where their times rise with these, and where ids are not consecutive though they should
+be, the minutes around are not answered for.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import IO
 
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import lies_in
+from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.ranges import Span, lies_in
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.rows import (
     LINE,
@@ -83,7 +86,7 @@ def _is_sound(rows: pl.DataFrame, now: int) -> bool:
 class TradesReader:
     """Reads one file of trades, in blocks, into one-minute candles, and gathers `facts` on the way."""
 
-    def __init__(self, stream: IO[bytes], now: int, *, edges_are_whole: bool) -> None:
+    def __init__(self, stream: IO[bytes], now: int, *, edges_are_whole: bool, density: Density | None = None) -> None:
         """Reads nothing yet.
 
         Args:
@@ -91,6 +94,7 @@ class TradesReader:
             now: The moment of asking (seconds since the epoch); no trade was made after it.
             edges_are_whole: Whether the minutes of the first and the last trade are whole, as in a release that
                 begins and ends elsewhere; in a loose file they are cut.
+            density: Where the ids of the pair are consecutive.
         """
         self._stream = stream
         self._now = now
@@ -98,6 +102,8 @@ class TradesReader:
         self._unanswered = Unanswered(Interval.M1, neighbours_too=True)
         self._rejects: list[Reject] = []
         self._ids = pl.Series("trade_id", [], pl.Int64())
+        self._density = density or Density()
+        self._last: tuple[int, int] | None = None  # the id of the last good trade, and its second
         self._reached = 0.0  # the latest time so far, with its fraction
         self._minutes: list[pl.Series] = []  # the first time of each minute so far
         self.facts = Facts()
@@ -139,7 +145,7 @@ class TradesReader:
                 if header_lines:
                     block_data = data[data.index(b"\n") + 1 :]
                     line += 1
-            block, since = self._in_order(parse_block(block_data, line, form))
+            block, since = self._in_order(_by_id(parse_block(block_data, line, form)))
             line += block.rows.height + len(block.rejects)
             self._note(block, since)
             yield block.rows.select((pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME), "price", "volume")
@@ -158,6 +164,29 @@ class TradesReader:
                 if not self._edges_are_whole:
                     self._unanswered.add(self.facts.first_time)
             self.facts.last_time = int(block.rows["time"][-1])
+            if "trade_id" in block.rows.columns:
+                self._hold_against_ids(block.rows)
+
+    def _hold_against_ids(self, rows: pl.DataFrame) -> None:
+        """Takes out the minutes between trades whose ids do not follow each other, where they should."""
+        ids, seconds = rows["trade_id"], rows["time"].cast(pl.Int64)
+        last_id, last_second = self._last or (int(ids[0]) - 1, int(seconds[0]))
+        before, earlier = ids.shift(1, fill_value=last_id), seconds.shift(1, fill_value=last_second)
+        self._last = int(ids[-1]), int(seconds[-1])
+        breaks = (ids - before != 1).arg_true().to_list()
+        bounds = [
+            (int(earlier[place]), int(seconds[place]))
+            for place in breaks
+            if self._is_break(int(before[place]), int(ids[place]), int(earlier[place]), int(seconds[place]))
+        ]
+        if bounds:
+            self._unanswered.add(*(time for pair in bounds for time in pair))
+            self._unanswered.add_between(*bounds)
+
+    def _is_break(self, before: int, after: int, earlier: int, later: int) -> bool:
+        if after <= before:
+            return self._density.is_held(Span(earlier, max(earlier, later) + 1))
+        return bool(self._density.holes([AbsentIds(before + 1, after - 1, earlier, later)]))
 
     def _in_order(self, block: Block) -> tuple[Block, dict[int, int]]:
         """Rejects what runs backwards in time, and repeated ids (among this block and the one before).
@@ -206,6 +235,18 @@ class TradesReader:
             line: int(minutes[place - 1]) if place else 0
             for line, place in zip(rows[LINE].to_list(), places.to_list(), strict=True)
         }
+
+
+def _by_id(block: Block) -> Block:
+    """A block in the order of its trades' ids, where times rise with these; what order the file has says nothing."""
+    rows = block.rows
+    if "trade_id" not in rows.columns or rows["trade_id"].is_sorted():
+        return block
+    ordered = rows.sort("trade_id", maintain_order=True)
+    if not ordered["time"].is_sorted() or ordered["trade_id"].is_duplicated().any():
+        return block
+    # The lines stay in order: they tell where rejected rows lie.
+    return Block(ordered.with_columns(rows[LINE]), block.rejects)
 
 
 def _layout(data: bytes) -> tuple[Mapping[str, pl.Int64 | pl.Float64 | pl.String], bool]:

@@ -3,17 +3,33 @@
 A page is asked for by the nanosecond of the last trade known, which must come again with it and is dropped by its id:
 so a page that is empty, or not the one asked for, is never taken for the end. What a page closes is whole up to the
 start of the minute that is still open, so that whoever stores it can go on from there.
+
+Rows are taken in the order of their ids, whatever order they come in. Where ids are consecutive, one that is absent is
+a trade that the page lacks: it is asked for again once, from the trade before it, and while it stays absent the minutes
+in which it may have been made are not answered for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import inf, nextafter
 
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, span, subtract, union
+from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    intersect,
+    lies_in,
+    normalise,
+    span,
+    subtract,
+    touched_candles,
+    union,
+)
 from kraken_pipeline.errors import ExchangeUnavailable, UnusableReply
 from kraken_pipeline.kraken.replies import TradeRow
 from kraken_pipeline.kraken.rows import Reject
@@ -28,6 +44,10 @@ SETTLING_SECONDS = 5
 _NS = 1_000_000_000
 _IMPRECISION_NS = 500
 """More than a row's time can be off: a float holds the seconds of today to 240 ns."""
+_BACKWARDS_SECONDS = 1e-6
+"""By how much the time of a trade may lie behind that of another that was not earlier: an honest row does by 134 ns."""
+_AHEAD_SECONDS = 2.0
+"""By how much a trade may be later than the exchange's own clock, which tells whole seconds."""
 _MINUTE = Interval.M1
 
 
@@ -40,12 +60,28 @@ class TradesPage:
         last: The time of the last one in nanoseconds; None where the reply does not say.
         asked_at: When it was asked for by the exchange's clock, in seconds since the epoch.
         asked: The request, for messages.
+        answered_at: When it was answered, by the exchange's clock; infinite where nobody knows.
     """
 
     rows: Sequence[TradeRow]
     last: int | None
     asked_at: float
     asked: str
+    answered_at: float = inf
+
+    def by_id(self) -> TradesPage:
+        """Its trades in the order of their ids, which nothing but chance keeps in a reply."""
+        if all(before[6] < after[6] for before, after in pairwise(self.rows)):
+            return self
+        return replace(self, rows=sorted(self.rows, key=lambda row: row[6]))
+
+    def absent(self) -> list[AbsentIds]:
+        """The ids that lie between those of its trades, which are in the order of their ids."""
+        return [
+            AbsentIds(before[6] + 1, after[6] - 1, int(before[2]), int(after[2]))
+            for before, after in pairwise(self.rows)
+            if after[6] - before[6] > 1
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +95,7 @@ class Folded:
         trades: How many trades the candles count.
         lost: Minutes whose trades cannot all be had: one nanosecond has as many as a page holds, or more.
         rejects: Trades that cannot be true; their minutes are not answered for.
+        absent: Ids of trades that the exchange has left out twice; the minutes around them are not answered for.
     """
 
     candles: pl.DataFrame
@@ -67,6 +104,18 @@ class Folded:
     trades: int
     lost: Spans = ()
     rejects: tuple[Reject, ...] = ()
+    absent: tuple[AbsentIds, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Paging:
+    """What a paging is about; see `page_trades`."""
+
+    fetch: Callable[[int], TradesPage]
+    wanted: Span
+    full_page: int
+    density: Density
+    left_out: Callable[[Sequence[AbsentIds]], Sequence[AbsentIds]]
 
 
 @dataclass(slots=True)
@@ -76,20 +125,24 @@ class _Progress:
     Attributes:
         settled: Everything before it was given out, in seconds since the epoch.
         open: The minute of the latest trade; before the first one, that before the span.
+        latest: The time of the latest trade, in seconds since the epoch.
         since: What to ask for next, in nanoseconds.
         seen: The ids of the page before.
         last: The id of its last trade, which the next page must have; None where none must.
         lost: Minutes with trades that cannot be had, as far as they were not given out.
-        bad: Minutes with trades that cannot be true, as far as they were not given out.
+        bad: Minutes with trades that cannot be true, or that are absent, as far as they were not given out.
+        absent: Ids that were left out twice, as far as they were not given out.
     """
 
     settled: int
     open: int
     since: int
+    latest: float = 0.0
     seen: Collection[int] = ()
     last: int | None = None
     lost: Spans = ()
     bad: Spans = ()
+    absent: list[AbsentIds] = field(default_factory=list)
 
 
 def page_trades(
@@ -98,6 +151,8 @@ def page_trades(
     *,
     known_trade: int | None = None,
     full_page: int = FULL_PAGE,
+    density: Density | None = None,
+    left_out: Callable[[Sequence[AbsentIds]], Sequence[AbsentIds]] = tuple,
 ) -> Iterator[Folded]:
     """Pages through the trades of a span.
 
@@ -107,6 +162,8 @@ def page_trades(
         known_trade: The start of the latest candle known to have had a trade, from whatever source. A page that says
             there are no more trades before that is an error, not an answer.
         full_page: How many trades a page holds that may not be the last one.
+        density: Where the ids of the pair are consecutive.
+        left_out: Told of ids that the exchange has left out twice; returns those that still count as trades.
 
     Yields:
         What each page closed; the last one reaches the end of the span, or the last minute that was closed when the
@@ -116,10 +173,11 @@ def page_trades(
         ExchangeUnavailable: There was no answer. What was yielded before stands.
         UnusableReply: A page is not one.
     """
+    paging = _Paging(fetch, wanted, full_page, density or Density(), left_out)
     fold = TradeFold()
     at = _Progress(wanted.start, wanted.start - _MINUTE.seconds, wanted.start * _NS)
     while True:
-        page = _next_page(fetch, at, known_trade)
+        page = _held_against_ids(paging, _next_page(fetch, at, known_trade), at)
         new = [row for row in page.rows if row[6] not in at.seen]
         if not new and len(page.rows) >= full_page:
             _step_over(at, page, wanted)
@@ -151,6 +209,44 @@ def _next_page(fetch: Callable[[int], TradesPage], at: _Progress, known_trade: i
     return replace(page, rows=_told_apart(page.rows, fetch, at.since))
 
 
+def _held_against_ids(paging: _Paging, page: TradesPage, at: _Progress) -> TradesPage:
+    """A page without holes, as far as the exchange fills them; the minutes of the others are not answered for."""
+    holes = _holes(paging, page, at)
+    if not holes:
+        return page
+    page = _asked_again(paging, page, holes[0], at.since)
+    if holes := _holes(paging, page, at):
+        at.absent += paging.left_out(holes)
+        minutes = touched_candles(normalise(hole.span for hole in at.absent), _MINUTE)
+        at.bad = union(at.bad, intersect(minutes, (paging.wanted,)))
+    return page
+
+
+def _holes(paging: _Paging, page: TradesPage, at: _Progress) -> Sequence[AbsentIds]:
+    """The trades that a page lacks behind the last one of the page before, and not behind the span."""
+    absent = [
+        each for each in page.absent() if each.start < paging.wanted.end and (at.last is None or each.first > at.last)
+    ]
+    return paging.density.holes(absent) if absent else ()
+
+
+def _asked_again(paging: _Paging, page: TradesPage, hole: AbsentIds, since: int) -> TradesPage:
+    """A page with what the exchange has of it when it is asked once more, from the trade before a hole on."""
+    before = next(row for row in page.rows if row[6] == hole.first - 1)
+    # That trade's time is a float: from a little before it on, and not from before the page.
+    again = _page_from(paging.fetch, max(since, int(before[2] * 1e7) * 100 - _IMPRECISION_NS))
+    if all(row[6] != before[6] for row in again.rows):
+        raise ExchangeUnavailable(f"{again.asked}: the page lacks the trade {before[6]}, which it was asked to have")
+    later = _told_apart([row for row in again.rows if row[6] > before[6]], paging.fetch, since)
+    rows = {row[6]: row for row in (*later, *page.rows)}
+    last, until = page.last, page.rows[-1][6]
+    if len(again.rows) >= paging.full_page or again.rows[-1][6] >= until:
+        # What lies behind it was asked for once, and comes with the next page.
+        last, until = again.last, again.rows[-1][6]
+    kept = [rows[number] for number in sorted(rows) if number <= until]
+    return replace(page, rows=kept, last=last, asked=f"{page.asked}, and again {again.asked}")
+
+
 def _require_end(empty: TradesPage, earlier: TradesPage, since: int) -> None:
     """Refuses a page that says that there are no more trades, where one from before them does not bear that out.
 
@@ -162,11 +258,32 @@ def _require_end(empty: TradesPage, earlier: TradesPage, since: int) -> None:
 
 def _page_from(fetch: Callable[[int], TradesPage], since: int) -> TradesPage:
     page = fetch(since)
-    if min((row[2] for row in page.rows), default=inf) < (since - 2 * _IMPRECISION_NS) / _NS:
+    require_possible(page, since)
+    return page.by_id()
+
+
+def require_possible(page: TradesPage, since: int) -> None:
+    """Refuse a page that cannot be what was asked for: it would end minutes, or the paging, that are not over.
+
+    Args:
+        page: As it came.
+        since: What it was asked from, in nanoseconds.
+
+    Raises:
+        UnusableReply: It has trades from before that, two with one id, or later ones than it says or the exchange's
+            clock allows.
+    """
+    if not page.rows:
+        return
+    times = [row[2] for row in page.rows]
+    if min(times) < (since - 2 * _IMPRECISION_NS) / _NS:
         raise UnusableReply(f"{page.asked}: the page has trades from before what was asked for")
     if len({row[6] for row in page.rows}) < len(page.rows):
         raise UnusableReply(f"{page.asked}: the page has two trades with one id")
-    return page
+    if page.last is not None and max(times) > page.last / _NS + _BACKWARDS_SECONDS:
+        raise UnusableReply(f"{page.asked}: the page has a trade that is later than its last one")
+    if max(times) > page.answered_at + _AHEAD_SECONDS:
+        raise UnusableReply(f"{page.asked}: the page has a trade that is later than the exchange's own clock")
 
 
 def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], since: int) -> Sequence[TradeRow]:
@@ -177,10 +294,9 @@ def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], si
     """
     for start in sorted({int(row[2]) for row in rows if row[2] % _MINUTE.seconds == 0}):
         if start * _NS > since:
-            after = {row[6] for row in _page_from(fetch, start * _NS).rows}
+            first = min((row[6] for row in _page_from(fetch, start * _NS).rows), default=inf)
             rows = [
-                (*row[:2], nextafter(start, 0), *row[3:]) if row[2] == start and row[6] not in after else row
-                for row in rows
+                (*row[:2], nextafter(start, 0), *row[3:]) if row[2] == start and row[6] < first else row for row in rows
             ]
     return rows
 
@@ -215,10 +331,10 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
         minute = _MINUTE.floor(int(seconds))
         if not (0 < price < inf and 0 <= volume < inf):
             reason = "price or volume is not a positive number"
-        elif minute < at.open:
-            reason = "the trade is earlier than the minute of the one before"
+        elif minute < at.open or seconds < at.latest - _BACKWARDS_SECONDS:
+            reason = "the trade is earlier than the one before it by their ids"
         else:
-            at.open = minute
+            at.open, at.latest = minute, max(at.latest, seconds)
             if minute in wanted:
                 # Cut, not rounded: a trade at the end of a minute must not slip into the next.
                 good.append((int(seconds * 1e6), price, volume))
@@ -241,7 +357,9 @@ def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Re
     at.settled = max(at.settled, until)
     before = span(0, at.settled)
     at.lost, at.bad = subtract(at.lost, before), subtract(at.bad, before)
-    return Folded(kept, subtract(whole, unsure), at.settled, int(kept["trade_count"].sum()), lost, rejects)
+    absent, at.absent = tuple(at.absent), []
+    count = int(kept["trade_count"].sum())
+    return Folded(kept, subtract(whole, unsure), at.settled, count, lost, rejects, absent)
 
 
 def _require_known_trade(at: _Progress, page: TradesPage, known_trade: int | None) -> None:

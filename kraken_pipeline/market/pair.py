@@ -100,13 +100,18 @@ class PairBook:
     def __init__(self, asset_pairs: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._by_name: dict[str, Pair] = {}
         self._keys: dict[str, str] = {}
+        names: list[tuple[Pair, tuple[str, ...]]] = []
         for key, listed in (asset_pairs or {}).items():
             wsname = str(listed.get("wsname", ""))
             base, _, quote = wsname.partition("/")
             base, quote = _asset(base or str(listed["base"])), _asset(quote or str(listed["quote"]))
             pair = Pair(parse_pair(str(listed["altname"])).name, base, quote)
-            self._keys[pair.name] = key
-            for name in (key, str(listed["altname"]), wsname, pair.name, f"{base}/{quote}"):
+            self._keys.setdefault(pair.name, key)
+            names.append((pair, (key, wsname, pair.name, f"{base}/{quote}")))
+            self._by_name.setdefault(str(listed["altname"]), pair)
+        # No other spelling of one pair takes the altname of another.
+        for pair, others in names:
+            for name in others:
                 self._by_name.setdefault(name, pair)
 
     def __contains__(self, pair: Pair) -> bool:

@@ -70,8 +70,11 @@ class Breaker:
             row = connection.execute(sa.select(breakers).where(_IS_IT)).one_or_none()
         if row is None or row.opened_at is None:
             return BreakerRecord(BreakerState.CLOSED, row.failures if row else 0, None)
-        retry_at = row.opened_at + self._seconds
-        state = BreakerState.OPEN if self._clock() < retry_at else BreakerState.HALF_OPEN
+        now = self._clock()
+        # What was opened so much later than now was opened by a clock that has stepped back since.
+        is_past = row.opened_at > now + self._seconds
+        retry_at = now if is_past else row.opened_at + self._seconds
+        state = BreakerState.OPEN if now < retry_at else BreakerState.HALF_OPEN
         return BreakerRecord(state, row.failures, retry_at)
 
     def admit(self) -> None:
@@ -93,13 +96,10 @@ class Breaker:
     def _takes_the_probe(self) -> bool:
         now = self._clock()
         until = now + self._seconds
-        is_free = breakers.c.probe_until.is_(None) | (breakers.c.probe_until <= now)
+        is_free = breakers.c.probe_until.is_(None) | (breakers.c.probe_until <= now) | (breakers.c.probe_until > until)
+        is_due = (breakers.c.opened_at + self._seconds <= now) | (breakers.c.opened_at > until)
         with self._catalog.write() as connection:
-            taken = connection.execute(
-                sa.update(breakers)
-                .where(_IS_IT, breakers.c.opened_at + self._seconds <= now, is_free)
-                .values(probe_until=until)
-            )
+            taken = connection.execute(sa.update(breakers).where(_IS_IT, is_due, is_free).values(probe_until=until))
         if taken.rowcount:
             self._probe = until
         return bool(taken.rowcount)

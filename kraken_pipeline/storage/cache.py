@@ -136,7 +136,8 @@ class Cache:
         key = self.key(*parts)
 
         def serving(entry: Entry | None) -> Entry | None:
-            is_young = entry is not None and self._clock() - entry.made_at < seconds
+            # What seems to be made later than now was made by a clock that has stepped back since.
+            is_young = entry is not None and abs(self._clock() - entry.made_at) < seconds
             return entry if entry is not None and is_young and is_enough(entry.value) else None
 
         if (found := serving(self._remembered(key)) or serving(self._kept(key))) is not None:
@@ -156,6 +157,10 @@ class Cache:
                 self._counters.add("cache.stale")
                 return replace(known, is_stale=True)
             return self.put(parts, value, in_memory=in_memory) if is_enough(value) else Entry(value, self._clock())
+
+    def peek(self, parts: Sequence[str]) -> Entry | None:
+        """The value under a key, however old, without counting the lookup; None where there is none."""
+        return self._kept(self.key(*parts))
 
     def put(self, parts: Sequence[str], value: Any, *, in_memory: bool = True) -> Entry:
         """Keeps a value that the source has just given."""

@@ -22,6 +22,8 @@ LONGEST_WAIT = 120.0
 EVERY = "every request"
 SILENCE = "no request"
 """The row that says until when nothing is asked at all, in the place of the next permit."""
+SILENT_SINCE = "no request since"
+"""The row that says when that was set: a clock that is before it has stepped back."""
 _LATE_SECONDS = 0.1
 
 
@@ -91,12 +93,14 @@ class Limiter:
         """
         with self._catalog.write() as connection:
             now = self._clock()
-            rows = self._rows(connection, (name, SILENCE))
-            at = max(now, *(next_at for next_at, _ in rows.values()))
-            if at - now > LONGEST_WAIT:
-                raise Throttled(f"the next request may be made at {iso(int(at))}, too late to wait for it", at)
-            slowness = rows[name][1]
-            self._update(connection, name, at + slowness * self._periods[name], max(1.0, slowness * RECOVERY))
+            rows = self._rows(connection, (name, SILENCE, SILENT_SINCE))
+            at = max(now, self._next_at(name, rows[name][0], now), self._silence(connection, rows, now))
+            is_near = at - now <= LONGEST_WAIT
+            if is_near:
+                slowness = rows[name][1]
+                self._update(connection, name, at + slowness * self._periods[name], max(1.0, slowness * RECOVERY))
+        if not is_near:
+            raise Throttled(f"the next request may be made at {iso(int(at))}, too late to wait for it", at)
         return at
 
     def throttled(self, endpoint: str, until: float | None = None) -> None:
@@ -107,12 +111,29 @@ class Limiter:
         names = self._limits_of(endpoint)
         with self._catalog.write() as connection:
             now = self._clock()
-            rows = self._rows(connection, (*names, SILENCE))
+            rows = self._rows(connection, (*names, SILENCE, SILENT_SINCE))
             slower = {name: min(SLOWEST, 2 * rows[name][1]) for name in names}
             resumes = {name: now + slower[name] * self._periods[name] for name in names}
             for name in names:
-                self._update(connection, name, max(rows[name][0], resumes[name]), slower[name])
-            self._update(connection, SILENCE, max(rows[SILENCE][0], until or resumes[EVERY]), 1.0)
+                next_at = max(self._next_at(name, rows[name][0], now), resumes[name])
+                self._update(connection, name, next_at, slower[name])
+            self._update(connection, SILENCE, max(self._silence(connection, rows, now), until or resumes[EVERY]), 1.0)
+            self._update(connection, SILENT_SINCE, now, 1.0)
+
+    def _next_at(self, name: str, recorded: float, now: float) -> float:
+        """The next permit of a limit; at once, where none so far away can have been given by this clock."""
+        is_possible = recorded <= now + LONGEST_WAIT + SLOWEST * self._periods[name]
+        return recorded if is_possible else now
+
+    def _silence(self, connection: sa.Connection, rows: Mapping[str, tuple[float, float]], now: float) -> float:
+        """Until when nothing is asked: as long as was said, also where the clock has stepped back since then."""
+        until, since = rows[SILENCE][0], rows[SILENT_SINCE][0]
+        if since <= now or until <= now:
+            return until
+        until = now + (until - since)
+        self._update(connection, SILENCE, until, 1.0)
+        self._update(connection, SILENT_SINCE, now, 1.0)
+        return until
 
     def slowness(self) -> float:
         """How many times slower than its rate it is now."""

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from kraken_pipeline.storage.postgresql import alone
-from kraken_pipeline.storage.schema import listings, of_pairs
+from kraken_pipeline.storage.schema import absences, listings, of_pairs
 from kraken_pipeline.storage.seals import is_intact, sealed
+
+DAY = 86_400
+"""How far apart two lists must be that both lack a pair, for it to count as listed no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,43 @@ def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -
     }
 
 
-def record_listed(connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int) -> list[str]:
-    """Puts on record which pairs are listed and which are not; returns those that are newly found absent."""
+def absences_of(connection: sa.Connection) -> dict[str, int]:
+    """The pairs that a list has lacked and that count as listed, and when it was given (seconds since the epoch)."""
+    rows = connection.execute(sa.select(absences)).mappings()
+    return {row["pair"]: row["listed_at"] for row in rows if is_intact(absences, row)}
+
+
+def record_listed(
+    connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int
+) -> tuple[list[str], list[str]]:
+    """Puts on record which pairs a list has, and which it lacks.
+
+    A pair is listed no more once two lists lack it that were given a day apart, and none between them had it.
+
+    Args:
+        connection: Of a transaction that writes.
+        listed: What the list has.
+        absent: What it lacks.
+        now: When it was given, in seconds since the epoch.
+
+    Returns:
+        The pairs that are newly found absent, and those that are listed no more from now on.
+    """
     alone(connection, listings)
-    known = listings_of(connection)
-    listed, absent = set(listed), set(absent)
-    gone = sorted(pair for pair in absent if pair not in known or known[pair].delisted_at is None)
+    known, missed = listings_of(connection), absences_of(connection)
+    listed = set(listed)
+    still = {pair for pair in absent if pair not in known or known[pair].delisted_at is None}
+    gone = sorted(pair for pair in still if pair in missed and now - missed[pair] >= DAY)
+    new = sorted(pair for pair in still if pair not in missed)
     back = [pair for pair in listed if pair in known and known[pair].delisted_at is not None]
     _write(connection, known, [{"_pair": pair, "delisted_at": now} for pair in gone], now)
     _write(connection, known, [{"_pair": pair, "delisted_at": None} for pair in back], now)
-    return gone
+    over = [pair for pair in missed if pair in listed or pair in gone]
+    for pair in (*over, *new):  # of a new one there may be a damaged row, which says nothing
+        connection.execute(sa.delete(absences).where(absences.c.pair == pair))
+    if new:
+        connection.execute(sa.insert(absences), [sealed(absences, {"pair": each, "listed_at": now}) for each in new])
+    return new, gone
 
 
 def record_first_trade(connection: sa.Connection, pair: str, first_trade: int, now: int) -> None:

@@ -483,6 +483,42 @@ listings = sa.Table(
     _checksum(),
 )
 
+absences = sa.Table(
+    "absences",  # pairs that AssetPairs has left out, and that another list of it may show to be listed no more
+    metadata,
+    sa.Column("pair", sa.String(64), primary_key=True),
+    sa.Column("listed_at", sa.BigInteger, nullable=False),  # when the exchange gave the first list without it
+    _checksum(),
+)
+
+absent_ids = sa.Table(
+    "absent_ids",  # ids between two trades of a pair that the exchange has left out though it was asked twice
+    metadata,
+    sa.Column("pair", sa.String(64), nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    *_span(),  # from the second of the trade before them to that of the trade after them
+    sa.Column("run_id", sa.String(64), nullable=False),  # that was the first to find them absent
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    sa.Column("confirmed_at", sa.BigInteger),  # when another run found the same: they do not exist
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "first", "last"),
+)
+
+incidents = sa.Table(
+    "incidents",  # when the exchange was down or was to be, as its SystemStatus has told
+    metadata,
+    sa.Column("name", sa.String(160), primary_key=True),  # what tells one from another, as the exchange does
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("end", sa.BigInteger, nullable=False),  # as announced; or when it was last told that it goes on
+    sa.Column("is_open", sa.Boolean, nullable=False),  # whether nobody has told yet that it is over
+    sa.Column("stops_trading", sa.Boolean, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    _checksum(),
+)
+
 asked_intervals = sa.Table(
     "asked_intervals",  # the intervals that a run named: reports are about these and those of archives
     metadata,

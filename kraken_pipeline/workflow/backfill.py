@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kraken_pipeline.coverage.gaps import ATTEMPTS, GapStatus
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, union
 from kraken_pipeline.coverage.routing import Route, asked_of
 from kraken_pipeline.errors import (
     Busy,
@@ -138,6 +138,7 @@ class _Work:
     conflicts: int = 0
     healed: int = 0
     tried: set[tuple[str, Spans]] = field(default_factory=set)  # what was asked for
+    withheld: dict[Series, Spans] = field(default_factory=dict)  # what the exchange has left out twice
 
     @property
     def stored(self) -> int:
@@ -192,6 +193,10 @@ class _Work:
         holdings = survey(self.stores, self.spec, self.run.now)
         return holdings, find_gaps(self.stores, self.spec, holdings)
 
+    def is_withheld(self, fetch: Fetch) -> bool:
+        """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
+        return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
+
     def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
         """What to ask for, as things stand."""
         return selected(self.stores, self.spec, holdings, gaps)
@@ -205,7 +210,7 @@ def _fill_through_api(work: _Work) -> None:
     if not _has_unknown_pairs(stores, spec):
         work.resample()
         holdings, gaps = work.gaps()
-        is_in_doubt = any(holdings.is_delisted(name) for name in spec.pairs)  # who names it, believes that it is back
+        is_in_doubt = any(not holdings.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
         is_suspicious = bool(_suspects(work, holdings))
         if not (any(work.selected(holdings, gaps)) or unprobed(holdings, spec) or is_in_doubt or is_suspicious):
             return
@@ -217,6 +222,7 @@ def _fill_through_api(work: _Work) -> None:
             while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
                 pass
         work.requests = exchange.requests
+        work.notes += exchange.warnings
 
 
 def _allowed(stores: Stores, spec: RunSpec) -> int | None:
@@ -259,16 +265,19 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
 
 def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
     """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
-    stores = work.stores
+    stores, now = work.stores, work.run.now
     if listed.is_stale:
         work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
     known = {pair.name: pair for pair in stores.lake.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
     with stores.catalog.read() as connection:
-        before = listings.listings_of(connection)
-    gone = [name for name, pair in known.items() if pair not in listed.book and not _is_gone(before.get(name))]
-    if gone or any(pair not in listed.book for pair in named):
-        listed = exchange.listed_pairs(is_fresh=True)  # what was kept may be a day old
+        records = listings.listings_of(connection)
+        missed = listings.absences_of(connection)
+    # What was kept may be a day old: what it says for the first time, or a day later again, it must say anew.
+    decides = [name for name, pair in known.items() if listed.lacks(pair) and not _is_gone(records.get(name))]
+    decides = [name for name in decides if name not in missed or now - missed[name] >= listings.DAY]
+    if decides or any(pair not in listed.book for pair in named):
+        listed = exchange.listed_pairs(is_fresh=True)
     for pair in named:
         if pair not in listed.book:
             raise InvalidRequest(
@@ -276,9 +285,16 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
             )
     stores.lake.register(named)
     here = {name for name, pair in known.items() if pair in listed.book}
+    absent = [name for name, pair in known.items() if listed.lacks(pair)]
     with stores.catalog.write() as connection:
-        gone = listings.record_listed(connection, here, known.keys() - here, work.run.now)
+        # A list that was kept was given before this run began.
+        new, gone = listings.record_listed(connection, here, absent, min(now, int(listed.made_at)))
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
+    work.notes += [
+        f"{pair} is not in the exchange's list of pairs: nothing is asked of it until it is back; if a list lacks it "
+        "a day later too, it counts as listed no more"
+        for pair in new
+    ]
 
 
 def _is_gone(record: ListingRecord | None) -> bool:
@@ -311,7 +327,7 @@ def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
     now = work.run.now
     if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
         return []
-    pairs = [pair for pair in holdings.pairs if not holdings.is_delisted(pair)]
+    pairs = [pair for pair in holdings.pairs if holdings.may_be_asked(pair)]
     return [
         (pair, span, reason)
         for pair, span, reason in unproven(
@@ -359,7 +375,9 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
         for turn in (0, 1):  # what OHLC brings is known before trades are paged through
             holdings, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
             selection = work.selected(holdings, gaps)
-            chosen = [each for each in selection[turn] if (str(each), each.spans) not in tried]
+            chosen = [
+                each for each in selection[turn] if (str(each), each.spans) not in tried and not work.is_withheld(each)
+            ]
             tried |= {(str(each), each.spans) for each in chosen}
             if not chosen:
                 continue
@@ -430,6 +448,7 @@ def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, ans
     def keep(fetched: Fetched) -> None:
         work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
         work.notes += fetched.notes
+        work.withheld[each.series] = union(work.withheld.get(each.series, ()), fetched.withheld)
         answered[:] = normalise((*answered, *fetched.answered))
         _report(work, exchange)
 
@@ -559,6 +578,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
             run.report(phase="trying again", requests_total=exchange.requests + estimated(fetches))
             _fetch_each(work, exchange, fetches, budget)
         work.requests = exchange.requests
+        work.notes += exchange.warnings
     work.resample()
     run.report(phase="looking for gaps", candles=work.stored)
     settle_operations(stores, run.now)

@@ -6,12 +6,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from kraken_pipeline.errors import Throttled
 from kraken_pipeline.kraken.client import Client, Counts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
+from kraken_pipeline.kraken.incidents import incidents_told
+from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage import incident_records
 from kraken_pipeline.storage.breaker import Breaker
 from kraken_pipeline.storage.cache import Cache
 from kraken_pipeline.storage.counters import Counters
@@ -65,11 +69,25 @@ def _asked(
     settings = stores.settings
     limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates, sleep=sleep)
     client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
-    with closing(open_cache(settings, counters)) as cache, closing(Exchange(client, cache, _lifetimes(settings))) as it:
+    told = partial(_record_status, stores)
+    with (
+        closing(open_cache(settings, counters)) as cache,
+        closing(Exchange(client, cache, _lifetimes(settings), told)) as it,
+    ):
         try:
             yield it
         finally:
             counters.flush()
+
+
+def _record_status(stores: Stores, status: SystemStatus) -> None:
+    """Puts on record what a status tells of incidents, where that is anything new."""
+    told, now = list(incidents_told(status)), int(status.time)
+    with stores.catalog.read() as connection:
+        if not incident_records.is_news(connection, told, now):
+            return
+    with stores.catalog.write() as connection:
+        incident_records.record_told(connection, told, now)
 
 
 class _NoRecord:

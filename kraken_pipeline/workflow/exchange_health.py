@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.kraken.incidents import Incident, IncidentKind, incidents_told
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.breaker import BreakerState
 from kraken_pipeline.storage.counters import Counters, totals
@@ -17,6 +18,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.exchange import breaker_of, open_cache, probed
 
+CLOCK_SECONDS = 5
+"""By how much the clock here may differ from the exchange's, which tells whole seconds."""
 ERROR_RATE = 0.10
 HIT_RATE = 0.50
 FEW = 20
@@ -37,11 +40,37 @@ def check_status(stores: Stores) -> Iterator[Check]:
     try:
         with probed(stores) as exchange:
             status = exchange.require_online()
+            ahead, warnings = exchange.clock_ahead, exchange.warnings
     except PipelineError as error:
         yield Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
     else:
         where = urlsplit(stores.settings.kraken_api_url).netloc.rpartition("@")[2]
-        yield Check("api", Verdict.OK, f"{where} answers: {status.status}")
+        yield Check("api", Verdict.OK, " ".join((f"{where} answers: {status.status}", *warnings)))
+        yield _clock(ahead if ahead is not None else time.time() - status.time)
+        yield from _incidents(list(incidents_told(status)))
+
+
+def _clock(ahead: float) -> Check:
+    """How far the clock here is from the exchange's, by which candles begin and end."""
+    sentence = f"the clock here is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the exchange's"
+    if abs(ahead) <= CLOCK_SECONDS:
+        return Check("api clock", Verdict.OK, f"{sentence}, within {CLOCK_SECONDS} s")
+    return Check(
+        "api clock", Verdict.WARNING, f"{sentence}: set it by a time server, or candles come late or too early"
+    )
+
+
+def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
+    """What the exchange tells of maintenance to come, and of emergencies."""
+    emergencies = [each for each in told if each.kind is IncidentKind.EMERGENCY]
+    announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
+    if emergencies:
+        names = "; ".join(map(str, emergencies))
+        yield Check("api incidents", Verdict.WARNING, f"the exchange tells of an emergency: {names}")
+    elif announced:
+        yield Check("api incidents", Verdict.OK, f"maintenance is announced: {'; '.join(map(str, announced))}")
+    else:
+        yield Check("api incidents", Verdict.OK, "no maintenance is announced, and no emergency is told of")
 
 
 @dataclass(frozen=True, slots=True)

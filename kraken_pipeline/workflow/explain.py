@@ -17,6 +17,7 @@ from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.incidents import Incident
 from kraken_pipeline.kraken.lines import find_lines
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, EARLIEST_TIME, Source
@@ -25,7 +26,7 @@ from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import candle_records, proof_records, refutations, withdrawals
+from kraken_pipeline.storage import candle_records, incident_records, proof_records, refutations, withdrawals
 from kraken_pipeline.storage.candle_records import GrantRecord
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
@@ -83,6 +84,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
         taken = withdrawals.of_series(connection, series, span)
+        incidents = [each for each in incident_records.incidents_of(connection) if each.stops_trading]
         ids = [*(each.file_id for each in grants), *(each.file_id for each in taken)]
         files = candle_records.files_of(connection, {file_id for file_id in ids if file_id is not None})
     contradicting = tuple(
@@ -99,6 +101,8 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
     proof = _proof(contradicting, compared, level.within(holdings.covered(series)), span)
     standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
+    if standing is Standing.QUIET:
+        sentence = f"{sentence}{_downtime(span, incidents)}"
     return Explanation(
         series=series,
         span=span,
@@ -196,6 +200,15 @@ def _how_quiet(span: Span, proof: Proof, suspicions: Sequence[SuspicionRecord]) 
     if not doubts:
         return "as what answered says; nothing was compared with that"
     return f"as what answered says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
+
+
+def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
+    """What the exchange has told of a quiet time: that it was down, for all of it or a part."""
+    found = [each for each in incidents if each.span.overlaps(span)]
+    if not found:
+        return ""
+    is_all = not subtract((span,), normalise(each.span for each in found))
+    return f"; exchange down{'' if is_all else ' for a part of it'}, as its status told: {'; '.join(map(str, found))}"
 
 
 def _routes(gaps: Sequence[Gap], span: Span) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 import sqlalchemy as sa
 
+from kraken_pipeline.coverage.density import AbsentIds
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract, touched_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import ExchangeUnavailable
 from kraken_pipeline.kraken.exchange import Exchange
@@ -21,7 +22,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import NO_CANDLES
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, listings
+from kraken_pipeline.storage import dead_letters, density_records, evidence_records, gap_records, listings
 from kraken_pipeline.storage.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
@@ -36,11 +37,13 @@ class Fetched:
         candles_stored: How many candles are new or changed.
         answered: What was answered for.
         notes: What people should know of it.
+        withheld: The minutes of trades that the exchange has left out twice: to ask at once once more is no use.
     """
 
     candles_stored: int
     answered: Spans
     notes: tuple[str, ...] = ()
+    withheld: Spans = ()
 
 
 class Budget:
@@ -151,18 +154,39 @@ def fetch_trades(
             raise _Spent
         return exchange.trades(pair, since)
 
+    def left_out(absent: Sequence[AbsentIds]) -> Sequence[AbsentIds]:
+        with stores.catalog.write() as connection:
+            return density_records.record_absent(connection, pair, absent, run.run_id, run.now)
+
     with stores.locks.fetch(f"trades.{pair}"):
         missing, known_trade = _still_missing(stores, series, wanted)
         try:
             for span in reversed(missing):
-                for folded in page_trades(fetch, span, known_trade=known_trade):
+                with stores.catalog.read() as connection:
+                    density = density_records.density_of(connection, pair)
+                for folded in page_trades(fetch, span, known_trade=known_trade, density=density, left_out=left_out):
                     stored = _store_page(stores, series, folded, run)
-                    lost = [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
-                    bad = [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
-                    keep(Fetched(stored, folded.answered, (*lost, *bad)))
+                    withheld = touched_candles(normalise(each.span for each in folded.absent), Interval.M1)
+                    keep(Fetched(stored, folded.answered, _notes(pair, folded), withheld))
         except _Spent:
             return False
     return True
+
+
+def _notes(pair: str, folded: Folded) -> tuple[str, ...]:
+    lost = [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
+    bad = [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
+    return (*lost, *bad, *_left_out(pair, folded.absent))
+
+
+def _left_out(pair: str, absent: Sequence[AbsentIds]) -> Iterator[str]:
+    if absent:
+        ids = f"{absent[0]}" if len(absent) == 1 else f"{len(absent):,} times, from {absent[0]} to {absent[-1]}"
+        start, end = min(each.start for each in absent), max(each.end for each in absent)
+        yield (
+            f"{pair}: the exchange has left out {sum(each.count for each in absent):,} trades twice ({ids}), between "
+            f"{iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run asks again"
+        )
 
 
 _TOO_MANY = "more trades in one nanosecond than a page holds; that minute stays without coverage"
@@ -198,6 +222,7 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int
         rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
         # The same: what is lost cannot be had from here.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
+        also=lambda connection: density_records.forget_absent(connection, series.pair, folded.answered),
     )
 
 
@@ -218,8 +243,10 @@ def _store(
     origin: str,
     rejects: Sequence[Reject],
     attempts: Iterable[Attempt],
+    also: Callable[[sa.Connection], None] = lambda _: None,
 ) -> int:
     def record(connection: sa.Connection) -> None:
+        also(connection)
         dead_letters.add_of_reply(connection, series, origin, rejects, run_id=run.run_id, now=run.now)
         gap_records.add_attempts(connection, series, attempts, run.run_id)
 

@@ -30,7 +30,7 @@ from kraken_pipeline.storage import damage, evidence_records, file_records, gap_
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.file_records import ContainerRecord
 from kraken_pipeline.storage.gap_records import Attempt, GapRow
-from kraken_pipeline.storage.listings import ListingRecord, listings_of
+from kraken_pipeline.storage.listings import ListingRecord, absences_of, listings_of
 from kraken_pipeline.storage.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -143,6 +143,7 @@ class Holdings:
             answered for nothing.
         published_until: The archives of quarters that ended by then count as published, in seconds since the epoch.
         refutations: Series → what was refuted, and waits for another answer.
+        absent: Pairs that the newest list of the exchange lacks, and that count as listed until another one does too.
     """
 
     now: int
@@ -157,6 +158,7 @@ class Holdings:
     failed: Collection[tuple[str, str, int]]
     published_until: int
     refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
+    absent: Collection[str] = ()
     first_known: dict[str, int] = field(default_factory=dict)
 
     def covered(self, series: Series) -> Spans:
@@ -166,6 +168,10 @@ class Holdings:
     def is_delisted(self, pair: str) -> bool:
         """Whether the exchange has stopped listing a pair."""
         return pair in self.listings and self.listings[pair].delisted_at is not None
+
+    def may_be_asked(self, pair: str) -> bool:
+        """Whether the exchange answers anything about a pair, as far as its lists tell."""
+        return not self.is_delisted(pair) and pair not in self.absent
 
     def last_evidence(self, pair: str) -> int:
         """Up to when anything answered for a pair in any interval, in seconds since the epoch; 0 for never."""
@@ -215,6 +221,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
             rates=evidence_records.trade_rates(connection),
             containers=file_records.all_containers(connection),
             listings=listings_of(connection, names),
+            absent=absences_of(connection),
             failed=file_records.failed_members(connection),
             published_until=now - stores.settings.kraken_archive_published_days * _DAY,
             refutations=refutations.active(connection, set(names)),

@@ -42,7 +42,7 @@ NAMES: Mapping[str, str] = {
     "outbox": "QuestDB is owed nothing for long.",
     "questdb": "QuestDB answers over HTTP and PGWire, and applies what it takes.",
     "redis": "Redis answers, and has connections left.",
-    "api": "The exchange answers, and is not in maintenance.",
+    "api": "The exchange answers, is not in maintenance, and has the same time as this host.",
     "exchange": "The circuit to the exchange is closed.",
     "requests": "No more than a tenth of the requests of the last day failed.",
     "cache": "The cache serves at least half of what it could.",

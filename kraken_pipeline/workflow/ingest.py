@@ -29,7 +29,7 @@ from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, file_records
+from kraken_pipeline.storage import dead_letters, density_records, file_records
 from kraken_pipeline.storage.faults import faults_explained
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.lake import Staged
@@ -379,7 +379,9 @@ def _rows(
 ) -> CandleReader | TradesReader:
     if task.file.kind is Kind.TRADES:
         is_release = task.container is not None and task.container.end is not None
-        return TradesReader(stream, run.now, edges_are_whole=is_release)
+        with stores.catalog.read() as connection:
+            density = density_records.density_of(connection, task.file.pair.name)
+        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
     manifest = reader.manifest(task.file.container) if task.file.container else None
     return CandleReader(
         stream,

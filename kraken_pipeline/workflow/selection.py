@@ -66,7 +66,7 @@ def selected(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[G
     with stores.catalog.read() as connection:
         archived = file_records.archived_pairs(connection)
     return select(
-        gaps,
+        [gap for gap in gaps if holdings.may_be_asked(gap.series.pair)],
         spec,
         holdings.now,
         unarchived=holdings.pairs.keys() - archived,
@@ -81,7 +81,7 @@ def unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
         for pair in holdings.pairs
         if (spec.complete or pair not in holdings.first_known)
         and spec.start is None
-        and not holdings.is_delisted(pair)
+        and holdings.may_be_asked(pair)
         and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
     ]
 

@@ -33,7 +33,7 @@ from kraken_pipeline.coverage.reconcile import one_candle
 from kraken_pipeline.market.candle import Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, proof_records, refutations
+from kraken_pipeline.storage import evidence_records, incident_records, proof_records, refutations
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.proof_records import SuspicionRecord
 from kraken_pipeline.storage.schema import SuspicionState
@@ -73,13 +73,15 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: Run) -> int:
     with stores.catalog.read() as connection:
         known = proof_records.suspicions_of(connection)
         proven = {series: found.reconciled for series, found in proof_records.added_up(connection).items()}
-        evidence = _Evidence(stores, proven)
+        evidence = _Evidence(stores, proven, incident_records.down_times(connection))
     outages = list(_outages(stores, hours))
     looked_at = touched_candles(hours, Interval.D1)
     over = [each for each in known if _is_outage(each) and each.span not in outages and clip(looked_at, each.span)]
     unproven_outages = [each for each in over if each.state is SuspicionState.UNPROVEN]
     taken_back, refuted = _refuted(evidence, unproven_outages, normalise(outages), run)
-    down = normalise((*outages, *(each.span for each in known if _is_outage(each) and each not in over)))
+    down = normalise(
+        (*evidence.down, *outages, *(each.span for each in known if _is_outage(each) and each not in over))
+    )
     places = _places(stores, days, over)
     found = [*_found(evidence, changed, places, down), *((None, HOURS, each, OUTAGE) for each in outages)]
     _record(evidence, known, found, _Judged(days, places, over, refuted), run.now)
@@ -185,10 +187,12 @@ class _Evidence:
     Attributes:
         stores: Where.
         proofs: Series → where intervals agree.
+        down: When nobody could trade, as the exchange has told.
     """
 
     stores: Stores
     proofs: Mapping[Series, Spans]
+    down: Spans = ()
     _trades: dict[str, Spans] = field(default_factory=dict)
     _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
 
@@ -244,6 +248,8 @@ class _Evidence:
             if self.has_candles(series, each.span):
                 return SuspicionState.TRADED
             return SuspicionState.PROVEN_QUIET if self.is_quiet(series, each.span) else SuspicionState.UNPROVEN
+        if not subtract((each.span,), self.down):
+            return SuspicionState.EXCHANGE_DOWN
         quiet = 0
         for series in self.proofs:
             quiet += series.interval is each.interval and self.is_quiet(series, each.span)
@@ -269,7 +275,11 @@ def _found(
         grants = evidence_records.grants_of(connection, coverage)
     for series, covered in sorted(coverage.items()):
         answers = grants.get(series, ())
-        lone = _lone(evidence, series, changed.get(series, ()), answers)
+        lone = tuple(
+            each
+            for each in _lone(evidence, series, changed.get(series, ()), answers)
+            if subtract((each,), evidence.down)  # and not told by the exchange itself
+        )
         yield from ((series.pair, series.interval, each, LONE) for each in lone)
         if series.interval <= Interval.D1:
             own = normalise(grant.span for grant in answers if grant.source != Source.RESAMPLED)

@@ -95,6 +95,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcom
         except PipelineError as error:
             notes.append(f"The rest is left to the next run: {error}")
         requests = exchange.requests
+        notes += exchange.warnings
     return ValidationOutcome(tuple(found), requests, tuple(failed), tuple(notes))
 
 
@@ -104,7 +105,7 @@ def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]
     for pair in holdings.pairs:
         for interval in spec.intervals:
             series = Series(pair, interval)
-            if interval.in_rest and not holdings.is_delisted(pair):
+            if interval.in_rest and holdings.may_be_asked(pair):
                 window = whole_candles((Span(since, holdings.now),), interval)
                 if covered := intersect(holdings.covered(series), window):
                     yield series, covered

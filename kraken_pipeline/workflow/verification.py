@@ -579,7 +579,15 @@ _MADE_ANEW = (
     schema.suspicions,
 )
 """What no claim rests on, and is found out again, or is history."""
-_EVIDENCE = (schema.grants, schema.refutations, schema.listings, schema.lake_files)
+_EVIDENCE = (
+    schema.grants,
+    schema.refutations,
+    schema.listings,
+    schema.lake_files,
+    schema.absences,
+    schema.absent_ids,
+    schema.incidents,
+)
 
 
 def broken_rows(stores: Stores) -> list[Damage]:

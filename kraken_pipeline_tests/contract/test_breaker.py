@@ -217,3 +217,28 @@ def test_of_several_processes_one_may_try_and_another_when_it_was_killed(stores:
     assert not is_admitted(Breaker(stores.catalog, 3, OPEN_SECONDS))
     a_minute_on = [Breaker(stores.catalog, 3, OPEN_SECONDS, clock=lambda: time.time() + OPEN_SECONDS) for _ in "12"]
     assert [is_admitted(each) for each in a_minute_on] == [True, False]
+
+
+@pytest.mark.parametrize("back", [30.0, 7_200.0])
+def test_a_clock_that_steps_back_does_not_keep_it_open_for_longer_than_twice_its_time(
+    made: Callable[[], Breaker], clock: Clock, back: float
+) -> None:
+    breaker, other = opened(made), made()
+    clock.now -= back
+    began = clock.now
+    while not is_admitted(breaker):
+        assert clock.now - began < 2 * OPEN_SECONDS
+        clock.now += 5
+    assert not is_admitted(other), "one process tries"
+    breaker.succeeded()
+    assert other.record() == CLOSED
+
+
+def test_a_right_to_try_of_a_clock_that_has_stepped_back_is_over(made: Callable[[], Breaker], clock: Clock) -> None:
+    breaker, other = opened(made), made()
+    clock.now += OPEN_SECONDS
+    assert is_admitted(breaker)
+    clock.now -= 7_200
+    assert is_admitted(other)
+    other.succeeded()
+    assert breaker.record() == CLOSED

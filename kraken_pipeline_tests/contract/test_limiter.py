@@ -280,3 +280,41 @@ def test_six_processes_share_the_rate_and_each_has_its_share(stores: Stores) -> 
     # On a machine that is busy with other things they oversleep some of their permits.
     assert len(together) >= 0.6 * RATE * SECONDS, "they are slower than they have to be"
     assert min(map(len, taken)) >= 0.3 * len(together) / PROCESSES, [len(each) for each in taken]
+
+
+class TestAClockThatStepsBack:
+    @pytest.mark.parametrize("back", [10.0, 7_200.0, 40 * 86_400.0])
+    def test_permits_are_waited_for_no_longer_than_the_longest_wait(
+        self, stores: Stores, clock: Clock, back: float
+    ) -> None:
+        limiter = limiter_of(stores.catalog, clock, Trades=0.5)
+        moments(limiter, clock, "Trades", "OHLC", "Trades")
+        clock.now -= back
+        began = clock.now
+        seen = [moment + NOW - began for moment in moments(limiter, clock, "Trades", "OHLC", "Trades")]
+        assert seen[0] <= LONGEST_WAIT
+        assert seen[1] - seen[0] >= 0.5
+        assert seen[2] - seen[0] >= 2.0, "they are as far apart as ever"
+
+    @pytest.mark.parametrize("silence", [60.0, 100.0])
+    def test_a_silence_is_kept_for_as_long_as_was_asked_for(self, stores: Stores, clock: Clock, silence: float) -> None:
+        limiter = limiter_of(stores.catalog, clock)
+        limiter.throttled("OHLC", clock.now + silence)
+        clock.now -= 7_200
+        began = clock.now
+        limiter.acquire("OHLC")
+        assert clock.now - began == pytest.approx(silence)
+        limiter.acquire("OHLC")
+        assert clock.now - began < silence + 5
+
+    def test_a_long_silence_is_told_and_over_when_it_would_have_been(self, stores: Stores, clock: Clock) -> None:
+        limiter = limiter_of(stores.catalog, clock)
+        limiter.throttled("OHLC", clock.now + 900)
+        clock.now -= 7_200
+        began = clock.now
+        with pytest.raises(Throttled) as raised:
+            limiter.acquire("OHLC")
+        assert raised.value.wait_until == pytest.approx(began + 900)
+        clock.now = began + 901
+        limiter.acquire("OHLC")
+        assert clock.now - began < 905

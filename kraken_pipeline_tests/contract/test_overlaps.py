@@ -92,7 +92,8 @@ def test_a_pair_that_two_find_absent_is_told_of_once(stores: Stores) -> None:
     told: list[str] = []
 
     def record(connection: sa.Connection) -> None:
-        told.extend(listings.record_listed(connection, [], ["LUNAUSD"], 7))
+        new, _ = listings.record_listed(connection, [], ["LUNAUSD"], 7)
+        told.extend(new)
 
     overlap(stores, record, record)
     assert told == ["LUNAUSD"]

@@ -262,7 +262,23 @@ def test_pages_without_a_word_of_where_they_end_are_paged_through_all_the_same(
         assert_same(stores, undisturbed)
 
 
-@pytest.mark.parametrize("tampering", list(Tampering), ids=lambda each: each.name)
+def test_replies_that_have_grown_or_come_in_another_order_are_the_same_replies(
+    home: Path, undisturbed: dict[str, Any]
+) -> None:
+    faults = [
+        Fault(Tampering.EXCHANGED, endpoint="Trades", times=None),
+        Fault(Tampering.GROWN, times=None),
+    ]
+    with DemoExchange(WORLD, faults=faults) as exchange, home_at(exchange, home) as stores:
+        done = fill(stores)
+        assert done.failed == ()
+        assert sum("entries of AssetPairs cannot be read" in note for note in done.notes) == 1
+        assert_same(stores, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "tampering", [Tampering.LAST_MISSING, Tampering.LAST_ZERO, Tampering.NO_ROWS], ids=lambda each: each.name
+)
 def test_candles_without_rows_or_without_an_end_are_no_answer(
     home: Path, undisturbed: dict[str, Any], tampering: Tampering
 ) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import strategies as st
 
+from kraken_pipeline.coverage.density import Density
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import rows
@@ -98,10 +99,12 @@ def read_candles_in_any_order(data: bytes, folder: Path, block_bytes: int = 1 <<
         return read_candles(data, block_bytes=block_bytes, sort_in=folder)
 
 
-def read_trades(data: bytes | str, *, edges_are_whole: bool = True, block_bytes: int = 1 << 20) -> Reading:
+def read_trades(
+    data: bytes | str, *, edges_are_whole: bool = True, block_bytes: int = 1 << 20, density: Density | None = None
+) -> Reading:
     """A file of trades."""
     stream = io.BytesIO(data.encode() if isinstance(data, str) else data)
-    return _read(TradesReader(stream, NOW, edges_are_whole=edges_are_whole), block_bytes)
+    return _read(TradesReader(stream, NOW, edges_are_whole=edges_are_whole, density=density), block_bytes)
 
 
 def lines_of(data: bytes) -> int:

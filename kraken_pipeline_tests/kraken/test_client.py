@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
+import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -9,20 +12,36 @@ from typing import Any
 
 import pytest
 
+from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
-from kraken_pipeline.demo.faults import Delay, Effect, Fault, HalfBody, HttpStatus, Refusal, Reset, Throttled
+from kraken_pipeline.demo.faults import (
+    Delay,
+    Effect,
+    Fault,
+    HalfBody,
+    HttpStatus,
+    Oversized,
+    Redirect,
+    Refusal,
+    Reset,
+    Throttled,
+    Trickle,
+)
 from kraken_pipeline.demo.listing import demo_listings
 from kraken_pipeline.demo.throttle import Throttle
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.errors import (
+    AnswerTooSlow,
     CircuitOpen,
     ExchangeRefused,
     ExchangeUnavailable,
     PipelineError,
+    RedirectRefused,
+    ReplyTooLarge,
     UnusableReply,
 )
 from kraken_pipeline.errors import Throttled as ThrottledError
-from kraken_pipeline.kraken.client import Client
+from kraken_pipeline.kraken.client import LARGEST_PACKED, LARGEST_REPLY, Client
 from kraken_pipeline.storage.breaker import Breaker, BreakerState
 from kraken_pipeline.storage.counters import Counters, totals
 from kraken_pipeline.storage.limiter import Limiter
@@ -80,10 +99,12 @@ class FakeClock:
 class Saying(DemoExchange):
     """An exchange whose first answers are these bodies, with a status; it breaks off in the middle if wanted."""
 
-    def __init__(self, *bodies: bytes, status: int = 200, breaks_off: bool = False) -> None:
+    def __init__(
+        self, *bodies: bytes, status: int = 200, breaks_off: bool = False, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(WORLD)
         self._bodies = list(bodies)
-        self._how: dict[str, Any] = {"status": status, "breaks_off": breaks_off}
+        self._how: dict[str, Any] = {"status": status, "breaks_off": breaks_off, "headers": headers or {}}
 
     def answer(self, endpoint: str, params: Mapping[str, str], caller: str) -> Any:
         answer = super().answer(endpoint, params, caller)
@@ -513,3 +534,104 @@ class TestThrottling:
                 made.client.ask("Time")
             assert {each.outcome for each in exchange.requests} == {"ok"}
             assert clock() >= exchange.requests[0].time + 18.99
+
+
+class TestWhatIsNoneOfKrakens:
+    def test_a_packed_answer_is_unpacked(self, stores: Stores) -> None:
+        faults = [Fault(Oversized(0, is_packed=True))]
+        with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange) as found:
+            assert found.client.ask("Time") == SECONDS
+            assert [each.outcome for each in exchange.requests] == ["bomb"]
+
+    @pytest.mark.parametrize("effect", [Oversized(LARGEST_PACKED + 1), Oversized(LARGEST_REPLY + 1, is_packed=True)])
+    def test_what_is_larger_than_any_reply_is_refused_and_asked_for_once(
+        self, stores: Stores, effect: Oversized
+    ) -> None:
+        with DemoExchange(WORLD, faults=[always(effect)]) as exchange, rig(stores, exchange) as found:
+            with pytest.raises(ReplyTooLarge, match="Time: the answer is larger than"):
+                found.client.ask("Time")
+            assert len(exchange.requests) == 1
+            assert found.circuit() == (CLOSED, 0)
+
+    def test_the_largest_reply_is_read(self, stores: Stores) -> None:
+        faults = [Fault(Oversized(LARGEST_REPLY, is_packed=True)), Fault(Oversized(LARGEST_PACKED), after=1)]
+        with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange) as found:
+            for _ in faults:
+                assert found.client.ask("Time") == SECONDS
+
+    def test_a_bomb_is_refused_before_it_is_in_memory(self, stores: Stores) -> None:
+        bomb = gzip.compress(bytes(600 << 20), 1)
+        with Saying(bomb, headers={"Content-Encoding": "gzip"}) as exchange, rig(stores, exchange) as found:
+            tracemalloc.start()
+            try:
+                with pytest.raises(ReplyTooLarge, match="when unpacked"):
+                    found.client.ask("Time")
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert peak < 3 * LARGEST_REPLY
+
+    @pytest.mark.parametrize("target", ["http://127.0.0.1:9/0/public/Time", "https://evil.example/", "//evil.example"])
+    def test_another_address_is_not_gone_to(self, stores: Stores, target: str) -> None:
+        with DemoExchange(WORLD, faults=[always(Redirect(target))]) as exchange, rig(stores, exchange) as found:
+            with pytest.raises(RedirectRefused, match="Time: the answer sends us to http"):
+                found.client.ask("Time")
+            assert len(exchange.requests) == 1
+
+    def test_where_its_own_address_leads_is_gone_to_and_not_in_a_circle(self, stores: Stores) -> None:
+        faults = [Fault(Redirect("/0/public/Time?more=1"))]
+        with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange, attempts=1) as found:
+            assert found.client.ask("Time") == SECONDS
+            assert [dict(each.params) for each in exchange.requests] == [{}, {"more": "1"}]
+            exchange.inject(always(Redirect("/0/public/Time")))
+            with pytest.raises(ExchangeUnavailable, match="leads from one address to the next"):
+                found.client.ask("Time")
+            assert len(exchange.requests) == 5
+
+    def test_an_answer_that_trickles_is_not_waited_for(self, stores: Stores) -> None:
+        faults = [Fault(Trickle(0.1))]
+        with DemoExchange(WORLD, faults=faults) as exchange:
+            with rig(stores, exchange, attempts=1, timeout=0.4) as found:
+                began = time.monotonic()
+                with pytest.raises(AnswerTooSlow, match=r"Time: the answer takes longer than 0\.8 s"):
+                    found.client.ask("Time")
+                assert 0.8 <= time.monotonic() - began < 3
+                assert found.circuit() == (CLOSED, 1)
+            with rig(stores, exchange) as found:
+                assert found.client.ask("Time") == SECONDS
+
+    def test_a_body_that_trickles_is_left_by_the_thread_too(self, stores: Stores) -> None:
+        faults = [Fault(Trickle(0.005))]
+        with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange, attempts=1, timeout=0.6) as found:
+            with pytest.raises(AnswerTooSlow):
+                found.client.ask("AssetPairs")
+            until = time.monotonic() + 10
+            while any(each.name.startswith("kraken AssetPairs") for each in threading.enumerate()):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+
+    @pytest.mark.parametrize(
+        ("packed", "body", "kind", "message"),
+        [
+            ("br", b"{}", UnusableReply, "packed with br"),
+            ("gzip", b"{}", ExchangeUnavailable, "cannot be unpacked"),
+            ("gzip", gzip.compress(b"{}", mtime=0)[:-9], ExchangeUnavailable, "breaks off"),
+        ],
+    )
+    def test_what_is_packed_in_a_way_that_nobody_asked_for_or_badly_is_no_answer(
+        self, stores: Stores, packed: str, body: bytes, kind: type[PipelineError], message: str
+    ) -> None:
+        with (
+            Saying(body, headers={"Content-Encoding": packed}) as exchange,
+            rig(stores, exchange, attempts=1) as found,
+            pytest.raises(kind, match=message),
+        ):
+            found.client.ask("Time")
+
+    def test_the_clocks_are_compared(self, stores: Stores) -> None:
+        ahead = int(time.time()) + 600
+        with DemoExchange(WORLD, clock=FixedClock(ahead)) as exchange, rig(stores, exchange) as found:
+            assert found.client.ahead is None
+            found.client.ask("Time")
+            assert found.client.told_time == ahead
+            assert found.client.ahead == pytest.approx(-600, abs=20)

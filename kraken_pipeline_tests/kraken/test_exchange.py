@@ -37,6 +37,7 @@ from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
 from kraken_pipeline.kraken.trades import FULL_PAGE
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.breaker import Breaker, BreakerState
 from kraken_pipeline.storage.cache import Cache
@@ -136,6 +137,14 @@ class TestStatus:
             assert exchange.require_online().status == status
             assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
 
+    def test_a_status_that_nobody_knows_stops_nothing_and_is_told(self, stores: Stores) -> None:
+        faults = [always(SystemState("resting"), "SystemStatus")]
+        with DemoExchange(WORLD, faults=faults) as server, built(stores, server) as exchange:
+            for _ in range(2):
+                assert exchange.require_online().status == "resting"
+            (warning,) = exchange.warnings
+            assert warning.startswith("Kraken's status is 'resting', which is not known here")
+
     def test_maintenance_is_an_error_of_its_own_and_is_not_asked_about_again(self, home: Path) -> None:
         with (
             DemoExchange(WORLD, faults=[Fault(SystemState("maintenance"))]) as server,
@@ -157,7 +166,9 @@ class TestStatus:
             exchange.now()
 
     @pytest.mark.parametrize(
-        ("effect", "kind"), [(DOWN, ExchangeUnavailable), (SystemState("asleep"), UnusableReply)], ids=str
+        ("effect", "kind"),
+        [(DOWN, ExchangeUnavailable), (Refusal("EGeneral:Unknown method"), ExchangeRefused)],
+        ids=str,
     )
     def test_without_a_status_there_is_no_time(self, stores: Stores, effect: Effect, kind: type[PipelineError]) -> None:
         with DemoExchange(WORLD, faults=[Fault(effect)]) as server, built(stores, server) as exchange:
@@ -206,7 +217,7 @@ class TestPairs:
         with DemoExchange(WORLD) as server, built(stores, server, clock) as exchange:
             assert not exchange.listed_pairs().is_stale
             clock.now += 2 * DAY
-            server.inject(Fault(DOWN, endpoint="AssetPairs", times=2))
+            server.inject(Fault(DOWN, endpoint="AssetPairs", times=4))
             stale = exchange.listed_pairs()
             assert (stale.is_stale, len(stale.book)) == (True, 5)
             with built(stores, server, clock) as other:
@@ -220,7 +231,8 @@ class TestPairs:
             with pytest.raises(ExchangeUnavailable, match="AssetPairs"):
                 exchange.listed_pairs()
             assert len(exchange.listed_pairs().book) == 5
-            assert asked(server, "AssetPairs")[-2:] == [{}, {"aclass_base": "tokenized_asset"}]
+            # The half that came is kept, and not asked for again.
+            assert asked(server, "AssetPairs")[1 + after :] == [{}, {"aclass_base": "tokenized_asset"}][after:]
 
     def test_there_may_be_no_tokenized_stocks(self, stores: Stores) -> None:
         with DemoExchange(World(3, demo_listings(START)[:4], NOW)) as server, built(stores, server) as exchange:
@@ -234,32 +246,95 @@ class TestPairs:
                     exchange.listed_pairs()
             assert len(server.requests) == 2
 
-    def test_an_entry_that_is_none_is_an_error_and_not_kept(self, stores: Stores) -> None:
-        broken = [True]
-
-        def rewrite(endpoint: str, result: Any) -> Any:
-            return {**result, "XXBTZUSD": {"altname": "XBTUSD"}} if broken else result
-
-        with Rewriting(rewrite) as server, built(stores, server) as exchange:
-            with pytest.raises(UnusableReply, match=r"AssetPairs: XXBTZUSD\.base"):
+    @pytest.mark.parametrize("effect", [Refusal("EGeneral:Permission denied"), Refusal("EGeneral:Invalid arguments")])
+    def test_a_class_that_is_refused_stays_as_it_was_known(self, stores: Stores, effect: Effect) -> None:
+        clock = FakeClock()
+        with DemoExchange(WORLD) as server:
+            with built(stores, server, clock) as exchange:
                 exchange.listed_pairs()
-            broken.clear()
-            assert len(exchange.listed_pairs().book) == 5
+            clock.now += 2 * DAY
+            server.inject(Fault(effect, endpoint="AssetPairs", after=1))
+            with built(stores, server, clock) as exchange:
+                for _ in range(3):
+                    listed = exchange.listed_pairs()
+                    assert (len(listed.book), listed.is_whole) == (5, True)
+                    assert listed.tokenized == {"AAPLxUSD"}
+                (warning,) = exchange.warnings
+                assert warning.startswith(
+                    "The pairs of the class tokenized_asset stay as they were known: Kraken refused"
+                )
+                assert len(asked(server, "AssetPairs")) == 4, "it is asked for once by each run"
+                assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
 
-    def test_a_pair_whose_name_is_none_here_takes_no_other_along(self, stores: Stores) -> None:
+    def test_a_class_that_has_become_empty_stays_as_it_was_known(self, stores: Stores) -> None:
+        clock, is_empty = FakeClock(), False
+
         def rewrite(endpoint: str, result: Any) -> Any:
-            odd = {"altname": "币安USD", "wsname": "币安/USD", "base": "币安", "quote": "ZUSD"}
-            return {"币安USD": odd, **result} if endpoint == "AssetPairs" else result
+            return {} if is_empty and endpoint == "AssetPairs" and "AAPLxUSD" in result else result
+
+        with Rewriting(rewrite) as server:
+            with built(stores, server, clock) as exchange:
+                assert len(exchange.listed_pairs().book) == 5
+            is_empty = True
+            clock.now += 2 * DAY
+            with built(stores, server, clock) as exchange:
+                assert len(exchange.listed_pairs().book) == 5
+                assert len(exchange.warnings) == 1
+
+    def test_a_class_that_is_refused_and_was_never_known_says_of_no_pair_that_it_is_not_listed(
+        self, stores: Stores
+    ) -> None:
+        faults = [Fault(Refusal("EGeneral:Permission denied"), endpoint="AssetPairs", after=1, times=None)]
+        with DemoExchange(WORLD, faults=faults) as server, built(stores, server) as exchange:
+            listed = exchange.listed_pairs()
+            assert (len(listed.book), listed.tokenized, listed.is_whole) == (4, frozenset(), False)
+            assert not listed.lacks(parse_pair("AAPLxUSD"))
+
+    def test_an_entry_that_cannot_be_read_takes_no_other_along(self, stores: Stores) -> None:
+        odd = {
+            "XXBTZUSD": {"altname": "XBTUSD"},
+            "FOOUSD": {"altname": "FOOUSD", "wsname": None, "base": "FOO", "quote": "ZUSD"},
+            "币安USD": {"altname": "币安USD", "wsname": "币安/USD", "base": "币安", "quote": "ZUSD"},
+            "NONE": None,
+        }
+
+        def rewrite(endpoint: str, result: Any) -> Any:
+            return {**result, **odd} if endpoint == "AssetPairs" else result
 
         with Rewriting(rewrite) as server, built(stores, server) as exchange:
-            assert len(exchange.listed_pairs().book) == 5
+            listed = exchange.listed_pairs()
+            assert len(listed.book) == 4
+            (warning,) = exchange.warnings
+            assert warning.startswith("4 entries of AssetPairs cannot be read and are left out: AssetPairs: XXBTZUSD")
+            assert not listed.lacks(parse_pair("XBTUSD")), "it is listed, whatever else is said of it"
+            assert listed.lacks(parse_pair("BARUSD"))
+            series = Series("ETHUSD", Interval.H1)
+            assert exchange.ohlc(series, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
+
+    @pytest.mark.parametrize("is_first", [False, True])
+    def test_another_venue_does_not_shadow_the_main_book(self, stores: Stores, is_first: bool) -> None:
+        def rewrite(endpoint: str, result: Any) -> Any:
+            if endpoint != "AssetPairs":
+                return result
+            main = WORLD.listings["XBTUSD"].asset_pair()
+            other = {
+                "XBTUSD:BTNL": {**main, "wsname": "XBT/USD:BTNL", "execution_venue": "bitnomial_exchange"},
+                "XBTUSD": {**main, "execution_venue": "bitnomial_exchange"},
+            }
+            return {**other, **result} if is_first else {**result, **other}
+
+        with Rewriting(rewrite) as server, built(stores, server) as exchange:
+            book = exchange.listed_pairs().book
+            assert len(book) == 5
+            assert book.key(book.resolve("XBTUSD")) == "XXBTZUSD"
+            assert exchange.warnings == ()
             assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
 
     def test_fees_and_limits_are_not_kept(self, stores: Stores) -> None:
         with DemoExchange(WORLD) as server, built(stores, server) as exchange:
             exchange.listed_pairs()
         content = Cache(stores.settings.home / "cache", "test", 64 << 20, Counters(stores.catalog)).stats()
-        assert (content.keys, content.size < 500) == (1, True)
+        assert (content.keys, content.size < 500) == (2, True)
 
 
 class TestOhlc:
@@ -399,7 +474,17 @@ class TestOhlc:
             assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).listed == ()
             assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).listed == spans((HOUR - 7_200, HOUR))
 
-    @pytest.mark.parametrize("key", ["XETHZUSD", "XBTUSD"])
+    @pytest.mark.parametrize("key", ["XBTUSD", "BTC/USD", "whatever"])
+    def test_a_reply_under_another_key_is_read_and_told(self, stores: Stores, key: str) -> None:
+        def rewrite(endpoint: str, result: Any) -> Any:
+            return {key: result["XXBTZUSD"], "last": result["last"]} if endpoint in ("OHLC", "Trades") else result
+
+        with Rewriting(rewrite) as server, built(stores, server) as exchange:
+            assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
+            assert exchange.trades("XBTUSD", RECENT_NS).rows
+            assert exchange.warnings == (f"The replies about XBTUSD have changed their key from XXBTZUSD to {key}.",)
+
+    @pytest.mark.parametrize("key", ["XETHZUSD", "ETHUSD", "ETH/USD"])
     def test_a_reply_about_another_pair_is_unusable(self, stores: Stores, key: str) -> None:
         def rewrite(endpoint: str, result: Any) -> Any:
             return {key: result["XXBTZUSD"], "last": result["last"]} if endpoint == "OHLC" else result
@@ -581,12 +666,12 @@ class TestConnected:
             with pytest.raises(ExchangeUnavailable), connected(stores) as exchange:
                 exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR)
             with stores.catalog.read() as connection:
-                assert list(totals(connection, names, 0).values()) == [4, 2, 1, 2, 0]
+                assert list(totals(connection, names, 0).values()) == [4, 2, 1, 3, 0]
             with connected(stores) as exchange:
                 exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR)
                 assert exchange.requests == 1, "the list of pairs is known"
             with stores.catalog.read() as connection:
-                assert list(totals(connection, names, 0).values()) == [5, 2, 1, 3, 1]
+                assert list(totals(connection, names, 0).values()) == [5, 2, 1, 4, 2]
 
     def test_the_settings_say_how_often_and_for_how_long_it_tries(self, home: Path) -> None:
         with (

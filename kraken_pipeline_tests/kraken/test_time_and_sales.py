@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kraken_pipeline.coverage.density import AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import (
@@ -39,6 +40,55 @@ def minutes(start: int, end: int) -> Span:
 def counts(reading: Reading) -> dict[int, float]:
     """Minute since T → trade count."""
     return {int(candle[0] - T) // 60: candle[6] for candle in reading.candles}
+
+
+# --- held against ids
+
+
+THIRTY = [named(31 * index, 100 + index, price=10.0 + index) for index in range(30)]
+
+
+def test_ids_that_are_absent_take_out_the_minutes_around_them() -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(HEADER + "".join([*THIRTY[:10], *THIRTY[15:]]), block_bytes=block_bytes)
+        assert reading.facts.unanswered == (minutes(9 * 31 // 60, 15 * 31 // 60 + 1),)
+        whole = read_trades(HEADER + "".join(THIRTY)).candles
+        assert reading.candles == [row for row in whole if int(row[0]) not in reading.facts.unanswered[0]]
+
+
+def test_ids_that_are_known_not_to_exist_and_those_before_2021_take_nothing_out() -> None:
+    holed = HEADER + "".join([*THIRTY[:10], *THIRTY[15:]])
+    known = Density(sparse=(AbsentIds(105, 120, 0, 0),))
+    assert read_trades(holed, density=known).facts.unanswered == ()
+    old = HEADER + "".join(f"1,1,{at('2014-06-01') + 31 * number},b,l,,{100 + 7 * number}\n" for number in range(30))
+    assert read_trades(old).facts.unanswered == ()
+    tested = Density(tested=(Span(at("2014-01-01"), at("2015-01-01")),))
+    assert read_trades(old, density=tested).facts.unanswered != ()
+
+
+def test_trades_are_taken_in_the_order_of_their_ids() -> None:
+    data = HEADER + named(10, 3, 3.0) + named(10, 1, 1.0) + named(5, 0, 9.0) + named(10, 2, 2.0) + named(70, 4)
+    reading = read_trades(data)
+    assert reading.candles[0] == (T, 9.0, 9.0, 1.0, 3.0, 2.0, 4)
+    assert (reading.rejects, reading.facts.unanswered) == ([], ())
+
+
+def test_trades_whose_ids_and_times_contradict_each_other_are_not_answered_for() -> None:
+    data = HEADER + named(10, 1) + named(70, 3) + named(130, 2) + named(190, 4) + named(310, 5)
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(data, block_bytes=block_bytes)
+        assert intersect((minutes(1, 4),), reading.facts.unanswered) == (minutes(1, 4),)
+        assert 5 in counts(reading)
+
+
+@given(st.sets(st.integers(0, 29), max_size=12), st.sampled_from(BLOCK_SIZES))
+def test_whatever_a_file_lacks_no_minute_that_lacks_it_is_answered_for(absent: set[int], block_bytes: int) -> None:
+    rows = [row for number, row in enumerate(THIRTY) if number not in absent]
+    reading = read_trades(HEADER + "".join(rows), block_bytes=block_bytes)
+    given_out = [number for number in range(30) if number not in absent]
+    inner = [number for number in absent if given_out[0] < number < given_out[-1]]
+    lacking = normalise(minutes(31 * number // 60, 31 * number // 60 + 1) for number in inner)
+    assert intersect(lacking, reading.facts.unanswered) == lacking
 
 
 # --- what a good file gives

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import weakref
@@ -17,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.ranges import Span, Spans, normalise, seconds, span, subtract
+from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, span, subtract, touched_candles
 from kraken_pipeline.demo.exchange import DemoExchange
-from kraken_pipeline.demo.faults import Fault, Tampering
+from kraken_pipeline.demo.faults import Fault, LeftOut, Tampering
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import Burst, World
 from kraken_pipeline.errors import ExchangeUnavailable, UnusableReply
@@ -60,6 +62,9 @@ class Trade:
     def row(self) -> TradeRow:
         """As a reply has it: the time is the nearest float."""
         return (self.price, self.volume, self.time / NS, "b", "l", "", self.id)
+
+
+EARLIER = "the trade is earlier than the one before it by their ids"
 
 
 def trading(*trades: tuple[float, float], first_id: int = 1) -> list[Trade]:
@@ -222,9 +227,7 @@ MOMENTS = st.integers(WANTED.start - 70, WANTED.end + 200)
 SIZES = st.integers(2, 9)
 LIES: dict[str, Callable[[int], int | None]] = {
     "missing": lambda _: None,
-    "too early": lambda last: last - NS,
     "too late": lambda last: last + 600 * NS,
-    "nonsense": lambda _: 7,
 }
 
 
@@ -374,7 +377,9 @@ def test_a_trade_that_comes_out_of_order_takes_all_between_the_two_times_with_it
         return TradesPage([row for row in rows if row[2] >= since / NS - 1e-6], None, WANTED.end + 100, "Trades")
 
     pages = list(page_trades(fetch, WANTED))
-    assert [reject.reason for reject in rejects_of(pages)] == ["the trade is earlier than the minute of the one before"]
+    assert [reject.reason for reject in rejects_of(pages)] == [
+        "the trade is earlier than the one before it by their ids"
+    ]
     assert [reject.time for reject in rejects_of(pages)] == [T + 130]
     assert answered_of(pages) == (Span(T, T + 120), Span(T + 300, WANTED.end))
     assert [candle[0] - T for candle in candles_of(pages)] == [0, 60, 300]
@@ -502,6 +507,166 @@ def test_one_page_is_held_at_a_time() -> None:
     assert count > 40
 
 
+# --- held against their ids
+
+
+def left_out(market: Market, *ids: int, times: int | None = None) -> Callable[[int], TradesPage]:
+    """Pages that lack some trades, the first so many times."""
+
+    def fetch(since: int) -> TradesPage:
+        page = market.fetch(since)
+        if times is not None and len(market.asked) > times:
+            return page
+        return replace(page, rows=[row for row in page.rows if row[6] not in ids])
+
+    return fetch
+
+
+EVERY_HALF_MINUTE = trading(*((30.5 * index + 1, float(index + 1)) for index in range(38)))
+
+
+@given(trades_of(COARSE, PRICES), st.sets(st.integers(1, 60), max_size=12), SIZES, st.randoms())
+def test_whatever_is_left_out_and_in_whatever_order_no_candle_is_wrong(
+    trades: list[Trade], absent: set[int], size: int, random: Any
+) -> None:
+    market = Market(trades, size)
+    told: list[AbsentIds] = []
+
+    def fetch(since: int) -> TradesPage:
+        page = left_out(market, *absent)(since)
+        return replace(page, rows=random.sample(list(page.rows), len(page.rows)))
+
+    def note(holes: Sequence[AbsentIds]) -> Sequence[AbsentIds]:
+        told.extend(holes)
+        return holes
+
+    pages: list[Folded] = []
+    with contextlib.suppress(ExchangeUnavailable):
+        pages += page_trades(fetch, WANTED, full_page=size, left_out=note)
+    # Of what lies before the first trade that was given, and behind the last, no page says anything.
+    given = [trade for trade in trades if trade.id not in absent and trade.time >= T * NS]
+    known = (Span(given[0].minute, given[-1].minute + 60),) if given else ()
+    inner = [trade for trade in trades if given and given[0].id < trade.id < given[-1].id]
+    happened = fold(trade for trade in trades if trade.time >= T * NS)
+    cut = {given[0].minute, given[-1].minute} if given else set()
+    for candle in candles_of(pages):
+        assert candle == happened[int(candle[0])] or int(candle[0]) in cut
+    lacking = normalise(Span(trade.minute, trade.minute + 60) for trade in inner if trade.id in absent)
+    assert intersect(answered_of(pages), intersect(lacking, known)) == ()
+    assert all(ids.first <= ids.last and set(range(ids.first, ids.last + 1)) <= absent for ids in told)
+
+
+def test_ids_that_come_when_asked_again_heal_at_once_and_cost_one_request() -> None:
+    market = Market(EVERY_HALF_MINUTE)
+    pages = list(page_trades(left_out(market, 7, 8, 9, 20, times=1), WANTED))
+    assert_true(pages, truth(market))
+    whole = Market(EVERY_HALF_MINUTE)
+    list(whole.paged())
+    assert len(market.asked) == len(whole.asked) + 1
+    assert market.asked[1] == pytest.approx(EVERY_HALF_MINUTE[5].time, abs=2_000), "from the trade before the hole"
+
+
+def test_ids_that_stay_away_take_their_minutes_along_and_nothing_else() -> None:
+    market = Market(EVERY_HALF_MINUTE)
+    told: list[AbsentIds] = []
+
+    def note(absent: Sequence[AbsentIds]) -> Sequence[AbsentIds]:
+        told.extend(absent)
+        return absent
+
+    pages = list(page_trades(left_out(market, 7, 8, 9), WANTED, left_out=note))
+    before, after = EVERY_HALF_MINUTE[5], EVERY_HALF_MINUTE[9]
+    hole = Span(before.minute, after.minute + 60)
+    assert answered_of(pages) == subtract((WANTED,), (hole,))
+    assert candles_of(pages) == [row for minute, row in fold(EVERY_HALF_MINUTE).items() if minute not in hole]
+    expected = AbsentIds(7, 9, before.time // NS, after.time // NS)
+    assert told == [expected]
+    assert [each for page in pages for each in page.absent] == [expected]
+
+
+@pytest.mark.parametrize("size", [4, 5, 1_000])
+def test_ids_that_are_absent_between_two_pages_are_found(size: int) -> None:
+    market = Market(EVERY_HALF_MINUTE, size)
+    pages = list(page_trades(left_out(market, 5), WANTED, full_page=size))
+    assert [each.ids for page in pages for each in page.absent] == [Span(5, 6)]
+
+
+def test_ids_that_are_known_not_to_exist_are_not_asked_for_and_take_nothing_along() -> None:
+    trades = [replace(trade, id=trade.id + 100 * (trade.id > 10)) for trade in EVERY_HALF_MINUTE]
+    market, whole = Market(trades), Market(EVERY_HALF_MINUTE)
+    known = Density(sparse=(AbsentIds(8, 50, 0, 0), AbsentIds(51, 110, 0, 0)))
+    pages = list(page_trades(market.fetch, WANTED, density=known))
+    assert_true(pages, truth(market))
+    list(whole.paged())
+    assert len(market.asked) == len(whole.asked)
+
+
+def test_ids_that_turn_out_not_to_exist_take_nothing_along() -> None:
+    market = Market([replace(trade, id=trade.id * 3) for trade in EVERY_HALF_MINUTE])
+    pages = list(page_trades(market.fetch, WANTED, left_out=lambda _: ()))
+    assert_true(pages, truth(market))
+
+
+@pytest.mark.parametrize("is_tested", [False, True])
+def test_before_2021_ids_count_only_where_they_were_tested(is_tested: bool) -> None:
+    start = at("2014-06-01")
+    trades = [Trade((start + 31 * index) * NS, 1.0, 1.0, index + 1) for index in range(38)]
+    market, wanted = Market(trades), Span(start, start + 1_200)
+    density = Density(tested=(Span(start, start + 86_400),)) if is_tested else None
+    pages = list(page_trades(left_out(market, 7), wanted, density=density))
+    assert (answered_of(pages) == (wanted,)) is not is_tested
+
+
+def test_rows_are_taken_in_the_order_of_their_ids() -> None:
+    market = Market(trading((10, 5.0), (10, 9.0), (10, 2.0), (10, 4.0), (70, 1.0)))
+
+    def reversed_page(since: int) -> TradesPage:
+        page = market.fetch(since)
+        return replace(page, rows=page.rows[::-1])
+
+    assert candles_of(page_trades(reversed_page, WANTED))[0] == (T, 5.0, 9.0, 2.0, 4.0, 4.0, 4)
+
+
+def test_a_trade_whose_time_falls_though_its_id_rises_is_a_reject_within_a_minute_too() -> None:
+    rows = [trade.row() for trade in trading((10, 1.0), (30, 2.0), (20, 3.0), (70, 4.0), (150, 5.0))]
+
+    def fetch(since: int) -> TradesPage:
+        return TradesPage([row for row in rows if row[2] >= since / NS - 1e-6], None, WANTED.end + 100, "Trades")
+
+    pages = list(page_trades(fetch, WANTED))
+    assert [reject.time for reject in rejects_of(pages)] == [T + 20]
+    assert answered_of(pages) == (Span(T + 60, WANTED.end),)
+
+
+@pytest.mark.parametrize(
+    ("last", "now", "message"),
+    [
+        (lambda last: last - 1_100, WANTED.end, "later than its last one"),
+        (lambda last: last - NS, WANTED.end, "later than its last one"),
+        (lambda _: 7, WANTED.end, "later than its last one"),
+        (int, T + 20 - 2.5, "later than the exchange's own clock"),
+    ],
+)
+def test_a_page_with_a_trade_that_cannot_be_there_yet_ends_nothing(
+    last: Callable[[int], int], now: float, message: str
+) -> None:
+    market = Market(trading((10, 1.0), (20, 2.0)), tell=last)
+
+    def fetch(since: int) -> TradesPage:
+        return replace(market.fetch(since), answered_at=now)
+
+    pages: list[Folded] = []
+    with pytest.raises(UnusableReply, match=message):
+        pages += page_trades(fetch, WANTED)
+    assert pages == []
+
+
+def test_an_honest_last_row_may_lie_a_little_behind_what_the_page_and_the_clock_say() -> None:
+    market = Market(trading((10, 1.0), (20, 2.0)), tell=lambda last: last - 900)
+    pages = list(page_trades(lambda since: replace(market.fetch(since), answered_at=T + 20 - 1.9), WANTED))
+    assert answered_of(pages) == (WANTED,)
+
+
 # --- over HTTP
 
 
@@ -559,6 +724,43 @@ def test_over_http_a_last_that_says_nothing_changes_nothing(home: Path, tamperin
     assert answered_of(pages) == (wanted,)
 
 
+@pytest.mark.parametrize("tampering", [Tampering.LATER_THAN_LAST, Tampering.FROM_THE_FUTURE])
+def test_over_http_a_page_with_a_trade_from_the_future_ends_nothing_and_is_not_kept(
+    home: Path, tampering: Tampering
+) -> None:
+    newest = Span(WORLD.now - 3_600, WORLD.now)
+    with exchanging(home, Fault(tampering, endpoint="Trades")) as (_, exchange):
+        with pytest.raises(UnusableReply, match="later than"):
+            paged(exchange, "XBTUSD", newest)
+        until = WORLD.now // 60 * 60 - 60
+        found = [row for row in candles_of(paged(exchange, "XBTUSD", newest)) if row[0] < until]
+    assert found == oracle("XBTUSD", 1, newest.start, until, WORLD)
+
+
+@pytest.mark.parametrize("tampering", [Tampering.EXCHANGED, Tampering.GROWN])
+def test_over_http_rows_in_another_order_or_with_more_fields_are_the_same_trades(
+    home: Path, tampering: Tampering
+) -> None:
+    wanted = Span(START + DAY - 3_600, START + DAY + 36_000)
+    with exchanging(home, Fault(tampering, endpoint="Trades", times=None)) as (_, exchange):
+        pages = paged(exchange, "ADAEUR", wanted)
+    assert candles_of(pages) == oracle("ADAEUR", 1, wanted.start, wanted.end, WORLD)
+    assert answered_of(pages) == (wanted,)
+
+
+def test_over_http_a_page_with_a_hole_is_not_kept(home: Path) -> None:
+    wanted = Span(START + 60, START + DAY)
+    number = int(WORLD.trades("XBTUSD", (START + 7_200) * NS, (START + DAY) * NS)["id"][0])
+    with exchanging(home, Fault(LeftOut(number, number + 40), endpoint="Trades")) as (demo, exchange):
+        pages = paged(exchange, "XBTUSD", wanted)
+        first = [each.params["since"] for each in demo.requests if each.endpoint == "Trades"]
+        before = len(demo.requests)
+        assert candles_of(paged(exchange, "XBTUSD", wanted)) == candles_of(pages)
+        again = [each.params["since"] for each in demo.requests[before:] if each.endpoint == "Trades"]
+    assert candles_of(pages) == oracle("XBTUSD", 1, wanted.start, wanted.end, WORLD)
+    assert first[0] in again
+
+
 def test_over_http_a_page_without_rows_in_the_middle_is_an_error(home: Path) -> None:
     wanted = Span(START, END)
     with exchanging(home, Fault(Tampering.NO_ROWS, endpoint="Trades", after=1)) as (_, exchange):
@@ -587,6 +789,43 @@ def test_over_http_the_newest_trades_are_had_up_to_the_last_minute_that_is_over(
 
 
 # --- Kraken's recordings
+
+
+def case(name: str) -> Any:
+    return json.loads(real_file(f"../cases/{name}.json").read_text(encoding="utf-8"))["result"]
+
+
+def paged_through(result: Any, first: int, until: int) -> list[Folded]:
+    """A result of Trades, paged through as if the exchange gave it whenever it is asked."""
+    rows, last = parse_trades(result, "the recording")
+
+    def fetch(since: int) -> TradesPage:
+        return TradesPage([row for row in rows if row[2] >= since / NS - 1e-6], last, until + 99, "the recording")
+
+    return list(page_trades(fetch, Span(Interval.M1.ceil(first), Interval.M1.floor(until))))
+
+
+@pytest.mark.real_files
+def test_recorded_trades_in_another_order_are_the_recorded_ones() -> None:
+    recorded = json.loads(real_file("rest_Trades_XBTUSDT.json").read_text(encoding="utf-8"))["result"]
+    times = [row[2] for row in recorded["XBTUSDT"]]
+    bounds = int(times[0]), int(times[-1])
+    assert candles_of(paged_through(case("Trades_out_of_order"), *bounds)) == candles_of(
+        paged_through(recorded, *bounds)
+    )
+
+
+@pytest.mark.real_files
+def test_a_recording_that_lacks_forty_trades_answers_for_all_but_their_minutes() -> None:
+    recorded = json.loads(real_file("rest_Trades_XBTUSDT.json").read_text(encoding="utf-8"))["result"]
+    rows = recorded["XBTUSDT"]
+    bounds = int(rows[0][2]), int(rows[-1][2])
+    whole, holed = paged_through(recorded, *bounds), paged_through(case("Trades_hole_of_40_ids"), *bounds)
+    (hole,) = [each for page in holed for each in page.absent]
+    assert (hole.first, hole.last, hole.count) == (10_218_608, 10_218_647, 40)
+    lost = touched_candles((hole.span,), Interval.M1)
+    assert answered_of(holed) == subtract(answered_of(whole), lost)
+    assert candles_of(holed) == [row for row in candles_of(whole) if not any(int(row[0]) in each for each in lost)]
 
 
 @pytest.mark.real_files

@@ -97,6 +97,15 @@ class TestServingAgain:
         assert cache.get_or_make(KEY, 60, source) == Entry({"rows": [2]}, NOW + 60)
         assert counted(stores, counts) == (1, 1, 1, 0)
 
+    def test_what_a_clock_made_that_has_stepped_back_since_does_not_serve_until_it_is_there_again(
+        self, cache: Cache, clock: Clock, source: Source
+    ) -> None:
+        cache.get_or_make(KEY, 60, source)
+        clock.now -= 7_200
+        assert cache.get_or_make(KEY, 60, source).made_at == NOW - 7_200
+        clock.now += 59
+        assert cache.get_or_make(KEY, 60, source).made_at == NOW - 7_200
+
     def test_each_asks_for_an_age_of_its_own(self, cache: Cache, clock: Clock, source: Source) -> None:
         cache.get_or_make(KEY, 60, source)
         clock.now += 100

@@ -374,16 +374,27 @@ def test_of_a_pair_that_is_listed_no_more_nothing_is_expected_after_its_last_evi
         give(stores, tmp_path, "XBTUSD", 60, (0, 8), world=world)
         last = covered(stores, "ZORKUSD", 60)[-1].end
         done = fill(stores, intervals="60")
+        (note,) = done.notes
+        assert note.startswith(
+            "ZORKUSD is not in the exchange's list of pairs: nothing is asked of it until it is back"
+        )
+        assert done.failed == ()
+        assert [gap.route for gap in done.gaps if gap.series.pair == "ZORKUSD"] == ["OHLC", "OHLC"]
+        assert asked(exchange, "OHLC", "ZORKUSD") == []
+        lists = len(asked(exchange, "AssetPairs"))
+        assert fill(stores, now=NOW + DAY - 1, intervals="60", run_id="run-two").notes == ()
+        assert len(asked(exchange, "AssetPairs")) == lists, "the first list says the same for a day"
+        done = fill(stores, now=NOW + DAY, intervals="60", run_id="run-three")
         assert done.notes == ("ZORKUSD is no longer listed: nothing is expected after its last evidence",)
         assert done.failed == ()
         assert asked(exchange, "OHLC", "ZORKUSD") == []
-        (gap,) = done.gaps
+        (gap,) = [gap for gap in done.gaps if gap.series.pair == "ZORKUSD"]
         before, after = covered(stores, "ZORKUSD", 60)
         assert (gap.series.pair, gap.span) == ("ZORKUSD", Span(before.end, after.start))
         assert gap.status is GapStatus.UNFILLABLE
         assert covered(stores, "ZORKUSD", 60)[-1].end == last
         # It is said once.
-        assert fill(stores, intervals="60", run_id="run-two").notes == ()
+        assert fill(stores, now=NOW + DAY, intervals="60", run_id="run-four").notes == ()
 
 
 def test_where_the_list_of_pairs_cannot_be_had_anew_nothing_is_taken_for_delisted_and_the_run_goes_on(
@@ -419,6 +430,8 @@ def test_a_pair_that_is_listed_again_is_expected_and_filled_again(home: Path, tm
     gone = World(7, (XBT, replace(ZORK, delisted=bound(6))), NOW)
     with DemoExchange(gone) as exchange, at(exchange, home) as stores:
         give(stores, tmp_path, "ZORKUSD", 60, (0, 5), world=gone)
+        fill(stores, now=NOW - DAY, pairs="ZORKUSD", intervals="60", run_id="run-zero")
+        assert not survey(stores, run_spec(), NOW).is_delisted("ZORKUSD")
         assert fill(stores, pairs="ZORKUSD", intervals="60").gaps == ()
         assert survey(stores, run_spec(), NOW).is_delisted("ZORKUSD")
     with DemoExchange(WORLD) as exchange, at(exchange, home) as stores:

@@ -165,7 +165,8 @@ def test_what_is_missing_stays_a_gap_also_where_nobody_can_be_asked(stores: Stor
     short = a_defect(DefectKind.MISSING_CANDLE, H1, START + 4 * DAY + 12 * 3_600)
     files = archive(tmp_path, H1, D1, defects=[hole, short])
     with stores.catalog.write() as connection:
-        listings.record_listed(connection, [], [PAIR], NOW)
+        for day_before in (1, 0):
+            listings.record_listed(connection, [], [PAIR], NOW - day_before * DAY)
     for number in range(3):
         run(stores, files, run_id=f"run-{number}", api_backfill=False, intervals="60,1440")
         (gap,) = [each for each in open_gaps(stores, PAIR, 60) if each.span.start < END - DAY]

@@ -15,11 +15,14 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, Refusal
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import Outage, World
+from kraken_pipeline.kraken.incidents import Incident, IncidentKind
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage import proof_records
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.storage import incident_records, proof_records
 from kraken_pipeline.storage.schema import SuspicionState
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import suspicion
+from kraken_pipeline.workflow.explain import explain
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 
 HOUR = 3_600
@@ -68,6 +71,38 @@ def test_a_lone_quiet_hour_and_the_silence_of_all_pairs_are_marked_and_stay_cove
         run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
         assert suspicions(stores) == DOUBTED
         assert covered(stores, "XBTUSD", 60) == (Span(START, Interval.H1.floor(NOW)),)
+
+
+def calendar(stores: Stores, start: int, end: int) -> None:
+    """Lets the exchange have told of a maintenance."""
+    window = Incident("maintenance 21", IncidentKind.MAINTENANCE, "Upgrade", start, end, False, True)
+    with stores.catalog.write() as connection:
+        incident_records.record_told(connection, [window], start - HOUR)
+
+
+def test_an_outage_that_the_exchange_has_told_of_needs_no_other_proof(home: Path, exchange: DemoExchange) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url)) as stores:
+        calendar(stores, DOWN.start, DOWN.end)
+        before = len(exchange.requests)
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        assert (*OUTAGE, SuspicionState.EXCHANGE_DOWN) in suspicions(stores)
+        asked = [each for each in exchange.requests[before:] if each.endpoint == "Trades"]
+        spans = [int(each.params["since"]) // 10**9 for each in asked if each.params.get("count") != "1"]
+        assert [since for since in spans if DOWN.start - HOUR < since < DOWN.end] == []
+        found = explain(stores, "XBTUSD", 60, iso(DOWN.start + HOUR), NOW)
+        told = "Upgrade (from 2023-04-11T06:00:00Z to 2023-04-11T09:00:00Z)"
+        assert found.sentence.endswith(f"; exchange down, as its status told: {told}")
+
+
+def test_a_quiet_time_that_is_only_in_part_in_the_calendar_says_so(home: Path, exchange: DemoExchange) -> None:
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        calendar(stores, DOWN.start, DOWN.start + HOUR + 600)
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        assert suspicions(stores) == DOUBTED
+        found = explain(stores, "XBTUSD", 60, iso(DOWN.start + HOUR), NOW)
+        assert "; exchange down for a part of it, as its status told: Upgrade" in found.sentence
+        beyond = explain(stores, "XBTUSD", 60, iso(DOWN.start + 2 * HOUR), NOW)
+        assert "exchange down" not in beyond.sentence
 
 
 def test_what_a_run_that_was_killed_did_not_look_at_is_left_to_the_next(

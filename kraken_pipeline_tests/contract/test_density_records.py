@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.storage.density_records import absences_of, density_of, forget_absent, record_absent
+from kraken_pipeline.storage.schema import absent_ids
+from kraken_pipeline.storage.stores import Stores
+
+HOLE = AbsentIds(101, 140, 1_000, 1_060)
+HOUR = 3_600
+
+
+def record(stores: Stores, absent: AbsentIds, run_id: str, now: int, pair: str = "XBTUSD") -> list[AbsentIds]:
+    with stores.catalog.write() as connection:
+        return record_absent(connection, pair, [absent], run_id, now)
+
+
+def density(stores: Stores, pair: str = "XBTUSD") -> Density:
+    with stores.catalog.read() as connection:
+        return density_of(connection, pair)
+
+
+def test_the_same_ids_absent_in_two_runs_an_hour_apart_do_not_exist(stores: Stores) -> None:
+    assert record(stores, HOLE, "one", 5_000) == [HOLE]
+    assert density(stores).sparse == ()
+    assert record(stores, HOLE, "two", 5_000 + HOUR) == []
+    assert density(stores).sparse == (HOLE,)
+    assert density(stores, "ADAEUR").sparse == ()
+
+
+def test_neither_one_run_nor_two_soon_after_each_other_nor_another_pair_prove_it(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    assert record(stores, HOLE, "one", 5_000 + 2 * HOUR) == [HOLE]
+    assert record(stores, HOLE, "two", 5_000 + HOUR - 1) == [HOLE]
+    assert record(stores, HOLE, "two", 5_000 + 2 * HOUR, "ADAEUR") == [HOLE]
+    assert record(stores, HOLE, "three", 5_000 + HOUR) == [], "the first of them counts, not the latest"
+
+
+def test_of_ids_that_came_in_part_only_those_that_did_not_come_are_the_same(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    rest = AbsentIds(110, 140, 1_020, 1_060)
+    more = AbsentIds(110, 150, 1_020, 1_070)
+    assert record(stores, more, "two", 5_000 + HOUR) == [more]
+    assert record(stores, rest, "two", 5_000 + HOUR) == []
+    assert density(stores).sparse == (rest,)
+
+
+def test_what_was_given_in_the_meantime_is_forgotten_and_what_is_proven_is_not(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    with stores.catalog.write() as connection:
+        forget_absent(connection, "XBTUSD", (Span(960, 1_060),))
+        assert len(absences_of(connection, "XBTUSD")) == 1, "not all of the time was answered for"
+        forget_absent(connection, "XBTUSD", (Span(960, 1_080),))
+        assert absences_of(connection, "XBTUSD") == []
+    record(stores, HOLE, "one", 5_000)
+    record(stores, HOLE, "two", 5_000 + HOUR)
+    with stores.catalog.write() as connection:
+        forget_absent(connection, "XBTUSD", (Span(0, 9_000),))
+    assert density(stores).sparse == (HOLE,)
+
+
+def test_a_damaged_record_proves_nothing(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    record(stores, HOLE, "two", 5_000 + HOUR)
+    with stores.catalog.write() as connection:
+        connection.execute(sa.update(absent_ids).values(last=1_000_000))
+    assert density(stores).sparse == ()
