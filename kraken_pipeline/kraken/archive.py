@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
+from kraken_pipeline.kraken.dialect import CANDLES, HEAD_BYTES, TRADES, Dialect, dialect_of
 from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
-from kraken_pipeline.kraken.release import Kind, Release, release_of
+from kraken_pipeline.kraken.release import Kind, Release, release_of, without_copy_mark
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
@@ -42,8 +43,8 @@ _DAMAGE = (
     IndexError,
 )
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>\d+)", re.IGNORECASE)
-_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>\d+)\.csv", re.IGNORECASE)
-_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)\.csv", re.IGNORECASE)
+_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
+_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,11 @@ def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
         return "litter of an operating system"
     if not base.lower().endswith(".csv"):
         return "not a CSV file"
+    stem = without_copy_mark(base[: -len(".csv")])
     try:
-        if (found := _CANDLES.fullmatch(base)) is not None:
+        if (found := _CANDLES.fullmatch(stem)) is not None:
             return Kind.OHLCVT, parse_pair(found["pair"]), Interval.parse(found["minutes"])
-        if (found := _TRADES.fullmatch(base)) is not None and (pair := parse_pair(found["pair"])).quote:
+        if (found := _TRADES.fullmatch(stem)) is not None and (pair := parse_pair(found["pair"])).quote:
             return Kind.TRADES, pair, Interval.M1
     except InvalidRequest as error:
         return str(error)
@@ -463,6 +465,19 @@ class ArchiveReader:
             _require(file.path, file.seen, (stream.fileno(),))
         else:
             _require(file.path, file.seen, self._zip(file.container).descriptors)
+
+    def dialect(self, file: ArchiveFile) -> Dialect:
+        """How the file is written, by its first lines and its container's manifest.
+
+        Raises:
+            UnreadableArchive: It cannot be read, or is written in a way that is not read here.
+        """
+        with self.open(file) as stream:
+            head = stream.read(HEAD_BYTES)
+        if file.kind is Kind.TRADES:
+            return dialect_of(head, TRADES)
+        manifest = self.manifest(file.container) if file.container is not None else None
+        return dialect_of(head, CANDLES, manifest)
 
     def manifest(self, container: Container) -> Manifest | None:
         """What a container's MANIFEST.json says; in it, or beside its parts.

@@ -1,9 +1,13 @@
-"""The first and the last time in a file, without reading its rows: what an archive spans, and where a release ends."""
+"""The first and the last time in a file, without reading its rows: what an archive spans, and where a release ends.
+
+Rows that say that nobody traded are passed over: what stands outside the candles of a file says nothing.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
@@ -15,17 +19,46 @@ _TAIL = 1 << 16
 _BLOCK = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where in a line the time stands, and what tells that nobody traded."""
+
+    time: int
+    counts: tuple[int, ...]
+    is_quoted: bool
+
+
 def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The first time that can be read near the file's beginning; None where there is none."""
+    """The first time that can be read near the file's beginning; None where there is none.
+
+    Raises:
+        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+    """
+    places = _places(file, reader)
     with reader.open(file) as stream:
-        return next(iter(_times(stream.read(_TAIL).split(b"\n"), file, now)), None)
+        for block in _blocks(stream):
+            if (found := next(iter(_times(block.split(b"\n"), places, file, now)), None)) is not None:
+                return found
+            if not _has_quiet(block, places):
+                return None
+    return None
 
 
 def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The last time that can be read near the file's end; None where there is none."""
+    """The last time that can be read near the file's end; None where there is none.
+
+    Raises:
+        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+    """
+    places = _places(file, reader)
     with reader.open(file) as stream:
-        tail = _tail(stream, loose=file.container is None)
-    return next(iter(_times(reversed(tail.split(b"\n")), file, now)), None)
+        tail = _tail(stream)
+    found = next(iter(_times(reversed(tail.split(b"\n")), places, file, now)), None)
+    if found is not None or not _has_quiet(tail, places):
+        return found
+    with reader.open(file) as stream:  # more rows without a trade than the tail holds
+        lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(stream))
+        return max((each for each in lasts if each is not None), default=None)
 
 
 def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
@@ -56,8 +89,15 @@ def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, n
     return min(latest, nominal)
 
 
-def _tail(stream: IO[bytes], *, loose: bool) -> bytes:
-    if loose:
+def _places(file: ArchiveFile, reader: ArchiveReader) -> _Places:
+    dialect = reader.dialect(file)
+    columns = dialect.columns
+    counts = tuple(columns.index(name) for name in ("trades", "volume") if name in columns)
+    return _Places(columns.index("time"), counts if file.kind is Kind.OHLCVT else (), dialect.is_quoted)
+
+
+def _tail(stream: IO[bytes]) -> bytes:
+    if stream.seekable():
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - _TAIL))
         return stream.read()
@@ -67,16 +107,41 @@ def _tail(stream: IO[bytes], *, loose: bool) -> bytes:
     return tail
 
 
-def _times(lines: Iterable[bytes], file: ArchiveFile, now: int) -> Iterable[int]:
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    rest, size = b"", _TAIL
+    while block := stream.read(size):
+        is_last = len(block) < size
+        whole, _, rest = (rest + block, b"", b"") if is_last else (rest + block).rpartition(b"\n")
+        yield whole
+        size = _BLOCK
+    if rest:
+        yield rest
+
+
+def _has_quiet(block: bytes, places: _Places) -> bool:
+    return any(_is_quiet(line.split(b","), places) for line in block.split(b"\n"))
+
+
+def _is_quiet(fields: list[bytes], places: _Places) -> bool:
+    if not places.counts or max(places.counts) >= len(fields):
+        return False
+    counts = [fields[place].strip(b'\r " ') for place in places.counts]
+    return any(counts) and all(not count or _number(count) == 0 for count in counts)
+
+
+def _number(field: bytes) -> float | None:
+    try:
+        return float(field)
+    except ValueError:
+        return None
+
+
+def _times(lines: Iterable[bytes], places: _Places, file: ArchiveFile, now: int) -> Iterable[int]:
     step = file.interval.seconds if file.kind is Kind.OHLCVT else 1
     for line in lines:
         fields = line.split(b",")
-        # A trades archive of 2026 has its time in the third field.
-        for field in (fields[0], fields[2] if len(fields) == 7 else b""):
-            try:
-                time = int(float(field))
-            except (ValueError, OverflowError):
-                continue
-            if EARLIEST_TIME <= time <= now and time % step == 0:
-                yield time
-                break
+        if places.time >= len(fields) or _is_quiet(fields, places):
+            continue
+        time = _number(fields[places.time].strip(b'" ') if places.is_quoted else fields[places.time])
+        if time is not None and EARLIEST_TIME <= time <= now and int(time) % step == 0:
+            yield int(time)

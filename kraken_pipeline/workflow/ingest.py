@@ -22,7 +22,7 @@ from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
 from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
+from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.kraken.rows import Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
@@ -379,13 +379,11 @@ def _rows(
     if task.file.kind is Kind.TRADES:
         is_release = task.container is not None and task.container.end is not None
         return TradesReader(stream, run.now, edges_are_whole=is_release)
-    manifest = reader.manifest(task.file.container) if task.file.container else None
     return CandleReader(
         stream,
         task.file.interval,
         run.now,
-        columns=columns_of(manifest.columns) if manifest else COLUMNS,
-        has_header=manifest.has_header if manifest else False,
+        manifest=reader.manifest(task.file.container) if task.file.container else None,
         sort_in=stores.lake.scratch if sort else None,
     )
 

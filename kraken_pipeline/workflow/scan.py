@@ -202,9 +202,10 @@ def _examined(
         return ContainerRecord(sha256, container.name, "", None, None, None, series)
     start, end = release.start, release.end
     manifest = reader.manifest(container)
-    if manifest is not None:
-        start = manifest.coverage.start if manifest.coverage.start is not None else start
-        end = manifest.coverage.end if manifest.coverage.end is not None else end
+    if manifest is not None:  # it can say less than the name, and never more
+        starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
+        start = max(each for each in starts if each is not None)
+        end = min((each for each in ends if each is not None), default=None)
     end = release_end(members, reader, now, end)
     if end is None or end <= start:
         raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")

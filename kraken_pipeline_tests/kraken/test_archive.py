@@ -54,6 +54,10 @@ def names(files: list[ArchiveFile]) -> list[str]:
         ("folder\\XBTUSD_60.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
         ("BRANDNEW_60.csv", Kind.OHLCVT, "BRANDNEW", Interval.H1),
         ("DOGUSD_60.csv", Kind.OHLCVT, "DOGUSD", Interval.H1),
+        ("XBTUSD_60 (1).csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("XBTUSD_60 - Copy.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("XBTUSD_60.1.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("BCHEUR-copy.csv", Kind.TRADES, "BCHEUR", Interval.M1),
         ("BCHEUR.csv", Kind.TRADES, "BCHEUR", Interval.M1),
         ("TimeAndSales_Combined/XBTUSD.csv", Kind.TRADES, "XBTUSD", Interval.M1),
     ],
@@ -81,14 +85,17 @@ def test_a_name_says_kind_pair_and_interval(name: str, kind: Kind, pair: str, in
         ("summary.csv", STRAY),
         ("USD.csv", STRAY),
         ("XBT-USD_60.csv", STRAY),
-        ("XBTUSD_60 (1).csv", STRAY),
+        ("XBTUSD_60 (a).csv", STRAY),
+        ("XBTUSD_060.csv", STRAY),
+        ("XBTUSD_0.csv", STRAY),
+        ("XBTUSD_\N{ARABIC-INDIC DIGIT SIX}0.csv", STRAY),
     ],
 )
 def test_another_name_is_passed_over_with_a_reason(name: str, reason: str) -> None:
     assert classify(name) == reason
 
 
-@pytest.mark.parametrize("name", ["XBTUSD_61.csv", "XBTUSD_0.csv", "XBTUSD_2023.csv"])
+@pytest.mark.parametrize("name", ["XBTUSD_61.csv", "XBTUSD_2023.csv", "XBTUSD_60000.csv"])
 def test_an_interval_that_does_not_exist_is_named_in_the_reason(name: str) -> None:
     reason = classify(name)
     assert isinstance(reason, str)
