@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
@@ -65,7 +66,8 @@ def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, n
     """Where a release really ends: with the latest candle among its members of the finest interval.
 
     A release that was cut at 23:00 is cut in every interval alike. The largest members come first, because an
-    active pair usually reaches the nominal end, and then nothing more needs to be read.
+    active pair usually reaches the nominal end, and then nothing more needs to be read. Where no member of the finest
+    interval can be read, it ends with the start of the latest candle of the next.
 
     Args:
         files: The release's members.
@@ -74,19 +76,28 @@ def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, n
         nominal: Where its name says that it ends; None where it does not.
     """
     members = sorted(files, key=lambda file: (file.interval, -file.size))
+    for interval, some in groupby(members, key=lambda file: file.interval):
+        if (latest := _latest(some, reader, now, nominal)) is not None:
+            # A candle of the finest interval ends the release; where none of these can be read, a coarser one may have
+            # been cut short with it.
+            end = latest + (interval.seconds if interval is members[0].interval else 0)
+            return end if nominal is None else min(end, nominal)
+    return None
+
+
+def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
+    """The start of the latest candle of some members of one interval."""
     latest: int | None = None
     for member in members:
-        if member.interval != members[0].interval or (nominal is not None and latest is not None and latest >= nominal):
+        if nominal is not None and latest is not None and latest + member.interval.seconds >= nominal:
             break
         try:
             last = last_time(member, reader, now)
         except (UnreadableArchive, OSError, EOFError, ValueError):
             continue  # it will fail by itself, with its own record
         if last is not None:
-            latest = max(latest or 0, member.interval.floor(last) + member.interval.seconds)
-    if latest is None or nominal is None:
-        return latest
-    return min(latest, nominal)
+            latest = max(latest or 0, member.interval.floor(last))
+    return latest
 
 
 def _places(file: ArchiveFile, reader: ArchiveReader) -> _Places:

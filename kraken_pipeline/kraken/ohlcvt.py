@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import UnreadableArchive
@@ -138,9 +140,10 @@ class CandleReader:
 
     def _traded(self, block: Block) -> Block:
         """The block without the rows that say that nobody traded; their times are noted."""
-        is_traded = block.rows["trades"] > 0
-        if is_traded.all(ignore_nulls=False):
+        trades = block.rows["trades"]
+        if block.rows.is_empty() or (_lowest(trades) > 0 and not trades.null_count()):
             return block
+        is_traded = trades > 0
         traded = block.rows.filter(is_traded)
         quiet = block.rows.filter(~is_traded.fill_null(value=False))["time"]
         self._quiet.append(quiet)
@@ -254,24 +257,28 @@ class _Grid:
         self._interval = interval
         self._coarser = [each for each in Interval if each > interval and each % interval == 0]
         self._rows = 0
-        self._last: int | None = None
+        self._last: int | None = None  # the latest time so far
 
     def take(self, times: pl.Series) -> None:
         """Takes times, later than those before."""
         self._rows += len(times)
         if not self._coarser or not len(times):
             return
-        for some in (times.head(1_000), times):  # for most files the first settle it
-            distances = some.diff().drop_nulls()
-            self._coarser = [each for each in self._coarser if self._may_be(each, some, distances)]
-        self._last = int(times[-1])
+        seconds = times.to_numpy()
+        self._leave_out(seconds[:1_000])  # which settles it for most files
+        if self._coarser:
+            self._leave_out(seconds)
+        self._last = int(seconds[-1])
 
-    def _may_be(self, coarser: Interval, times: pl.Series, distances: pl.Series) -> bool:
-        if self._last is not None and (int(times[0]) - self._last) % coarser.seconds:
-            return False
-        # A stock that trades for half a day has every other half-day alone, and is in step with days, but not on them.
-        is_half = coarser == 2 * self._interval
-        return bool((distances % coarser.seconds == 0).all() and not (is_half and (times % coarser.seconds != 0).any()))
+    def _leave_out(self, seconds: NDArray[np.int64]) -> None:
+        distances = np.diff(seconds, prepend=seconds[:1] if self._last is None else self._last)
+        self._coarser = [
+            each
+            for each in self._coarser
+            if not (distances % each.seconds).any()
+            # A stock that trades for half a day has every other half-day alone, in step with days, but not on them.
+            and not (each == 2 * self._interval and (seconds % each.seconds).any())
+        ]
 
     def require_own(self) -> None:
         """Refuses a file whose rows are all as far apart as those of a coarser interval.
@@ -335,15 +342,12 @@ class _Judge:
         if not self.is_asked or not self._is_first:
             return
         self._is_first = False
-        some = rows.head(10_000)
-        pairs = some.filter(some["time"].diff() == interval.seconds).height
-        if pairs < COARSER_ROWS:
+        times, opens, closes = (rows[name].head(1_000).to_numpy() for name in ("time", "open", "close"))
+        follows = np.diff(times) == interval.seconds
+        if follows.sum() < COARSER_ROWS:
             return
-        follows = pl.col("time").diff() == interval.seconds
-        forth, back = some.select(
-            (pl.col("open") - pl.col("close").shift(1)).abs().filter(follows).sum().alias("forth"),
-            (pl.col("close") - pl.col("open").shift(1)).abs().filter(follows).sum().alias("back"),
-        ).row(0)
+        forth = np.abs(opens[1:] - closes[:-1])[follows].sum()
+        back = np.abs(closes[1:] - opens[:-1])[follows].sum()
         if forth > 2 * back:
             raise UnreadableArchive(
                 _misnamed(
@@ -389,7 +393,12 @@ def _format(interval: Interval, now: int, dialect: Dialect) -> Format:
 
 def _is_plain(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
     """Whether all of some rows are good candles with a trade each."""
-    return is_sound(rows, interval, now) and bool((rows["trades"] >= 1).all())
+    return rows.is_empty() or (is_sound(rows, interval, now) and _lowest(rows["trades"]) >= 1)
+
+
+def _lowest(counts: pl.Series) -> float:
+    lowest = counts.min()
+    return lowest if isinstance(lowest, float) else 0.0
 
 
 _CANDLE = (

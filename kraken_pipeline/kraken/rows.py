@@ -12,6 +12,7 @@ from bisect import bisect
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -124,7 +125,7 @@ def _line_blocks(stream: ByteStream, digest: Digest) -> Iterator[bytes]:
             yield data if data.endswith(b"\n") else data + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Format:
     """What the lines of an archive must be.
 
@@ -147,14 +148,11 @@ class Format:
     derived: tuple[pl.Expr, ...] = ()
     is_quoted: bool = False
 
-    @property
+    @cached_property
     def wanted(self) -> list[str]:
         """The columns that come out."""
-        return [*(name for name in self.columns if not name.startswith("_")), *(_name(each) for each in self.derived)]
-
-
-def _name(expression: pl.Expr) -> str:
-    return expression.meta.output_name()
+        derived = (each.meta.output_name() for each in self.derived)
+        return [*(name for name in self.columns if not name.startswith("_")), *derived]
 
 
 def parse_block(data: bytes, first_line: int, form: Format) -> Block:

@@ -582,12 +582,17 @@ def tidy(stores: Stores) -> list[Path]:
     if settings.kraken_keep_dropped_files:
         return []
     found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
-    by_path: dict[Path, list[ArchiveFile]] = {}
+    by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
     for file in found.files:
-        by_path.setdefault(file.path, []).append(file)
+        by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
+    unread = {each.path for each in found.broken}
     with stores.catalog.read() as connection:
-        done = {path for path, files in by_path.items() if _is_taken_whole(connection, files)}
-    return [_move(part, settings.drop) for path in sorted(done) for part in _parts(by_path[path][0])]
+        done = [
+            parts
+            for parts, containers in sorted(by_parts.items())
+            if unread.isdisjoint(parts) and all(_is_taken_whole(connection, files) for files in containers.values())
+        ]
+    return [_move(part, settings.drop) for parts in done for part in parts]
 
 
 def _parts(file: ArchiveFile) -> tuple[Path, ...]:

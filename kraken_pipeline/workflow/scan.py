@@ -148,7 +148,7 @@ def _with_containers(
             except SourceChanged as error:
                 scanned.waiting.append(PassedOver(path.name, str(error)))
             except (UnreadableArchive, OSError) as error:
-                scanned.broken.append(PassedOver(path.name, str(error)))
+                scanned.broken.append(PassedOver(path.name, str(error), container.parts[0]))
     scanned.containers = list(records.values())
     tasks: list[Task] = []
     for file in wanted:
@@ -180,7 +180,7 @@ def examine(
         known = file_records.container_by_stamp(connection, mark)
     if known is not None:
         return known
-    sha256 = container_digest(container, read_sums(container.path.parent))
+    sha256 = container_digest(container, read_sums(container.parts[0].parent))
     with stores.catalog.read() as connection:
         known = file_records.container_by_digest(connection, sha256)
     if known is None or known.name != container.name:
@@ -215,7 +215,7 @@ def _examined(
 
 def container_stamp(container: Container) -> str:
     """The stamps of all parts of a container."""
-    return "|".join(stamp(part) for part in container.parts)
+    return "|".join([*(stamp(part) for part in container.parts), *map(plain, container.inside)])
 
 
 def stamp(path: Path) -> str:

@@ -430,7 +430,19 @@ def test_a_missing_part_is_reported_by_its_name(tmp_path: Path, lost: int, names
 def test_a_missing_last_part_leaves_no_zip(tmp_path: Path) -> None:
     split(write_zip(tmp_path / "Kraken_OHLCVT_Full_2026Q2.zip", {"XBTUSD_60.csv": ROWS}), 3)[-1].unlink()
     (broken,) = discover([tmp_path]).broken
-    assert "is not a ZIP that can be read" in broken.reason
+    assert (
+        broken.reason == "what comes after its part01 is missing, or part01 is cut short; put all parts into one folder"
+    )
+
+
+def test_a_list_of_sums_tells_which_of_the_last_parts_are_missing(tmp_path: Path) -> None:
+    parts = split(write_zip(tmp_path / "Kraken_OHLCVT_Full_2026Q2.zip", {"XBTUSD_60.csv": ROWS}), 4)
+    sums = "".join(f"{'0' * 64}  {part.name}\n" for part in parts)
+    (tmp_path / "OHLCVT_Full_PARTS_SHA256SUMS.txt").write_text(sums, encoding="utf-8")
+    for part in parts[2:]:
+        part.unlink()
+    (broken,) = discover([tmp_path]).broken
+    assert broken.reason == "part02, part03 of it is missing; put all parts into one folder"
 
 
 def test_sums_of_parts_are_checked_where_they_are_known(tmp_path: Path) -> None:
