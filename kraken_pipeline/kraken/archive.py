@@ -38,7 +38,7 @@ from kraken_pipeline.kraken.packing import (
 )
 from kraken_pipeline.kraken.release import Kind, Release, release_of, without_copy_mark
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
 from kraken_pipeline.market.series import Series
 
 INGESTED_FOLDER = "ingested"
@@ -126,6 +126,12 @@ class ArchiveFile:
         return plain(f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name)
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether its name alone says that there is such a pair, and names no currency that is known."""
+        is_krakens = self.container is not None and self.container.release is not None
+        return not (self.pair.quote or is_krakens)
+
+    @property
     def series(self) -> Series:
         """The series that its candles belong to."""
         return Series(self.pair.name, self.interval)
@@ -179,11 +185,17 @@ def identity_of(*files: Path | int) -> str:
     )
 
 
-def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
+def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Interval] | str:
     """What a CSV's name says: kind, pair and interval, or why it is not one of Kraken's.
 
     A name without minutes is a trades archive's, and then its quote must be a known one: `summary.csv` is no pair.
+
+    Args:
+        name: With its folders.
+        release: The release that it is a member of: Kraken names these, and so they are taken as they are.
     """
+    parse = pair_of_file if release is None else parse_pair
+    is_trades = release is not None and release.kind is Kind.TRADES
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     if name.startswith("__MACOSX/") or base.startswith((".", "~")) or base in ("Thumbs.db", "desktop.ini"):
         return LITTER
@@ -193,8 +205,8 @@ def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
     stem = without_copy_mark(stem)
     try:
         if (found := _CANDLES.fullmatch(stem)) is not None:
-            return Kind.OHLCVT, parse_pair(found["pair"]), Interval.parse(found["minutes"])
-        if (found := _TRADES.fullmatch(stem)) is not None and (pair := parse_pair(found["pair"])).quote:
+            return Kind.OHLCVT, parse(found["pair"]), Interval.parse(found["minutes"])
+        if (found := _TRADES.fullmatch(stem)) is not None and ((pair := parse(found["pair"])).quote or is_trades):
             return Kind.TRADES, pair, Interval.M1
     except InvalidRequest as error:
         return str(error)
@@ -316,7 +328,7 @@ def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery
     """Puts a member where it belongs; returns it where it cannot be read."""
     name = f"{container.path.name}:{member.filename}"
     base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
-    described = classify(member.filename)
+    described = classify(member.filename, container.release)
     if not base or base == MANIFEST:
         return None
     if described == LITTER:

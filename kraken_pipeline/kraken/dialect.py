@@ -211,9 +211,7 @@ def _require_encoding(head: bytes) -> None:
     half = len(some) // 2
     is_wide = half >= 8 and min(zeros) * 10 <= half and max(zeros) * 10 >= 8 * half
     if head.startswith(_UTF16) or is_wide:
-        raise UnreadableArchive(
-            "it is text in UTF-16, as some programs export it; save it as UTF-8, or download it again"
-        )
+        raise UnreadableArchive("it is text in UTF-16; save it as UTF-8, or download it again")
 
 
 def _require_separator(lines: Sequence[str], least: int) -> None:

@@ -42,6 +42,7 @@ from kraken_pipeline.market.interval import Interval
 COLUMNS = CANDLES.usual
 COARSER_ROWS = 24
 """From so many rows on the distances of its times tell a file of hours from one of minutes."""
+_CHAIN_ROWS = 1_000
 _NOT_WHOLE = "trade count is not a whole number"
 _NO_TRADE = "volume without a trade"
 _DISORDER = ("low is above", "high is below")
@@ -79,7 +80,7 @@ class CandleReader:
         self._now = now
         self._manifest = manifest
         self._sort_in = sort_in
-        self._columns = _Judge()
+        self._columns = _Judge(interval)
         self._grid = _Grid(interval)
         self._quiet: list[pl.Series] = []  # the times at which rows say that nobody traded
         self._unanswered = Unanswered(interval, neighbours_too=False)
@@ -123,6 +124,7 @@ class CandleReader:
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
         self._columns.require_sound()
+        self._columns.require_chained()
 
     def _in_order(self, blocks: Iterable[Block]) -> Iterator[Block]:
         reached = 0
@@ -133,7 +135,7 @@ class CandleReader:
                     raise OutOfOrder
                 reached = int(times[-1])
                 self._grid.take(times)
-                self._columns.require_chained(block.rows, self._interval)
+                self._columns.chain(block.rows)
             traded = self._traded(block)
             self._unanswered.take(traded)
             yield self._noted(traded)
@@ -297,13 +299,15 @@ class _Grid:
 class _Judge:
     """Tells a file without a header whose columns cannot be what they are taken for, by their values."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: Interval) -> None:
+        self._interval = interval
+        self._chain: list[NDArray[np.float64]] = []
+        self._chained = 0
         self.is_asked = True  # where a header tells, it is believed
         self._lines = 0
         self._disordered = 0
         self._fractional = 0
         self._has_parts = False  # whether a good row has a volume that is no whole number
-        self._is_first = True
 
     def take(self, block: Block) -> None:
         """Takes the rows of a block; where none was ever rejected there is nothing to judge."""
@@ -333,26 +337,32 @@ class _Judge:
                 )
             )
 
-    def require_chained(self, rows: pl.DataFrame, interval: Interval) -> None:
-        """Refuses a file, by its first block, of which each candle closes where the one before it opened.
+    def chain(self, rows: pl.DataFrame) -> None:
+        """Takes rows in order of time; the first thousand of a file are looked at."""
+        if self.is_asked and self._chained < _CHAIN_ROWS:
+            self._chain.append(rows.select("time", "open", "close").head(_CHAIN_ROWS).to_numpy())
+            self._chained += rows.height
+            if self._chained >= _CHAIN_ROWS:
+                self.require_chained()
+
+    def require_chained(self) -> None:
+        """Refuses a file of which each candle closes where the one before it opened.
 
         Raises:
             UnreadableArchive: Open and close have changed places.
         """
-        if not self.is_asked or not self._is_first:
+        if not self._chain:
             return
-        self._is_first = False
-        times, opens, closes = (rows[name].head(1_000).to_numpy() for name in ("time", "open", "close"))
-        follows = np.diff(times) == interval.seconds
+        times, opens, closes = np.concatenate(self._chain).T
+        self._chain = []
+        follows = np.diff(times) == self._interval.seconds
         if follows.sum() < COARSER_ROWS:
             return
         forth = np.abs(opens[1:] - closes[:-1])[follows].sum()
         back = np.abs(closes[1:] - opens[:-1])[follows].sum()
         if forth > 2 * back:
             raise UnreadableArchive(
-                _misnamed(
-                    "each candle closes where the one before it opened; open and close seem to have changed places"
-                )
+                _misnamed("candles close where those before them opened; open and close seem to have changed places")
             )
 
 

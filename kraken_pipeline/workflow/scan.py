@@ -28,7 +28,7 @@ from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import file_records
+from kraken_pipeline.storage import file_records, listings
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -117,6 +117,8 @@ def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -
 
 def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
     found = discover(where, settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    if not spec.accept_unknown_pairs:
+        pass_over_unknown(stores, found)
     wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
     scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
     tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
@@ -125,6 +127,28 @@ def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, pat
     new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
     scanned.new_pairs = [new[name] for name in sorted(new)]
     return scanned
+
+
+def pass_over_unknown(stores: Stores, found: Discovery) -> None:
+    """Passes over files that only their name says are of a pair: `prices_60.csv`, `README_15.csv`.
+
+    One is taken if its pair was listed or stored before, or if a release at hand has it, too.
+    """
+    if not any(file.is_doubtful for file in found.files):
+        return
+    known = {*known_pairs(stores), *(file.pair.name for file in found.files if not file.is_doubtful)}
+    unknown = [file for file in found.files if file.is_doubtful and file.pair.name not in known]
+    found.files = [file for file in found.files if not file.is_doubtful or file.pair.name in known]
+    found.skipped += [PassedOver(file.name, f"no pair {file.pair} is known, and {UNKNOWN}") for file in unknown]
+
+
+UNKNOWN = "its name ends with no currency that is; if it is one of Kraken's: --accept-unknown-pairs"
+
+
+def known_pairs(stores: Stores) -> set[str]:
+    """Return the names of all pairs that were ever stored or listed."""
+    with stores.catalog.read() as connection:
+        return {*stores.lake.assets()["pair"], *listings.listings_of(connection)}
 
 
 def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:
