@@ -162,6 +162,20 @@ def test_a_file_of_rows_without_a_trade_is_no_evidence() -> None:
     )
 
 
+@given(st.lists(st.sampled_from("gq."), max_size=40), st.sampled_from(BLOCK_SIZES))
+def test_whatever_rows_are_filled_in_a_file_answers_for_no_more_than_the_sparse_one(
+    kinds: list[str], size: int
+) -> None:
+    filled = file(*({"g": good, "q": quiet}[kind](hour) for hour, kind in enumerate(kinds) if kind != "."))
+    sparse = file(*(good(hour) for hour, kind in enumerate(kinds) if kind == "g"))
+    one, other = (read_candles(data, block_bytes=size) for data in (filled, sparse))
+    assert one.candles == other.candles
+    assert (one.facts.first_time, one.facts.last_time) == (other.facts.first_time, other.facts.last_time)
+    outer = [hours(hour, hour + 1) for hour, kind in enumerate(kinds) if kind == "q" and other.candles]
+    inner = (Span(other.facts.first_time or 0, other.facts.last_time or 0),)
+    assert one.unanswered == subtract(normalise(outer), inner)
+
+
 def test_a_filled_file_out_of_order_says_the_same_as_in_order(tmp_path: Path) -> None:
     lines = [quiet(-1), good(0), quiet(1), good(2), quiet(3)]
     reading = sort(tmp_path, *reversed(lines))
