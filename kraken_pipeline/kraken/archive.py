@@ -609,14 +609,19 @@ class ArchiveReader:
         else:
             _require(file.path, file.seen, self._zip(file.container).descriptors)
 
-    def dialect(self, file: ArchiveFile) -> Dialect:
+    def dialect(self, file: ArchiveFile, head: bytes | None = None) -> Dialect:
         """How the file is written, by its first lines and its container's manifest.
+
+        Args:
+            file: Which.
+            head: Its first bytes, where they were read already.
 
         Raises:
             UnreadableArchive: It cannot be read, or is written in a way that is not read here.
         """
-        with self.open(file) as stream:
-            head = stream.read(HEAD_BYTES)
+        if head is None:
+            with self.open(file) as stream:
+                head = stream.read(HEAD_BYTES)
         if file.kind is Kind.TRADES:
             return dialect_of(head, TRADES)
         manifest = self.manifest(file.container) if file.container is not None else None

@@ -13,6 +13,7 @@ from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.dialect import Dialect, Headed
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import EARLIEST_TIME
 
@@ -35,8 +36,9 @@ def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None
     Raises:
         UnreadableArchive: The file cannot be read, or is written in a way that is not.
     """
-    places = _places(file, reader)
-    with reader.open(file) as stream:
+    with reader.open(file) as opened:
+        stream = Headed(opened)
+        places = _places(file, reader.dialect(file, stream.head))
         for block in _blocks(stream):
             if (found := next(iter(_times(block.split(b"\n"), places, file, now)), None)) is not None:
                 return found
@@ -51,14 +53,15 @@ def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
     Raises:
         UnreadableArchive: The file cannot be read, or is written in a way that is not.
     """
-    places = _places(file, reader)
-    with reader.open(file) as stream:
-        tail = _tail(stream)
+    with reader.open(file) as opened:
+        stream = Headed(opened)
+        places = _places(file, reader.dialect(file, stream.head))
+        tail = _end(opened) if opened.seekable() else _tail(stream)
     found = next(iter(_times(reversed(tail.split(b"\n")), places, file, now)), None)
     if found is not None or not _has_quiet(tail, places):
         return found
-    with reader.open(file) as stream:  # more rows without a trade than the tail holds
-        lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(stream))
+    with reader.open(file) as opened:  # more rows without a trade than the tail holds
+        lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(opened))
         return max((each for each in lasts if each is not None), default=None)
 
 
@@ -100,25 +103,26 @@ def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nom
     return latest
 
 
-def _places(file: ArchiveFile, reader: ArchiveReader) -> _Places:
-    dialect = reader.dialect(file)
+def _places(file: ArchiveFile, dialect: Dialect) -> _Places:
     columns = dialect.columns
     counts = tuple(columns.index(name) for name in ("trades", "volume") if name in columns)
     return _Places(columns.index("time"), counts if file.kind is Kind.OHLCVT else (), dialect.is_quoted)
 
 
-def _tail(stream: IO[bytes]) -> bytes:
-    if stream.seekable():
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _TAIL))
-        return stream.read()
+def _end(stream: IO[bytes]) -> bytes:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _TAIL))
+    return stream.read()
+
+
+def _tail(stream: Headed) -> bytes:
     tail = b""
     while block := stream.read(_BLOCK):
         tail = (tail + block)[-_TAIL:]
     return tail
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes] | Headed) -> Iterator[bytes]:
     rest, size = b"", _TAIL
     while block := stream.read(size):
         is_last = len(block) < size
