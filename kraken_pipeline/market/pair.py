@@ -78,7 +78,8 @@ def pair_of_file(name: str) -> Pair:
     Raises:
         InvalidRequest: The text cannot be the name of a pair.
     """
-    return parse_pair(name.upper() if name.islower() else name)
+    pair = parse_pair(name)
+    return parse_pair(name.upper()) if name.islower() else pair
 
 
 def named_pair(name: str, known: Collection[str]) -> str:
