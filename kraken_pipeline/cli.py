@@ -30,7 +30,7 @@ from kraken_pipeline.errors import STOPPED, STOPPED_CODE, InvalidRequest, Invali
 from kraken_pipeline.layout import say
 from kraken_pipeline.logs import configure
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.pair import named_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.settings import Settings, load_settings
@@ -60,7 +60,7 @@ from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_chang
 from kraken_pipeline.workflow.report import export_unfillable, make_report, unknown
 from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.scan import require_folders, window
+from kraken_pipeline.workflow.scan import known_pairs, require_folders, window
 from kraken_pipeline.workflow.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline.workflow.verification import verify as verify_files
@@ -111,6 +111,10 @@ ArchiveDirs = Annotated[
     list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
 ]
 
+AcceptUnknownPairs = Annotated[
+    bool, typer.Option("--accept-unknown-pairs", help="Also read loose files whose name ends with no known currency.")
+]
+
 
 def main() -> None:
     """Runs the command line; errors become one sentence and an exit code."""
@@ -153,6 +157,16 @@ def _stores() -> Iterator[Stores]:
         yield stores
 
 
+def _spec(**given: Any) -> RunSpec:
+    """What is asked for, with pairs by the names that they have, however their capitals were written."""
+    spec = run_spec(**given)
+    if all(name == name.upper() for name in spec.pairs):
+        return spec
+    with _stores() as stores:
+        known = known_pairs(stores)
+    return run_spec(**{**given, "pairs": [named_pair(name, known) for name in spec.pairs]})
+
+
 def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
@@ -172,17 +186,19 @@ def plan(
     start: Start = None,
     end: End = None,
     archive_dir: ArchiveDirs = None,
+    accept_unknown_pairs: AcceptUnknownPairs = False,
     complete: Annotated[bool, typer.Option(help="Without limits of requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Says for every gap where it can come from and what that costs. Writes nothing."""
-    spec = run_spec(
+    spec = _spec(
         tier=tier,
         intervals=intervals,
         pairs=pairs,
         start=start,
         end=end,
         archive_dirs=archive_dir,
+        accept_unknown_pairs=accept_unknown_pairs,
         complete=complete,
         dry_run=True,
     )
@@ -207,6 +223,7 @@ def ingest(
     start: Start = None,
     end: End = None,
     archive_dir: ArchiveDirs = None,
+    accept_unknown_pairs: AcceptUnknownPairs = False,
     api_backfill: Annotated[
         bool, typer.Option(help="Whether HTTP may be used to fill gaps; resampling goes on without it.")
     ] = True,
@@ -223,13 +240,14 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Brings archives into the lake, fills gaps, and says what is covered. A Dagster run like any other."""
-    given = run_spec(
+    given = _spec(
         tier=tier,
         intervals=intervals,
         pairs=pairs,
         start=start,
         end=end,
         archive_dirs=archive_dir,
+        accept_unknown_pairs=accept_unknown_pairs,
         api_backfill=api_backfill,
         complete=complete,
         lookback_days=lookback_days,
@@ -268,7 +286,7 @@ def backfill(
 
     A pair that is named and of which nothing is known yet is fetched from its first trade on, if the budget allows.
     """
-    spec = run_spec(
+    spec = _spec(
         tier=tier,
         intervals=intervals,
         pairs=pairs,
@@ -329,7 +347,7 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
-    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    spec = _spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     now = _now()
     require_writable(load_settings())
     with _stores() as stores:
@@ -418,7 +436,7 @@ def verify(
         raise InvalidRequest(
             "--archive-dir, --no-api-backfill and --budget are about --repair; add it, or leave them out"
         )
-    spec = run_spec(**given, archive_dirs=archive_dir, api_backfill=api_backfill, budget=budget)
+    spec = _spec(**given, archive_dirs=archive_dir, api_backfill=api_backfill, budget=budget)
     settings = load_settings()
     console = err if as_json else out
     if repair:
@@ -642,7 +660,7 @@ def gaps(
     as_json: AsJson = False,
 ) -> None:
     """Lists what is missing, where it can come from, and the archive that has it."""
-    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    spec = _spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
         spec = of_kept_intervals(stores, spec)
         holdings = survey(stores, spec, _now())
@@ -672,7 +690,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Says how complete everything is, and what to do about the rest."""
-    spec = run_spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    spec = _spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with _stores() as stores:
         if html is None:
             made = make_report(stores, spec, _now())
@@ -701,7 +719,7 @@ def explain(
 ) -> None:
     """Tells the whole story of one candle: where it came from, what lost to it, what its values were compared with."""
     with _stores() as stores:
-        told = tell(stores, pair, interval, moment, _now())
+        told = tell(stores, named_pair(pair, known_pairs(stores)), interval, moment, _now())
     if as_json:
         _print_json(told.as_json())
     else:
@@ -718,8 +736,8 @@ def export(
     fill_quiet: Annotated[bool, typer.Option(help="Fill in candles without a trade where there was none.")] = False,
 ) -> None:
     """Writes the candles of one series to a file."""
-    spec = run_spec(pairs=pair, intervals=[interval], start=start, end=end)
-    series = Series(parse_pair(pair).name, Interval.parse(interval))
+    spec = _spec(pairs=pair, intervals=[interval], start=start, end=end)
+    series = Series(spec.pairs[0], Interval.parse(interval))
     with _stores() as stores:
         candles = read_series(stores, series, start=spec.start, end=spec.end, fill_quiet=fill_quiet)
     if candles.is_empty():
@@ -765,7 +783,7 @@ def list_dead_letters(
     as_json: AsJson = False,
 ) -> None:
     """Lists them, those of the newest file first."""
-    spec = run_spec(pairs=pairs)
+    spec = _spec(pairs=pairs)
     with _stores() as stores, stores.catalog.read() as connection:
         rows = letters.listed(connection, spec.pairs or None, limit)
         count = letters.count(connection, spec.pairs or None)
@@ -781,7 +799,7 @@ def export_dead_letters(
     pairs: Pairs = None,
 ) -> None:
     """Writes them to a CSV file with a header."""
-    spec = run_spec(pairs=pairs)
+    spec = _spec(pairs=pairs)
     with _stores() as stores, stores.catalog.read() as connection:
         count = letters.export(connection, spec.pairs or None, to)
     say(err, f"{count:,} dead letters written to {to}")

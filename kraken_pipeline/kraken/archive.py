@@ -15,17 +15,30 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
-from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
-from kraken_pipeline.kraken.release import Kind, Release, release_of
+from kraken_pipeline.kraken.dialect import CANDLES, HEAD_BYTES, TRADES, Dialect, dialect_of
+from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest, read_sums
+from kraken_pipeline.kraken.packing import (
+    MOST_DEPTH,
+    Gunzipped,
+    disguised,
+    fault_of,
+    foreign,
+    inner_stream,
+    piece_of,
+    split,
+    unpacked_size,
+)
+from kraken_pipeline.kraken.release import Kind, Release, release_of, without_copy_mark
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
 from kraken_pipeline.market.series import Series
 
 INGESTED_FOLDER = "ingested"
@@ -41,9 +54,11 @@ _DAMAGE = (
     RuntimeError,
     IndexError,
 )
-_PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>\d+)", re.IGNORECASE)
-_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>\d+)\.csv", re.IGNORECASE)
-_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)\.csv", re.IGNORECASE)
+_MAGIC_BYTES = 8
+LITTER = "litter of an operating system"
+_PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>[0-9]+)", re.IGNORECASE)
+_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
+_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +70,15 @@ class Container:
         parts: The files that hold its bytes, in order.
         release: What its name promises; None for a ZIP that is no release.
         seen: What its parts were when it was found, as `identity_of` says it; empty where that does not matter.
+        inside: Of one in another ZIP, the members that lead to it; its path is then that of the outermost with their
+            names behind it (which does not exist), and its parts are the outermost's.
     """
 
     path: Path
     parts: tuple[Path, ...]
     release: Release | None
     seen: str = ""
+    inside: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -108,6 +126,12 @@ class ArchiveFile:
         return plain(f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name)
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether its name alone says that there is such a pair, and names no currency that is known."""
+        is_krakens = self.container is not None and self.container.release is not None
+        return not (self.pair.quote or is_krakens)
+
+    @property
     def series(self) -> Series:
         """The series that its candles belong to."""
         return Series(self.pair.name, self.interval)
@@ -115,10 +139,17 @@ class ArchiveFile:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Something in a folder that is not read, and why; both `plain`, however it is named."""
+    """Something in a folder that is not read, and why; both `plain`, however it is named.
+
+    Attributes:
+        name: What people call it.
+        reason: Why it is not read.
+        path: The file that it is, or that it lies in.
+    """
 
     name: str
     reason: str
+    path: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", plain(self.name))
@@ -154,20 +185,28 @@ def identity_of(*files: Path | int) -> str:
     )
 
 
-def classify(name: str) -> tuple[Kind, Pair, Interval] | str:
+def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Interval] | str:
     """What a CSV's name says: kind, pair and interval, or why it is not one of Kraken's.
 
     A name without minutes is a trades archive's, and then its quote must be a known one: `summary.csv` is no pair.
+
+    Args:
+        name: With its folders.
+        release: The release that it is a member of: Kraken names these, and so they are taken as they are.
     """
+    parse = pair_of_file if release is None else parse_pair
+    is_trades = release is not None and release.kind is Kind.TRADES
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     if name.startswith("__MACOSX/") or base.startswith((".", "~")) or base in ("Thumbs.db", "desktop.ini"):
-        return "litter of an operating system"
-    if not base.lower().endswith(".csv"):
+        return LITTER
+    stem, _, ending = base.removesuffix(".gz").rpartition(".")
+    if ending.lower() != "csv":
         return "not a CSV file"
+    stem = without_copy_mark(stem)
     try:
-        if (found := _CANDLES.fullmatch(base)) is not None:
-            return Kind.OHLCVT, parse_pair(found["pair"]), Interval.parse(found["minutes"])
-        if (found := _TRADES.fullmatch(base)) is not None and (pair := parse_pair(found["pair"])).quote:
+        if (found := _CANDLES.fullmatch(stem)) is not None:
+            return Kind.OHLCVT, parse(found["pair"]), Interval.parse(found["minutes"])
+        if (found := _TRADES.fullmatch(stem)) is not None and ((pair := parse(found["pair"])).quote or is_trades):
             return Kind.TRADES, pair, Interval.M1
     except InvalidRequest as error:
         return str(error)
@@ -200,29 +239,43 @@ def discover(
     youngest = max((at for at in ages.values() if at <= clock()), default=0.0)
     if patience and 0 < (wait := youngest + settle_seconds - clock()) <= settle_seconds:
         sleep(wait)
-    parts: dict[Path, list[tuple[int, Path]]] = {}
+    settled: list[Path] = []
     for path in paths:
         if not path.exists():
             continue  # moved away in the meantime
         # A time in the future is a wrong clock, not a file that grows.
-        grows = 0 <= clock() - _changed_at(path) < settle_seconds or _changed_at(path) != ages[path]
-        if grows:
+        if 0 <= clock() - _changed_at(path) < settle_seconds or _changed_at(path) != ages[path]:
             found.waiting.append(
                 PassedOver(path.name, f"changed less than {settle_seconds:g} s ago: it may still grow")
             )
-        elif (part := _PART.fullmatch(path.name)) is not None:
+        else:
+            settled.append(path)
+    _look_at_all(settled, found)
+    return found
+
+
+def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
+    parts: dict[Path, list[tuple[int, Path]]] = {}
+    pieces: dict[Path, list[int]] = {}
+    for path in paths:
+        if (piece := piece_of(path)) is not None:
+            pieces.setdefault(piece[0], []).append(piece[1])
+    for path in paths:
+        if path in pieces or piece_of(path) is not None:
+            continue  # told of as a whole
+        if (part := _PART.fullmatch(path.name)) is not None:
             parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
         elif path.suffix.lower() == ".zip":
-            _look_into(path, (path,), found)
+            _look_into(Container(path, (path,), release_of(path.name)), found)
         else:
             _look_at(path, found)
+    found.broken += [PassedOver(whole.name, split(whole, pieces[whole]), whole) for whole in sorted(pieces)]
     waiting = {each.name for each in found.waiting}
     for whole, numbered in sorted(parts.items()):
         if any(name.startswith(f"{plain(whole.name)}.part") for name in waiting):
             found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))
             continue
         _join(whole, sorted(numbered), found)
-    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -244,44 +297,106 @@ def _changed_at(path: Path) -> float:
 
 
 def _look_at(path: Path, found: Discovery) -> None:
+    if (fault := foreign(path.name)) is not None:
+        found.broken.append(PassedOver(path.name, fault, path))
+        return
     described = classify(path.name)
     if isinstance(described, str):
         found.skipped.append(PassedOver(path.name, described))
         return
     kind, pair, interval = described
-    found.files.append(ArchiveFile(path, None, kind, pair, interval, path.stat().st_size, stood=identity_of(path)))
+    size = unpacked_size(path) if path.suffix.lower() == ".gz" else path.stat().st_size
+    found.files.append(ArchiveFile(path, None, kind, pair, interval, size, stood=identity_of(path)))
 
 
-def _look_into(path: Path, parts: tuple[Path, ...], found: Discovery) -> None:
-    container = Container(path, parts, release_of(path.name))
+def _look_into(container: Container, found: Discovery) -> None:
     try:
-        with open_zip(container) as archive:
-            container = replace(container, seen=identity_of(*archive.descriptors))
-            members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        container, members = _listing(replace(container, seen=identity_of(*container.parts)))
+    except FileNotFoundError:
+        return  # moved away in the meantime
     except (UnreadableArchive, OSError) as error:
-        found.broken.append(PassedOver(container.path.name, str(error)))
+        found.broken.append(PassedOver(container.name, str(error), container.parts[0]))
         return
-    for member in members:
-        if member.filename.endswith("/"):
-            continue
-        described = classify(member.filename)
-        if isinstance(described, str):
-            if member.filename.rsplit("/", 1)[-1] != MANIFEST:
-                found.skipped.append(PassedOver(f"{container.path.name}:{member.filename}", described))
-            continue
-        kind, pair, interval = described
-        found.files.append(
-            ArchiveFile(container.path, member.filename, kind, pair, interval, member.file_size, container)
-        )
+    files = len(found.files)
+    faults = [fault for member in members if (fault := _take_member(container, member, found)) is not None]
+    if faults and len(found.files) == files and len({fault.reason for fault in faults}) == 1:
+        faults = [PassedOver(container.name, faults[0].reason, container.parts[0])]
+    found.broken += faults
+
+
+def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
+    """Puts a member where it belongs; returns it where it cannot be read."""
+    name = f"{container.path.name}:{member.filename}"
+    base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
+    described = classify(member.filename, container.release)
+    if not base or base == MANIFEST:
+        return None
+    if described == LITTER:
+        found.skipped.append(PassedOver(name, LITTER))
+    elif base.lower().endswith(".zip"):
+        return _look_deeper(container, member.filename, found)
+    elif (fault := foreign(base) or _packed_apart(base)) is not None:
+        return PassedOver(name, fault, container.parts[0])
+    elif isinstance(described, str):
+        found.skipped.append(PassedOver(name, described))
+    elif (fault := fault_of(member)) is not None:
+        return PassedOver(name, fault, container.parts[0])
+    elif container.release is not None and described[0] is not container.release.kind:
+        reason = f"a file of {_rows(described[0])} in a release of {_rows(container.release.kind)}"
+        found.skipped.append(PassedOver(name, f"{reason}, which promises nothing of it; unpack it to read it"))
+    else:
+        found.files.append(ArchiveFile(container.path, member.filename, *described, member.file_size, container))
+    return None
+
+
+def _rows(kind: Kind) -> str:
+    return {Kind.OHLCVT: "candles", Kind.TRADES: "trades"}[kind]
+
+
+def _packed_apart(name: str) -> str | None:
+    path = Path(name)
+    if _PART.fullmatch(path.name) is None and piece_of(path) is None:
+        return None
+    return "it is a part of an archive; unpack all of its parts into one folder and name that"
+
+
+def _look_deeper(container: Container, member: str, found: Discovery) -> PassedOver | None:
+    if len(container.inside) == MOST_DEPTH:
+        reason = f"it lies {MOST_DEPTH + 1} ZIPs deep; unpack the outermost and name the folder that its files are in"
+        return PassedOver(f"{container.path.name}:{member}", reason, container.parts[0])
+    within = member.replace("\\", "/").strip("/")
+    release = release_of(within.rsplit("/", 1)[-1])
+    inner = Container(container.path / within, container.parts, release, inside=(*container.inside, member))
+    _look_into(inner, found)
+    return None
+
+
+def _listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
+    """The container as it is now, and its members in the order of their bytes."""
+    return _kept_listing(container) if container.inside else _read_listing(container)
+
+
+def _read_listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
+    with open_zip(container) as archive:
+        members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        return replace(container, seen=identity_of(*archive.descriptors)), tuple(members)
+
+
+# One that is packed once more is not unpacked anew with each look at the folder.
+_kept_listing = lru_cache(maxsize=256)(_read_listing)
 
 
 def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> None:
-    missing = sorted(set(range(numbered[-1][0] + 1)) - {number for number, _ in numbered})
+    there = {number for number, _ in numbered}
+    listed = (_PART.fullmatch(name) for name in read_sums(whole.parent))
+    told = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}
+    missing = sorted(({*range(numbered[-1][0] + 1)} | told) - there)
     if missing:
         names = ", ".join(f"part{number:02d}" for number in missing)
-        found.broken.append(PassedOver(whole.name, f"{names} of it is missing; put all parts into one folder"))
+        reason = f"{names} of it is missing; put all parts into one folder"
+        found.broken.append(PassedOver(whole.name, reason, numbered[0][1]))
         return
-    _look_into(whole, tuple(path for _, path in numbered), found)
+    _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)
 
 
 class _Joined(io.RawIOBase):
@@ -324,17 +439,20 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _open_bytes(container: Container) -> tuple[IO[bytes], tuple[int, ...]]:
-    """A container's bytes, and the descriptors of its parts."""
-    if len(container.parts) == 1 and container.parts[0] == container.path:
-        stream = container.path.open("rb")
-        return stream, (stream.fileno(),)
-    joined = _Joined(container.parts)
-    return io.BufferedReader(joined, _BLOCK), joined.descriptors
+def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...]]:
+    """A container's bytes, and the descriptors of the files that these are in; `opened` closes them."""
+    stream: IO[bytes]
+    if len(container.parts) == 1:
+        stream = opened.enter_context(container.parts[0].open("rb"))
+        descriptors: tuple[int, ...] = (stream.fileno(),)
+    else:
+        joined = _Joined(container.parts)
+        stream, descriptors = opened.enter_context(io.BufferedReader(joined, _BLOCK)), joined.descriptors
+    return inner_stream(stream, container.inside, opened), descriptors
 
 
 class OpenedZip(zipfile.ZipFile):
-    """A ZIP that closes the stream it reads.
+    """A ZIP that closes what it reads from.
 
     Args:
         stream: Its bytes.
@@ -342,14 +460,14 @@ class OpenedZip(zipfile.ZipFile):
     """
 
     def __init__(self, stream: IO[bytes], descriptors: tuple[int, ...]) -> None:
-        self._stream = stream
         self.descriptors = descriptors
+        self.opened = ExitStack()
         super().__init__(stream)
 
     def close(self) -> None:
-        """Closes the stream, too."""
+        """Closes what it reads from, too."""
         super().close()
-        self._stream.close()
+        self.opened.close()
 
 
 class _Member(io.RawIOBase):
@@ -359,7 +477,10 @@ class _Member(io.RawIOBase):
         self._name = name
         try:
             with _unreadable(name):
-                self._stream = archive.open(name)
+                member = archive.getinfo(name)
+                if (fault := fault_of(member)) is not None:
+                    raise UnreadableArchive(f"{name} cannot be read: {fault}")
+                self._stream = archive.open(member)
         except KeyError:
             raise SourceChanged(f"{name} is not in its archive any more; download that again") from None
 
@@ -392,14 +513,27 @@ def open_zip(container: Container) -> OpenedZip:
     Raises:
         UnreadableArchive: It is no ZIP, or one cut short.
     """
-    stream, descriptors = _open_bytes(container)
-    try:
-        return OpenedZip(stream, descriptors)
-    except _DAMAGE as error:
-        stream.close()
-        raise UnreadableArchive(
-            f"{container.path.name} is not a ZIP that can be read ({error}); download it again"
-        ) from error
+    with ExitStack() as opened:
+        head = b""
+        try:
+            stream, descriptors = _open_bytes(container, opened)
+            head = stream.read(_MAGIC_BYTES)
+            archive = OpenedZip(stream, descriptors)
+        except (UnreadableArchive, FileNotFoundError):
+            raise
+        except _DAMAGE as error:
+            reason = f"{container.path.name} is not a ZIP that can be read ({error}); download it again"
+            raise UnreadableArchive(disguised(head) or _cut_off(container, head) or reason) from error
+        archive.opened = opened.pop_all()
+        return archive
+
+
+def _cut_off(container: Container, head: bytes) -> str | None:
+    """What is missing of a ZIP in parts, each of which up to the last is there."""
+    if container.parts[0] == container.path or container.inside or not head.startswith(b"PK"):
+        return None
+    last = container.parts[-1].name.rpartition(".")[2]
+    return f"what comes after its {last} is missing, or {last} is cut short; put all parts into one folder"
 
 
 def container_digest(container: Container, sums: Mapping[str, str]) -> str:
@@ -413,6 +547,12 @@ def container_digest(container: Container, sums: Mapping[str, str]) -> str:
         UnreadableArchive: A part is not what its sum says.
     """
     whole = hashlib.sha256()
+    if container.inside:
+        with ExitStack() as opened, _unreadable(container.name):
+            stream, _ = _open_bytes(container, opened)
+            while block := stream.read(_BLOCK):
+                whole.update(block)
+        return whole.hexdigest()
     for path in container.parts:
         part = hashlib.sha256()
         with path.open("rb") as stream:
@@ -447,11 +587,16 @@ class ArchiveReader:
             UnreadableArchive: Its container or itself cannot be read; of damage, when it is come to.
             SourceChanged: It is not the file that was found any more.
         """
+        stream: IO[bytes]
         if file.container is None or file.member is None:
             stream = file.path.open("rb")
             self.require_same(file, stream)
-            return stream
-        return io.BufferedReader(_Member(self._zip(file.container), file.member), _BLOCK)
+        else:
+            stream = io.BufferedReader(_Member(self._zip(file.container), file.member), _BLOCK)
+        if (file.member or file.path.name).lower().endswith(".gz"):
+            packed = file.size if file.member else file.path.stat().st_size
+            return io.BufferedReader(Gunzipped(stream, file.name, packed), _BLOCK)
+        return stream
 
     def require_same(self, file: ArchiveFile, stream: IO[bytes]) -> None:
         """Makes sure that a file is what was found, and was neither replaced nor written to since.
@@ -463,6 +608,24 @@ class ArchiveReader:
             _require(file.path, file.seen, (stream.fileno(),))
         else:
             _require(file.path, file.seen, self._zip(file.container).descriptors)
+
+    def dialect(self, file: ArchiveFile, head: bytes | None = None) -> Dialect:
+        """How the file is written, by its first lines and its container's manifest.
+
+        Args:
+            file: Which.
+            head: Its first bytes, where they were read already.
+
+        Raises:
+            UnreadableArchive: It cannot be read, or is written in a way that is not read here.
+        """
+        if head is None:
+            with self.open(file) as stream:
+                head = stream.read(HEAD_BYTES)
+        if file.kind is Kind.TRADES:
+            return dialect_of(head, TRADES)
+        manifest = self.manifest(file.container) if file.container is not None else None
+        return dialect_of(head, CANDLES, manifest)
 
     def manifest(self, container: Container) -> Manifest | None:
         """What a container's MANIFEST.json says; in it, or beside its parts.

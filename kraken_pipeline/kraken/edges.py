@@ -1,13 +1,19 @@
-"""The first and the last time in a file, without reading its rows: what an archive spans, and where a release ends."""
+"""The first and the last time in a file, without reading its rows: what an archive spans, and where a release ends.
+
+Rows that say that nobody traded are passed over: what stands outside the candles of a file says nothing.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.dialect import Dialect, Headed
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import EARLIEST_TIME
 
@@ -15,24 +21,56 @@ _TAIL = 1 << 16
 _BLOCK = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where in a line the time stands, and what tells that nobody traded."""
+
+    time: int
+    counts: tuple[int, ...]
+    is_quoted: bool
+
+
 def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The first time that can be read near the file's beginning; None where there is none."""
-    with reader.open(file) as stream:
-        return next(iter(_times(stream.read(_TAIL).split(b"\n"), file, now)), None)
+    """The first time that can be read near the file's beginning; None where there is none.
+
+    Raises:
+        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+    """
+    with reader.open(file) as opened:
+        stream = Headed(opened)
+        places = _places(file, reader.dialect(file, stream.head))
+        for block in _blocks(stream):
+            if (found := next(iter(_times(block.split(b"\n"), places, file, now)), None)) is not None:
+                return found
+            if not _has_quiet(block, places):
+                return None
+    return None
 
 
 def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The last time that can be read near the file's end; None where there is none."""
-    with reader.open(file) as stream:
-        tail = _tail(stream, loose=file.container is None)
-    return next(iter(_times(reversed(tail.split(b"\n")), file, now)), None)
+    """The last time that can be read near the file's end; None where there is none.
+
+    Raises:
+        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+    """
+    with reader.open(file) as opened:
+        stream = Headed(opened)
+        places = _places(file, reader.dialect(file, stream.head))
+        tail = _end(opened) if opened.seekable() else _tail(stream)
+    found = next(iter(_times(reversed(tail.split(b"\n")), places, file, now)), None)
+    if found is not None or not _has_quiet(tail, places):
+        return found
+    with reader.open(file) as opened:  # more rows without a trade than the tail holds
+        lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(opened))
+        return max((each for each in lasts if each is not None), default=None)
 
 
 def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
     """Where a release really ends: with the latest candle among its members of the finest interval.
 
     A release that was cut at 23:00 is cut in every interval alike. The largest members come first, because an
-    active pair usually reaches the nominal end, and then nothing more needs to be read.
+    active pair usually reaches the nominal end, and then nothing more needs to be read. Where no member of the finest
+    interval can be read, it ends with the start of the latest candle of the next.
 
     Args:
         files: The release's members.
@@ -41,42 +79,84 @@ def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, n
         nominal: Where its name says that it ends; None where it does not.
     """
     members = sorted(files, key=lambda file: (file.interval, -file.size))
+    for interval, some in groupby(members, key=lambda file: file.interval):
+        if (latest := _latest(some, reader, now, nominal)) is not None:
+            # A candle of the finest interval ends the release; where none of these can be read, a coarser one may have
+            # been cut short with it.
+            end = latest + (interval.seconds if interval is members[0].interval else 0)
+            return end if nominal is None else min(end, nominal)
+    return None
+
+
+def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
+    """The start of the latest candle of some members of one interval."""
     latest: int | None = None
     for member in members:
-        if member.interval != members[0].interval or (nominal is not None and latest is not None and latest >= nominal):
+        if nominal is not None and latest is not None and latest + member.interval.seconds >= nominal:
             break
         try:
             last = last_time(member, reader, now)
         except (UnreadableArchive, OSError, EOFError, ValueError):
             continue  # it will fail by itself, with its own record
         if last is not None:
-            latest = max(latest or 0, member.interval.floor(last) + member.interval.seconds)
-    if latest is None or nominal is None:
-        return latest
-    return min(latest, nominal)
+            latest = max(latest or 0, member.interval.floor(last))
+    return latest
 
 
-def _tail(stream: IO[bytes], *, loose: bool) -> bytes:
-    if loose:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _TAIL))
-        return stream.read()
+def _places(file: ArchiveFile, dialect: Dialect) -> _Places:
+    columns = dialect.columns
+    counts = tuple(columns.index(name) for name in ("trades", "volume") if name in columns)
+    return _Places(columns.index("time"), counts if file.kind is Kind.OHLCVT else (), dialect.is_quoted)
+
+
+def _end(stream: IO[bytes]) -> bytes:
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - _TAIL))
+    return stream.read()
+
+
+def _tail(stream: Headed) -> bytes:
     tail = b""
     while block := stream.read(_BLOCK):
         tail = (tail + block)[-_TAIL:]
     return tail
 
 
-def _times(lines: Iterable[bytes], file: ArchiveFile, now: int) -> Iterable[int]:
+def _blocks(stream: IO[bytes] | Headed) -> Iterator[bytes]:
+    rest, size = b"", _TAIL
+    while block := stream.read(size):
+        is_last = len(block) < size
+        whole, _, rest = (rest + block, b"", b"") if is_last else (rest + block).rpartition(b"\n")
+        yield whole
+        size = _BLOCK
+    if rest:
+        yield rest
+
+
+def _has_quiet(block: bytes, places: _Places) -> bool:
+    return any(_is_quiet(line.split(b","), places) for line in block.split(b"\n"))
+
+
+def _is_quiet(fields: list[bytes], places: _Places) -> bool:
+    if not places.counts or max(places.counts) >= len(fields):
+        return False
+    counts = [fields[place].strip(b'\r " ') for place in places.counts]
+    return any(counts) and all(not count or _number(count) == 0 for count in counts)
+
+
+def _number(field: bytes) -> float | None:
+    try:
+        return float(field)
+    except ValueError:
+        return None
+
+
+def _times(lines: Iterable[bytes], places: _Places, file: ArchiveFile, now: int) -> Iterable[int]:
     step = file.interval.seconds if file.kind is Kind.OHLCVT else 1
     for line in lines:
         fields = line.split(b",")
-        # A trades archive of 2026 has its time in the third field.
-        for field in (fields[0], fields[2] if len(fields) == 7 else b""):
-            try:
-                time = int(float(field))
-            except (ValueError, OverflowError):
-                continue
-            if EARLIEST_TIME <= time <= now and time % step == 0:
-                yield time
-                break
+        if places.time >= len(fields) or _is_quiet(fields, places):
+            continue
+        time = _number(fields[places.time].strip(b'" ') if places.is_quoted else fields[places.time])
+        if time is not None and EARLIEST_TIME <= time <= now and int(time) % step == 0:
+            yield int(time)

@@ -11,7 +11,7 @@ from typing import IO
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import plain
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, columns_of
+from kraken_pipeline.kraken.dialect import Dialect
 from kraken_pipeline.kraken.release import Kind
 
 MOST = 20
@@ -54,7 +54,8 @@ def find_lines(file: ArchiveFile, candle: Span, reader: ArchiveReader) -> Lines:
         UnreadableArchive: It cannot be read.
         OSError: The same.
     """
-    pattern = _trades(candle) if file.kind is Kind.TRADES else _row(candle, _time_field(file, reader))
+    dialect = reader.dialect(file)
+    pattern = _trades(candle, dialect) if file.kind is Kind.TRADES else _row(candle, dialect)
     digest = hashlib.sha256()
     first: list[Line] = []
     count = lines = 0
@@ -70,19 +71,17 @@ def find_lines(file: ArchiveFile, candle: Span, reader: ArchiveReader) -> Lines:
     return Lines(tuple(first), count, digest.hexdigest())
 
 
-def _time_field(file: ArchiveFile, reader: ArchiveReader) -> int:
-    manifest = reader.manifest(file.container) if file.container is not None else None
-    return (columns_of(manifest.columns) if manifest is not None else COLUMNS).index("time")
+def _row(candle: Span, dialect: Dialect) -> re.Pattern[bytes]:
+    mark = b'"?' if dialect.is_quoted else b""
+    before = rb"^(?:[^,\n]*,){%d} *%b" % (dialect.columns.index("time"), mark)
+    return re.compile(before + rb"%d(?:\.0*)?%b *(?:[,\r][^\n]*)?$" % (candle.start, mark), re.MULTILINE)
 
 
-def _row(candle: Span, field: int) -> re.Pattern[bytes]:
-    return re.compile(rb"^(?:[^,\n]*,){%d} *%d(?:\.0*)? *(?:[,\r][^\n]*)?$" % (field, candle.start), re.MULTILINE)
-
-
-def _trades(candle: Span) -> re.Pattern[bytes]:
-    """The time is the first of three fields or, since 2026, the third of seven."""
+def _trades(candle: Span, dialect: Dialect) -> re.Pattern[bytes]:
     seconds = b"|".join(b"%d" % second for second in range(candle.start, candle.end))
-    return re.compile(rb"^(?:[^,\n]*,[^,\n]*,)?(?:%b)(?:\.[0-9]*)?,[^\n]*$" % seconds, re.MULTILINE)
+    mark = b'"?' if dialect.is_quoted else b""
+    before = rb"^(?:[^,\n]*,){%d}%b" % (dialect.columns.index("time"), mark)
+    return re.compile(before + rb"(?:%b)(?:\.[0-9]*)?%b(?:[,\r][^\n]*)?$" % (seconds, mark), re.MULTILINE)
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:

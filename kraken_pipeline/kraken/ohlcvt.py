@@ -1,4 +1,8 @@
-"""Candle archives: `time,open,high,low,close,volume,trades`, one line a candle that had a trade."""
+"""Candle archives: `time,open,high,low,close,volume,trades`, one line a candle that had a trade.
+
+Files that other programs filled have rows for quiet time, too. Such a row is no candle. It says that nobody traded, and
+that is believed between two candles of the file; what stands before the first or after the last of them says nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.ranges import Span, normalise
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.dialect import CANDLES, Dialect, Headed, dialect_of
+from kraken_pipeline.kraken.manifest import Manifest
 from kraken_pipeline.kraken.order import FOREVER, order_of
 from kraken_pipeline.kraken.rows import (
     LINE,
     Block,
+    ColumnType,
     Digest,
     Facts,
     Format,
@@ -30,25 +39,18 @@ from kraken_pipeline.kraken.rows import (
 from kraken_pipeline.market.candle import broken_rules, is_sound, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 
-COLUMNS = ("time", "open", "high", "low", "close", "volume", "trades")
-_SYNONYMS = {"timestamp": "time", "count": "trades", "trade_count": "trades"}
+COLUMNS = CANDLES.usual
+COARSER_ROWS = 24
+"""From so many rows on the distances of its times tell a file of hours from one of minutes."""
+_CHAIN_ROWS = 1_000
+_NOT_WHOLE = "trade count is not a whole number"
+_NO_TRADE = "volume without a trade"
+_DISORDER = ("low is above", "high is below")
 _UNBELIEVABLE = ("time is not a multiple", "time is before 2011", "time is in the future")
 
 
 class OutOfOrder(Exception):
     """The rows are not in order of time, or repeat one: the file must be read with `sort`."""
-
-
-def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """This project's names for the columns that a manifest lists; the usual ones where it lists none.
-
-    Raises:
-        UnreadableArchive: A candle's column is missing or unknown.
-    """
-    columns = tuple(_SYNONYMS.get(name.lower(), name.lower()) for name in names) or COLUMNS
-    if sorted(columns) != sorted(COLUMNS):
-        raise UnreadableArchive(f"its manifest lists the columns {', '.join(names)}; a candle has {', '.join(COLUMNS)}")
-    return columns
 
 
 class CandleReader:
@@ -60,8 +62,7 @@ class CandleReader:
         interval: Interval,
         now: int,
         *,
-        columns: Sequence[str] = COLUMNS,
-        has_header: bool = False,
+        manifest: Manifest | None = None,
         sort_in: Path | None = None,
     ) -> None:
         """Reads nothing yet.
@@ -70,16 +71,18 @@ class CandleReader:
             stream: The file's bytes.
             interval: The length of its candles.
             now: The moment of asking (seconds since the epoch); no candle starts after it.
-            columns: The names of the fields, in order.
-            has_header: Whether the first line holds names.
+            manifest: What the file's release says of its files, where it does.
             sort_in: A folder to sort in, for a file that is out of order; the rows then come sorted, and of
                 repeated times only the last.
         """
         self._stream = stream
         self._interval = interval
-        self._form = _format(interval, now, tuple(columns))
-        self._has_header = has_header
+        self._now = now
+        self._manifest = manifest
         self._sort_in = sort_in
+        self._columns = _Judge(interval)
+        self._grid = _Grid(interval)
+        self._quiet: list[pl.Series] = []  # the times at which rows say that nobody traded
         self._unanswered = Unanswered(interval, neighbours_too=False)
         self.facts = Facts()
 
@@ -90,38 +93,83 @@ class CandleReader:
 
         Raises:
             OutOfOrder: The rows are not strictly ascending in time and `sort_in` is not given.
-            UnreadableArchive: There is not one good row.
+            UnreadableArchive: There is not one good row, or its columns or times are not what they should be.
         """
         if self._sort_in is None:
             yield from self._in_order(self._parsed())
         else:
             with tempfile.TemporaryDirectory(dir=self._sort_in) as scratch:
                 yield from self._sorted(self._parsed(), Path(scratch))
+        self._unanswered.add_spans(self._outer_quiet())
         self.facts.unanswered = self._unanswered.spans()
         require_rows(self.facts, "candle")
+        self._grid.require_own()
 
     def _parsed(self) -> Iterator[Block]:
         digest = Digest()
+        stream = Headed(self._stream)
+        dialect = dialect_of(stream.head, CANDLES, self._manifest)
+        form = _format(self._interval, self._now, dialect)
+        self._columns.is_asked = not dialect.is_told
         line = 1
-        for data in line_blocks(self._stream, digest):
-            block = parse_block(data, line, self._form)
-            lines = block.rows.height + len(block.rejects)
-            if line == 1 and self._has_header:
-                block = Block(block.rows, tuple(reject for reject in block.rejects if reject.line != 1))
-            line += lines
+        for data in line_blocks(stream, digest):
+            rows = data
+            if line <= dialect.header_lines:
+                rows = data[data.index(b"\n") + 1 :]
+                line += 1
+            block = parse_block(rows, line, form)
+            line += block.rows.height + len(block.rejects)
+            self._columns.take(block)
             yield block
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
+        self._columns.require_sound()
+        self._columns.require_chained()
 
     def _in_order(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        reached = 0
         for block in blocks:
             times = block.rows["time"]
             if block.rows.height:
-                follows = self.facts.last_time is None or times[0] > self.facts.last_time
-                if not follows or not (times.slice(1) > times.head(-1)).all():
+                if times[0] <= reached or not (times.slice(1) > times.head(-1)).all():
                     raise OutOfOrder
-            self._unanswered.take(block)
-            yield self._noted(block)
+                reached = int(times[-1])
+                self._grid.take(times)
+                self._columns.chain(block.rows)
+            traded = self._traded(block)
+            self._unanswered.take(traded)
+            yield self._noted(traded)
+
+    def _traded(self, block: Block) -> Block:
+        """The block without the rows that say that nobody traded; their times are noted."""
+        trades = block.rows["trades"]
+        if block.rows.is_empty() or (_lowest(trades) > 0 and not trades.null_count()):
+            return block
+        is_traded = trades > 0
+        traded = block.rows.filter(is_traded)
+        quiet = block.rows.filter(~is_traded.fill_null(value=False))["time"]
+        self._quiet.append(quiet)
+        self.facts.quiet += len(quiet)
+        return Block(traded, block.rejects)
+
+    def _contradict_quiet(self, traded: pl.Series) -> None:
+        """Takes out the candles that other rows say are none: the file contradicts itself."""
+        for quiet in self._quiet:
+            times = quiet.filter(quiet.is_in(traded.implode())).unique().to_list()
+            self._unanswered.add(*times)
+            spans = (Span(time, time + self._interval.seconds) for time in times)
+            self.facts.contradicted = normalise((*self.facts.contradicted, *spans))
+
+    def _outer_quiet(self) -> Spans:
+        """The time before the first candle and after the last that rows say nobody traded in: they say nothing."""
+        if not self._quiet or self.facts.first_time is None or self.facts.last_time is None:
+            return ()
+        times = pl.concat(self._quiet).unique().sort()
+        outer = times.filter((times < self.facts.first_time) | (times > self.facts.last_time))
+        step = self._interval.seconds
+        starts = outer.filter((outer.diff() != step).fill_null(value=True))
+        ends = outer.filter((outer.diff().shift(-1) != step).fill_null(value=True)) + step
+        return tuple(Span(start, end) for start, end in zip(starts.to_list(), ends.to_list(), strict=True))
 
     def _sorted(self, blocks: Iterable[Block], scratch: Path) -> Iterator[Block]:
         """Spills the rows by year, then sorts a year at a time, so that memory does not grow with the file."""
@@ -129,7 +177,10 @@ class CandleReader:
         repeats: list[int] = []
         placed: list[pl.DataFrame] = [pl.DataFrame(schema={"time": pl.Int64(), LINE: pl.UInt32()})]
         rejects: list[Reject] = []
-        for number, block in enumerate(blocks):
+        every: list[pl.Series] = []
+        for number, read in enumerate(blocks):
+            every.append(read.rows["time"])
+            block = self._traded(read)
             placed.append(block.rows.select("time", LINE))
             rejects += block.rejects
             if block.rejects:
@@ -142,8 +193,12 @@ class CandleReader:
             rows = pl.read_parquet(sorted(scratch.glob(f"{year_number}-*.parquet"))).sort("time", LINE)
             last = pl.col("time") != pl.col("time").shift(-1)
             kept = rows.filter(last.fill_null(value=True))
+            self._columns.chain(kept)
             repeated = self._repeated(rows.filter(~last), kept, repeats)
             yield self._noted(Block(kept, repeated))
+        self._columns.require_chained()
+        self._grid.take(pl.concat(every).unique().sort() if every else pl.Series([], dtype=pl.Int64()))
+        self._contradict_quiet(pl.concat(placed)["time"])
         self._judge(pl.concat(placed).filter(~pl.col(LINE).is_in(repeats)), rejects)
 
     def _judge(self, rows: pl.DataFrame, rejects: Sequence[Reject]) -> None:
@@ -184,7 +239,7 @@ class CandleReader:
                 self._unanswered.add(row["time"])
                 self.facts.contradicted = normalise((*self.facts.contradicted, candle))
             reason = "the time is repeated" if row["same"] else "the time is repeated with other values"
-            text = ",".join(str(row[name]) for name in self._form.columns)
+            text = ",".join(str(row[name]) for name in COLUMNS)
             rejects.append(Reject(row[LINE], text, f"{reason}; the file's last row for it counts", row["time"]))
         return tuple(rejects)
 
@@ -199,15 +254,163 @@ class CandleReader:
         return Block(_as_candles(rows), block.rejects)
 
 
+class _Grid:
+    """Tells a file of coarser candles than its name says, by the distances of its times."""
+
+    def __init__(self, interval: Interval) -> None:
+        self._interval = interval
+        self._coarser = [each for each in Interval if each > interval and each % interval == 0]
+        self._rows = 0
+        self._last: int | None = None  # the latest time so far
+
+    def take(self, times: pl.Series) -> None:
+        """Takes times, later than those before."""
+        self._rows += len(times)
+        if not self._coarser or not len(times):
+            return
+        seconds = times.to_numpy()
+        self._leave_out(seconds[:1_000])  # which settles it for most files
+        if self._coarser:
+            self._leave_out(seconds)
+        self._last = int(seconds[-1])
+
+    def _leave_out(self, seconds: NDArray[np.int64]) -> None:
+        distances = np.diff(seconds, prepend=seconds[:1] if self._last is None else self._last)
+        self._coarser = [
+            each
+            for each in self._coarser
+            if not (distances % each.seconds).any()
+            # A stock that trades for half a day has every other half-day alone, in step with days, but not on them.
+            and not (each == 2 * self._interval and (seconds % each.seconds).any())
+        ]
+
+    def require_own(self) -> None:
+        """Refuses a file whose rows are all as far apart as those of a coarser interval.
+
+        Raises:
+            UnreadableArchive: They are.
+        """
+        if self._rows >= COARSER_ROWS and self._coarser:
+            minutes = self._coarser[-1].value
+            raise UnreadableArchive(
+                f"its name says candles of {self._interval.value} min, and all of its {self._rows} rows are multiples "
+                f"of {minutes} min apart: if they are candles of {minutes} min, name it ..._{minutes}.csv"
+            )
+
+
+class _Judge:
+    """Tells a file without a header whose columns cannot be what they are taken for, by their values."""
+
+    def __init__(self, interval: Interval) -> None:
+        self._interval = interval
+        self._chain: list[NDArray[np.float64]] = []
+        self._chained = 0
+        self.is_asked = True  # where a header tells, it is believed
+        self._lines = 0
+        self._disordered = 0
+        self._fractional = 0
+        self._has_parts = False  # whether a good row has a volume that is no whole number
+
+    def take(self, block: Block) -> None:
+        """Takes the rows of a block; where none was ever rejected there is nothing to judge."""
+        if not self.is_asked or not (block.rejects or self._lines):
+            return
+        self._lines += block.rows.height + len(block.rejects)
+        self._disordered += sum(reject.reason.startswith(_DISORDER) for reject in block.rejects)
+        self._fractional += sum(reject.reason.startswith(_NOT_WHOLE) for reject in block.rejects)
+        volumes = block.rows["volume"]
+        self._has_parts |= bool((volumes != volumes.floor()).any())
+        if self._lines > COARSER_ROWS:
+            self.require_sound()  # before a large file has as many dead letters as lines
+
+    def require_sound(self) -> None:
+        """Refuses a file whose rows contradict the order of its columns.
+
+        Raises:
+            UnreadableArchive: They do.
+        """
+        if self._disordered >= 2 and self._disordered * 2 > self._lines:
+            raise UnreadableArchive(_misnamed(f"low or high is not that in {self._disordered} of {self._lines} lines"))
+        if self._fractional >= 2 and (self._fractional * 2 > self._lines or not self._has_parts):
+            raise UnreadableArchive(
+                _misnamed(
+                    f"the trade count, which stands last, has decimals in {self._fractional} of {self._lines} lines; "
+                    "it seems to have changed places with the volume"
+                )
+            )
+
+    def chain(self, rows: pl.DataFrame) -> None:
+        """Takes rows in order of time; the first thousand of a file are looked at."""
+        if self.is_asked and self._chained < _CHAIN_ROWS:
+            self._chain.append(rows.select("time", "open", "close").head(_CHAIN_ROWS).to_numpy())
+            self._chained += rows.height
+            if self._chained >= _CHAIN_ROWS:
+                self.require_chained()
+
+    def require_chained(self) -> None:
+        """Refuses a file of which each candle closes where the one before it opened.
+
+        Raises:
+            UnreadableArchive: Open and close have changed places.
+        """
+        if not self._chain:
+            return
+        times, opens, closes = np.concatenate(self._chain).T
+        self._chain = []
+        follows = np.diff(times) == self._interval.seconds
+        if follows.sum() < COARSER_ROWS:
+            return
+        forth = np.abs(opens[1:] - closes[:-1])[follows].sum()
+        back = np.abs(closes[1:] - opens[:-1])[follows].sum()
+        if forth > 2 * back:
+            raise UnreadableArchive(
+                _misnamed("candles close where those before them opened; open and close seem to have changed places")
+            )
+
+
+def _misnamed(what: str) -> str:
+    return (
+        f"its columns cannot be {', '.join(COLUMNS)}: {what}; put a line with the names of its columns before the "
+        "first, or download it again"
+    )
+
+
 @lru_cache(maxsize=64)  # a release has thousands of files of seven intervals
-def _format(interval: Interval, now: int, columns: tuple[str, ...]) -> Format:
-    rules = broken_rules(interval, now)
+def _format(interval: Interval, now: int, dialect: Dialect) -> Format:
+    rules = {**broken_rules(interval, now), _NO_TRADE: (pl.col("trades") == 0) & (pl.col("volume") > 0)}
+    wanted: dict[str, ColumnType] = {"time": pl.Int64(), **dict.fromkeys(COLUMNS[1:], pl.Float64())}
+    columns = {
+        name if name in wanted else f"_{place}": wanted.get(name, pl.String())
+        for place, name in enumerate(dialect.columns)
+    }
+    # A file without counts says of a row with a volume that there was a trade at least, and no more.
+    derived = () if "trades" in columns else ((pl.col("volume") > 0).cast(pl.Float64).alias("trades"),)
+    is_quiet = (
+        (pl.col("trades").fill_null(0) == 0)
+        & (pl.col("volume").fill_null(0) == 0)
+        & (pl.col("trades").is_not_null() | pl.col("volume").is_not_null())
+        & (pl.col("time") % interval.seconds == 0)
+        & (pl.col("time") <= now)
+    )
     return Format(
-        {name: pl.Int64() if name == "time" else pl.Float64() for name in columns},
+        columns,
         rules,
         frozenset(reason for reason in rules if reason.startswith(_UNBELIEVABLE)),
-        partial(is_sound, interval=interval, now=now),
+        partial(_is_plain, interval=interval, now=now),
+        quiet=is_quiet,
+        derived=derived,
+        is_quoted=dialect.is_quoted,
     )
+
+
+def _is_plain(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
+    """Whether all of some rows are good candles with a trade each."""
+    return rows.is_empty() or (is_sound(rows, interval, now) and _lowest(rows["trades"]) >= 1)
+
+
+def _lowest(counts: pl.Series) -> float:
+    lowest = counts.min()
+    return lowest if isinstance(lowest, float) else 0.0
 
 
 _CANDLE = (

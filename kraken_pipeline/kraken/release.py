@@ -2,11 +2,14 @@
 
 ::
 
-    Kraken_OHLCVT.zip                    complete, up to an unnamed quarter
+    Kraken_OHLCVT.zip                    complete, up to its last candle
     Kraken_OHLCVT_Q2_2023.zip            a quarter, up to 2026Q1
     Kraken_OHLCVT_2026Q2.zip             a quarter, since 2026Q2
-    Kraken_OHLCVT_Full_2026Q2.zip.part00 complete, in parts
+    Kraken_OHLCVT_Full_2026Q2.zip.part00 complete up to the end of a quarter, in parts
     Kraken_Trading_History….zip, TimeAndSales_Combined….zip   the same of trades
+
+A name promises only what it says whole: `FORMS` is the table of all that do. Any other ZIP (one more word, a range, a
+part of the year) is a loose collection, each file of which answers for what lies between its own first and last row.
 """
 
 from __future__ import annotations
@@ -59,30 +62,75 @@ class Release:
     quarter: Quarter | None = None
 
 
-_QUARTER = re.compile(r"(?:Q(?P<n1>[1-4])_(?P<y1>20\d\d))|(?:(?P<y2>20\d\d)_?Q(?P<n2>[1-4]))", re.IGNORECASE)
-_TRADES = re.compile(r"Trading_?History|Time_?And_?Sales|Trades", re.IGNORECASE)
-_OHLCVT = re.compile(r"OHLCVT", re.IGNORECASE)
-# What else a complete archive's name may hold. One that says more, in words not known here, may be of some time only.
-_COMPLETE = re.compile(
-    rf"(?:{_TRADES.pattern}|{_OHLCVT.pattern}|Kraken|Full|Complete|Combined|\(\d+\)|zip|[ _.-])+", re.IGNORECASE
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way in which Kraken names releases.
+
+    Attributes:
+        whole: What a name of this form is from its beginning to its end, without `.zip` and what marks a copy.
+        kind: What its rows are.
+        is_complete: Whether it begins with the first trade, and not with the quarter that it names.
+        example: A name of this form.
+        promise: What such a release answers for, for people.
+    """
+
+    whole: re.Pattern[str]
+    kind: Kind
+    is_complete: bool
+    example: str
+    promise: str
+
+
+def _form(whole: str, kind: Kind, example: str, promise: str, *, is_complete: bool) -> Form:
+    return Form(re.compile(whole, re.IGNORECASE | re.ASCII), kind, is_complete, example, promise)
+
+
+_CANDLES = "Kraken_OHLCVT"
+_TRADES = "(?:Kraken_Trading_History|TimeAndSales_Combined)"
+_QUARTER = r"(?:Q(?P<n1>[1-4])_(?P<y1>20\d\d)|(?P<y2>20\d\d)_?Q(?P<n2>[1-4]))"
+_COMPLETE = "all time up to its latest row"
+_UP_TO = "all time up to the quarter's end, or its latest row"
+_ONE = "the quarter, up to its latest row"
+
+FORMS: tuple[Form, ...] = (
+    _form(f"{_CANDLES}(?:_Full)?", Kind.OHLCVT, "Kraken_OHLCVT.zip", _COMPLETE, is_complete=True),
+    _form(f"{_CANDLES}_Full_{_QUARTER}", Kind.OHLCVT, "Kraken_OHLCVT_Full_2026Q2.zip", _UP_TO, is_complete=True),
+    _form(f"{_CANDLES}_{_QUARTER}", Kind.OHLCVT, "Kraken_OHLCVT_Q2_2023.zip", _ONE, is_complete=False),
+    _form(f"{_TRADES}(?:_Full)?", Kind.TRADES, "Kraken_Trading_History.zip", _COMPLETE, is_complete=True),
+    _form(f"{_TRADES}_Full_{_QUARTER}", Kind.TRADES, "TimeAndSales_Combined_Full_2026Q2.zip", _UP_TO, is_complete=True),
+    _form(f"{_TRADES}_{_QUARTER}", Kind.TRADES, "Kraken_Trading_History_Q1_2026.zip", _ONE, is_complete=False),
 )
+"""Every form of a name that promises something; docs/archives.md shows the same table."""
+
+# What browsers, desktops and this project's own drop folder (.1) add where a name is taken.
+_COPY = re.compile(r"(?:[ _-]*\([0-9]{1,3}\)|[ _-]+copy(?:[ _-]?[0-9]{1,3})?|\.[0-9]{1,3})+$", re.IGNORECASE)
+
+
+def without_copy_mark(stem: str) -> str:
+    """Return a file's name, given without its ending, without what marks it as a copy: ` (1)`, `-copy`, ` - Copy`."""
+    return _COPY.sub("", stem)
 
 
 def release_of(container: str) -> Release | None:
-    """What the name of a ZIP says, without its folder; None for a ZIP that is no release of Kraken's, or unclear."""
-    if _TRADES.search(container):
-        kind = Kind.TRADES
-    elif _OHLCVT.search(container):
-        kind = Kind.OHLCVT
-    else:
+    """Return what the name of a ZIP promises, without its folder; None for one that does not say it whole."""
+    stem, _, ending = container.rpartition(".")
+    if ending.lower() != "zip":
         return None
-    found = _QUARTER.search(container)
-    if found is None:
-        return Release(kind, EARLIEST_TIME, None) if _COMPLETE.fullmatch(container) else None
-    quarter = Quarter(int(found["y1"] or found["y2"]), int(found["n1"] or found["n2"]))
-    if re.search(r"Full|Complete", container, re.IGNORECASE):
-        return Release(kind, EARLIEST_TIME, quarter.end)
-    return Release(kind, quarter.start, quarter.end, quarter)
+    name = without_copy_mark(stem)
+    for form in FORMS:
+        if (found := form.whole.fullmatch(name)) is not None:
+            return _promised(form, found.groupdict())
+    return None
+
+
+def _promised(form: Form, said: Mapping[str, str | None]) -> Release:
+    year, number = said.get("y1") or said.get("y2"), said.get("n1") or said.get("n2")
+    if year is None or number is None:
+        return Release(form.kind, EARLIEST_TIME, None)
+    quarter = Quarter(int(year), int(number))
+    if form.is_complete:
+        return Release(form.kind, EARLIEST_TIME, quarter.end)
+    return Release(form.kind, quarter.start, quarter.end, quarter)
 
 
 def archive_name(quarter: Quarter) -> str:

@@ -6,6 +6,8 @@
     90.54,1.1,1767225600.1234,b,l,,1234567                             since 2026Q1, under a header that
                                                                        names six of its seven fields
 
+Any other header is followed, too (`kraken.dialect`).
+
 Rows without an id are never deduplicated: equal rows are separate fills. With ids, a repeated one is rejected, rows are
 taken in the order of their ids where their times rise with these, and where ids are not consecutive though they should
 be, the minutes around are not answered for.
@@ -22,11 +24,12 @@ import polars as pl
 
 from kraken_pipeline.coverage.density import AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Span, lies_in
-from kraken_pipeline.errors import UnreadableArchive
+from kraken_pipeline.kraken.dialect import TRADES, Headed, dialect_of
 from kraken_pipeline.kraken.rows import (
     LINE,
     TEXT_CHARACTERS,
     Block,
+    ColumnType,
     Digest,
     Facts,
     Format,
@@ -43,18 +46,10 @@ from kraken_pipeline.market.resample import fold_trades
 _BACKWARDS = "time runs backwards"
 _REPEATED_ID = "the trade id is repeated"
 _TIME_RULES = frozenset({"time is not a finite number", "time is before 2011", "time is in the future"})
-_PLAIN: Mapping[str, pl.Int64 | pl.Float64 | pl.String] = {
+_TYPES: Mapping[str, ColumnType] = {
     "time": pl.Float64(),
     "price": pl.Float64(),
     "volume": pl.Float64(),
-}
-_NAMED: Mapping[str, pl.Int64 | pl.Float64 | pl.String] = {
-    "price": pl.Float64(),
-    "volume": pl.Float64(),
-    "time": pl.Float64(),
-    "side": pl.String(),
-    "order_type": pl.String(),
-    "misc": pl.String(),
     "trade_id": pl.Int64(),
 }
 
@@ -112,7 +107,7 @@ class TradesReader:
         """The one-minute candles that are whole, sorted and unique by time, and the rejected rows.
 
         Raises:
-            UnreadableArchive: There is not one good row.
+            UnreadableArchive: There is not one good row, or its columns or times are not what they should be.
         """
         for minutes in fold_trades(self._trades()):
             yield Block(self._whole(minutes), self._taken_rejects())
@@ -136,15 +131,20 @@ class TradesReader:
     def _trades(self) -> Iterator[pl.DataFrame]:
         digest = Digest()
         line = 1
-        form: Format | None = None
-        for data in line_blocks(self._stream, digest):
+        stream = Headed(self._stream)
+        dialect = dialect_of(stream.head, TRADES)
+        form = Format(
+            {name: _TYPES.get(name, pl.String()) for name in dialect.columns},
+            _broken_rules(self._now),
+            _TIME_RULES,
+            partial(_is_sound, now=self._now),
+            is_quoted=dialect.is_quoted,
+        )
+        for data in line_blocks(stream, digest):
             block_data = data
-            if form is None:
-                columns, header_lines = _layout(data)
-                form = Format(columns, _broken_rules(self._now), _TIME_RULES, partial(_is_sound, now=self._now))
-                if header_lines:
-                    block_data = data[data.index(b"\n") + 1 :]
-                    line += 1
+            if line <= dialect.header_lines:
+                block_data = data[data.index(b"\n") + 1 :]
+                line += 1
             block, since = self._in_order(_by_id(parse_block(block_data, line, form)))
             line += block.rows.height + len(block.rejects)
             self._note(block, since)
@@ -247,22 +247,3 @@ def _by_id(block: Block) -> Block:
         return block
     # The lines stay in order: they tell where rejected rows lie.
     return Block(ordered.with_columns(rows[LINE]), block.rejects)
-
-
-def _layout(data: bytes) -> tuple[Mapping[str, pl.Int64 | pl.Float64 | pl.String], bool]:
-    """The columns of a file, and whether its first line holds names, by its first two lines.
-
-    Raises:
-        UnreadableArchive: It is neither of the two forms.
-    """
-    first, _, rest = data.partition(b"\n")
-    fields = first.decode("utf-8", "replace").strip().split(",")
-    has_header = fields[0].strip().strip('"').lower() in ("price", "timestamp", "time")
-    if not has_header:
-        return _PLAIN, False
-    second = rest.partition(b"\n")[0].split(b",")
-    if fields[0].strip('"').lower() == "price" and len(second) == len(_NAMED):
-        return _NAMED, True
-    if fields[0].strip('"').lower() != "price" and len(fields) == len(_PLAIN):
-        return _PLAIN, True
-    raise UnreadableArchive(f"a trades archive with the header {','.join(fields)!r} is not known here")

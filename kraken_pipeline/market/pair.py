@@ -7,8 +7,9 @@ archives are named by, and what AssetPairs lists. Other spellings resolve to it;
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from kraken_pipeline.errors import InvalidRequest
@@ -69,6 +70,49 @@ def parse_pair(name: str) -> Pair:
     return Pair(base + quote, base, quote)
 
 
+def pair_of_file(name: str) -> Pair:
+    """Return the pair that a file's name stands for: people write the exchange's capitals small, all of them.
+
+    A mixed name is as the exchange writes it (AAPLxUSD).
+
+    Raises:
+        InvalidRequest: The text cannot be the name of a pair.
+    """
+    pair = parse_pair(name)
+    return parse_pair(name.upper()) if name.islower() else pair
+
+
+def named_pair(name: str, known: Collection[str]) -> str:
+    """Return the name of the pair that somebody means, who need not write capitals as the exchange does.
+
+    Args:
+        name: As it was given.
+        known: The pairs that there are; what is none of them is taken by the rules for files.
+
+    Raises:
+        InvalidRequest: The text cannot be the name of a pair.
+    """
+    candidates = (parse_pair(name).name, pair_of_file(name).name, parse_pair(name.upper()).name)
+    if (exact := next((each for each in candidates if each in known), None)) is not None:
+        return exact
+    alike = [each for each in known if each.casefold() == candidates[0].casefold()]
+    return alike[0] if len(alike) == 1 else candidates[1]
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names of pairs that somebody may have meant, the nearest first; three at the most."""
+    by_capitals: dict[str, str] = {}
+    for each in sorted(known):
+        by_capitals.setdefault(each.upper(), each)
+    return [by_capitals[each] for each in get_close_matches(name.upper(), by_capitals, n=3, cutoff=0.7)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that names the nearest pairs; nothing where none is near."""
+    names = nearest(name, known)
+    return f"; near it there are {', '.join(names)}" if names else ""
+
+
 def _asset(code: str) -> str:
     return ALIASES.get(code) or LEGACY_ASSETS.get(code) or code
 
@@ -116,6 +160,10 @@ class PairBook:
 
     def __contains__(self, pair: Pair) -> bool:
         return pair.name in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of its pairs."""
+        return iter(self._keys)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -44,13 +44,15 @@ def resample(candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
 
     Args:
         candles: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` (others are ignored),
-            sorted by time, of one interval that divides the wanted one.
+            sorted by time, of one interval that divides the wanted one. A row without a trade is left out.
         interval: The wanted interval.
 
     Returns:
         The same seven columns. A coarser candle stands wherever one finer candle does, whether or not the rest of
         it is known: whether it is whole is a question for coverage.
     """
+    if candles.height and candles["trade_count"].min() == 0:
+        candles = candles.filter(pl.col("trade_count") > 0)
     return (
         candles.group_by(_grid(pl.col("time"), interval).alias("time"), maintain_order=True)
         .agg(*_FOLD)

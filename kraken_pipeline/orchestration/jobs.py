@@ -178,7 +178,7 @@ def spec_tags(spec: RunSpec) -> dict[str, str]:
 def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:
     pairs = [task.file.pair for task in found.tasks]
     if not gap_flow.survey(stores, spec, now, also=pairs).pairs and not found.broken:
-        raise nothing_to_do(stores, spec)
+        raise nothing_to_do(stores, spec, found)
 
 
 def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: Run) -> None:

@@ -23,8 +23,10 @@ from kraken_pipeline.storage import publications
 from kraken_pipeline.storage.questdb import open_questdb
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.scan import pass_over_unknown
 
 _EDGE = 1 << 16
+_REASONS = 5
 
 
 def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = ()) -> str:
@@ -51,13 +53,17 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
     """
     settings.drop.mkdir(parents=True, exist_ok=True)
     found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
+    if any(file.is_doubtful for file in found.files):
+        with opened(settings) as stores:
+            pass_over_unknown(stores, found)
     seen, count = json.loads(cursor) if cursor else ("", 0)
     digest = content_digest(found.files, found.broken) if found.files or found.broken else ""
     if digest == seen or not digest:
         waiting = f", {len(found.waiting)} still grow" if found.waiting else ""
-        return dg.SensorResult(
-            skip_reason=f"nothing new in {settings.drop}{waiting}", cursor=json.dumps([digest, count])
-        )
+        unread = [f"{each.name}: {each.reason}" for each in (*found.broken, *found.skipped)]
+        reasons = "; ".join([f"nothing new in {settings.drop}{waiting}", *unread[:_REASONS]])
+        more = f"; and {len(unread) - _REASONS} more" if len(unread) > _REASONS else ""
+        return dg.SensorResult(skip_reason=f"{reasons}{more}", cursor=json.dumps([digest, count]))
     pairs = {file.pair.name: file.pair for file in found.files}
     requests = [
         PAIRS[tier].build_add_request(list(names))

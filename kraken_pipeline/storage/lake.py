@@ -221,6 +221,15 @@ class Lake:
         within = _within(start, end) if any(_year_is_cut(year, start, end) for year, _ in found) else []
         return self._collected(series, [path for _, path in found], lambda frame: frame.filter(*within), CANDLE_SCHEMA)
 
+    def without_trades(self, series: Series) -> pl.DataFrame:
+        """The rows without a trade, which versions before migration 0010 stored from files that had some.
+
+        Raises:
+            DamagedFile: A file that is to be read is not the one that was written.
+        """
+        paths = [path for _, path in self.partitions(series)]
+        return self._collected(series, paths, lambda frame: frame.filter(pl.col("trade_count") == 0), CANDLE_SCHEMA)
+
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
         for each in spans:

@@ -526,6 +526,12 @@ asked_intervals = sa.Table(
     sa.Column("asked_at", sa.BigInteger, nullable=False),  # when it was first named
 )
 
+earlier_archives = sa.Table(
+    "earlier_archives",  # pairs whose archives a version before 0010 read, until `workflow.earlier_archives` is done
+    metadata,
+    sa.Column("pair", sa.String(64), primary_key=True),
+)
+
 limits = sa.Table(
     "limits",  # the request rate that all processes share: a row for all requests, and one an endpoint
     metadata,

@@ -164,7 +164,9 @@ def _reach(record: FileRecord) -> list[Span]:
 # --- evidence
 
 
-def trim_grants(connection: sa.Connection, series: Series, spans: Spans, source: str | None = None) -> None:
+def trim_grants(
+    connection: sa.Connection, series: Series, spans: Spans, source: str | None = None, file_id: int | None = None
+) -> None:
     """Takes some spans out of the grants of a series; `evidence_records.renew` then takes the coverage back.
 
     A grant that is cut in pieces keeps its number for the first of them. The others get new ones, which would look like
@@ -175,12 +177,15 @@ def trim_grants(connection: sa.Connection, series: Series, spans: Spans, source:
         series: Whose.
         spans: What nothing answers for any more.
         source: Only of this source; of all where it is None.
+        file_id: Only of this file; of all where it is None.
     """
     if not spans:
         return
     query = sa.select(grants).where(_overlaps(grants, series, spans))
     if source is not None:
         query = query.where(grants.c.source == source)
+    if file_id is not None:
+        query = query.where(grants.c.file_id == file_id)
     gone: list[int] = []
     shorter: list[dict[str, Any]] = []
     pieces: list[dict[str, Any]] = []

@@ -28,6 +28,7 @@ from kraken_pipeline.errors import (
 from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.pair import did_you_mean
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, listings
 from kraken_pipeline.storage.dead_letters import Operation
@@ -281,7 +282,8 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
     for pair in named:
         if pair not in listed.book:
             raise InvalidRequest(
-                f"nothing is known of {pair}: neither the lake nor the exchange has it; is its name written as there?"
+                f"nothing is known of {pair}: neither the lake nor the exchange has it"
+                f"{did_you_mean(pair.name, (*known, *listed.book)) or '; is its name written as there?'}"
             )
     stores.lake.register(named)
     here = {name for name, pair in known.items() if pair in listed.book}

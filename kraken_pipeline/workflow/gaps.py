@@ -24,7 +24,7 @@ from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.market.pair import Pair, did_you_mean
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import damage, evidence_records, file_records, gap_records, refutations
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
@@ -249,8 +249,9 @@ def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> 
     spec.require_tier(stores.tiers)
     for name in spec.pairs:
         if name not in pairs:
+            near = did_you_mean(name, stores.lake.assets()["pair"])
             raise InvalidRequest(
-                f"nothing is known of {name}: neither the lake nor an archive in the folders has it; "
+                f"nothing is known of {name}: neither the lake nor an archive in the folders has it{near}; "
                 f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
                 f"{spec.selecting(pairs=(name,)).as_command('backfill')}"
             )

@@ -22,7 +22,7 @@ from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
 from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder, columns_of
+from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.kraken.rows import Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
@@ -382,13 +382,11 @@ def _rows(
         with stores.catalog.read() as connection:
             density = density_records.density_of(connection, task.file.pair.name)
         return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
-    manifest = reader.manifest(task.file.container) if task.file.container else None
     return CandleReader(
         stream,
         task.file.interval,
         run.now,
-        columns=columns_of(manifest.columns) if manifest else COLUMNS,
-        has_header=manifest.has_header if manifest else False,
+        manifest=reader.manifest(task.file.container) if task.file.container else None,
         sort_in=stores.lake.scratch if sort else None,
     )
 
@@ -587,12 +585,17 @@ def tidy(stores: Stores) -> list[Path]:
     if settings.kraken_keep_dropped_files:
         return []
     found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
-    by_path: dict[Path, list[ArchiveFile]] = {}
+    by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
     for file in found.files:
-        by_path.setdefault(file.path, []).append(file)
+        by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
+    unread = {each.path for each in found.broken}
     with stores.catalog.read() as connection:
-        done = {path for path, files in by_path.items() if _is_taken_whole(connection, files)}
-    return [_move(part, settings.drop) for path in sorted(done) for part in _parts(by_path[path][0])]
+        done = [
+            parts
+            for parts, containers in sorted(by_parts.items())
+            if unread.isdisjoint(parts) and all(_is_taken_whole(connection, files) for files in containers.values())
+        ]
+    return [_move(part, settings.drop) for parts in done for part in parts]
 
 
 def _parts(file: ArchiveFile) -> tuple[Path, ...]:

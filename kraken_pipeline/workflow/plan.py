@@ -17,7 +17,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, survey
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.scan import Scan, Task, folders, scan
+from kraken_pipeline.workflow.scan import UNKNOWN, Scan, Task, folders, scan
 from kraken_pipeline.workflow.selection import estimated, selected
 
 
@@ -98,8 +98,8 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     scanned = scan(stores, spec, now)
     offers, first_known = offered(scanned, now)
     holdings = survey(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
-    if not holdings.pairs:
-        raise nothing_to_do(stores, spec)
+    if not holdings.pairs and not scanned.broken:
+        raise nothing_to_do(stores, spec, scanned)
     holdings.containers = [*holdings.containers, *scanned.containers]
     for pair, first in first_known.items():
         holdings.first_known[pair] = min(first, holdings.first_known.get(pair, first))
@@ -117,12 +117,14 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     )
 
 
-def nothing_to_do(stores: Stores, spec: RunSpec) -> InvalidRequest:
-    """The sentence for a selection that nothing matches."""
+def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidRequest:
+    """The sentence for a selection that nothing matches, with the files whose names say of no pair that is known."""
     places = ", ".join(str(folder) for folder in folders(stores, spec))
+    unknown = [f"{each.name}: {each.reason}" for each in scanned.skipped if each.reason.endswith(UNKNOWN)]
     return InvalidRequest(
         f"nothing to work on for tier {spec.tier}: the lake is empty there and no archive in {places} matches; "
         "put Kraken's archives into the first of these, or name a folder that holds some"
+        f"{''.join(f'; {each}' for each in unknown[:3])}"
     )
 
 

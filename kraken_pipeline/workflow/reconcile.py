@@ -38,7 +38,7 @@ from kraken_pipeline.storage.publications import Publication
 from kraken_pipeline.storage.refutations import Refutation
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import suspicion
+from kraken_pipeline.workflow import earlier_archives, suspicion
 from kraken_pipeline.workflow.gaps import Holdings, find_gaps
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.progress import Run
@@ -76,10 +76,14 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconci
     A pair that another process is writing for too long is left to the next run.
     """
     wanted = set(pairs)
+    notes: list[str] = []
+    try:
+        earlier_archives.correct(stores, wanted, run.now)
+    except Busy as error:
+        notes.append(f"What an earlier version believed of archives is left to the next run: {error}")
     with stores.catalog.read() as connection:
         doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
-    notes: list[str] = []
     for pair in doubted:
         run.report(phase="reconciling")
         try:

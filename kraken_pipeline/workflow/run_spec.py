@@ -18,8 +18,8 @@ from kraken_pipeline.market.tier import Tier, TierTable
 _SELECTION = ("tier", "pairs", "intervals", "start", "end")
 _LIMITS = ("complete", "lookback_days", "max_gaps_per_asset", "budget")
 _ALL_INTERVALS = {
-    "plan": (*_SELECTION, "archive_dirs", "complete"),
-    "ingest": (*_SELECTION, "archive_dirs", "api_backfill", *_LIMITS),
+    "plan": (*_SELECTION, "archive_dirs", "accept_unknown_pairs", "complete"),
+    "ingest": (*_SELECTION, "archive_dirs", "accept_unknown_pairs", "api_backfill", *_LIMITS),
     "backfill": (*_SELECTION, *_LIMITS),
     "reconcile": _SELECTION,
 }
@@ -46,6 +46,9 @@ class RunSpec(BaseModel):
     api_backfill: bool = Field(default=True, description="Whether HTTP may be used; resampling goes on without it.")
     complete: bool = Field(
         default=False, description="Until nothing fillable is left: no limit of lookback, gaps or requests."
+    )
+    accept_unknown_pairs: bool = Field(
+        default=False, description="Whether loose files are read whose name ends with no known currency."
     )
     dry_run: bool = Field(default=False, description="Only say what would be done.")
     lookback_days: Annotated[int, Field(ge=1, le=365, description="How old a gap is filled through the API.")] = 7

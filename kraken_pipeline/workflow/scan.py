@@ -28,7 +28,7 @@ from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import file_records
+from kraken_pipeline.storage import file_records, listings
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -117,6 +117,8 @@ def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -
 
 def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
     found = discover(where, settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    if not spec.accept_unknown_pairs:
+        pass_over_unknown(stores, found)
     wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
     scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
     tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
@@ -125,6 +127,28 @@ def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, pat
     new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
     scanned.new_pairs = [new[name] for name in sorted(new)]
     return scanned
+
+
+def pass_over_unknown(stores: Stores, found: Discovery) -> None:
+    """Passes over files that only their name says are of a pair: `prices_60.csv`, `README_15.csv`.
+
+    One is taken if its pair was listed or stored before, or if a release at hand has it, too.
+    """
+    if not any(file.is_doubtful for file in found.files):
+        return
+    known = {*known_pairs(stores), *(file.pair.name for file in found.files if not file.is_doubtful)}
+    unknown = [file for file in found.files if file.is_doubtful and file.pair.name not in known]
+    found.files = [file for file in found.files if not file.is_doubtful or file.pair.name in known]
+    found.skipped += [PassedOver(file.name, f"no pair {file.pair} is known, and {UNKNOWN}") for file in unknown]
+
+
+UNKNOWN = "its name ends with no currency that is; if it is one of Kraken's: --accept-unknown-pairs"
+
+
+def known_pairs(stores: Stores) -> set[str]:
+    """Return the names of all pairs that were ever stored or listed."""
+    with stores.catalog.read() as connection:
+        return {*stores.lake.assets()["pair"], *listings.listings_of(connection)}
 
 
 def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:
@@ -148,7 +172,7 @@ def _with_containers(
             except SourceChanged as error:
                 scanned.waiting.append(PassedOver(path.name, str(error)))
             except (UnreadableArchive, OSError) as error:
-                scanned.broken.append(PassedOver(path.name, str(error)))
+                scanned.broken.append(PassedOver(path.name, str(error), container.parts[0]))
     scanned.containers = list(records.values())
     tasks: list[Task] = []
     for file in wanted:
@@ -180,7 +204,7 @@ def examine(
         known = file_records.container_by_stamp(connection, mark)
     if known is not None:
         return known
-    sha256 = container_digest(container, read_sums(container.path.parent))
+    sha256 = container_digest(container, read_sums(container.parts[0].parent))
     with stores.catalog.read() as connection:
         known = file_records.container_by_digest(connection, sha256)
     if known is None or known.name != container.name:
@@ -202,9 +226,10 @@ def _examined(
         return ContainerRecord(sha256, container.name, "", None, None, None, series)
     start, end = release.start, release.end
     manifest = reader.manifest(container)
-    if manifest is not None:
-        start = manifest.coverage.start if manifest.coverage.start is not None else start
-        end = manifest.coverage.end if manifest.coverage.end is not None else end
+    if manifest is not None:  # it can say less than the name, and never more
+        starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
+        start = max(each for each in starts if each is not None)
+        end = min((each for each in ends if each is not None), default=None)
     end = release_end(members, reader, now, end)
     if end is None or end <= start:
         raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")
@@ -214,7 +239,7 @@ def _examined(
 
 def container_stamp(container: Container) -> str:
     """The stamps of all parts of a container."""
-    return "|".join(stamp(part) for part in container.parts)
+    return "|".join([*(stamp(part) for part in container.parts), *map(plain, container.inside)])
 
 
 def stamp(path: Path) -> str:

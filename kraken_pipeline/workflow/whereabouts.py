@@ -21,7 +21,7 @@ def find_again(settings: Settings, record: FileRecord) -> ArchiveFile | None:
 
 
 def _places(settings: Settings, record: FileRecord) -> Iterator[Path]:
-    path = _path(record)
+    path = _outermost(_path(record))
     yield path
     if path.is_relative_to(settings.drop):
         moved = settings.drop / INGESTED_FOLDER / path.relative_to(settings.drop)
@@ -37,6 +37,12 @@ def _path(record: FileRecord) -> Path:
     container = record.name.rpartition(":")[0]
     at = record.location.find(f"/{container}:")
     return Path(record.location[: at + 1 + len(container)])
+
+
+def _outermost(path: Path) -> Path:
+    """The file that a container lies in, where that is another one; the path itself otherwise."""
+    zips = [each for each in (path, *path.parents) if each.suffix.lower() == ".zip" and not each.is_dir()]
+    return zips[-1] if zips else path
 
 
 def _parts(path: Path) -> list[Path]:

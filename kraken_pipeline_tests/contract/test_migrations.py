@@ -144,6 +144,28 @@ def test_what_was_proven_before_there_were_levels_is_reconciled_and_compared_ane
     assert (doubt.series, doubt.span, doubt.made_at) == (HOURS, Span(0, 7_200), 7)
 
 
+def test_names_that_promise_nothing_are_no_releases_any_more_and_their_pairs_are_corrected(catalog: Catalog) -> None:
+    migrate(catalog, "0007")
+    names = {
+        "Kraken_OHLCVT_Q2_2023 (1).zip": 5,
+        "Kraken_OHLCVT_incomplete.zip": None,
+        "Kraken_OHLCVT_2013-2023Q4.zip": None,
+    }
+    with catalog.write() as connection:
+        for name in names:
+            row = {"sha256": name, "name": name, "kind": "OHLCVT", "start": 5, "end": 9, "series": [], "stamp": name}
+            connection.execute(sa.insert(schema.containers).values(**row, seen_at=7))
+        for pair, kind, status in (("XBTUSD", "OHLCVT", "COMPLETED"), ("ADAUSD", "OHLCVT", "FAILED")):
+            row = {"location": pair, "name": pair, "kind": kind, "pair": pair, "interval": 60, "status": status}
+            counts = {"size": 1, "rows": 1, "candles_stored": 1, "rows_rejected": 0, "run_id": "one", "updated_at": 7}
+            connection.execute(sa.insert(schema.files).values(**row, **counts))
+    catalog.upgrade()
+    with catalog.read() as connection:
+        found = {row.name: row.start for row in connection.execute(sa.select(schema.containers))}
+        assert connection.scalars(sa.select(schema.earlier_archives.c.pair)).all() == ["XBTUSD"]
+    assert found == names
+
+
 def upgrade(database: str) -> None:
     open_catalog(database).close()
 

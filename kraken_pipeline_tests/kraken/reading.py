@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from kraken_pipeline.coverage.density import Density
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import rows
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, CandleReader, OutOfOrder
+from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.rows import Block, Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import seconds_of
@@ -80,14 +80,13 @@ def read_candles(
     data: bytes | str,
     interval: Interval = Interval.H1,
     *,
-    columns: Sequence[str] = COLUMNS,
-    has_header: bool = False,
+    manifest: Manifest | None = None,
     block_bytes: int = 1 << 20,
     sort_in: Path | None = None,
 ) -> Reading:
     """A file of candles; in order, unless there is a folder to sort in."""
     stream = io.BytesIO(data.encode() if isinstance(data, str) else data)
-    reader = CandleReader(stream, interval, NOW, columns=columns, has_header=has_header, sort_in=sort_in)
+    reader = CandleReader(stream, interval, NOW, manifest=manifest, sort_in=sort_in)
     return _read(reader, block_bytes)
 
 

@@ -54,6 +54,13 @@ def names(files: list[ArchiveFile]) -> list[str]:
         ("folder\\XBTUSD_60.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
         ("BRANDNEW_60.csv", Kind.OHLCVT, "BRANDNEW", Interval.H1),
         ("DOGUSD_60.csv", Kind.OHLCVT, "DOGUSD", Interval.H1),
+        ("adausd_60.csv", Kind.OHLCVT, "ADAUSD", Interval.H1),
+        ("btcusd.csv", Kind.TRADES, "XBTUSD", Interval.M1),
+        ("XBTUSD_60.csv.gz", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("XBTUSD_60 (1).csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("XBTUSD_60 - Copy.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("XBTUSD_60.1.csv", Kind.OHLCVT, "XBTUSD", Interval.H1),
+        ("BCHEUR-copy.csv", Kind.TRADES, "BCHEUR", Interval.M1),
         ("BCHEUR.csv", Kind.TRADES, "BCHEUR", Interval.M1),
         ("TimeAndSales_Combined/XBTUSD.csv", Kind.TRADES, "XBTUSD", Interval.M1),
     ],
@@ -81,14 +88,17 @@ def test_a_name_says_kind_pair_and_interval(name: str, kind: Kind, pair: str, in
         ("summary.csv", STRAY),
         ("USD.csv", STRAY),
         ("XBT-USD_60.csv", STRAY),
-        ("XBTUSD_60 (1).csv", STRAY),
+        ("XBTUSD_60 (a).csv", STRAY),
+        ("XBTUSD_060.csv", STRAY),
+        ("XBTUSD_0.csv", STRAY),
+        ("XBTUSD_\N{ARABIC-INDIC DIGIT SIX}0.csv", STRAY),
     ],
 )
 def test_another_name_is_passed_over_with_a_reason(name: str, reason: str) -> None:
     assert classify(name) == reason
 
 
-@pytest.mark.parametrize("name", ["XBTUSD_61.csv", "XBTUSD_0.csv", "XBTUSD_2023.csv"])
+@pytest.mark.parametrize("name", ["XBTUSD_61.csv", "XBTUSD_2023.csv", "XBTUSD_60000.csv"])
 def test_an_interval_that_does_not_exist_is_named_in_the_reason(name: str) -> None:
     reason = classify(name)
     assert isinstance(reason, str)
@@ -423,7 +433,19 @@ def test_a_missing_part_is_reported_by_its_name(tmp_path: Path, lost: int, names
 def test_a_missing_last_part_leaves_no_zip(tmp_path: Path) -> None:
     split(write_zip(tmp_path / "Kraken_OHLCVT_Full_2026Q2.zip", {"XBTUSD_60.csv": ROWS}), 3)[-1].unlink()
     (broken,) = discover([tmp_path]).broken
-    assert "is not a ZIP that can be read" in broken.reason
+    assert (
+        broken.reason == "what comes after its part01 is missing, or part01 is cut short; put all parts into one folder"
+    )
+
+
+def test_a_list_of_sums_tells_which_of_the_last_parts_are_missing(tmp_path: Path) -> None:
+    parts = split(write_zip(tmp_path / "Kraken_OHLCVT_Full_2026Q2.zip", {"XBTUSD_60.csv": ROWS}), 4)
+    sums = "".join(f"{'0' * 64}  {part.name}\n" for part in parts)
+    (tmp_path / "OHLCVT_Full_PARTS_SHA256SUMS.txt").write_text(sums, encoding="utf-8")
+    for part in parts[2:]:
+        part.unlink()
+    (broken,) = discover([tmp_path]).broken
+    assert broken.reason == "part02, part03 of it is missing; put all parts into one folder"
 
 
 def test_sums_of_parts_are_checked_where_they_are_known(tmp_path: Path) -> None:

@@ -32,9 +32,7 @@ def test_the_edges_of_a_file_are_its_first_and_its_last_time(tmp_path: Path) -> 
 
 
 def test_lines_that_have_no_believable_time_are_passed_over(tmp_path: Path) -> None:
-    content = (
-        f"time,open\n\n5,1\n{csv_row(T)}{csv_row(T + HOUR)}nan,1\n99999999999,1\n17040,1\nx".encode() + b"\xff\x00"
-    )
+    content = f"a word\n\n5,1\n{csv_row(T)}{csv_row(T + HOUR)}nan,1\n99999999999,1\n17040,1\nx".encode() + b"\xff\x00"
     assert edges(loose(tmp_path, content)) == (T, T + HOUR)
 
 
@@ -46,6 +44,25 @@ def test_a_file_without_a_time_has_no_edges(tmp_path: Path, content: bytes) -> N
 def test_a_trades_archive_of_2026_has_its_time_in_the_third_field(tmp_path: Path) -> None:
     content = f"Price,Volume,Timestamp,Type,OrderType,Misc\n90.5,1,{T}.25,b,l,,1\n90.5,1,{T + 70}.5,b,l,,2\n"
     assert edges(loose(tmp_path, content, "XBTUSD.csv")) == (T, T + 70)
+
+
+def test_rows_without_a_trade_are_no_edges_however_many_there_are(tmp_path: Path) -> None:
+    quiet = "{},1,1,1,1,0,0\n"
+    for count in (3, 20_000):
+        before = "".join(quiet.format(T - hour * HOUR) for hour in range(count, 0, -1))
+        after = "".join(quiet.format(T + hour * HOUR) for hour in range(3, count))
+        content = f"{before}{csv_row(T)}{quiet.format(T + HOUR)}{csv_row(T + 2 * HOUR)}{after}"
+        assert edges(loose(tmp_path, content)) == (T, T + 2 * HOUR)
+        assert edges(loose(tmp_path, content.rstrip("\n"))) == (T, T + 2 * HOUR)
+    assert edges(loose(tmp_path, quiet.format(T) * 3)) == (None, None)
+
+
+def test_the_time_stands_where_a_header_says_so(tmp_path: Path) -> None:
+    content = (
+        f"open,high,low,close,volume,count,time\n1,1,1,1,0,0,{T - HOUR}\n1,1,1,1,2,3,{T}\n1,1,1,1,2,3,{T + HOUR}\n"
+    )
+    assert edges(loose(tmp_path, content)) == (T, T + HOUR)
+    assert edges(loose(tmp_path, content.replace(str(T), f'"{T}"'))) == (T, T + HOUR)
 
 
 def end_of(folder: Path, members: dict[str, str], nominal: int | None) -> int | None:

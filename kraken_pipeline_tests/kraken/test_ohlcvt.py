@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
-from kraken_pipeline.errors import UnreadableArchive
-from kraken_pipeline.kraken.ohlcvt import COLUMNS, OutOfOrder, columns_of
+from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.ohlcvt import COLUMNS, OutOfOrder
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import (
     BLOCK_SIZES,
@@ -46,12 +46,12 @@ def hours(start: int, end: int) -> Span:
 
 
 def test_rows_become_candles() -> None:
-    data = file(f"{T},1.5,2.5,0.5,2.0,12.25,3", f"{T + HOUR},1,1,1,1,0,0")
+    data = file(f"{T},1.5,2.5,0.5,2.0,12.25,3", f"{T + HOUR},1,1,1,1,0.5,1")
     reading = read_candles(data)
-    assert reading.candles == [(T, 1.5, 2.5, 0.5, 2.0, 12.25, 3), (T + HOUR, 1.0, 1.0, 1.0, 1.0, 0.0, 0)]
+    assert reading.candles == [(T, 1.5, 2.5, 0.5, 2.0, 12.25, 3), (T + HOUR, 1.0, 1.0, 1.0, 1.0, 0.5, 1)]
     assert reading.rejects == []
     facts = reading.facts
-    assert (facts.lines, facts.rows, facts.trades) == (2, 2, 3)
+    assert (facts.lines, facts.rows, facts.quiet, facts.trades) == (2, 2, 0, 4)
     assert (facts.first_time, facts.last_time) == (T, T + HOUR)
     assert facts.sha256 == hashlib.sha256(data).hexdigest()
     assert facts.unanswered == ()
@@ -80,31 +80,112 @@ def test_line_ends_do_not_matter(ending: str) -> None:
 
 
 def test_a_manifest_can_name_other_columns_and_a_header() -> None:
-    columns = columns_of(["Close", "Timestamp", "Open", "High", "Low", "Volume", "Count"])
-    assert columns == ("close", "time", "open", "high", "low", "volume", "trades")
-    data = file("close,timestamp,open,high,low,volume,count", f"2.0,{T},1.5,2.5,0.5,12.25,3")
-    for block_bytes in BLOCK_SIZES:
-        reading = read_candles(data, columns=columns, has_header=True, block_bytes=block_bytes)
-        assert reading.candles == [(T, 1.5, 2.5, 0.5, 2.0, 12.25, 3)]
-        assert reading.rejects == []
-        assert (reading.facts.lines, reading.facts.rows, reading.facts.unanswered) == (2, 1, ())
-
-
-def test_a_header_that_no_manifest_speaks_of_is_a_bad_row() -> None:
-    reading = read_candles(file(",".join(COLUMNS), good(0)))
-    assert reading.reasons == {1: "time is not a number"}
-    assert len(reading.candles) == 1
+    names = ("Close", "Timestamp", "Open", "High", "Low", "Volume", "Count")
+    for header in ("close,timestamp,open,high,low,volume,count", "some words that nobody knows"):
+        data = file(header, f"2.0,{T},1.5,2.5,0.5,12.25,3")
+        for block_bytes in BLOCK_SIZES:
+            reading = read_candles(data, manifest=Manifest(columns=names, has_header=True), block_bytes=block_bytes)
+            assert reading.candles == [(T, 1.5, 2.5, 0.5, 2.0, 12.25, 3)]
+            assert reading.rejects == []
+            assert (reading.facts.lines, reading.facts.rows, reading.facts.unanswered) == (2, 1, ())
 
 
 def test_a_manifest_without_columns_means_the_usual_ones() -> None:
-    assert columns_of([]) == COLUMNS
-    assert columns_of(["timestamp", "open", "high", "low", "close", "volume", "trade_count"]) == COLUMNS
+    assert len(read_candles(file(good(0), good(1)), manifest=Manifest()).candles) == 2
 
 
-@pytest.mark.parametrize("names", [["time"], [*COLUMNS, "vwap"], ["vwap", *COLUMNS[1:]], ["time", *COLUMNS]])
-def test_columns_that_are_not_those_of_a_candle_are_refused(names: list[str]) -> None:
-    with pytest.raises(UnreadableArchive, match="a candle has time, open, high, low, close, volume, trades"):
-        columns_of(names)
+@pytest.mark.parametrize(
+    "names", [("time",), (*COLUMNS, "funding"), ("vwap", *COLUMNS[1:]), ("time", *COLUMNS)], ids=lambda names: names[-1]
+)
+def test_a_manifest_whose_columns_are_not_those_of_a_candle_is_refused(names: tuple[str, ...]) -> None:
+    error = read_candles(file(good(0)), manifest=Manifest(columns=names)).error
+    assert error.startswith(f"its manifest says {', '.join(names)}: ")
+    assert "a candle has time, open, high, low, close, volume, and may have vwap, trades" in error
+
+
+# --- rows without a trade
+
+
+def quiet(hours: int, price: float = 2.0) -> str:
+    return f"{T + hours * HOUR},{price},{price},{price},{price},0,0"
+
+
+def test_a_row_without_a_trade_is_no_candle_and_quiet_time_between_two_of_them() -> None:
+    for block_bytes in BLOCK_SIZES:
+        reading = read_candles(file(good(0), quiet(1), quiet(2), good(3)), block_bytes=block_bytes)
+        assert [candle[0] for candle in reading.candles] == [T, T + 3 * HOUR]
+        assert (reading.facts.lines, reading.facts.rows, reading.facts.quiet) == (4, 2, 2)
+        assert (reading.rejects, reading.unanswered) == ([], ())
+
+
+def test_rows_without_a_trade_before_the_first_candle_and_after_the_last_say_nothing() -> None:
+    for block_bytes in BLOCK_SIZES:
+        lines = [quiet(hour) for hour in (-4, -3, -1)], [good(0), quiet(1), good(2)], [quiet(3), quiet(4)]
+        reading = read_candles(file(*chain(*lines)), block_bytes=block_bytes)
+        assert (reading.facts.first_time, reading.facts.last_time) == (T, T + 2 * HOUR)
+        assert reading.unanswered == (hours(-4, -2), hours(-1, 0), hours(3, 5))
+        assert reading.rejects == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        f"{T + HOUR},1,1,1,1,0,0",
+        f"{T + HOUR},1,1,1,1,0.00000000,0.0",
+        f"{T + HOUR},0,0,0,0,0,0",
+        f"{T + HOUR},nan,nan,nan,nan,0,0",
+        f"{T + HOUR},,,,,0,0",
+        f"{T + HOUR},1,1,1,1,0,",
+        f"{T + HOUR},1,1,1,1,,0",
+    ],
+)
+def test_however_a_row_without_a_trade_is_filled_in_it_is_no_candle_and_no_dead_letter(row: str) -> None:
+    reading = read_candles(file(good(0), row, good(2)))
+    assert (len(reading.candles), reading.facts.quiet, reading.rejects, reading.unanswered) == (2, 1, [], ())
+
+
+@pytest.mark.parametrize("row", [f"{T + HOUR},,,,,,", f"{T + HOUR + 1},1,1,1,1,0,0", f"{NOW + HOUR},1,1,1,1,0,0"])
+def test_a_row_that_says_nothing_or_of_no_time_is_a_bad_one(row: str) -> None:
+    assert len(read_candles(file(good(0), row, good(2))).rejects) == 1
+
+
+def test_a_thousand_rows_from_before_the_exchange_are_nothing() -> None:
+    before = [f"{at('2007-01-01') + day * 86_400},0,0,0,0,0,0" for day in range(2_000)]
+    reading = read_candles(file(*before, csv_row(T), csv_row(T + 86_400)), Interval.D1)
+    assert (reading.facts.first_time, reading.facts.quiet, reading.rejects) == (T, 2_000, [])
+
+
+def test_a_file_of_rows_without_a_trade_is_no_evidence() -> None:
+    error = read_candles(file(quiet(0), quiet(1))).error
+    assert error.startswith(
+        "none of its 2 lines has a trade: 2 say that nobody traded, and without a candle beside them"
+    )
+
+
+@given(st.lists(st.sampled_from("gq."), max_size=40), st.sampled_from(BLOCK_SIZES))
+def test_whatever_rows_are_filled_in_a_file_answers_for_no_more_than_the_sparse_one(
+    kinds: list[str], size: int
+) -> None:
+    filled = file(*({"g": good, "q": quiet}[kind](hour) for hour, kind in enumerate(kinds) if kind != "."))
+    sparse = file(*(good(hour) for hour, kind in enumerate(kinds) if kind == "g"))
+    one, other = (read_candles(data, block_bytes=size) for data in (filled, sparse))
+    assert one.candles == other.candles
+    assert (one.facts.first_time, one.facts.last_time) == (other.facts.first_time, other.facts.last_time)
+    outer = [hours(hour, hour + 1) for hour, kind in enumerate(kinds) if kind == "q" and other.candles]
+    first, last = other.facts.first_time or 0, other.facts.last_time or 0
+    assert one.unanswered == subtract(normalise(outer), (Span(first, last),) if first < last else ())
+
+
+def test_a_filled_file_out_of_order_says_the_same_as_in_order(tmp_path: Path) -> None:
+    lines = [quiet(-1), good(0), quiet(1), good(2), quiet(3)]
+    reading = sort(tmp_path, *reversed(lines))
+    assert [candle[0] for candle in reading.candles] == [T, T + 2 * HOUR]
+    assert (reading.facts.quiet, reading.unanswered) == (3, (hours(-1, 0), hours(3, 4)))
+
+
+def test_a_file_that_says_quiet_and_traded_of_one_candle_does_not_answer_for_it(tmp_path: Path) -> None:
+    reading = sort(tmp_path, good(0), quiet(1), good(1), good(2))
+    assert reading.unanswered == reading.facts.contradicted == (hours(1, 2),)
 
 
 # --- what is rejected
@@ -133,6 +214,7 @@ def test_columns_that_are_not_those_of_a_candle_are_refused(names: list[str]) ->
         (f"{T},1,1,1,1,1", "the line has not 7 fields"),
         (f"{T},1,1,1,1,1,1,1", "the line has not 7 fields"),
         (f'"{T}",1,1,1,1,1,1', "time is not a number"),
+        (f"{T},1,1,1,1,1,0", "volume without a trade"),
         (f"{T},1;1;1;1;1;1", "the line has not 7 fields"),
     ],
 )
@@ -288,11 +370,11 @@ def test_files_that_were_joined_in_another_order_answer_each_for_its_own_time(tm
 
 
 def test_where_a_row_stands_in_a_shuffled_file_says_nothing(tmp_path: Path) -> None:
-    shuffled = [good(hour) for hour in random.Random(7).sample(range(0, 400, 4), 100)]
+    shuffled = [good(hour) for hour in random.Random(7).sample(range(0, 500, 5), 100)]
     assert sort(tmp_path, *shuffled).facts.unanswered == ()
     # What cannot be placed may belong anywhere.
     lost = sort(tmp_path, *shuffled, "x")
-    assert subtract((hours(0, 397),), lost.facts.unanswered) == tuple(hours(at, at + 1) for at in range(0, 400, 4))
+    assert subtract((hours(0, 496),), lost.facts.unanswered) == tuple(hours(at, at + 1) for at in range(0, 500, 5))
 
 
 Rows = list[tuple[int, int]]
@@ -340,8 +422,13 @@ ORDERED = st.sets(st.integers(0, 40), max_size=10).map(lambda times: file(*(good
 
 def assert_every_line_comes_out_once(data: bytes, reading: Reading) -> None:
     lines = lines_of(data)
+    if not reading.facts.lines and lines:  # refused as a whole, by its first lines
+        assert reading.error
+        assert not reading.candles
+        return
     assert reading.facts.lines == lines
-    assert len(reading.candles) + len(reading.reasons) == reading.facts.rows + len(reading.rejects) == lines
+    assert len(reading.candles) + len(reading.reasons) == reading.facts.rows + len(reading.rejects)
+    assert 0 <= lines - reading.facts.rows - len(reading.rejects) - reading.facts.quiet <= 1, "but for a header"
     assert all(1 <= line <= lines and reason for line, reason in reading.reasons.items())
     assert reading.facts.sha256 == hashlib.sha256(data).hexdigest()
     times = [candle[0] for candle in reading.candles]

@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.kraken.release import FULL_NAME, Kind, Release, archive_name, fewest, published, release_of
+from kraken_pipeline.kraken.release import (
+    FORMS,
+    FULL_NAME,
+    Form,
+    Kind,
+    Release,
+    archive_name,
+    fewest,
+    published,
+    release_of,
+    without_copy_mark,
+)
 from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline_tests.samples import at
@@ -36,6 +50,68 @@ Q2_2026 = Release(Kind.OHLCVT, at("2026-04-01"), at("2026-07-01"), Quarter(2026,
 )
 def test_a_releases_name_says_what_it_holds(name: str, release: Release) -> None:
     assert release_of(name) == release
+
+
+COPIES = ["", " (1)", "(2)", " (12)", "-copy", " - Copy", " copy", "_copy", " copy 2", " - Copy (3)", ".1"]
+
+
+@pytest.mark.parametrize("mark", COPIES)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.example)
+def test_each_form_promises_the_same_whatever_a_browser_adds(form: Form, mark: str) -> None:
+    stem = form.example.removesuffix(".zip")
+    release = release_of(form.example)
+    assert release is not None
+    assert release_of(f"{stem}{mark}.zip") == release_of(f"{stem.lower()}{mark}.ZIP") == release
+    assert (release.kind, release.quarter is None) == (form.kind, form.is_complete)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{}_fully", "{}_incomplete", "{}_up_to", "{}_up_to_2023", "{}_2013-2023Q4", "{}_Q1_2023-Q4_2023", "{}_part",
+        "{}_Q1_2023_Q2_2023", "{}_Full_2013-2023Q4", "{}_Fullish", "{}_Complete", "{}_Q1", "{}_2023", "{}_Q5_2023",
+        "{}_Full_Q2", "{}_not_Full_2023Q2", "{}_2023Q2_and_more", "{}_2023Q22", "{}_12023Q2", "{}{}", "my_{}",
+        "{}-2", "{} copy of some", "{}.part00", "{}_Q2_2023_XBT_only", "{} from 2013", "Copy of {}_sample", "{} (a)",
+        "{}_\N{ARABIC-INDIC DIGIT TWO}023Q2",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("whole", ["Kraken_OHLCVT", "Kraken_Trading_History", "TimeAndSales_Combined"])
+def test_a_name_that_says_more_or_less_than_a_form_promises_nothing(whole: str, name: str) -> None:
+    assert release_of(f"{name.replace('{}', whole)}.zip") is None
+
+
+WORDS = st.sampled_from(
+    ["Kraken", "OHLCVT", "Full", "Complete", "fully", "incomplete", "up_to", "Q1", "Q4", "2013", "2023", "2023Q2", "-",
+     "Q2_2023", "_", " ", "Trading", "History", "TimeAndSales", "Combined", "to", "(1)", "copy", ".", "part", "XBTUSD"]
+)  # fmt: skip
+BEGINNINGS = st.sampled_from(["", "Kraken_OHLCVT", "Kraken_OHLCVT_Full_2023Q1", "Kraken_OHLCVT_Q2_2023"])
+
+
+@given(st.lists(WORDS, max_size=9), BEGINNINGS)
+def test_whatever_words_a_name_has_it_promises_no_more_than_the_form_it_is(words: list[str], begin: str) -> None:
+    stem = begin + "".join(words)
+    release = release_of(f"{stem}.zip")
+    said = without_copy_mark(stem)
+    if release is None:
+        assert not any(form.whole.fullmatch(said) for form in FORMS)
+        return
+    (form,) = (each for each in FORMS if each.whole.fullmatch(said))
+    quarters = re.findall(r"20\d\dQ\d|Q\d_20\d\d", said)
+    assert len(quarters) <= 1, "a range is no quarter"
+    if form.is_complete:
+        assert release.start == EARLIEST_TIME
+        assert (release.end is None) == (not quarters)
+    else:
+        assert release.end is not None
+        assert release.end - release.start <= 92 * 86_400
+
+
+def test_the_table_of_the_documentation_is_that_of_the_program() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "archives.md").read_text(encoding="utf-8")
+    for form in FORMS:
+        assert re.search(
+            rf"^\| `{re.escape(form.example)}` \|.*\| {re.escape(form.promise)} \|$", text, re.MULTILINE
+        ), form
 
 
 @pytest.mark.parametrize("name", ["backup.zip", "XBTUSD_60.zip", "Q2_2023.zip", "2026Q2.zip", ""])

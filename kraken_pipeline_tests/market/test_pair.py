@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.market.pair import LEGACY_ASSETS, Pair, PairBook, parse_pair
+from kraken_pipeline.market.pair import (
+    LEGACY_ASSETS,
+    Pair,
+    PairBook,
+    did_you_mean,
+    named_pair,
+    nearest,
+    pair_of_file,
+    parse_pair,
+)
 from kraken_pipeline_tests.samples import real_file
 
 BOOK = PairBook(
@@ -106,6 +115,44 @@ def test_any_text_is_a_pair_or_refused_and_reading_a_name_again_changes_nothing(
         return
     assert pair.name == pair.base + pair.quote
     assert parse_pair(f"{pair.base}/{pair.quote}" if pair.quote else pair.name).name == pair.name
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("adausd", "ADAUSD"), ("xxbtzusd", "XBTUSD"), ("btcusd", "XBTUSD"), ("1inchusd", "1INCHUSD"),
+     ("AAPLxUSD", "AAPLxUSD"), ("ADAUSD", "ADAUSD"), ("AdaUsd", "AdaUsd"), ("prices", "PRICES")],
+)  # fmt: skip
+def test_a_files_name_in_small_letters_is_that_pair_and_a_mixed_one_stays(name: str, wanted: str) -> None:
+    assert pair_of_file(name).name == wanted
+
+
+KNOWN = ("STORJUSD", "STORJEUR", "AAPLxUSD", "XBTUSD", "adaeur")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("storjusd", "STORJUSD"), ("StorjUSD", "STORJUSD"), ("aaplxusd", "AAPLxUSD"), ("AAPLXUSD", "AAPLxUSD"),
+     ("btc/usd", "XBTUSD"), ("XBTUSD", "XBTUSD"), ("adaeur", "adaeur"), ("newusd", "NEWUSD"), ("NewUSD", "NewUSD")],
+)  # fmt: skip
+def test_a_pair_is_found_however_its_capitals_are_written(name: str, wanted: str) -> None:
+    assert named_pair(name, KNOWN) == wanted
+
+
+def test_of_two_pairs_that_differ_in_capitals_alone_the_one_that_was_written_is_meant() -> None:
+    both = ("AAPLxUSD", "AAPLXUSD")
+    assert [named_pair(name, both) for name in (*both, "aaplxusd")] == [*both, "AAPLXUSD"]
+
+
+@given(st.sampled_from(KNOWN), st.data())
+def test_whatever_letters_are_small_the_known_pair_is_found(name: str, data: st.DataObject) -> None:
+    spelled = "".join(data.draw(st.sampled_from([letter.lower(), letter.upper()])) for letter in name)
+    assert named_pair(spelled, KNOWN) == name
+
+
+def test_the_nearest_names_are_told() -> None:
+    assert nearest("STROJUSD", KNOWN)[0] == "STORJUSD"
+    assert did_you_mean("aaplusd", KNOWN) == "; near it there are AAPLxUSD"
+    assert did_you_mean("QQQQ", KNOWN) == ""
 
 
 def test_pairs_are_equal_and_ordered_by_name_alone() -> None:

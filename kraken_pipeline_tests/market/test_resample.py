@@ -187,3 +187,9 @@ def test_resampling_keeps_the_seven_columns_and_drops_the_others() -> None:
 
 def test_no_candles_resample_to_none() -> None:
     assert resample(candles_frame([]), Interval.D1).is_empty()
+
+
+def test_a_row_without_a_trade_is_left_out() -> None:
+    candles = candles_frame([(T, 50.0, 50.0, 50.0, 50.0, 0.0, 0), (T + 60, 100.0, 101.0, 99.0, 100.5, 2.0, 4)])
+    assert rows_of([resample(candles, Interval.M5)]) == [(Interval.M5.floor(T), 100.0, 101.0, 99.0, 100.5, 2.0, 4)]
+    assert resample(candles.head(1), Interval.M5).is_empty()

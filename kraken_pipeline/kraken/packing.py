@@ -1,0 +1,243 @@
+"""What archives are packed with: what of it is not read here and why, and how much may come out of it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from kraken_pipeline.errors import UnreadableArchive
+
+MOST_RATIO = 200
+"""Candles pack to a tenth; what unpacks to more than so many times its size is no archive of them."""
+FREE_BYTES = 256 << 20
+"""So much may come out of anything."""
+MOST_DEPTH = 2
+"""So deep ZIPs may lie in ZIPs: people pack a folder of ZIPs, and browsers pack what several people have packed."""
+_BLOCK = 1 << 20
+_BY_HAND = "unpack it and name the folder that its files are in"
+_METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 99: "AES encryption"}
+_READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_OTHERS = {
+    ".7z": "a 7z archive",
+    ".rar": "a RAR archive",
+    ".tar": "a tar archive",
+    ".tgz": "a tar archive",
+    ".gz": "a gzip file that is no CSV",
+    ".bz2": "a bzip2 file",
+    ".xz": "an XZ file",
+    ".zst": "a Zstandard file",
+}
+_MAGIC = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+}
+_PIECE = re.compile(r"(?P<whole>.+\.zip)\.(?P<number>[0-9]{3})|(?P<stem>.+)\.z(?P<disk>[0-9]{2})", re.IGNORECASE)
+
+
+def foreign(name: str) -> str | None:
+    """Return why a file is not read that is packed with something else than ZIP, by its name; None for others."""
+    base = name.lower()
+    ending = next((ending for ending in _OTHERS if base.endswith(ending)), None)
+    if ending is None or base.endswith(".csv.gz"):
+        return None
+    return f"it is {_OTHERS[ending]}, which is not read here; {_BY_HAND}"
+
+
+def disguised(head: bytes) -> str | None:
+    """Return why a file that is named as a ZIP is none, by its first bytes; None where they do not tell."""
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    return None if kind is None else f"it is {kind} in spite of its name, which is not read here; {_BY_HAND}"
+
+
+def piece_of(path: Path) -> tuple[Path, int] | None:
+    """Return the ZIP that a file is a piece of (`.zip.001`, `.z01`), and which; None for what is none."""
+    if (found := _PIECE.fullmatch(path.name)) is None:
+        return None
+    if found["whole"]:
+        return path.with_name(found["whole"]), int(found["number"])
+    return path.with_name(f"{found['stem']}.zip"), -int(found["disk"])
+
+
+def split(whole: Path, numbers: Iterable[int]) -> str:
+    """Return why a ZIP in pieces is not read, and how they are joined.
+
+    Args:
+        whole: The path without the piece's ending.
+        numbers: Which pieces there are, as `piece_of` says it; those of `.z01` below zero.
+    """
+    there = sorted(numbers, key=abs)
+    missing = sorted(set(range(1, abs(there[-1]) + 1)) - {abs(number) for number in there})
+    form = ".z{:02d}" if there[0] < 0 else ".{:03d}"
+    lost = [form.format(number) for number in missing] + ([] if there[0] > 0 or whole.exists() else [".zip"])
+    if lost:
+        return f"it was split, and {', '.join(lost)} of it is missing; put all pieces into one folder and join them"
+    how = f"zip -s 0 {whole.name} --out whole.zip" if there[0] < 0 else f"cat {whole.name}.[0-9]* > {whole.name}"
+    return f"it was split into {len(there) + (there[0] < 0)} pieces, which are not read here; join them: {how}"
+
+
+def fault_of(member: zipfile.ZipInfo) -> str | None:
+    """Return why a member of a ZIP is not read, without reading it; None where it may be."""
+    if member.flag_bits & 1 or member.compress_type == 99:
+        return "it is encrypted; unpack it with its password and name the folder that its files are in"
+    if member.compress_type not in _READ:
+        method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
+        return f"it is compressed with {method}, which is not read here; {_BY_HAND}, or pack it as an ordinary ZIP"
+    if member.file_size > limit(member.compress_size):
+        return _too_much(member.compress_size)
+    return None
+
+
+def limit(packed: int) -> int:
+    """Return how many bytes may come out of so many."""
+    return max(FREE_BYTES, MOST_RATIO * packed)
+
+
+def _too_much(packed: int) -> str:
+    return (
+        f"it unpacks to more than {limit(packed):,} bytes out of {packed:,}, which no archive of Kraken's does; "
+        "download it again"
+    )
+
+
+def unpacked_size(path: Path) -> int:
+    """Return about how many bytes a gzip file unpacks to, as its end says; it may be wrong."""
+    with path.open("rb") as stream:
+        packed = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, packed - 4))
+        end = stream.read(4)
+    said = int(struct.unpack("<I", end)[0]) if len(end) == 4 else 0
+    return max(packed, min(said, limit(packed)))
+
+
+class Gunzipped(io.RawIOBase):
+    """The bytes that come out of a gzip file, no more than may."""
+
+    def __init__(self, stream: IO[bytes], name: str, packed: int) -> None:
+        """Reads nothing yet.
+
+        Args:
+            stream: What is packed; it is closed with this.
+            name: For messages.
+            packed: How many bytes that has.
+        """
+        self._stream = stream
+        self._name = name
+        self._packed = packed
+        self._left = limit(packed)
+        self._gzip = gzip.GzipFile(fileobj=stream)
+
+    def readable(self) -> bool:
+        """It can be read, and not sought in."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor of what is packed."""
+        return self._stream.fileno()
+
+    def readinto(self, buffer: Any) -> int:
+        """Unpack some bytes.
+
+        Raises:
+            UnreadableArchive: They are damaged, or more than may come out.
+        """
+        try:
+            read = self._gzip.read(len(buffer))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise UnreadableArchive(f"{self._name} cannot be read ({error}); download it again") from error
+        self._left -= len(read)
+        if self._left < 0:
+            raise UnreadableArchive(f"{self._name}: {_too_much(self._packed)}")
+        buffer[: len(read)] = read
+        return len(read)
+
+    def close(self) -> None:
+        """Closes what is packed, too."""
+        self._gzip.close()
+        self._stream.close()
+        super().close()
+
+
+class _Window(io.RawIOBase):
+    """Some of the bytes of a file, as a file."""
+
+    def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
+        self._stream = stream
+        self._start = start
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._start + self._at)
+        read = self._stream.read(min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(read)] = read
+        self._at += len(read)
+        return len(read)
+
+
+def inner_stream(stream: IO[bytes], names: Sequence[str], opened: ExitStack) -> IO[bytes]:
+    """Return the bytes of a ZIP that lies in a ZIP, or deeper.
+
+    One that is stored as it is, as nearly all are, is read where it lies; one that is packed once more is unpacked
+    beside, into a file without a name.
+
+    Args:
+        stream: The outermost ZIP; it must stay open.
+        names: The members that lead to it, from the outermost on.
+        opened: Closes what is opened for it.
+
+    Raises:
+        UnreadableArchive: One is encrypted, packed in a way that is not read, or too much.
+    """
+    for name in names:
+        with zipfile.ZipFile(stream) as archive:
+            member = archive.getinfo(name)
+            if (fault := fault_of(member)) is not None:
+                raise UnreadableArchive(f"{name}: {fault}")
+            if member.compress_type == zipfile.ZIP_STORED:
+                stream = opened.enter_context(_stored(stream, member))
+            else:
+                stream = _unpacked(archive, member, opened)
+    return stream
+
+
+def _stored(stream: IO[bytes], member: zipfile.ZipInfo) -> io.BufferedReader:
+    stream.seek(member.header_offset + 26)
+    name, extra = struct.unpack("<HH", stream.read(4))
+    return io.BufferedReader(_Window(stream, member.header_offset + 30 + name + extra, member.file_size), _BLOCK)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, opened: ExitStack) -> IO[bytes]:
+    folder = tempfile.gettempdir()
+    if member.file_size * 2 > shutil.disk_usage(folder).free:
+        raise UnreadableArchive(
+            f"{member.filename} is packed once more, and {folder} has no room for its {member.file_size:,} bytes; "
+            f"{_BY_HAND}"
+        )
+    beside: IO[bytes] = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (`opened` closes it)
+    with archive.open(member) as packed:
+        shutil.copyfileobj(packed, beside, _BLOCK)
+    beside.seek(0)
+    return beside
