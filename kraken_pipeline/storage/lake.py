@@ -38,8 +38,8 @@ import polars as pl
 import sqlalchemy as sa
 from filelock import FileLock
 
+from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, union
-from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,

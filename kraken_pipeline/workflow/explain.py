@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
 from kraken_pipeline.coverage.evidence import RECOVERED
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
-from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveReader
@@ -265,20 +265,24 @@ def _compared(
 ) -> Iterator[str]:
     """What agrees of other intervals: trades, and the candles of the nearest finer and the nearest coarser interval."""
     interval = series.interval
-    if (
-        interval is not Interval.M1
-        and not subtract((span,), _trades(minutes))
-        and _add_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
-    ):
-        yield f"all trades within it were asked for, and add up to it: {_what(rows)}"
+    if interval is not Interval.M1 and not subtract((span,), _trades(minutes)):
+        how = _adding_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
+        if how is not None:
+            yield f"all trades within it were asked for, and add up to it: {_what(rows)}{how}"
     for fine in interval.finer:
         finer = Series(series.pair, fine)
         if _is_covered(holdings, finer, span):
-            if _add_up(stores, finer, span, interval, rows):
-                yield _of_finer(
-                    fine, rows, is_verified=not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
-                )
+            how = _adding_up(stores, finer, span, interval, rows)
+            if how is not None:
+                is_verified = not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
+                yield f"{_of_finer(fine, rows, is_verified=is_verified)}{how}"
             break
+    yield from _of_coarser(stores, holdings, series, span)
+
+
+def _of_coarser(stores: Stores, holdings: Holdings, series: Series, span: Span) -> Iterator[str]:
+    """What the nearest coarser candle says of those within it."""
+    interval = series.interval
     for coarse in Interval:
         coarser = Series(series.pair, coarse)
         bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
@@ -287,10 +291,13 @@ def _compared(
         candles = _read(stores, coarser, bucket)
         if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
             continue
-        if _is_covered(holdings, series, bucket) and _add_up(stores, series, bucket, coarse, candles):
+        if not _is_covered(holdings, series, bucket):
+            break
+        how = _adding_up(stores, series, bucket, coarse, candles)
+        if how is not None:
             yield (
-                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}: trades and "
-                "volume were compared with that and none is missing; its own open, high, low and close were not"
+                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}{how}: trades "
+                "and volume were compared with that and none is missing; its own open, high, low and close were not"
             )
         break
 
@@ -308,9 +315,20 @@ def _what(rows: pl.DataFrame) -> str:
     return "open, high, low, close, volume and trades were compared" if rows.height else "none has a trade"
 
 
-def _add_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> bool:
-    """Whether the candles of a series in a span make this candle, or none where there is none."""
-    return differences(resample(_read(stores, finer, span), interval), candle).is_empty()
+def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> str | None:
+    """How the candles of a series in a span make this candle, or none where there is none; None where they do not.
+
+    Nothing more is to be said where they make exactly this one.
+    """
+    different = differences(resample(_read(stores, finer, span), interval), candle)
+    if different.is_empty():
+        return ""
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return _read(stores, Series(finer.pair, interval), Span(start, end))
+
+    units = Rounding(read, finer.interval, interval).within(different)
+    return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
 
 
 def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:

@@ -15,11 +15,11 @@ from itertools import pairwise
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import VOLUME_TOLERANCE
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.coverage.reconcile import (
-    VOLUME_TOLERANCE,
     Contradiction,
     Findings,
     Voice,

@@ -10,6 +10,7 @@ from enum import StrEnum
 import polars as pl
 
 from kraken_pipeline.coverage.completeness import percentage
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
@@ -288,8 +289,13 @@ def _compared(
     coarse = series.interval
     for span in domain:
         times = pl.int_range(span.start, span.end, coarse.seconds, dtype=pl.Int64, eager=True)
-        counts = _counts(stores.lake.read(series, span.start, span.end))
-        fine_counts = {} if finer is None else _counts(resample(stores.lake.read(finer, span.start, span.end), coarse))
+        candles = stores.lake.read(series, span.start, span.end)
+        counts = _counts(candles)
+        fine_counts: Mapping[int, int] = {}
+        units: Mapping[int, float] = {}
+        if finer is not None:
+            made = resample(stores.lake.read(finer, span.start, span.end), coarse)
+            fine_counts, units = _counts(made), _rounding(stores, finer, coarse).within(differences(made, candles))
         is_covered = lies_in(holdings.covered(series), times).to_list()
         is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
         for index, time in enumerate(times):
@@ -298,6 +304,7 @@ def _compared(
                 yield known
                 continue
             proof = Proof.RECONCILED if is_reconciled[index] else Proof.UNTESTED
+            within = equal_within(units[time]) if time in units else ""
             yield Verdict(
                 series.pair,
                 None if finer is None else finer.interval,
@@ -307,8 +314,15 @@ def _compared(
                 None,
                 None if finer is None else fine_counts.get(time, 0),
                 counts.get(time, 0) if is_covered[index] else None,
-                "" if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
+                within if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
             )
+
+
+def _rounding(stores: Stores, finer: Series, coarse: Interval) -> Rounding:
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return stores.lake.read(Series(finer.pair, interval), start, end)
+
+    return Rounding(read, finer.interval, coarse)
 
 
 def _counts(candles: pl.DataFrame) -> Mapping[int, int]:
