@@ -183,7 +183,7 @@ def report(console: Console, made: Report) -> None:
         or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
         f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
         f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
-        f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
+        f"{overall.gaps:,} gaps, {made.conflict_count:,} conflicts.",
     )
     if made.attention:
         attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")

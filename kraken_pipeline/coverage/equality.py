@@ -15,13 +15,11 @@ from datetime import UTC, datetime
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.market.candle import Source, seconds_of
-from kraken_pipeline.market.decimals import MOST_DECIMALS, PRICES, decimals
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, seconds_of
+from kraken_pipeline.market.decimals import MOST_DECIMALS, PRICES, decimals, most_decimals
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 
-VOLUME_TOLERANCE = 1e-6
-"""Relative; a sum of floats depends on the order of adding."""
 SEEN_PRICES = 8
 """So many prices tell how many decimals a source has, as many as a month of fifteen-day candles: of fewer a price that
 happens to be round says too much."""
@@ -79,6 +77,17 @@ def equal_within(unit: float) -> str:
     return f"equal within {f'{unit:.{MOST_DECIMALS}f}'.rstrip('0').rstrip('.')}"
 
 
+def is_within_own_rounding(both: pl.DataFrame) -> pl.Series:
+    """Tell of candles of `differences` whether the one with fewer decimals may be the other one rounded."""
+    left, right = (
+        most_decimals(both),
+        most_decimals(both.select(pl.col(f"{name}_right").alias(name) for name in PRICES)),
+    )
+    fewer = pl.select(pl.min_horizontal(left, right)).to_series()
+    unit = pl.Series("unit", [rounded_to(count) for count in fewer], pl.Float64())
+    return both.select(is_near_in_volume() & are_within(pl.lit(unit))).to_series() & (left != right)
+
+
 @dataclass(frozen=True, slots=True)
 class Precision:
     """How many decimals the prices of a source have over some time.
@@ -110,6 +119,31 @@ def unit_between(one: Precision, other: Precision) -> float:
         if rounded.prices >= SEEN_PRICES and rounded.most < exact.shown:
             return rounded_to(rounded.most)
     return 0.0
+
+
+def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
+    """Return where candles of one interval have one trade count in two files and differ, in seconds (Int64).
+
+    Args:
+        one: Candles of a file, with the columns of `differences`.
+        other: Those of the other one.
+    """
+    different = differences(one, other).filter(pl.col("trade_count") == pl.col("trade_count_right"))
+    times = different.select(seconds_of(pl.col("time"))).to_series()
+    units: dict[int, float] = {}
+    for month, some in _by_month(times.to_list()).items():
+        windows = (_precision_within(each, month) for each in (one, other))
+        units |= dict.fromkeys(some, unit_between(*windows))
+    unit = pl.Series("unit", [units[time] for time in times.to_list()], pl.Float64())
+    is_equal = different.select(is_near_in_volume() & are_within(pl.lit(unit))).to_series()
+    return times.filter(~is_equal)
+
+
+def _precision_within(candles: pl.DataFrame, month: Span) -> Precision:
+    """The precision of a file in a month, or where it has few prices there of all that is at hand."""
+    seconds = seconds_of(pl.col("time"))
+    found = precision_of(candles.filter(seconds >= month.start, seconds < month.end))
+    return found if found.prices >= SEEN_PRICES else precision_of(candles)
 
 
 @dataclass(slots=True)

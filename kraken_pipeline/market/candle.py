@@ -23,6 +23,9 @@ class Source(StrEnum):
     OHLC = "OHLC"
 
 
+VOLUME_TOLERANCE = 1e-6
+"""Relative; a sum of floats depends on the order of adding."""
+
 Values = tuple[float, float, float, float, float, int]
 """Open, high, low, close, volume and trade count of a candle."""
 
@@ -196,13 +199,17 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
 
 
 def contradicting(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
-    """The candles of `loser` that a merge did not keep and whose prices or trade count are not the kept one's.
+    """The candles of `loser` that a merge did not keep and whose prices, volume or trade count are not the kept one's.
 
     A copy that differs in provenance or in the noise of its volume says the same.
     """
-    names = ("open", "high", "low", "close", "trade_count")
-    kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in names))
-    is_other = pl.any_horizontal(pl.col(name) != pl.col(f"kept_{name}") for name in names)
+    names = (*PRICES, "trade_count")
+    kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in (*names, "volume")))
+    most = pl.max_horizontal("volume", "kept_volume")
+    is_other = pl.any_horizontal(
+        *(pl.col(name) != pl.col(f"kept_{name}") for name in names),
+        (pl.col("volume") - pl.col("kept_volume")).abs() > VOLUME_TOLERANCE * most,
+    )
     return loser.join(kept, on="time", maintain_order="left").filter(is_other).select(loser.columns)
 
 

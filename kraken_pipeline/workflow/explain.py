@@ -25,7 +25,14 @@ from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import candle_records, proof_records, refutations, withdrawals
+from kraken_pipeline.storage import (
+    candle_records,
+    dispute_records,
+    file_records,
+    proof_records,
+    refutations,
+    withdrawals,
+)
 from kraken_pipeline.storage.candle_records import GrantRecord
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
@@ -46,6 +53,7 @@ from kraken_pipeline.workflow.explanation import (
 )
 from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, survey
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verdicts import differing
 from kraken_pipeline.workflow.whereabouts import find_again
 
 
@@ -80,6 +88,9 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         proven = proof_records.proofs_of(connection, [series.pair])
         confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
         conflicts = candle_records.conflicts_over(connection, series, span)
+        is_disputed = bool(intersect(dispute_records.disputed(connection, [series.pair]).get(series, ()), (span,)))
+        known = file_records.completed(connection, [series.pair]) if is_disputed else []
+        ends = withdrawals.release_ends(connection) if is_disputed else {}
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
         taken = withdrawals.of_series(connection, series, span)
@@ -97,7 +108,8 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     )
     level = proven.get(series, NOTHING_PROVEN)
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
-    proof = _proof(contradicting, compared, level.within(holdings.covered(series)), span)
+    dispute = _dispute(differing(span, [file for file in known if file.series == series], ends)) if is_disputed else ""
+    proof = _proof(contradicting, dispute, compared, level.within(holdings.covered(series)), span)
     standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
     return Explanation(
         series=series,
@@ -220,7 +232,7 @@ def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
 
 
 def _proof(
-    contradictions: Sequence[ContradictionRecord], compared: tuple[str, ...], proven: Proven, span: Span
+    contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
 ) -> Proof:
     open_ = {each.state: each.reason for each in contradictions}
     for state, told in (
@@ -231,9 +243,19 @@ def _proof(
             return Proof(told, (open_[state],))
     if not subtract((span,), proven.verified):
         return Proof(ProofState.VERIFIED, compared)
+    if dispute:
+        return Proof(ProofState.CONFLICT, (dispute,))
     if not subtract((span,), proven.reconciled):
         return Proof(ProofState.RECONCILED, compared)
     return Proof(ProofState.NOT_TESTED)
+
+
+def _dispute(names: Sequence[str]) -> str:
+    """What is to be said of a candle of which two files of one release differ."""
+    return (
+        f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count; which of "
+        "the two is kept follows from a fixed order of values, and proves nothing"
+    )
 
 
 def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Sequence[GrantRecord]) -> bool:

@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import polars as pl
 
-from kraken_pipeline.coverage.equality import VOLUME_TOLERANCE
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
@@ -28,7 +27,7 @@ from kraken_pipeline.coverage.reconcile import (
 )
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.market.candle import Source, Values, seconds_of
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso
 from kraken_pipeline.market.series import Series

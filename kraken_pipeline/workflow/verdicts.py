@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,12 +15,13 @@ from kraken_pipeline.coverage.equality import Rounding, differences, equal_withi
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
+from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, proof_records
+from kraken_pipeline.storage import dispute_records, evidence_records, file_records, proof_records, withdrawals
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.proof_records import ContradictionRecord
@@ -27,6 +29,7 @@ from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, survey
+from kraken_pipeline.workflow.report import unsettled
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
 
@@ -93,11 +96,13 @@ class Agreement:
         proven_pct: How much of what is covered is reconciled at least, in percent, rounded down; None where nothing is.
         verified_pct: How much of it is verified.
         contradictions: What contradicts: refuted and being filled, or a conflict.
+        disputed: Candles of which two files of one release differ, without those that are verified.
     """
 
     proven_pct: float | None
     verified_pct: float | None
     contradictions: tuple[ContradictionRecord, ...]
+    disputed: Spans
 
 
 def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
@@ -109,6 +114,7 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
         )
         proven = proof_records.proofs_of(connection, pairs)
         coverage = evidence_records.coverage_of(connection, pairs=pairs)
+        disputes = dispute_records.disputed(connection, pairs)
     sides: dict[Series, list[ContradictionRecord]] = {}
     for record in records:
         for interval in (record.fine, record.coarse):
@@ -118,6 +124,7 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
             _percentage(proven.get(each, NOTHING_PROVEN).reconciled, coverage.get(each, ())),
             _percentage(proven.get(each, NOTHING_PROVEN).verified, coverage.get(each, ())),
             tuple(sides.get(each, ())),
+            subtract(disputes.get(each, ()), proven.get(each, NOTHING_PROVEN).verified),
         )
         for each in series
     }
@@ -142,7 +149,9 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         )
         sources, _ = disagreements(connection, names, _MOST)
         proven = proof_records.proofs_of(connection, names)
-        files = file_records.completed(connection, names) if records else []
+        disputes = unsettled(spec, dispute_records.disputed(connection, names), proven)
+        files = file_records.completed(connection, names) if records or disputes else []
+        ends = withdrawals.release_ends(connection)
     # Of all intervals: the side that is short may be one that nobody asked for.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
     found = [_of_intervals(each, records, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
@@ -152,6 +161,8 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         if _is_wanted(spec, each.series.interval, each.span)
         and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
     ]
+    for series, spans in disputes.items():
+        found += _of_files(series, spans, [file for file in files if file.series == series], ends)
     return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
 
 
@@ -239,6 +250,40 @@ def _of_sources(each: Disagreement) -> Verdict:
     return Verdict(
         each.series.pair, None, each.series.interval, each.span, Proof.CONTRADICTED, None, None, None, action
     )
+
+
+def _of_files(
+    series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
+) -> Iterator[Verdict]:
+    """The candles of a series of which two files of one release say different things."""
+    for span in spans:
+        for time in range(span.start, span.end, series.interval.seconds):
+            candle = Span(time, time + series.interval.seconds)
+            names = differing(candle, files, ends)
+            commands = [f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …" for name in names]
+            action = (
+                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count: "
+                f"see both with kraken-pipeline explain {series.pair} {series.interval.value} {iso(time)}, then "
+                f"{' or '.join(commands)}"
+            )
+            yield Verdict(series.pair, None, series.interval, candle, Proof.CONTRADICTED, None, None, None, action)
+
+
+def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int | None]) -> list[str]:
+    """Return what the files of a series are called that are of one release and reach over a candle.
+
+    Args:
+        candle: The disputed one.
+        files: Those that were ingested.
+        ends: Where the release of each container ends, by its SHA-256.
+    """
+    by_release: dict[int, list[FileRecord]] = {}
+    for file in files:
+        if file.kind == Kind.OHLCVT and file.span is not None and file.span.overlaps(candle):
+            by_release.setdefault(ends.get(file.container or "") or 0, []).append(file)
+    several = [file for same in by_release.values() if len(same) > 1 for file in same]
+    names = Counter(file.name for file in several)
+    return [file.name if names[file.name] == 1 else file.location for file in several]
 
 
 def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
