@@ -316,6 +316,7 @@ class _Work:
             made = touched_candles(finer, interval)
             withdrawals.trim_grants(connection, series, slots.get(series, ()))
             dispute_records.settle(connection, {series: slots.get(series, ())})
+            withdrawals.forget_conflicts(connection, series, slots.get(series, ()))
             withdrawals.trim_grants(connection, series, made, Source.RESAMPLED)
             for claim in own:
                 if claim.file is None and claim.span is not None:

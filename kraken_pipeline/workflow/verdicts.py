@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.causes import Cause
 from kraken_pipeline.coverage.completeness import percentage
 from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
 from kraken_pipeline.coverage.gaps import GapStatus
@@ -28,6 +29,7 @@ from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
 from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, survey
 from kraken_pipeline.workflow.report import unsettled
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -60,6 +62,11 @@ class Verdict:
         fine_trades: How many trades the finer candles count; None where they are not covered whole.
         coarse_trades: How many the coarser one counts; None where it is not covered.
         action: What is done about it, or what to do.
+        cause: What it has in common with others; None where nothing contradicts.
+        suspects: The intervals of which one is wrong: one where that is known.
+        files: The files of which one is wrong.
+        file: The one file that is to be taken back.
+        is_conflict: Whether it is left to a person.
     """
 
     pair: str
@@ -71,6 +78,11 @@ class Verdict:
     fine_trades: int | None
     coarse_trades: int | None
     action: str
+    cause: Cause | None = None
+    suspects: tuple[Interval, ...] = ()
+    files: tuple[str, ...] = ()
+    file: str | None = None
+    is_conflict: bool = False
 
     def as_json(self) -> dict[str, object]:
         """As `reconcile --json` shows it."""
@@ -84,6 +96,7 @@ class Verdict:
             "short_side": self.short_side,
             "fine_trades": self.fine_trades,
             "coarse_trades": self.coarse_trades,
+            "cause": None if self.cause is None else self.cause.id,
             "action": self.action,
         }
 
@@ -149,20 +162,29 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         )
         sources, _ = disagreements(connection, names, _MOST)
         proven = proof_records.proofs_of(connection, names)
-        disputes = unsettled(spec, dispute_records.disputed(connection, names), proven)
-        files = file_records.completed(connection, names) if records or disputes else []
+        disputed = dispute_records.disputed(connection, names)
+        files = file_records.completed(connection, names) if records or disputed or sources else []
         ends = withdrawals.release_ends(connection)
+        containers = file_records.all_containers(connection)
     # Of all intervals: the side that is short may be one that nobody asked for.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
-    found = [_of_intervals(each, records, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
+    origins = Origins(stores, files, containers)
+    # Of all times: what a contradiction has in common with others does not depend on what was asked for.
+    causes = zip(records, of_records(records, origins), strict=True)
+    found = [
+        replace(_of_intervals(each, records, gaps, files), cause=cause)
+        for each, cause in causes
+        if _is_wanted(spec, each.coarse, each.span)
+    ]
     found += [
-        _of_sources(each)
+        replace(_of_sources(each), cause=of_disagreement(each, origins))
         for each in sources
         if _is_wanted(spec, each.series.interval, each.span)
         and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
     ]
-    for series, spans in disputes.items():
-        found += _of_files(series, spans, [file for file in files if file.series == series], ends)
+    for series, spans in unsettled(spec, disputed, proven).items():
+        of_series = [file for file in files if file.series == series]
+        found += (replace(each, cause=of_dispute(series)) for each in _of_files(series, spans, of_series, ends))
     return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
 
 
@@ -184,6 +206,9 @@ def _of_intervals(
         each.fine_trades,
         each.coarse_trades,
         f"{each.reason}: {action}",
+        suspects=suspects_of(each),
+        file=_shifted_file(each, each.culprit, files) if each.culprit is not None else None,
+        is_conflict=each.state is ContradictionState.CONFLICT,
     )
 
 
@@ -220,23 +245,28 @@ def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord]
 
 def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
     """The command that takes the file back whose times are shifted, or the candles."""
-    if each.span.seconds > each.coarse.seconds:
-        series = Series(each.pair, interval)
-        there = [
-            file.name
-            for file in files
-            if (file.pair, file.interval) == (series.pair, series.interval)
-            and file.start is not None
-            and file.end is not None
-            and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
-        ]
-        if len(there) == 1:
-            return f"kraken-pipeline resolve --file {shlex.quote(there[0])} --reason …"
+    if (name := _shifted_file(each, interval, files)) is not None:
+        return f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …"
     start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
     return (
         f"kraken-pipeline resolve --span --pair {each.pair} --interval {interval.value} "
         f"--start {iso(start)} --end {iso(end)} --reason …"
     )
+
+
+def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
+    """The one file of an interval whose times are shifted; None where none are, or several may be."""
+    if each.span.seconds <= each.coarse.seconds:
+        return None
+    there = [
+        file.name
+        for file in files
+        if (file.pair, file.interval) == (each.pair, interval)
+        and file.start is not None
+        and file.end is not None
+        and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
+    ]
+    return there[0] if len(there) == 1 else None
 
 
 def _settling(each: Disagreement, proven: Proven) -> Spans:
@@ -248,7 +278,18 @@ def _of_sources(each: Disagreement) -> Verdict:
     lacks = "reconciled" if each.is_of_counts else "verified"
     action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
     return Verdict(
-        each.series.pair, None, each.series.interval, each.span, Proof.CONTRADICTED, None, None, None, action
+        each.series.pair,
+        None,
+        each.series.interval,
+        each.span,
+        Proof.CONTRADICTED,
+        None,
+        None,
+        None,
+        action,
+        suspects=(each.series.interval,),
+        file=each.file,
+        is_conflict=True,
     )
 
 
@@ -266,7 +307,20 @@ def _of_files(
                 f"see both with kraken-pipeline explain {series.pair} {series.interval.value} {iso(time)}, then "
                 f"{' or '.join(commands)}"
             )
-            yield Verdict(series.pair, None, series.interval, candle, Proof.CONTRADICTED, None, None, None, action)
+            yield Verdict(
+                series.pair,
+                None,
+                series.interval,
+                candle,
+                Proof.CONTRADICTED,
+                None,
+                None,
+                None,
+                action,
+                suspects=(series.interval,),
+                files=tuple(names),
+                is_conflict=True,
+            )
 
 
 def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int | None]) -> list[str]:
