@@ -33,7 +33,7 @@ from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.selection import Fetch
 from kraken_pipeline.workflow.settling import grouped
-from kraken_pipeline.workflow.verdicts import Proof
+from kraken_pipeline.workflow.verdicts import Proof, Remedy
 from kraken_pipeline.workflow.verdicts import Verdict as Judgement
 from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
@@ -187,12 +187,21 @@ PRINTED: dict[str, Callable[[Console], None]] = {
         grouped(
             [
                 replace(
-                    verdict(Interval.W1, SENTENCE), cause=CAUSE, suspects=(Interval.W1, Interval.D15), is_conflict=True
+                    verdict(Interval.W1, SENTENCE),
+                    cause=CAUSE,
+                    suspects=(Interval.W1, Interval.D15),
+                    remedy=Remedy.TAKE_BACK,
                 ),
-                *[replace(verdict(Interval.W1, SENTENCE), cause=CAUSE, suspects=(Interval.W1,))] * 12_581,
-                replace(verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.PRECISION), is_conflict=True),
+                *[replace(verdict(Interval.W1, SENTENCE), cause=CAUSE, suspects=(Interval.W1,), remedy=Remedy.FILL)]
+                * 12_581,
                 replace(
-                    verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.FILE), files=FILES, is_conflict=True
+                    verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.PRECISION), remedy=Remedy.TAKE_BACK
+                ),
+                replace(
+                    verdict(None, SENTENCE),
+                    cause=replace(CAUSE, kind=CauseKind.FILE),
+                    files=FILES,
+                    remedy=Remedy.TAKE_BACK,
                 ),
             ]
         ),

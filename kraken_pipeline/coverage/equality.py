@@ -163,13 +163,13 @@ class Rounding:
 
     def apart(self, different: pl.DataFrame) -> pl.DataFrame:
         """Return the candles of `differences` that differ by more than rounding."""
+        if different.is_empty():
+            return different
         explained = pl.Series(list(self.within(different)), dtype=pl.Int64())
         return different.filter(~seconds_of(pl.col("time")).is_in(explained.implode()))
 
     def within(self, different: pl.DataFrame) -> dict[int, float]:
         """Return the candles of `differences` that rounding explains: where each starts, and one unit of it."""
-        if different.is_empty():
-            return {}
         units = self._units(different)
         is_within = different.select(are_within(pl.lit(units)).fill_null(value=False)).to_series() & (units >= 0)
         times = different.select(seconds_of(pl.col("time"))).to_series()
@@ -233,9 +233,14 @@ class Rounding:
 def _by_month(times: list[int]) -> dict[Span, list[int]]:
     found: dict[Span, list[int]] = {}
     for time in times:
-        moment = as_datetime(time)
-        found.setdefault(_months(moment.year, moment.month, 1), []).append(time)
+        found.setdefault(month_of(time), []).append(time)
     return found
+
+
+def month_of(time: int) -> Span:
+    """Return the month (UTC) that holds a moment."""
+    moment = as_datetime(time)
+    return _months(moment.year, moment.month, 1)
 
 
 def _months(year: int, month: int, count: int) -> Span:

@@ -14,7 +14,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import Verdict
+from kraken_pipeline.workflow.verdicts import Remedy, Verdict
 from kraken_pipeline.workflow.withdrawal import Withdrawal
 
 _PAIRS_NAMED = 10
@@ -51,24 +51,34 @@ class Grouped:
     @property
     def action(self) -> str:
         """What to do about all of them, with its commands."""
-        return "; ".join([*self._filling(), *self._settling()])
+        return "; ".join([*self._filling(), *self._proving(), *self._taking_back()])
+
+    def of(self, remedy: Remedy) -> list[Verdict]:
+        """Those of them that one thing settles."""
+        return [each for each in self.verdicts if each.remedy is remedy]
 
     def _filling(self) -> Iterator[str]:
-        taken_back = [each for each in self.verdicts if not each.is_conflict]
-        if taken_back:
-            pairs = sorted({each.pair for each in taken_back})
+        if gaps := self.of(Remedy.FILL):
+            pairs = sorted({each.pair for each in gaps})
             spec = run_spec(
                 pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
-                intervals=sorted({side for each in taken_back for side in each.suspects}),
-                start=min(each.span.start for each in taken_back),
-                end=max(each.span.end for each in taken_back),
+                intervals=sorted({side for each in gaps for side in each.suspects}),
+                start=min(each.span.start for each in gaps),
+                end=max(each.span.end for each in gaps),
                 complete=True,
             )
-            yield f"{len(taken_back):,} are gaps by now, filled by {spec.as_command('backfill')}"
+            yield f"{len(gaps):,} are gaps by now, filled by {spec.as_command('backfill')}"
 
-    def _settling(self) -> Iterator[str]:
-        left = [each for each in self.verdicts if each.is_conflict]
-        if left:
+    def _proving(self) -> Iterator[str]:
+        if kept := self.of(Remedy.PROVE):
+            spec = run_spec(pairs=sorted({each.pair for each in kept})[:_PAIRS_NAMED])
+            yield (
+                f"of {len(kept):,} the greater trade count is kept, which finer candles, trades or another archive "
+                f"prove; where it stands unproven is said by {spec.as_command('report')}"
+            )
+
+    def _taking_back(self) -> Iterator[str]:
+        if left := self.of(Remedy.TAKE_BACK):
             command = f"kraken-pipeline resolve --cause {self.cause.id}"
             files = list(dict.fromkeys(name for each in left for name in each.files))
             suspects = sorted({side for each in left for side in each.suspects})
@@ -92,7 +102,7 @@ class Grouped:
             "start": iso(self.span.start),
             "end": iso(self.span.end),
             "count": len(self.verdicts),
-            "conflicts": sum(each.is_conflict for each in self.verdicts),
+            "conflicts": len(self.verdicts) - len(self.of(Remedy.FILL)),
             "action": self.action,
         }
 
@@ -127,9 +137,9 @@ def withdrawal_of(
     group = next((each for each in grouped(found) if each.cause.id == cause_id), None)
     if group is None:
         raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists those that there are")
-    left = [each for each in group.verdicts if each.is_conflict]
+    left = group.of(Remedy.TAKE_BACK)
     if not left:
-        raise InvalidRequest(f"nothing of {cause_id} is left to you: {group.action}")
+        raise InvalidRequest(f"nothing of {cause_id} is to be taken back: {group.action}")
     told = plain(reason.strip())
     names = list(dict.fromkeys(name for each in left for name in each.files))
     if names:
@@ -137,18 +147,22 @@ def withdrawal_of(
     if file is not None:
         raise InvalidRequest(f"--file is for files that differ; {cause_id} is about intervals: {group.action}")
     label = f"{cause_id} ({group.cause.name})"
-    whole_files = [each.file for each in left if each.file is not None]
-    if len(whole_files) == len(left):
-        return Withdrawal(told, files=tuple(dict.fromkeys(whole_files)), label=label)
-    side = None if interval is None else Interval.parse(interval)
+    side = None if interval is None else str(Interval.parse(interval).value)
+    chosen = [(each, _chosen(each, side, group)) for each in left]
+    if all(suspect in dict(each.wholes) for each, suspect in chosen):
+        wholes = dict.fromkeys(dict(each.wholes)[suspect] for each, suspect in chosen)
+        return Withdrawal(told, files=tuple(wholes), label=label)
     claims: dict[Series, list[Span]] = {}
-    for each in left:
-        suspects = {str(suspect.value): suspect for suspect in each.suspects}
-        chosen = suspects[_one_of(list(suspects), None if side is None else str(side.value), "--interval", group)]
-        whole = Span(chosen.floor(each.span.start), chosen.ceil(each.span.end))
-        claims.setdefault(Series(each.pair, chosen), []).append(whole)
+    for each, suspect in chosen:
+        span = Span(suspect.floor(each.span.start), suspect.ceil(each.span.end))
+        claims.setdefault(Series(each.pair, suspect), []).append(span)
     spans = tuple((series, span) for series, parts in sorted(claims.items()) for span in normalise(_narrowest(parts)))
     return Withdrawal(told, claims=spans, label=label)
+
+
+def _chosen(each: Verdict, side: str | None, group: Grouped) -> Interval:
+    suspects = {str(suspect.value): suspect for suspect in each.suspects}
+    return suspects[_one_of(list(suspects), side, "--interval", group)]
 
 
 def _narrowest(spans: Iterable[Span]) -> Iterator[Span]:

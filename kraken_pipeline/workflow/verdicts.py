@@ -37,6 +37,7 @@ from kraken_pipeline.workflow.scan import window
 
 _MOST = 100_000
 """Archives that disagree, one row a file and series."""
+_RUN = 1_000
 
 
 class Proof(StrEnum):
@@ -46,6 +47,14 @@ class Proof(StrEnum):
     RECONCILED = "reconciled"
     CONTRADICTED = "contradicted"
     UNTESTED = "untested"
+
+
+class Remedy(StrEnum):
+    """What settles a contradiction."""
+
+    FILL = "fill"  # what was short is a gap by now
+    TAKE_BACK = "take back"  # a person decides what is wrong
+    PROVE = "prove"  # what is kept is the better one, as far as anybody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,8 @@ class Verdict:
         cause: What it has in common with others; None where nothing contradicts.
         suspects: The intervals of which one is wrong: one where that is known.
         files: The files of which one is wrong.
-        file: The one file that is to be taken back.
-        is_conflict: Whether it is left to a person.
+        wholes: Of suspects of which a file is wrong as a whole: the interval and the file.
+        remedy: What settles it; None where nothing contradicts.
     """
 
     pair: str
@@ -81,8 +90,8 @@ class Verdict:
     cause: Cause | None = None
     suspects: tuple[Interval, ...] = ()
     files: tuple[str, ...] = ()
-    file: str | None = None
-    is_conflict: bool = False
+    wholes: tuple[tuple[Interval, str], ...] = ()
+    remedy: Remedy | None = None
 
     def as_json(self) -> dict[str, object]:
         """As `reconcile --json` shows it."""
@@ -207,8 +216,12 @@ def _of_intervals(
         each.coarse_trades,
         f"{each.reason}: {action}",
         suspects=suspects_of(each),
-        file=_shifted_file(each, each.culprit, files) if each.culprit is not None else None,
-        is_conflict=each.state is ContradictionState.CONFLICT,
+        wholes=tuple(
+            (interval, name)
+            for interval in suspects_of(each)
+            if (name := _shifted_file(each, interval, files)) is not None
+        ),
+        remedy=Remedy.TAKE_BACK if each.state is ContradictionState.CONFLICT else Remedy.FILL,
     )
 
 
@@ -288,30 +301,36 @@ def _of_sources(each: Disagreement) -> Verdict:
         None,
         action,
         suspects=(each.series.interval,),
-        file=each.file,
-        is_conflict=True,
+        wholes=() if each.file is None else ((each.series.interval, each.file),),
+        remedy=Remedy.PROVE if each.is_outdoing else Remedy.TAKE_BACK,
     )
 
 
 def _of_files(
     series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
 ) -> Iterator[Verdict]:
-    """The candles of a series of which two files of one release say different things."""
+    """The candles of a series of which two files of one release say different things.
+
+    Each is one by itself, but for runs of more than a thousand: of files that have nothing in common a list would be as
+    long as they are.
+    """
+    length = series.interval.seconds
     for span in spans:
-        for time in range(span.start, span.end, series.interval.seconds):
-            candle = Span(time, time + series.interval.seconds)
-            names = differing(candle, files, ends)
+        step = length if span.seconds <= _RUN * length else span.seconds
+        for time in range(span.start, span.end, step):
+            part = Span(time, time + step)
+            names = differing(part, files, ends)
             commands = [f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …" for name in names]
             action = (
-                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count: "
-                f"see both with kraken-pipeline explain {series.pair} {series.interval.value} {iso(time)}, then "
-                f"{' or '.join(commands)}"
+                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count, on "
+                f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
+                f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
             )
             yield Verdict(
                 series.pair,
                 None,
                 series.interval,
-                candle,
+                part,
                 Proof.CONTRADICTED,
                 None,
                 None,
@@ -319,7 +338,7 @@ def _of_files(
                 action,
                 suspects=(series.interval,),
                 files=tuple(names),
-                is_conflict=True,
+                remedy=Remedy.TAKE_BACK,
             )
 
 

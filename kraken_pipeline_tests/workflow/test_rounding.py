@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kraken_pipeline.coverage.causes import CauseKind
 from kraken_pipeline.demo.archives import write_csv, write_trades_csv
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
@@ -19,7 +20,7 @@ from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain import explain
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import Proof, every_candle
+from kraken_pipeline.workflow.verdicts import Proof, contradicted, every_candle
 from kraken_pipeline_tests.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import at
 
@@ -132,6 +133,20 @@ def test_where_both_sides_have_as_many_decimals_a_single_unit_is_a_contradiction
     spoiled(tmp_path / "archives" / f"{PAIR}_60.csv", wrong, 2, 0.1)
     run(stores, tmp_path / "archives", now=NOW, api_backfill=False)
     assert contradictions(stores) == [(M30, H1, iso(wrong))]
+
+
+def test_what_too_few_prices_tell_is_of_one_cause_and_settled_when_the_rest_of_the_month_comes(
+    stores: Stores, tmp_path: Path
+) -> None:
+    rounded(trades(tmp_path / "trades"), 1)
+    (hours,) = candles(tmp_path / "hours", H1)
+    write_lines(tmp_path / "few" / hours.name, lines_of(hours)[:2])
+    run(stores, tmp_path / "trades", tmp_path / "few", now=NOW, api_backfill=False)
+    (found,) = contradicted(stores, run_spec(intervals=[60]), NOW)
+    assert found.cause is not None
+    assert found.cause.kind is CauseKind.PRECISION
+    run(stores, tmp_path / "hours", now=NOW, run_id="two", api_backfill=False)
+    assert contradictions(stores) == []
 
 
 def test_in_every_order_of_ingestion_the_lake_keeps_the_prices_that_have_more_decimals(
