@@ -2,8 +2,9 @@
 
 Old eras are rounded: trades may have one decimal where archives of the same days have five. A side counts as rounded
 against the other in a month where two things are seen. It has no price with more than so many decimals, though it has
-several prices; and the other has several prices with more. Then prices are equal that differ by one unit of its last
-decimal at the most. Where both have as many decimals nothing was rounded between them, and prices are equal or not.
+several prices, but for one in a hundred that may be wrong itself; and the other has several prices with more. Then
+prices are equal that differ by one unit of its last decimal at the most. Where both have as many decimals nothing was
+rounded between them, and prices are equal or not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from kraken_pipeline.market.moment import as_datetime
 SEEN_PRICES = 8
 """So many prices tell how many decimals a source has, as many as a month of fifteen-day candles: of fewer a price that
 happens to be round says too much."""
+_ODD = 0.01
+"""The share of a source's prices that may have more decimals than it: a spike would make a month of contradictions."""
 _LOT = 1e-8
 _NOISE = 1e-9  # relative to a price: the difference of two floats is no decimal number
 _EXACT = (*PRICES, "trade_count")
@@ -93,8 +96,8 @@ class Precision:
     """How many decimals the prices of a source have over some time.
 
     Attributes:
-        most: The largest number that any price has.
-        shown: The largest number that several prices have: one alone may be wrong.
+        most: The largest number that more than one in a hundred of the different prices have.
+        shown: The largest number that several of them have: one alone may be wrong.
         prices: How many prices there are.
     """
 
@@ -106,11 +109,11 @@ class Precision:
 def precision_of(prices: pl.DataFrame) -> Precision:
     """Return how many decimals the prices of some candles have."""
     values = pl.concat([prices[name] for name in PRICES])
-    distinct = decimals(values.unique())
+    distinct = decimals(values.unique()).sort(descending=True)
     if distinct.is_empty():
         return Precision(0, 0, 0)
-    shown = distinct.sort(descending=True)[min(SEEN_PRICES, len(distinct)) - 1] if len(distinct) >= SEEN_PRICES else 0
-    return Precision(int(distinct.max()), int(shown), len(values))  # type: ignore[arg-type]
+    shown = distinct[SEEN_PRICES - 1] if len(distinct) >= SEEN_PRICES else 0
+    return Precision(int(distinct[int(len(distinct) * _ODD)]), int(shown), len(values))
 
 
 def unit_between(one: Precision, other: Precision) -> float:
@@ -198,13 +201,21 @@ class Rounding:
         )
         of_coarse = dict(coarse.iter_rows())
         units = dict.fromkeys(times, 0.0)
+        known: dict[tuple[str, str, int], float] = {}
         for time, source in finer.iter_rows():
-            if of_coarse[time] != Source.RESAMPLED.value:
-                found = self._precision(self.fine, source, time, month)
-                units[time] = max(
-                    units[time], unit_between(found, self._precision(self.coarse, of_coarse[time], time, month))
-                )
+            # Only what was resampled is measured by the day.
+            key = source, of_coarse[time], time // _DAY if source == Source.RESAMPLED.value else 0
+            if key not in known:
+                known[key] = self._unit(source, of_coarse[time], time, month)
+            units[time] = max(units[time], known[key])
         return units
+
+    def _unit(self, of_fine: str, of_coarse: str, time: int, month: Span) -> float:
+        if of_coarse == Source.RESAMPLED.value:
+            return 0.0
+        return unit_between(
+            self._precision(self.fine, of_fine, time, month), self._precision(self.coarse, of_coarse, time, month)
+        )
 
     def _precision(self, interval: Interval, source: str, time: int, month: Span) -> Precision:
         found = Precision(0, 0, 0)
