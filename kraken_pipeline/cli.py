@@ -61,6 +61,7 @@ from kraken_pipeline.workflow.report import export_unfillable, make_report, unkn
 from kraken_pipeline.workflow.resolve import resolve as take_back
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import known_pairs, require_folders, window
+from kraken_pipeline.workflow.settling import grouped, withdrawal_of
 from kraken_pipeline.workflow.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline.workflow.verification import verify as verify_files
@@ -344,9 +345,18 @@ def reconcile(
     every: Annotated[
         bool, typer.Option("--all", help="The verdict on every candle, not only what contradicts.")
     ] = False,
+    by_cause: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-cause/--one-by-one",
+            help="A line for all that has one cause, or for each contradiction; the first without --json and --all.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
+    if every and by_cause:
+        raise InvalidRequest("--all lists every candle, and --by-cause what contradicts; name one of the two")
     spec = _spec(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     now = _now()
     require_writable(load_settings())
@@ -360,8 +370,11 @@ def reconcile(
         )
     for note in done.notes:
         say(err, note, "yellow")
+    is_grouped = not (every or as_json) if by_cause is None else by_cause
     if as_json:
-        _print_json([each.as_json() for each in found])
+        _print_json([each.as_json() for each in (grouped(found) if is_grouped else found)])
+    elif is_grouped:
+        tables.causes(out, grouped(found), done, is_known=bool(names))
     else:
         tables.verdicts(out, found, done, is_known=bool(names))
     raise typer.Exit(int(bool(done.notes)))
@@ -370,6 +383,13 @@ def reconcile(
 @app.command()
 def resolve(
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    cause: Annotated[
+        str | None,
+        typer.Option(
+            help="All that has one cause, as reconcile lists it; --interval or --file says which side is wrong where "
+            "nobody else can."
+        ),
+    ] = None,
     file: Annotated[
         str | None, typer.Option(help="XBTUSD_60.csv or RELEASE.zip:XBTUSD_60.csv; its location or SHA-256 as well.")
     ] = None,
@@ -387,22 +407,34 @@ def resolve(
     dry_run: Annotated[bool, typer.Option(help="Only say what would be taken back.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes back what turned out to be wrong: a file, a release or a span. What follows from it goes as well."""
-    what = withdrawal(
-        reason=reason,
-        file=file,
-        release=release,
-        is_span=span,
-        pair=pair,
-        interval=interval,
-        start=start,
-        end=end,
-        source=source,
-    )
+    """Takes back what turned out to be wrong: a file, a release, a span, or all that has one cause.
+
+    What follows from it goes as well.
+    """
+    if cause is not None and (release or span or pair or start or end or source):
+        raise InvalidRequest("beside --cause there can only be --interval or --file, which say which side is wrong")
+    named = None
+    if cause is None:
+        named = withdrawal(
+            reason=reason,
+            file=file,
+            release=release,
+            is_span=span,
+            pair=pair,
+            interval=interval,
+            start=start,
+            end=end,
+            source=source,
+        )
     now = _now()
     if not dry_run:
         require_writable(load_settings())
     with _stores() as stores:
+        what = named or heeding(
+            lambda: withdrawal_of(
+                contradicted(stores, run_spec(), now), cause or "", reason, interval=interval, file=file
+            )
+        )
         done = take_back(stores, what, Run(f"resolve-{now}", now), dry_run=dry_run)
     if as_json:
         _print_json(done.as_json())

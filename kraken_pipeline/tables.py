@@ -28,6 +28,7 @@ from kraken_pipeline.workflow.report import NOTHING_KNOWN, Report
 from kraken_pipeline.workflow.resolve import Resolved
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.selection import Fetch, estimated
+from kraken_pipeline.workflow.settling import Grouped
 from kraken_pipeline.workflow.verdicts import Verdict
 from kraken_pipeline.workflow.verification import Verification
 
@@ -183,7 +184,7 @@ def report(console: Console, made: Report) -> None:
         or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
         f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
         f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
-        f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
+        f"{overall.gaps:,} gaps, {made.conflict_count:,} conflicts.",
     )
     if made.attention:
         attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
@@ -197,15 +198,52 @@ def report(console: Console, made: Report) -> None:
     _more(console, len(made.recommendations), "report --json")
 
 
-def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
-    """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
+def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_known: bool) -> None:
+    """What contradicts, one line a cause, and what reconciliation did."""
+    _reconciled(console, done, is_known=is_known, is_clean=not found)
+    if not found:
+        return
+    table = Table(
+        "Causes",
+        "cause",
+        "of",
+        ">intervals",
+        "from",
+        "to",
+        ">count",
+        "what to do about it",
+        least=("what to do about it", "to", "from", "intervals", "of"),
+    )
+    for each in found[:_ROWS]:
+        table.add_row(
+            each.cause.id,
+            each.cause.name,
+            ", ".join(str(interval.value) for interval in each.intervals),
+            short(each.span.start),
+            short(each.span.end),
+            f"{len(each.verdicts):,}",
+            each.action,
+        )
+    table.print(console)
+    _more(console, len(found), "reconcile --by-cause --json")
+    say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction by itself.", "dim")
+
+
+def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean: bool) -> None:
+    """What reconciliation did; there is nothing to say of contradictions where nothing is known."""
     say(
         console,
         f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
         f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
     )
-    if not found:
+    if is_clean:
         say(console, "Nothing contradicts." if is_known else NOTHING_KNOWN)
+
+
+def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
+    """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
+    _reconciled(console, done, is_known=is_known, is_clean=not found)
+    if not found:
         return
     table = Table(
         "Verdicts",

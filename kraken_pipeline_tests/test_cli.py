@@ -28,7 +28,18 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.health import NAMES
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline_tests.homes import CUT, HOURS_AND_DAYS, Q1, Q3, SPRING, START, Shelf, digest_of, oracle
+from kraken_pipeline_tests.homes import (
+    CUT,
+    HOURS_AND_DAYS,
+    Q1,
+    Q3,
+    SPRING,
+    START,
+    Shelf,
+    digest_of,
+    oracle,
+    write_lines,
+)
 from kraken_pipeline_tests.servers import QuestDB
 from kraken_pipeline_tests.shell import ROOT, Said, shell
 
@@ -403,7 +414,8 @@ def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_pa
     assert (said.code, "0 spans taken back" in said.out) == (0, True)
     (only,) = shell(home, "reconcile", "--intervals", "240", "--json").json
     assert list(only) == [
-        *("pair", "fine", "coarse", "time", "end", "verdict", "short_side", "fine_trades", "coarse_trades", "action"),
+        *("pair", "fine", "coarse", "time", "end", "verdict", "short_side", "fine_trades", "coarse_trades"),
+        *("cause", "action"),
     ]
     assert (only["pair"], only["fine"], only["coarse"], only["verdict"]) == ("XBTUSD", 60, 240, "contradicted")
     assert (only["time"], only["short_side"]) == (iso(START + DAY), None)
@@ -418,6 +430,72 @@ def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_pa
     made = iso(START + DAY)
     assert [each["verdict"] for each in told] == ["reconciled" if each["time"] == made else "verified" for each in told]
     assert len(told) == 5 * 6
+
+
+def test_all_that_has_one_cause_is_one_line_and_settled_by_one_command(tmp_path: Path) -> None:
+    spikes = [Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY + 4 * number * HOUR) for number in range(16)]
+    for minutes in (60, 240, 720):
+        write_csv(tmp_path / "archives", SPRING, "XBTUSD", Interval(minutes), start=START, end=Q1.end, defects=spikes)
+    home = tmp_path / "home"
+    shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60,240,720")
+    singles = shell(home, "reconcile", "--json").json
+    (group,) = shell(home, "reconcile", "--by-cause", "--json").json
+    assert {each["cause"] for each in singles} == {group["cause"]}
+    assert (group["kind"], group["of"], group["pairs"]) == ("file", "XBTUSD_240.csv", ["XBTUSD"])
+    assert (group["count"], group["conflicts"], group["intervals"]) == (len(singles), len(singles), [60, 240, 720])
+    command = f"resolve --cause {group['cause']} --reason …"
+    assert group["action"] == f"take back what is suspected: kraken-pipeline {command}"
+    said = shell(home, "reconcile")
+    assert said.out.count(command) == 1
+    assert "--one-by-one lists each" in said.out
+    assert len(shell(home, "reconcile", "--one-by-one").out.splitlines()) > len(singles)
+    # Whatever part is asked for, a cause is called the same.
+    for more in (("--intervals", "240"), ("--end", iso(START + 2 * DAY)), ("--full",)):
+        assert {each["cause"] for each in shell(home, "reconcile", *more, "--json").json} == {group["cause"]}
+    dry = shell(home, *shlex.split(command), "--dry-run", "--json").json
+    assert (dry["candles"], dry["what"]) == (16, f"{group['cause']} (XBTUSD_240.csv)")
+    assert shell(home, *shlex.split(command)).code == 0
+    assert shell(home, "reconcile", "--full", "--json").json == []
+    assert shell(home, *shlex.split(command)).code == 2
+    assert "there is no cause" in shell(home, *shlex.split(command)).err
+
+
+def test_where_nobody_can_say_which_side_is_wrong_it_is_to_be_named(tmp_path: Path) -> None:
+    spike = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY)
+    for minutes in (60, 240):
+        write_csv(tmp_path / "archives", SPRING, "XBTUSD", Interval(minutes), start=START, end=Q1.end, defects=[spike])
+    home = tmp_path / "home"
+    shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60,240")
+    (group,) = shell(home, "reconcile", "--by-cause", "--json").json
+    assert (group["kind"], group["count"]) == ("spike", 1)
+    cause = ("resolve", "--cause", group["cause"], "--reason", "a test")
+    for words in ((), ("--interval", "720"), ("--file", "XBTUSD_240.csv")):
+        said = shell(home, *cause, *words)
+        assert (said.code, "--interval 60 --reason … or kraken-pipeline" in said.err) == (2, True)
+    assert shell(home, *cause, "--pair", "XBTUSD").code == 2
+    assert shell(home, *cause, "--interval", "240").code == 0
+    assert shell(home, "reconcile", "--full", "--json").json == []
+
+
+def test_files_that_differ_are_one_cause_a_series_and_settled_by_naming_one(tmp_path: Path) -> None:
+    for name, price in (("XBTUSD", 100), ("BTCUSD", 200)):
+        lines = [f"{START + HOUR * hour},{price},{price},{price},{price},1,2" for hour in range(24)]
+        write_lines(tmp_path / "archives" / f"{name}_60.csv", lines)
+    home = tmp_path / "home"
+    shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60")
+    assert shell(home, "report", "--intervals", "60", "--json").json["conflicts"] == 1
+    assert len(shell(home, "reconcile", "--json").json) == 24
+    (group,) = shell(home, "reconcile", "--by-cause", "--json").json
+    assert (group["kind"], group["count"]) == ("file", 24)
+    cause = ("resolve", "--cause", group["cause"], "--reason", "a test")
+    said = shell(home, *cause)
+    assert (said.code, "--file BTCUSD_60.csv" in said.err, "--file XBTUSD_60.csv" in said.err) == (2, True, True)
+    assert shell(home, *cause, "--file", "BTCUSD_60.csv").code == 0
+    assert shell(home, "reconcile", "--json").json == []
+    shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60")
+    assert (shell(home, "reconcile", "--json").json, shell(home, "report", "--json").json["conflicts"]) == ([], 0)
+    shell(home, "export", "XBTUSD", "60", "--to", str(tmp_path / "hours.parquet"))
+    assert set(pl.read_parquet(tmp_path / "hours.parquet")["open"]) == {100.0}
 
 
 # --- wrong use

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kraken_pipeline import cli, tables
+from kraken_pipeline.coverage.causes import Cause, CauseKind
 from kraken_pipeline.coverage.completeness import shown
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
@@ -30,7 +32,8 @@ from kraken_pipeline.storage.schema import DamageKind
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.selection import Fetch
-from kraken_pipeline.workflow.verdicts import Proof
+from kraken_pipeline.workflow.settling import grouped
+from kraken_pipeline.workflow.verdicts import Proof, Remedy
 from kraken_pipeline.workflow.verdicts import Verdict as Judgement
 from kraken_pipeline.workflow.verification import Verification
 from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
@@ -169,11 +172,39 @@ FETCH = Fetch(
     tuple((Series(WIDE.pair, interval), Span(0, 60)) for interval in Interval),
     581_276,
 )
+CAUSE = Cause(CauseKind.RELEASE, ("20000",), "Kraken_OHLCVT_Full_2026Q2.zip and Kraken_OHLCVT_2026Q2.zip")
+FILES = ("1000SATSXUSDT_21600.csv", "Kraken_OHLCVT_Full_2026Q2.zip:1000SATSXUSDT_21600.csv")
 PRINTED: dict[str, Callable[[Console], None]] = {
     "gaps": lambda console: tables.gaps(console, [gap(), gap(status=GapStatus.DETECTED, attempts=0)]),
     "verdicts": lambda console: tables.verdicts(
         console,
         [verdict(Interval.W1, f"{SENTENCE}, then {RESOLVE} or {RESOLVE}"), verdict(None, SENTENCE)],
+        Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
+        is_known=True,
+    ),
+    "causes": lambda console: tables.causes(
+        console,
+        grouped(
+            [
+                replace(
+                    verdict(Interval.W1, SENTENCE),
+                    cause=CAUSE,
+                    suspects=(Interval.W1, Interval.D15),
+                    remedy=Remedy.TAKE_BACK,
+                ),
+                *[replace(verdict(Interval.W1, SENTENCE), cause=CAUSE, suspects=(Interval.W1,), remedy=Remedy.FILL)]
+                * 12_581,
+                replace(
+                    verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.PRECISION), remedy=Remedy.TAKE_BACK
+                ),
+                replace(
+                    verdict(None, SENTENCE),
+                    cause=replace(CAUSE, kind=CauseKind.FILE),
+                    files=FILES,
+                    remedy=Remedy.TAKE_BACK,
+                ),
+            ]
+        ),
         Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
         is_known=True,
     ),

@@ -1,15 +1,15 @@
 """Reconciliation: the candles of two intervals that knew of each other only by the trades must add up.
 
-Open, high, low, close and trade count of a coarser candle follow exactly from the finer ones, volume to 1e-6. Where the
-two agree, the coarser candle is verified, all its values having been compared, and the finer ones are reconciled: no
-trade of them is missing, while prices within them could still be wrong. Where not, one of the two is short or wrong.
-What was resampled says nothing of its own: it is proven as far as what it was made of is, and where it differs from
-that it is merely out of date.
+Open, high, low, close and trade count of a coarser candle follow exactly from the finer ones, volume to 1e-6, and
+prices to what one of the two was rounded to (`coverage.equality`). Where the two agree, the coarser candle is verified,
+all its values having been compared, and the finer ones are reconciled: no trade of them is missing, while prices within
+them could still be wrong. Where not, one of the two is short or wrong. What was resampled says nothing of its own: it
+is proven as far as what it was made of is, and where it differs from that it is merely out of date.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import Read, Rounding, differences
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -36,11 +37,6 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.resample import resample
 
-VOLUME_TOLERANCE = 1e-6
-"""Relative; a sum of floats depends on the order of adding."""
-_LOT = 1e-8
-_EXACT = ("open", "high", "low", "close", "trade_count")
-_VALUES = ("open", "high", "low", "close", "volume", "trade_count")
 _YEAR = 365 * 86_400
 _DAY = 86_400
 
@@ -50,9 +46,6 @@ _EXPLAINED = 6  # candles; fewer that agree once times are moved may do so by ch
 _APART = 50  # candles; contradictions further apart than that are not of one file
 _HOURS = 24
 _SAMPLE_ROWS = 20_000
-
-Read = Callable[[Interval, int, int], pl.DataFrame]
-"""Gives the candles of an interval that start in `[start, end)`: the columns of CANDLE_SCHEMA, sorted by time."""
 
 
 class Side(StrEnum):
@@ -145,29 +138,6 @@ class Findings:
     def contradictions(self) -> list[Contradiction]:
         """All of them."""
         return [*(each for each, _ in self.refuted), *self.conflicts]
-
-
-def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
-    """The candles on which two frames differ, or that only one of them has.
-
-    Args:
-        left: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` at least, sorted, unique by time.
-        right: The same.
-
-    Returns:
-        `time`, these columns of the left and, with the suffix `_right`, of the right; nulls where a side has no candle.
-    """
-    names = ("time", *_VALUES)
-    left, right = left.select(names), right.select(names)
-    if left.height == right.height and left["time"].equals(right["time"]):
-        renamed = right.drop("time").rename({name: f"{name}_right" for name in _VALUES})
-        both = left.with_columns(renamed.get_columns())
-    else:
-        both = left.join(right, on="time", how="full", coalesce=True, suffix="_right").sort("time")
-    exact = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in _EXACT)
-    most = pl.max_horizontal(pl.col("volume").abs(), pl.col("volume_right").abs())
-    near = (pl.col("volume") - pl.col("volume_right")).abs() <= VOLUME_TOLERANCE * most + _LOT / 2
-    return both.filter(~(exact & near).fill_null(value=False))
 
 
 def one_candle(candles: pl.DataFrame) -> Values | None:
@@ -369,8 +339,9 @@ def _differences(
     """
     found: list[pl.DataFrame] = []
     resampled: list[pl.Series] = []
+    rounding = Rounding(read, fine, coarse)
     for finer, candles in _both(read, fine, coarse, domain):
-        different = differences(resample(finer, coarse), candles)
+        different = rounding.apart(differences(resample(finer, coarse), candles))
         is_made = candles["source"] == Source.RESAMPLED.value
         if different.height or not found:
             own = candles.filter(~is_made)["time"]
@@ -461,7 +432,8 @@ class _Sides:
         moved = self.read(self.fine, start - shift, end - shift)
         finer = resample(moved.with_columns(pl.col("time") + pl.duration(seconds=shift)), self.coarse)
         candles = self.read(self.coarse, start, end)
-        different = differences(finer, candles).select(seconds_of(pl.col("time"))).to_series()
+        apart = Rounding(self.read, self.fine, self.coarse).apart(differences(finer, candles))
+        different = apart.select(seconds_of(pl.col("time"))).to_series()
         there = finer.join(candles, on="time", how="semi").select(seconds_of(pl.col("time"))).to_series()
         covered = tuple(Span(each.start + shift, each.end + shift) for each in self.fine_covered)
         both = intersect(whole_candles(covered, self.coarse), self.coarse_covered)

@@ -7,6 +7,7 @@ from math import inf
 
 import polars as pl
 
+from kraken_pipeline.market.decimals import PRICES, most_decimals
 from kraken_pipeline.market.interval import Interval
 
 EARLIEST_TIME = 1_293_840_000
@@ -21,6 +22,9 @@ class Source(StrEnum):
     RESAMPLED = "RESAMPLED"
     OHLC = "OHLC"
 
+
+VOLUME_TOLERANCE = 1e-6
+"""Relative; a sum of floats depends on the order of adding."""
 
 Values = tuple[float, float, float, float, float, int]
 """Open, high, low, close, volume and trade count of a candle."""
@@ -47,8 +51,8 @@ CANDLE_SCHEMA = pl.Schema(
     }
 )
 
-# The total order of a merge: the greatest wins. The values come last, so that two rows that differ in nothing
-# else still have one winner in every order of ingestion.
+# The total order of a merge: the greatest wins, and second come the decimals of a row's prices. The values come last,
+# so that two rows that differ in nothing else still have one winner in every order of ingestion.
 _TRUST = pl.col("source").to_physical().cast(pl.Int32)
 _PRECEDENCE: tuple[pl.Expr, ...] = (
     pl.col("trade_count"),
@@ -60,6 +64,17 @@ _PRECEDENCE: tuple[pl.Expr, ...] = (
     pl.col("close"),
     pl.col("open"),
 )
+
+_IS_MADE = pl.col("source") == Source.RESAMPLED.value
+_IS_NEXT = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in ("time", "trade_count")) & (
+    pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in PRICES) | (_IS_MADE.shift(1) != _IS_MADE)
+)
+# Where decimals decide, of sorted rows: one time and trade count, and other prices, or one of the two was resampled. To
+# count those of two years of minutes that agree would double what their merge costs.
+_IS_TIED = (_IS_NEXT | _IS_NEXT.shift(-1)).fill_null(value=False)
+# A resampled candle has no prices of its own. It is offered where nothing else is known and not where something is, so
+# that which of the two comes first would decide if it ever won by the decimals of others.
+_OWN_DECIMALS = pl.when(~_IS_MADE).then(pl.col("_decimals")).otherwise(0).cast(pl.Int8).alias("_decimals")
 
 
 def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
@@ -150,9 +165,11 @@ def are_independent(one: Account, other: Account) -> bool:
 def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
     """The candles of both frames, sorted and unique by time.
 
-    Where both have a candle, the greater trade count wins, then CSV > TRADES > RESAMPLED > OHLC, then the later
-    release, then a fixed order of values. It is a total order, so the order in which sources arrive never
-    matters; counts come first because the known defects of archives are missing trades.
+    Where both have a candle, the greater trade count wins, then the prices with more decimals (what was resampled has
+    none of its own), then CSV > TRADES > RESAMPLED > OHLC, then the later release, then a fixed order of values. It is
+    a total order of rows by what they hold, so the order in which sources arrive never matters; counts come first
+    because the known defects of archives are missing trades, decimals next because old eras are rounded in some
+    sources and not in others.
 
     Args:
         stored: Columns of `CANDLE_SCHEMA`, sorted and unique by time.
@@ -167,18 +184,32 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
     if offered["time"][-1] < stored["time"][0]:
         return pl.concat([offered, stored])
     keys = {f"_{index}": key for index, key in enumerate(_PRECEDENCE)}
-    both = pl.concat([stored, offered]).with_columns(**keys).sort(["time", *keys])
-    return both.unique("time", keep="last", maintain_order=True).drop(list(keys))
+    both = pl.concat([stored, offered]).with_columns(**keys, _decimals=pl.lit(0, pl.Int8))
+    both = both.sort("time", "_0", "_decimals", *list(keys)[1:])
+    if (is_tied := both.select(_IS_TIED).to_series()).any():
+        tied = both.filter(is_tied)
+        both = pl.concat(
+            [
+                both.filter(~is_tied),
+                tied.with_columns(most_decimals(tied).alias("_decimals")).with_columns(_OWN_DECIMALS),
+            ]
+        )
+        both = both.sort("time", "_0", "_decimals", *list(keys)[1:])
+    return both.unique("time", keep="last", maintain_order=True).drop("_decimals", *keys)
 
 
 def contradicting(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
-    """The candles of `loser` that a merge did not keep and whose prices or trade count are not the kept one's.
+    """The candles of `loser` that a merge did not keep and whose prices, volume or trade count are not the kept one's.
 
     A copy that differs in provenance or in the noise of its volume says the same.
     """
-    names = ("open", "high", "low", "close", "trade_count")
-    kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in names))
-    is_other = pl.any_horizontal(pl.col(name) != pl.col(f"kept_{name}") for name in names)
+    names = (*PRICES, "trade_count")
+    kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in (*names, "volume")))
+    most = pl.max_horizontal("volume", "kept_volume")
+    is_other = pl.any_horizontal(
+        *(pl.col(name) != pl.col(f"kept_{name}") for name in names),
+        (pl.col("volume") - pl.col("kept_volume")).abs() > VOLUME_TOLERANCE * most,
+    )
     return loser.join(kept, on="time", maintain_order="left").filter(is_other).select(loser.columns)
 
 

@@ -131,14 +131,22 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
     )
 
 
+_DISPUTED = "two files of one release say different things at the same trade count"
+
+
 def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:
     """What reconciliation says of a series, or of several together."""
     # Both sides of a contradiction have it.
     records = {(each.pair, each.key): each for agreement in found.values() for each in agreement.contradictions}
-    conflicts = sum(each.state is ContradictionState.CONFLICT for each in records.values())
-    rows = [
+    disputed = {series: agreement.disputed for series, agreement in found.items() if agreement.disputed}
+    conflicts = sum(each.state is ContradictionState.CONFLICT for each in records.values()) + len(disputed)
+    rows: list[tuple[object, ...]] = [
         (each.pair, each.fine.value, each.coarse.value, short(each.span.start), each.state, each.reason)
         for each in records.values()
+    ]
+    rows += [
+        (series.pair, "", series.interval.value, short(spans[0].start), ContradictionState.CONFLICT, _DISPUTED)
+        for series, spans in disputed.items()
     ]
     listed = table(("pair", "fine", "coarse", "from", "state", "why"), rows)
     return dg.AssetCheckResult(

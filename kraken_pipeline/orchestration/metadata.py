@@ -160,7 +160,7 @@ def of_report(report: Report, page: Path) -> Metadata:
         "candles": dg.MetadataValue.int(report.overall.candles),
         "gaps": dg.MetadataValue.int(report.overall.gaps),
         "unfillable_gaps": dg.MetadataValue.int(report.overall.unfillable),
-        "conflicts": dg.MetadataValue.int(len(report.conflicts)),
+        "conflicts": dg.MetadataValue.int(report.conflict_count),
         "intervals": dg.MetadataValue.md(_intervals(by_interval(report.series))),
         **_listed(
             "attention",

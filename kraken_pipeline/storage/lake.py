@@ -38,8 +38,8 @@ import polars as pl
 import sqlalchemy as sa
 from filelock import FileLock
 
+from kraken_pipeline.coverage.equality import differences, disagreeing
 from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, union
-from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,
@@ -139,6 +139,8 @@ class Staged:
         unlike: Start of every other candle, stored or offered, in the partitions that have such ones, sorted.
         compared: What these partitions reach over.
         account: Source and release of the candles offered; None where nothing was compared.
+        disputed: Start of every candle offered that differs from one of the same release and trade count, in seconds.
+        undisputed: Start of every candle that is kept of another source, release or trade count than before.
         moves: Written files, in the order of going.
     """
 
@@ -157,6 +159,8 @@ class Staged:
     unlike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
     compared: Spans = ()
     account: Account | None = None
+    disputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    undisputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
     moves: list[Move] = field(default_factory=list)
 
     def discard(self) -> None:
@@ -477,6 +481,7 @@ class Lake:
             if candles.height and candles["source"][0] == Source.CSV.value:
                 _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
             _count_alike(staged, stored, candles, year)
+            _find_disputes(staged, stored, candles, replaced, merged)
         times = _seconds(merged)
         if changed.height:
             self.stage_file(staged, merged, path, year, times)
@@ -793,6 +798,27 @@ def _count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, ye
         staged.alike = staged.alike.append(alike)
         staged.unlike = staged.unlike.append(every.filter(~every.is_in(alike.implode())))
         staged.compared = union(staged.compared, (_reach_of(year),))
+
+
+def _find_disputes(
+    staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, replaced: pl.DataFrame, merged: pl.DataFrame
+) -> None:
+    """Tells where another file of the same release had said something else, and where that is of no account any more.
+
+    What is compared is what the kept candle is: of one source, release and trade count. Whichever of some files comes
+    first, the same candles are disputed in the end.
+    """
+    what = ("trade_count", "source", "release")
+    if replaced.height:
+        kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in what))
+        is_other = pl.any_horizontal(pl.col(name) != pl.col(f"kept_{name}") for name in what)
+        others = replaced.join(kept, on="time", how="left", maintain_order="left").filter(
+            is_other.fill_null(value=True)
+        )
+        staged.undisputed = staged.undisputed.append(_seconds(others))
+    if offered.height and offered["source"][0] == Source.CSV.value:
+        same = stored.filter(pl.col("source") == Source.CSV.value, pl.col("release") == offered["release"][0])
+        staged.disputed = staged.disputed.append(disagreeing(same, offered))
 
 
 def _reach_of(year: int | None) -> Span:

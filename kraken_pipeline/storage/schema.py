@@ -294,6 +294,15 @@ confirmations = sa.Table(
     sa.PrimaryKeyConstraint("pair", "interval", "start"),
 )
 
+disputes = sa.Table(
+    "disputes",  # candles of which two files of one release say different things at one trade count
+    metadata,
+    *_series(),
+    *_span(),
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "interval", "start"),
+)
+
 doubts = sa.Table(
     "doubts",  # what has changed since it was reconciled, as the outbox is for QuestDB
     metadata,

@@ -147,6 +147,11 @@ class Disagreement:
         """Whether it is about how many trades there were, as between two archives, and not about prices."""
         return " trades than " in self.reason
 
+    @property
+    def is_outdoing(self) -> bool:
+        """Whether the source is kept, because it counts more trades than another archive."""
+        return " more trades than " in self.reason
+
 
 def disagreements(connection: sa.Connection, pairs: Sequence[str], most: int) -> tuple[list[Disagreement], int]:
     """The sources that count other trades than what is kept of some pairs, the worst first, and how many there are."""

@@ -16,7 +16,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import file_records, proof_records, refutations, schema
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
-from kraken_pipeline.storage.schema import FileStatus, attempts, containers, files, grants, withdrawals
+from kraken_pipeline.storage.schema import FileStatus, attempts, conflicts, containers, files, grants, withdrawals
 from kraken_pipeline.storage.seals import sealed
 
 _IDS = 500
@@ -90,6 +90,7 @@ def withdraw_files(connection: sa.Connection, ids: Sequence[int], reason: str, n
         values |= {"taken_start": None, "taken_end": None}
         connection.execute(sa.update(files).where(files.c.id.in_(some)).values(**values))
         connection.execute(sa.delete(grants).where(grants.c.file_id.in_(some)))
+        connection.execute(sa.delete(conflicts).where(conflicts.c.file_id.in_(some)))  # its word counts no longer
 
 
 def withdraw_container(connection: sa.Connection, record: ContainerRecord, reason: str, run_id: str, now: int) -> None:
@@ -224,6 +225,18 @@ def _count_refutations_from_now(connection: sa.Connection, series: Series, piece
     ids = [each.id for each in active if any(each.span.overlaps(piece) for piece in pieces)]
     newest = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(grants.c.id), 0)))
     refutations.change(connection, ids, after_grant=int(newest or 0))
+
+
+def forget_conflicts(connection: sa.Connection, series: Series, spans: Spans) -> None:
+    """Forgets what replies of the exchange said otherwise than what stood in some spans, which is gone."""
+    query = sa.select(conflicts).where(_overlaps(conflicts, series, spans), conflicts.c.file_id.is_(None))
+    ids = [
+        row["id"]
+        for row in connection.execute(query).mappings()
+        if not subtract((Span(row["start"], row["end"]),), spans)
+    ]
+    for start in range(0, len(ids), _IDS):
+        connection.execute(sa.delete(conflicts).where(conflicts.c.id.in_(ids[start : start + _IDS])))
 
 
 def forget_answers(connection: sa.Connection, touched: Mapping[Series, Spans]) -> None:

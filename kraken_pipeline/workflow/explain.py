@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
 from kraken_pipeline.coverage.evidence import RECOVERED
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
-from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveReader
@@ -26,7 +26,15 @@ from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import candle_records, incident_records, proof_records, refutations, withdrawals
+from kraken_pipeline.storage import (
+    candle_records,
+    dispute_records,
+    file_records,
+    incident_records,
+    proof_records,
+    refutations,
+    withdrawals,
+)
 from kraken_pipeline.storage.candle_records import GrantRecord
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
@@ -47,6 +55,7 @@ from kraken_pipeline.workflow.explanation import (
 )
 from kraken_pipeline.workflow.gaps import Gap, Holdings, find_gaps, survey
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verdicts import differing
 from kraken_pipeline.workflow.whereabouts import find_again
 
 
@@ -81,6 +90,9 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         proven = proof_records.proofs_of(connection, [series.pair])
         confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
         conflicts = candle_records.conflicts_over(connection, series, span)
+        is_disputed = bool(intersect(dispute_records.disputed(connection, [series.pair]).get(series, ()), (span,)))
+        known = file_records.completed(connection, [series.pair]) if is_disputed else []
+        ends = withdrawals.release_ends(connection) if is_disputed else {}
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
         taken = withdrawals.of_series(connection, series, span)
@@ -99,7 +111,8 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     )
     level = proven.get(series, NOTHING_PROVEN)
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
-    proof = _proof(contradicting, compared, level.within(holdings.covered(series)), span)
+    dispute = _dispute(differing(span, [file for file in known if file.series == series], ends)) if is_disputed else ""
+    proof = _proof(contradicting, dispute, compared, level.within(holdings.covered(series)), span)
     standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
     if standing is Standing.QUIET:
         sentence = f"{sentence}{_downtime(span, incidents)}"
@@ -233,7 +246,7 @@ def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
 
 
 def _proof(
-    contradictions: Sequence[ContradictionRecord], compared: tuple[str, ...], proven: Proven, span: Span
+    contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
 ) -> Proof:
     open_ = {each.state: each.reason for each in contradictions}
     for state, told in (
@@ -244,9 +257,19 @@ def _proof(
             return Proof(told, (open_[state],))
     if not subtract((span,), proven.verified):
         return Proof(ProofState.VERIFIED, compared)
+    if dispute:
+        return Proof(ProofState.CONFLICT, (dispute,))
     if not subtract((span,), proven.reconciled):
         return Proof(ProofState.RECONCILED, compared)
     return Proof(ProofState.NOT_TESTED)
+
+
+def _dispute(names: Sequence[str]) -> str:
+    """What is to be said of a candle of which two files of one release differ."""
+    return (
+        f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count; which of "
+        "the two is kept follows from a fixed order of values, and proves nothing"
+    )
 
 
 def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Sequence[GrantRecord]) -> bool:
@@ -278,20 +301,24 @@ def _compared(
 ) -> Iterator[str]:
     """What agrees of other intervals: trades, and the candles of the nearest finer and the nearest coarser interval."""
     interval = series.interval
-    if (
-        interval is not Interval.M1
-        and not subtract((span,), _trades(minutes))
-        and _add_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
-    ):
-        yield f"all trades within it were asked for, and add up to it: {_what(rows)}"
+    if interval is not Interval.M1 and not subtract((span,), _trades(minutes)):
+        how = _adding_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
+        if how is not None:
+            yield f"all trades within it were asked for, and add up to it: {_what(rows)}{how}"
     for fine in interval.finer:
         finer = Series(series.pair, fine)
         if _is_covered(holdings, finer, span):
-            if _add_up(stores, finer, span, interval, rows):
-                yield _of_finer(
-                    fine, rows, is_verified=not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
-                )
+            how = _adding_up(stores, finer, span, interval, rows)
+            if how is not None:
+                is_verified = not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
+                yield f"{_of_finer(fine, rows, is_verified=is_verified)}{how}"
             break
+    yield from _of_coarser(stores, holdings, series, span)
+
+
+def _of_coarser(stores: Stores, holdings: Holdings, series: Series, span: Span) -> Iterator[str]:
+    """What the nearest coarser candle says of those within it."""
+    interval = series.interval
     for coarse in Interval:
         coarser = Series(series.pair, coarse)
         bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
@@ -300,10 +327,13 @@ def _compared(
         candles = _read(stores, coarser, bucket)
         if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
             continue
-        if _is_covered(holdings, series, bucket) and _add_up(stores, series, bucket, coarse, candles):
+        if not _is_covered(holdings, series, bucket):
+            break
+        how = _adding_up(stores, series, bucket, coarse, candles)
+        if how is not None:
             yield (
-                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}: trades and "
-                "volume were compared with that and none is missing; its own open, high, low and close were not"
+                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}{how}: trades "
+                "and volume were compared with that and none is missing; its own open, high, low and close were not"
             )
         break
 
@@ -321,9 +351,20 @@ def _what(rows: pl.DataFrame) -> str:
     return "open, high, low, close, volume and trades were compared" if rows.height else "none has a trade"
 
 
-def _add_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> bool:
-    """Whether the candles of a series in a span make this candle, or none where there is none."""
-    return differences(resample(_read(stores, finer, span), interval), candle).is_empty()
+def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> str | None:
+    """How the candles of a series in a span make this candle, or none where there is none; None where they do not.
+
+    Nothing more is to be said where they make exactly this one.
+    """
+    different = differences(resample(_read(stores, finer, span), interval), candle)
+    if different.is_empty():
+        return ""
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return _read(stores, Series(finer.pair, interval), Span(start, end))
+
+    units = Rounding(read, finer.interval, interval).within(different)
+    return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
 
 
 def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:

@@ -17,7 +17,7 @@ from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, of_candles, subtract
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, last_write, manifest, proof_records, publications
+from kraken_pipeline.storage import dispute_records, evidence_records, last_write, manifest, proof_records, publications
 from kraken_pipeline.storage.lake import Staged, rename_all
 from kraken_pipeline.storage.stores import Stores
 
@@ -69,10 +69,17 @@ def commit(
     rename_all(write.staged for write in writes)
     last_write.note(stores.lake.home, files)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
+    stages = [write.staged for write in writes]
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # or what the lake holds by now is not what was read of it
         manifest.confirm(connection, files)
         proof_records.confirm(connection, _confirmed(connection, writes))
+        dispute_records.settle(
+            connection, {each.series: of_candles(each.undisputed, each.series.interval) for each in stages}
+        )
+        dispute_records.dispute(
+            connection, {each.series: of_candles(each.disputed, each.series.interval) for each in stages}
+        )
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
         answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]

@@ -15,11 +15,11 @@ from itertools import pairwise
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import month_of
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.coverage.reconcile import (
-    VOLUME_TOLERANCE,
     Contradiction,
     Findings,
     Voice,
@@ -28,7 +28,7 @@ from kraken_pipeline.coverage.reconcile import (
 )
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.market.candle import Source, Values, seconds_of
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso
 from kraken_pipeline.market.series import Series
@@ -177,10 +177,21 @@ class _Pair:
         )
 
     def doubted(self) -> Spans:
-        """What is to be compared: days whole, and files whole whose times were found to be shifted."""
+        """What is to be compared: days whole, files whole whose times were found to be shifted, and price conflicts.
+
+        Those are compared again where anything of their month has changed: now it may show what a side is rounded to.
+        """
         spans = touched_candles(normalise(each.span for each in self.doubts), Interval.D1)
         long = [each.span for each in self.records if each.span.seconds > each.coarse.seconds]
-        return union(spans, normalise(span for span in long if any(span.overlaps(each) for each in spans)))
+        of_prices = [
+            each.span
+            for each in self.records
+            if each.state is ContradictionState.CONFLICT
+            and each.short_side is None
+            and clip(spans, month_of(each.span.start))
+        ]
+        shifted = (span for span in long if any(span.overlaps(each) for each in spans))
+        return union(spans, normalise(shifted), touched_candles(normalise(of_prices), Interval.D1))
 
 
 def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:

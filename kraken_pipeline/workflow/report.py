@@ -12,13 +12,13 @@ from pathlib import Path
 from kraken_pipeline.coverage.completeness import SeriesCompleteness, Total, by_interval, by_tier, percentage, total
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
-from kraken_pipeline.coverage.ranges import intersect, slots
+from kraken_pipeline.coverage.ranges import Spans, intersect, slots, subtract, touched_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import proof_records
+from kraken_pipeline.storage import dispute_records, proof_records
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
@@ -74,6 +74,7 @@ class Report:
         series: Each series.
         gaps: Every gap.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        disputed: Series → candles of which two files of one release differ, and nothing settles which is right.
         advice: What to do, most useful first.
         requests: About how many requests it takes to fill what the exchange can fill.
         unknown: Why there are no percentages, as a sentence; empty where there are.
@@ -84,6 +85,7 @@ class Report:
     series: tuple[SeriesCompleteness, ...]
     gaps: tuple[Gap, ...]
     contradictions: tuple[ContradictionRecord, ...]
+    disputed: Mapping[Series, Spans]
     advice: tuple[Advice, ...]
     requests: int
     unknown: str = ""
@@ -97,6 +99,11 @@ class Report:
     def conflicts(self) -> tuple[ContradictionRecord, ...]:
         """The contradictions that nothing is left to try for."""
         return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
+
+    @property
+    def conflict_count(self) -> int:
+        """How many conflicts there are: each such contradiction, and each series with disputed candles."""
+        return len(self.conflicts) + len(self.disputed)
 
     @property
     def overall(self) -> Total:
@@ -144,7 +151,7 @@ class Report:
             "verified_pct": self.verified_percent,
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
-            "conflicts": len(self.conflicts),
+            "conflicts": self.conflict_count,
             "intervals": {
                 str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
             },
@@ -189,10 +196,12 @@ class Proof:
     Attributes:
         proven: Series → what is proven of it.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        disputed: Series → candles there of which two files of one release differ, without those that are verified.
     """
 
     proven: Mapping[Series, Proven]
     contradictions: tuple[ContradictionRecord, ...]
+    disputed: Mapping[Series, Spans]
 
 
 def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
@@ -202,12 +211,26 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
     with stores.catalog.read() as connection:
         proven = proof_records.proofs_of(connection, names)
         known = proof_records.contradictions_of(connection, names, states)
+        disputes = dispute_records.disputed(connection, names)
     contradictions = tuple(
         each
         for each in known
         if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
     )
-    return Proof(proven, contradictions)
+    return Proof(proven, contradictions, unsettled(spec, disputes, proven))
+
+
+def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[Series, Proven]) -> dict[Series, Spans]:
+    """Return the disputed candles of a selection of which nothing has verified the one that is kept."""
+    found = {
+        series: subtract(
+            touched_candles(intersect(spans, (window(spec),)), series.interval),
+            proven.get(series, NOTHING_PROVEN).verified,
+        )
+        for series, spans in disputes.items()
+        if series.interval in spec.intervals
+    }
+    return {series: spans for series, spans in found.items() if spans}
 
 
 def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
@@ -230,6 +253,7 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
     gaps = find_gaps(stores, spec, holdings)
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
+    sides.update(list(proof.disputed))
     series = tuple(
         replace(_with_proof(spec, holdings, proof, each), conflicts=sides[each.series])
         for each in measure(stores, spec, holdings, gaps)
@@ -241,7 +265,8 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
         series=series,
         gaps=tuple(gaps),
         contradictions=proof.contradictions,
-        advice=_advice(spec, holdings, series, gaps, filling, conflicts),
+        disputed=proof.disputed,
+        advice=_advice(spec, holdings, series, gaps, filling, proof),
         requests=filling.requests,
         unknown=unknown(holdings, spec),
     )
@@ -263,7 +288,7 @@ def _advice(
     series: Sequence[SeriesCompleteness],
     gaps: Sequence[Gap],
     filling: Outlook,
-    conflicts: Sequence[ContradictionRecord],
+    proof: Proof,
 ) -> tuple[Advice, ...]:
     """What to do, most useful first; each command is about what the report is about."""
     if not series:
@@ -286,16 +311,27 @@ def _advice(
                 filling.command,
             )
         )
-    if conflicts:
-        advice.append(
-            Advice(
-                f"{len(conflicts):,} contradictions between intervals are left that no source settles; see each, and "
-                "the command that takes a side back",
-                reconciling(spec, conflicts),
-            )
-        )
+    advice += _conflicts(spec, proof)
     done = "everything that is expected is covered" if any(each.expected for each in series) else "nothing is expected"
     return tuple(advice) or (Advice(f"Nothing: {done}"),)
+
+
+def _conflicts(spec: RunSpec, proof: Proof) -> Iterator[Advice]:
+    """What no source settles."""
+    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
+    if conflicts:
+        yield Advice(
+            f"{len(conflicts):,} contradictions between intervals are left that no source settles; see what causes "
+            "them, and the command that takes a side back",
+            reconciling(spec, conflicts),
+        )
+    if proof.disputed:
+        intervals = sorted({series.interval for series in proof.disputed})
+        yield Advice(
+            f"Of {len(proof.disputed):,} series two files of one release say different things; see which, and the "
+            "command that takes one back",
+            spec.selecting(intervals=intervals).as_command("reconcile"),
+        )
 
 
 def _archives_to_fetch(gaps: Sequence[Gap], holdings: Holdings) -> Iterator[Advice]:

@@ -92,7 +92,7 @@ def _record(contents: Contents) -> ReportRecord:
         "quiet": overall.quiet,
         "gaps": overall.gaps,
         "unfillable_gaps": overall.unfillable,
-        "conflicts": len(report.conflicts),
+        "conflicts": report.conflict_count,
         "requests": report.requests,
         "selection": selection(contents.spec),
     }

@@ -37,7 +37,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, proof_records, publications, withdrawals
+from kraken_pipeline.storage import dispute_records, evidence_records, proof_records, publications, withdrawals
 from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.lake import Lake, Lost
 from kraken_pipeline.storage.schema import FileStatus
@@ -315,6 +315,8 @@ class _Work:
             own = [claim for claim in claims if claim.series == series]
             made = touched_candles(finer, interval)
             withdrawals.trim_grants(connection, series, slots.get(series, ()))
+            dispute_records.settle(connection, {series: slots.get(series, ())})
+            withdrawals.forget_conflicts(connection, series, slots.get(series, ()))
             withdrawals.trim_grants(connection, series, made, Source.RESAMPLED)
             for claim in own:
                 if claim.file is None and claim.span is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, subtract, whole_candles
-from kraken_pipeline.coverage.reconcile import differences
 from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError, Throttled
 from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.market.candle import seconds_of

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.causes import Cause
 from kraken_pipeline.coverage.completeness import percentage
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
+from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, proof_records
+from kraken_pipeline.storage import dispute_records, evidence_records, file_records, proof_records, withdrawals
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
 from kraken_pipeline.workflow.gaps import Gap, Holdings, expected, find_gaps, survey
+from kraken_pipeline.workflow.report import unsettled
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.scan import window
 
 _MOST = 100_000
 """Archives that disagree, one row a file and series."""
+_RUN = 1_000
 
 
 class Proof(StrEnum):
@@ -40,6 +47,14 @@ class Proof(StrEnum):
     RECONCILED = "reconciled"
     CONTRADICTED = "contradicted"
     UNTESTED = "untested"
+
+
+class Remedy(StrEnum):
+    """What settles a contradiction."""
+
+    FILL = "fill"  # what was short is a gap by now
+    TAKE_BACK = "take back"  # a person decides what is wrong
+    PROVE = "prove"  # what is kept is the better one, as far as anybody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,11 @@ class Verdict:
         fine_trades: How many trades the finer candles count; None where they are not covered whole.
         coarse_trades: How many the coarser one counts; None where it is not covered.
         action: What is done about it, or what to do.
+        cause: What it has in common with others; None where nothing contradicts.
+        suspects: The intervals of which one is wrong: one where that is known.
+        files: The files of which one is wrong.
+        wholes: Of suspects of which a file is wrong as a whole: the interval and the file.
+        remedy: What settles it; None where nothing contradicts.
     """
 
     pair: str
@@ -67,6 +87,11 @@ class Verdict:
     fine_trades: int | None
     coarse_trades: int | None
     action: str
+    cause: Cause | None = None
+    suspects: tuple[Interval, ...] = ()
+    files: tuple[str, ...] = ()
+    wholes: tuple[tuple[Interval, str], ...] = ()
+    remedy: Remedy | None = None
 
     def as_json(self) -> dict[str, object]:
         """As `reconcile --json` shows it."""
@@ -80,6 +105,7 @@ class Verdict:
             "short_side": self.short_side,
             "fine_trades": self.fine_trades,
             "coarse_trades": self.coarse_trades,
+            "cause": None if self.cause is None else self.cause.id,
             "action": self.action,
         }
 
@@ -92,11 +118,13 @@ class Agreement:
         proven_pct: How much of what is covered is reconciled at least, in percent, rounded down; None where nothing is.
         verified_pct: How much of it is verified.
         contradictions: What contradicts: refuted and being filled, or a conflict.
+        disputed: Candles of which two files of one release differ, without those that are verified.
     """
 
     proven_pct: float | None
     verified_pct: float | None
     contradictions: tuple[ContradictionRecord, ...]
+    disputed: Spans
 
 
 def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
@@ -108,6 +136,7 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
         )
         proven = proof_records.proofs_of(connection, pairs)
         coverage = evidence_records.coverage_of(connection, pairs=pairs)
+        disputes = dispute_records.disputed(connection, pairs)
     sides: dict[Series, list[ContradictionRecord]] = {}
     for record in records:
         for interval in (record.fine, record.coarse):
@@ -117,6 +146,7 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
             _percentage(proven.get(each, NOTHING_PROVEN).reconciled, coverage.get(each, ())),
             _percentage(proven.get(each, NOTHING_PROVEN).verified, coverage.get(each, ())),
             tuple(sides.get(each, ())),
+            subtract(disputes.get(each, ()), proven.get(each, NOTHING_PROVEN).verified),
         )
         for each in series
     }
@@ -141,16 +171,29 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
         )
         sources, _ = disagreements(connection, names, _MOST)
         proven = proof_records.proofs_of(connection, names)
-        files = file_records.completed(connection, names) if records else []
+        disputed = dispute_records.disputed(connection, names)
+        files = file_records.completed(connection, names) if records or disputed or sources else []
+        ends = withdrawals.release_ends(connection)
+        containers = file_records.all_containers(connection)
     # Of all intervals: the side that is short may be one that nobody asked for.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
-    found = [_of_intervals(each, records, gaps, files) for each in records if _is_wanted(spec, each.coarse, each.span)]
+    origins = Origins(stores, files, containers)
+    # Of all times: what a contradiction has in common with others does not depend on what was asked for.
+    causes = zip(records, of_records(records, origins), strict=True)
+    found = [
+        replace(_of_intervals(each, records, gaps, files), cause=cause)
+        for each, cause in causes
+        if _is_wanted(spec, each.coarse, each.span)
+    ]
     found += [
-        _of_sources(each)
+        replace(_of_sources(each), cause=of_disagreement(each, origins))
         for each in sources
         if _is_wanted(spec, each.series.interval, each.span)
         and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
     ]
+    for series, spans in unsettled(spec, disputed, proven).items():
+        of_series = [file for file in files if file.series == series]
+        found += (replace(each, cause=of_dispute(series)) for each in _of_files(series, spans, of_series, ends))
     return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
 
 
@@ -172,6 +215,13 @@ def _of_intervals(
         each.fine_trades,
         each.coarse_trades,
         f"{each.reason}: {action}",
+        suspects=suspects_of(each),
+        wholes=tuple(
+            (interval, name)
+            for interval in suspects_of(each)
+            if (name := _shifted_file(each, interval, files)) is not None
+        ),
+        remedy=Remedy.TAKE_BACK if each.state is ContradictionState.CONFLICT else Remedy.FILL,
     )
 
 
@@ -208,23 +258,28 @@ def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord]
 
 def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
     """The command that takes the file back whose times are shifted, or the candles."""
-    if each.span.seconds > each.coarse.seconds:
-        series = Series(each.pair, interval)
-        there = [
-            file.name
-            for file in files
-            if (file.pair, file.interval) == (series.pair, series.interval)
-            and file.start is not None
-            and file.end is not None
-            and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
-        ]
-        if len(there) == 1:
-            return f"kraken-pipeline resolve --file {shlex.quote(there[0])} --reason …"
+    if (name := _shifted_file(each, interval, files)) is not None:
+        return f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …"
     start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
     return (
         f"kraken-pipeline resolve --span --pair {each.pair} --interval {interval.value} "
         f"--start {iso(start)} --end {iso(end)} --reason …"
     )
+
+
+def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
+    """The one file of an interval whose times are shifted; None where none are, or several may be."""
+    if each.span.seconds <= each.coarse.seconds:
+        return None
+    there = [
+        file.name
+        for file in files
+        if (file.pair, file.interval) == (each.pair, interval)
+        and file.start is not None
+        and file.end is not None
+        and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
+    ]
+    return there[0] if len(there) == 1 else None
 
 
 def _settling(each: Disagreement, proven: Proven) -> Spans:
@@ -236,8 +291,72 @@ def _of_sources(each: Disagreement) -> Verdict:
     lacks = "reconciled" if each.is_of_counts else "verified"
     action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
     return Verdict(
-        each.series.pair, None, each.series.interval, each.span, Proof.CONTRADICTED, None, None, None, action
+        each.series.pair,
+        None,
+        each.series.interval,
+        each.span,
+        Proof.CONTRADICTED,
+        None,
+        None,
+        None,
+        action,
+        suspects=(each.series.interval,),
+        wholes=() if each.file is None else ((each.series.interval, each.file),),
+        remedy=Remedy.PROVE if each.is_outdoing else Remedy.TAKE_BACK,
     )
+
+
+def _of_files(
+    series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
+) -> Iterator[Verdict]:
+    """The candles of a series of which two files of one release say different things.
+
+    Each is one by itself, but for runs of more than a thousand: of files that have nothing in common a list would be as
+    long as they are.
+    """
+    length = series.interval.seconds
+    for span in spans:
+        step = length if span.seconds <= _RUN * length else span.seconds
+        for time in range(span.start, span.end, step):
+            part = Span(time, time + step)
+            names = differing(part, files, ends)
+            commands = [f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …" for name in names]
+            action = (
+                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count, on "
+                f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
+                f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
+            )
+            yield Verdict(
+                series.pair,
+                None,
+                series.interval,
+                part,
+                Proof.CONTRADICTED,
+                None,
+                None,
+                None,
+                action,
+                suspects=(series.interval,),
+                files=tuple(names),
+                remedy=Remedy.TAKE_BACK,
+            )
+
+
+def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int | None]) -> list[str]:
+    """Return what the files of a series are called that are of one release and reach over a candle.
+
+    Args:
+        candle: The disputed one.
+        files: Those that were ingested.
+        ends: Where the release of each container ends, by its SHA-256.
+    """
+    by_release: dict[int, list[FileRecord]] = {}
+    for file in files:
+        if file.kind == Kind.OHLCVT and file.span is not None and file.span.overlaps(candle):
+            by_release.setdefault(ends.get(file.container or "") or 0, []).append(file)
+    several = [file for same in by_release.values() if len(same) > 1 for file in same]
+    names = Counter(file.name for file in several)
+    return [file.name if names[file.name] == 1 else file.location for file in several]
 
 
 def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
@@ -288,8 +407,13 @@ def _compared(
     coarse = series.interval
     for span in domain:
         times = pl.int_range(span.start, span.end, coarse.seconds, dtype=pl.Int64, eager=True)
-        counts = _counts(stores.lake.read(series, span.start, span.end))
-        fine_counts = {} if finer is None else _counts(resample(stores.lake.read(finer, span.start, span.end), coarse))
+        candles = stores.lake.read(series, span.start, span.end)
+        counts = _counts(candles)
+        fine_counts: Mapping[int, int] = {}
+        units: Mapping[int, float] = {}
+        if finer is not None:
+            made = resample(stores.lake.read(finer, span.start, span.end), coarse)
+            fine_counts, units = _counts(made), _rounding(stores, finer, coarse).within(differences(made, candles))
         is_covered = lies_in(holdings.covered(series), times).to_list()
         is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
         for index, time in enumerate(times):
@@ -298,6 +422,7 @@ def _compared(
                 yield known
                 continue
             proof = Proof.RECONCILED if is_reconciled[index] else Proof.UNTESTED
+            within = equal_within(units[time]) if time in units else ""
             yield Verdict(
                 series.pair,
                 None if finer is None else finer.interval,
@@ -307,8 +432,15 @@ def _compared(
                 None,
                 None if finer is None else fine_counts.get(time, 0),
                 counts.get(time, 0) if is_covered[index] else None,
-                "" if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
+                within if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
             )
+
+
+def _rounding(stores: Stores, finer: Series, coarse: Interval) -> Rounding:
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return stores.lake.read(Series(finer.pair, interval), start, end)
+
+    return Rounding(read, finer.interval, coarse)
 
 
 def _counts(candles: pl.DataFrame) -> Mapping[int, int]:

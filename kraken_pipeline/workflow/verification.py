@@ -582,6 +582,7 @@ _MADE_ANEW = (
 _EVIDENCE = (
     schema.grants,
     schema.refutations,
+    schema.disputes,
     schema.listings,
     schema.lake_files,
     schema.absences,
@@ -617,15 +618,25 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
             touched |= file_records.read_unanswered(connection, now)
         for row in broken[schema.refutations]:
             _refute_all(connection, row, now)
-        for row in (*broken[schema.grants], *broken[schema.refutations]):
+        for row in (*broken[schema.grants], *broken[schema.refutations], *broken[schema.disputes]):
             if row["interval"] in set(Interval):
                 touched.add(Series(row["pair"], Interval(row["interval"])))
+        if broken[schema.disputes]:
+            _read_disputed(connection, broken[schema.disputes], now)
         taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
         if any(taken_out):
             _doubt_all(connection, now)
         # Whatever had answered may be asked again: that it had is what is lost.
         withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
     return touched
+
+
+def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now: int) -> None:
+    """Has the files of some pairs read again, which tell what they differ in: a lost dispute may be of any interval."""
+    for pair in sorted({str(row["pair"]) for row in rows}):
+        for interval in Interval:
+            reason = "to be read again: a record of what two files differ in is damaged"
+            withdrawals.read_again(connection, Series(pair, interval), (_EVER,), reason, now)
 
 
 def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:

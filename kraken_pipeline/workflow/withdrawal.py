@@ -25,7 +25,7 @@ _NAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """What a person takes back: exactly one of a file, a release and a span.
+    """What a person takes back: exactly one of a file, a release, a span, and what has one cause.
 
     Attributes:
         reason: Why, for whoever asks later.
@@ -34,6 +34,9 @@ class Withdrawal:
         series: Whose candles, of a span.
         span: Which, on the interval's grid.
         source: Only candles of this source, of a span; all where it is None.
+        claims: Instead of these, spans of several series, on their grids: what has one cause.
+        files: Or several files, for the same reason.
+        label: What claims and files are called together, for people.
     """
 
     reason: str
@@ -42,10 +45,15 @@ class Withdrawal:
     series: Series | None = None
     span: Span | None = None
     source: Source | None = None
+    claims: tuple[tuple[Series, Span], ...] = ()
+    files: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def name(self) -> str:
         """What is taken back, for people."""
+        if self.label:
+            return self.label
         if self.series is None or self.span is None:
             return self.file or self.release or ""
         what = f"{self.source} candles of " if self.source else ""
@@ -196,6 +204,8 @@ def find_claims(
     Raises:
         InvalidRequest: No file has that name, or several different ones; nothing is known of the span.
     """
+    if what.claims:
+        return [Claim(series, span, None) for series, span in what.claims if pair in (None, series.pair)]
     if what.series is not None and what.span is not None:
         _require_something(connection, what.series, what.span)
         return [Claim(what.series, what.span, what.source)]
@@ -220,14 +230,20 @@ def _files(
 ) -> list[FileRecord]:
     if release is not None:
         return withdrawals.same_files(connection, withdrawals.members(connection, release.sha256, pair))
-    named = withdrawals.files_called(connection, what.file or "")
+    found = (record for name in what.files or (what.file or "",) for record in _called(connection, name))
+    return list({record.id: record for record in found}.values())
+
+
+def _called(connection: sa.Connection, name: str) -> list[FileRecord]:
+    """The files of a name, location or SHA-256, with those that are the same."""
+    named = withdrawals.files_called(connection, name)
     if not named:
-        raise InvalidRequest(f"no file is called {what.file}; {_there_is(connection)}")
+        raise InvalidRequest(f"no file is called {name}; {_there_is(connection)}")
     contents = {(record.series, record.sha256): record for record in named if record.sha256 is not None}
     if len(contents) > 1:
         told = ", ".join(f"{record.location} ({record.sha256})" for record in contents.values())
         raise InvalidRequest(
-            f"{len(contents)} different files are called {what.file}; name one by its location or SHA-256: {told}"
+            f"{len(contents)} different files are called {name}; name one by its location or SHA-256: {told}"
         )
     return withdrawals.same_files(connection, named)
 

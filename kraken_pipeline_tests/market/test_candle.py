@@ -142,7 +142,7 @@ ROWS = st.builds(
         release,
     ),
     time=st.integers(0, 6),
-    prices=st.tuples(st.sampled_from([1.0, 2.0]), st.sampled_from([1.0, 2.0]), st.sampled_from([1.0, 3.0])),
+    prices=st.tuples(st.sampled_from([1.0, 2.0, 1.5]), st.sampled_from([1.0, 1.25]), st.sampled_from([1.0, 3.00001])),
     volume=st.sampled_from([0.0, 1.0, 1.5]),
     trades=st.integers(0, 2),
     source=st.sampled_from([source.value for source in Source]),
@@ -158,7 +158,9 @@ SOURCES = st.lists(
 def precedence(row: CandleRow) -> tuple[float, ...]:
     """The order of the design, in plain Python: the greatest wins."""
     _, open_, high, low, close, volume, trades, source, release = row
-    return (trades, -list(Source).index(Source(source)), release, volume, high, -low, close, open_)
+    written = max(len(f"{price:.12f}".rstrip("0").partition(".")[2]) for price in (open_, high, low, close))
+    written = 0 if source == Source.RESAMPLED else written
+    return (trades, written, -list(Source).index(Source(source)), release, volume, high, -low, close, open_)
 
 
 def folded(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -217,6 +219,19 @@ def test_of_equal_counts_the_more_trusted_source_wins() -> None:
     rows = [candle(T, source=source) for source in Source]
     for better, worse in itertools.pairwise(rows):
         assert winner(better, worse) == winner(worse, better) == better
+
+
+def test_of_equal_counts_the_prices_with_more_decimals_win_whatever_their_source() -> None:
+    rounded = candle(T, 1_000.1, source=Source.CSV, release=20_000)
+    exact = candle(T, 1_000.12345, source=Source.OHLC)
+    assert winner(rounded, exact) == winner(exact, rounded) == exact
+    more = candle(T, 1_000.1, trades=6)
+    assert winner(more, exact) == winner(exact, more) == more
+
+
+def test_what_was_resampled_gives_way_to_what_somebody_said_however_many_decimals_it_has() -> None:
+    made, said = candle(T, 1_000.12345, source=Source.RESAMPLED), candle(T, 1_000.1)
+    assert winner(made, said) == winner(said, made) == said
 
 
 def test_of_one_source_the_later_release_wins() -> None:

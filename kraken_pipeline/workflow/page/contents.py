@@ -138,7 +138,7 @@ def _maps(
         for leg in gap.legs:
             # A leg may reach beyond its gap: touching ones that are alike are one.
             legs.setdefault(gap.series, {}).setdefault(leg.route, []).extend(intersect((leg.span,), (gap.span,)))
-    conflicts: dict[Series, list[Span]] = {}
+    conflicts: dict[Series, list[Span]] = {series: list(spans) for series, spans in report.disputed.items()}
     for each in report.conflicts:
         for side in (each.fine, each.coarse):
             conflicts.setdefault(Series(each.pair, side), []).append(each.span)

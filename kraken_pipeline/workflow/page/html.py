@@ -171,7 +171,7 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
         ("candles", f"{overall.candles:,}", ""),
         ("quiet", f"{overall.quiet:,}", "candles without a trade"),
         ("gaps", f"{overall.gaps:,}", f"{overall.unfillable:,} without a route" if overall.gaps else ""),
-        ("conflicts", f"{len(report.conflicts):,}", "no source is left to try"),
+        ("conflicts", f"{report.conflict_count:,}", "no source is left to try"),
         ("requests to make", f"{requests:,}", _duration(requests / contents.api_rate) if requests else ""),
     ]
 

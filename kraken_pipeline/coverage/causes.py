@@ -1,0 +1,195 @@
+"""Causes of contradictions: what many of them have in common, so that a person settles one thing and not each of them.
+
+Every contradiction has exactly one cause, by what is seen of it, in this order:
+
+===========  =========================================================================================
+shift        Times of a file are moved by hours.
+precision    Prices differ by one unit of the candle that has fewer decimals at the most, and too few
+             prices are known of that time to tell that a side is rounded.
+spike        Trade counts are equal and prices are not, on a few candles by themselves.
+release      What is suspected came from a release.
+file         What is suspected came from one loose file, or two files say different things.
+era          None of these: what a pair has of an interval in a calendar year.
+===========  =========================================================================================
+
+A cause's id follows from what it stands for, so that it is the same in every run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+
+import polars as pl
+
+from kraken_pipeline.coverage.equality import is_within_own_rounding
+from kraken_pipeline.coverage.ranges import Span, normalise
+from kraken_pipeline.market.candle import Values
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
+
+FEW = 12
+"""So many candles of equal counts and other prices side by side are no spikes: a file or an era is wrong."""
+_APART = 50  # candles; what is further apart than that is by itself
+
+
+class CauseKind(StrEnum):
+    """What many contradictions have in common."""
+
+    SHIFT = "shift"
+    PRECISION = "precision"
+    SPIKE = "spike"
+    RELEASE = "release"
+    FILE = "file"
+    ERA = "era"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where candles came from.
+
+    Attributes:
+        kind: RELEASE or FILE.
+        key: What tells it from others, in every run alike.
+        name: What people call it.
+    """
+
+    kind: CauseKind
+    key: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What many contradictions have in common.
+
+    Attributes:
+        kind: Which kind of thing it is.
+        key: What it stands for.
+        name: The same, for people.
+    """
+
+    kind: CauseKind
+    key: tuple[str, ...]
+    name: str
+
+    @property
+    def id(self) -> str:
+        """What it is called on the command line."""
+        return f"{self.kind}-{sha256(chr(31).join((self.kind, *self.key)).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contradicted:
+    """What is known of one contradiction.
+
+    Attributes:
+        pair: Whose.
+        intervals: The two that contradict each other; one where sources of one interval do.
+        suspects: Those of them that may be wrong: one where that is known.
+        span: When.
+        is_shifted: Whether times of a file are moved.
+        candles: What both sides say; None where a side has no candle, or many.
+        origin: Where the candles of the suspects came from; None where that is no one thing.
+    """
+
+    pair: str
+    intervals: tuple[Interval, ...]
+    suspects: tuple[Interval, ...]
+    span: Span
+    is_shifted: bool = False
+    candles: tuple[Values | None, Values | None] = (None, None)
+    origin: Origin | None = None
+
+    @property
+    def is_of_prices(self) -> bool:
+        """Whether both sides have a candle and count the same trades."""
+        one, other = self.candles
+        return one is not None and other is not None and one[-1] == other[-1]
+
+
+def causes_of(found: Sequence[Contradicted]) -> list[Cause]:
+    """Return the cause of each of some contradictions; they are all that there are of their pairs."""
+    rounded = set(_rounded(found))
+    prices = [each for index, each in enumerate(found) if each.is_of_prices and index not in rounded]
+    spikes = set(_alone(prices))
+    moved = [each for each in found if each.is_shifted]
+    places = {**_places(spikes), **_places(moved)}
+    return [_cause(each, places, is_rounded=index in rounded) for index, each in enumerate(found)]
+
+
+def _cause(each: Contradicted, places: dict[Contradicted, str], *, is_rounded: bool) -> Cause:
+    who = _series(each)
+    if each.is_shifted or (each in places and not is_rounded):
+        kind = CauseKind.SHIFT if each.is_shifted else CauseKind.SPIKE
+        return Cause(kind, (who, places[each]), who)
+    if is_rounded:
+        return Cause(CauseKind.PRECISION, (who,), who)
+    undecided = (who,) if len(each.suspects) > 1 else ()
+    if each.origin is not None:
+        return Cause(each.origin.kind, (each.origin.key, *undecided), each.origin.name)
+    year = str(as_datetime(each.span.start).year)
+    return Cause(CauseKind.ERA, (who, year), f"{who} in {year}")
+
+
+def _series(each: Contradicted) -> str:
+    return f"{each.pair} {' or '.join(str(interval.value) for interval in each.suspects)}"
+
+
+def _rounded(found: Sequence[Contradicted]) -> Iterator[int]:
+    """Which contradictions are no more than rounding by what the two candles themselves are written with."""
+    rows = [
+        (index, *one, *other)
+        for index, each in enumerate(found)
+        if each.is_of_prices
+        for one, other in [each.candles]
+        if one and other
+    ]
+    if rows:
+        names = ("open", "high", "low", "close", "volume", "trade_count")
+        columns = ["index", *names, *(f"{name}_right" for name in names)]
+        frame = pl.DataFrame(rows, schema=columns, orient="row")
+        yield from frame["index"].filter(is_within_own_rounding(frame))
+
+
+def _alone(prices: Iterable[Contradicted]) -> Iterator[Contradicted]:
+    """Those that have few others close by in which the same is suspected."""
+    for group in _by_series(prices).values():
+        length = group[0].suspects[-1].seconds
+        cluster: list[Contradicted] = []
+        for each in sorted(group, key=lambda each: each.span.start):
+            if cluster and each.span.start - cluster[-1].span.start > _APART * length:
+                yield from cluster if _are_few(cluster) else ()
+                cluster = []
+            cluster.append(each)
+        yield from cluster if _are_few(cluster) else ()
+
+
+def _are_few(cluster: Sequence[Contradicted]) -> bool:
+    """Whether any two intervals contradict each other on few candles."""
+    return max(Counter(each.intervals for each in cluster).values()) < FEW
+
+
+def _by_series(found: Iterable[Contradicted]) -> dict[str, list[Contradicted]]:
+    groups: dict[str, list[Contradicted]] = {}
+    for each in found:
+        groups.setdefault(_series(each), []).append(each)
+    return groups
+
+
+def _places(found: Iterable[Contradicted]) -> dict[Contradicted, str]:
+    """Where each lies: by where the shortest begins of those that overlap and suspect the same.
+
+    A wrong candle contradicts finer ones and coarser ones, and is one thing.
+    """
+    places: dict[Contradicted, str] = {}
+    for group in _by_series(found).values():
+        hulls = normalise(each.span for each in group)
+        for each in group:
+            hull = next(hull for hull in hulls if each.span.overlaps(hull))
+            shortest = min((other.span.seconds, other.span.start) for other in group if other.span.overlaps(hull))
+            places[each] = str(shortest[1])
+    return places

@@ -1,0 +1,272 @@
+"""Equality of two accounts of a candle: exact, but for the noise of a volume's sum and for what a side was rounded to.
+
+Old eras are rounded: trades may have one decimal where archives of the same days have five. A side counts as rounded
+against the other in a month where two things are seen. It has no price with more than so many decimals, though it has
+several prices, but for one in a hundred that may be wrong itself; and the other has several prices with more. Then
+prices are equal that differ by one unit of its last decimal at the most. Where both have as many decimals nothing was
+rounded between them, and prices are equal or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, seconds_of
+from kraken_pipeline.market.decimals import MOST_DECIMALS, PRICES, decimals, most_decimals
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
+
+SEEN_PRICES = 8
+"""So many prices tell how many decimals a source has, as many as a month of fifteen-day candles: of fewer a price that
+happens to be round says too much."""
+_ODD = 0.01
+"""The share of a source's prices that may have more decimals than it: a spike would make a month of contradictions."""
+_LOT = 1e-8
+_NOISE = 1e-9  # relative to a price: the difference of two floats is no decimal number
+_EXACT = (*PRICES, "trade_count")
+_VALUES = (*PRICES, "volume", "trade_count")
+_DAY = 86_400
+
+Read = Callable[[Interval, int, int], pl.DataFrame]
+"""Gives the candles of an interval that start in `[start, end)`: the columns of CANDLE_SCHEMA, sorted by time."""
+
+
+def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+    """Return the candles on which two frames differ, or that only one of them has; prices are compared exactly.
+
+    Args:
+        left: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` at least, sorted, unique by time.
+        right: The same.
+
+    Returns:
+        `time`, these columns of the left and, with the suffix `_right`, of the right; nulls where a side has no candle.
+    """
+    names = ("time", *_VALUES)
+    left, right = left.select(names), right.select(names)
+    if left.height == right.height and left["time"].equals(right["time"]):
+        renamed = right.drop("time").rename({name: f"{name}_right" for name in _VALUES})
+        both = left.with_columns(renamed.get_columns())
+    else:
+        both = left.join(right, on="time", how="full", coalesce=True, suffix="_right").sort("time")
+    exact = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in _EXACT)
+    return both.filter(~(exact & is_near_in_volume()).fill_null(value=False))
+
+
+def is_near_in_volume() -> pl.Expr:
+    """Return the expression for volumes that are equal but for the noise of adding, in a frame of `differences`."""
+    most = pl.max_horizontal(pl.col("volume").abs(), pl.col("volume_right").abs())
+    return (pl.col("volume") - pl.col("volume_right")).abs() <= VOLUME_TOLERANCE * most + _LOT / 2
+
+
+def are_within(unit: pl.Expr) -> pl.Expr:
+    """Return the expression for prices that differ by a unit at the most, in a frame of `differences`."""
+    return pl.all_horizontal(
+        (pl.col(name) - pl.col(f"{name}_right")).abs() <= unit + _NOISE * (pl.col(name).abs() + unit) for name in PRICES
+    )
+
+
+def rounded_to(decimals_: int) -> float:
+    """Return one unit of a decimal: 0.1 for the first."""
+    return float(f"1e-{decimals_}")
+
+
+def equal_within(unit: float) -> str:
+    """Return what a verdict says of prices that rounding explains: equal within 0.1."""
+    return f"equal within {f'{unit:.{MOST_DECIMALS}f}'.rstrip('0').rstrip('.')}"
+
+
+def is_within_own_rounding(both: pl.DataFrame) -> pl.Series:
+    """Tell of candles of `differences` whether the one with fewer decimals may be the other one rounded."""
+    left, right = (
+        most_decimals(both),
+        most_decimals(both.select(pl.col(f"{name}_right").alias(name) for name in PRICES)),
+    )
+    fewer = pl.select(pl.min_horizontal(left, right)).to_series()
+    unit = pl.Series("unit", [rounded_to(count) for count in fewer], pl.Float64())
+    return both.select(is_near_in_volume() & are_within(pl.lit(unit))).to_series() & (left != right)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How many decimals the prices of a source have over some time.
+
+    Attributes:
+        most: The largest number that more than one in a hundred of the different prices have.
+        shown: The largest number that several of them have: one alone may be wrong.
+        prices: How many prices there are.
+    """
+
+    most: int
+    shown: int
+    prices: int
+
+
+def precision_of(prices: pl.DataFrame) -> Precision:
+    """Return how many decimals the prices of some candles have."""
+    values = pl.concat([prices[name] for name in PRICES])
+    distinct = decimals(values.unique()).sort(descending=True)
+    if distinct.is_empty():
+        return Precision(0, 0, 0)
+    shown = distinct[SEEN_PRICES - 1] if len(distinct) >= SEEN_PRICES else 0
+    return Precision(int(distinct[int(len(distinct) * _ODD)]), int(shown), len(values))
+
+
+def unit_between(one: Precision, other: Precision) -> float:
+    """Return by how much prices of two sources may differ because one of them is rounded; 0 where neither is."""
+    for rounded, exact in ((one, other), (other, one)):
+        if rounded.prices >= SEEN_PRICES and rounded.most < exact.shown:
+            return rounded_to(rounded.most)
+    return 0.0
+
+
+def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
+    """Return where candles of one interval have one trade count in two files and differ, in seconds (Int64).
+
+    Args:
+        one: Candles of a file, with the columns of `differences`.
+        other: Those of the other one.
+    """
+    different = differences(one, other).filter(pl.col("trade_count") == pl.col("trade_count_right"))
+    times = different.select(seconds_of(pl.col("time"))).to_series()
+    units: dict[int, float] = {}
+    for month, some in _by_month(times.to_list()).items():
+        windows = (_precision_within(each, month) for each in (one, other))
+        units |= dict.fromkeys(some, unit_between(*windows))
+    unit = pl.Series("unit", [units[time] for time in times.to_list()], pl.Float64())
+    is_equal = different.select(is_near_in_volume() & are_within(pl.lit(unit))).to_series()
+    return times.filter(~is_equal)
+
+
+def _precision_within(candles: pl.DataFrame, month: Span) -> Precision:
+    """The precision of a file in a month, or where it has few prices there of all that is at hand."""
+    seconds = seconds_of(pl.col("time"))
+    found = precision_of(candles.filter(seconds >= month.start, seconds < month.end))
+    return found if found.prices >= SEEN_PRICES else precision_of(candles)
+
+
+@dataclass(slots=True)
+class Rounding:
+    """What the candles of two intervals are rounded to, month by month and source by source.
+
+    It is measured where candles differ and nowhere else, on whole months of both intervals, so that the same lake
+    gives the same whatever part of it is compared. A month with few prices is measured with its year. What was
+    resampled has the decimals of what it was made of, and those may change within a month: it is measured by the day.
+    """
+
+    read: Read
+    fine: Interval
+    coarse: Interval
+    _known: dict[tuple[Interval, str, Span], Precision] = field(default_factory=dict)
+    _held: dict[Interval, tuple[Span, pl.DataFrame]] = field(default_factory=dict)
+
+    def apart(self, different: pl.DataFrame) -> pl.DataFrame:
+        """Return the candles of `differences` that differ by more than rounding."""
+        if different.is_empty():
+            return different
+        explained = pl.Series(list(self.within(different)), dtype=pl.Int64())
+        return different.filter(~seconds_of(pl.col("time")).is_in(explained.implode()))
+
+    def within(self, different: pl.DataFrame) -> dict[int, float]:
+        """Return the candles of `differences` that rounding explains: where each starts, and one unit of it."""
+        units = self._units(different)
+        is_within = different.select(are_within(pl.lit(units)).fill_null(value=False)).to_series() & (units >= 0)
+        times = different.select(seconds_of(pl.col("time"))).to_series()
+        return dict(zip(times.filter(is_within), units.filter(is_within), strict=True))
+
+    def _units(self, different: pl.DataFrame) -> pl.Series:
+        """Return by how much the prices of each candle of `differences` may differ; -1 where more than prices differ.
+
+        A coarser candle that was resampled is to be what it was made of, exactly.
+        """
+        alike = (pl.col("trade_count") == pl.col("trade_count_right")) & is_near_in_volume()
+        is_alike = different.select(alike.fill_null(value=False)).to_series()
+        times = different.select(seconds_of(pl.col("time"))).to_series()
+        units: dict[int, float] = {}
+        for month, some in _by_month(times.filter(is_alike).to_list()).items():
+            units |= self._units_of_month(month, some)
+        return pl.Series("unit", [units.get(time, -1.0) for time in times.to_list()], pl.Float64())
+
+    def _units_of_month(self, month: Span, times: list[int]) -> dict[int, float]:
+        length = self.coarse.seconds
+        bucket = (seconds_of(pl.col("time")) // length * length).alias("bucket")
+        wanted = bucket.is_in(pl.Series(times, dtype=pl.Int64()).implode())
+        coarse, finer = (
+            self._candles(interval, month).filter(wanted).select(bucket, pl.col("source").cast(pl.String)).unique()
+            for interval in (self.coarse, self.fine)
+        )
+        of_coarse = dict(coarse.iter_rows())
+        units = dict.fromkeys(times, 0.0)
+        known: dict[tuple[str, str, int], float] = {}
+        for time, source in finer.iter_rows():
+            # Only what was resampled is measured by the day.
+            key = source, of_coarse[time], time // _DAY if source == Source.RESAMPLED.value else 0
+            if key not in known:
+                known[key] = self._unit(source, of_coarse[time], time, month)
+            units[time] = max(units[time], known[key])
+        return units
+
+    def _unit(self, of_fine: str, of_coarse: str, time: int, month: Span) -> float:
+        if of_coarse == Source.RESAMPLED.value:
+            return 0.0
+        return unit_between(
+            self._precision(self.fine, of_fine, time, month), self._precision(self.coarse, of_coarse, time, month)
+        )
+
+    def _precision(self, interval: Interval, source: str, time: int, month: Span) -> Precision:
+        found = Precision(0, 0, 0)
+        for window in _windows(interval, source, time, month):
+            key = interval, source, window
+            if key not in self._known:
+                self._known[key] = self._measured(interval, source, window, month)
+            found = self._known[key]
+            if found.prices >= SEEN_PRICES:
+                break
+        return found
+
+    def _measured(self, interval: Interval, source: str, window: Span, month: Span) -> Precision:
+        is_within = window.start >= month.start and window.end <= month.end
+        candles = self._candles(interval, month) if is_within else self.read(interval, window.start, window.end)
+        seconds = seconds_of(pl.col("time"))
+        return precision_of(candles.filter(seconds >= window.start, seconds < window.end, pl.col("source") == source))
+
+    def _candles(self, interval: Interval, month: Span) -> pl.DataFrame:
+        """The candles of a month, and of the coarser candle over its end."""
+        if interval not in self._held or self._held[interval][0] != month:
+            self._held[interval] = month, self.read(interval, month.start, month.end + self.coarse.seconds)
+        return self._held[interval][1]
+
+
+def _by_month(times: list[int]) -> dict[Span, list[int]]:
+    found: dict[Span, list[int]] = {}
+    for time in times:
+        found.setdefault(month_of(time), []).append(time)
+    return found
+
+
+def month_of(time: int) -> Span:
+    """Return the month (UTC) that holds a moment."""
+    moment = as_datetime(time)
+    return _months(moment.year, moment.month, 1)
+
+
+def _months(year: int, month: int, count: int) -> Span:
+    last = year * 12 + month - 1 + count
+    return Span(_moment(year, month), _moment(last // 12, last % 12 + 1))
+
+
+def _moment(year: int, month: int) -> int:
+    return int(datetime(year, month, 1, tzinfo=UTC).timestamp())
+
+
+def _windows(interval: Interval, source: str, time: int, month: Span) -> list[Span]:
+    """What tells how many decimals a source has at some time, the best first."""
+    year = _months(as_datetime(month.start).year, 1, 12)
+    if source == Source.RESAMPLED.value and interval.seconds * 2 < _DAY:
+        day = time // _DAY * _DAY
+        return [Span(day, day + _DAY), month, year]
+    return [month, year]
