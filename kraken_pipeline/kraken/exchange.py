@@ -10,7 +10,15 @@ from typing import Any, Protocol
 from kraken_pipeline.errors import InvalidRequest, Maintenance
 from kraken_pipeline.kraken.client import Client
 from kraken_pipeline.kraken.ohlc import Ohlc, read_ohlc
-from kraken_pipeline.kraken.replies import AssetPair, SystemStatus, parse_ohlc, parse_pairs, parse_status, parse_trades
+from kraken_pipeline.kraken.replies import (
+    AssetPair,
+    SystemStatus,
+    TradeRow,
+    parse_ohlc,
+    parse_pairs,
+    parse_status,
+    parse_trades,
+)
 from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import PairBook, parse_pair
@@ -249,6 +257,32 @@ class Exchange:
         result = self._client.ask("Trades", pair=pair, since=0, count=1, **more)
         rows, _ = parse_trades(result, f"the first trade of {pair}", key)
         return Interval.M1.floor(int(rows[0][2])) if rows else None
+
+    def trade_from(self, pair: str, moment: int) -> TradeRow | None:
+        """The first trade at or after a moment, in seconds since the epoch; None where none has followed.
+
+        Raises:
+            ExchangeUnavailable: There is no answer.
+            ExchangeRefused: The pair is not listed.
+            UnusableReply: The answer is not one.
+        """
+        return self._one_trade(pair, f"the first trade of {pair} since {moment}", since=moment * 10**9)
+
+    def newest_trade(self, pair: str) -> TradeRow | None:
+        """The newest trade; None where there has been none.
+
+        Raises:
+            ExchangeUnavailable: There is no answer.
+            ExchangeRefused: The pair is not listed.
+            UnusableReply: The answer is not one.
+        """
+        return self._one_trade(pair, f"the newest trade of {pair}")
+
+    def _one_trade(self, pair: str, asked: str, **params: int) -> TradeRow | None:
+        key, more = self._spelling(pair)
+        result = self._client.ask("Trades", pair=pair, count=1, **params, **more)
+        rows, _ = parse_trades(result, asked, key)
+        return rows[-1] if rows else None
 
     def _spelling(self, pair: str) -> tuple[tuple[str, ...], dict[str, str]]:
         """The key that replies about a pair have, where it is listed, and what else must be said of it."""
