@@ -151,8 +151,8 @@ def stretches(
 ) -> tuple[Stretch, ...]:
     """Return what of a pair can be counted: parts of the calendar, as far as they are covered.
 
-    A calendar's span that an interval covers whole is one stretch. Where coverage begins or ends within one, the finest
-    interval is counted to its very edge, and coarser ones on whole days, so that they share their anchors.
+    A calendar's span that an interval covers whole is one stretch. Where coverage begins or ends within one, its whole
+    days are one, so that intervals share their anchors, and the finest interval is counted to its very edges.
 
     Args:
         coverage: Interval → what is covered, on its grid.
@@ -174,26 +174,19 @@ def stretches(
 
 def _within(base: Span, known: Mapping[Interval, Spans]) -> Iterator[Stretch]:
     units: dict[Span, list[Interval]] = {}
+    edges: dict[Span, list[Interval]] = {}
     for interval in sorted(known):
         for run in clip(known[interval], base):
-            run_ = _on_grid(run, interval.seconds)
-            if run_ is None or (run_.seconds < _DAY and run_ != base):
+            whole = run if run == base else _on_grid(run, _DAY)
+            if whole is None:
                 continue
-            if not any(unit.overlaps(run_) for unit in units):
-                units[run_] = [interval]
-                continue
-            shared = [unit for unit in units if _covers(run_, unit) and _on_grid(unit, interval.seconds) == unit]
-            days = _on_grid(run_, _DAY)
-            if not shared and days is not None:
-                shared = [days]
-            for unit in shared:
-                units.setdefault(unit, []).append(interval)
-    for unit in sorted(units):
-        yield Stretch(unit, tuple(units[unit]))
-
-
-def _covers(outer: Span, inner: Span) -> bool:
-    return outer.start <= inner.start and inner.end <= outer.end
+            units.setdefault(whole, []).append(interval)
+            for edge in subtract((run,), (whole,)):
+                inner = _on_grid(edge, interval.seconds)
+                if inner is not None and (inner in edges or not any(inner.overlaps(other) for other in edges)):
+                    edges.setdefault(inner, []).append(interval)
+    for unit, intervals in sorted((units | edges).items()):
+        yield Stretch(unit, tuple(intervals))
 
 
 def _on_grid(span: Span, seconds: int) -> Span | None:

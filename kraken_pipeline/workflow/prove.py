@@ -7,6 +7,7 @@ Every anchor is on record before the next is asked for, so that a run that was k
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -248,20 +249,27 @@ class _Counts:
         self._covered = {interval: clip(known.coverage[interval], span) for interval in self.intervals}
         self._sums = {interval: _sums(stores, Series(known.pair, interval), span) for interval in self.intervals}
 
+        self._known: dict[tuple[Interval, Span], int | None] = {}
+
     def __call__(self, interval: Interval, span: Span) -> int | None:
+        key = interval, span
+        if key not in self._known:
+            self._known[key] = self._counted(interval, span)
+        return self._known[key]
+
+    def _counted(self, interval: Interval, span: Span) -> int | None:
         if span.start % interval.seconds or span.end % interval.seconds:
             return None
         if clip(self._covered[interval], span) != (span,):
             return None
         times, sums = self._sums[interval]
-        first, past = (int(times.search_sorted(edge)) for edge in (span.start, span.end))
-        return sums[past] - sums[first]
+        return sums[bisect_left(times, span.end)] - sums[bisect_left(times, span.start)]
 
 
-def _sums(stores: Stores, series: Series, span: Span) -> tuple[pl.Series, list[int]]:
+def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[int]]:
     """When candles start, and how many trades there are before each of them."""
     candles = stores.lake.read(series, span.start, span.end)
-    times = candles.select(seconds_of(pl.col("time"))).to_series()
+    times = candles.select(seconds_of(pl.col("time"))).to_series().to_list()
     return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
 
 
@@ -471,12 +479,21 @@ class _Asking:
             self._settle(name)
 
     def _found(self, name: str) -> list[Discrepancy]:
+        """Where ids and candles differ; what overlaps a span that differs waits until that is healed."""
         while True:
             known = self.work.look_up(name)
+            found: list[Discrepancy] = []
+            differing: list[Span] = []
             try:
-                return [each for stretch in known.open for each in self._search(known, stretch)]
+                for stretch in known.open:
+                    if any(stretch.span.overlaps(span) for span in differing):
+                        continue
+                    if here := self._search(known, stretch):
+                        found += here
+                        differing.append(stretch.span)
             except _Hole:
                 continue
+            return found
 
     def _search(self, known: _Known, stretch: Stretch) -> list[Discrepancy]:
         for moment, is_page in known.needs(stretch).items():
