@@ -44,7 +44,7 @@ class TradeCount:
     run_id: str
 
     def __str__(self) -> str:
-        return f"counted: {self.counted or 0:,} trades by ids and by candles, {self.when}"
+        return f"{in_all([self])}, {self.when}"
 
     @property
     def when(self) -> str:
@@ -63,6 +63,11 @@ class TradeCount:
             "verdict": str(self.verdict),
             "action": self.action,
         }
+
+
+def in_all(counts: Iterable[TradeCount]) -> str:
+    """Say how many trades were counted of some spans that do not overlap: "counted: 34,817 trades by ids and …"."""
+    return f"counted: {sum(count.counted or 0 for count in counts):,} trades by ids and by candles"
 
 
 def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> None:
