@@ -18,7 +18,7 @@ from kraken_pipeline.layout import Table, duration, say, write
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
-from kraken_pipeline.storage.trade_counts import TradeCount
+from kraken_pipeline.storage.trade_counts import TradeCount, as_counted
 from kraken_pipeline.workflow.backup import Backup
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
@@ -187,6 +187,8 @@ def report(console: Console, made: Report) -> None:
         f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
         f"{overall.gaps:,} gaps, {len(made.conflicts):,} conflicts.",
     )
+    if made.counted:
+        say(console, f"{as_counted(made.counted)}.")
     if made.attention:
         attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:_ROWS]:

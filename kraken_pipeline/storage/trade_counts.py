@@ -67,7 +67,12 @@ class TradeCount:
 
 def in_all(counts: Iterable[TradeCount]) -> str:
     """Say how many trades were counted of some spans that do not overlap: "counted: 34,817 trades by ids and …"."""
-    return f"counted: {sum(count.counted or 0 for count in counts):,} trades by ids and by candles"
+    return as_counted(sum(count.counted or 0 for count in counts))
+
+
+def as_counted(trades: int) -> str:
+    """Say that so many trades are counted alike."""
+    return f"counted: {trades:,} trades by ids and by candles"
 
 
 def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> None:

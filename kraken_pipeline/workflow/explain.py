@@ -25,7 +25,7 @@ from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import candle_records, proof_records, refutations, withdrawals
+from kraken_pipeline.storage import candle_records, proof_records, refutations, trade_counts, withdrawals
 from kraken_pipeline.storage.candle_records import GrantRecord
 from kraken_pipeline.storage.evidence_records import CoverageRecord
 from kraken_pipeline.storage.file_records import FileRecord
@@ -78,6 +78,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         refuted = refutations.of_series(connection, series, span)
         contradictions = proof_records.contradictions_of(connection, [series.pair])
         proven = proof_records.proofs_of(connection, [series.pair])
+        counts = trade_counts.proven(connection, [series.pair]).get(series, ())
         confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
         conflicts = candle_records.conflicts_over(connection, series, span)
         suspicions = proof_records.suspicions_of(connection, [series.pair])
@@ -94,6 +95,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     compared = (
         *_accounts(rows, by_trades=by_trades, is_confirmed=not subtract((span,), confirmed)),
         *_compared(stores, holdings, series, span, rows, minutes, proven),
+        *(f"{count}: none is missing there" for count in counts if not subtract((span,), (count.span,))),
     )
     level = proven.get(series, NOTHING_PROVEN)
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled

@@ -27,8 +27,18 @@ from kraken_pipeline.coverage.anchors import (
     search,
     stretches,
 )
-from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise
-from kraken_pipeline.coverage.reconcile import one_candle
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    clip,
+    intersect,
+    lies_in,
+    normalise,
+    of_candles,
+    subtract,
+    whole_candles,
+)
+from kraken_pipeline.coverage.reconcile import differences, one_candle
 from kraken_pipeline.errors import (
     Busy,
     CircuitOpen,
@@ -43,6 +53,7 @@ from kraken_pipeline.kraken.trade_ids import PageIds, ids_of
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import anchors as anchor_records
 from kraken_pipeline.storage import evidence_records, listings, refutations, trade_counts
@@ -368,6 +379,7 @@ class _Work:
         found = [*self._of_holes(known)]
         for stretch in known.stretches:
             found += self._of_stretch(known, stretch)
+        found += self._of_longer(known, found)
         fresh = [count for count in found if known.counts.get((count.series, count.span)) != count]
         if fresh:
             with self.stores.catalog.write() as connection:
@@ -396,6 +408,29 @@ class _Work:
                 verdict = _compared(by_ids, count)
                 action = self._action(known, interval, stretch.span, verdict)
                 yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
+
+    def _of_longer(self, known: _Known, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
+        """The candles longer than a day, which lie across the calendar's spans: their days are counted, and add up."""
+        counts = [*known.counts.values(), *fresh]
+        days = normalise(
+            count.span
+            for count in counts
+            if count.verdict is CountVerdict.PROVEN and count.series.interval is Interval.D1
+        )
+        for interval in (each for each in known.coverage if each > Interval.D1):
+            series = Series(known.pair, interval)
+            for span in whole_candles(intersect(days, known.coverage[interval]), interval):
+                if (series, span) not in known.counts:
+                    yield from self._adding_up(series, span)
+
+    def _adding_up(self, series: Series, span: Span) -> Iterator[TradeCount]:
+        days = self.stores.lake.read(Series(series.pair, Interval.D1), span.start, span.end)
+        longer = self.stores.lake.read(series, span.start, span.end)
+        different = differences(resample(days, series.interval), longer).select(seconds_of(pl.col("time"))).to_series()
+        times = longer.select(seconds_of(pl.col("time"))).to_series()
+        for alike in subtract((span,), of_candles(different, series.interval)):
+            count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
+            yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)
 
     def _count(self, known: _Known, interval: Interval, span: Span, verdict: CountVerdict, action: str) -> TradeCount:
         return TradeCount(Series(known.pair, interval), span, None, None, verdict, action, self.run.run_id)

@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import proof_records
+from kraken_pipeline.storage import proof_records, trade_counts
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
@@ -77,6 +77,7 @@ class Report:
         advice: What to do, most useful first.
         requests: About how many requests it takes to fill what the exchange can fill.
         unknown: Why there are no percentages, as a sentence; empty where there are.
+        counted: How many trades are counted alike by their ids and by candles; of each pair those of one interval.
     """
 
     made_at: int
@@ -87,6 +88,7 @@ class Report:
     advice: tuple[Advice, ...]
     requests: int
     unknown: str = ""
+    counted: int = 0
 
     @property
     def recommendations(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ class Report:
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
             "conflicts": len(self.conflicts),
+            "trades_counted_by_ids": self.counted,
             "intervals": {
                 str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
             },
@@ -189,10 +192,12 @@ class Proof:
     Attributes:
         proven: Series → what is proven of it.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        counted: How many trades ids and candles count alike there; of each pair those of one interval.
     """
 
     proven: Mapping[Series, Proven]
     contradictions: tuple[ContradictionRecord, ...]
+    counted: int = 0
 
 
 def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
@@ -202,12 +207,18 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
     with stores.catalog.read() as connection:
         proven = proof_records.proofs_of(connection, names)
         known = proof_records.contradictions_of(connection, names, states)
+        counts = trade_counts.proven(connection, names)
     contradictions = tuple(
         each
         for each in known
         if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
     )
-    return Proof(proven, contradictions)
+    most: Counter[str] = Counter()
+    for series, found in counts.items():
+        if series.interval in spec.intervals:
+            there = sum(count.counted or 0 for count in found if count.span.overlaps(wanted))
+            most[series.pair] = max(most[series.pair], there)
+    return Proof(proven, contradictions, most.total())
 
 
 def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
@@ -244,6 +255,7 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
         advice=_advice(spec, holdings, series, gaps, filling, conflicts),
         requests=filling.requests,
         unknown=unknown(holdings, spec),
+        counted=proof.counted,
     )
 
 
