@@ -125,7 +125,12 @@ class _Known:
     counts: Mapping[tuple[Series, Span], TradeCount]
     stretches: tuple[Stretch, ...]
     is_delisted: bool
-    until: int
+    now: int
+
+    @property
+    def until(self) -> int:
+        """The last moment that can be asked about."""
+        return _settled(self.now)
 
     def is_proven(self, stretch: Stretch, interval: Interval) -> bool:
         """Whether the trades of an interval are counted there already."""
@@ -143,7 +148,7 @@ class _Known:
     @property
     def due(self) -> list[Hole]:
         """The ids that were absent and are to be asked for again."""
-        return [] if self.is_delisted else [hole for hole in self.holes if hole.is_due(self.until)]
+        return [] if self.is_delisted else [hole for hole in self.holes if hole.is_due(self.now)]
 
     def needs(self, stretch: Stretch) -> dict[int, bool]:
         """What must be known of a span before anything: moment → whether a full page is asked for there."""
@@ -221,8 +226,10 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple
     for name in _in_order(stores, spec):
         known = _look_up(stores, name, spec, spacing, run.now)
         wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
+        wanted |= {(Series(name, Interval.M1), hole.span) for hole in known.holes}
         shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
-        shown |= {(count.series, count.span): count for count in of_run if count.series.pair == name}
+        differing = (count for count in of_run if count.verdict in (CountVerdict.SHORT, CountVerdict.OVER))
+        shown |= {(count.series, count.span): count for count in differing if count.series.pair == name}
         found += [shown[key] for key in sorted(shown, key=lambda key: (key[1].start, -key[1].end, key[0].interval))]
     return tuple(found)
 
@@ -234,14 +241,13 @@ def _in_order(stores: Stores, spec: RunSpec) -> list[str]:
 
 
 def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int) -> _Known:
-    until = Interval.M1.floor(now - _SETTLING_SECONDS)
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, pairs=[name])
         found = anchor_records.anchors_of(connection, name)
         holes = anchor_records.holes_of(connection, [name]).get(name, [])
         counts = trade_counts.of_pair(connection, name)
         listing = listings.listings_of(connection, [name]).get(name)
-    settled = (Span(0, until),)
+    settled = (Span(0, _settled(now)),)
     coverage = {
         series.interval: intersect(tuple(record.span for record in ranges), settled)
         for series, ranges in records.items()
@@ -249,7 +255,12 @@ def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: in
     }
     is_delisted = listing is not None and listing.delisted_at is not None
     parts = stretches(coverage, window(spec), spacing, holes)
-    return _Known(name, coverage, found, holes, counts, parts, is_delisted, until)
+    return _Known(name, coverage, found, holes, counts, parts, is_delisted, now)
+
+
+def _settled(now: int) -> int:
+    """The newest moment whose trades are listed by now."""
+    return Interval.M1.floor(now - _SETTLING_SECONDS)
 
 
 class _Counts:
@@ -380,7 +391,7 @@ class _Work:
         for stretch in known.stretches:
             found += self._of_stretch(known, stretch)
         found += self._of_longer(known, found)
-        fresh = [count for count in found if known.counts.get((count.series, count.span)) != count]
+        fresh = [count for count in found if not _is_same(known.counts.get((count.series, count.span)), count)]
         if fresh:
             with self.stores.catalog.write() as connection:
                 trade_counts.record(connection, fresh, self.run.now)
@@ -452,6 +463,11 @@ class _Work:
             only_it = run_spec(pairs=[known.pair], start=span.start, end=span.end)
             return f"trades are missing: {only_it.as_command('prove')} finds and fills them"
         return f"find out which candles are wrong, then {resolving(Series(known.pair, interval), span)}"
+
+
+def _is_same(before: TradeCount | None, count: TradeCount) -> bool:
+    """Whether a count is on record as it is, whichever run found it."""
+    return before is not None and replace(before, run_id=count.run_id) == count
 
 
 def _compared(by_ids: int, counted: int) -> CountVerdict:
@@ -559,8 +575,8 @@ class _Asking:
                 raise ExchangeUnavailable(f"the first trade of {known.pair} since {iso(moment)} is from before that")
             return self._keep(known, Anchor(moment, row[6], int(row[2]), now))
         newest = self.exchange.newest_trade(known.pair)
-        if newest is None or newest[2] >= moment + _CLEARLY:
-            raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: none, but the newest is none or later")
+        if newest is None or newest[2] >= moment + _CLEARLY or moment > now - _SETTLING_SECONDS:
+            raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: there are none, which cannot be so yet")
         return self._keep(known, Anchor(moment, newest[6] + 1, None, now))
 
     def _keep(self, known: _Known, anchor: Anchor) -> None:
@@ -577,7 +593,7 @@ class _Asking:
         self.require_budget()
         now = int(self.exchange.now())
         page = ids_of(self.exchange.trades(known.pair, moment * _NS).rows)
-        hole = self._hole(known.pair, page, now) if page.breaks else None
+        hole = self._hole(known.pair, page) if page.breaks else None
         if page.rows:
             numbered = page.numbered if hole is not None else page.listed
             first = page.rows[0]
@@ -599,7 +615,7 @@ class _Asking:
         if later is not None and is_clear and known.anchors[end].trade_id != later[6]:
             self._keep(known, Anchor(end, later[6], int(later[2]), now))
 
-    def _hole(self, pair: str, page: PageIds, now: int) -> Hole | None:
+    def _hole(self, pair: str, page: PageIds) -> Hole | None:
         """Ask again from the trade before the ids that are absent; put them on record where they are so again."""
         self.require_budget()
         before = page.breaks[0][0]
@@ -609,18 +625,19 @@ class _Asking:
         minute = Interval.M1
         start, end = again.breaks[0][0][2], again.breaks[-1][1][2]
         span = Span(minute.floor(int(start)), minute.floor(int(end)) + minute.seconds)
-        hole = Hole(span, again.first_absent, again.last_absent, len(again.breaks), now)
+        hole = Hole(span, again.first_absent, again.last_absent, len(again.breaks), self.work.run.now)
         with self.work.stores.catalog.write() as connection:
             return anchor_records.note_hole(connection, pair, hole, self.work.run.run_id)
 
     def _look_again(self, pair: str, hole: Hole) -> None:
         """Ask again for ids that an earlier run found absent."""
         self.require_budget()
-        now = int(self.exchange.now())
         page = ids_of(self.exchange.trades(pair, hole.span.start * _NS).rows)
         with self.work.stores.catalog.write() as connection:
             if page.lacks(hole.first_id):
-                anchor_records.note_hole(connection, pair, replace(hole, seen_at=now), self.work.run.run_id)
+                anchor_records.note_hole(
+                    connection, pair, replace(hole, seen_at=self.work.run.now), self.work.run.run_id
+                )
             else:
                 anchor_records.forget_hole(connection, pair, hole)
 
