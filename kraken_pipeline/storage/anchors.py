@@ -91,5 +91,10 @@ def note_hole(connection: sa.Connection, pair: str, hole: Hole, run_id: str) -> 
 
 
 def forget_hole(connection: sa.Connection, pair: str, hole: Hole) -> None:
-    """Take a hole off the record whose ids the exchange has listed after all."""
+    """Take a hole off the record whose ids the exchange has listed after all.
+
+    What was asked about moments within it was answered by the trade behind it, and is to be asked for again.
+    """
     connection.execute(sa.delete(id_holes).where(id_holes.c.pair == pair, id_holes.c.first_id == hole.first_id))
+    is_within = (anchors.c.moment > hole.span.start) & (anchors.c.moment < hole.span.end)
+    connection.execute(sa.delete(anchors).where(anchors.c.pair == pair, is_within))
