@@ -90,8 +90,12 @@ def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> 
             "run_id": count.run_id,
             "made_at": now,
         }
-        is_one = [trade_counts.c[name] == row[name] for name in ("pair", "interval", "start", "end")]
-        connection.execute(sa.delete(trade_counts).where(*is_one))
+        is_of_series = [trade_counts.c[name] == row[name] for name in ("pair", "interval")]
+        is_one = (trade_counts.c.start == row["start"]) & (trade_counts.c.end == row["end"])
+        if count.verdict is CountVerdict.PROVEN:  # what it holds says nothing more; each night brings a longer one
+            is_within = (trade_counts.c.start >= row["start"]) & (trade_counts.c.end <= row["end"])
+            is_one = is_one | (is_within & (trade_counts.c.verdict == row["verdict"]))
+        connection.execute(sa.delete(trade_counts).where(*is_of_series, is_one))
         connection.execute(sa.insert(trade_counts).values(**sealed(trade_counts, row)))
 
 
@@ -137,18 +141,28 @@ def _read(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[
 
 
 def void(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
-    """Forget what was proven by counting some spans, before their candles or their evidence change."""
+    """Forget what was proven by counting some spans, before their candles or their evidence change.
+
+    Candles longer than a day are proven by the counts of their days, and go with these.
+    """
     pairs = {series.pair for series, spans in changing.items() if spans}
-    for count in _read(connection, _is_proven_of(pairs)) if pairs else ():
-        if intersect((count.span,), changing.get(count.series, ())):
-            is_one = (
-                (trade_counts.c.pair == count.series.pair)
-                & (trade_counts.c.interval == count.series.interval.value)
-                & (trade_counts.c.start == count.span.start)
-                & (trade_counts.c.end == count.span.end)
-            )
-            connection.execute(sa.delete(trade_counts).where(is_one))
-
-
-def _is_proven_of(pairs: Collection[str]) -> sa.ColumnElement[bool]:
-    return (trade_counts.c.verdict == str(CountVerdict.PROVEN)) & of_pairs(trade_counts.c.pair, pairs)
+    if not pairs:
+        return
+    is_proven = trade_counts.c.verdict == str(CountVerdict.PROVEN)
+    known = _read(connection, is_proven & of_pairs(trade_counts.c.pair, pairs))
+    gone = [count for count in known if intersect((count.span,), changing.get(count.series, ()))]
+    days = [count for count in gone if count.series.interval is Interval.D1]
+    gone += [
+        count
+        for count in known
+        if count.series.interval > Interval.D1
+        and any(count.series.pair == day.series.pair and count.span.overlaps(day.span) for day in days)
+    ]
+    for count in gone:
+        is_one = (
+            (trade_counts.c.pair == count.series.pair)
+            & (trade_counts.c.interval == count.series.interval.value)
+            & (trade_counts.c.start == count.span.start)
+            & (trade_counts.c.end == count.span.end)
+        )
+        connection.execute(sa.delete(trade_counts).where(is_one))

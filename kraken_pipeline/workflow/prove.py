@@ -56,7 +56,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import anchors as anchor_records
-from kraken_pipeline.storage import evidence_records, listings, refutations, trade_counts
+from kraken_pipeline.storage import evidence_records, listings, publications, refutations, trade_counts
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.backfill import backfill
@@ -74,6 +74,8 @@ _SETTLING_SECONDS = 60
 """How old a moment must be to be asked about: a trade may take seconds to be listed."""
 _ROUNDS = 8
 """What is healed of one interval can show what a coarser one lacks; more rounds than that would be a mistake."""
+_REFUTED = "ids of trades count"
+"""How the reason of a refutation begins that a proof has made."""
 _CLEARLY = 1e-6
 """A row's time is a float, which holds the seconds of today to a quarter of this."""
 
@@ -210,6 +212,9 @@ def prove(
     work = _Work(stores, spec, run, spacing, depth)
     names = _in_order(stores, spec)
     run.report(phase="counting trades")
+    for name in names:
+        if work.is_unsettled(name):  # as a run leaves it that was killed
+            work.settle(name)
     if any(work.has_to_ask(name) for name in names):
         work.ask(names, allowed)
     for name in names:
@@ -270,7 +275,6 @@ class _Counts:
         self.intervals = tuple(sorted(interval for interval in known.coverage if interval <= Interval.D1))
         self._covered = {interval: clip(known.coverage[interval], span) for interval in self.intervals}
         self._sums = {interval: _sums(stores, Series(known.pair, interval), span) for interval in self.intervals}
-
         self._known: dict[tuple[Interval, Span], int | None] = {}
 
     def __call__(self, interval: Interval, span: Span) -> int | None:
@@ -338,9 +342,27 @@ class _Work:
     def has_to_ask(self, name: str) -> bool:
         """Whether anything of a pair is to be asked for, or to be filled."""
         known = self.look_up(name)
-        return bool(known.due) or any(
-            known.needs(stretch) or not _agrees(self.stores, known, stretch) for stretch in known.open
-        )
+        if known.due or self.waiting(name):
+            return True
+        return any(known.needs(stretch) or not _agrees(self.stores, known, stretch) for stretch in known.open)
+
+    def waiting(self, name: str) -> Spans:
+        """What ids have refuted of a pair, and nothing has answered for since: a run that was killed leaves it so."""
+        with self.stores.catalog.read() as connection:
+            active = refutations.active(connection, {name})
+        found = (each for some in active.values() for each in some if each.reason.startswith(_REFUTED))
+        return intersect(normalise(each.span for each in found), (window(self.spec),))
+
+    def is_unsettled(self, name: str) -> bool:
+        """Whether anything of a pair waits to be reconciled."""
+        with self.stores.catalog.read() as connection:
+            return bool(publications.doubted(connection, {name}))
+
+    def settle(self, name: str) -> None:
+        """Have what has changed of a pair resampled and reconciled."""
+        done = backfill(self.stores, run_spec(pairs=[name], api_backfill=False), self.run)
+        self.add(done.filled)
+        self.notes += done.notes
 
     def add(self, filled: Sequence[SeriesOutcome]) -> None:
         """Take note of what was filled."""
@@ -367,6 +389,9 @@ class _Work:
             except PipelineError as error:
                 self.notes.append(f"Nothing was asked of the exchange: {error}")
             self.requests = exchange.requests
+        for name in names:
+            if self.is_unsettled(name):  # where the asking was ended
+                self.settle(name)
 
     def _of_pair(self, step: Callable[[str], None], name: str) -> None:
         try:
@@ -504,7 +529,10 @@ class _Asking:
         self.work.run.report(requests_done=done, requests_total=max(done, self.work.run.progress.requests_total))
 
     def first(self, name: str) -> None:
-        """Ask for the edges of every span of a pair, and again for ids that were absent."""
+        """Ask for the edges of every span of a pair, and again for what an earlier run did not get."""
+        if waiting := self.work.waiting(name):
+            self._page(name, waiting)
+            self.work.settle(name)
         known = self.work.look_up(name)
         for hole in known.due:
             self._look_again(name, hole)
@@ -527,7 +555,7 @@ class _Asking:
             for each in fresh:
                 self.work.tried.add((Series(name, each.interval), each.span))
                 self._heal(name, each)
-            self._settle(name)
+            self.work.settle(name)
 
     def _found(self, name: str) -> list[Discrepancy]:
         """Where ids and candles differ; what overlaps a span that differs waits until that is healed."""
@@ -593,6 +621,8 @@ class _Asking:
         self.require_budget()
         now = int(self.exchange.now())
         page = ids_of(self.exchange.trades(known.pair, moment * _NS).rows)
+        if page.rows and page.rows[0][2] < moment - _CLEARLY:
+            raise ExchangeUnavailable(f"trades of {known.pair} since {iso(moment)} are from before that")
         hole = self._hole(known.pair, page) if page.breaks else None
         if page.rows:
             numbered = page.numbered if hole is not None else page.listed
@@ -645,7 +675,7 @@ class _Asking:
 
     def _heal(self, name: str, found: Discrepancy) -> None:
         """Take a candle back that is short, and page through its trades."""
-        work, series = self.work, Series(name, found.interval)
+        series = Series(name, found.interval)
         if not found.is_short:
             action = f"ids count fewer trades; find out what is wrong, then {resolving(series, found.span)}"
             self._record(series, found, CountVerdict.OVER, action)
@@ -653,7 +683,12 @@ class _Asking:
         self.require_budget()
         self._record(series, found, CountVerdict.SHORT, f"taken back: {_filling(series, found.span)} fills it")
         self._refute(series, found)
-        answered: list[Span] = []
+        if self._page(name, (found.span,)) or found.interval is not Interval.M1:
+            self._record(series, found, CountVerdict.SHORT, "taken back, and filled by paging through its trades")
+
+    def _page(self, name: str, spans: Spans) -> Spans:
+        """Page through the trades of some spans; returns what was answered."""
+        work, answered = self.work, list[Span]()
 
         def keep(fetched: Fetched) -> None:
             work.add([SeriesOutcome(Series(name, Interval.M1), fetched.candles_stored, fetched.answered)])
@@ -661,9 +696,8 @@ class _Asking:
             answered.extend(fetched.answered)
 
         work.run.report(phase="paging through trades")
-        fetch_trades(work.stores, self.exchange, name, (found.span,), work.run, budgets=[self.budget], keep=keep)
-        if normalise(answered) or found.interval is not Interval.M1:
-            self._record(series, found, CountVerdict.SHORT, "taken back, and filled by paging through its trades")
+        fetch_trades(work.stores, self.exchange, name, spans, work.run, budgets=[self.budget], keep=keep)
+        return normalise(answered)
 
     def _record(self, series: Series, found: Discrepancy, verdict: CountVerdict, action: str) -> None:
         count = TradeCount(series, found.span, found.by_ids, found.counted, verdict, action, self.work.run.run_id)
@@ -672,7 +706,7 @@ class _Asking:
 
     def _refute(self, series: Series, found: Discrepancy) -> None:
         stores = self.work.stores
-        reason = f"ids of trades count {found.by_ids:,} trades there, and its candles {found.counted:,}"
+        reason = f"{_REFUTED} {found.by_ids:,} trades there, and its candles {found.counted:,}"
         with stores.locks.series([series]):
             standing = one_candle(stores.lake.read(series, found.span.start, found.span.end))
             times = {series: stores.lake.times(series)}
@@ -680,12 +714,6 @@ class _Asking:
                 refutations.refute(connection, [(series, found.span, standing, reason)], self.work.run.now)
                 evidence_records.renew(connection, times)
         self.work.refuted += 1
-
-    def _settle(self, name: str) -> None:
-        """Have what was filled resampled and reconciled."""
-        done = backfill(self.work.stores, run_spec(pairs=[name], api_backfill=False), self.work.run)
-        self.work.add(done.filled)
-        self.work.notes += done.notes
 
 
 def _filling(series: Series, span: Span) -> str:

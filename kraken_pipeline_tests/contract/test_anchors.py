@@ -103,13 +103,26 @@ def test_a_proven_count_is_proof_also_where_quiet_time_is_doubted(stores: Stores
 
 def test_a_count_within_another_is_not_counted_twice(stores: Stores) -> None:
     record(
-        stores, proven(HOURS, 0, 90 * DAY, 900), proven(HOURS, DAY, 2 * DAY, 10), proven(HOURS, 90 * DAY, 91 * DAY, 7)
+        stores, proven(HOURS, 0, 90 * DAY, 900), proven(HOURS, 90 * DAY, 91 * DAY, 7), proven(HOURS, DAY, 2 * DAY, 1)
     )
     with stores.catalog.read() as connection:
         found = trade_counts.proven(connection, [PAIR])[HOURS]
     assert [each.span for each in found] == [Span(0, 90 * DAY), Span(90 * DAY, 91 * DAY)]
     assert trade_counts.in_all(found) == "counted: 907 trades by ids and by candles"
     assert str(found[1]) == "counted: 7 trades by ids and by candles, from 1970-04-01 to 1970-04-02"
+    # A longer one takes the place of what it holds.
+    record(stores, proven(HOURS, 90 * DAY, 92 * DAY, 9))
+    with stores.catalog.read() as connection:
+        assert [span for _, span in trade_counts.of_pair(connection, PAIR)][-1] == Span(90 * DAY, 92 * DAY)
+        assert len(trade_counts.of_pair(connection, PAIR)) == 3
+
+
+def test_candles_longer_than_a_day_go_with_the_days_that_prove_them(stores: Stores) -> None:
+    weeks = Series(PAIR, Interval.W1)
+    record(stores, proven(DAYS, 0, 90 * DAY), proven(weeks, 7 * DAY, 70 * DAY), proven(weeks, 91 * DAY, 98 * DAY))
+    with stores.catalog.write() as connection:
+        trade_counts.void(connection, {DAYS: spans((80 * DAY, 81 * DAY))})
+    assert left(stores) == {weeks: [Span(91 * DAY, 98 * DAY)]}
 
 
 def test_a_count_goes_as_a_whole_when_anything_of_it_changes_or_is_refuted(stores: Stores) -> None:

@@ -221,7 +221,7 @@ def test_of_a_pair_that_is_listed_no_more_nothing_is_asked(tmp_path: Path) -> No
 
 
 def test_an_end_after_the_newest_trade_is_its_id_plus_one(tmp_path: Path) -> None:
-    still = Listing("ZORKUSD", "ZORKUSD", "ZORK/USD", "ZORK", "ZUSD", 4, 2.5, 0.35, 0.4, BEGIN + DAY)
+    still = Listing("ZORKUSD", "ZORKUSD", "ZORK/USD", "ZORK", "ZUSD", 4, 2.5, 0.35, 0, BEGIN + DAY)
     quarter = Quarter.of(BEGIN)
     last = Burst(PAIR, (quarter.end - 30) * SECOND_NS, 1)
     both = World(3, (listing(), still), quarter.end + 20 * DAY, bursts=[last])
