@@ -147,7 +147,7 @@ class Report:
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
             "conflicts": len(self.conflicts),
-            "trades_counted_by_ids": self.counted,
+            **({"trades_counted_by_ids": self.counted} if self.counted else {}),
             "intervals": {
                 str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
             },

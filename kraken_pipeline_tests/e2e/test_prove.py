@@ -249,7 +249,7 @@ def test_a_count_ends_with_the_candles_that_it_was_made_of(
     day = f"{iso(Q4.start + 10 * DAY)[:10]}"
     taken = ("--span", "--pair", "XBTUSD", "--interval", "1", "--start", day, "--end", iso(Q4.start + 11 * DAY)[:10])
     assert shell(home, "resolve", *taken, "--reason", "a test").code == 0
-    assert shell(home, "report", *hours).json["trades_counted_by_ids"] == 0
+    assert "trades_counted_by_ids" not in shell(home, "report", *hours).json
     count = len(exchange.requests)
     (left,) = [
         each

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.anchors import HOLE_SECONDS, CountVerdict, Depth, Spacing
+from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY, Listing
@@ -17,7 +18,7 @@ from kraken_pipeline.kraken.trade_ids import ids_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import anchors, listings, proof_records, schema
+from kraken_pipeline.storage import anchors, evidence_records, listings, proof_records, refutations, schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.progress import Run
@@ -190,6 +191,23 @@ def test_hours_without_minutes_are_searched_down_to_the_hour(tmp_path: Path) -> 
         (found,) = [count for count in done.counts if count.verdict is CountVerdict.SHORT]
         assert (found.series.interval, found.span.seconds) == (Interval.H1, 3_600)
         assert stored(stores, PAIR, 60, BEGIN, END - DAY) == oracle(PAIR, 60, BEGIN, END - DAY, world())
+
+
+def test_what_a_killed_proof_had_taken_back_is_filled_by_the_next_one(tmp_path: Path) -> None:
+    place = place_of(world(), 5)
+    minute = Interval.M1.floor(int(world().trades(PAIR, 0, NOW * SECOND_NS)["time"][place - 1]) // SECOND_NS)
+    with asking(tmp_path, world(lacks={PAIR: [place]}), world(), 1) as (stores, exchange):
+        reason = "ids of trades count 1 trades there, and its candles 0"
+        times = {MINUTES: stores.lake.times(MINUTES)}
+        with stores.catalog.write() as connection:
+            refutations.refute(connection, [(MINUTES, Span(minute, minute + 60), None, reason)], NOW)
+            evidence_records.renew(connection, times)
+        done = proven(stores)
+        assert verdicts(done.counts) == {CountVerdict.PROVEN}
+        assert [each.params["since"] for each in exchange.requests if each.params.get("count") == "1000"] == [
+            str(minute * SECOND_NS)
+        ]
+        assert stored(stores, PAIR, 1, BEGIN, END - DAY) == oracle(PAIR, 1, BEGIN, END - DAY, world())
 
 
 def test_an_anchor_that_a_page_disproves_is_put_right(tmp_path: Path) -> None:
