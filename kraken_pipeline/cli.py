@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from typer.core import TyperGroup
 
 from kraken_pipeline import tables, terminal
+from kraken_pipeline.coverage.anchors import Depth, Spacing
 from kraken_pipeline.errors import STOPPED, STOPPED_CODE, InvalidRequest, InvalidSettings
 from kraken_pipeline.layout import say
 from kraken_pipeline.logs import configure
@@ -54,6 +55,7 @@ from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.prove import cost, said, verdicts
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
 from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_changes
@@ -504,6 +506,49 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
         repaired=tuple(settled),
     )
     return found, None if done.status == "SUCCESS" else (done.error or done.status).partition("\n")[0]
+
+
+@app.command()
+def prove(
+    tier: Tier = "ALL",
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    every: Annotated[
+        Spacing, typer.Option(help="How far apart the first moments are that are asked about, on the calendar.")
+    ] = Spacing.QUARTER,
+    depth: Annotated[Depth, typer.Option(help="Down to what a difference is searched.")] = Depth.MINUTE,
+    budget: Annotated[int | None, typer.Option(help="Requests of this run; no limit without it.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Counts trades by the ids that the exchange gives them, and fills what is short. A Dagster run like any other.
+
+    Two requests prove a span of any length, whatever archives say; what was asked for once is never asked again.
+    """
+    spec = run_spec(tier=tier, pairs=pairs, start=start, end=end, budget=budget, dry_run=dry_run)
+    settings = load_settings()
+    spec.require_tier(load_tiers(settings.kraken_tiers_file))
+    with _stores() as stores:
+        now = _now()
+        costs = said(cost(stores, spec, every, now), settings.kraken_api_rate)
+        found = verdicts(stores, spec, every, Run("", now))
+    say(err if as_json else out, costs)
+    if not dry_run:
+        with _loading_dagster(settings, as_json=as_json):
+            from kraken_pipeline.definitions import bound_prove  # noqa: PLC0415
+
+        config = {**spec.as_config(), "every": str(every), "depth": str(depth)}
+        done = _run(settings, bound_prove, None, console=err if as_json else out, config=config)
+        tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
+        if done.status == "SUCCESS":
+            with _stores() as stores:
+                found = verdicts(stores, spec, every, Run(done.run_id, done.outcome["made_at"]))
+    if as_json:
+        _print_json([count.as_json() for count in found])
+    else:
+        tables.counts(out, found)
+    raise typer.Exit(int(not dry_run and not _is_well(done)))
 
 
 @app.command()

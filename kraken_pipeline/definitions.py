@@ -11,6 +11,7 @@ from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.health import health, health_job
 from kraken_pipeline.orchestration.jobs import ingest_job
 from kraken_pipeline.orchestration.logs import console
+from kraken_pipeline.orchestration.prove_job import prove_job
 from kraken_pipeline.orchestration.questdb_asset import questdb_asset
 from kraken_pipeline.orchestration.recover_job import recover_job
 from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
@@ -37,6 +38,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
             *UPKEEP_JOBS,
             verify_job,
             recover_job,
+            prove_job,
             health_job,
             *([publish_job] if settings.has_questdb else []),
         ],
@@ -87,3 +89,8 @@ def bound_recover() -> dg.JobDefinition:
 def bound_retry() -> dg.JobDefinition:
     """The job `retry_dead_letters`, likewise."""
     return defs.resolve_job_def(retry_job.name)
+
+
+def bound_prove() -> dg.JobDefinition:
+    """The job `prove`, likewise."""
+    return defs.resolve_job_def(prove_job.name)

@@ -226,6 +226,15 @@ class Settings(BaseSettings):
     kraken_verify_cron: str = Field(
         default="0 3 * * *", description="When `verify_lake` reads a part of the lake (UTC)."
     )
+    kraken_prove_cron: str = Field(
+        default="0 2 * * *", description="When `prove_by_trade_ids` counts trades by their ids (UTC)."
+    )
+    kraken_prove_requests: int = Field(
+        default=1_200,
+        ge=0,
+        description="How many requests `prove_by_trade_ids` makes a night; at one a second, the default takes twenty "
+        "minutes: more prove a large collection in fewer nights, and keep other runs waiting for longer.",
+    )
     kraken_verify_days: int = Field(
         default=30,
         ge=1,
@@ -331,6 +340,7 @@ class Settings(BaseSettings):
         "kraken_validate_cron",
         "kraken_cleanup_cron",
         "kraken_verify_cron",
+        "kraken_prove_cron",
         "kraken_health_cron",
     )
     @classmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
@@ -17,6 +18,7 @@ from kraken_pipeline.layout import Table, duration, say, write
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.storage.trade_counts import TradeCount, as_counted
 from kraken_pipeline.workflow.backup import Backup
 from kraken_pipeline.workflow.check import Check
 from kraken_pipeline.workflow.exchange_health import CacheState
@@ -186,6 +188,8 @@ def report(console: Console, made: Report) -> None:
         f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
         f"{overall.gaps:,} gaps, {made.conflict_count:,} conflicts.",
     )
+    if made.counted:
+        say(console, f"{as_counted(made.counted)}.")
     if made.attention:
         attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:_ROWS]:
@@ -273,6 +277,43 @@ def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is
         )
     table.print(console)
     _more(console, len(found), "reconcile --json")
+
+
+def counts(console: Console, found: Sequence[TradeCount]) -> None:
+    """What ids of trades say of the trades that candles count: in all, and each span where they do not agree."""
+    proven = [count for count in found if count.verdict is CountVerdict.PROVEN]
+    if not found:
+        say(console, "No span was counted by the ids of its trades yet.")
+        return
+    say(console, f"{len(proven):,} of {len(found):,} counts are proven by the ids of their trades.")
+    rest = [count for count in found if count.verdict is not CountVerdict.PROVEN]
+    if not rest:
+        return
+    table = Table(
+        "Counts that do not agree, or that ids say nothing of",
+        "pair",
+        ">interval",
+        "from",
+        "to",
+        "verdict",
+        ">by ids",
+        ">counted",
+        "what about it",
+        least=("what about it", "to"),
+    )
+    for count in rest[:_ROWS]:
+        table.add_row(
+            count.series.pair,
+            str(count.series.interval.value),
+            short(count.span.start),
+            short(count.span.end),
+            str(count.verdict),
+            "" if count.by_ids is None else f"{count.by_ids:,}",
+            "" if count.counted is None else f"{count.counted:,}",
+            count.action,
+        )
+    table.print(console)
+    _more(console, len(rest), "prove --json")
 
 
 def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:

@@ -117,7 +117,7 @@ class Done:
 def run(
     stores: Stores, *paths: Path, now: int = NOW, run_id: str = "run-one", resampling: bool = True, **options: Any
 ) -> Done:
-    """Does what the job `ingest` does, in its order."""
+    """Does what the job `ingest` does, in its order, but for the proof by ids that ends one with `complete`."""
     spec = run_spec(archive_dirs=list(paths) or None, **options)
     scanned = scan(stores, spec, now)
     moment = Run(run_id, now)

@@ -23,6 +23,7 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.orchestration.prove_job import prove_job
 from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.workflow.check import Check, Verdict
@@ -622,14 +623,18 @@ def test_every_option_that_the_readme_shows_exists() -> None:
     assert shown - known == set()
 
 
+OWN_JOBS = {job.name: job for job in (verify_job, prove_job)}
+"""Jobs whose configuration is not only a `RunSpec`."""
+
+
 def test_every_configuration_that_the_readme_shows_is_valid() -> None:
     shown = re.findall(r"-j (\w+) --config-json '([^']+)'", (ROOT / "README.md").read_text())
     assert shown
     for job, text in shown:
         if job == "publish_candles":
             assert json.loads(text) == {"verify": True}
-        elif job == "verify_lake":
-            mapping = verify_job.config_mapping
+        elif job in OWN_JOBS:
+            mapping = OWN_JOBS[job].config_mapping
             assert mapping is not None
             assert mapping.resolve_from_unvalidated_config(json.loads(text))
         else:

@@ -127,6 +127,8 @@ WRONG = [
     ("KRAKEN_CLEANUP_CRON", "a b c d e"),
     ("KRAKEN_VERIFY_CRON", "* * * *"),
     ("KRAKEN_VERIFY_DAYS", "0"),
+    ("KRAKEN_PROVE_CRON", "* * * *"),
+    ("KRAKEN_PROVE_REQUESTS", "-1"),
     ("KRAKEN_ASIDE_RETENTION_DAYS", "0"),
     ("KRAKEN_GAP_RETENTION_DAYS", "0"),
     ("KRAKEN_MAX_GAPS", "0"),

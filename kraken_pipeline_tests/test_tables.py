@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kraken_pipeline import cli, tables
+from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
 from kraken_pipeline.coverage.completeness import shown
 from kraken_pipeline.coverage.gaps import GapStatus
@@ -29,6 +30,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.damage import Damage
 from kraken_pipeline.storage.gap_records import GapRow
 from kraken_pipeline.storage.schema import DamageKind
+from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.check import Check, Verdict
 from kraken_pipeline.workflow.reconcile import Reconciled
 from kraken_pipeline.workflow.selection import Fetch
@@ -174,6 +176,15 @@ FETCH = Fetch(
 )
 CAUSE = Cause(CauseKind.RELEASE, ("20000",), "Kraken_OHLCVT_Full_2026Q2.zip and Kraken_OHLCVT_2026Q2.zip")
 FILES = ("1000SATSXUSDT_21600.csv", "Kraken_OHLCVT_Full_2026Q2.zip:1000SATSXUSDT_21600.csv")
+COUNT = TradeCount(
+    WIDE,
+    Span(START_OF_WIDE, START_OF_WIDE + 1_000 * HOUR + 60),
+    12_581_276,
+    12_581_275,
+    CountVerdict.OVER,
+    f"find out which candles are wrong, then {RESOLVE}",
+    "run",
+)
 PRINTED: dict[str, Callable[[Console], None]] = {
     "gaps": lambda console: tables.gaps(console, [gap(), gap(status=GapStatus.DETECTED, attempts=0)]),
     "verdicts": lambda console: tables.verdicts(
@@ -208,6 +219,7 @@ PRINTED: dict[str, Callable[[Console], None]] = {
         Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
         is_known=True,
     ),
+    "counts": lambda console: tables.counts(console, [COUNT, replace(COUNT, by_ids=None, action="not dense")]),
     "verification": lambda console: tables.verification(
         console, Verification(13_970, 12_581_276_000, 581_276.5, (DAMAGE, DAMAGE), 7, (DAMAGE,))
     ),
@@ -274,6 +286,7 @@ COMMANDS = (
     ("resolve", "--file", f"{candles_name(Q1)}:XBTUSD_60.csv", "--reason", "a test", "--dry-run"),
     ("backfill", "--dry-run", "--complete", *BEFORE),
     ("explain", "XBTUSD", "60", "2023-03-28T05:00"),
+    ("prove", "--dry-run", *BEFORE),
     ("status",),
     ("dead-letters", "list"),
     ("health",),

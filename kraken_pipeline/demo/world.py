@@ -8,7 +8,7 @@ lots (1e-8 of the base asset) until the last moment, so that no sum is ever roun
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,6 +109,8 @@ class World:
         *,
         bursts: Sequence[Burst] = (),
         outages: Sequence[Outage] = (),
+        skips_ids: Mapping[str, int] | None = None,
+        lacks: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         """Make a world; nothing is drawn yet.
 
@@ -118,6 +120,9 @@ class World:
             now: The present, in seconds since the epoch.
             bursts: Instants with many trades.
             outages: Spans without any.
+            skips_ids: Pairs whose ids are not dense, each with the number of trades after which one id is left out.
+            lacks: Pair → the places of trades (1 for its first) that are told to nobody: archives made of such a world
+                lack them at all intervals alike. Ids stay what they are.
 
         Raises:
             InvalidRequest: A burst lies outside its market's life.
@@ -127,6 +132,8 @@ class World:
         self.start = min(listing.first_trade for listing in listings)
         self._seed = seed
         self._outages = tuple(outages)
+        self._skips_ids = dict(skips_ids or {})
+        self._lacks = {pair: sorted(places) for pair, places in (lacks or {}).items()}
         self._bursts: dict[tuple[str, int], list[Burst]] = {}
         for burst in bursts:
             listing = self.listing(burst.pair)
@@ -158,14 +165,16 @@ class World:
             end_ns: Nanoseconds since the epoch, exclusive.
 
         Returns:
-            `id` (1 for the pair's first trade, then without a gap), `time` (nanoseconds since the epoch), `price` and
-            `volume` (floats, the nearest to the decimals), `side` (b or s), `order_type` (m or l), and the same
-            price and volume exactly: `ticks` (of `pair_decimals`) and `lots` (of 1e-8).
+            `id` (1 for the pair's first trade, then without a gap, unless the world skips some for the pair), `time`
+            (nanoseconds since the epoch), `price` and `volume` (floats, the nearest to the decimals), `side` (b or s),
+            `order_type` (m or l), and the same price and volume exactly: `ticks` (of `pair_decimals`) and `lots` (of
+            1e-8).
         """
         listing = self.listing(pair)
         trades = self._span(listing, start_ns, end_ns)
+        skipped = self._skips_ids.get(pair)
         return trades.select(
-            "id",
+            pl.col("id") if skipped is None else pl.col("id") + (pl.col("id") - 1) // skipped,
             "time",
             _divided(trades["ticks"], 10**listing.pair_decimals).alias("price"),
             _divided(trades["lots"], _LOTS_PER_UNIT).alias("volume"),
@@ -237,7 +246,9 @@ class World:
             name: np.concatenate([getattr(day, name) for day in days])[low:high]
             for name in ("ticks", "lots", "sold", "at_market")
         }
-        return pl.DataFrame({"id": np.arange(first_id + low, first_id + high), "time": time[low:high], **columns})
+        trades = pl.DataFrame({"id": np.arange(first_id + low, first_id + high), "time": time[low:high], **columns})
+        lacking = self._lacks.get(listing.name)
+        return trades if not lacking else trades.filter(~pl.col("id").is_in(lacking))
 
     def _first_id(self, listing: Listing, day: int) -> int:
         index = day - listing.first_trade // DAY

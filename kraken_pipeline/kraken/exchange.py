@@ -14,6 +14,7 @@ from kraken_pipeline.kraken.replies import (
     KNOWN_STATUSES,
     PairsReply,
     SystemStatus,
+    TradeRow,
     parse_ohlc,
     parse_pairs,
     parse_status,
@@ -321,6 +322,32 @@ class Exchange:
         result = self._client.ask("Trades", pair=pair, since=0, count=1, **more)
         rows, _ = parse_trades(result, f"the first trade of {pair}", key, others)
         return Interval.M1.floor(int(rows[0][2])) if rows else None
+
+    def trade_from(self, pair: str, moment: int) -> TradeRow | None:
+        """The first trade at or after a moment, in seconds since the epoch; None where none has followed.
+
+        Raises:
+            ExchangeUnavailable: There is no answer.
+            ExchangeRefused: The pair is not listed.
+            UnusableReply: The answer is not one.
+        """
+        return self._one_trade(pair, f"the first trade of {pair} since {moment}", since=moment * 10**9)
+
+    def newest_trade(self, pair: str) -> TradeRow | None:
+        """The newest trade; None where there has been none.
+
+        Raises:
+            ExchangeUnavailable: There is no answer.
+            ExchangeRefused: The pair is not listed.
+            UnusableReply: The answer is not one.
+        """
+        return self._one_trade(pair, f"the newest trade of {pair}")
+
+    def _one_trade(self, pair: str, asked: str, **params: int) -> TradeRow | None:
+        key, others, more = self._spelling(pair)
+        result = self._client.ask("Trades", pair=pair, count=1, **params, **more)
+        rows, _ = parse_trades(result, asked, key, others)
+        return rows[-1] if rows else None
 
     def _spelling(self, pair: str) -> tuple[tuple[str, ...], Callable[[str], bool], dict[str, str]]:
         """The key that replies about a pair have, where it is listed; other pairs'; what else must be said of it."""

@@ -76,6 +76,15 @@ def changes(
     yield from published_changes(stores, published)
 
 
+def counted_events(stores: Stores, counted: Collection[Series], now: int) -> Iterator[Event]:
+    """The events of series whose trades were counted by their ids, and that have not changed; none of very many."""
+    if len(counted) > FULL_REPORT_SERIES:
+        return
+    for series, standing in _standings(stores, sorted(counted), now).items():
+        if series in counted:
+            yield _materialised(standing.measured.tier, "coverage", metadata.of_coverage(standing), series)
+
+
 def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, Standing]:
     """How the changed series stand as a whole, whatever part of their time the run was about.
 

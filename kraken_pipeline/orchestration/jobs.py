@@ -28,9 +28,10 @@ from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import backfill, ingest, publish, scan
 from kraken_pipeline.workflow import gaps as gap_flow
+from kraken_pipeline.workflow import ingest, publish, scan
 from kraken_pipeline.workflow.backfill import BackfillOutcome
+from kraken_pipeline.workflow.completion import fill
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.kept_intervals import record_asked
 from kraken_pipeline.workflow.plan import make_plan, nothing_to_do
@@ -229,7 +230,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
             finish(context.instance, context.run_id, run.progress, nothing)
             return
         ingest.tidy(stores)
-        done = backfill.backfill(stores, orders.spec, run)
+        done = fill(stores, orders.spec, run)
         tell(context.log, done)
         published = publish.deliver(stores, run)
         tell_published(context.log, published)

@@ -15,6 +15,7 @@ from kraken_pipeline.coverage.completeness import Total, by_interval, shown
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.orchestration.standing import Standing
+from kraken_pipeline.storage.trade_counts import as_counted, in_all
 from kraken_pipeline.workflow.gaps import Gap
 from kraken_pipeline.workflow.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import Published
@@ -85,6 +86,7 @@ def of_coverage(standing: Standing) -> Metadata:
         "covered_candles": dg.MetadataValue.int(measured.covered),
         "candles": dg.MetadataValue.int(measured.candles),
         "quiet_candles": dg.MetadataValue.int(measured.quiet),
+        **({"counted": dg.MetadataValue.text(in_all(standing.counted))} if standing.counted else {}),
         **_listed(
             "ranges",
             ("from", "to", "source", "candles", "verified"),
@@ -161,6 +163,7 @@ def of_report(report: Report, page: Path) -> Metadata:
         "gaps": dg.MetadataValue.int(report.overall.gaps),
         "unfillable_gaps": dg.MetadataValue.int(report.overall.unfillable),
         "conflicts": dg.MetadataValue.int(report.conflict_count),
+        **({"counted": dg.MetadataValue.text(as_counted(report.counted))} if report.counted else {}),
         "intervals": dg.MetadataValue.md(_intervals(by_interval(report.series))),
         **_listed(
             "attention",

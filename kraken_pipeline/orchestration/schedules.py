@@ -13,6 +13,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kraken_pipeline.orchestration.health import health_job
+from kraken_pipeline.orchestration.prove_job import prove_job
 from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.orchestration.verify_job import verify_job
@@ -28,6 +29,7 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     recent = {**selection, "lookback_days": settings.kraken_schedule_lookback_days}
     cleanup = {"retention_days": settings.kraken_gap_retention_days}
     part = {"part": 1 / settings.kraken_verify_days}
+    proof = {"tier": selection["tier"], "budget": settings.kraken_prove_requests}
     is_on = settings.kraken_schedules
     return [
         _schedule(settings, backfill_job, settings.kraken_backfill_cron, recent, is_on=is_on),
@@ -35,6 +37,7 @@ def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         _schedule(settings, validate_job, settings.kraken_validate_cron, recent, is_on=is_on),
         _schedule(settings, cleanup_job, settings.kraken_cleanup_cron, cleanup, is_on=True),
         _schedule(settings, verify_job, settings.kraken_verify_cron, part, is_on=is_on),
+        _schedule(settings, prove_job, settings.kraken_prove_cron, proof, is_on=is_on, name="prove_by_trade_ids"),
         _schedule(settings, health_job, settings.kraken_health_cron, {}, is_on=is_on, is_probe=True),
     ]
 
@@ -47,12 +50,13 @@ def _schedule(
     *,
     is_on: bool,
     is_probe: bool = False,
+    name: str | None = None,
 ) -> dg.ScheduleDefinition:
     """A schedule whose ticks ask for one run at a time; a probe runs also where the catalog or the lake does not."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
-        name=job.name,
+        name=name or job.name,
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",

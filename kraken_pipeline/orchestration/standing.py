@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import trade_counts
 from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.gaps import Gap, find_gaps, measure, survey
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -26,12 +28,14 @@ class Standing:
         extent: What the lake has of it; None for nothing.
         ranges: Its coverage, in order of time.
         gaps: Its gaps, in order of time.
+        counted: The spans whose trades are counted by their ids.
     """
 
     measured: SeriesCompleteness
     extent: Extent | None
     ranges: Sequence[CoverageRecord]
     gaps: Sequence[Gap]
+    counted: Sequence[TradeCount] = ()
 
 
 def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
@@ -51,6 +55,8 @@ def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standi
 def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
     holdings = survey(stores, spec, now)
     found = find_gaps(stores, spec, holdings)
+    with stores.catalog.read() as connection:
+        counted = trade_counts.proven(connection, sorted(holdings.pairs))
     gaps: dict[Series, list[Gap]] = {}
     for gap in found:
         gaps.setdefault(gap.series, []).append(gap)
@@ -60,6 +66,7 @@ def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Stand
             extent=holdings.extents.get(each.series),
             ranges=holdings.coverage.get(each.series, ()),
             gaps=gaps.get(each.series, ()),
+            counted=counted.get(each.series, ()),
         )
         for each in measure(stores, spec, holdings, found)
     }

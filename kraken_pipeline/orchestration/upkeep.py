@@ -29,6 +29,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import backfill, publish
 from kraken_pipeline.workflow.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
+from kraken_pipeline.workflow.completion import fill
 from kraken_pipeline.workflow.gaps import survey
 from kraken_pipeline.workflow.kept_intervals import record_asked
 from kraken_pipeline.workflow.progress import Progress, Run
@@ -76,7 +77,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
             finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome((), ())))
             return
-        done = backfill.backfill(stores, spec, run)
+        done = fill(stores, spec, run)
         record_asked(stores, spec, run.now)
         _finish_backfill(context, spec, run, done)
 

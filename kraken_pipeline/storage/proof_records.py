@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.proof import Proven
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage import trade_counts
 from kraken_pipeline.storage.refutations import values_of
 from kraken_pipeline.storage.schema import (
     ContradictionState,
@@ -34,11 +35,16 @@ _KEYS = 500
 def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
     """Read how far every series is proven, or those of some pairs, without what rests on doubted quiet time.
 
-    Two intervals that lack the same time agree that nobody traded, and can both be wrong.
+    Two intervals that lack the same time agree that nobody traded, and can both be wrong. What was counted by ids of
+    trades is reconciled whatever anybody doubts: none is missing.
     """
     found = added_up(connection, pairs)
     doubts = suspicious(connection, found, pairs)
-    return {series: proven.without(doubts.get(series, ())) for series, proven in found.items()}
+    found = {series: proven.without(doubts.get(series, ())) for series, proven in found.items()}
+    for series, counts in trade_counts.proven(connection, pairs).items():
+        spans = normalise(count.span for count in counts)
+        found[series] = found.get(series, NOTHING_PROVEN).and_reconciled(spans)
+    return found
 
 
 def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
@@ -126,7 +132,8 @@ def confirm(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
 
 
 def unconfirm(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
-    """Forgets what was confirmed of some spans, before their candles or their evidence change."""
+    """Forgets what was confirmed or counted of some spans, before their candles or their evidence change."""
+    trade_counts.void(connection, changing)
     for series, known in confirmed(connection, {series.pair for series in changing}).items():
         if intersect(known, changing.get(series, ())):
             _replace_confirmed(connection, series, subtract(known, changing[series]))

@@ -6,8 +6,9 @@ ids of the newest grant and attempt, which each record holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage import schema, trade_counts
 from kraken_pipeline.storage.schema import of_pairs, refutations
 from kraken_pipeline.storage.seals import checksum, is_intact, sealed
 
@@ -95,6 +96,14 @@ def refute(
     ]
     if rows:
         connection.execute(sa.insert(refutations), [sealed(refutations, row) for row in rows])
+        trade_counts.void(connection, _by_series(rows))
+
+
+def _by_series(rows: Iterable[Mapping[str, Any]]) -> dict[Series, Spans]:
+    spans: dict[Series, list[Span]] = {}
+    for row in rows:
+        spans.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(Span(row["start"], row["end"]))
+    return {series: normalise(found) for series, found in spans.items()}
 
 
 _DATED = (schema.grants, schema.attempts)

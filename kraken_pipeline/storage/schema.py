@@ -303,6 +303,50 @@ disputes = sa.Table(
     sa.PrimaryKeyConstraint("pair", "interval", "start"),
 )
 
+anchors = sa.Table(
+    "anchors",  # the first trade at or after a moment, as the exchange numbers them: asked for once
+    metadata,
+    sa.Column("pair", sa.String(64), nullable=False),
+    sa.Column("moment", sa.BigInteger, nullable=False),
+    sa.Column("trade_id", sa.BigInteger, nullable=False),
+    sa.Column("trade_time", sa.BigInteger),  # null where no trade had followed: then the id is the newest one plus one
+    sa.Column("asked_at", sa.BigInteger, nullable=False),
+    sa.Column("listed", sa.Integer),  # how many trades a full page from there had; null where only the first was asked
+    sa.Column("numbered", sa.BigInteger),  # how many ids lie between the first and the last of them
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "moment"),
+)
+
+id_holes = sa.Table(
+    "id_holes",  # ids of trades that are in no page: the exchange's numbers are not dense there
+    metadata,
+    sa.Column("pair", sa.String(64), nullable=False),
+    *_span(),
+    sa.Column("first_id", sa.BigInteger, nullable=False),
+    sa.Column("last_id", sa.BigInteger, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),  # how many holes lie between the two
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),  # that saw them first
+    sa.Column("again_at", sa.BigInteger),  # when a later run found the same absent; null: they may come yet
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "first_id"),
+)
+
+trade_counts = sa.Table(
+    "trade_counts",  # what ids of trades say of the trades that candles count; a proven one goes with its evidence
+    metadata,
+    *_series(),
+    *_span(),
+    sa.Column("by_ids", sa.BigInteger),  # null where ids say nothing
+    sa.Column("counted", sa.BigInteger),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    _checksum(),
+    sa.PrimaryKeyConstraint("pair", "interval", "start", "end"),
+)
+
 doubts = sa.Table(
     "doubts",  # what has changed since it was reconciled, as the outbox is for QuestDB
     metadata,

@@ -33,6 +33,7 @@ from kraken_pipeline.storage import (
     incident_records,
     proof_records,
     refutations,
+    trade_counts,
     withdrawals,
 )
 from kraken_pipeline.storage.candle_records import GrantRecord
@@ -88,6 +89,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         refuted = refutations.of_series(connection, series, span)
         contradictions = proof_records.contradictions_of(connection, [series.pair])
         proven = proof_records.proofs_of(connection, [series.pair])
+        counts = trade_counts.proven(connection, [series.pair]).get(series, ())
         confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
         conflicts = candle_records.conflicts_over(connection, series, span)
         is_disputed = bool(intersect(dispute_records.disputed(connection, [series.pair]).get(series, ()), (span,)))
@@ -108,6 +110,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     compared = (
         *_accounts(rows, by_trades=by_trades, is_confirmed=not subtract((span,), confirmed)),
         *_compared(stores, holdings, series, span, rows, minutes, proven),
+        *(f"{count}: none is missing there" for count in counts if not subtract((span,), (count.span,))),
     )
     level = proven.get(series, NOTHING_PROVEN)
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled

@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import dispute_records, proof_records
+from kraken_pipeline.storage import dispute_records, proof_records, trade_counts
 from kraken_pipeline.storage.proof_records import ContradictionRecord
 from kraken_pipeline.storage.schema import ContradictionState
 from kraken_pipeline.storage.stores import Stores
@@ -78,6 +78,7 @@ class Report:
         advice: What to do, most useful first.
         requests: About how many requests it takes to fill what the exchange can fill.
         unknown: Why there are no percentages, as a sentence; empty where there are.
+        counted: How many trades are counted alike by their ids and by candles; of each pair those of one interval.
     """
 
     made_at: int
@@ -89,6 +90,7 @@ class Report:
     advice: tuple[Advice, ...]
     requests: int
     unknown: str = ""
+    counted: int = 0
 
     @property
     def recommendations(self) -> tuple[str, ...]:
@@ -152,6 +154,7 @@ class Report:
             "total_assets": self.overall.pairs,
             "total_gaps": self.overall.gaps,
             "conflicts": self.conflict_count,
+            **({"trades_counted_by_ids": self.counted} if self.counted else {}),
             "intervals": {
                 str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
             },
@@ -197,11 +200,13 @@ class Proof:
         proven: Series → what is proven of it.
         contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
         disputed: Series → candles there of which two files of one release differ, without those that are verified.
+        counted: How many trades ids and candles count alike there; of each pair those of one interval.
     """
 
     proven: Mapping[Series, Proven]
     contradictions: tuple[ContradictionRecord, ...]
     disputed: Mapping[Series, Spans]
+    counted: int = 0
 
 
 def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
@@ -212,12 +217,18 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
         proven = proof_records.proofs_of(connection, names)
         known = proof_records.contradictions_of(connection, names, states)
         disputes = dispute_records.disputed(connection, names)
+        counts = trade_counts.proven(connection, names)
     contradictions = tuple(
         each
         for each in known
         if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
     )
-    return Proof(proven, contradictions, unsettled(spec, disputes, proven))
+    most: Counter[str] = Counter()
+    for series, found in counts.items():
+        if series.interval in spec.intervals:
+            there = sum(count.counted or 0 for count in found if count.span.overlaps(wanted))
+            most[series.pair] = max(most[series.pair], there)
+    return Proof(proven, contradictions, unsettled(spec, disputes, proven), most.total())
 
 
 def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[Series, Proven]) -> dict[Series, Spans]:
@@ -269,6 +280,7 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
         advice=_advice(spec, holdings, series, gaps, filling, proof),
         requests=filling.requests,
         unknown=unknown(holdings, spec),
+        counted=proof.counted,
     )
 
 

@@ -22,6 +22,7 @@ _ALL_INTERVALS = {
     "ingest": (*_SELECTION, "archive_dirs", "accept_unknown_pairs", "api_backfill", *_LIMITS),
     "backfill": (*_SELECTION, *_LIMITS),
     "reconcile": _SELECTION,
+    "prove": ("tier", "pairs", "start", "end", "budget"),
 }
 """The options of the commands that take all ten intervals where none is named; others take the default selection."""
 

@@ -526,12 +526,14 @@ def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], r
 _SUMMED = (schema.coverage, schema.extents)
 _COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
 """What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
+_ASKED_AGAIN = (schema.anchors, schema.id_holes, schema.trade_counts)
+"""What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
 
 
 def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
     """Computes again what the catalog has derived and what does not follow from its evidence any more."""
     with stores.catalog.write() as connection:
-        broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED)}
+        broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED, *_ASKED_AGAIN)}
         for table, rows in broken.items():
             seals.delete(connection, table, rows)
         if any(broken[table] for table in _COMPARED):

@@ -229,3 +229,16 @@ def test_the_five_pairs_are_in_more_than_one_tier_and_resolve_by_all_their_names
     for listing in listings:
         assert {book.resolve(name).name for name in (listing.name, listing.key, listing.wsname)} == {listing.name}
         assert parse_pair(listing.name).name == listing.name
+
+
+def test_a_world_may_skip_ids_and_may_keep_trades_to_itself() -> None:
+    span = "XBTUSD", START * SECOND_NS, (START + 2 * DAY) * SECOND_NS
+    whole = World(7, demo_listings(START), NOW).trades(*span)
+    sparse = World(7, demo_listings(START), NOW, skips_ids={"XBTUSD": 10}).trades(*span)
+    assert_frame_equal(sparse.drop("id"), whole.drop("id"))
+    assert sparse["id"].to_list()[8:13] == [9, 10, 12, 13, 14]
+    lacking = World(7, demo_listings(START), NOW, lacks={"XBTUSD": [5, 7]})
+    assert lacking.trades(*span)["id"].to_list()[:6] == [1, 2, 3, 4, 6, 8]
+    for interval in (Interval.M1, Interval.M5):
+        candles = lacking.candles("XBTUSD", interval, interval.floor(START), START + 2 * DAY)
+        assert candles["trade_count"].sum() == whole.height - 2

@@ -27,6 +27,8 @@ BACKFILL, REPORT, VALIDATE, CLEANUP = (
     "cleanup_old_gap_records",
 )
 HEALTH = "check_health"
+PROVE = "prove_by_trade_ids"
+JOB_OF = {PROVE: "prove"}
 JOBS = {job.name: job for job in UPKEEP_JOBS}
 MONDAY = datetime(2023, 8, 7, 6, 0, tzinfo=UTC)
 
@@ -77,7 +79,7 @@ def config_of(instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition) -> 
     return dict(request.run_config)
 
 
-def test_there_are_six_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
+def test_there_are_seven_each_of_its_job_in_utc(home: Path) -> None:
     made = found(home)
     assert {name: each.cron_schedule for name, each in made.items()} == {
         BACKFILL: "*/15 * * * *",
@@ -85,10 +87,11 @@ def test_there_are_six_each_of_the_job_of_its_name_in_utc(home: Path) -> None:
         VALIDATE: "30 5 * * *",
         CLEANUP: "0 4 * * 0",
         "verify_lake": "0 3 * * *",
+        PROVE: "0 2 * * *",
         HEALTH: "*/10 * * * *",
     }
     for name, each in made.items():
-        assert (each.job_name, each.execution_timezone) == (name, "UTC")
+        assert (each.job_name, each.execution_timezone) == (JOB_OF.get(name, name), "UTC")
         assert each.description
 
 
@@ -100,10 +103,11 @@ def test_their_times_are_settings(home: Path) -> None:
         kraken_validate_cron="0 0 1 * *",
         kraken_cleanup_cron="0 3 * * sat",
         kraken_verify_cron="7 1 * * *",
+        kraken_prove_cron="8 1 * * *",
         kraken_health_cron="* * * * *",
     )
     assert [each.cron_schedule for each in made.values()] == [
-        *("0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat", "7 1 * * *", "* * * * *")
+        *("0 * * * *", "1 2 * * 1-5", "0 0 1 * *", "0 3 * * sat", "7 1 * * *", "8 1 * * *", "* * * * *")
     ]
 
 
@@ -150,7 +154,7 @@ def test_what_a_tick_asks_for_is_valid_for_its_job(
     instance: dg.DagsterInstance, home: Path, more: dict[str, str]
 ) -> None:
     for name, schedule in found(home, **more).items():
-        job = build_definitions().resolve_job_def(name)
+        job = build_definitions().resolve_job_def(JOB_OF.get(name, name))
         assert dg.validate_run_config(job, config_of(instance, schedule)) is not None
 
 
@@ -234,3 +238,8 @@ def test_a_run_that_has_ended_holds_up_nothing(
 ) -> None:
     a_run(instance, CLEANUP, BEGUN, end)
     assert isinstance(tick(instance, found(home)[CLEANUP]), dg.RunRequest)
+
+
+def test_a_night_proves_within_its_own_budget(instance: dg.DagsterInstance, home: Path) -> None:
+    schedule = found(home, kraken_schedule_tier="tier1", kraken_prove_requests=77)[PROVE]
+    assert config_of(instance, schedule) == {"tier": "TIER1", "budget": 77}

@@ -164,8 +164,13 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
     requests = report.requests
     return [
         ("complete", shown(report.percent), "something answered for it"),
-        ("reconciled", shown(report.proven_percent), "no trade of it is missing: another interval adds up to the same"),
+        (
+            "reconciled",
+            shown(report.proven_percent),
+            "no trade of it is missing: another interval adds up to the same, or the ids of trades do",
+        ),
         ("verified", shown(report.verified_percent), "of these: each value was compared"),
+        *([("counted", f"{report.counted:,}", "trades by ids and by candles")] if report.counted else []),
         ("pairs", f"{overall.pairs:,}", ""),
         ("series", f"{overall.series:,}", "a pair at an interval"),
         ("candles", f"{overall.candles:,}", ""),

@@ -1,0 +1,55 @@
+"""Ids of the trades of a page: whether they follow each other, and what is absent where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from kraken_pipeline.kraken.replies import TradeRow
+
+
+@dataclass(frozen=True, slots=True)
+class PageIds:
+    """The ids of a page.
+
+    Attributes:
+        rows: Its trades by id.
+        breaks: The trades before and after each place at which an id is not the next one.
+    """
+
+    rows: tuple[TradeRow, ...]
+    breaks: tuple[tuple[TradeRow, TradeRow], ...]
+
+    @property
+    def listed(self) -> int:
+        """How many trades it has."""
+        return len(self.rows)
+
+    @property
+    def numbered(self) -> int:
+        """How many ids lie between its first and its last one, both included."""
+        return self.rows[-1][6] - self.rows[0][6] + 1 if self.rows else 0
+
+    @property
+    def first_absent(self) -> int:
+        """The first id that should be there and is not; only where there is a break."""
+        return self.breaks[0][0][6] + 1
+
+    @property
+    def last_absent(self) -> int:
+        """The last such id; of ids that are repeated, the first of them."""
+        return max(self.first_absent, self.breaks[-1][1][6] - 1)
+
+    def lacks(self, trade_id: int) -> bool:
+        """Tell whether the page reaches over an id and does not have it."""
+        if not self.rows or not self.rows[0][6] < trade_id < self.rows[-1][6]:
+            return False
+        return all(row[6] != trade_id for row in self.rows)
+
+
+def ids_of(rows: Sequence[TradeRow]) -> PageIds:
+    """Look at the ids of a page of trades."""
+    by_id = tuple(sorted(rows, key=lambda row: row[6]))
+    breaks = tuple((before, after) for before, after in pairwise(by_id) if after[6] != before[6] + 1)
+    return PageIds(by_id, breaks)

@@ -1,0 +1,45 @@
+"""Completion: gaps are filled, and a run that is to be complete counts its trades by their ids in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kraken_pipeline.coverage.ranges import normalise
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.prove import ProveOutcome, prove
+from kraken_pipeline.workflow.resampling import SeriesOutcome
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+def fill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
+    """Fill gaps as `backfill` does; with `complete`, prove what is there by the ids of its trades as well.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    done = backfill(stores, spec, run)
+    if not (spec.complete and spec.api_backfill):
+        return done
+    allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
+    # All intervals of the pairs: an id counts for each of them.
+    every = RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)
+    return _together(done, prove(stores, every, run, allowed=allowed))
+
+
+def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
+    filled: dict[Series, SeriesOutcome] = {}
+    for outcome in (*done.filled, *proof.filled):
+        known = filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
+        stored = known.candles_stored + outcome.candles_stored
+        filled[outcome.series] = SeriesOutcome(outcome.series, stored, normalise((*known.spans, *outcome.spans)))
+    return replace(
+        done,
+        filled=tuple(filled[series] for series in sorted(filled)),
+        requests=done.requests + proof.requests,
+        failed=(*done.failed, *proof.failed),
+        notes=(*done.notes, *proof.notes),
+        refuted=done.refuted + proof.refuted,
+    )
