@@ -330,21 +330,21 @@ def test_the_cache_says_how_well_it_serves_and_forgets_what_it_is_told_to(home: 
     assert "no lookups in the last day" in ask(home, exchange, "cache", "stats").out
     ask(home, exchange, "backfill", "--intervals", "60")
     told = ask(home, exchange, "cache", "stats", "--json").json
-    # The list of pairs is looked up more than once; two replies of OHLC were asked for.
-    assert (told["keys"], told["cold"], told["misses"], told["stale"], told["hit_rate"]) == (3, 3, 0, 0, 1.0)
+    # The lists of the two classes of pairs are looked up more than once; two replies of OHLC were asked for.
+    assert (told["keys"], told["cold"], told["misses"], told["stale"], told["hit_rate"]) == (4, 4, 0, 0, 1.0)
     assert told["hits"] > 0
     assert told["bytes"] > 100
     shown = ask(home, exchange, "cache", "stats").out
     assert shown.startswith(
-        f"100% hits in the last day: {told['hits']} hits, 0 misses, 3 asked for the first time, 0 served stale; "
+        f"100% hits in the last day: {told['hits']} hits, 0 misses, 4 asked for the first time, 0 served stale; "
     )
-    assert re.search(r"; 3 keys with 0\.\d MiB on disk\.$", shown)
+    assert re.search(r"; 4 keys with 0\.\d MiB on disk\.$", shown)
 
     cleared = ask(home, exchange, "cache", "clear", "--prefix", "replies:OHLC:XBTUSD")
     assert (cleared.code, cleared.out, cleared.err) == (0, "", "1 replies forgotten\n")
     assert ask(home, exchange, "cache", "clear", "--prefix", "elsewhere").err == "0 replies forgotten\n"
-    assert ask(home, exchange, "cache", "stats", "--json").json["keys"] == 2
-    assert ask(home, exchange, "cache", "clear").err == "2 replies forgotten\n"
+    assert ask(home, exchange, "cache", "stats", "--json").json["keys"] == 3
+    assert ask(home, exchange, "cache", "clear").err == "3 replies forgotten\n"
 
 
 # --- what failed for good

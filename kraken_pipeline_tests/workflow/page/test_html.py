@@ -47,6 +47,7 @@ def report(**more: Any) -> Report:
         "series": series,
         "gaps": (gap(NOW, 5), gap(NOW - 90 * HOUR, 80, route=Route.NONE, file=f"{HOSTILE}:XBTUSD_60.csv")),
         "contradictions": (),
+        "disputed": {},
         "advice": (Advice(f"Fetch {HOSTILE}"), Advice("Fill it", "kraken-pipeline backfill --complete")),
         "requests": 6,
     }
