@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, span, subtract
+from kraken_pipeline.coverage.overlaps import Overlaps
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, span, subtract
 from kraken_pipeline.market.interval import Interval
 
 ATTEMPTS = 3
@@ -105,12 +106,12 @@ def revise(records: Sequence[GapRecord], gaps: Spans, judged: Spans, now: int) -
     filled: list[GapRecord] = []
     for record in records:
         beyond += subtract((record.span,), judged)
-        within = subtract(intersect((record.span,), judged), gaps)
+        within = subtract(intersect((record.span,), judged), clip(gaps, record.span))
         filled += [GapRecord(each, record.detected_at, GapStatus.FILLED) for each in within]
     current = normalise((*gaps, *beyond))
-    return Revision(tuple(_aged(each, records, now) for each in current), tuple(filled))
+    older = Overlaps(records, lambda record: record.span)
+    return Revision(tuple(_aged(each, older.over(each), now) for each in current), tuple(filled))
 
 
-def _aged(gap: Span, records: Sequence[GapRecord], now: int) -> GapRecord:
-    older = [record for record in records if record.span.overlaps(gap)]
+def _aged(gap: Span, older: Sequence[GapRecord], now: int) -> GapRecord:
     return GapRecord(gap, min((record.detected_at for record in older), default=now), GapStatus.DETECTED)

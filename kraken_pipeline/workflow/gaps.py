@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import (
@@ -17,6 +17,7 @@ from kraken_pipeline.coverage.gaps import (
     overflow,
     revise,
 )
+from kraken_pipeline.coverage.overlaps import Overlaps
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.errors import InvalidRequest
@@ -297,10 +298,25 @@ def find_gaps(
             # Of a pair that is listed no more the exchange answers nothing, about any time.
             may_ask = with_api and not holdings.is_delisted(pair)
             routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=may_ask)
+            legs = {interval: Overlaps(its, _span_of) for interval, its in routes.items()}
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
-                found += [_gap(series, span, routes, holdings) for span in gaps[interval]]
+                attempts = Overlaps(holdings.attempts.get(series, ()), _span_of)
+                records = Overlaps(holdings.records.get(series, ()), _span_of)
+                found += [
+                    _gap(series, span, legs, attempts.over(span), records.over(span), holdings)
+                    for span in gaps[interval]
+                ]
     return found
+
+
+class _Spanned(Protocol):
+    @property
+    def span(self) -> Span: ...
+
+
+def _span_of(item: _Spanned) -> Span:
+    return item.span
 
 
 def _missing(
@@ -352,12 +368,17 @@ def _knowledge(
     )
 
 
-def _gap(series: Series, span: Span, routes: Mapping[Interval, Sequence[Leg]], holdings: Holdings) -> Gap:
-    own = tuple(leg for leg in routes[series.interval] if leg.span.overlaps(span))
-    tried = [attempt for attempt in holdings.attempts.get(series, ()) if attempt.span.overlaps(span)]
-    older = [record for record in holdings.records.get(series, ()) if record.span.overlaps(span)]
+def _gap(
+    series: Series,
+    span: Span,
+    legs: Mapping[Interval, Overlaps[Leg]],
+    tried: Sequence[Attempt],
+    older: Sequence[GapRow],
+    holdings: Holdings,
+) -> Gap:
+    own = tuple(legs[series.interval].over(span))
     failures = failures_at(tried, span)
-    files, awaited = _archives(series, own, routes, holdings)
+    files, awaited = _archives(series, own, legs, holdings)
     return Gap(
         series=series,
         span=span,
@@ -403,20 +424,20 @@ def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRo
     A run that was killed leaves its marks; they count for nothing where no run is at work.
     """
     marked = {
-        series: [record.span for record in records if record.status is GapStatus.BACKFILLING]
+        series: Overlaps([record for record in records if record.status is GapStatus.BACKFILLING], _span_of)
         for series, records in (holdings.records if stores.locks.is_any_running() else {}).items()
     }
     rows = [gap.row() for gap in gaps]
     return [
         replace(row, status=GapStatus.BACKFILLING)
-        if any(span.overlaps(row.span) for span in marked.get(row.series, ()))
+        if row.series in marked and marked[row.series].over(row.span)
         else row
         for row in rows
     ]
 
 
 def _archives(
-    series: Series, legs: Sequence[Leg], routes: Mapping[Interval, Sequence[Leg]], holdings: Holdings
+    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], holdings: Holdings
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
 
@@ -424,10 +445,10 @@ def _archives(
     """
     files: list[str] = []
     awaited: list[str] = []
-    for leg in legs:
+    for leg in own:
         if leg.route is Route.ARCHIVE:
             files += leg.files
-        elif series.interval.in_archives and _is_out_of_reach(leg, routes):
+        elif series.interval.in_archives and _is_out_of_reach(leg, legs):
             for archive, quarter in published(leg.span.start, leg.span.end, holdings.now):
                 if _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter)):
                     continue
@@ -438,12 +459,12 @@ def _archives(
     return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
 
 
-def _is_out_of_reach(leg: Leg, routes: Mapping[Interval, Sequence[Leg]]) -> bool:
+def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
     """Whether a leg, or what it is to be resampled from, is had by paging through trades only, or not at all."""
     if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
         return leg.route in (Route.TRADES, Route.NONE)
-    finer = [each for each in routes.get(leg.resampled_from, ()) if each.span.overlaps(leg.span)]
-    return any(_is_out_of_reach(each, routes) for each in finer)
+    finer = legs[leg.resampled_from].over(leg.span) if leg.resampled_from in legs else ()
+    return any(_is_out_of_reach(each, legs) for each in finer)
 
 
 def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) -> bool:
@@ -483,18 +504,20 @@ def _record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequen
         found = {gap.span: gap for gap in by_series.get(series, [])}
         records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
         revision = revise(records, tuple(found), expected(holdings, spec, series), holdings.now)
-        rows += [_open_row(series, record, found, older.values(), holdings) for record in revision.open]
-        rows += [_filled_row(series, record, older.values(), holdings.now) for record in revision.filled]
+        before = Overlaps(older.values(), _span_of)
+        now = Overlaps(found.values(), _span_of)
+        rows += [_open_row(series, record, now, before, holdings) for record in revision.open]
+        rows += [_filled_row(series, record, before, holdings.now) for record in revision.filled]
     with stores.catalog.write() as connection:
         gap_records.replace_open(connection, touched, rows)
 
 
 def _open_row(
-    series: Series, record: GapRecord, found: Mapping[Span, Gap], older: Iterable[GapRow], holdings: Holdings
+    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], holdings: Holdings
 ) -> GapRow:
     """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
-    gap = found.get(record.span) or next((each for each in found.values() if each.span.overlaps(record.span)), None)
-    known = gap.row() if gap else next(row for row in older if row.span.overlaps(record.span))
+    gaps = found.over(record.span)
+    known = gaps[0].row() if gaps else older.over(record.span)[0]
     return GapRow(
         series,
         record.span,
@@ -509,8 +532,8 @@ def _open_row(
     )
 
 
-def _filled_row(series: Series, record: GapRecord, older: Iterable[GapRow], now: int) -> GapRow:
-    known = next(row for row in older if row.span.overlaps(record.span))
+def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now: int) -> GapRow:
+    known = older.over(record.span)[0]
     return GapRow(
         series,
         record.span,

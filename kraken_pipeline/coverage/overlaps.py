@@ -1,0 +1,34 @@
+"""What overlaps a span, of many things that each have one: found without looking at all of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import Generic, TypeVar
+
+from kraken_pipeline.coverage.ranges import Span
+
+T = TypeVar("T")
+
+
+class Overlaps(Generic[T]):
+    """Items by their spans, which may overlap each other and come in any order.
+
+    Args:
+        items: Any.
+        span_of: Returns the span of one.
+    """
+
+    def __init__(self, items: Iterable[T], span_of: Callable[[T], Span]) -> None:
+        self._items = [(item, span_of(item)) for item in items]
+        self._order = sorted(range(len(self._items)), key=lambda place: self._items[place][1].start)
+        self._starts = [self._items[place][1].start for place in self._order]
+        self._reach = list(accumulate((self._items[place][1].end for place in self._order), max))
+
+    def over(self, span: Span) -> list[T]:
+        """Return the items that overlap a span, in the order in which they were given."""
+        # No item before the first reaches far enough, and none from the last on begins early enough.
+        first, last = bisect_right(self._reach, span.start), bisect_left(self._starts, span.end)
+        found = (self._items[place] for place in sorted(self._order[first:last]))
+        return [item for item, its in found if its.overlaps(span)]
