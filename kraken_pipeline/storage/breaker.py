@@ -96,7 +96,13 @@ class Breaker:
     def _takes_the_probe(self) -> bool:
         now = self._clock()
         until = now + self._seconds
-        is_free = breakers.c.probe_until.is_(None) | (breakers.c.probe_until <= now) | (breakers.c.probe_until > until)
+        # A right that ends far later was given by a clock that has stepped back since; one that ends a little later by
+        # another process, whose clock was read a moment after this one.
+        is_free = (
+            breakers.c.probe_until.is_(None)
+            | (breakers.c.probe_until <= now)
+            | (breakers.c.probe_until > until + self._seconds)
+        )
         is_due = (breakers.c.opened_at + self._seconds <= now) | (breakers.c.opened_at > until)
         with self._catalog.write() as connection:
             taken = connection.execute(sa.update(breakers).where(_IS_IT, is_due, is_free).values(probe_until=until))

@@ -229,7 +229,8 @@ def test_an_anchor_that_a_page_disproves_is_put_right(tmp_path: Path) -> None:
 def test_of_a_pair_that_is_listed_no_more_nothing_is_asked(tmp_path: Path) -> None:
     with asking(tmp_path, world(), world()) as (stores, exchange):
         with stores.catalog.write() as connection:
-            listings.record_listed(connection, [], [PAIR], NOW)
+            for moment in (NOW - DAY, NOW):  # gone is what two lists lack
+                listings.record_listed(connection, [], [PAIR], moment)
         done = proven(stores)
         assert verdicts(done.counts) == {CountVerdict.UNANCHORED}
         assert {count.action for count in done.counts} == {
