@@ -192,7 +192,7 @@ def write_archives(folder: Path) -> Path:
         for path, text in (
             (
                 inner + b"/XBTUSD_60.csv",
-                f"{BEGIN + number * 3_600},1,2,1,2,3,{number}\n",
+                f"{BEGIN + number * 3_600},1,2,1,2,3,{number + 1}\n",
             ),  # hours, of a folder so named
             (inner + b"_60.csv", GOOD),  # a pair that is none
             (inner + b".zip", "no ZIP"),
