@@ -501,7 +501,8 @@ def _other_content(this: Try, true: Path) -> tuple[str, bytes | None]:
         return way, content[: this.chance.randrange(len(content))]
     folder = this.ground.folder / "shorter"
     folder.mkdir(exist_ok=True)
-    cut = this.chance.randrange(Q2.start + 86_400, Q2.end - 86_400)
+    # At a full hour: of an archive that ends within one, nothing at hand can tell that its last candle is short.
+    cut = this.chance.randrange(Q2.start + 86_400, Q2.end - 86_400) // 3_600 * 3_600
     return way, write_quarterly_zip(folder, SPRING, Q2, HOURS_AND_DAYS, cut=cut).read_bytes()
 
 

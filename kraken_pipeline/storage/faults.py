@@ -87,7 +87,7 @@ def _of_sqlite(error: BaseException, what: str) -> PipelineError | None:
     if not isinstance(error, sqlite3.Error) or isinstance(error, _OURS):
         return None
     where, text = what or "Dagster's history", " ".join(str(error).split())
-    if "syntax error" in text:  # a mistake of the program's as well
+    if "syntax error" in text and "malformed" not in text:  # a mistake of the program's as well
         return None
     # On a full disk the memory that SQLite's processes share cannot grow either.
     if "disk is full" in text or getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
