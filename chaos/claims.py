@@ -9,6 +9,7 @@ from functools import cache
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_in, normalise, slots, subtract
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import evidence_records, proof_records
@@ -24,7 +25,7 @@ _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class HomeState:
     """What a home holds.
 
     Attributes:
@@ -35,7 +36,7 @@ class State:
     candles: dict[Series, pl.DataFrame]
     covered: dict[Series, Spans]
 
-    def differs(self, other: State) -> dict[Series, Spans]:
+    def differs(self, other: HomeState) -> dict[Series, Spans]:
         """Return where the other covers less than this; everywhere, where its candles there are others."""
         found: dict[Series, Spans] = {}
         for series, spans in self.covered.items():
@@ -54,12 +55,12 @@ def _same(left: pl.DataFrame | None, right: pl.DataFrame | None, spans: Spans) -
     return not wrong_times(_within(right, spans), _within(left, spans), _VALUES)
 
 
-def state_of(stores: Stores) -> State:
+def state_of(stores: Stores) -> HomeState:
     """Read what a home holds."""
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection)
     covered = {series: tuple(record.span for record in found) for series, found in records.items()}
-    return State({series: _rows(stores.lake.read(series)) for series in stores.lake.series()}, covered)
+    return HomeState({series: _rows(stores.lake.read(series)) for series in stores.lake.series()}, covered)
 
 
 def _rows(candles: pl.DataFrame) -> pl.DataFrame:
@@ -133,7 +134,7 @@ def _claims(stores: Stores, falsified: frozenset[str]) -> Iterator[str]:
 def _readable(stores: Stores, series: Series) -> pl.DataFrame | None:
     try:
         return _rows(stores.lake.read(series))
-    except Exception:
+    except PipelineError:
         return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.claims import State, state_of
+from chaos.claims import HomeState, state_of
 from kraken_pipeline import cli
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.orchestration import jobs, verify_job
@@ -84,13 +84,13 @@ class Playground:
         return Path(shutil.copytree(self.world, self.folder / "with-log"))
 
     @cached_property
-    def expected(self) -> State:
+    def expected(self) -> HomeState:
         """What the filled home holds."""
         self.reset()
         return self.state()
 
     @cached_property
-    def expected_of_archives(self) -> State:
+    def expected_of_archives(self) -> HomeState:
         """What a home holds that was filled from the archives alone."""
         self.reset_empty()
         self._must(*ARCHIVES_ONLY)
@@ -125,7 +125,7 @@ class Playground:
         for path in (self.shelf.q1, self.shelf.minutes):
             shutil.move(self.archives / path.name, self.home / "drop" / path.name)
 
-    def state(self) -> State:
+    def state(self) -> HomeState:
         """Read what the home holds now."""
         with opened(self.settings()) as stores:
             return state_of(stores)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from chaos.claims import State, false_claims, gaps_of
+from chaos.claims import HomeState, false_claims, gaps_of
 from chaos.playground import ARCHIVES_ONLY, FILL, Playground
 from kraken_pipeline.coverage.ranges import subtract
 from kraken_pipeline.demo.archives import write_quarterly_zip
@@ -114,7 +114,7 @@ class Try:
         except PipelineError as error:
             self.outcome.notes.append(f"{when}: {error}")
 
-    def judge(self, expected: State) -> None:
+    def judge(self, expected: HomeState) -> None:
         """Compare the home with the one that nothing happened to."""
         try:
             now = self.ground.state()
@@ -444,7 +444,7 @@ def full_disk_repair(this: Try) -> None:
     _run_with_little_room(this, this.chance.randrange(20_000, 1_500_000), _REPAIR, expected)
 
 
-def _run_with_little_room(this: Try, room: int, arguments: tuple[str, ...], expected: State) -> None:
+def _run_with_little_room(this: Try, room: int, arguments: tuple[str, ...], expected: HomeState) -> None:
     this.outcome.damage = f"{arguments[0]} with {room:,} bytes of room"
     with _little_room(this, room) as is_mounted:
         if not is_mounted:

@@ -161,7 +161,7 @@ def _stores() -> Iterator[Stores]:
 
 
 def _spec(**given: Any) -> RunSpec:
-    """What is asked for, with pairs by the names that they have, however their capitals were written."""
+    """Return what a command selects; `storjusd` on the command line is the pair STORJUSD."""
     spec = run_spec(**given)
     if all(name == name.upper() for name in spec.pairs):
         return spec

@@ -22,11 +22,11 @@ DENSE_SINCE = int(datetime(2021, 1, 1, tzinfo=UTC).timestamp())
 SPARSE = 3
 """So many separate holes in one page are no loss of the exchange's: its numbers of that time count something else."""
 HOLE_SECONDS = 3_600
-"""How far apart two runs must be that find the same ids absent, until that is taken for true."""
+"""Seconds that lie at least between two runs that find the same ids absent, before these ids count as not existing."""
 
 
 class Spacing(StrEnum):
-    """How far apart the first anchors are: on the calendar, so that all runs share them."""
+    """The distance between the first anchors of a proof. They lie on the calendar, so that all runs share them."""
 
     DAY = "1d"
     MONTH = "1mo"
@@ -46,7 +46,7 @@ class Depth(StrEnum):
 
 
 class CountVerdict(StrEnum):
-    """What ids say of the trades that candles count."""
+    """The result of comparing the trades that candles count with the difference of two trade ids."""
 
     PROVEN = "proven"
     SHORT = "short"
@@ -76,7 +76,7 @@ class Anchor:
 
     @property
     def is_probed(self) -> bool:
-        """Whether a full page was asked for from there."""
+        """Whether a full page of trades was asked for from the anchor's moment on."""
         return self.listed is not None
 
 
@@ -235,13 +235,13 @@ class Discrepancy:
 
     @property
     def is_short(self) -> bool:
-        """Whether the candles lack trades."""
+        """Whether the candles count fewer trades than there are ids."""
         return self.counted < self.by_ids
 
 
 @dataclass(slots=True)
 class Searched:
-    """How far a search has got.
+    """The state of a search for the candles whose trades differ from their ids.
 
     Attributes:
         needs: The moments whose anchors it needs next, in order of time; none where it has come to its end.

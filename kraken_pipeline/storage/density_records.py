@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from kraken_pipeline.coverage.anchors import HOLE_SECONDS
 from kraken_pipeline.coverage.density import AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Spans, clip, normalise, subtract
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import absent_ids
 from kraken_pipeline.storage.seals import is_intact, sealed
-
-HOUR = 3_600
-"""How far apart two runs must be that both find the same ids absent, for these to count as ids that do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def record_absent(
     records = absences_of(connection, pair)
     known = normalise(record.absent.ids for record in records)
     before = normalise(
-        record.absent.ids for record in records if record.run_id != run_id and record.seen_at <= now - HOUR
+        record.absent.ids for record in records if record.run_id != run_id and record.seen_at <= now - HOLE_SECONDS
     )
     again = [each for each in absent if not subtract((each.ids,), clip(before, each.ids))]
     left = [each for each in absent if each not in again]

@@ -306,8 +306,7 @@ def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
     """The files that no row of the manifest names and that could not be put on record."""
     for path in found.unknown:
         series, year = named_in(path)
-        is_legacy = series in found.unadopted
-        if series is None or sound_file(stores.lake.home / path, path, is_legacy=is_legacy) is None:
+        if series is None or _adoptable(stores, series, path, is_legacy=series in found.unadopted) is None:
             yield Damage(path, series, year, DamageKind.UNKNOWN, "is named by no row of the manifest")
 
 
@@ -411,18 +410,24 @@ def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:
     return count, strays
 
 
+def _adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) -> LakeFile | None:
+    """Return what the manifest will say of a file that is sound and lies where one of its series belongs."""
+    belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
+    if path in belonging or path.startswith("replaced/"):
+        return sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
+    return None
+
+
 def _adopt_series(
     stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool, now: int
 ) -> tuple[int, list[Damage]]:
     known = stores.lake.manifest.reread(series).files  # a writer may have put some on record in the meantime
-    belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
     sound: list[LakeFile] = []
     broken: list[Damage] = []
     for path in paths:
         if path in known:
             continue
-        file = sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
-        if file is not None and (path in belonging or path.startswith("replaced/")):
+        if (file := _adoptable(stores, series, path, is_legacy=is_legacy)) is not None:
             sound.append(file)
         else:
             detail = "is named by no row of the manifest"

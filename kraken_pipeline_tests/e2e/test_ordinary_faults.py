@@ -158,6 +158,8 @@ def test_a_verification_of_a_home_that_is_only_to_read_tells_the_damage(tmp_path
     changed.write_bytes(content)
     stray.parent.mkdir(parents=True)
     stray.write_text("no candles")
+    misplaced = damaged / "lake" / "interval=60" / "pair=ADAEUR" / "copy.parquet"
+    shutil.copy(misplaced.with_name("candles.parquet"), misplaced)  # whole, and no file that a reader would read
     with only_to_read(damaged, tmp_path / "home") as home:
         for _ in range(2):
             said = shell(home, "verify", "--json")
@@ -166,6 +168,7 @@ def test_a_verification_of_a_home_that_is_only_to_read_tells_the_damage(tmp_path
                 (str(gone.relative_to(damaged)), "MISSING"),
                 (str(changed.relative_to(damaged)), "CHANGED"),
                 (str(stray.relative_to(damaged)), "UNKNOWN"),
+                (str(misplaced.relative_to(damaged)), "UNKNOWN"),
             }
 
 
