@@ -76,7 +76,8 @@ def test_a_questdb_that_answers_is_well(questdb: QuestDB, home: Path) -> None:
     well(found)
     assert found["questdb"] == (Verdict.OK, "QuestDB answers over HTTP and PGWire")
     assert found["questdb lag"] == (Verdict.OK, "0 transactions wait to be applied")
-    assert re.match(r"0 of 50 connections in use, \d idle, ", found["questdb pool"][1])
+    # The pool opens another connection in the background when its only one is out, so a slow moment shows two.
+    assert re.match(r"[01] of 50 connections in use, \d idle, ", found["questdb pool"][1])
 
 
 @pytest.mark.parametrize(
