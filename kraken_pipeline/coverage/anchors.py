@@ -12,17 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from kraken_pipeline.coverage.density import DENSE_SINCE, SPARSE, Absence, AbsentIds
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtract
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 
 _DAY, _HOUR = 86_400, 3_600
-DENSE_SINCE = int(datetime(2021, 1, 1, tzinfo=UTC).timestamp())
-"""From then on ids count as dense until holes are seen; before, that is tested year by year."""
-SPARSE = 3
-"""So many separate holes in one page are no loss of the exchange's: its numbers of that time count something else."""
-HOLE_SECONDS = 3_600
-"""Seconds that lie at least between two runs that find the same ids absent, before these ids count as not existing."""
 
 
 class Spacing(StrEnum):
@@ -80,31 +75,6 @@ class Anchor:
         return self.listed is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """Ids that are in no page of the exchange.
-
-    Attributes:
-        span: From the minute of the trade before them to that of the trade after them.
-        first_id: The first of them.
-        last_id: The last of them; where there are several holes in a page, of the last one.
-        parts: How many holes the page had there.
-        seen_at: When they were first found absent, in seconds since the epoch.
-        again_at: When the same were absent again in a later run; None until then.
-    """
-
-    span: Span
-    first_id: int
-    last_id: int
-    parts: int
-    seen_at: int
-    again_at: int | None = None
-
-    def is_due(self, now: int) -> bool:
-        """Tell whether it is to be asked for again."""
-        return self.again_at is None and now >= self.seen_at + HOLE_SECONDS
-
-
 def _era(moment: int) -> int:
     """The year of a moment; all since 2021 are one era."""
     return min(as_datetime(moment).year, as_datetime(DENSE_SINCE).year)
@@ -127,12 +97,32 @@ def probes(span: Span, until: int) -> tuple[int, ...]:
     return tuple(moment for moment in (_year(year), _year(year + 1)) if moment <= until)
 
 
-def is_sparse(span: Span, holes: Iterable[Hole]) -> bool:
-    """Tell whether ids of the era of a span are known not to be dense: before 2021 any hole, since then several."""
-    era = _era(span.start)
-    return any(
-        _era(hole.span.start) == era and (hole.parts >= SPARSE or hole.span.start < DENSE_SINCE) for hole in holes
+def tested_years(anchors: Mapping[int, Anchor], absences: Iterable[Absence]) -> Spans:
+    """Return the years before 2021 of which full pages at both ends have shown that ids are consecutive.
+
+    Args:
+        anchors: Moment → what is known of it.
+        absences: Ids that are absent: those that were so again speak against their year.
+    """
+    disproved = {_era(each.absent.start) for each in absences if each.confirmed_at is not None}
+    dense = {moment for moment, anchor in anchors.items() if anchor.is_probed and anchor.listed == anchor.numbered}
+    years = (as_datetime(moment).year for moment in dense if moment < DENSE_SINCE)
+    return normalise(
+        Span(_year(year), _year(year + 1))
+        for year in years
+        if year not in disproved and {_year(year), _year(year + 1)} <= dense
     )
+
+
+def is_sparse(span: Span, absent: Iterable[AbsentIds]) -> bool:
+    """Tell whether ids of the era of a span are known not to be dense: before 2021 by any absent, since then by many.
+
+    Args:
+        span: A span of the calendar.
+        absent: The ids that are absent, whether that was confirmed or not.
+    """
+    era = _era(span.start)
+    return any(_era(each.start) == era and (each.parts >= SPARSE or each.start < DENSE_SINCE) for each in absent)
 
 
 # --- what to compare
@@ -147,7 +137,7 @@ class Stretch:
 
 
 def stretches(
-    coverage: Mapping[Interval, Spans], within: Span, spacing: Spacing, holes: Iterable[Hole] = ()
+    coverage: Mapping[Interval, Spans], within: Span, spacing: Spacing, absent: Iterable[AbsentIds] = ()
 ) -> tuple[Stretch, ...]:
     """Return what of a pair can be counted: parts of the calendar, as far as they are covered.
 
@@ -158,9 +148,9 @@ def stretches(
         coverage: Interval → what is covered, on its grid.
         within: What is asked for; spans of the calendar that reach beyond it are taken whole.
         spacing: The calendar.
-        holes: Ids that are absent: what they touch cannot be counted.
+        absent: Ids that are absent: the minutes that they touch cannot be counted.
     """
-    unknown = normalise(hole.span for hole in holes)
+    unknown = normalise(each.minutes for each in absent)
     known = {interval: subtract(spans, unknown) for interval, spans in coverage.items() if interval <= Interval.D1}
     hull = [edge for spans in known.values() if spans for edge in (spans[0].start, spans[-1].end)]
     if not hull:

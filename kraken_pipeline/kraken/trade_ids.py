@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kraken_pipeline.coverage.density import AbsentIds
 from kraken_pipeline.kraken.replies import TradeRow
 
 
@@ -32,14 +33,13 @@ class PageIds:
         return self.rows[-1][6] - self.rows[0][6] + 1 if self.rows else 0
 
     @property
-    def first_absent(self) -> int:
-        """The first id that should be there and is not; only where there is a break."""
-        return self.breaks[0][0][6] + 1
-
-    @property
-    def last_absent(self) -> int:
-        """The last such id; of ids that are repeated, the first of them."""
-        return max(self.first_absent, self.breaks[-1][1][6] - 1)
+    def absent(self) -> AbsentIds | None:
+        """The ids that should be there and are not, as one stretch; None where there is no break."""
+        if not self.breaks:
+            return None
+        before, after = self.breaks[0][0], self.breaks[-1][1]
+        first = before[6] + 1  # of ids that are repeated, the first of them
+        return AbsentIds(first, max(first, after[6] - 1), int(before[2]), int(after[2]), len(self.breaks))
 
     def lacks(self, trade_id: int) -> bool:
         """Tell whether the page reaches over an id and does not have it."""

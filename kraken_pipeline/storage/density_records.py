@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.anchors import HOLE_SECONDS
-from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.anchors import tested_years
+from kraken_pipeline.coverage.density import APART_SECONDS, Absence, AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Spans, clip, normalise, subtract
+from kraken_pipeline.storage.anchors import anchors_of, forget_anchors
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.schema import absent_ids
 from kraken_pipeline.storage.seals import is_intact, sealed
 
 
-@dataclass(frozen=True, slots=True)
-class AbsenceRecord:
-    """Ids that a run was not given though it asked twice.
-
-    Attributes:
-        absent: Which.
-        run_id: The run that was the first to find them absent.
-        seen_at: When, in seconds since the epoch.
-        confirmed_at: When another run found the same; None before that.
-    """
-
-    absent: AbsentIds
-    run_id: str
-    seen_at: int
-    confirmed_at: int | None
-
-
 def density_of(connection: sa.Connection, pair: str) -> Density:
     """Return what is known of how the trades of a pair are numbered."""
-    records = absences_of(connection, pair)
-    return Density(sparse=tuple(record.absent for record in records if record.confirmed_at is not None))
+    absences = absences_of(connection, pair)
+    sparse = tuple(each.absent for each in absences if each.confirmed_at is not None)
+    return Density(tested_years(anchors_of(connection, pair), absences), sparse)
 
 
-def absences_of(connection: sa.Connection, pair: str) -> list[AbsenceRecord]:
-    """Return what is on record of absent ids of a pair, in their order."""
+def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
+    """Return what is on record of absent ids of a pair, in their order; a damaged row is none."""
     query = sa.select(absent_ids).where(absent_ids.c.pair == pair).order_by(absent_ids.c.first, absent_ids.c.last)
     return [
-        AbsenceRecord(
-            AbsentIds(row["first"], row["last"], row["start"], row["end"] - 1),
+        Absence(
+            AbsentIds(row["first"], row["last"], row["start"], row["end"] - 1, row["parts"]),
             row["run_id"],
             row["seen_at"],
             row["confirmed_at"],
@@ -63,7 +47,7 @@ def record_absent(
     Args:
         connection: Of a transaction that writes.
         pair: Whose trades.
-        absent: Which ids.
+        absent: Which ids: those of one page, in their order.
         run_id: The run.
         now: Its moment, in seconds since the epoch.
 
@@ -72,50 +56,59 @@ def record_absent(
     """
     alone(connection, absent_ids)
     records = absences_of(connection, pair)
-    known = normalise(record.absent.ids for record in records)
-    before = normalise(
-        record.absent.ids for record in records if record.run_id != run_id and record.seen_at <= now - HOLE_SECONDS
-    )
-    again = [each for each in absent if not subtract((each.ids,), clip(before, each.ids))]
-    left = [each for each in absent if each not in again]
-    new = [each for each in left if subtract((each.ids,), clip(known, each.ids))]
-    _delete(connection, pair, again)
-    rows = [AbsenceRecord(each, run_id, now, now) for each in again]
-    rows += [AbsenceRecord(each, run_id, now, None) for each in new]
-    if rows:
-        connection.execute(sa.insert(absent_ids), [_row(pair, row) for row in rows])
-    return left
+    confirmed = _ids(record for record in records if record.confirmed_at is not None)
+    before = _ids(record for record in records if record.run_id != run_id and record.seen_at <= now - APART_SECONDS)
+    known = _ids(records)
+    for each in AbsentIds.of_page([each for each in absent if not _is_within(each, confirmed)]):
+        if _is_within(each, before):
+            _delete(connection, pair, each)
+            _insert(connection, pair, Absence(each, run_id, now, now))
+            confirmed = normalise((*confirmed, each.ids))
+        elif not _is_within(each, known):
+            _insert(connection, pair, Absence(each, run_id, now))
+    return [each for each in absent if not _is_within(each, confirmed)]
 
 
-def forget_absent(connection: sa.Connection, pair: str, answered: Spans) -> None:
+def forget_answered(connection: sa.Connection, pair: str, answered: Spans) -> None:
     """Delete from record that ids were absent where the exchange has answered for all of the time around them."""
-    records = absences_of(connection, pair)
-    given = [
-        record.absent
-        for record in records
-        if record.confirmed_at is None and not subtract((record.absent.span,), answered)
-    ]
-    _delete(connection, pair, given)
+    for record in absences_of(connection, pair):
+        if record.confirmed_at is None and not subtract((record.absent.span,), answered):
+            forget_absent(connection, pair, record.absent)
 
 
-def _delete(connection: sa.Connection, pair: str, absent: Iterable[AbsentIds]) -> None:
-    for each in absent:
-        is_it = (absent_ids.c.first == each.first) & (absent_ids.c.last == each.last)
-        connection.execute(sa.delete(absent_ids).where(absent_ids.c.pair == pair, is_it))
+def forget_absent(connection: sa.Connection, pair: str, absent: AbsentIds) -> None:
+    """Delete from record that ids were absent, which the exchange has given after all.
+
+    What was asked about moments among them was answered by the trade behind them, and is to be asked for again.
+    """
+    _delete(connection, pair, absent)
+    forget_anchors(connection, pair, absent.minutes)
 
 
-def _row(pair: str, record: AbsenceRecord) -> dict[str, str | int | None]:
-    span = record.absent.span
-    return sealed(
-        absent_ids,
-        {
-            "pair": pair,
-            "first": record.absent.first,
-            "last": record.absent.last,
-            "start": span.start,
-            "end": span.end,
-            "run_id": record.run_id,
-            "seen_at": record.seen_at,
-            "confirmed_at": record.confirmed_at,
-        },
-    )
+def _ids(records: Iterable[Absence]) -> Spans:
+    return normalise(record.absent.ids for record in records)
+
+
+def _is_within(absent: AbsentIds, ids: Spans) -> bool:
+    return not subtract((absent.ids,), clip(ids, absent.ids))
+
+
+def _delete(connection: sa.Connection, pair: str, absent: AbsentIds) -> None:
+    is_it = (absent_ids.c.first == absent.first) & (absent_ids.c.last == absent.last)
+    connection.execute(sa.delete(absent_ids).where(absent_ids.c.pair == pair, is_it))
+
+
+def _insert(connection: sa.Connection, pair: str, record: Absence) -> None:
+    absent = record.absent
+    row = {
+        "pair": pair,
+        "first": absent.first,
+        "last": absent.last,
+        "start": absent.span.start,
+        "end": absent.span.end,
+        "parts": absent.parts,
+        "run_id": record.run_id,
+        "seen_at": record.seen_at,
+        "confirmed_at": record.confirmed_at,
+    }
+    connection.execute(sa.insert(absent_ids), sealed(absent_ids, row))

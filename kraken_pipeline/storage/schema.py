@@ -317,19 +317,19 @@ anchors = sa.Table(
     sa.PrimaryKeyConstraint("pair", "moment"),
 )
 
-id_holes = sa.Table(
-    "id_holes",  # ids of trades that are in no page: the exchange's numbers are not dense there
+absent_ids = sa.Table(
+    "absent_ids",  # ids between two trades of a pair that the exchange has left out though it was asked twice
     metadata,
     sa.Column("pair", sa.String(64), nullable=False),
-    *_span(),
-    sa.Column("first_id", sa.BigInteger, nullable=False),
-    sa.Column("last_id", sa.BigInteger, nullable=False),
-    sa.Column("parts", sa.Integer, nullable=False),  # how many holes lie between the two
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    *_span(),  # from the second of the trade before them to that of the trade after them
+    sa.Column("parts", sa.Integer, nullable=False),  # in how many places of the page they are absent
+    sa.Column("run_id", sa.String(64), nullable=False),  # that was the first to find them absent
     sa.Column("seen_at", sa.BigInteger, nullable=False),
-    sa.Column("run_id", sa.String(64), nullable=False),  # that saw them first
-    sa.Column("again_at", sa.BigInteger),  # when a later run found the same absent; null: they may come yet
+    sa.Column("confirmed_at", sa.BigInteger),  # when another run found the same: they do not exist
     _checksum(),
-    sa.PrimaryKeyConstraint("pair", "first_id"),
+    sa.PrimaryKeyConstraint("pair", "first", "last"),
 )
 
 trade_counts = sa.Table(
@@ -542,20 +542,6 @@ absences = sa.Table(
     sa.Column("pair", sa.String(64), primary_key=True),
     sa.Column("listed_at", sa.BigInteger, nullable=False),  # when the exchange gave the first list without it
     _checksum(),
-)
-
-absent_ids = sa.Table(
-    "absent_ids",  # ids between two trades of a pair that the exchange has left out though it was asked twice
-    metadata,
-    sa.Column("pair", sa.String(64), nullable=False),
-    sa.Column("first", sa.BigInteger, nullable=False),
-    sa.Column("last", sa.BigInteger, nullable=False),
-    *_span(),  # from the second of the trade before them to that of the trade after them
-    sa.Column("run_id", sa.String(64), nullable=False),  # that was the first to find them absent
-    sa.Column("seen_at", sa.BigInteger, nullable=False),
-    sa.Column("confirmed_at", sa.BigInteger),  # when another run found the same: they do not exist
-    _checksum(),
-    sa.PrimaryKeyConstraint("pair", "first", "last"),
 )
 
 incidents = sa.Table(

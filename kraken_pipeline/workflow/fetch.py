@@ -222,7 +222,7 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int
         rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
         # The same: what is lost cannot be had from here.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
-        also=lambda connection: density_records.forget_absent(connection, series.pair, folded.answered),
+        also=lambda connection: density_records.forget_answered(connection, series.pair, folded.answered),
     )
 
 

@@ -19,7 +19,6 @@ from kraken_pipeline.coverage.anchors import (
     CountVerdict,
     Depth,
     Discrepancy,
-    Hole,
     Spacing,
     Stretch,
     is_sparse,
@@ -27,6 +26,7 @@ from kraken_pipeline.coverage.anchors import (
     search,
     stretches,
 )
+from kraken_pipeline.coverage.density import Absence, AbsentIds
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -57,7 +57,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import anchors as anchor_records
-from kraken_pipeline.storage import evidence_records, listings, publications, refutations, trade_counts
+from kraken_pipeline.storage import density_records, evidence_records, listings, publications, refutations, trade_counts
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.backfill import backfill
@@ -124,7 +124,7 @@ class _Known:
     pair: str
     coverage: Mapping[Interval, Spans]
     anchors: dict[int, Anchor]
-    holes: Sequence[Hole]
+    absences: Sequence[Absence]
     counts: Mapping[tuple[Series, Span], TradeCount]
     stretches: tuple[Stretch, ...]
     is_delisted: bool
@@ -145,13 +145,18 @@ class _Known:
         """The spans that are not counted yet and that ids can say something of."""
         for stretch in () if self.is_delisted else self.stretches:
             is_done = all(self.is_proven(stretch, interval) for interval in stretch.intervals)
-            if not is_done and not is_sparse(stretch.span, self.holes):
+            if not is_done and not is_sparse(stretch.span, self.absent):
                 yield stretch
 
     @property
-    def due(self) -> list[Hole]:
+    def absent(self) -> list[AbsentIds]:
+        """The ids that are absent."""
+        return [each.absent for each in self.absences]
+
+    @property
+    def due(self) -> list[AbsentIds]:
         """The ids that were absent and are to be asked for again."""
-        return [] if self.is_delisted else [hole for hole in self.holes if hole.is_due(self.now)]
+        return [] if self.is_delisted else [each.absent for each in self.absences if each.is_due(self.now)]
 
     def needs(self, stretch: Stretch) -> dict[int, bool]:
         """What must be known of a span before anything: moment → whether a full page is asked for there."""
@@ -232,7 +237,7 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple
     for name in _in_order(stores, spec):
         known = _look_up(stores, name, spec, spacing, run.now)
         wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
-        wanted |= {(Series(name, Interval.M1), hole.span) for hole in known.holes}
+        wanted |= {(Series(name, Interval.M1), absent.minutes) for absent in known.absent}
         shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
         differing = (count for count in of_run if count.verdict in (CountVerdict.SHORT, CountVerdict.OVER))
         shown |= {(count.series, count.span): count for count in differing if count.series.pair == name}
@@ -250,7 +255,7 @@ def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: in
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, pairs=[name])
         found = anchor_records.anchors_of(connection, name)
-        holes = anchor_records.holes_of(connection, [name]).get(name, [])
+        absences = density_records.absences_of(connection, name)
         counts = trade_counts.of_pair(connection, name)
         listing = listings.listings_of(connection, [name]).get(name)
     settled = (Span(0, _settled(now)),)
@@ -260,8 +265,8 @@ def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: in
         if series.interval in spec.intervals
     }
     is_delisted = listing is not None and listing.delisted_at is not None
-    parts = stretches(coverage, window(spec), spacing, holes)
-    return _Known(name, coverage, found, holes, counts, parts, is_delisted, now)
+    parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
+    return _Known(name, coverage, found, absences, counts, parts, is_delisted, now)
 
 
 def _settled(now: int) -> int:
@@ -311,7 +316,7 @@ class _Stop(Exception):
     """No more requests are made in this run."""
 
 
-class _Hole(Exception):
+class _Absent(Exception):
     """Ids are absent: what can be counted of the pair is no longer what it was."""
 
 
@@ -413,7 +418,7 @@ class _Work:
 
     def _judge(self, name: str) -> None:
         known = self.look_up(name)
-        found = [*self._of_holes(known)]
+        found = [*self._of_absent(known)]
         for stretch in known.stretches:
             found += self._of_stretch(known, stretch)
         found += self._of_longer(known, found)
@@ -422,11 +427,13 @@ class _Work:
             with self.stores.catalog.write() as connection:
                 trade_counts.record(connection, fresh, self.run.now)
 
-    def _of_holes(self, known: _Known) -> Iterator[TradeCount]:
-        for hole in known.holes:
-            ids = f"ids {hole.first_id} to {hole.last_id} of its trades are in none of the exchange's pages"
-            settled = "its numbers are not dense there" if hole.again_at else "they are asked for again in an hour"
-            yield self._count(known, Interval.M1, hole.span, CountVerdict.UNANCHORED, f"{ids}: {settled}")
+    def _of_absent(self, known: _Known) -> Iterator[TradeCount]:
+        for each in known.absences:
+            next_step = "the exchange is asked again in an hour"
+            if each.confirmed_at is not None:
+                next_step = "its numbers are not dense there"
+            action = f"none of the exchange's pages has {each.absent} of its trades: {next_step}"
+            yield self._count(known, Interval.M1, each.absent.minutes, CountVerdict.UNANCHORED, action)
 
     def _of_stretch(self, known: _Known, stretch: Stretch) -> Iterator[TradeCount]:
         reason = self._unanchored(known, stretch)
@@ -475,7 +482,7 @@ class _Work:
     def _unanchored(self, known: _Known, stretch: Stretch) -> str | None:
         if known.is_delisted:
             return f"{known.pair} is listed no more: the exchange says nothing of its trades"
-        if is_sparse(stretch.span, known.holes):
+        if is_sparse(stretch.span, known.absent):
             return "the ids of its trades are not dense"
         edges = [known.ids.get(edge) for edge in (stretch.span.start, stretch.span.end)]
         if None not in edges and sorted(edges, key=int) != edges:  # type: ignore[arg-type]
@@ -542,7 +549,7 @@ class _Asking:
             for moment, is_page in known.needs(stretch).items():
                 try:
                     self._ask(known, moment, is_page=is_page)
-                except _Hole:
+                except _Absent:
                     return self.first(name)
         return None
 
@@ -571,7 +578,7 @@ class _Asking:
                     if here := self._search(known, stretch):
                         found += here
                         differing.append(stretch.span)
-            except _Hole:
+            except _Absent:
                 continue
             return found
 
@@ -617,16 +624,16 @@ class _Asking:
         """Look at a page of trades: whether its ids are dense, and whether they bear the anchors out.
 
         Raises:
-            _Hole: Ids are absent, and were so again when they were asked for from the trade before them.
+            _Absent: Ids are absent, and were so again when they were asked for from the trade before them.
         """
         self.require_budget()
         now = int(self.exchange.now())
         page = ids_of(self.exchange.trades(known.pair, moment * _NS).rows)
         if page.rows and page.rows[0][2] < moment - _CLEARLY:
             raise ExchangeUnavailable(f"trades of {known.pair} since {iso(moment)} are from before that")
-        hole = self._hole(known.pair, page) if page.breaks else None
+        is_sparse_here = bool(page.breaks) and self._is_absent_again(known.pair, page)
         if page.rows:
-            numbered = page.numbered if hole is not None else page.listed
+            numbered = page.numbered if is_sparse_here else page.listed
             first = page.rows[0]
             self._keep(known, Anchor(moment, first[6], int(first[2]), now, page.listed, numbered))
             self._correct(known, page, end, now)
@@ -634,8 +641,8 @@ class _Asking:
             if moment not in known.anchors:
                 self._ask(known, moment, is_page=False)
             self._keep(known, replace(known.anchors[moment], listed=0, numbered=0))
-        if hole is not None:
-            raise _Hole
+        if is_sparse_here:
+            raise _Absent
 
     def _correct(self, known: _Known, page: PageIds, end: int | None, now: int) -> None:
         """Put an anchor right that a page disproves: an answer that was wrong once must not stay so."""
@@ -646,31 +653,30 @@ class _Asking:
         if later is not None and is_clear and known.anchors[end].trade_id != later[6]:
             self._keep(known, Anchor(end, later[6], int(later[2]), now))
 
-    def _hole(self, pair: str, page: PageIds) -> Hole | None:
+    def _is_absent_again(self, pair: str, page: PageIds) -> bool:
         """Ask again from the trade before the ids that are absent; put them on record where they are so again."""
         self.require_budget()
         before = page.breaks[0][0]
-        again = ids_of(self.exchange.trades(pair, int((before[2] - _CLEARLY) * _NS)).rows)
-        if not again.breaks:
-            return None
-        minute = Interval.M1
-        start, end = again.breaks[0][0][2], again.breaks[-1][1][2]
-        span = Span(minute.floor(int(start)), minute.floor(int(end)) + minute.seconds)
-        hole = Hole(span, again.first_absent, again.last_absent, len(again.breaks), self.work.run.now)
-        with self.work.stores.catalog.write() as connection:
-            return anchor_records.note_hole(connection, pair, hole, self.work.run.run_id)
+        absent = ids_of(self.exchange.trades(pair, int((before[2] - _CLEARLY) * _NS)).rows).absent
+        if absent is None:
+            return False
+        self._record_absent(pair, absent)
+        return True
 
-    def _look_again(self, pair: str, hole: Hole) -> None:
+    def _look_again(self, pair: str, absent: AbsentIds) -> None:
         """Ask again for ids that an earlier run found absent."""
         self.require_budget()
-        page = ids_of(self.exchange.trades(pair, hole.span.start * _NS).rows)
+        page = ids_of(self.exchange.trades(pair, absent.minutes.start * _NS).rows)
+        if page.lacks(absent.first):
+            self._record_absent(pair, absent)
+        else:
+            with self.work.stores.catalog.write() as connection:
+                density_records.forget_absent(connection, pair, absent)
+
+    def _record_absent(self, pair: str, absent: AbsentIds) -> None:
+        run = self.work.run
         with self.work.stores.catalog.write() as connection:
-            if page.lacks(hole.first_id):
-                anchor_records.note_hole(
-                    connection, pair, replace(hole, seen_at=self.work.run.now), self.work.run.run_id
-                )
-            else:
-                anchor_records.forget_hole(connection, pair, hole)
+            density_records.record_absent(connection, pair, [absent], run.run_id, run.now)
 
     # --- healing
 

@@ -531,7 +531,7 @@ def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], r
 _SUMMED = (schema.coverage, schema.extents)
 _COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
 """What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
-_ASKED_AGAIN = (schema.anchors, schema.id_holes, schema.trade_counts)
+_ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
 """What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
 
 
@@ -593,7 +593,6 @@ _EVIDENCE = (
     schema.listings,
     schema.lake_files,
     schema.absences,
-    schema.absent_ids,
     schema.incidents,
 )
 

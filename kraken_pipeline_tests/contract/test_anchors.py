@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.anchors import Anchor, CountVerdict, Hole
+from kraken_pipeline.coverage.anchors import Anchor, CountVerdict
 from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import proof_records, refutations, schema, trade_counts
-from kraken_pipeline.storage.anchors import anchors_of, forget_hole, holes_of, keep_anchors, note_hole
+from kraken_pipeline.storage.anchors import anchors_of, keep_anchors
 from kraken_pipeline.storage.schema import SuspicionState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.trade_counts import TradeCount
@@ -20,7 +20,6 @@ PAIR = "XBTUSD"
 HOURS, DAYS = Series(PAIR, Interval.H1), Series(PAIR, Interval.D1)
 DAY = 86_400
 NOW = 1_700_000_000
-HOLE = Hole(Span(6_000, 6_120), 71, 73, 1, NOW)
 
 
 def anchor(moment: int, trade_id: int, **more: int) -> Anchor:
@@ -59,33 +58,6 @@ def test_a_damaged_anchor_is_none_and_is_asked_for_again(stores: Stores) -> None
         connection.execute(sa.update(schema.anchors).where(schema.anchors.c.moment == DAY).values(trade_id=6))
     with stores.catalog.read() as connection:
         assert list(anchors_of(connection, PAIR)) == [2 * DAY]
-
-
-def test_absent_ids_are_settled_by_a_second_run_an_hour_later(stores: Stores) -> None:
-    def note(run_id: str, seconds: int) -> Hole:
-        with stores.catalog.write() as connection:
-            return note_hole(connection, PAIR, replace(HOLE, seen_at=NOW + seconds), run_id)
-
-    assert note("run-one", 0).again_at is None
-    assert note("run-one", 9_000).again_at is None, "the same run"
-    assert note("run-two", 3_599).again_at is None, "too early"
-    settled = note("run-two", 3_600)
-    assert (settled.seen_at, settled.again_at) == (NOW, NOW + 3_600)
-    assert note("run-three", 99_999) == settled
-    with stores.catalog.read() as connection:
-        assert holes_of(connection) == {PAIR: [settled]}
-        assert holes_of(connection, ["ADAEUR"]) == {}
-
-
-def test_other_ids_that_are_absent_begin_anew_and_what_was_listed_after_all_is_forgotten(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        note_hole(connection, PAIR, HOLE, "run-one")
-        other = note_hole(connection, PAIR, replace(HOLE, last_id=72, seen_at=NOW + 9_000), "run-two")
-    assert (other.seen_at, other.again_at) == (NOW + 9_000, None)
-    with stores.catalog.write() as connection:
-        forget_hole(connection, PAIR, other)
-    with stores.catalog.read() as connection:
-        assert holes_of(connection) == {}
 
 
 def test_a_proven_count_is_proof_also_where_quiet_time_is_doubted(stores: Stores) -> None:

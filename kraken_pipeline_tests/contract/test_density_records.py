@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.density import AbsentIds, Density
+from kraken_pipeline.coverage.anchors import Anchor
+from kraken_pipeline.coverage.density import Absence, AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.storage.density_records import absences_of, density_of, forget_absent, record_absent
+from kraken_pipeline.storage.anchors import anchors_of, keep_anchors
+from kraken_pipeline.storage.density_records import (
+    absences_of,
+    density_of,
+    forget_absent,
+    forget_answered,
+    record_absent,
+)
 from kraken_pipeline.storage.schema import absent_ids
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline_tests.samples import at
 
 HOLE = AbsentIds(101, 140, 1_000, 1_060)
 HOUR = 3_600
@@ -50,15 +59,57 @@ def test_of_ids_that_came_in_part_only_those_that_did_not_come_are_the_same(stor
 def test_what_was_given_in_the_meantime_is_forgotten_and_what_is_proven_is_not(stores: Stores) -> None:
     record(stores, HOLE, "one", 5_000)
     with stores.catalog.write() as connection:
-        forget_absent(connection, "XBTUSD", (Span(960, 1_060),))
+        forget_answered(connection, "XBTUSD", (Span(960, 1_060),))
         assert len(absences_of(connection, "XBTUSD")) == 1, "not all of the time was answered for"
-        forget_absent(connection, "XBTUSD", (Span(960, 1_080),))
+        forget_answered(connection, "XBTUSD", (Span(960, 1_080),))
         assert absences_of(connection, "XBTUSD") == []
     record(stores, HOLE, "one", 5_000)
     record(stores, HOLE, "two", 5_000 + HOUR)
     with stores.catalog.write() as connection:
-        forget_absent(connection, "XBTUSD", (Span(0, 9_000),))
+        forget_answered(connection, "XBTUSD", (Span(0, 9_000),))
     assert density(stores).sparse == (HOLE,)
+
+
+def test_what_was_confirmed_stays_so_whoever_misses_it_again_and_when(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    record(stores, HOLE, "two", 5_000 + HOUR)
+    assert record(stores, HOLE, "two", 5_000 + HOUR + 1) == []
+    with stores.catalog.read() as connection:
+        assert absences_of(connection, "XBTUSD") == [Absence(HOLE, "two", 5_000 + HOUR, 5_000 + HOUR)]
+
+
+def test_many_gaps_of_a_page_are_one_record_and_are_confirmed_together(stores: Stores) -> None:
+    odd = [AbsentIds(number, number, number, number + 1) for number in range(1, 1_999, 2)]
+    for run_id, now, left in (("one", 5_000, odd), ("two", 5_000 + HOUR, [])):
+        with stores.catalog.write() as connection:
+            assert record_absent(connection, "XBTUSD", odd, run_id, now) == left
+    assert density(stores).sparse == (AbsentIds(1, 1_997, 1, 1_998, 999),)
+    assert density(stores).holes(odd) == []
+
+
+def test_what_the_exchange_gave_after_all_goes_with_the_anchors_that_lie_in_it(stores: Stores) -> None:
+    record(stores, HOLE, "one", 5_000)
+    with stores.catalog.write() as connection:
+        keep_anchors(connection, "XBTUSD", [Anchor(moment, 141, 1_060, 5_000) for moment in (960, 1_020, 1_080)])
+        forget_absent(connection, "XBTUSD", HOLE)
+    with stores.catalog.read() as connection:
+        assert absences_of(connection, "XBTUSD") == []
+        assert list(anchors_of(connection, "XBTUSD")) == [960, 1_080]
+
+
+def test_years_that_prove_has_tested_are_held_against_their_ids(stores: Stores) -> None:
+    start, end = at("2019-01-01"), at("2020-01-01")
+    with stores.catalog.write() as connection:
+        dense = [Anchor(moment, 7, moment, end, 1_000, 1_000) for moment in (start, end)]
+        keep_anchors(connection, "XBTUSD", dense)
+        keep_anchors(connection, "ADAEUR", [dense[0], Anchor(end, 7, end, end, 1_000, 1_003)])
+    assert density(stores).tested == (Span(start, end),)
+    assert density(stores, "ADAEUR").tested == ()
+    absent = AbsentIds(101, 101, at("2019-06-01"), at("2019-06-02"))
+    record(stores, absent, "one", end)
+    assert density(stores).holes([absent]) == [absent], "not settled yet"
+    record(stores, absent, "two", end + HOUR)
+    assert density(stores).tested == (), "one that is absent for good speaks against its year"
 
 
 def test_a_damaged_record_proves_nothing(stores: Stores) -> None:

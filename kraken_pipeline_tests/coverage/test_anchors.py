@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,17 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.anchors import (
-    SPARSE,
     Counted,
     Depth,
     Discrepancy,
-    Hole,
     Spacing,
     is_sparse,
     probes,
     search,
     stretches,
 )
+from kraken_pipeline.coverage.density import SPARSE, Absence, AbsentIds
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.homes import spans
@@ -133,9 +133,9 @@ def found(
     coverage: Mapping[Interval, Spans],
     within: Span = EVER,
     spacing: Spacing = Spacing.QUARTER,
-    holes: Sequence[Hole] = (),
+    absent: Sequence[AbsentIds] = (),
 ) -> list[tuple[Span, tuple[Interval, ...]]]:
-    return [(each.span, each.intervals) for each in stretches(coverage, within, spacing, holes)]
+    return [(each.span, each.intervals) for each in stretches(coverage, within, spacing, absent)]
 
 
 def test_quarters_that_are_covered_whole_are_one_stretch_each_for_all_intervals() -> None:
@@ -199,18 +199,18 @@ def test_a_stretch_is_covered_by_each_of_its_intervals_and_lies_on_their_grids(
 # --- whether ids are dense
 
 
-def hole(start: int, parts: int = 1) -> Hole:
-    return Hole(Span(start, start + 120), 7, 9, parts, at(2026))
+def hole(start: int, parts: int = 1) -> AbsentIds:
+    return AbsentIds(7, 9, start, start + 119, parts)
 
 
 def test_what_touches_absent_ids_is_cut_out_and_the_rest_can_be_counted() -> None:
     gap = hole(at(2023, 2, 3) + 3_600)
     covered = spans((at(2023, 1), at(2023, 4)))
-    some = found({M1: covered}, holes=[gap])
+    some = found({M1: covered}, absent=[gap])
     assert [span for span, _ in some] == [
         Span(at(2023, 1), at(2023, 2, 3)),
-        Span(at(2023, 2, 3), gap.span.start),
-        Span(gap.span.end, at(2023, 2, 4)),
+        Span(at(2023, 2, 3), gap.minutes.start),
+        Span(gap.minutes.end, at(2023, 2, 4)),
         Span(at(2023, 2, 4), at(2023, 4)),
     ]
 
@@ -233,7 +233,7 @@ def test_a_hole_before_2021_speaks_against_its_year_and_later_ones_only_where_th
 
 
 def test_absent_ids_are_asked_for_again_after_an_hour_until_a_second_run_misses_them() -> None:
-    seen = hole(at(2023))
+    seen = Absence(hole(at(2023)), "one", at(2026))
     assert not seen.is_due(seen.seen_at + 3_599)
     assert seen.is_due(seen.seen_at + 3_600)
-    assert not Hole(seen.span, 7, 9, 1, seen.seen_at, seen.seen_at + 3_600).is_due(seen.seen_at + 9_999)
+    assert not replace(seen, confirmed_at=seen.seen_at + 3_600).is_due(seen.seen_at + 9_999)

@@ -11,16 +11,10 @@ OLD = AbsentIds(7, 7, at("2014-06-01"), at("2014-06-02"))
 def test_ids_are_consecutive_since_2021_and_before_it_where_that_was_tested() -> None:
     assert at("2021-01-01") == DENSE_SINCE
     plain, tested = Density(), Density(tested=(between("2014-05-01", "2014-07-01"),))
-    assert plain.is_dense(between("2021-01-01", "2026-01-01"))
-    assert not plain.is_dense(Span(DENSE_SINCE - 1, DENSE_SINCE + 10))
-    assert tested.is_dense(between("2014-06-01", "2014-06-30"))
-    assert not tested.is_dense(between("2014-06-01", "2014-07-02"))
-
-
-def test_a_span_with_ids_that_do_not_exist_is_not_dense() -> None:
-    sparse = Density(sparse=(HOLE,))
-    assert not sparse.is_dense(between("2025-03-01", "2025-03-02"))
-    assert sparse.is_dense(between("2025-03-02", "2025-03-03"))
+    assert plain.is_held(between("2021-01-01", "2026-01-01"))
+    assert not plain.is_held(Span(DENSE_SINCE - 1, DENSE_SINCE + 10))
+    assert tested.is_held(between("2014-06-01", "2014-06-30"))
+    assert not tested.is_held(between("2014-06-01", "2014-07-02"))
 
 
 def test_an_absent_id_is_a_trade_where_ids_are_consecutive_and_it_is_not_known_not_to_exist() -> None:
@@ -35,3 +29,15 @@ def test_absent_ids_are_named_and_counted() -> None:
     assert (str(HOLE), HOLE.count, HOLE.span) == ("ids 101 to 140", 40, Span(HOLE.start, HOLE.end + 1))
     assert (str(OLD), OLD.count) == ("id 7", 1)
     assert AbsentIds(1, 2, 50, 40).span == Span(50, 51), "where times do not rise with ids"
+
+
+def test_the_minutes_around_absent_ids_are_whole() -> None:
+    assert AbsentIds(1, 2, 61, 179).minutes == Span(60, 180)
+    assert AbsentIds(1, 2, 60, 180).minutes == Span(60, 240)
+
+
+def test_a_page_with_many_gaps_is_one_stretch_and_one_with_few_is_not() -> None:
+    gaps = [AbsentIds(number, number + 1, number, number + 5) for number in (10, 20, 30)]
+    assert AbsentIds.of_page(gaps[:2]) == gaps[:2]
+    assert AbsentIds.of_page(gaps) == [AbsentIds(10, 31, 10, 35, 3)]
+    assert AbsentIds.of_page([]) == []

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.anchors import HOLE_SECONDS, CountVerdict, Depth, Spacing
+from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
+from kraken_pipeline.coverage.density import APART_SECONDS, AbsentIds
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
 from kraken_pipeline.demo.exchange import DemoExchange
@@ -18,7 +19,15 @@ from kraken_pipeline.kraken.trade_ids import ids_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import anchors, evidence_records, listings, proof_records, refutations, schema
+from kraken_pipeline.storage import (
+    anchors,
+    density_records,
+    evidence_records,
+    listings,
+    proof_records,
+    refutations,
+    schema,
+)
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.storage.trade_counts import TradeCount
 from kraken_pipeline.workflow.progress import Run
@@ -128,18 +137,19 @@ def test_ids_that_are_absent_are_no_proof_of_missing_trades_and_are_settled_in_t
         done = proven(stores)
         assert done.refuted == 0
         (hole,) = [count for count in done.counts if count.verdict is CountVerdict.UNANCHORED]
-        assert f"ids {lost} to {lost} of its trades are in none of the exchange's pages" in hole.action
-        assert hole.action.endswith("they are asked for again in an hour")
+        assert f"none of the exchange's pages has id {lost} of its trades" in hole.action
+        assert hole.action.endswith("the exchange is asked again in an hour")
         assert verdicts(done.counts) == {CountVerdict.PROVEN, CountVerdict.UNANCHORED}, "all around it is counted"
         asked = len(exchange.requests)
-        proven(stores, "two", NOW + HOLE_SECONDS - 1)
+        proven(stores, "two", NOW + APART_SECONDS - 1)
         assert len(exchange.requests) == asked
-        again = proven(stores, "two", NOW + HOLE_SECONDS)
+        again = proven(stores, "two", NOW + APART_SECONDS)
         (hole,) = [count for count in again.counts if count.verdict is CountVerdict.UNANCHORED]
         assert hole.action.endswith("its numbers are not dense there")
         with stores.catalog.read() as connection:
-            (settled,) = anchors.holes_of(connection)[PAIR]
-        assert (settled.first_id, settled.last_id, settled.again_at) == (lost, lost, NOW + HOLE_SECONDS)
+            (settled,) = density_records.absences_of(connection, PAIR)
+        assert (settled.absent.first, settled.absent.last) == (lost, lost)
+        assert settled.confirmed_at == NOW + APART_SECONDS
         asked = len(exchange.requests)
         assert proven(stores, "three", NOW + 99_999).counts
         assert len([each for each in exchange.requests[asked:] if each.endpoint == "Trades"]) <= 1
@@ -154,7 +164,7 @@ def test_ids_that_the_exchange_lists_after_all_are_forgotten_and_the_candle_is_f
     with DemoExchange(world()) as whole:
         settings = settings_of(tmp_path / "home", kraken_api_url=whole.url)
         with opened(settings) as stores:
-            done = proven(stores, "two", NOW + HOLE_SECONDS)
+            done = proven(stores, "two", NOW + APART_SECONDS)
             assert CountVerdict.UNANCHORED not in verdicts(done.counts)
             assert done.refuted == 1
             assert stored(stores, PAIR, 1, BEGIN, END - DAY) == oracle(PAIR, 1, BEGIN, END - DAY, world())
@@ -266,6 +276,7 @@ def test_an_end_after_the_newest_trade_is_its_id_plus_one(tmp_path: Path) -> Non
 def test_the_ids_of_a_page_follow_each_other_or_break(ids: tuple[int, ...], breaks: int, numbered: int) -> None:
     page = ids_of([(1.0, 1.0, 1.7e9, "b", "l", "", trade_id) for trade_id in ids])
     assert (page.listed, len(page.breaks), page.numbered) == (len(ids), breaks, numbered)
+    assert (page.absent is None) == (breaks == 0)
     if ids == (5, 8):
-        assert (page.first_absent, page.last_absent) == (6, 7)
+        assert page.absent == AbsentIds(6, 7, 1_700_000_000, 1_700_000_000)
         assert [page.lacks(trade_id) for trade_id in (5, 6, 7, 8, 9)] == [False, True, True, False, False]

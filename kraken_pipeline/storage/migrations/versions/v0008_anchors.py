@@ -1,4 +1,4 @@
-"""Anchors, the holes in the numbers of trades, and what counting by these numbers has shown."""
+"""Anchors, ids of trades that are absent, and what counting trades by their ids has shown."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,18 +24,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pair", "moment", name=op.f("pk_anchors")),
     )
     op.create_table(
-        "id_holes",
+        "absent_ids",
         sa.Column("pair", sa.String(length=64), nullable=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
         sa.Column("start", sa.BigInteger(), nullable=False),
         sa.Column("end", sa.BigInteger(), nullable=False),
-        sa.Column("first_id", sa.BigInteger(), nullable=False),
-        sa.Column("last_id", sa.BigInteger(), nullable=False),
         sa.Column("parts", sa.Integer(), nullable=False),
-        sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.String(length=64), nullable=False),
-        sa.Column("again_at", sa.BigInteger(), nullable=True),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("confirmed_at", sa.BigInteger(), nullable=True),
         sa.Column("checksum", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("pair", "first_id", name=op.f("pk_id_holes")),
+        sa.PrimaryKeyConstraint("pair", "first", "last", name=op.f("pk_absent_ids")),
     )
     op.create_table(
         "trade_counts",
@@ -57,5 +57,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Takes it back."""
     op.drop_table("trade_counts")
-    op.drop_table("id_holes")
+    op.drop_table("absent_ids")
     op.drop_table("anchors")

@@ -1,4 +1,4 @@
-"""What the exchange has left out, and what it has told of itself: absent ids, absent pairs, incidents."""
+"""What the exchange has left out, and what it has told of itself: absent pairs, incidents."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,19 +19,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pair", name=op.f("pk_absences")),
     )
     op.create_table(
-        "absent_ids",
-        sa.Column("pair", sa.String(length=64), nullable=False),
-        sa.Column("first", sa.BigInteger(), nullable=False),
-        sa.Column("last", sa.BigInteger(), nullable=False),
-        sa.Column("start", sa.BigInteger(), nullable=False),
-        sa.Column("end", sa.BigInteger(), nullable=False),
-        sa.Column("run_id", sa.String(length=64), nullable=False),
-        sa.Column("seen_at", sa.BigInteger(), nullable=False),
-        sa.Column("confirmed_at", sa.BigInteger(), nullable=True),
-        sa.Column("checksum", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("pair", "first", "last", name=op.f("pk_absent_ids")),
-    )
-    op.create_table(
         "incidents",
         sa.Column("name", sa.String(length=160), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -48,5 +35,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Takes it back."""
-    for name in ("incidents", "absent_ids", "absences"):
+    for name in ("incidents", "absences"):
         op.drop_table(name)
