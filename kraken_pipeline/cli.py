@@ -46,6 +46,7 @@ from kraken_pipeline.workflow.backfill import beyond, planned
 from kraken_pipeline.workflow.backup import back_up
 from kraken_pipeline.workflow.backup import restore as bring_back
 from kraken_pipeline.workflow.check import Verdict, worst
+from kraken_pipeline.workflow.completion import closing_cost
 from kraken_pipeline.workflow.exchange import open_cache
 from kraken_pipeline.workflow.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.explain import explain as tell
@@ -307,10 +308,13 @@ def backfill(
         with _stores() as stores:
             now = _now()
             fetches, unprobed = planned(stores, spec, now), beyond(stores, spec, now)
+            closing = closing_cost(stores, spec, now) if complete else None
         if as_json:
             _print_json([fetch.as_json() for fetch in fetches])
-        else:
-            tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
+            return
+        tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
+        if closing is not None:
+            say(out, f"In the end trades are counted by their ids. {said(closing, settings.kraken_api_rate)}")
         return
     with _loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415

@@ -211,6 +211,11 @@ def test_a_dry_run_says_what_would_be_asked_for_and_what_that_costs(home: Path, 
     shown = ask(home, exchange, *options, KRAKEN_API_RATE="0.01")
     assert re.search(r"OHLC\s+ADAEUR\s+60\s+2023-07-11\s+2023-08-10", shown.out)
     assert "4 requests, about 7 min." in shown.out
+    closing = "In the end trades are counted by their ids. "
+    assert closing not in shown.out
+    counted = ask(home, exchange, *options, "--complete").out.partition(closing)[2]
+    assert re.match(r"\d+ requests for the numbers of trades at the edges of \d+ spans", counted)
+    assert digest_of(home) == before
     nothing = ask(home, exchange, "backfill", "--intervals", "60", "--end", iso(BEGIN + DAY), "--dry-run")
     assert nothing.out == "Nothing to ask for: no gap within the limits needs the exchange.\n"
     assert exchange.requests == ()

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
+from math import gcd
 from pathlib import Path
 from typing import IO
 
@@ -259,30 +260,25 @@ class _Grid:
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
-        self._coarser = [each for each in Interval if each > interval and each % interval == 0]
         self._rows = 0
+        self._first = 0
         self._last: int | None = None  # the latest time so far
+        self._divisor = 0  # the greatest common divisor of all distances so far
 
     def take(self, times: pl.Series) -> None:
         """Takes times, later than those before."""
         self._rows += len(times)
-        if not self._coarser or not len(times):
+        if self._divisor == self._interval.seconds or not len(times):
             return
         seconds = times.to_numpy()
-        self._leave_out(seconds[:1_000])  # which settles it for most files
-        if self._coarser:
-            self._leave_out(seconds)
+        if self._last is None:
+            self._first = self._last = int(seconds[0])
+        for some in (seconds[:1_000], seconds):  # the first thousand settle it for most files
+            distances = np.diff(some, prepend=self._last)
+            self._divisor = gcd(self._divisor, int(np.gcd.reduce(distances)))
+            if self._divisor == self._interval.seconds:
+                return
         self._last = int(seconds[-1])
-
-    def _leave_out(self, seconds: NDArray[np.int64]) -> None:
-        distances = np.diff(seconds, prepend=seconds[:1] if self._last is None else self._last)
-        self._coarser = [
-            each
-            for each in self._coarser
-            if not (distances % each.seconds).any()
-            # A stock that trades for half a day has every other half-day alone, in step with days, but not on them.
-            and not (each == 2 * self._interval and (seconds % each.seconds).any())
-        ]
 
     def require_own(self) -> None:
         """Refuses a file whose rows are all as far apart as those of a coarser interval.
@@ -290,8 +286,11 @@ class _Grid:
         Raises:
             UnreadableArchive: They are.
         """
-        if self._rows >= COARSER_ROWS and self._coarser:
-            minutes = self._coarser[-1].value
+        coarser = [each for each in Interval if each > self._interval and self._divisor % each.seconds == 0]
+        # A stock that trades for half a day has every other half-day alone, in step with days, but not on them.
+        coarser = [each for each in coarser if each != 2 * self._interval or self._first % each.seconds == 0]
+        if self._rows >= COARSER_ROWS and coarser:
+            minutes = coarser[-1].value
             raise UnreadableArchive(
                 f"its name says candles of {self._interval.value} min, and all of its {self._rows} rows are multiples "
                 f"of {minutes} min apart: if they are candles of {minutes} min, name it ..._{minutes}.csv"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kraken_pipeline.coverage.anchors import Spacing
 from kraken_pipeline.coverage.ranges import normalise
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.prove import ProveOutcome, prove
+from kraken_pipeline.workflow.prove import ProofCost, ProveOutcome, cost, prove
 from kraken_pipeline.workflow.resampling import SeriesOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -24,9 +25,21 @@ def fill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
     if not (spec.complete and spec.api_backfill):
         return done
     allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
-    # All intervals of the pairs: an id counts for each of them.
-    every = RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)
-    return _together(done, prove(stores, every, run, allowed=allowed))
+    return _together(done, prove(stores, _of_all_intervals(spec), run, allowed=allowed))
+
+
+def closing_cost(stores: Stores, spec: RunSpec, now: int) -> ProofCost:
+    """Return what the proof at the end of a completion would ask for, as things stand.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    return cost(stores, _of_all_intervals(spec), Spacing.QUARTER, now)
+
+
+def _of_all_intervals(spec: RunSpec) -> RunSpec:
+    """The same pairs and time: an id counts for a trade in each interval."""
+    return RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)
 
 
 def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
