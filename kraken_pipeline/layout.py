@@ -123,13 +123,6 @@ def write(console: Console, line: str, style: str | None = None) -> None:
     console.print(Text(line, style or ""), soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
-    """A length of time in the unit that suits it: 12 s, 34 min, 5.6 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def printable(text: str) -> str:
     """A text in which everything can be seen, on one line: what cannot be printed is written as Python writes it."""
     return "".join(

@@ -14,8 +14,8 @@ from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS
-from kraken_pipeline.layout import Table, duration, say, write
-from kraken_pipeline.market.moment import iso, short
+from kraken_pipeline.layout import Table, say, write
+from kraken_pipeline.market.moment import duration, iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.gap_records import GapRow
 from kraken_pipeline.storage.trade_counts import TradeCount, as_counted

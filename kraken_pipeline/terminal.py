@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kraken_pipeline.layout import duration, say, wrapped
+from kraken_pipeline.layout import say, wrapped
+from kraken_pipeline.market.moment import duration
 from kraken_pipeline.workflow.progress import Progress
 
 _REDRAWS_A_SECOND = 10

@@ -1,4 +1,4 @@
-"""Moments as people write them and as the pipeline counts them: seconds since the epoch, UTC."""
+"""Moments as people write them and as the pipeline counts them: seconds since the epoch, UTC. And lengths of time."""
 
 from __future__ import annotations
 
@@ -39,3 +39,10 @@ def iso(seconds: int) -> str:
 def short(seconds: int) -> str:
     """A moment for tables: the date alone where it is a midnight."""
     return as_datetime(seconds).strftime("%Y-%m-%d" if seconds % 86_400 == 0 else "%Y-%m-%d %H:%M")
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it: 12 s, 34 min, 5.6 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -53,7 +53,7 @@ from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.kraken.trade_ids import PageIds, ids_of
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.moment import duration, iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage import anchors as anchor_records
@@ -734,8 +734,7 @@ def said(cost_: ProofCost, rate: float) -> str:
     if not (cost_.requests or cost_.searches):
         return "Nothing is to be asked for: every span that can be counted is."
     searches = f" and {cost_.searches:,} spans that differ to be searched" if cost_.searches else ""
-    seconds = cost_.requests / rate
     return (
         f"{cost_.requests:,} requests for the numbers of trades at the edges of {cost_.spans:,} spans{searches} "
-        f"(about {max(1, round(seconds / 60)):,} min); each trade that is missing takes about twenty more."
+        f"(about {duration(cost_.requests / rate)}); each trade that is missing takes about twenty more."
     )
