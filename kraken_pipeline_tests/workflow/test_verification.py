@@ -337,6 +337,30 @@ def test_a_row_of_evidence_that_was_changed_claims_nothing_and_is_answered_again
     assert verified(there).status == "ok"
 
 
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (schema.disputes, {"pair": "XBTUSD", "interval": 60, "start": 0, "end": 3_600}),
+        (schema.anchors, {"pair": "XBTUSD", "moment": 0, "trade_id": 7, "asked_at": NOW}),
+        (
+            schema.absent_ids,
+            {"pair": "XBTUSD", "first": 1, "last": 2, "start": 0, "end": 9, "parts": 1, "run_id": "one", "seen_at": 9},
+        ),
+        (schema.absences, {"pair": "XBTUSD", "listed_at": 7}),
+    ],
+)
+def test_a_record_that_was_changed_is_taken_out_and_what_the_files_say_is_kept(
+    there: Stores, table: sa.Table, row: dict[str, Any]
+) -> None:
+    before = lake_of(there), evidence_of(there)["coverage"]
+    with there.catalog.write() as connection:
+        connection.execute(sa.insert(table).values(checksum=1, **row))
+    assert repaired(there).verification.damaged == ()
+    assert rows_of(there, table, "pair") == []
+    assert (lake_of(there), evidence_of(there)["coverage"]) == before
+    assert verified(there).status == "ok"
+
+
 def test_coverage_that_does_not_follow_from_grants_is_derived_again(there: Stores) -> None:
     before = evidence_of(there)["coverage"]
     with there.catalog.write() as connection:
