@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from math import gcd
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
@@ -302,7 +302,7 @@ class _Judge:
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
-        self._chain: list[NDArray[np.float64]] = []
+        self._chain: list[tuple[NDArray[Any], ...]] = []  # times, opens, closes
         self._chained = 0
         self.is_asked = True  # where a header tells, it is believed
         self._lines = 0
@@ -341,7 +341,7 @@ class _Judge:
     def chain(self, rows: pl.DataFrame) -> None:
         """Takes rows in order of time; the first thousand of a file are looked at."""
         if self.is_asked and self._chained < _CHAIN_ROWS:
-            self._chain.append(rows.select("time", "open", "close").head(_CHAIN_ROWS).to_numpy())
+            self._chain.append(tuple(rows[name][:_CHAIN_ROWS].to_numpy() for name in ("time", "open", "close")))
             self._chained += rows.height
             if self._chained >= _CHAIN_ROWS:
                 self.require_chained()
@@ -354,10 +354,10 @@ class _Judge:
         """
         if not self._chain:
             return
-        times, opens, closes = np.concatenate(self._chain).T
+        times, opens, closes = (np.concatenate(column) for column in zip(*self._chain, strict=True))
         self._chain = []
-        follows = np.diff(times) == self._interval.seconds
-        if follows.sum() < COARSER_ROWS:
+        follows = times[1:] - times[:-1] == self._interval.seconds
+        if np.count_nonzero(follows) < COARSER_ROWS:
             return
         forth = np.abs(opens[1:] - closes[:-1])[follows].sum()
         back = np.abs(closes[1:] - opens[:-1])[follows].sum()
