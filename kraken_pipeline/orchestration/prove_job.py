@@ -67,7 +67,9 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
-            finish(context.instance, context.run_id, run.progress, _outcome(ProveOutcome(), PublishOutcome(), run))
+            finish(
+                context.instance, context.run_id, run.progress, _outcome(ProveOutcome(now=run.now), PublishOutcome())
+            )
             return
         done = prove(stores, spec, run, spacing=spacing, depth=depth, allowed=spec.budget)
         for failure in done.failed:
@@ -81,7 +83,7 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         for event in _events(stores, spec, done, published, run):
             context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", requests_total=run.progress.requests_done)
-    finish(context.instance, context.run_id, run.progress, _outcome(done, published, run))
+    finish(context.instance, context.run_id, run.progress, _outcome(done, published))
 
 
 def _events(stores: Stores, spec: RunSpec, done: ProveOutcome, published: PublishOutcome, run: Run) -> Iterator[Event]:
@@ -110,13 +112,13 @@ def _table(done: ProveOutcome) -> str:
     return f"{proven} counts are proven\n{metadata.table(header, rows)}"
 
 
-def _outcome(done: ProveOutcome, published: PublishOutcome, run: Run) -> dict[str, Any]:
+def _outcome(done: ProveOutcome, published: PublishOutcome) -> dict[str, Any]:
     of_verdict = {
         verdict: sum(count.verdict is verdict for count in done.counts)
         for verdict in (CountVerdict.PROVEN, CountVerdict.SHORT, CountVerdict.OVER, CountVerdict.UNANCHORED)
     }
     return {
-        "made_at": run.now,
+        "made_at": done.now,
         "requests": done.requests,
         "fetches_failed": len(done.failed),
         "spans_refuted": done.refuted,

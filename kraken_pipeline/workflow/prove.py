@@ -92,6 +92,7 @@ class ProveOutcome:
         notes: What else people should know.
         filled: The series in which something was filled.
         refuted: How many candles were taken back because ids count more trades.
+        now: The moment up to which it looked: the run's, or the exchange's where its clock is behind.
     """
 
     counts: tuple[TradeCount, ...] = ()
@@ -100,6 +101,7 @@ class ProveOutcome:
     notes: tuple[str, ...] = ()
     filled: tuple[SeriesOutcome, ...] = ()
     refuted: int = 0
+    now: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,7 @@ class _Known:
     stretches: tuple[Stretch, ...]
     is_delisted: bool
     now: int
-
-    @property
-    def until(self) -> int:
-        """The last moment that can be asked about."""
-        return _settled(self.now)
+    until: int  # the last moment that can be asked about
 
     def is_proven(self, stretch: Stretch, interval: Interval) -> bool:
         """Whether the trades of an interval are counted there already."""
@@ -215,7 +213,7 @@ def prove(
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    work = _Work(stores, spec, run, spacing, depth)
+    work = _Work(stores, spec, run, spacing, depth, run.now)
     names = _in_order(stores, spec)
     run.report(phase="counting trades")
     for name in names:
@@ -226,7 +224,7 @@ def prove(
     for name in names:
         run.report(phase="counting trades")
         work.judge(name)
-    return work.outcome(verdicts(stores, spec, spacing, run))
+    return work.outcome(verdicts(stores, spec, spacing, replace(run, now=work.now)))
 
 
 def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple[TradeCount, ...]:
@@ -251,14 +249,17 @@ def _in_order(stores: Stores, spec: RunSpec) -> list[str]:
     return sorted(pairs, key=lambda name: (stores.tiers.tier_of(pairs[name]), name))
 
 
-def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int) -> _Known:
+def _look_up(
+    stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int, exchange_now: int | None = None
+) -> _Known:
+    until = Interval.M1.floor((now if exchange_now is None else exchange_now) - _SETTLING_SECONDS)
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, pairs=[name])
         found = anchor_records.anchors_of(connection, name)
         absences = density_records.absences_of(connection, name)
         counts = trade_counts.of_pair(connection, name)
         listing = listings.listings_of(connection, [name]).get(name)
-    settled = (Span(0, _settled(now)),)
+    settled = (Span(0, until),)
     coverage = {
         series.interval: intersect(tuple(record.span for record in ranges), settled)
         for series, ranges in records.items()
@@ -266,12 +267,7 @@ def _look_up(stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: in
     }
     is_delisted = listing is not None and listing.delisted_at is not None
     parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
-    return _Known(name, coverage, found, absences, counts, parts, is_delisted, now)
-
-
-def _settled(now: int) -> int:
-    """The newest moment whose trades are listed by now."""
-    return Interval.M1.floor(now - _SETTLING_SECONDS)
+    return _Known(name, coverage, found, absences, counts, parts, is_delisted, now, until)
 
 
 class _Counts:
@@ -329,6 +325,7 @@ class _Work:
     run: Run
     spacing: Spacing
     depth: Depth
+    now: int
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
@@ -339,11 +336,13 @@ class _Work:
     def outcome(self, counts: tuple[TradeCount, ...]) -> ProveOutcome:
         """What it did."""
         filled = tuple(self.filled[series] for series in sorted(self.filled))
-        return ProveOutcome(counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted)
+        return ProveOutcome(
+            counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
+        )
 
     def look_up(self, name: str) -> _Known:
         """What is known of a pair now."""
-        return _look_up(self.stores, name, self.spec, self.spacing, self.run.now)
+        return _look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
 
     def has_to_ask(self, name: str) -> bool:
         """Whether anything of a pair is to be asked for, or to be filled."""
@@ -387,6 +386,8 @@ class _Work:
             try:
                 asking.require_budget()
                 exchange.require_online()
+                # What is not over by the exchange's clock cannot be asked about, whatever the clock of this host says.
+                self.now = min(self.now, int(exchange.now()))
                 for step in (asking.first, asking.differences):
                     for name in names:
                         self._of_pair(step, name)

@@ -30,10 +30,11 @@ from kraken_pipeline.storage import (
 )
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.storage.trade_counts import TradeCount
+from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.prove import ProveOutcome, cost, prove, said
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import oracle, run, settings_of, stored
+from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 
 PAIR = "XBTUSD"
 MINUTES = Series(PAIR, Interval.M1)
@@ -183,6 +184,19 @@ def test_before_2021_ids_are_tested_before_they_are_relied_on(tmp_path: Path) ->
             asked = len(exchange.requests)
             proven(stores, "two", now=now)
             assert len(exchange.requests) == asked
+
+
+@pytest.mark.parametrize("ahead", [90, 3_600])
+def test_what_is_not_over_by_the_exchanges_clock_is_left_to_the_next_run(tmp_path: Path, ahead: int) -> None:
+    with asking(tmp_path, world(), world()) as (stores, _):
+        everything = run_spec(pairs=[PAIR], complete=True, intervals=[1])
+        backfill(stores, everything, Run("fill", NOW))
+        assert covered(stores, PAIR, 1)[-1].end > NOW - 120, "up to the newest minute that the exchange has"
+        done = proven(stores, now=NOW + ahead)
+        assert (done.failed, done.notes) == ((), ())
+        assert verdicts(done.counts) == {CountVerdict.PROVEN}
+        assert max(count.span.end for count in done.counts) == Interval.M1.floor(NOW - 60)
+        assert NOW - 5 <= done.now <= NOW + 5
 
 
 def test_down_to_days_a_day_is_found_and_filled(tmp_path: Path) -> None:
