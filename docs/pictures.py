@@ -148,7 +148,7 @@ def assets(page: Page) -> None:
     page.get_by_role("button").filter(has=page.get_by_label("panel_show_right")).click()
     page.keyboard.press("Alt+KeyE")
     page.get_by_text("40 partitions").nth(3).wait_for()
-    still(page.get_by_text("1 / 1 Passed").nth(1))
+    still(page.get_by_text(re.compile(r"\d / \d Passed")).nth(2))
 
 
 def partitions(page: Page) -> None:
@@ -171,7 +171,7 @@ def plots(page: Page) -> None:
 def automation(page: Page) -> None:
     """Every schedule and sensor."""
     page.get_by_text("Scheduled At 05:30 AM UTC").wait_for()
-    still(page.get_by_role("checkbox").nth(14))  # a box and a switch for each of seven, and a box for all
+    still(page.get_by_role("checkbox").nth(18))  # a box and a switch for each of nine, and a box for all
 
 
 def report(page: Page) -> None:
@@ -221,7 +221,7 @@ PICTURES = (
     Picture("partitions", f"{_ASSET}/coverage?view=partitions&partition=ETHUSD%7C60", 1400, 800, partitions),
     Picture("materialization", f"{_ASSET}/candles?view=events&partition=XBTUSD%7C60", 1400, 800, materialization),
     Picture("plots", f"{_ASSET}/completeness_report?view=overview", 1400, 1080, plots),
-    Picture("automation", "/automation", 1200, 620, automation),
+    Picture("automation", "/automation", 1200, 740, automation),
     Picture("report-light", None, 1200, 1385, report),
     Picture("report-dark", None, 1200, 1385, report, is_dark=True),
     Picture("report-phone", None, 390, 1160, report),
