@@ -25,19 +25,19 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.resample import fold_trades, resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage import proof_records
-from kraken_pipeline.storage.evidence_records import CoverageRecord
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow import ingest as ingesting
 from kraken_pipeline.workflow import publish as publishing
-from kraken_pipeline.workflow.gaps import Holdings, expected, find_gaps
+from kraken_pipeline.workflow.gaps.gaps import Holdings, expected, find_gaps
+from kraken_pipeline.workflow.ingest import ingest as ingesting
+from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile import reconcile_changes
-from kraken_pipeline.workflow.report_page import write_page
+from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
+from kraken_pipeline.workflow.report.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.scan import scan
-from kraken_pipeline.workflow.verification import verify
+from kraken_pipeline.workflow.verify.verification import verify
 
 _WINDOW = math.lcm(*(interval.seconds for interval in INTERVALS))
 """Seconds, 105 days: the shortest time that is made of whole candles of every interval."""

@@ -12,10 +12,10 @@ from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_i
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, proof_records
+from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import find_gaps, survey
-from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.gaps.gaps import find_gaps, survey
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import NOW, SPRING, START
 

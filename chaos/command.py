@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline import cli, definitions
-from kraken_pipeline.orchestration import jobs, verify_job
+from kraken_pipeline import definitions
+from kraken_pipeline.cli import app as cli
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import verify_job
 from kraken_pipeline_tests.exchanges import stop_clock
 from kraken_pipeline_tests.homes import NOW
 

@@ -15,16 +15,17 @@ from pathlib import Path
 import pytest
 
 from chaos.claims import HomeState, state_of
-from kraken_pipeline import cli
+from kraken_pipeline.cli import app as cli
 from kraken_pipeline.demo.exchange import DemoExchange
-from kraken_pipeline.orchestration import jobs, verify_job
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import verify_job
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.faults import fault_of
-from kraken_pipeline.storage.schema import FileStatus
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.repair import repair
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline_tests.exchanges import stop_clock
 from kraken_pipeline_tests.homes import NOW, SPRING, Shelf, settings_of, write_shelf
 from kraken_pipeline_tests.homes import run as ingest_here

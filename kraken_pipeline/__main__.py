@@ -17,11 +17,11 @@ def main() -> None:
     try:
         from rich.console import Console  # noqa: PLC0415
 
-        from kraken_pipeline.terminal import progress_bar  # noqa: PLC0415
+        from kraken_pipeline.cli.terminal import progress_bar  # noqa: PLC0415
 
         # Where the output is read by a program, or by a pager, nothing is drawn beside it.
         with progress_bar(Console(stderr=sys.stdout.isatty()), 1):
-            from kraken_pipeline.cli import main as run  # noqa: PLC0415
+            from kraken_pipeline.cli.app import main as run  # noqa: PLC0415
 
         run()
     except KeyboardInterrupt:  # within an import

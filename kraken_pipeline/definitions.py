@@ -9,16 +9,16 @@ import dagster as dg
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.health import health, health_job
-from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import UPKEEP_JOBS, backfill_job, publish_job, retry_job
+from kraken_pipeline.orchestration.jobs.prove_job import prove_job
+from kraken_pipeline.orchestration.jobs.recover_job import recover_job
+from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.logs import console
-from kraken_pipeline.orchestration.prove_job import prove_job
 from kraken_pipeline.orchestration.questdb_asset import questdb_asset
-from kraken_pipeline.orchestration.recover_job import recover_job
 from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
-from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS, backfill_job, publish_job, retry_job
-from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import load_settings
 
 

@@ -20,14 +20,15 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import dead_letters, evidence_records, gap_records, schema
-from kraken_pipeline.storage.gap_records import GapRow
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import dead_letters, evidence_records, gap_records
+from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
-from kraken_pipeline.workflow.ingest import FileOutcome, fail_broken, ingest, tidy
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest, tidy
+from kraken_pipeline.workflow.ingest.scan import Scan, scan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.scan import Scan, scan
 
 Q1, Q2, Q3 = Quarter(2023, 1), Quarter(2023, 2), Quarter(2023, 3)
 START = Q1.end - 6 * DAY

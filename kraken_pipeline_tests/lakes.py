@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import manifest, schema
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.lake import Lake, Staged, rename_all
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.lake.lake import Lake, Staged, rename_all
+from kraken_pipeline.storage.records import manifest
 
 
 def lake_at(home: Path) -> Lake:

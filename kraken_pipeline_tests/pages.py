@@ -14,10 +14,11 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import proof_records, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.page.contents import Contents, HeatMap
-from kraken_pipeline.workflow.report import Report
+from kraken_pipeline.workflow.report.page.contents import Contents, HeatMap
+from kraken_pipeline.workflow.report.report import Report
 from kraken_pipeline.workflow.run_spec import run_spec
 
 YEAR = Months(2024 * 12, 12)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline.cli import main
+from kraken_pipeline.cli.app import main
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.homes import NOBODY
@@ -79,7 +79,9 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli", **variables: str) -> subprocess.Popen[str]:
+def start(
+    home: Path, *arguments: str, program: str = "kraken_pipeline.cli.app", **variables: str
+) -> subprocess.Popen[str]:
     """A program in a process of its own, started in the home's folder."""
     return _started(home, [program, *arguments], variables, subprocess.PIPE)
 

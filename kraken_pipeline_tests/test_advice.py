@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import typer
 
-from kraken_pipeline import cli
-from kraken_pipeline.cli import app
+from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli.app import app
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.orchestration import jobs, upkeep
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile import reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.exchanges import ARCHIVED, BEGIN, NOW, PAIRS, SUMMER, copied, stop_clock
 from kraken_pipeline_tests.homes import run, settings_of

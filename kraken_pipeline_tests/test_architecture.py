@@ -7,67 +7,31 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
-import kraken_pipeline
+import pytest
 
-ROOT = Path(kraken_pipeline.__file__).parent
-CORE = {"errors", "market"}
-LAYERS = {
-    "errors": set[str](),
-    "settings": {"errors"},
-    "market": {"errors"},
-    "coverage": CORE,
-    "kraken": CORE | {"coverage"},
-    "storage": CORE | {"coverage", "kraken", "settings"},
-    "workflow": CORE | {"coverage", "kraken", "storage", "settings"},
-    "demo": CORE,
-}
-"""Each package and what it may import beside itself; who is not named here stands above all of them."""
-TOP = {"orchestration", "definitions", "cli", "__main__"}
-MODULES = sorted(path for path in ROOT.rglob("*.py"))
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def package_of(path: Path) -> str:
-    """`market`, `cli`, …; empty for the root itself."""
-    parts = module_name(path).split(".")
-    return parts[1] if len(parts) > 1 else ""
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, in full."""
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            origin = ".".join(part for part in (base, node.module) if part)
-            # `from kraken_pipeline.storage import lake` imports a module by its name.
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
-
-
-def known(path: Path) -> set[str]:
-    """The packages of ours that a file imports, without its own."""
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("kraken_pipeline.")}
-    return ours - {package_of(path)}
+from kraken_pipeline_tests.layers import (
+    LAYERS,
+    MODULES,
+    ROOT,
+    TOP,
+    imports,
+    in_order,
+    known,
+    module_name,
+    package_of,
+    parsed,
+    rooms,
+)
 
 
 def test_the_walk_sees_imports() -> None:
-    assert "kraken_pipeline.coverage.ranges.Span" in set(imports(ROOT / "storage" / "lake.py"))
-    assert known(ROOT / "storage" / "lake.py") == {"coverage", "errors", "market"}
+    lake = ROOT / "storage" / "lake" / "lake.py"
+    assert "kraken_pipeline.coverage.ranges.Span" in set(imports(lake))
+    assert known(lake) == {"coverage", "errors", "market"}
     assert "workflow" in known(ROOT / "__init__.py")
     assert {package_of(path) for path in MODULES} >= {*LAYERS, *TOP}
 
@@ -93,6 +57,19 @@ def test_the_layers_are_in_no_circle() -> None:
         free = {package for package, below in LAYERS.items() if package not in settled and below <= settled}
         assert free, f"a circle among {set(LAYERS) - settled}"
         settled |= free
+
+
+def test_rooms_import_each_other_in_one_direction_and_are_not_crowded() -> None:
+    order = in_order(rooms())
+    assert order.index("market") < order.index("coverage") < order.index("storage.lake") < order.index("workflow.gaps")
+    assert order[-1] in {"__main__", "definitions", "cli"}
+    files = Counter(path.parent for path in MODULES)
+    assert {folder.name: count for folder, count in files.items() if count > 20} == {}
+
+
+def test_a_circle_of_rooms_is_named() -> None:
+    with pytest.raises(ValueError, match="in a circle: a, b"):
+        in_order({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
 def test_only_the_glue_and_the_shell_know_dagster() -> None:

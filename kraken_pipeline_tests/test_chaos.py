@@ -14,7 +14,7 @@ from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.homes import NOW, START
 

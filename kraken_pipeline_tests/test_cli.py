@@ -16,18 +16,18 @@ import pytest
 import typer
 from rich.console import Console
 
-from kraken_pipeline import tables
-from kraken_pipeline.cli import app
+from kraken_pipeline.cli import tables
+from kraken_pipeline.cli.app import app
 from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.orchestration.prove_job import prove_job
-from kraken_pipeline.orchestration.verify_job import verify_job
+from kraken_pipeline.orchestration.jobs.prove_job import prove_job
+from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.workflow.check import Check, Verdict
-from kraken_pipeline.workflow.health import NAMES
+from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.homes import (
     CUT,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline import cli
+from kraken_pipeline.cli import app as cli
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
@@ -14,8 +14,9 @@ from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal, SystemState
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.orchestration import jobs, upkeep
-from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.exchanges import (
     ARCHIVED,

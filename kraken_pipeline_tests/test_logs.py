@@ -62,10 +62,10 @@ def fail(error: Exception, cause: Exception) -> NoReturn:
 def test_a_line_is_an_object_that_says_when_how_bad_who_and_what(stream: io.StringIO) -> None:
     configure(settings_with(kraken_log_format="JSON"), stream)
     before = datetime.now(UTC)
-    logging.getLogger("kraken_pipeline.storage.lake").warning("%d of %s\nand more", 3, "XBTUSD")
+    logging.getLogger("kraken_pipeline.storage.lake.lake").warning("%d of %s\nand more", 3, "XBTUSD")
     (line,) = lines(stream)
     assert list(line) == ["time", "level", "logger", "message"]
-    assert (line["level"], line["logger"]) == ("WARNING", "kraken_pipeline.storage.lake")
+    assert (line["level"], line["logger"]) == ("WARNING", "kraken_pipeline.storage.lake.lake")
     assert line["message"] == "3 of XBTUSD\nand more"
     assert abs((datetime.fromisoformat(line["time"]) - before).total_seconds()) < 60
     assert line["time"].endswith("+00:00")

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from kraken_pipeline import cli, tables
+from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import tables
+from kraken_pipeline.cli.layout import Table, say
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
 from kraken_pipeline.coverage.completeness import shown
@@ -24,20 +26,19 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
-from kraken_pipeline.layout import Table, say
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.damage import Damage
-from kraken_pipeline.storage.gap_records import GapRow
-from kraken_pipeline.storage.schema import DamageKind
-from kraken_pipeline.storage.trade_counts import TradeCount
-from kraken_pipeline.workflow.check import Check, Verdict
-from kraken_pipeline.workflow.reconcile import Reconciled
-from kraken_pipeline.workflow.selection import Fetch
-from kraken_pipeline.workflow.settling import grouped
-from kraken_pipeline.workflow.verdicts import Proof, Remedy
-from kraken_pipeline.workflow.verdicts import Verdict as Judgement
-from kraken_pipeline.workflow.verification import Verification
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.records.gap_records import GapRow
+from kraken_pipeline.storage.records.trade_counts import TradeCount
+from kraken_pipeline.workflow.gaps.selection import Fetch
+from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
+from kraken_pipeline.workflow.reconcile.verdicts import Proof, Remedy
+from kraken_pipeline.workflow.reconcile.verdicts import Verdict as Judgement
+from kraken_pipeline.workflow.verify.verification import Verification
+from kraken_pipeline.workflow.withdraw.settling import grouped
 from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
 from kraken_pipeline_tests.shell import shell
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kraken_pipeline.terminal import progress_bar
+from kraken_pipeline.cli.terminal import progress_bar
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline_tests.homes import Shelf
 from kraken_pipeline_tests.shell import ended, start, start_on

@@ -22,13 +22,15 @@ from kraken_pipeline.orchestration.partitions import SERIES, series_of
 from kraken_pipeline.orchestration.progress import finish, of_backfill, progress_of, tell, watcher
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.orchestration.standing import standings
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import backfill, ingest, report_page, scan
-from kraken_pipeline.workflow import gaps as gap_flow
+from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow.gaps import gaps as gap_flow
+from kraken_pipeline.workflow.ingest import ingest, scan
 from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.reconcile.verdicts import agreements
+from kraken_pipeline.workflow.report import report_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.verdicts import agreements
 
 NAMES = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
 

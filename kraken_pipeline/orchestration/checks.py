@@ -10,14 +10,14 @@ from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.metadata import percents, table
-from kraken_pipeline.storage.damage import Damage, open_damages
-from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records.damage import Damage, open_damages
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.publish import differences
-from kraken_pipeline.workflow.verdicts import Agreement
-from kraken_pipeline.workflow.verification import Verification
-from kraken_pipeline.workflow.verify import broken_candles
+from kraken_pipeline.workflow.reconcile.verdicts import Agreement
+from kraken_pipeline.workflow.verify.verification import Verification
+from kraken_pipeline.workflow.verify.verify import broken_candles
 
 CANDLE_RULES = "candle_rules"
 FEW_GAPS = "few_gaps"

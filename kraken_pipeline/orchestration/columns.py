@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source
-from kraken_pipeline.storage import questdb_schema, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.questdb import tables as questdb_schema
 
 _OF_CANDLES: Mapping[str, str] = {
     "time": "The candle's start, UTC.",

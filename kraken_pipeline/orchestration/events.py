@@ -13,16 +13,16 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.orchestration.standing import Standing, standings
-from kraken_pipeline.storage.questdb import open_questdb
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import BackfillOutcome
-from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import PublishOutcome
-from kraken_pipeline.workflow.report import make_report
-from kraken_pipeline.workflow.report_page import page_path
+from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
+from kraken_pipeline.workflow.report.report import make_report
+from kraken_pipeline.workflow.report.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.verdicts import Agreement, agreements
 
 FULL_REPORT_SERIES = 500
 """A run that changed more series than this reports their candles only; `coverage` and `gaps` wait for a backfill of

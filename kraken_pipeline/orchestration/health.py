@@ -5,8 +5,8 @@ import dagster as dg
 from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.workflow.check import Check, Verdict, worst
-from kraken_pipeline.workflow.health import NAMES, check_health
+from kraken_pipeline.workflow.health.check import Check, Verdict, worst
+from kraken_pipeline.workflow.health.health import NAMES, check_health
 
 KEY = dg.AssetKey([OPERATIONS, "health"])
 

@@ -15,12 +15,12 @@ from kraken_pipeline.coverage.completeness import Total, by_interval, shown
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.orchestration.standing import Standing
-from kraken_pipeline.storage.trade_counts import as_counted, in_all
-from kraken_pipeline.workflow.gaps import Gap
-from kraken_pipeline.workflow.ingest import FileOutcome
+from kraken_pipeline.storage.records.trade_counts import as_counted, in_all
+from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import Published
-from kraken_pipeline.workflow.report import Report
-from kraken_pipeline.workflow.report_page import Page
+from kraken_pipeline.workflow.report.report import Report
+from kraken_pipeline.workflow.report.report_page import Page
 
 Metadata = Mapping[str, dg.MetadataValue]
 ROWS = "dagster/partition_row_count"

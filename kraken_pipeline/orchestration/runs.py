@@ -19,10 +19,10 @@ from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.health import health_job
-from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job, spec_tags
+from kraken_pipeline.orchestration.jobs.ingest_job import SPEC_TAG, ingest_job, spec_tags
 from kraken_pipeline.orchestration.partitions import series_of
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
-from kraken_pipeline.storage.locks import Locks
+from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 

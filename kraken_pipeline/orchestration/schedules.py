@@ -13,10 +13,10 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from kraken_pipeline.orchestration.health import health_job
-from kraken_pipeline.orchestration.prove_job import prove_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, cleanup_job, report_job, validate_job
+from kraken_pipeline.orchestration.jobs.prove_job import prove_job
+from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.runs import at_work
-from kraken_pipeline.orchestration.upkeep import backfill_job, cleanup_job, report_job, validate_job
-from kraken_pipeline.orchestration.verify_job import verify_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened, opened_locks
 

@@ -14,16 +14,16 @@ from kraken_pipeline.errors import PipelineError, plain
 from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
-from kraken_pipeline.orchestration.jobs import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.jobs.ingest_job import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
 from kraken_pipeline.orchestration.runs import at_work
-from kraken_pipeline.orchestration.upkeep import backfill_job, publish_job
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage import publications
-from kraken_pipeline.storage.questdb import open_questdb
+from kraken_pipeline.storage.questdb.client import open_questdb
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.ingest.scan import pass_over_unknown
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.scan import pass_over_unknown
 
 _EDGE = 1 << 16
 _REASONS = 5

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from kraken_pipeline.errors import Busy, StoreError
 from kraken_pipeline.market.tier import TierTable, load_tiers
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import loss
-from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.faults import is_read_only
-from kraken_pipeline.storage.lake import Lake
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.lake import loss
+from kraken_pipeline.storage.lake.lake import Lake
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.postgresql import PoolSizes
 

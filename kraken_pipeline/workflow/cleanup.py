@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kraken_pipeline.storage import counters, gap_records, manifest
+from kraken_pipeline.storage.exchange_state import counters
+from kraken_pipeline.storage.records import gap_records, manifest
 from kraken_pipeline.storage.stores import Stores
 
 _DAY = 86_400

@@ -20,10 +20,10 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.errors import Busy, PipelineError, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import deliveries, publications
-from kraken_pipeline.storage.damage import REPAIR
-from kraken_pipeline.storage.questdb import ROW_SCHEMA, Digest, QuestDB, Receipt, open_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES, checksum, wrapped
+from kraken_pipeline.storage.questdb.client import ROW_SCHEMA, Digest, QuestDB, Receipt, open_questdb
+from kraken_pipeline.storage.questdb.tables import TABLES, checksum, wrapped
+from kraken_pipeline.storage.records import deliveries, publications
+from kraken_pipeline.storage.records.damage import REPAIR
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Run
 

@@ -17,8 +17,8 @@ from kraken_pipeline.market.moment import as_datetime, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage import evidence_records
-from kraken_pipeline.storage.questdb import QuestDB, open_questdb
+from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source")

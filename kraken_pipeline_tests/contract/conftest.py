@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from kraken_pipeline.storage.catalog import open_catalog
+from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline_tests.homes import settings_of
 from kraken_pipeline_tests.servers import PostgreSQL

@@ -7,8 +7,8 @@ from multiprocessing import get_context
 import pytest
 
 from kraken_pipeline.errors import CircuitOpen
-from kraken_pipeline.storage.breaker import Breaker, BreakerRecord, BreakerState
-from kraken_pipeline.storage.catalog import Catalog
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerRecord, BreakerState
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.storage.processes import process, result
 

@@ -14,8 +14,9 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import InvalidRequest, StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import copies, publications, schema, seals
-from kraken_pipeline.storage.catalog import Catalog, open_catalog
+from kraken_pipeline.storage.catalog import copies, schema, seals
+from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.contract.conftest import copy_of_template

@@ -6,9 +6,9 @@ from multiprocessing import get_context
 
 import pytest
 
-from kraken_pipeline.storage import counters
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.counters import Counters
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.exchange_state import counters
+from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.storage.processes import process, result
 

@@ -16,8 +16,8 @@ from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, file_records
-from kraken_pipeline.storage.dead_letters import Operation
+from kraken_pipeline.storage.records import dead_letters, file_records
+from kraken_pipeline.storage.records.dead_letters import Operation
 from kraken_pipeline.storage.stores import Stores
 
 HOURS = Series("XBTUSD", Interval.H1)

@@ -5,15 +5,15 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.anchors import Anchor
 from kraken_pipeline.coverage.density import Absence, AbsentIds, Density
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.storage.anchors import anchors_of, keep_anchors
-from kraken_pipeline.storage.density_records import (
+from kraken_pipeline.storage.catalog.schema import absent_ids
+from kraken_pipeline.storage.records.anchors import anchors_of, keep_anchors
+from kraken_pipeline.storage.records.density_records import (
     absences_of,
     density_of,
     forget_absent,
     forget_answered,
     record_absent,
 )
-from kraken_pipeline.storage.schema import absent_ids
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.samples import at
 

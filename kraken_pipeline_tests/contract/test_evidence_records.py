@@ -18,9 +18,10 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, file_records, refutations, schema
-from kraken_pipeline.storage.catalog import Catalog, open_catalog
-from kraken_pipeline.storage.evidence_records import CoverageRecord, Extent
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
+from kraken_pipeline.storage.records import evidence_records, file_records, refutations
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS

@@ -12,9 +12,10 @@ from kraken_pipeline.kraken.archive import ArchiveFile, Container
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
-from kraken_pipeline.storage import file_records, schema
-from kraken_pipeline.storage.file_records import ContainerRecord, FileRecord
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.records import file_records
+from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
 
 ZIP = Container(Path("/drop/Kraken_OHLCVT_Q2_2023.zip"), (Path("/drop/Kraken_OHLCVT_Q2_2023.zip"),), None)

@@ -11,8 +11,8 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, gap_records
-from kraken_pipeline.storage.gap_records import Attempt, GapRow
+from kraken_pipeline.storage.records import evidence_records, gap_records
+from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
 
 HOURS = Series("XBTUSD", Interval.H1)

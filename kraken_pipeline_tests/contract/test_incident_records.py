@@ -4,8 +4,8 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind
-from kraken_pipeline.storage.incident_records import down_times, incidents_of, is_news, record_told
-from kraken_pipeline.storage.schema import incidents
+from kraken_pipeline.storage.catalog.schema import incidents
+from kraken_pipeline.storage.exchange_state.incident_records import down_times, incidents_of, is_news, record_told
 from kraken_pipeline.storage.stores import Stores
 
 HOUR = 3_600

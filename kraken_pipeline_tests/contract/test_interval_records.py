@@ -3,8 +3,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage.interval_records import asked, record_asked
-from kraken_pipeline.storage.schema import asked_intervals
+from kraken_pipeline.storage.catalog.schema import asked_intervals
+from kraken_pipeline.storage.records.interval_records import asked, record_asked
 from kraken_pipeline.storage.stores import Stores
 
 

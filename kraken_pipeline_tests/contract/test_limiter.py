@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import Throttled
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.limiter import EVERY, LONGEST_WAIT, Limiter
-from kraken_pipeline.storage.schema import limits
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.catalog.schema import limits
+from kraken_pipeline.storage.exchange_state.limiter import EVERY, LONGEST_WAIT, Limiter
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.storage.processes import process, result
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from kraken_pipeline.storage.listings import (
+from kraken_pipeline.storage.catalog.schema import absences, listings
+from kraken_pipeline.storage.exchange_state.listings import (
     DAY,
     ListingRecord,
     absences_of,
@@ -13,7 +14,6 @@ from kraken_pipeline.storage.listings import (
     record_first_trade,
     record_listed,
 )
-from kraken_pipeline.storage.schema import absences, listings
 from kraken_pipeline.storage.stores import Stores
 
 

@@ -14,8 +14,8 @@ import pytest
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline_tests.servers import wait_for
 from kraken_pipeline_tests.storage.processes import line, process, result, tell
 
@@ -278,7 +278,7 @@ def test_any_run_at_work_is_noticed_and_one_that_was_killed_is_not(locks: Locks,
 def test_a_run_of_which_another_process_says_that_it_is_it_is_refused(
     locks: Locks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kraken_pipeline.storage.locks.RUN_SECONDS", 0.05)
+    monkeypatch.setattr("kraken_pipeline.storage.locks.locks.RUN_SECONDS", 0.05)
     with locks.run("run-1"):
         with pytest.raises(Busy, match=r"^another process says that it is run run-1$"), locks.run("run-1"):
             pass

@@ -13,15 +13,16 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-import kraken_pipeline.storage.migrations
+import kraken_pipeline.storage.catalog.migrations
 from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import proof_records, schema
-from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
-from kraken_pipeline.storage.publications import backlog, doubted, owe
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.publications import backlog, doubted, owe
 from kraken_pipeline_tests.storage.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)
@@ -29,7 +30,7 @@ HOURS = Series("XBTUSD", Interval.H1)
 
 def config() -> Config:
     found = Config()
-    found.set_main_option("script_location", str(Path(kraken_pipeline.storage.migrations.__file__).parent))
+    found.set_main_option("script_location", str(Path(kraken_pipeline.storage.catalog.migrations.__file__).parent))
     return found
 
 

@@ -16,10 +16,11 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, file_records, gap_records, listings
-from kraken_pipeline.storage.file_records import ContainerRecord
-from kraken_pipeline.storage.gap_records import GapRow
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import dead_letters, file_records, gap_records
+from kraken_pipeline.storage.records.file_records import ContainerRecord
+from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
 
 HOURS = Series("XBTUSD", Interval.H1)

@@ -13,10 +13,10 @@ from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, gap_records, proof_records, publications, refutations
-from kraken_pipeline.storage.gap_records import Attempt
-from kraken_pipeline.storage.proof_records import ContradictionRecord, SuspicionRecord
-from kraken_pipeline.storage.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.records import evidence_records, gap_records, proof_records, publications, refutations
+from kraken_pipeline.storage.records.gap_records import Attempt
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord, SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
 
 HOURS, DAYS = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.D1)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from kraken_pipeline.coverage.ranges import Span, normalise
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import publications, schema
-from kraken_pipeline.storage.catalog import Catalog, open_catalog
-from kraken_pipeline.storage.publications import Backlog, Publication
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
+from kraken_pipeline.storage.records import publications
+from kraken_pipeline.storage.records.publications import Backlog, Publication
 from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.homes import spans
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kraken_pipeline.storage.report_records import ReportRecord, keep_report, reports_of
+from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report, reports_of
 from kraken_pipeline.storage.stores import Stores
 
 

@@ -14,21 +14,21 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import (
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import ContradictionState, FileStatus
+from kraken_pipeline.storage.records import (
     evidence_records,
     file_records,
     gap_records,
     proof_records,
     refutations,
-    schema,
     withdrawals,
 )
-from kraken_pipeline.storage.file_records import ContainerRecord
-from kraken_pipeline.storage.gap_records import Attempt
-from kraken_pipeline.storage.proof_records import ContradictionRecord
-from kraken_pipeline.storage.schema import ContradictionState, FileStatus
+from kraken_pipeline.storage.records.file_records import ContainerRecord
+from kraken_pipeline.storage.records.gap_records import Attempt
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.storage.withdrawals import WithdrawalRecord
 from kraken_pipeline_tests.homes import spans
 
 HOUR = 3_600

@@ -21,11 +21,13 @@ import sqlalchemy as sa
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, schema
-from kraken_pipeline.storage.lake import Lake
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.lake.lake import Lake
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import backup, ingest
+from kraken_pipeline.workflow.ingest import ingest
 from kraken_pipeline.workflow.publish import differences
+from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.lakes import lake_at

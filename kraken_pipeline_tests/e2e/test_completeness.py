@@ -22,7 +22,7 @@ from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import Done, oracle, run, settings_of, stored
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.contract.conftest import copy_of_template
 from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state

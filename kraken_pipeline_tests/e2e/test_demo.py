@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from kraken_pipeline import cli
-from kraken_pipeline.orchestration import jobs, upkeep
+from kraken_pipeline.cli import app as cli
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline_tests.exchanges import stop_clock
 from kraken_pipeline_tests.shell import ended, shell, start
 

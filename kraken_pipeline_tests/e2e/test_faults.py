@@ -39,10 +39,11 @@ from kraken_pipeline.demo.throttle import Throttle
 from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.errors import Maintenance
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage import dead_letters, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
-from kraken_pipeline.workflow.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline import cli
+from kraken_pipeline.cli import app as cli
 from kraken_pipeline.coverage.ranges import Span, Spans, subtract
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
@@ -18,12 +18,12 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration import jobs
-from kraken_pipeline.storage import proof_records
-from kraken_pipeline.storage.proof_records import SuspicionRecord
-from kraken_pipeline.storage.schema import ContradictionState, SuspicionState
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import stop_clock
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored

@@ -25,7 +25,7 @@ import redis
 import sqlalchemy as sa
 
 import kraken_pipeline
-from kraken_pipeline import cli
+from kraken_pipeline.cli import app as cli
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
@@ -36,11 +36,13 @@ from kraken_pipeline.errors import InvalidRequest, plain
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration import jobs, upkeep
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
-from kraken_pipeline.storage import questdb_schema, schema
-from kraken_pipeline.storage.catalog import open_catalog
-from kraken_pipeline.storage.questdb import READ_SCHEMA, QuestDB
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.questdb import tables as questdb_schema
+from kraken_pipeline.storage.questdb.client import READ_SCHEMA, QuestDB
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests import servers
 from kraken_pipeline_tests.exchanges import BEGIN, NOW, stop_clock

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kraken_pipeline.kraken.client import Client
-from kraken_pipeline.storage import counters
-from kraken_pipeline.storage.breaker import Breaker, BreakerState
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.exchange_state import counters
+from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline_tests.storage.processes import line, process, result, tell
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import publications
-from kraken_pipeline.storage.catalog import open_catalog
-from kraken_pipeline.storage.questdb import Digest, open_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES, checksum
+from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.questdb.client import Digest, open_questdb
+from kraken_pipeline.storage.questdb.tables import TABLES, checksum
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit

@@ -11,7 +11,7 @@ import pytest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.evidence_records import coverage_of
+from kraken_pipeline.storage.records.evidence_records import coverage_of
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.homes import settings_of, values
 from kraken_pipeline_tests.samples import REAL_FILES, real_file

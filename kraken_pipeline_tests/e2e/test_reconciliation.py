@@ -23,15 +23,16 @@ from kraken_pipeline.demo.world import SECOND_NS, Burst, World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quarter import Quarter
-from kraken_pipeline.storage import proof_records, schema
-from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.report import make_report
-from kraken_pipeline.workflow.resolve import resolve
+from kraken_pipeline.workflow.reconcile.verdicts import contradicted
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import contradicted
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.homes import covered, oracle, rows_of, run, settings_of, stored
 
 INTERVALS = tuple(each for each in Interval if each.in_archives and each is not Interval.M30)

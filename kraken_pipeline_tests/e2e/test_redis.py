@@ -15,10 +15,10 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage import redis_cache
+from kraken_pipeline.storage.reply_cache import redis_cache
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
-from kraken_pipeline.workflow.exchange import connected
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

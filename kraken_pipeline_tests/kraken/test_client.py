@@ -42,9 +42,9 @@ from kraken_pipeline.errors import (
 )
 from kraken_pipeline.errors import Throttled as ThrottledError
 from kraken_pipeline.kraken.client import LARGEST_PACKED, LARGEST_REPLY, Client
-from kraken_pipeline.storage.breaker import Breaker, BreakerState
-from kraken_pipeline.storage.counters import Counters, totals
-from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
+from kraken_pipeline.storage.exchange_state.counters import Counters, totals
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.homes import NOBODY
 

@@ -39,12 +39,12 @@ from kraken_pipeline.kraken.trades import FULL_PAGE
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.breaker import Breaker, BreakerState
-from kraken_pipeline.storage.cache import Cache
-from kraken_pipeline.storage.counters import Counters, totals
-from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
+from kraken_pipeline.storage.exchange_state.counters import Counters, totals
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.reply_cache.cache import Cache
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.exchange import breaker_of, connected
+from kraken_pipeline.workflow.backfill.exchange import breaker_of, connected
 from kraken_pipeline_tests.homes import oracle, settings_of, spans, values
 
 NOW = 1_762_820_224  # 2025-11-11 00:17:04 UTC, as in the recordings

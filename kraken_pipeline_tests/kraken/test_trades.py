@@ -31,7 +31,7 @@ from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.exchange import connected
+from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline_tests.homes import oracle, settings_of, values
 from kraken_pipeline_tests.samples import at, real_file
 

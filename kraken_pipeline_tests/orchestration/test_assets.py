@@ -20,8 +20,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import assets
 from kraken_pipeline.orchestration.runs import statuses
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.exchanges import (
     NOW,

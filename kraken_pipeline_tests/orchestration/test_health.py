@@ -18,10 +18,10 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.health import KEY
 from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS, statuses
-from kraken_pipeline.storage import publications
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.health import NAMES
+from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline_tests.homes import NOBODY, Shelf, settings_of
 from kraken_pipeline_tests.servers import QuestDB
 from kraken_pipeline_tests.shell import shell

@@ -11,12 +11,13 @@ from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarter
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import Busy, InvalidRequest
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.orchestration import failures, jobs
+from kraken_pipeline.orchestration import failures
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (

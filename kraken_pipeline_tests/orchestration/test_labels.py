@@ -11,7 +11,8 @@ from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.labels import Step
-from kraken_pipeline.storage import questdb_schema, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.questdb import tables as questdb_schema
 
 COLUMNS = {
     "candles": CANDLE_SCHEMA.names(),

@@ -8,7 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.orchestration import assets, jobs, upkeep
+from kraken_pipeline.orchestration import assets
+from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.exchanges import stop_clock

@@ -15,10 +15,10 @@ from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow import ingest as ingest_flow
 from kraken_pipeline.workflow import lake_write
+from kraken_pipeline.workflow.ingest import ingest as ingest_flow
 from kraken_pipeline_tests.homes import (
     HOURS_AND_DAYS,
     Q1,

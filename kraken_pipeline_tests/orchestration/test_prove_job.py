@@ -7,8 +7,8 @@ import pytest
 
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.progress import outcome_of
-from kraken_pipeline.orchestration.prove_job import prove_job
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.homes import SPRING, Shelf, run, settings_of

@@ -15,14 +15,14 @@ from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import TIERS
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import publish_job
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.orchestration.sensors import OWED_SECONDS, delivery
-from kraken_pipeline.orchestration.upkeep import publish_job
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import publications
-from kraken_pipeline.storage.locks import FileLocks, Locks
-from kraken_pipeline.storage.questdb import open_questdb
-from kraken_pipeline.storage.questdb_schema import create_table
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
+from kraken_pipeline.storage.questdb.client import open_questdb
+from kraken_pipeline.storage.questdb.tables import create_table
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline_tests.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of

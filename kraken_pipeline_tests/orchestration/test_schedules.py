@@ -11,11 +11,11 @@ import pytest
 
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import UPKEEP_JOBS
 from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS
 from kraken_pipeline.orchestration.schedules import schedules
-from kraken_pipeline.orchestration.upkeep import UPKEEP_JOBS
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import settings_of

@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 
 from kraken_pipeline.definitions import build_definitions
-from kraken_pipeline.orchestration.jobs import ingest_job
+from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor, evaluate
-from kraken_pipeline.orchestration.upkeep import backfill_job
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import Shelf, settings_of

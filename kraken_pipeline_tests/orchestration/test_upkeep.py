@@ -15,12 +15,12 @@ from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal, SystemState
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration import upkeep
+from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.dead_letters import operations
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
+from kraken_pipeline.storage.records.dead_letters import operations
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.exchanges import (

@@ -10,10 +10,10 @@ from typing import Any
 from redis import ConnectionPool
 
 from kraken_pipeline.errors import PipelineError
-from kraken_pipeline.storage import counters
-from kraken_pipeline.storage.cache import Cache
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.redis_cache import redis_pool
+from kraken_pipeline.storage.exchange_state import counters
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.reply_cache.cache import Cache
+from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
 
 NOW = 1_000_000.0

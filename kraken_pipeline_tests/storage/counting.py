@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from kraken_pipeline.storage.catalog import open_catalog
-from kraken_pipeline.storage.schema import publications
+from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.catalog.schema import publications
 
 
 def count_up(database: str, times: int) -> None:

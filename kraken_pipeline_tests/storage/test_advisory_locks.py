@@ -15,8 +15,8 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog import Catalog
-from kraken_pipeline.storage.locks import LockKind, Locks
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.locks.locks import LockKind, Locks
 from kraken_pipeline.storage.postgresql import PoolSizes
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit

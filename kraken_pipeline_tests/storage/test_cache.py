@@ -19,11 +19,11 @@ from dogpile.cache.api import NO_VALUE
 from redis import Redis
 
 from kraken_pipeline.errors import CircuitOpen, ExchangeUnavailable, PipelineError, Throttled, UnusableReply
-from kraken_pipeline.storage.cache import LONGEST_KEY, Cache, Entry
-from kraken_pipeline.storage.catalog import open_catalog
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.embedded_cache import EMBEDDED, SqliteStore
-from kraken_pipeline.storage.redis_cache import REDIS_FIRST, redis_pool
+from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.reply_cache.cache import LONGEST_KEY, Cache, Entry
+from kraken_pipeline.storage.reply_cache.embedded_cache import EMBEDDED, SqliteStore
+from kraken_pipeline.storage.reply_cache.redis_cache import REDIS_FIRST, redis_pool
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.storage.caches import (
     KEY,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.storage.cache import Cache
-from kraken_pipeline.storage.cache_stats import CacheStats
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.embedded_cache import SqliteBackend, SqliteStore
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.reply_cache.cache import Cache
+from kraken_pipeline.storage.reply_cache.cache_stats import CacheStats
+from kraken_pipeline.storage.reply_cache.embedded_cache import SqliteBackend, SqliteStore
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.storage.caches import KEY, LARGEST, Caches, Clock, Source
 

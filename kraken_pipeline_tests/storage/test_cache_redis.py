@@ -17,12 +17,12 @@ import redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kraken_pipeline.storage import redis_cache
-from kraken_pipeline.storage.cache import Cache, Entry
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.redis_cache import KEPT_SECONDS, Presence, redis_pool
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.reply_cache import redis_cache
+from kraken_pipeline.storage.reply_cache.cache import Cache, Entry
+from kraken_pipeline.storage.reply_cache.redis_cache import KEPT_SECONDS, Presence, redis_pool
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.exchange import open_cache
+from kraken_pipeline.workflow.backfill.exchange import open_cache
 from kraken_pipeline_tests.fixtures import need
 from kraken_pipeline_tests.homes import settings_of
 from kraken_pipeline_tests.servers import HOST, Redis, wait_for

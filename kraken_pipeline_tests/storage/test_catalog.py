@@ -14,9 +14,9 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.catalog import Catalog, open_catalog
-from kraken_pipeline.storage.publications import owe
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
+from kraken_pipeline.storage.records.publications import owe
 from kraken_pipeline_tests.storage.counting import count_up
 from kraken_pipeline_tests.storage.processes import process, result
 

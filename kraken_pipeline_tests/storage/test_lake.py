@@ -21,8 +21,8 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import manifest
-from kraken_pipeline.storage.lake import LEDGER_SCHEMA, ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline.storage.lake.lake import LEDGER_SCHEMA, ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline.storage.records import manifest
 from kraken_pipeline_tests.lakes import bring_in, lake_at
 from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
 from kraken_pipeline_tests.storage.processes import process, result

@@ -6,11 +6,12 @@ import pytest
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import last_write, manifest
-from kraken_pipeline.storage.damage import Damage
-from kraken_pipeline.storage.last_write import LastWrite
-from kraken_pipeline.storage.manifest import LakeFile
-from kraken_pipeline.storage.schema import DamageKind
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.lake import last_write
+from kraken_pipeline.storage.lake.last_write import LastWrite
+from kraken_pipeline.storage.records import manifest
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf

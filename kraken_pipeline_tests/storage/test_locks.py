@@ -8,7 +8,7 @@ import pytest
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.locks import FileLocks, Locks
+from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline_tests.contract.test_locks import hold_run
 from kraken_pipeline_tests.storage.processes import line, process
 

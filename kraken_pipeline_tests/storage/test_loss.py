@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kraken_pipeline.errors import Busy, CatalogLost
-from kraken_pipeline.storage import loss
+from kraken_pipeline.storage.lake import loss
 from kraken_pipeline.storage.stores import create_stores, opened
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf, settings_of

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import StoreError, StoreUnavailable
-from kraken_pipeline.storage import schema, stores
-from kraken_pipeline.storage.catalog import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage import stores
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes
 from kraken_pipeline_tests.contract.conftest import copy_of_template

@@ -24,10 +24,17 @@ from kraken_pipeline.errors import InvalidRequest, PipelineError, StoreError, St
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import questdb as questdb_module
-from kraken_pipeline.storage import questdb_schema
-from kraken_pipeline.storage.questdb import READ_SCHEMA, ROW_SCHEMA, Digest, QuestDB, open_questdb, require_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES, VIEW, checksum, partitioning
+from kraken_pipeline.storage.questdb import client as questdb_module
+from kraken_pipeline.storage.questdb import tables as questdb_schema
+from kraken_pipeline.storage.questdb.client import (
+    READ_SCHEMA,
+    ROW_SCHEMA,
+    Digest,
+    QuestDB,
+    open_questdb,
+    require_questdb,
+)
+from kraken_pipeline.storage.questdb.tables import TABLES, VIEW, checksum, partitioning
 from kraken_pipeline_tests.homes import settings_of, values
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import HOST, USER, Port, wait_for

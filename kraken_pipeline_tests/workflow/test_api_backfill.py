@@ -22,12 +22,13 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dead_letters, gap_records, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import dead_letters, gap_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill, planned, retry
-from kraken_pipeline.workflow.exchange import connected
-from kraken_pipeline.workflow.fetch import fetch_ohlc
-from kraken_pipeline.workflow.gaps import find_gaps, shown, survey
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill, planned, retry
+from kraken_pipeline.workflow.backfill.exchange import connected
+from kraken_pipeline.workflow.backfill.fetch import fetch_ohlc
+from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown, survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

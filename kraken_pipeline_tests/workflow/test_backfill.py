@@ -11,8 +11,9 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import gap_records, refutations, schema
-from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import gap_records, refutations
+from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.homes import (
     NOW,

@@ -10,12 +10,12 @@ import pytest
 
 from kraken_pipeline.errors import CatalogLost, InvalidRequest, StoreError
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage import dumps
+from kraken_pipeline.storage.catalog import dumps
 from kraken_pipeline.storage.stores import Stores, create_stores, opened
-from kraken_pipeline.workflow import backup
-from kraken_pipeline.workflow.backup import back_up, restore
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.verification import Verification
+from kraken_pipeline.workflow.verify import backup
+from kraken_pipeline.workflow.verify.backup import back_up, restore
+from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import Shelf, digest_of, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL

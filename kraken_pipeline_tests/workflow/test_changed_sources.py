@@ -13,14 +13,14 @@ import pytest
 
 from kraken_pipeline.demo.archives import write_quarterly_zip
 from kraken_pipeline.kraken.archive import ArchiveReader
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import ingest as ingesting
-from kraken_pipeline.workflow.ingest import FileOutcome, ingest
+from kraken_pipeline.workflow.ingest import ingest as ingesting
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest
+from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.scan import scan
 from kraken_pipeline_tests.homes import (
     HOURS_AND_DAYS,
     NOW,

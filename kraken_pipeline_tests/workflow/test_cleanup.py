@@ -11,15 +11,16 @@ from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import gap_records, refutations, schema
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.gap_records import Attempt
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.records import gap_records, refutations
+from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.cleanup import CleanupOutcome, clean_up
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.repair import repair
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verification import verify
+from kraken_pipeline.workflow.verify.repair import repair
+from kraken_pipeline.workflow.verify.verification import verify
 from kraken_pipeline_tests import damaging
 from kraken_pipeline_tests.homes import (
     NOW,

@@ -18,16 +18,16 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import dispute_records
+from kraken_pipeline.storage.records import dispute_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.explain import explain
-from kraken_pipeline.workflow.explanation import ProofState
+from kraken_pipeline.workflow.explain.explain import explain
+from kraken_pipeline.workflow.explain.explanation import ProofState
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.report import make_report
-from kraken_pipeline.workflow.resolve import resolve
+from kraken_pipeline.workflow.reconcile.verdicts import Verdict, contradicted
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import Verdict, contradicted
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.homes import NOW, Q1, SPRING, START, lake_of, run, settings_of, stored, write_lines
 from kraken_pipeline_tests.lakes import bring_in, lake_at
 from kraken_pipeline_tests.samples import candle, frame, write_zip

@@ -14,10 +14,11 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, schema
-from kraken_pipeline.storage.lake import Lost
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.lake.lake import Lost
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.earlier_archives import ORIGIN
+from kraken_pipeline.workflow.ingest.earlier_archives import ORIGIN
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline_tests.homes import covered, run, settings_of, spans, stored
 from kraken_pipeline_tests.samples import at, candle, csv_row, frame, write_zip

@@ -11,11 +11,11 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, SystemState
 from kraken_pipeline.demo.listing import demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, World
-from kraken_pipeline.storage import incident_records
+from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.check import Check, Verdict
-from kraken_pipeline.workflow.exchange_health import check_status
-from kraken_pipeline.workflow.health import NAMES
+from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.exchange_health import check_status
+from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.samples import at as moment
 

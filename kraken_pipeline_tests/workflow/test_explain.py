@@ -16,13 +16,13 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.explain import explain
-from kraken_pipeline.workflow.explanation import Explanation, ProofState, Standing
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.explain.explain import explain
+from kraken_pipeline.workflow.explain.explanation import Explanation, ProofState, Standing
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.resolve import resolve
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests import exchanges
 from kraken_pipeline_tests.exchanges import BEGIN, SUMMER, at, happened
 from kraken_pipeline_tests.homes import NOW, Q1, Q3, SPRING, START, Shelf, lines_of, oracle, run, write_lines

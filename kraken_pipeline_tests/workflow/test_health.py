@@ -8,15 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.breaker import Breaker
-from kraken_pipeline.storage.counters import Counters
-from kraken_pipeline.storage.limiter import Limiter
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.exchange_state.breaker import Breaker
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import health
-from kraken_pipeline.workflow.check import Check, Verdict, worst
-from kraken_pipeline.workflow.exchange import breaker_of
-from kraken_pipeline.workflow.health import NAMES, check_health
+from kraken_pipeline.workflow.backfill.exchange import breaker_of
+from kraken_pipeline.workflow.health import health
+from kraken_pipeline.workflow.health.check import Check, Verdict, worst
+from kraken_pipeline.workflow.health.health import NAMES, check_health
 from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import csv_row
 

@@ -22,14 +22,15 @@ from kraken_pipeline.demo.faults import Throttled as Complaint
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import publications, schema
-from kraken_pipeline.storage.limiter import Limiter
-from kraken_pipeline.storage.questdb import Lag, open_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.questdb.client import Lag, open_questdb
+from kraken_pipeline.storage.questdb.tables import TABLES
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import exchange as asking
-from kraken_pipeline.workflow.check import Verdict
-from kraken_pipeline.workflow.health import LATE_SECONDS, MANY_TRANSACTIONS, NAMES, check_health, lag
+from kraken_pipeline.workflow.backfill import exchange as asking
+from kraken_pipeline.workflow.health.check import Verdict
+from kraken_pipeline.workflow.health.health import LATE_SECONDS, MANY_TRANSACTIONS, NAMES, check_health, lag
 from kraken_pipeline_tests.exchanges import NOW, SUMMER
 from kraken_pipeline_tests.homes import NOBODY, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL, QuestDB, wait_for

@@ -28,13 +28,13 @@ from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import schema
-from kraken_pipeline.storage.schema import FileStatus
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest import enlist, ingest, tidy
+from kraken_pipeline.workflow.ingest.ingest import enlist, ingest, tidy
+from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.scan import scan
 from kraken_pipeline_tests.homes import (
     CUT,
     HOURS_AND_DAYS,

@@ -7,13 +7,13 @@ import pytest
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.kept_intervals import kept_intervals, of_kept_intervals, record_asked
-from kraken_pipeline.workflow.page.contents import gather
+from kraken_pipeline.workflow.gaps.kept_intervals import kept_intervals, of_kept_intervals, record_asked
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.report import make_report
-from kraken_pipeline.workflow.resolve import resolve
+from kraken_pipeline.workflow.report.page.contents import gather
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.homes import NOW, Shelf, run, settings_of, stored
 
 ARCHIVED = (Interval.H1, Interval.D1)

@@ -16,7 +16,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import Source, are_independent, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import proof_records, publications
+from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline_tests.homes import settings_of, spans

@@ -13,9 +13,10 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, LeftOut
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import SECOND_NS, World
-from kraken_pipeline.storage import density_records, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import density_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

@@ -15,14 +15,14 @@ from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.explain import explain
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.resolve import resolve
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests import exchanges
 from kraken_pipeline_tests.exchanges import SUMMER, asked, at, write_hours
 from kraken_pipeline_tests.homes import (

@@ -19,20 +19,14 @@ from kraken_pipeline.kraken.trade_ids import ids_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import (
-    anchors,
-    density_records,
-    evidence_records,
-    listings,
-    proof_records,
-    refutations,
-    schema,
-)
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import anchors, density_records, evidence_records, proof_records, refutations
+from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.storage.trade_counts import TradeCount
-from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.prove import ProveOutcome, cost, prove, said
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, cost, prove, said
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 

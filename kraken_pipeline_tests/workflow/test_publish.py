@@ -23,11 +23,11 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import publications
-from kraken_pipeline.storage.lake import Staged
-from kraken_pipeline.storage.locks import Locks
-from kraken_pipeline.storage.questdb import ROW_SCHEMA, QuestDB, Receipt, open_questdb
-from kraken_pipeline.storage.questdb_schema import TABLES, create_table
+from kraken_pipeline.storage.lake.lake import Staged
+from kraken_pipeline.storage.locks.locks import Locks
+from kraken_pipeline.storage.questdb.client import ROW_SCHEMA, QuestDB, Receipt, open_questdb
+from kraken_pipeline.storage.questdb.tables import TABLES, create_table
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit

@@ -17,14 +17,15 @@ from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, listings, proof_records, publications, refutations
-from kraken_pipeline.storage.proof_records import ContradictionRecord
-from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.verdicts import Proof, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import Proof, contradicted, every_candle
 from kraken_pipeline_tests.homes import (
     NOW,
     Q1,

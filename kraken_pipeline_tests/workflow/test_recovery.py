@@ -17,16 +17,17 @@ from kraken_pipeline.errors import CatalogLost, InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import proof_records, publications, schema
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, create_stores, opened
-from kraken_pipeline.workflow import recovery
-from kraken_pipeline.workflow.explain import explain
+from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.recovery import Recovery, copy_from, recover
-from kraken_pipeline.workflow.resolve import resolve
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verification import verify
-from kraken_pipeline.workflow.withdrawal import withdrawal
+from kraken_pipeline.workflow.verify import recovery
+from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
+from kraken_pipeline.workflow.verify.verification import verify
+from kraken_pipeline.workflow.withdraw.resolve import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests import homes
 from kraken_pipeline_tests.homes import (
     NOW,

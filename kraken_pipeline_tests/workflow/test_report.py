@@ -15,11 +15,11 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import gap_records, proof_records
-from kraken_pipeline.storage.gap_records import Attempt
-from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import gap_records, proof_records
+from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.report import Report, export_unfillable, make_report
+from kraken_pipeline.workflow.report.report import Report, export_unfillable, make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
     CUT,

@@ -17,12 +17,12 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage import proof_records
-from kraken_pipeline.storage.report_records import reports_of
+from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.report_records import reports_of
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.page.contents import Contents, gather
-from kraken_pipeline.workflow.report import make_report
-from kraken_pipeline.workflow.report_page import Page, page_path, write_page
+from kraken_pipeline.workflow.report.page.contents import Contents, gather
+from kraken_pipeline.workflow.report.report import make_report
+from kraken_pipeline.workflow.report.report_page import Page, page_path, write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import NOW, Q1, Q2, Q3, SPRING, START, Shelf, oracle, run
 from kraken_pipeline_tests.pages import Element, contradict, count_candles, parsed
@@ -235,7 +235,7 @@ def test_the_shell_writes_a_page_and_says_where(home: Path, stores: Stores, shel
 def test_what_draws_is_loaded_when_a_page_is_made_and_not_before() -> None:
     program = """
 import json, sys
-import kraken_pipeline.cli, kraken_pipeline.workflow.report_page
+import kraken_pipeline.cli.app, kraken_pipeline.workflow.report.report_page
 print(json.dumps([name for name in ("matplotlib", "jinja2", "PIL") if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

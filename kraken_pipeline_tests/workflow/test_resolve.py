@@ -22,14 +22,16 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import proof_records, schema, withdrawals
-from kraken_pipeline.storage.lake import rename_all
-from kraken_pipeline.storage.schema import ContradictionState, FileStatus
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import ContradictionState, FileStatus
+from kraken_pipeline.storage.lake.lake import rename_all
+from kraken_pipeline.storage.records import proof_records, withdrawals
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import lake_write, resolve
+from kraken_pipeline.workflow import lake_write
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.resolve import Resolved
-from kraken_pipeline.workflow.withdrawal import Withdrawal, withdrawal
+from kraken_pipeline.workflow.withdraw import resolve
+from kraken_pipeline.workflow.withdraw.resolve import Resolved
+from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal, withdrawal
 from kraken_pipeline_tests.homes import (
     NOW,
     Q1,

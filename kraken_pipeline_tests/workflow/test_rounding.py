@@ -15,12 +15,12 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage import proof_records
-from kraken_pipeline.storage.schema import ContradictionState
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.explain import explain
+from kraken_pipeline.workflow.explain.explain import explain
+from kraken_pipeline.workflow.reconcile.verdicts import Proof, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verdicts import Proof, contradicted, every_candle
 from kraken_pipeline_tests.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import at
 

@@ -13,9 +13,9 @@ from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.workflow.gaps import Gap
+from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, select
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.selection import Fetch, estimated, select
 
 DAY = 86_400
 HOUR = 3_600

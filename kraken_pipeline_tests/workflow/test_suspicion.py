@@ -18,11 +18,12 @@ from kraken_pipeline.demo.world import Outage, World
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage import incident_records, proof_records
-from kraken_pipeline.storage.schema import SuspicionState
+from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.exchange_state import incident_records
+from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import suspicion
-from kraken_pipeline.workflow.explain import explain
+from kraken_pipeline.workflow.explain.explain import explain
+from kraken_pipeline.workflow.reconcile import suspicion
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 
 HOUR = 3_600

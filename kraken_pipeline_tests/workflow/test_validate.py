@@ -18,13 +18,13 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage import schema
+from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.validate import ValidationOutcome, validate_recent
 from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.homes import evidence_of, lake_of, oracle, rows_of, run, write_lines
 

@@ -12,16 +12,17 @@ import sqlalchemy as sa
 from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage import evidence_records, manifest, schema
-from kraken_pipeline.storage.damage import open_damages
-from kraken_pipeline.storage.schema import DamageKind
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.records import evidence_records, manifest
+from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.explain import explain
+from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.repair import Repair, repair
-from kraken_pipeline.workflow.report import make_report
+from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline.workflow.verification import Verification, verify
+from kraken_pipeline.workflow.verify.repair import Repair, repair
+from kraken_pipeline.workflow.verify.verification import Verification, verify
 from kraken_pipeline_tests import damaging
 from kraken_pipeline_tests.homes import (
     NOW,

@@ -13,14 +13,14 @@ from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.proof_records import SuspicionRecord
-from kraken_pipeline.storage.report_records import ReportRecord
-from kraken_pipeline.storage.schema import SuspicionState
-from kraken_pipeline.storage.source_records import ArchiveSource, Disagreement
-from kraken_pipeline.workflow.gaps import Gap
-from kraken_pipeline.workflow.page import contents as page_contents
-from kraken_pipeline.workflow.page.html import render, selection
-from kraken_pipeline.workflow.report import Advice, Report
+from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
+from kraken_pipeline.storage.records.report_records import ReportRecord
+from kraken_pipeline.storage.records.source_records import ArchiveSource, Disagreement
+from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.report.page import contents as page_contents
+from kraken_pipeline.workflow.report.page.html import render, selection
+from kraken_pipeline.workflow.report.report import Advice, Report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.pages import YEAR, Element, contents_of, parsed
 

@@ -1,0 +1,662 @@
+"""What the shell prints: tables and advice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from kraken_pipeline.cli.layout import Table, say, write
+from kraken_pipeline.coverage.anchors import CountVerdict
+from kraken_pipeline.coverage.completeness import by_tier, shown
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import DOWNLOADS
+from kraken_pipeline.market.moment import duration, iso, short
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records.gap_records import GapRow
+from kraken_pipeline.storage.records.trade_counts import TradeCount, as_counted
+from kraken_pipeline.workflow.explain.explanation import VALUES, Evidence, Explanation, Stored
+from kraken_pipeline.workflow.gaps.gaps import by_use, is_awaited
+from kraken_pipeline.workflow.gaps.plan import Plan, Planned
+from kraken_pipeline.workflow.gaps.selection import Fetch, estimated
+from kraken_pipeline.workflow.health.check import Check
+from kraken_pipeline.workflow.health.exchange_health import CacheState
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
+from kraken_pipeline.workflow.reconcile.verdicts import Verdict
+from kraken_pipeline.workflow.report.report import NOTHING_KNOWN, Report
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.backup import Backup
+from kraken_pipeline.workflow.verify.verification import Verification
+from kraken_pipeline.workflow.withdraw.resolve import Resolved
+from kraken_pipeline.workflow.withdraw.settling import Grouped
+
+if TYPE_CHECKING:
+    from kraken_pipeline.demo.showcase import Showcase
+
+_ROWS = 40
+_HEALTH = 24
+"""Where the sentences of `health` begin."""
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where the shell prints; nothing is cut or wrapped but by what prints it."""
+    return Console(stderr=stderr)
+
+
+def _more(console: Console, count: int, where: str) -> None:
+    if count > _ROWS:
+        say(console, f"… and {count - _ROWS:,} more: {where}", "dim")
+
+
+def plan(console: Console, made: Plan) -> None:
+    """The plan: what each source would give, then one line for each series and source."""
+    by_source: dict[Route, list[Planned]] = {}
+    by_series: dict[tuple[Series, Route], list[Planned]] = {}
+    for planned in made.routes:
+        by_source.setdefault(planned.leg.route, []).append(planned)
+        by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
+    sources = Table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
+    for route in Route:
+        if parts := by_source.get(route):
+            sources.add_row(
+                str(route),
+                f"{len({part.series for part in parts}):,}",
+                f"{sum(map(_candles, parts)):,}",
+                f"{len({name for part in parts for name in part.leg.files}):,}",
+                f"{sum(part.leg.requests for part in parts):,}",
+                duration(sum(part.seconds for part in parts)),
+            )
+    sources.print(console)
+    table = Table(
+        "By series",
+        "pair",
+        ">interval",
+        "source",
+        "from",
+        "to",
+        ">parts",
+        ">candles",
+        ">requests",
+        least=("parts", "requests"),
+        spare=("parts",),
+    )
+    for (series, route), parts in sorted(by_series.items())[:_ROWS]:
+        table.add_row(
+            series.pair,
+            str(series.interval.value),
+            str(route),
+            short(parts[0].leg.span.start),
+            short(parts[-1].leg.span.end),
+            f"{len(parts):,}",
+            f"{sum(map(_candles, parts)):,}",
+            f"{requests:,}" if (requests := sum(part.leg.requests for part in parts)) else "",
+        )
+    table.print(console)
+    _more(console, len(by_series), "plan --json")
+    for each in (*made.scanned.broken, *made.scanned.waiting):
+        say(console, f"{each.name}: {each.reason}", "yellow")
+    if made.scanned.skipped:
+        say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
+    if made.missing_archives:
+        say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
+        say(console, f"They are at {DOWNLOADS}")
+    if made.awaited:
+        say(console, f"{is_awaited(made.awaited)}.")
+    say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
+    if made.run_requests < made.requests:
+        say(
+            console,
+            f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
+        )
+
+
+def _candles(planned: Planned) -> int:
+    return planned.leg.span.seconds // planned.series.interval.seconds
+
+
+def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
+    """The gaps, those that have a route first, and of these the longest; where nothing is expected, why."""
+    if not rows:
+        say(console, unknown or "No gaps: everything that is expected is covered.")
+        return
+    table = Table(
+        "Gaps, the longest first",
+        *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"),
+        least=("tries", "archive that has it", "status", "to"),
+    )
+    for row in sorted(by_use(rows), key=lambda row: row.closed_at is not None)[:_ROWS]:
+        files = (row.required_csv_file or "").split(",")
+        shown = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        table.add_row(
+            row.series.pair,
+            str(row.series.interval.value),
+            short(row.span.start),
+            short(row.span.end),
+            f"{row.missing_candles:,}",
+            str(row.route),
+            str(row.status),
+            str(row.attempts or ""),
+            shown,
+        )
+    table.print(console)
+    _more(console, len(rows), "gaps --json")
+
+
+def report(console: Console, made: Report) -> None:
+    """The completeness report."""
+    table = Table(
+        "Completeness",
+        "tier",
+        ">interval",
+        ">complete",
+        ">reconciled",
+        ">verified",
+        ">pairs",
+        ">candles",
+        ">quiet",
+        ">gaps",
+        ">unfillable",
+        least=("quiet", "pairs", "unfillable", "candles"),
+        spare=("quiet", "pairs"),
+    )
+    for tier, intervals in by_tier(made.series).items():
+        for interval, each in intervals.items():
+            table.add_row(
+                str(tier),
+                str(interval.value),
+                shown(each.percent),
+                shown(each.proven_percent),
+                shown(each.verified_percent),
+                str(each.pairs),
+                f"{each.candles:,}",
+                f"{each.quiet:,}",
+                f"{each.gaps:,}",
+                f"{each.unfillable:,}",
+            )
+    table.print(console)
+    overall = made.overall
+    say(
+        console,
+        made.unknown
+        or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
+        f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
+        f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
+        f"{overall.gaps:,} gaps, {made.conflict_count:,} conflicts.",
+    )
+    if made.counted:
+        say(console, f"{as_counted(made.counted)}.")
+    if made.attention:
+        attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
+        for series in made.attention[:_ROWS]:
+            attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
+        attention.print(console)
+        _more(console, len(made.attention), "report --json")
+    say(console, "What to do", "bold")
+    for advice in made.recommendations[:_ROWS]:
+        say(console, f"  • {advice}")
+    _more(console, len(made.recommendations), "report --json")
+
+
+def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_known: bool) -> None:
+    """What contradicts, one line a cause, and what reconciliation did."""
+    _reconciled(console, done, is_known=is_known, is_clean=not found)
+    if not found:
+        return
+    table = Table(
+        "Causes",
+        "cause",
+        "of",
+        ">intervals",
+        "from",
+        "to",
+        ">count",
+        "what to do about it",
+        least=("what to do about it", "to", "from", "intervals", "of"),
+    )
+    for each in found[:_ROWS]:
+        table.add_row(
+            each.cause.id,
+            each.cause.name,
+            ", ".join(str(interval.value) for interval in each.intervals),
+            short(each.span.start),
+            short(each.span.end),
+            f"{len(each.verdicts):,}",
+            each.action,
+        )
+    table.print(console)
+    _more(console, len(found), "reconcile --by-cause --json")
+    say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction by itself.", "dim")
+
+
+def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean: bool) -> None:
+    """What reconciliation did; there is nothing to say of contradictions where nothing is known."""
+    say(
+        console,
+        f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
+        f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
+    )
+    if is_clean:
+        say(console, "Nothing contradicts." if is_known else NOTHING_KNOWN)
+
+
+def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
+    """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
+    _reconciled(console, done, is_known=is_known, is_clean=not found)
+    if not found:
+        return
+    table = Table(
+        "Verdicts",
+        "pair",
+        ">fine",
+        ">coarse",
+        "from",
+        "to",
+        "verdict",
+        "short",
+        ">trades",
+        "what about it",
+        least=("what about it", "short", "to"),
+    )
+    for each in found[:_ROWS]:
+        counts = ["" if count is None else f"{count:,}" for count in (each.fine_trades, each.coarse_trades)]
+        table.add_row(
+            each.pair,
+            "" if each.fine is None else str(each.fine.value),
+            str(each.coarse.value),
+            short(each.span.start),
+            short(each.span.end),
+            str(each.proof),
+            each.short_side or "",
+            " : ".join(counts) if any(counts) else "",
+            each.action,
+        )
+    table.print(console)
+    _more(console, len(found), "reconcile --json")
+
+
+def counts(console: Console, found: Sequence[TradeCount]) -> None:
+    """What ids of trades say of the trades that candles count: in all, and each span where they do not agree."""
+    proven = [count for count in found if count.verdict is CountVerdict.PROVEN]
+    if not found:
+        say(console, "No span was counted by the ids of its trades yet.")
+        return
+    say(console, f"{len(proven):,} of {len(found):,} counts are proven by the ids of their trades.")
+    rest = [count for count in found if count.verdict is not CountVerdict.PROVEN]
+    if not rest:
+        return
+    table = Table(
+        "Counts that do not agree, or that ids say nothing of",
+        "pair",
+        ">interval",
+        "from",
+        "to",
+        "verdict",
+        ">by ids",
+        ">counted",
+        "what about it",
+        least=("what about it", "to"),
+    )
+    for count in rest[:_ROWS]:
+        table.add_row(
+            count.series.pair,
+            str(count.series.interval.value),
+            short(count.span.start),
+            short(count.span.end),
+            str(count.verdict),
+            "" if count.by_ids is None else f"{count.by_ids:,}",
+            "" if count.counted is None else f"{count.counted:,}",
+            count.action,
+        )
+    table.print(console)
+    _more(console, len(rest), "prove --json")
+
+
+def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
+    """What a run did; the spec is that of a run that works on series."""
+    is_ingest = run["job"] == "ingest"
+    if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
+        new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
+        say(console, f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", "bold red")
+    colour = "green" if run["status"] == "SUCCESS" else "red"
+    files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
+    requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
+    published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""
+    stored = "" if run["job"] == "publish_candles" else f"{run['candles_ingested']:,} candles stored{requests}"
+    say(
+        console,
+        f"{run['status']} run {run['run_id'][:8]}: {files}"
+        f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
+        first=colour,
+    )
+    # A run reconciles all intervals of its pairs.
+    reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
+    notes = {
+        "files_taken_before": "files were ingested before: nothing new in them",
+        "files_skipped": "files are the same as others that were ingested",
+        "files_failed": "files failed",
+        "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
+        "contradictions_healed": "contradictions between intervals were healed",
+        "new_conflicts": f"contradictions are left to you: {reconcile}",
+        "files_waiting": "files may still grow, and wait",
+        "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
+        "not_archives": "things in the folders are no archives",
+        "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
+        "series_different": "series are not the same in QuestDB as in the lake",
+        "rows_copied": "rows of the catalog were copied",
+        "files_adopted": "files of the lake are on record again",
+        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
+        "gaps_left": "gaps are left: kraken-pipeline gaps",
+        "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
+    }
+    for name, text in notes.items():
+        if outcome.get(name):
+            say(console, f"  {outcome[name]:,} {text}")
+    if outcome.get("series_different") == 0:
+        say(console, "  every series in QuestDB is the same as in the lake: count, first, last and checksum")
+    if outcome.get("new_pairs"):
+        say(console, f"  new pairs: {', '.join(outcome['new_pairs'])}")
+    for note in outcome.get("notes", ()):
+        say(console, f"    {note}", "dim")
+    sentence, _, trace = (run["error"] or "").partition("\n")
+    if sentence:
+        say(console, f"  {sentence}", "red")
+    if trace:
+        say(console, "  kraken-pipeline status --json has the traceback", "dim")
+
+
+def explained(console: Console, told: Explanation) -> None:
+    """The story of one candle."""
+    say(console, f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
+    if told.candle is not None:
+        say(console, f"  {_candle(told.candle)}")
+    covered = told.coverage
+    where = f"{_from_to(covered.span)}, {covered.source}" if covered else "nothing"
+    say(console, f"Covered by {where}")
+    say(console, f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
+    for title, lines in _chapters(told):
+        if lines:
+            say(console, title, "bold")
+        for line in lines:
+            say(console, f"  {line}")
+
+
+def _from_to(span: Span) -> str:
+    return f"{short(span.start)} to {short(span.end)}"
+
+
+def _candle(candle: Stored) -> str:
+    named = ", ".join(f"{name} {value:,}" for name, value in zip(VALUES, candle.values, strict=True))
+    release = f" of the release that ends {short(candle.release * 86_400)}" if candle.release else ""
+    return f"{named.replace('trade_count', 'trades')}; {candle.source}{release}"
+
+
+def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
+    """The parts of a candle's story that are lists, each with its lines."""
+    yield "What says so", [line for each in told.evidence for line in _witness(each)]
+    yield (
+        "What lost",
+        [f"{short(each.at)}: {each.lost}, by {each.by}: {_candle(each.candle)}" for each in told.losers],
+    )
+    yield (
+        "What was refuted",
+        [
+            f"{short(each.made_at)}: {each.reason}{'' if ended is None else f'; until {short(ended)}'}"
+            for each, ended in told.refutations
+        ],
+    )
+    yield (
+        "What contradicts it",
+        [
+            f"{short(each.changed_at)}: {each.coarse.value} against {each.fine.value}: {each.reason}, {each.state}"
+            for each in told.contradictions
+        ],
+    )
+    yield "What says otherwise", [f"{short(each.made_at)}: {each.reason}" for each in told.conflicts]
+    yield "Why its quiet is doubted", [f"{each.reason}: {each.state}" for each in told.suspicions]
+    yield (
+        "What was rejected",
+        [f"{each['location']}, line {each['line'] or '?'}: {each['reason']}: {each['text']}" for each in told.letters],
+    )
+    yield (
+        "What was withdrawn",
+        [f"{short(each.made_at)}: {name or _from_to(each.span)}: {each.reason}" for each, name in told.withdrawals],
+    )
+
+
+def _witness(each: Evidence) -> Iterator[str]:
+    """What answered for a candle, and its lines."""
+    reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
+    what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
+    name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
+    yield f"{short(each.verified_at)}: {each.source}, {reach}{f': {name}' if name else ''}"
+    if each.note:
+        yield f"  {each.note}"
+    for line in each.lines:
+        yield f"  line {line.number}: {line.text}"
+    if each.count > len(each.lines):
+        yield f"  and {each.count - len(each.lines):,} lines more"
+
+
+def resolved(console: Console, done: Resolved) -> None:
+    """What was taken back, what took its place, and what is left to do."""
+    taken = "would be withdrawn" if done.dry_run else "withdrawn"
+    if not done.dry_run and not (done.files or done.series):
+        say(console, f"{done.what} was withdrawn before; nothing is left of it.")
+        return
+    say(console, f"{done.what} {taken}: {done.candles:,} candles.")
+    table = Table("Taken back", "pair", ">interval", "from", "to", ">candles")
+    for each in done.series[:_ROWS]:
+        series, span = each.series, each.span
+        table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
+    if done.series:
+        table.print(console)
+        _more(console, len(done.series), "resolve --json")
+    for series, count in sorted(done.refilled.items())[:_ROWS]:
+        say(console, f"  {count:,} candles of {series} follow from finer ones")
+    _more(console, len(done.refilled), "resolve --json")
+    if done.gaps:
+        gaps(console, [gap.row() for gap in done.gaps])
+    elif not done.dry_run:
+        say(console, "No gaps are left of it.")
+    for action in done.actions:
+        say(console, f"  • {action}")
+
+
+def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
+    """What a backfill would ask the exchange for, in its order."""
+    if beyond:
+        say(
+            console,
+            f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
+            "first known candles comes on top.",
+        )
+    if not chosen:
+        say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
+        return
+    table = Table(
+        "To ask for",
+        "source",
+        "pair",
+        ">interval",
+        "from",
+        "to",
+        ">parts",
+        ">requests",
+        "fills intervals",
+        least=("parts",),
+        spare=("parts",),
+    )
+    for fetch in chosen[:_ROWS]:
+        table.add_row(
+            str(fetch.route),
+            fetch.series.pair,
+            str(fetch.series.interval.value),
+            short(fetch.spans[0].start),
+            short(fetch.spans[-1].end),
+            f"{len(fetch.spans):,}",
+            f"{fetch.requests:,}",
+            ", ".join(str(interval) for interval in sorted({series.interval.value for series, _ in fetch.serves})),
+        )
+    table.print(console)
+    _more(console, len(chosen), "backfill --dry-run --json")
+    requests = estimated(chosen)
+    say(console, f"{requests:,} requests, about {duration(requests / requests_a_second)}.")
+
+
+def cache(console: Console, state: CacheState) -> None:
+    """How well the cache serves."""
+    lookups = state.lookups
+    rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
+    say(
+        console,
+        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.cold:,} asked for the "
+        f"first time, {lookups.stale:,} served stale; "
+        f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
+    )
+
+
+def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Runs, the newest first."""
+    if not runs:
+        say(console, "No runs yet: kraken-pipeline ingest starts one.")
+        return
+    table = Table(
+        "Runs",
+        "run",
+        "job",
+        "tier",
+        "status",
+        ">done",
+        "started",
+        ">took",
+        ">files",
+        ">candles",
+        "error",
+        least=("error", "tier", "took", "files"),
+    )
+    for run in runs:
+        took = duration(run["duration_s"]) if run["duration_s"] is not None else ""
+        table.add_row(
+            run["run_id"][:8],
+            run["job"],
+            run["tier"] or "",
+            run["status"],
+            f"{run['progress_pct']:.0f} %",
+            run["started_at"] or "",
+            took,
+            f"{run['files_ingested']:,}/{run['files_total']:,}",
+            f"{run['candles_ingested']:,}",
+            (run["error"] or "").partition("\n")[0],
+        )
+    table.print(console)
+
+
+def _file_name(location: str) -> str:
+    """What people call a file that lies somewhere: without its folder, with the archive that it is in."""
+    container, _, member = location.rpartition(":")
+    if container.lower().endswith(".zip"):
+        return f"{Path(container).name}:{Path(member).name}"
+    return Path(location).name
+
+
+def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Rejected rows and files."""
+    if not rows:
+        say(console, "No dead letters: every row was taken.")
+        return
+    table = Table("Dead letters", ">id", "from", ">line", "text", "reason", least=("text",))
+    for row in rows:
+        where = row["location"] if row["operation"] else _file_name(row["location"])
+        table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])
+    table.print(console)
+    if count > len(rows):
+        say(console, f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.")
+    if any(row["operation"] for row in rows):
+        say(console, "Operations can be tried again: kraken-pipeline dead-letters retry")
+
+
+def health(console: Console, checks: Sequence[Check]) -> None:
+    """What was looked at, and how it is."""
+    for check in checks:
+        line = f"{check.verdict:8} {check.name:14} {check.sentence}"
+        say(console, line, first=_COLOURS[str(check.verdict)], hang=_HEALTH)
+
+
+def verification(console: Console, found: Verification) -> None:
+    """What a verification found: each damaged file with what is wrong and what to do."""
+    size = f"{found.bytes / 2**20:,.1f} MiB"
+    if found.adopted:
+        say(console, f"{_counted(found.adopted, 'file')} put on record that was sound and not there.")
+    for damage in found.repaired:
+        say(console, f"repaired: {damage}", "yellow")
+    for damage in found.damaged:
+        say(console, f"{damage.kind}: {damage}", "red")
+    looked = f"{_counted(found.files, 'file')} with {size} in {found.seconds:.1f} s"
+    if found.damaged:
+        say(console, f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.")
+    elif found.repaired:
+        done = f"{_counted(len(found.repaired), 'damaged file')} out of the way"
+        say(console, f"{done}; what nothing had any more is a gap: kraken-pipeline gaps")
+    else:
+        say(console, f"Every file is the one that was written: {looked}.")
+
+
+def backed_up(console: Console, done: Backup, to: Path) -> None:
+    """What a backup holds."""
+    say(
+        console,
+        f"The catalog as it was at {iso(done.started_at)} and {_counted(done.files, 'file')} with "
+        f"{done.bytes / 2**20:,.1f} MiB are in {to}, {done.linked:,} of them as hard links.",
+    )
+
+
+def restored(console: Console, done: Backup, source: Path) -> None:
+    """Which backup was brought back."""
+    say(
+        console,
+        f"The backup of {iso(done.started_at)} is back from {source}. What came after it: kraken-pipeline ingest; "
+        "where there is a QuestDB: kraken-pipeline publish --rebuild --verify",
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def showcase(console: Console, made: Showcase) -> None:
+    """What the demo's world holds, and what is wrong with it on purpose."""
+    say(console, "A small exchange made trades, and archives from them:", "bold")
+    for line in (
+        f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
+        f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
+        f"{len(made.loose)} loose files of the running quarter",
+        f"missing on purpose: {made.missing}",
+        f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows, "
+        f"{len(made.wrong)} candles that other intervals contradict",
+    ):
+        say(console, f"  • {line}")
+
+
+def next_steps(console: Console, home: Path) -> None:
+    """What to look at after the demo."""
+    say(console, "What to look at next", "bold")
+    shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
+    for command, what in (
+        ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
+        (f"{shell} report --html report.html", "the report as a page: maps, what to do, conflicts, sources"),
+        (f"{shell} gaps", "what is missing, and where it can come from"),
+        (f"{shell} reconcile", "what contradicts, and the command that takes it back"),
+        (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
+        (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
+        (
+            f"{shell} demo --home . --serve",
+            "this world's exchange, for what asks it, such as backfill: in a terminal of its own",
+        ),
+    ):
+        write(console, f"  {command}")
+        say(console, f"      {what}")

@@ -1,0 +1,286 @@
+"""The jobs that keep a collection up: filling gaps, reporting, validating, cleaning up, trying again.
+
+Each is one step that calls its workflow; `schedules` runs them, and so does anybody by `dagster job launch`.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.events import changes, published_changes
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.progress import (
+    NOTES,
+    finish,
+    of_backfill,
+    of_published,
+    tell,
+    tell_published,
+    watcher,
+)
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.storage.records import dead_letters
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.cleanup import clean_up
+from kraken_pipeline.workflow.gaps.gaps import survey
+from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
+from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.proof.completion import fill
+from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
+from kraken_pipeline.workflow.report.report import make_report
+from kraken_pipeline.workflow.report.report_page import page_path, write_page
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+
+def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
+    context.instance.add_run_tags(context.run_id, spec_tags(spec))
+    return Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+
+
+def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, done: BackfillOutcome) -> None:
+    """Publishes what changed, reports the partitions, and says what the run did."""
+    stores = stores_of(context)
+    tell(context.log, done)
+    published = publish.deliver(stores, run)
+    tell_published(context.log, published)
+    partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+    run.report(phase="reporting")
+    for event in changes(stores, spec, (), done, published, run.now):
+        # It takes evaluations too; its annotation lags behind.
+        context.log_event(event)  # type: ignore[arg-type]
+    run.report(phase="done", requests_total=run.progress.requests_done)
+    outcome = {**of_backfill(done), **of_published(published)}
+    outcome["notes"] += published.failed[:NOTES]
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def fill_gaps(context: dg.OpExecutionContext) -> None:
+    """Resamples, and asks the exchange for what is left, as far as lookback and budget go."""
+    with explained(retried=True):
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        if not stores.lake.pairs() and not spec.pairs:
+            raise InvalidRequest(
+                "the lake is empty: ingest archives first, or name the pairs to fetch: "
+                "kraken-pipeline backfill --pairs XBTUSD"
+            )
+        if spec.dry_run:
+            rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
+            context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
+            finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome((), ())))
+            return
+        done = fill(stores, spec, run)
+        record_asked(stores, spec, run.now)
+        _finish_backfill(context, spec, run, done)
+
+
+@dg.job(
+    name="backfill_gaps_incremental",
+    config=spec_mapping("fill_gaps"),
+    executor_def=dg.in_process_executor,
+    description="Fills gaps from the cheapest source: resampling, OHLC, Trades; any tier, pairs, intervals, lookback.",
+)
+def backfill_job() -> None:
+    """Gaps are filled; what needs archives is left to `ingest`."""
+    fill_gaps()
+
+
+_IDS = {"ids": dg.Field([int], default_value=[], description="Of `dead-letters list`; all where none is named.")}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def retry_operations(context: dg.OpExecutionContext) -> None:
+    """Does again what failed for good."""
+    with explained():
+        stores, ids = stores_of(context), set(context.op_config["ids"])
+        with stores.catalog.read() as connection:
+            known = dead_letters.operations(connection, None)
+        chosen = [each for each in known if not ids or each.id in ids]
+        if missing := ids - {each.id for each in chosen}:
+            raise InvalidRequest(f"no operation that failed has the number {', '.join(map(str, sorted(missing)))}")
+        series = [each.series for each in chosen]
+        pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
+        spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
+        run = _begin(context, spec)
+        done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome((), ())
+        _finish_backfill(context, spec, run, done)
+
+
+@dg.job(
+    name="retry_dead_letters",
+    config=mapping("retry_operations", _IDS, dict),
+    executor_def=dg.in_process_executor,
+    description="Does operations again that failed for good: those with these ids, or all of them.",
+)
+def retry_job() -> None:
+    """The same operations as before."""
+    retry_operations()
+
+
+def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
+    """The report of a tier, as a page; one of some pairs or days takes no page of a whole tier's place."""
+    if spec.pairs or not spec.takes_everything:
+        return metadata.of_report(make_report(stores, spec, now), page_path(stores.settings, spec.tier))
+    return metadata.of_page(write_page(stores, spec, now))
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def report_completeness(context: dg.OpExecutionContext) -> None:
+    """Makes the completeness report of each tier that is asked for and has pairs."""
+    with explained():
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        pairs = survey(stores, spec, run.now).pairs.values()
+        for tier, names in partitions.by_tier(stores.tiers, pairs).items():
+            wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
+            key = dg.AssetKey([tier.value.lower(), "completeness_report"])
+            context.log_event(dg.AssetMaterialization(key, metadata=_reported(stores, wanted, run.now)))
+    run.report(phase="done")
+    finish(context.instance, context.run_id, run.progress, {"errors": [], "notes": []})
+
+
+@dg.job(
+    name="report_data_completeness",
+    config=spec_mapping("report_completeness"),
+    executor_def=dg.in_process_executor,
+    description="Says of each tier how complete it is, and what to do about the rest.",
+)
+def report_job() -> None:
+    """The report as an asset's materialisation, tier by tier."""
+    report_completeness()
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
+    """Compares what is stored of the last days with fresh replies; what differs is recorded as a conflict."""
+    with explained():
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = _begin(context, spec)
+        may_ask = spec.api_backfill and not spec.dry_run
+        found = validate_recent(stores, spec, run) if may_ask else ValidationOutcome(())
+    run.report(phase="done", requests_done=found.requests, requests_total=found.requests)
+    for failure in found.failed:
+        context.log.error(failure)
+    for note in found.notes:
+        context.log.warning(note)
+    rows = [(each.series, each.compared, len(each.different)) for each in found.series]
+    context.log.info(f"{found.different} candles differ\n{metadata.table(('series', 'compared', 'different'), rows)}")
+    notes = [f"{each.series}: {len(each.different)} candles differ" for each in found.series if each.different]
+    outcome: dict[str, Any] = {
+        "requests": found.requests,
+        "fetches_failed": len(found.failed),
+        "candles_different": found.different,
+        "errors": list(found.failed[:NOTES]),
+        "notes": [*notes, *found.notes][:NOTES],
+    }
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.job(
+    name="validate_recent_data",
+    config=spec_mapping("compare_with_ohlc"),
+    executor_def=dg.in_process_executor,
+    description="Stored candles of the last days against a fresh reply of OHLC: equal, or the difference on record.",
+)
+def validate_job() -> None:
+    """Nothing in the lake is changed."""
+    compare_with_ohlc()
+
+
+_RETENTION = {
+    "retention_days": dg.Field(int, is_required=False, description="KRAKEN_GAP_RETENTION_DAYS where it is not set.")
+}
+
+
+def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
+    if values.get("retention_days", 1) < 1:
+        raise InvalidRequest(f"retention_days={values['retention_days']}: at least one day is kept")
+    return dict(values)
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def forget_old_records(context: dg.OpExecutionContext) -> None:
+    """Deletes records of gaps that were filled long ago, and attempts and counts of that time."""
+    with explained():
+        stores = stores_of(context)
+        days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
+        done = clean_up(stores, days, int(time.time()))
+    counted = (
+        f"{done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts, {done.files} files"
+    )
+    context.log.info(f"deleted {counted}")
+    outcome = {
+        "gap_records_deleted": done.gaps,
+        "attempts_deleted": done.attempts,
+        "counts_deleted": done.counters,
+        "files_deleted": done.files,
+        "errors": [],
+        "notes": [],
+    }
+    finish(context.instance, context.run_id, Progress("done"), outcome)
+
+
+@dg.job(
+    name="cleanup_old_gap_records",
+    config=mapping("forget_old_records", _RETENTION, _retained),
+    executor_def=dg.in_process_executor,
+    description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
+)
+def cleanup_job() -> None:
+    """No candle and no evidence is among them."""
+    forget_old_records()
+
+
+_PUBLISH = {
+    "rebuild": dg.Field(bool, default_value=False, description="Empty QuestDB's tables and fill them from the lake."),
+    "verify": dg.Field(bool, default_value=False, description="Compare every series with the lake afterwards."),
+}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def publish_owed(context: dg.OpExecutionContext) -> None:
+    """Delivers what QuestDB is owed, or all that there is."""
+    with explained(retried=True):
+        stores, config = stores_of(context), context.op_config
+        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
+        for failure in done.failed:
+            context.log.error(failure)
+        for event in published_changes(stores, done):
+            context.log_event(event)  # type: ignore[arg-type]
+        different = publish.differences(stores) if config["verify"] and not done.failed else []
+    for each in different:
+        context.log.error(str(each))
+    run.report(phase="done")
+    outcome = {
+        "candles_published": done.candles,
+        "publications_owed": done.owed,
+        "series_different": len(different) if config["verify"] and not done.failed else None,
+        "errors": [*done.failed, *map(str, different)][:NOTES],
+        "notes": [],
+    }
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+@dg.job(
+    name="publish_candles",
+    config=mapping("publish_owed", _PUBLISH, dict),
+    executor_def=dg.in_process_executor,
+    description="Delivers to QuestDB what it is owed; can fill it anew from the lake, and compare the two.",
+)
+def publish_job() -> None:
+    """What cannot be delivered stays owed."""
+    publish_owed()
+
+
+UPKEEP_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
+"""All of them but publishing, which is there where QuestDB is."""

@@ -1,0 +1,140 @@
+"""The job `prove`: trades are counted by their ids, and what is short is healed; for the shell and a schedule."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.events import Event, changes, counted_events
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.progress import NOTES, finish, of_published, tell_published, watcher
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, cost, prove, said
+from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+_OF_SPEC = ("tier", "pairs", "start", "end", "budget", "dry_run")
+_OWN = {
+    "every": dg.Field(
+        dg.Noneable(str), is_required=False, description="How far apart the first anchors are: 1d, 1mo, or 3mo."
+    ),
+    "depth": dg.Field(
+        dg.Noneable(str), is_required=False, description="Down to what a difference is searched: minute, or day."
+    ),
+}
+
+
+def how(values: Mapping[str, Any]) -> tuple[Spacing, Depth]:
+    """Read how a proof is made, from a run's configuration.
+
+    Raises:
+        InvalidRequest: A value is none of those that there are.
+    """
+    found: list[Any] = []
+    for name, kind, default in (("every", Spacing, Spacing.QUARTER), ("depth", Depth, Depth.MINUTE)):
+        value = values.get(name)
+        if value is not None and value not in set(kind):
+            raise InvalidRequest(f"{name}={value!r}: write {', '.join(kind)}")
+        found.append(default if value is None else kind(value))
+    return found[0], found[1]
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, checked before there is a run."""
+    how(values)
+    own = {name: values[name] for name in _OWN if values.get(name) is not None}
+    spec = run_spec({name: value for name, value in values.items() if name not in _OWN})
+    return {**spec.as_config(), **own}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def count_trades(context: dg.OpExecutionContext) -> None:
+    """Compares trades as ids count them with those that candles count, within the budget."""
+    with explained(retried=True):
+        stores, config = stores_of(context), dict(context.op_config)
+        spacing, depth = how(config)
+        spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
+        context.instance.add_run_tags(context.run_id, spec_tags(spec))
+        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
+        if spec.dry_run:
+            finish(
+                context.instance, context.run_id, run.progress, _outcome(ProveOutcome(now=run.now), PublishOutcome())
+            )
+            return
+        done = prove(stores, spec, run, spacing=spacing, depth=depth, allowed=spec.budget)
+        for failure in done.failed:
+            context.log.error(failure)
+        for note in done.notes:
+            context.log.warning(note)
+        context.log.info(_table(done))
+        published = publish.deliver(stores, run)
+        tell_published(context.log, published)
+        partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+        for event in _events(stores, spec, done, published, run):
+            context.log_event(event)  # type: ignore[arg-type]
+    run.report(phase="done", requests_total=run.progress.requests_done)
+    finish(context.instance, context.run_id, run.progress, _outcome(done, published))
+
+
+def _events(stores: Stores, spec: RunSpec, done: ProveOutcome, published: PublishOutcome, run: Run) -> Iterator[Event]:
+    filled = BackfillOutcome(done.filled, ())
+    yield from changes(stores, spec, (), filled, published, run.now)
+    changed = {outcome.series for outcome in done.filled}
+    counted = {count.series for count in done.counts if count.run_id == run.run_id} - changed
+    yield from counted_events(stores, counted, run.now)
+
+
+def _table(done: ProveOutcome) -> str:
+    differing = [count for count in done.counts if count.verdict is not CountVerdict.PROVEN]
+    header = ("series", "from", "to", "by ids", "counted", "verdict", "what about it")
+    rows = [
+        (
+            count.series,
+            *count.when.removeprefix("from ").split(" to "),
+            "" if count.by_ids is None else count.by_ids,
+            "" if count.counted is None else count.counted,
+            count.verdict,
+            count.action,
+        )
+        for count in differing
+    ]
+    proven = len(done.counts) - len(differing)
+    return f"{proven} counts are proven\n{metadata.table(header, rows)}"
+
+
+def _outcome(done: ProveOutcome, published: PublishOutcome) -> dict[str, Any]:
+    of_verdict = {
+        verdict: sum(count.verdict is verdict for count in done.counts)
+        for verdict in (CountVerdict.PROVEN, CountVerdict.SHORT, CountVerdict.OVER, CountVerdict.UNANCHORED)
+    }
+    return {
+        "made_at": done.now,
+        "requests": done.requests,
+        "fetches_failed": len(done.failed),
+        "spans_refuted": done.refuted,
+        **{f"counts_{verdict}": count for verdict, count in of_verdict.items()},
+        **of_published(published),
+        "errors": list(done.failed[:NOTES]),
+        "notes": [*done.notes, *published.failed][:NOTES],
+    }
+
+
+@dg.job(
+    name="prove",
+    config=mapping("count_trades", {**{name: config_schema()[name] for name in _OF_SPEC}, **_OWN}, _checked),
+    executor_def=dg.in_process_executor,
+    description="Counts the trades of candles by the ids that the exchange gives them, and heals what is short.",
+)
+def prove_job() -> None:
+    """What was asked for once is never asked again."""
+    count_trades()

@@ -1,0 +1,95 @@
+"""The job `recover_catalog`: a catalog is built from the lake and the archives at hand, or copied from another."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration import partitions
+from kraken_pipeline.orchestration.events import changes
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
+from kraken_pipeline.orchestration.progress import NOTES, finish, watcher
+from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
+
+_FROM = "copied_from"
+_OWN = {
+    _FROM: dg.Field(
+        dg.Noneable(str),
+        is_required=False,
+        description="The URL of a catalog that is copied whole, without a password.",
+    )
+}
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, checked before there is a run."""
+    archives = values.get("archive_dirs")
+    url = values.get(_FROM)
+    if url is not None and archives:
+        raise InvalidRequest(f"{_FROM} copies a catalog whole, and reads no archives: leave archive_dirs out")
+    return {"archive_dirs": [str(path) for path in run_spec(archive_dirs=archives).archive_dirs], _FROM: url}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES_TO_RECOVER}, out=dg.Out(dg.Nothing))
+def build_catalog(context: dg.OpExecutionContext) -> None:
+    """Builds the catalog, makes its pairs partitions, and reports those that changed."""
+    with explained():
+        stores = getattr(context.resources, STORES_TO_RECOVER)
+        assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
+        config = dict(context.op_config)
+        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        if config[_FROM] is not None:
+            run.report(phase="copying the catalog")
+            done = copy_from(stores, config[_FROM])
+        else:
+            done = recover(stores, run_spec(archive_dirs=config["archive_dirs"]), run)
+        partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+        for event in _events(stores, done, run):
+            context.log_event(event)  # type: ignore[arg-type]
+    for note in done.notes:
+        context.log.warning(note)
+    run.report(phase="done")
+    finish(context.instance, context.run_id, run.progress, _outcome(done))
+
+
+def _events(stores: Stores, done: Recovery, run: Run) -> Iterator[object]:
+    for filled in done.backfilled:
+        its = {gap.series for gap in filled.gaps} | {each.series for each in filled.filled}
+        files = [file for file in done.files if file.series in its]
+        yield from changes(stores, run_spec(), files, filled, PublishOutcome(), run.now)
+
+
+def _outcome(done: Recovery) -> dict[str, Any]:
+    failed = [f"{file.name}: {file.reason}" for file in done.files if file.status is FileStatus.FAILED]
+    damaged = [f"{damage}: {damage.action}" for damage in (done.verification.damaged if done.verification else ())]
+    return {
+        "files_adopted": done.adopted,
+        "candles_found": done.candles,
+        "candles_on_their_own": done.granted,
+        "files_failed": len(failed),
+        "files_damaged": len(damaged),
+        "gaps_left": sum(len(filled.gaps) for filled in done.backfilled),
+        "rows_copied": None if done.copied is None else sum(done.copied.values()),
+        "errors": [*damaged, *failed][:NOTES],
+        "notes": list(done.notes[:NOTES]),
+    }
+
+
+@dg.job(
+    name="recover_catalog",
+    config=mapping("build_catalog", {"archive_dirs": config_schema()["archive_dirs"], **_OWN}, _checked),
+    executor_def=dg.in_process_executor,
+    description="Builds a catalog that was lost from the lake and the archives at hand, or copies it from another.",
+)
+def recover_job() -> None:
+    """What cannot be known again is a gap, never quiet time."""
+    build_catalog()

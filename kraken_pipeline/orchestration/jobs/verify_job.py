@@ -1,0 +1,122 @@
+"""The job `verify_lake`: files are compared with the manifest, a part a night, and repaired where that is asked for."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration import checks, partitions
+from kraken_pipeline.orchestration.events import changes
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.progress import (
+    NOTES,
+    finish,
+    of_backfill,
+    of_published,
+    tell,
+    tell_published,
+    watcher,
+)
+from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.verify.repair import Repair, repair
+from kraken_pipeline.workflow.verify.verification import Verification, verify
+
+_OF_SPEC = ("tier", "intervals", "pairs", "archive_dirs", "api_backfill", "budget")
+_OWN = {
+    "quick": dg.Field(bool, is_required=False, description="Compare sizes and footers only, instead of all bytes."),
+    "repair": dg.Field(bool, is_required=False, description="Set aside what is damaged, and bring back what it held."),
+    "part": dg.Field(
+        dg.Noneable(float),
+        is_required=False,
+        description="Only this share of all bytes: the files read least recently.",
+    ),
+}
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, checked before there is a run."""
+    own = {name: values[name] for name in _OWN if values.get(name) is not None}
+    if not 0 < own.get("part", 1) <= 1:
+        raise InvalidRequest(f"part={own['part']}: write a share between 0 and 1, such as 0.04 for a twenty-fifth")
+    if "part" in own and own.get("repair"):
+        raise InvalidRequest("a repair looks at everything that is selected: leave part out")
+    spec = run_spec({name: value for name, value in values.items() if name not in _OWN})
+    return {**spec.as_config(), **own}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def verify_files(context: dg.OpExecutionContext) -> None:
+    """Compares files with the manifest; repairs what is damaged where that is asked for."""
+    with explained():
+        stores, config = stores_of(context), dict(context.op_config)
+        own = {name: config.pop(name) for name in _OWN if name in config}
+        spec = run_spec(config)
+        context.instance.add_run_tags(context.run_id, spec_tags(spec))
+        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        if own.get("repair"):
+            done = repair(stores, spec, run, quick=own.get("quick", False))
+        else:
+            found = verify(stores, spec, run, quick=own.get("quick", False), part=own.get("part"))
+            done = Repair(found, {})
+        outcome = _outcome(done.verification)
+        outcome |= _reported(context, stores, spec, done, run)
+    for damage in done.verification.damaged:
+        context.log.error(f"{damage}: {damage.action}")
+    for path, target in done.moved.items():
+        context.log.warning(f"{path} is damaged, and lies in {target} now")
+    run.report(phase="done")
+    finish(context.instance, context.run_id, run.progress, outcome)
+
+
+def _outcome(found: Verification) -> dict[str, Any]:
+    names = [f"{damage}: {damage.action}" for damage in found.damaged]
+    return {
+        "verification": found.status,
+        "files_verified": found.files,
+        "bytes_verified": found.bytes,
+        "verify_seconds": round(found.seconds, 3),
+        "files_damaged": len(found.damaged),
+        "files_set_aside": len(found.repaired),
+        "errors": names[:NOTES],
+        "notes": [],
+    }
+
+
+def _reported(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, done: Repair, run: Run) -> dict[str, Any]:
+    """Publishes what came back and reports the partitions that changed; returns what that adds to the outcome."""
+    for check in checks.lake_intact_events(stores, done.verification):
+        context.log_event(check)  # type: ignore[arg-type]
+    if done.backfilled is None:
+        return {}
+    tell(context.log, done.backfilled)
+    published = publish.deliver(stores, run)
+    tell_published(context.log, published)
+    partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+    for event in changes(stores, spec, done.files, done.backfilled, published, run.now):
+        context.log_event(event)  # type: ignore[arg-type]
+    told = {**of_backfill(done.backfilled), **of_published(published)}
+    return {
+        **told,
+        "series_restored": len(done.restored),
+        "gaps_left": len(done.backfilled.gaps),
+        "errors": [*_outcome(done.verification)["errors"], *told["errors"]][:NOTES],
+        "notes": [*told["notes"], *done.notes, *published.failed][:NOTES],
+    }
+
+
+@dg.job(
+    name="verify_lake",
+    config=mapping("verify_files", {**{name: config_schema()[name] for name in _OF_SPEC}, **_OWN}, _checked),
+    executor_def=dg.in_process_executor,
+    description="Compares every file of the lake with what was written; repairs what is damaged where that is asked.",
+)
+def verify_job() -> None:
+    """What is damaged is a gap from then on, whoever finds it."""
+    verify_files()

@@ -1,0 +1,276 @@
+"""The catalog: a database of evidence, gaps and files; SQLite by default, PostgreSQL where many work at once.
+
+This module opens it, keeps it at the newest migration and hands out transactions; `file_records`,
+`evidence_records`, `gap_records`, `publications` and `dead_letters` say what is written in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from filelock import FileLock, Timeout
+
+from kraken_pipeline.errors import StoreError
+from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only, malformed
+from kraken_pipeline.storage.locks.locks import AdvisoryLocks, Locks
+from kraken_pipeline.storage.paths import make_folder
+from kraken_pipeline.storage.pools import PoolStats
+from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_BUSY_SECONDS = 60
+
+
+class Catalog:
+    """A catalog database.
+
+    A write transaction on SQLite takes the write lock at once (BEGIN IMMEDIATE): measured with four processes,
+    a plain BEGIN lost a third of them to "database is locked", this one none.
+
+    Args:
+        url: An SQLAlchemy URL; `postgresql://` means psycopg 3.
+        sizes: How connections to a server are kept; SQLite has none.
+    """
+
+    def __init__(self, url: str, sizes: PoolSizes | None = None) -> None:
+        parsed = sa.make_url(url)
+        self._sizes = sizes or PoolSizes()
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._path = Path(parsed.database) if self.is_sqlite and parsed.database else None
+        # SQLite needs to write beside a database that it only reads, unless it is told that nobody else does.
+        self.is_read_only = self._path is not None and (is_read_only(self._path) or is_read_only(self._path.parent))
+        self._server = None if self.is_sqlite else PostgreSQL(parsed, self._sizes)
+        if self._server is not None:
+            self.engine = self._server.engine
+        elif self._path is not None and self.is_read_only:
+            self.engine = sa.create_engine(parsed, creator=partial(_connect_only_to_read, self._path))
+        else:
+            self.engine = sa.create_engine(parsed)
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a file, or the URL of a server's database without the password."""
+        return str(self._path or self.engine.url.render_as_string(hide_password=True))
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"the catalog {self.place}"
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self.engine.dispose()
+
+    def warm(self) -> None:
+        """Opens the first connections to a server."""
+        if self._server is not None:
+            self._server.warm()
+
+    @property
+    def statistics(self) -> PoolStats | None:
+        """How busy its connections are; None for SQLite, which has no server."""
+        return self._server.statistics if self._server is not None else None
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes: all of it or nothing. Holds no HTTP and no Parquet work.
+
+        Raises:
+            StoreUnavailable: The server does not answer, or went away in the middle. Nothing of it was written, unless
+                it went in the very moment of the commit.
+        """
+        if self.is_read_only:
+            raise StoreError(f"{self.name} cannot be written: it is only to read for this user")
+        with self._connected() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads: one consistent state.
+
+        Raises:
+            StoreUnavailable: The server does not answer, or went away in the middle.
+        """
+        with self._connected() as connection:
+            if self.is_sqlite:
+                yield connection.execution_options(read_only=True)
+            else:  # by default each statement of a transaction would see another state
+                yield connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        if self._server is None:
+            with faults_explained(self.name), self.engine.connect() as connection:
+                yield connection
+        else:
+            with going_away(), self._server.connect() as connection:
+                yield connection
+
+    def require_sound(self) -> None:
+        """Make sure that the database is a whole one; PostgreSQL looks after itself.
+
+        Raises:
+            CatalogLost: SQLite finds its file damaged.
+        """
+        if not self.is_sqlite:
+            return
+        with self.read() as connection:
+            found = connection.scalars(sa.text("PRAGMA integrity_check(3)")).all()
+        if list(found) != ["ok"]:
+            raise malformed(self.place, "; ".join(map(str, found)))
+
+    def revision(self) -> str | None:
+        """The migration that the database is at; None before the first."""
+        with self.read() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def upgrade(self) -> None:
+        """Brings the database to the newest migration; safe to call from many processes at once.
+
+        Raises:
+            StoreError: The database is newer than this program.
+        """
+        config = self._alembic()
+        scripts = ScriptDirectory.from_config(config)
+        current, newest = self.revision(), scripts.get_current_head()
+        if current == newest:
+            return
+        if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
+            raise StoreError(
+                f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
+                "install the version that wrote it, or a newer one; where there is none, the catalog is damaged, and "
+                "`kraken-pipeline recover` builds a new one from the lake"
+            )
+        if self.is_read_only:
+            raise StoreError(
+                f"{self.name} is at migration {current}, and cannot be brought to {newest}: it is only to read for "
+                "this user; let one who may write it run any command once"
+            )
+        with self._migration_lock(), self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def _alembic(self) -> Config:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        return config
+
+    @contextmanager
+    def _migration_lock(self) -> Iterator[None]:
+        database = self.engine.url.database
+        if self.is_sqlite and database:
+            with FileLock(f"{database}.migration.lock", timeout=_BUSY_SECONDS):
+                yield
+        elif self.is_sqlite:
+            yield
+        else:
+            with closing(self.locks()) as locks, locks.migration():
+                yield
+
+    def locks(self) -> Locks:
+        """Locks in the database itself; not for SQLite, which has none."""
+        # As many connections as locks: who holds one and waited for the connection of the next, would wait for himself.
+        sizes = replace(self._sizes, overflow=-1)
+        return Locks(AdvisoryLocks(PostgreSQL(self.engine.url, sizes, isolation_level="AUTOCOMMIT")))
+
+
+def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
+    """The catalog at an SQLAlchemy URL, to which nothing has been said yet.
+
+    Raises:
+        StoreError: The URL names nothing that can be used.
+    """
+    try:
+        return Catalog(url, sizes)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
+    except ValueError:  # which quotes what stands where the port should: perhaps the password
+        raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is no number") from None
+
+
+def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
+    """The catalog at an SQLAlchemy URL, created or upgraded where that is needed.
+
+    Raises:
+        StoreError: It cannot be opened, or is newer than this program.
+        CatalogLost: It is a file of SQLite's that is damaged, or no database at all.
+        StoreUnavailable: Its server does not answer.
+    """
+    catalog = new_catalog(url, sizes)
+    with ExitStack() as failing:
+        failing.callback(catalog.close)
+        try:
+            if catalog.is_sqlite and catalog.engine.url.database:
+                make_folder(Path(catalog.engine.url.database).parent)
+            catalog.warm()
+            catalog.upgrade()
+        except (sa.exc.SQLAlchemyError, OSError, Timeout) as error:
+            fault = None if isinstance(error, OSError) else fault_of(error, catalog.name)
+            raise fault or StoreError(f"{catalog.name} cannot be opened: {_first_line(error)}") from error
+        failing.pop_all()
+    return catalog
+
+
+def _first_line(error: BaseException) -> str:
+    """An error's own words; SQLAlchemy adds the statement, its values and an address of its documentation."""
+    told = getattr(error, "orig", None) or error
+    return (str(told).strip().splitlines() or [type(told).__name__])[0]
+
+
+def _connect_only_to_read(path: Path) -> sqlite3.Connection:
+    """Opens a database where nothing can be written beside it.
+
+    Raises:
+        StoreError: It was not closed well, and what was committed last cannot be read without writing.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    # Whoever says that it never changes does not look at the log of what was committed last.
+    is_closed = not (log.exists() and log.stat().st_size)
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    connection.text_factory = _text
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if is_closed or "unable to open" not in str(error):
+            raise
+        raise StoreError(
+            f"the catalog {path} was in use when it was made read-only: what was committed last lies in {log.name}, "
+            "which cannot be read here; copy the home to where it can be written"
+        ) from error
+    return connection
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.text_factory = _text
+    connection.isolation_level = None  # the driver starts no transaction by itself: `_begin_sqlite` does
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # what is committed survives a power cut: files are moved after it
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _text(content: bytes) -> str:
+    """Decode a text; a damaged one becomes another one, so that its row fails its checksum instead of every query."""
+    return content.decode(errors="replace")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""What all processes know of the exchange together: request rate, circuit breaker, counts, listings, incidents."""

@@ -1,0 +1,106 @@
+"""What the exchange lists: the pairs that it no longer does, and when each was traded for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kraken_pipeline.storage.catalog.schema import absences, listings, of_pairs
+from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.postgresql import alone
+
+DAY = 86_400
+"""How far apart two lists must be that both lack a pair, for it to count as listed no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingRecord:
+    """What the exchange said of a pair.
+
+    Attributes:
+        delisted_at: When it was first found to be listed no more, in seconds since the epoch; None where it is.
+        first_trade: The start of the minute of its first trade; None until that was asked for.
+    """
+
+    delisted_at: int | None
+    first_trade: int | None
+
+
+def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[str, ListingRecord]:
+    """What is on record of all pairs, or of some."""
+    query = sa.select(listings).where(of_pairs(listings.c.pair, pairs))
+    return {
+        row["pair"]: ListingRecord(row["delisted_at"], row["first_trade"])
+        for row in connection.execute(query).mappings()
+        if is_intact(listings, row)
+    }
+
+
+def absences_of(connection: sa.Connection) -> dict[str, int]:
+    """The pairs that a list has lacked and that count as listed, and when it was given (seconds since the epoch)."""
+    rows = connection.execute(sa.select(absences)).mappings()
+    return {row["pair"]: row["listed_at"] for row in rows if is_intact(absences, row)}
+
+
+def record_listed(
+    connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int
+) -> tuple[list[str], list[str]]:
+    """Puts on record which pairs a list has, and which it lacks.
+
+    A pair is listed no more once two lists lack it that were given a day apart, and none between them had it.
+
+    Args:
+        connection: Of a transaction that writes.
+        listed: What the list has.
+        absent: What it lacks.
+        now: When it was given, in seconds since the epoch.
+
+    Returns:
+        The pairs that are newly found absent, and those that are listed no more from now on.
+    """
+    alone(connection, listings)
+    known, missed = listings_of(connection), absences_of(connection)
+    listed = set(listed)
+    still = {pair for pair in absent if pair not in known or known[pair].delisted_at is None}
+    gone = sorted(pair for pair in still if pair in missed and now - missed[pair] >= DAY)
+    new = sorted(pair for pair in still if pair not in missed)
+    back = [pair for pair in listed if pair in known and known[pair].delisted_at is not None]
+    _write(connection, known, [{"_pair": pair, "delisted_at": now} for pair in gone], now)
+    _write(connection, known, [{"_pair": pair, "delisted_at": None} for pair in back], now)
+    over = [pair for pair in missed if pair in listed or pair in gone]
+    for pair in (*over, *new):  # of a new one there may be a damaged row, which says nothing
+        connection.execute(sa.delete(absences).where(absences.c.pair == pair))
+    if new:
+        connection.execute(sa.insert(absences), [sealed(absences, {"pair": each, "listed_at": now}) for each in new])
+    return new, gone
+
+
+def record_first_trade(connection: sa.Connection, pair: str, first_trade: int, now: int) -> None:
+    """Puts on record when a pair was traded for the first time."""
+    alone(connection, listings)
+    _write(connection, listings_of(connection, [pair]), [{"_pair": pair, "first_trade": first_trade}], now)
+
+
+def _write(
+    connection: sa.Connection, known: dict[str, ListingRecord], rows: Sequence[dict[str, str | int | None]], now: int
+) -> None:
+    for row in rows:
+        before = known.get(str(row["_pair"]), ListingRecord(None, None))
+        changed = {name: value for name, value in row.items() if name != "_pair"}
+        connection.execute(sa.delete(listings).where(listings.c.pair == row["_pair"]))
+        connection.execute(
+            sa.insert(listings).values(
+                sealed(
+                    listings,
+                    {
+                        "pair": row["_pair"],
+                        "delisted_at": before.delisted_at,
+                        "first_trade": before.first_trade,
+                        **changed,
+                        "seen_at": now,
+                    },
+                )
+            )
+        )

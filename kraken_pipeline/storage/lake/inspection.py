@@ -1,0 +1,135 @@
+"""Inspection: whether a file of the lake or of the ledger is the one that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import file_digest
+from io import BufferedReader
+from pathlib import Path
+
+import polars as pl
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.paths import named_in
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.records.manifest import LakeFile, Manifest, SeriesFiles
+
+WRITE_ID, ROWS, DIGEST = "kraken_pipeline.write_id", "kraken_pipeline.rows", "kraken_pipeline.digest"
+"""The keys under which a file says in its footer which write it is, how many rows it has, and their digest."""
+
+
+class Inspector:
+    """Compares files with the manifest.
+
+    Args:
+        home: Where the lake and the ledger lie.
+        manifest: What was written there.
+    """
+
+    def __init__(self, home: Path, manifest: Manifest) -> None:
+        self._home = home
+        self._manifest = manifest
+
+    def relative(self, path: Path) -> str:
+        """Return a path as the manifest names it: relative to the home, with slashes."""
+        return path.relative_to(self._home).as_posix()
+
+    def open(
+        self, series: Series, path: Path, *, is_whole: bool = False
+    ) -> tuple[BufferedReader | None, Damage | None]:
+        """Open a file that is the one on record, or one that is announced.
+
+        The manifest is read once more before anything is found wrong: a writer may have replaced the file since.
+
+        Args:
+            series: Whose it is.
+            path: Which.
+            is_whole: Whether all its bytes are compared, and not only its size and its footer.
+
+        Returns:
+            The open file, or what is wrong with it; neither, where none is there and none is expected.
+        """
+        known = self._manifest.of(series)
+        while True:
+            stream, damage = self._compared(series, path, known, is_whole=is_whole)
+            if damage is None:
+                return stream, None
+            newer = self._manifest.reread(series)
+            if newer == known:
+                return None, damage
+            known = newer
+
+    def _compared(
+        self, series: Series, path: Path, known: SeriesFiles, *, is_whole: bool
+    ) -> tuple[BufferedReader | None, Damage | None]:
+        files = known.files.get(self.relative(path), ())
+        if not is_whole and (told := known.damaged.get(self.relative(path))) is not None:
+            return None, self.damage(series, path, DamageKind(told[0]), told[1])
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError:
+            is_gone = any(not file.is_announced for file in files)
+            return None, self.damage(series, path, DamageKind.MISSING, "is not there") if is_gone else None
+        except OSError as error:
+            return None, self.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
+        try:
+            wrong = _difference(stream, files, is_trusted=known.is_unadopted, is_whole=is_whole)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            wrong = DamageKind.UNREADABLE, unreadable(error)
+        if wrong is not None:
+            stream.close()
+            return None, self.damage(series, path, *wrong)
+        stream.seek(0)
+        return stream, None
+
+    def damage(self, series: Series, path: Path, kind: DamageKind, detail: str) -> Damage:
+        """Return what is to be said of a file that is damaged."""
+        relative = self.relative(path)
+        known = self._manifest.of(series).files.get(relative, ())
+        _, year = named_in(relative)
+        rows = max((file.rows for file in known), default=0)
+        first = min((file.first_time for file in known if file.first_time is not None), default=None)
+        return Damage(relative, series, year, kind, detail, rows, first)
+
+
+def _difference(
+    stream: BufferedReader, files: Sequence[LakeFile], *, is_trusted: bool, is_whole: bool
+) -> tuple[DamageKind, str] | None:
+    """What tells an open file from those that the manifest names; None where it is one of them."""
+    if not files:
+        # Before there was a manifest no file said who wrote it; `verify` puts those on record.
+        if is_trusted and said_by(stream) is None:
+            return None
+        return DamageKind.UNKNOWN, "is named by no row of the manifest"
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    of_size = [file for file in files if file.bytes == size]
+    if not of_size:
+        return DamageKind.CHANGED, f"has {size:,} bytes instead of {files[-1].bytes:,}"
+    if is_whole:
+        sha256 = file_digest(stream, "sha256").hexdigest()
+        return None if sha256 in {file.sha256 for file in of_size} else (DamageKind.CHANGED, "has other bytes")
+    said = said_by(stream)
+    # A file of the time before there was a manifest says nothing of itself, and its size has to do.
+    if said is not None and said not in {(file.write_id, file.rows) for file in of_size}:
+        return DamageKind.CHANGED, f"says that it is write {said[0]} of {said[1]:,} candles, which is not on record"
+    return None
+
+
+def said_by(stream: BufferedReader) -> tuple[str, int] | None:
+    """Return the write and the number of rows that a file's footer names; None for one from before the manifest.
+
+    Raises:
+        PolarsError: The footer cannot be read.
+    """
+    footer = pl.read_parquet_metadata(stream)
+    try:
+        return (footer[WRITE_ID], int(footer[ROWS])) if WRITE_ID in footer else None
+    except (KeyError, ValueError) as error:
+        raise pl.exceptions.ComputeError(f"the footer does not say how many rows there are: {error}") from error
+
+
+def unreadable(error: Exception) -> str:
+    """Return what a library said of a file that it could not read, in one line."""
+    return f"cannot be read ({str(error).strip().partition(chr(10))[0]})"

@@ -1,8 +1,0 @@
-"""Runs the migrations on the connection that the catalog passes in."""
-
-from alembic import context
-
-from kraken_pipeline.storage.schema import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
-context.run_migrations()

@@ -1,0 +1,1 @@
+"""QuestDB: its tables, and the client that writes and reads them."""

@@ -1,0 +1,665 @@
+"""QuestDB, where candles are queried: written over ILP/HTTP, read over PGWire, always with parameters.
+
+What is here can be rebuilt from the lake at any time. "Written" means applied: QuestDB takes rows into a log first, and
+`Receipt`s are redeemed by `wait_until_applied`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+import psycopg
+import requests
+from psycopg_pool import ConnectionPool, PoolTimeout
+from questdb import QuestDBError, QuestDBErrorCode, Sender
+from requests.auth import HTTPBasicAuth
+
+from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
+from kraken_pipeline.market.candle import SOURCE, TIME
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.pools import PoolStats
+from kraken_pipeline.storage.questdb import tables as schema
+
+READ_SCHEMA = pl.Schema(
+    {
+        "time": TIME,
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "trade_count": pl.Int32(),
+        "source": SOURCE,
+    }
+)
+ROW_SCHEMA = pl.Schema(
+    {
+        "time": TIME,
+        "asset_id": pl.Int32(),
+        "open": pl.Float64(),
+        "high": pl.Float64(),
+        "low": pl.Float64(),
+        "close": pl.Float64(),
+        "volume": pl.Float64(),
+        "trade_count": pl.Int32(),
+        "quote_currency": pl.Categorical(),
+        "source": SOURCE,
+        "pair": pl.Categorical(),
+    }
+)
+"""What is sent; the order of the columns does not matter."""
+
+_SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
+_REQUEST_ROWS = 100_000
+"""Rows of one HTTP request, which QuestDB commits as one."""
+_FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+_PARAMETERS = 1_000
+_LAST = 1 << 33
+"""In the year 2242."""
+
+# What no second attempt changes: wrong credentials, a table that is not what it should be.
+_REFUSALS = (
+    QuestDBErrorCode.AuthError,
+    QuestDBErrorCode.ConfigError,
+    QuestDBErrorCode.BadDataFrame,
+    QuestDBErrorCode.InvalidApiCall,
+    QuestDBErrorCode.ServerFlushError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What QuestDB has taken and not necessarily applied yet.
+
+    Attributes:
+        interval: Of which table.
+        transaction: Up to which of the table's log.
+    """
+
+    interval: Interval
+    transaction: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a series holds, in four numbers.
+
+    Attributes:
+        candles: How many.
+        first_time: The start of the first, in seconds since the epoch.
+        last_time: The start of the last.
+        checksum: Of all their values, as `questdb_schema.checksum`.
+    """
+
+    candles: int
+    first_time: int
+    last_time: int
+    checksum: int
+
+    def __str__(self) -> str:
+        first, last = as_datetime(self.first_time), as_datetime(self.last_time)
+        return f"{self.candles:,} candles from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} ({self.checksum:x})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a table's log is ahead of what can be queried.
+
+    Attributes:
+        table: Which.
+        transactions: How many are not applied yet.
+        error: Why QuestDB has stopped applying them; None where it has not.
+    """
+
+    table: str
+    transactions: int
+    error: str | None
+
+
+class QuestDB:
+    """A QuestDB server.
+
+    Every query takes typed values and is sent with parameters; what has the wrong type is refused before anything is
+    sent. Connections to PGWire are pooled, and opened when the first is needed.
+
+    Args:
+        http_url: `http://user:password@host:9000`.
+        pg_url: `postgresql://user:password@host:8812/qdb`.
+        pool: How many connections there are at least and at most.
+        recycle_seconds: How old one may become.
+        timeout: How long a connection or an answer is waited for, in seconds.
+        apply_seconds: How long it may take to apply what was sent, and to read a table from its beginning to its end.
+    """
+
+    def __init__(
+        self,
+        http_url: str,
+        pg_url: str,
+        *,
+        pool: tuple[int, int] = (5, 50),
+        recycle_seconds: float = 1_800.0,
+        timeout: float = 10.0,
+        apply_seconds: float = 300.0,
+    ) -> None:
+        self._conf = _sender_conf(http_url, timeout)
+        http, pgwire = urlsplit(http_url), urlsplit(pg_url)
+        user, password = (unquote(part or "").encode() for part in (http.username, http.password))
+        self._credentials = HTTPBasicAuth(user, password) if user else None
+        self._scheme = http.scheme
+        self._pgwire = pgwire.netloc.rpartition("@")[2]
+        self._where = http.netloc.rpartition("@")[2]
+        self._timeout = timeout
+        self._apply_seconds = apply_seconds
+        self._is_ready = False
+        self._sender: Sender | None = None
+        self._sending = threading.Lock()
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, the caller is told as an error
+        self._pool = ConnectionPool(
+            pg_url,
+            min_size=pool[0],
+            max_size=pool[1],
+            max_lifetime=recycle_seconds,
+            timeout=timeout,
+            check=self._check,
+            kwargs={"autocommit": True, "connect_timeout": max(2, round(timeout))},
+            open=False,
+        )
+
+    def __enter__(self) -> QuestDB:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection."""
+        with self._sending:
+            self._hang_up()
+        self._pool.close()
+
+    @property
+    def statistics(self) -> PoolStats:
+        """How busy the pool is."""
+        if self._pool.closed:
+            return PoolStats(size=0, in_use=0, idle=0, overflow=0, waiting=0, limit=self._pool.max_size)
+        found = self._pool.get_stats()
+        size, idle = found.get("pool_size", 0), found.get("pool_available", 0)
+        return PoolStats(
+            size=size,
+            in_use=size - idle,
+            idle=idle,
+            overflow=max(0, size - self._pool.min_size),
+            waiting=found.get("requests_waiting", 0),
+            limit=self._pool.max_size,
+        )
+
+    # --- the schema
+
+    def prepare(self, intervals: Collection[Interval] = tuple(Interval)) -> None:
+        """Creates the tables and the view, and brings those of an earlier version up to date.
+
+        That is done once. After it, only whether the tables that are asked for are still what they were: the client
+        would have QuestDB make what somebody dropped, in a shape of its own.
+
+        Args:
+            intervals: Whose tables are needed; what is wrong with others hinders nobody.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+            StoreError: A table is not what this program makes.
+        """
+        known = {
+            name: (kind, partition, is_log, is_dedup)
+            for name, kind, partition, is_log, is_dedup in self._fetch(
+                "SELECT table_name, table_type, partitionBy, walEnabled, dedup FROM tables()"
+            )
+        }
+        made = {each: ("T", schema.partitioning(each), True, True) for each in intervals}
+        if self._is_ready and all(known.get(schema.TABLES[each]) == made[each] for each in made):
+            return
+        wrong: dict[Interval, StoreError] = {}
+        for interval, table in schema.TABLES.items():
+            try:
+                if table in known:
+                    self._upgrade(interval, *known[table])
+                else:
+                    self._make(schema.create_table(interval))
+            except StoreError as error:
+                wrong[interval] = error
+        if not wrong:
+            self._prepare_view(known)
+        self._is_ready = not wrong
+        for interval in intervals:
+            if interval in wrong:
+                raise wrong[interval]
+
+    def _upgrade(self, interval: Interval, kind: str, partition: str, is_log: bool, is_dedup: bool) -> None:
+        table, wanted = schema.TABLES[interval], schema.partitioning(interval)
+        if kind != "T" or partition != wanted or not is_log:
+            raise StoreError(
+                f"QuestDB's {table} is not partitioned by {wanted} with a log (WAL), as this program makes it; "
+                f"drop it (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
+            )
+        columns = {name: (type_, is_key) for name, type_, *_, is_key in self._fetch(f"SHOW COLUMNS FROM {table}")}
+        has_changed = False
+        for name, type_ in schema.COLUMNS.items():
+            if name not in columns:
+                self._make(schema.add_column(interval, name))
+                has_changed = True
+            elif columns[name][0] != type_:
+                raise StoreError(
+                    f"QuestDB's {table}.{name} is {columns[name][0]} and not {type_}; "
+                    f"drop the table (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
+                )
+        if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
+            self._make(schema.enable_dedup(interval))
+            has_changed = True
+        if has_changed:  # these, too, go into the log first
+            self.wait_until_applied(Receipt(interval, self._log(table)[1]))
+
+    def _prepare_view(self, known: Mapping[str, tuple[str, str, bool, bool]]) -> None:
+        query = schema.view_query()
+        if schema.VIEW in known:
+            if known[schema.VIEW][0] != "V":
+                raise StoreError(f"QuestDB has a table {schema.VIEW} where the view of all candles belongs; rename it")
+            found = self._fetch("SELECT view_sql, view_status FROM views() WHERE view_name = %s", (schema.VIEW,))
+            if found == [(query, "valid")]:
+                return
+        self._make(f"CREATE OR REPLACE VIEW {schema.VIEW} AS ({query})")
+
+    def _make(self, statement: str) -> None:
+        """Runs a statement that may be run twice: while others run the same, QuestDB refuses it for a moment."""
+        for pause in _PAUSES:
+            try:
+                self._fetch(statement)
+            except StoreError as error:
+                if "busy" not in str(error) and "already exists" not in str(error):
+                    raise
+                time.sleep(pause)
+            else:
+                return
+        self._fetch(statement)
+
+    def drop(self, interval: Interval) -> None:
+        """Deletes every candle of an interval; `prepare` makes its table anew."""
+        self._fetch(f"DROP TABLE IF EXISTS {schema.TABLES[interval]}")
+
+    # --- writing
+
+    def send(self, interval: Interval, rows: pl.DataFrame) -> Receipt:
+        """Sends candles; those of the same time and asset replace what is there.
+
+        Args:
+            interval: Which table.
+            rows: The columns of `ROW_SCHEMA`, in order of time.
+
+        Raises:
+            InvalidRequest: The rows are of another shape.
+            StoreUnavailable: QuestDB does not answer, or went away in the middle: some may have arrived.
+            StoreError: It refuses them.
+        """
+        if rows.schema != ROW_SCHEMA:
+            raise InvalidRequest(f"rows for QuestDB have the columns {ROW_SCHEMA}, not {rows.schema}")
+        table = schema.TABLES[Interval.parse(interval)]
+        before = self._log(table)[1]
+        if not rows.height:
+            return Receipt(interval, before)
+        with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
+            # The client takes frames of pandas; of numbers that copies nothing.
+            sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
+            sender.flush()
+            # A connection keeps the table that it has written to, and QuestDB takes rows for it even when that is gone.
+            if (taken := self._log(table)[1]) <= before:
+                raise StoreUnavailable(
+                    f"QuestDB took {rows.height:,} candles into a {table} that is gone: somebody dropped it, and made "
+                    "another, in the meantime"
+                )
+        return Receipt(interval, taken)
+
+    @contextmanager
+    def _connected(self, failure: str) -> Iterator[Sender]:
+        """The connection to HTTP, one caller at a time; opening it asks for the protocols that the server speaks."""
+        with self._sending:
+            try:
+                if self._sender is None:
+                    self._sender = Sender.from_conf(self._conf)
+                    self._sender.establish()  # type: ignore[no-untyped-call]
+                yield self._sender
+            except QuestDBError as error:
+                said = f"QuestDB at {self._where} {failure}: {error}"
+                self._hang_up()
+                raise (StoreError if error.code in _REFUSALS else StoreUnavailable)(said) from error
+            except BaseException:
+                self._hang_up()  # or what lies in its buffer would be sent with the next rows
+                raise
+
+    def _hang_up(self) -> None:
+        if self._sender is not None:
+            self._sender.close(flush=False)
+            self._sender = None
+
+    def _log(self, table: str) -> tuple[int, int, str | None]:
+        """The last transaction of a table that is applied, the last one taken, and why it stopped, if it did."""
+        found = self._fetch(
+            "SELECT writerTxn, sequencerTxn, suspended, errorMessage FROM wal_tables() WHERE name = %s", (table,)
+        )
+        if not found:
+            raise StoreError(f"QuestDB has no table {table} any more: somebody dropped it; the next run makes it anew")
+        applied, taken, is_suspended, error = found[0]
+        return int(applied), int(taken), (error or "it does not say why") if is_suspended else None
+
+    def wait_until_applied(self, receipt: Receipt) -> None:
+        """Waits until what was sent can be queried, and will be there after a restart.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer, or is too slow.
+            StoreError: It has stopped applying, and going on was in vain.
+        """
+        table = schema.TABLES[receipt.interval]
+        until, pause, has_resumed = time.monotonic() + self._apply_seconds, _FIRST_POLL, False
+        while True:
+            applied, _, error = self._log(table)
+            if applied >= receipt.transaction:
+                return
+            if error is not None:
+                if has_resumed:
+                    raise StoreError(
+                        f"QuestDB has stopped applying what it took into {table} ({error}); mend that, often a full "
+                        f"disk, then: ALTER TABLE {table} RESUME WAL"
+                    )
+                self._fetch(f"ALTER TABLE {table} RESUME WAL")
+                has_resumed = True
+            if time.monotonic() > until:
+                raise StoreUnavailable(
+                    f"QuestDB has not applied what it took into {table} within {self._apply_seconds:g} s "
+                    "(KRAKEN_QUESTDB_APPLY_SECONDS): it stays owed"
+                )
+            time.sleep(pause)
+            pause = min(_LONGEST_POLL, 2 * pause)
+
+    # --- reading
+
+    def candles(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+        """The candles of a series that start in `[start, end)`, sorted by time, with the columns of `READ_SCHEMA`.
+
+        Args:
+            series: Which.
+            start: In seconds since the epoch, UTC.
+            end: The same.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table, low, high = schema.TABLES[_series(series).interval], *_bounds(start, end)
+        rows = self._fetch(
+            f"SELECT time, open, high, low, close, volume, trade_count, source FROM {table} "
+            "WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
+            (series.pair, low, high),
+            self._apply_seconds,
+        )
+        return _frame(rows, READ_SCHEMA)
+
+    def latest(self, interval: Interval, pairs: Collection[str] | None = None) -> pl.DataFrame:
+        """The newest candle of every pair, or of some: `pair` and the columns of `READ_SCHEMA`, sorted by pair.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        rows: list[tuple[Any, ...]] = []
+        for names in _parts(pairs):
+            rows += self._fetch(
+                "SELECT pair, time, open, high, low, close, volume, trade_count, source "
+                f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
+                names or (),
+                self._apply_seconds,
+            )
+        return _frame(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
+
+    def counts(self, interval: Interval, start: int | None = None, end: int | None = None) -> dict[str, int]:
+        """How many candles each pair has that start in `[start, end)` (seconds since the epoch).
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        rows = self._fetch(
+            f"SELECT pair, count() FROM {table} WHERE time >= %s AND time < %s GROUP BY pair",
+            _bounds(start, end),
+            self._apply_seconds,
+        )
+        return {pair or "": int(count) for pair, count in sorted(rows, key=lambda row: row[0] or "")}
+
+    def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, Digest]:
+        """What each pair holds, or each of some: count, first, last and a checksum, by name.
+
+        Raises:
+            InvalidRequest: Something is of the wrong type.
+            StoreUnavailable: QuestDB does not answer.
+        """
+        table = schema.TABLES[_interval(interval)]
+        found: dict[str, Digest] = {}
+        for names in _parts(pairs):
+            for pair, count, first, last, checksum in self._fetch(
+                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {_among(names)}"
+                "GROUP BY pair",
+                names or (),
+                self._apply_seconds,
+            ):
+                # A column that an earlier version did not have is null in its rows.
+                found[pair or ""] = Digest(int(count), _seconds(first), _seconds(last), int(checksum or 0))
+        return dict(sorted(found.items()))
+
+    def lags(self) -> list[Lag]:
+        """How far each table's log is ahead of what can be queried.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+        """
+        ours = set(schema.TABLES.values())
+        rows = self._fetch("SELECT name, sequencerTxn - writerTxn, suspended, errorMessage FROM wal_tables()")
+        return [
+            Lag(name, int(behind), (error or "it does not say why") if is_suspended else None)
+            for name, behind, is_suspended, error in sorted(rows)
+            if name in ours
+        ]
+
+    def sizes(self) -> dict[Interval, int]:
+        """How many bytes each table takes on QuestDB's disk.
+
+        Raises:
+            StoreUnavailable: QuestDB does not answer.
+        """
+        found = dict(self._fetch("SELECT tableName, diskSize FROM table_storage()"))
+        return {interval: int(found[table]) for interval, table in schema.TABLES.items() if table in found}
+
+    def ping(self) -> None:
+        """Asks both sides for something that costs nothing.
+
+        Raises:
+            StoreUnavailable: One of them does not answer; the message says which.
+            StoreError: It does not let us in.
+        """
+        self._fetch("SELECT 1")
+        # A write of nothing: what the client asks for when it connects is told to everybody, whatever the password.
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # the client that writes knows no proxies either
+                address = f"{self._scheme}://{self._where}/write"
+                reply = session.post(address, auth=self._credentials, timeout=self._timeout)
+        except requests.RequestException as error:
+            said = f"QuestDB at {self._where} does not answer over HTTP ({type(error).__name__})"
+            raise StoreUnavailable(said) from error
+        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+            raise StoreError(
+                f"QuestDB at {self._where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and "
+                "the password of KRAKEN_QUESTDB_URL right?"
+            )
+        if not reply.ok:
+            raise StoreUnavailable(f"QuestDB at {self._where} takes nothing over HTTP: HTTP {reply.status_code}")
+
+    def _fetch(
+        self, statement: str, parameters: Sequence[object] = (), seconds: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Runs one statement; its text is made of names of `questdb_schema` alone, and all values are parameters.
+
+        They are given even where there are none, because only then the driver reads %% as one sign.
+
+        Args:
+            statement: What to run.
+            parameters: Its values.
+            seconds: How long the answer may take; the time-out where it is None.
+        """
+        try:
+            self._pool.open()
+            with self._pool.connection() as connection, _within(connection, seconds or self._timeout):
+                cursor = connection.execute(statement.encode(), parameters)
+                return cursor.fetchall() if cursor.description else []
+        except PoolTimeout:
+            raise StoreUnavailable(
+                f"QuestDB at {self._pgwire} does not answer over PGWire within {self._timeout:g} s; is it running, and "
+                "are the user and the password of KRAKEN_QUESTDB_PG_URL right?"
+            ) from None
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreUnavailable(f"QuestDB at {self._pgwire} does not answer over PGWire: {error}") from error
+        except psycopg.Error as error:
+            raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
+
+    def _check(self, connection: psycopg.Connection[Any]) -> None:
+        """Whether a connection that lay idle is still good; the pool makes a new one where it is not."""
+        with _within(connection, self._timeout):
+            ConnectionPool.check_connection(connection)
+
+
+@contextmanager
+def _within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Hangs up on a server that takes longer for its answer: the driver itself would wait for ever."""
+
+    def hang_up() -> None:
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as doubled:
+            doubled.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def open_questdb(settings: Settings) -> Iterator[QuestDB]:
+    """The QuestDB of the settings, for as long as a block runs.
+
+    Raises:
+        InvalidRequest: None is set.
+    """
+    with QuestDB(
+        *require_questdb(settings),
+        pool=(settings.kraken_questdb_pool_min, settings.kraken_questdb_pool),
+        recycle_seconds=settings.kraken_questdb_recycle_seconds,
+        timeout=settings.kraken_questdb_timeout_seconds,
+        apply_seconds=settings.kraken_questdb_apply_seconds,
+    ) as found:
+        yield found
+
+
+def require_questdb(settings: Settings) -> tuple[str, str]:
+    """The URLs of both sides, with their passwords.
+
+    Raises:
+        InvalidRequest: None is set.
+    """
+    if settings.kraken_questdb_url is None or settings.kraken_questdb_pg_url is None:
+        raise InvalidRequest(
+            "QuestDB is off: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and KRAKEN_QUESTDB_PG_URL "
+            "(postgresql://user:password@host:8812/qdb)"
+        )
+    return settings.kraken_questdb_url.get_secret_value(), settings.kraken_questdb_pg_url.get_secret_value()
+
+
+def _sender_conf(url: str, timeout: float) -> str:
+    """The client's own spelling of a URL."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 9000)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    conf = f"{parts.scheme}::addr={host}:{port};"
+    if parts.username:
+        conf += f"username={_escaped(unquote(parts.username))};password={_escaped(unquote(parts.password or ''))};"
+    milliseconds = round(1_000 * timeout)
+    return (
+        f"{conf}auto_flush_rows={_REQUEST_ROWS};auto_flush_interval=off;auto_flush_bytes=off;"
+        f"request_timeout={milliseconds};retry_timeout={milliseconds};"
+    )
+
+
+def _escaped(value: str) -> str:
+    return value.replace(";", ";;")
+
+
+def _series(value: Series) -> Series:
+    if not isinstance(value, Series) or not isinstance(value.pair, str):
+        raise InvalidRequest(f"a Series is needed, such as Series('XBTUSD', Interval.H1), not {value!r}")
+    _interval(value.interval)
+    return value
+
+
+def _interval(value: Interval) -> Interval:
+    if not isinstance(value, Interval):
+        raise InvalidRequest(f"an Interval is needed, such as Interval.H1, not {value!r}")
+    return value
+
+
+def _parts(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
+    """The names for which a query is to be asked, a part at a time; one None for all that there are."""
+    if pairs is None:
+        return [None]
+    if isinstance(pairs, str) or not all(isinstance(value, str) for value in pairs):
+        raise InvalidRequest(f"names of pairs are needed, such as ['XBTUSD'], not {pairs!r}")
+    names = tuple(sorted(set(pairs)))
+    return [names[at : at + _PARAMETERS] for at in range(0, len(names), _PARAMETERS)]
+
+
+def _among(names: tuple[str, ...] | None) -> str:
+    """A condition with a place for each name."""
+    return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "
+
+
+def _bounds(start: int | None, end: int | None) -> tuple[str, str]:
+    """A range of time as QuestDB reads it: text in ISO 8601."""
+    for value in (start, end):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
+            raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
+    return _iso(0 if start is None else start), _iso(_LAST if end is None else end)
+
+
+def _iso(moment: int) -> str:
+    return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
+def _seconds(value: Any) -> int:
+    return int(value.replace(tzinfo=as_datetime(0).tzinfo).timestamp())
+
+
+def _frame(rows: Sequence[tuple[Any, ...]], wanted: pl.Schema) -> pl.DataFrame:
+    """Rows of a query; times come without a zone, and are UTC."""
+    plain = {name: pl.Datetime("us") if kind == TIME else kind for name, kind in wanted.items()}
+    return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))

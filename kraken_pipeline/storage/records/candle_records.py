@@ -1,0 +1,109 @@
+"""What the catalog knows of one candle: what answered for it, what contradicts it, what was rejected of its time.
+
+Only read here; `evidence_records`, `dead_letters` and others write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import FileStatus, conflicts, dead_letters, files, grants
+from kraken_pipeline.storage.records import file_records
+from kraken_pipeline.storage.records.file_records import FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """A grant that holds a candle.
+
+    Attributes:
+        span: What it answers for.
+        source: A `market.candle.Source`.
+        file_id: The file that answered, where it is one.
+        verified_at: When it answered, in seconds since the epoch.
+    """
+
+    span: Span
+    source: str
+    file_id: int | None
+    verified_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictRecord:
+    """A source that says otherwise than what is kept; see `schema.conflicts`."""
+
+    span: Span
+    candles: int
+    reason: str
+    made_at: int
+
+
+def grants_over(connection: sa.Connection, series: Series, span: Span) -> list[GrantRecord]:
+    """What answered for any of a span, in order of time."""
+    query = sa.select(grants).where(_overlaps(grants, series, span)).order_by(grants.c.verified_at, grants.c.id)
+    return [
+        GrantRecord(Span(row["start"], row["end"]), row["source"], row["file_id"], row["verified_at"])
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def files_of(connection: sa.Connection, ids: Collection[int]) -> dict[int, FileRecord]:
+    """Files by the number of their record."""
+    return {record.id: record for record in file_records.matching(connection, files.c.id.in_(sorted(ids)))}
+
+
+def files_over(connection: sa.Connection, series: Series, span: Span) -> list[FileRecord]:
+    """The files that were ingested and whose rows reach over a span."""
+    is_there = (files.c.first_time < span.end) & (files.c.last_time >= span.start)
+    condition = (files.c.pair == series.pair) & (files.c.interval == series.interval.value) & is_there
+    return file_records.matching(connection, condition & (files.c.status == FileStatus.COMPLETED))
+
+
+def conflicts_over(connection: sa.Connection, series: Series, span: Span) -> list[ConflictRecord]:
+    """What is on record of a span as said otherwise, in order of time."""
+    query = sa.select(conflicts).where(_overlaps(conflicts, series, span)).order_by(conflicts.c.id)
+    return [
+        ConflictRecord(Span(row["start"], row["end"]), row["candles"], row["reason"], row["made_at"])
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def letters_about(connection: sa.Connection, series: Series, time: int) -> list[dict[str, Any]]:
+    """The rejected rows of a series whose text names a time, as far as that tells, in order of lines.
+
+    Returns:
+        `location`, `line`, `text`, `reason` and `made_at` of each.
+    """
+    names = ("location", "line", "text", "reason", "made_at")
+    pair = sa.func.coalesce(dead_letters.c.pair, files.c.pair)
+    interval = sa.func.coalesce(dead_letters.c.interval, files.c.interval)
+    text = dead_letters.c.text
+    query = (
+        sa.select(*(dead_letters.c[name] for name in names))
+        .select_from(sa.outerjoin(dead_letters, files, dead_letters.c.file_id == files.c.id))
+        .where(
+            pair == series.pair,
+            interval == series.interval.value,
+            dead_letters.c.operation.is_(None),
+            sa.or_(text.like(f"%{time}%"), text.like(f"%{iso(time)}%")),
+        )
+        .order_by(dead_letters.c.location, dead_letters.c.line, dead_letters.c.id)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _overlaps(table: sa.Table, series: Series, span: Span) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.pair == series.pair,
+        table.c.interval == series.interval.value,
+        table.c.start < span.end,
+        table.c.end > span.start,
+    )

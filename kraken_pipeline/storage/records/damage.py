@@ -1,0 +1,257 @@
+"""Damage: a file of the lake that is not the one that was written, and what is claimed no longer because of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.errors import DamagedFile, PipelineError
+from kraken_pipeline.market.candle import Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.paths import candles_path, is_split_by_year
+from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations, withdrawals
+from kraken_pipeline.storage.records.manifest import Manifest
+
+REPAIR = "kraken-pipeline verify --repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not the one that was written.
+
+    Attributes:
+        path: Which, relative to the home, with slashes.
+        series: Whose candles it held; None where its path names no series.
+        year: Which of the series' years; None for a series that is one file, and outside the lake.
+        kind: How it differs.
+        detail: What was expected, and what is there; goes on after the path.
+        candles: How many it held, as far as is known.
+        first_time: The start of the first of them, in seconds since the epoch; None where that is not known.
+    """
+
+    path: str
+    series: Series | None
+    year: int | None
+    kind: DamageKind
+    detail: str
+    candles: int = 0
+    first_time: int | None = None
+
+    @property
+    def is_candles(self) -> bool:
+        """Whether it is a file of the lake itself, so that coverage rests on it."""
+        if self.series is None or is_split_by_year(self.series.interval) != (self.year is not None):
+            return False
+        return self.path == candles_path(self.series, self.year)
+
+    @property
+    def span(self) -> Span:
+        """The time that it answered for at the most."""
+        if self.year is None:
+            return Span(0, 1 << 33)
+        start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (self.year, self.year + 1))
+        return Span(start, end)
+
+    @property
+    def action(self) -> str:
+        """What to do about it."""
+        return f"{REPAIR} sets it aside and fills what it held again, from whatever is left that has it"
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.detail}"
+
+
+def refusal(found: Sequence[Damage]) -> DamagedFile:
+    """Return the error for whoever asked for candles that lie in damaged files."""
+    more = f"; and {len(found) - 1:,} more files" if len(found) > 1 else ""
+    return DamagedFile(f"{found[0]}{more}: {found[0].action}", tuple(damage.path for damage in found))
+
+
+class DamagedLake(Protocol):
+    """What is asked of the lake: the candles that are left of a series, and to look at its files anew."""
+
+    manifest: Manifest
+
+    def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
+        """The start of every candle in the files that are not damaged, in seconds (Int64), sorted."""
+
+
+def notice(catalog: Catalog, lake: DamagedLake, found: Iterable[Damage]) -> None:
+    """Put damage on record, and take back what rests on it: coverage, proof, and that QuestDB is up to date.
+
+    What is on record already changes nothing. Where nothing can be written, as in a home that is only read, nothing is
+    put on record, and whoever asked gets the same error.
+    """
+    fresh = list(found)
+    if not fresh:
+        return
+    now = int(time.time())
+    try:
+        with catalog.read() as connection:
+            known = open_paths(connection)
+        fresh = [damage for damage in fresh if damage.path not in known]
+        if not fresh:
+            return
+        paths = {damage.path for damage in fresh}
+        times = {damage.series: lake.sound_times(damage.series, paths) for damage in fresh if damage.series is not None}
+        with catalog.write() as connection:
+            for damage in fresh:
+                _record(connection, damage, now)
+            evidence_records.renew(connection, times)
+        lake.manifest.forget(times)
+    except (sa.exc.SQLAlchemyError, PipelineError, OSError):
+        return
+
+
+def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
+    if damage.path in open_paths(connection):
+        return
+    row = {
+        "path": damage.path,
+        "pair": damage.series.pair if damage.series else None,
+        "interval": damage.series.interval.value if damage.series else None,
+        "year": damage.year,
+        "kind": damage.kind,
+        "detail": damage.detail,
+        "candles": damage.candles,
+        "first_time": _first_traded(connection, damage),
+        "noticed_at": now,
+    }
+    made = connection.execute(sa.insert(schema.damages).values(row).returning(schema.damages.c.id))
+    damage_id = int(made.scalar_one())
+    if damage.is_candles and damage.series is not None:
+        reason = f"{damage} (it held {damage.candles:,} candles)"
+        uncover(connection, damage.series, damage.span, reason, now, damage_id)
+
+
+def _first_traded(connection: sa.Connection, damage: Damage) -> int | None:
+    """The start of the first candle that a file held; None where it was resampled: nobody may have traded by then."""
+    if damage.series is None or damage.first_time is None:
+        return None
+    records = evidence_records.coverage_of(connection, [damage.series.interval], [damage.series.pair])
+    is_made = any(
+        damage.first_time in record.span and record.source == Source.RESAMPLED
+        for record in records.get(damage.series, ())
+    )
+    return None if is_made else damage.first_time
+
+
+def first_lost(connection: sa.Connection, pairs: Collection[str]) -> dict[str, int]:
+    """Return when each pair was traded first, as far as files knew that were lost and not replaced yet (seconds)."""
+    table, refuted = schema.damages, schema.refutations
+    query = (
+        sa.select(refuted.c.pair, sa.func.min(table.c.first_time))
+        .join(table, refuted.c.damage_id == table.c.id)
+        .where(refuted.c.ended_at.is_(None), table.c.first_time.is_not(None), schema.of_pairs(refuted.c.pair, pairs))
+        .group_by(refuted.c.pair)
+    )
+    return {pair: int(first) for pair, first in connection.execute(query)}
+
+
+def uncover(connection: sa.Connection, series: Series, within: Span, reason: str, now: int, damage_id: int) -> None:
+    """Refute what is covered of a span, with what follows from it; `evidence_records.renew` has to come after it."""
+    grants = evidence_records.grants_of(connection, [series])
+    standing = evidence_records.refuted(connection, [series], grants)
+    granted = tuple(grant.span for grant in grants.get(series, ()))
+    spans = subtract(intersect(normalise(granted), (within,)), standing.get(series, ()))
+    if not spans:
+        return
+    refutations.refute(connection, [(series, span, None, reason) for span in spans], now, damage_id=damage_id)
+    _unprove(connection, series, spans)
+    hull = Span(spans[0].start, spans[-1].end)
+    publications.owe(connection, [(series, hull)], now)
+    withdrawals.read_again(connection, series, spans, f"to be read again: {reason}", now)
+
+
+def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: int) -> None:
+    """Refute all that is covered of a series because of damage to the catalog itself."""
+    row = {"path": "catalog", "pair": series.pair, "interval": series.interval.value, "kind": DamageKind.CHANGED}
+    told = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
+    made = connection.execute(sa.insert(schema.damages).values({**row, **told}).returning(schema.damages.c.id))
+    uncover(connection, series, Span(0, 1 << 33), reason, now, int(made.scalar_one()))
+
+
+def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
+    proven = proof_records.added_up(connection, [series.pair])
+    if series in proven:
+        proof_records.replace_proofs(connection, {series: proven[series].without(spans)})
+    proof_records.unconfirm(connection, {series: spans})
+    proof_records.forget_counts(connection, series)
+
+
+def settle(connection: sa.Connection, damage: Damage, moved_to: str | None = None) -> None:
+    """Take note that a damaged file is in the way no longer; where it was moved to, relative to the home."""
+    table = schema.damages
+    is_open = (table.c.path == damage.path) & table.c.settled_at.is_(None)
+    connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
+
+
+def lift(catalog: Catalog, lake: DamagedLake, damage: Damage, now: int) -> None:
+    """Give back what a file had covered that is in its place again, whole; it is reconciled anew."""
+    table = schema.damages
+    with catalog.write() as connection:
+        settle(connection, damage)
+    times = {}
+    if damage.series is not None:
+        lake.manifest.forget([damage.series])
+        times[damage.series] = lake.sound_times(damage.series)
+    with catalog.write() as connection:
+        ids = connection.scalars(sa.select(table.c.id).where(table.c.path == damage.path)).all()
+        ended = refutations.matching(connection, schema.refutations.c.damage_id.in_(ids))
+        refutations.end(connection, [refutation.id for refutation in ended], now)
+        evidence_records.renew(connection, times)
+        publications.doubt(connection, [(refutation.series, refutation.span) for refutation in ended], now)
+
+
+def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutation]]:
+    """Return what was lost to damage and that nothing has answered for again as a whole, by series."""
+    found: dict[Series, list[refutations.Refutation]] = {}
+    for refutation in refutations.matching(connection, schema.refutations.c.damage_id.is_not(None)):
+        found.setdefault(refutation.series, []).append(refutation)
+    return found
+
+
+def open_paths(connection: sa.Connection) -> set[str]:
+    """Return the paths of the damaged files that are still in the way."""
+    table = schema.damages
+    return set(connection.scalars(sa.select(table.c.path).where(table.c.settled_at.is_(None))))
+
+
+def open_damages(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[Damage]:
+    """Return the damage that is on record and not settled, by path."""
+    table = schema.damages
+    query = sa.select(table).where(table.c.settled_at.is_(None)).order_by(table.c.path)
+    if pairs is not None:
+        query = query.where(schema.of_pairs(table.c.pair, pairs))
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def settled_since(connection: sa.Connection, moment: int) -> list[Damage]:
+    """Return the damage that was settled from a moment on (seconds since the epoch), by path."""
+    table = schema.damages
+    query = sa.select(table).where(table.c.settled_at >= moment).order_by(table.c.path)
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def numbered(connection: sa.Connection, ids: Collection[int | None]) -> list[Damage]:
+    """Return the damage with these numbers, settled or not, by path."""
+    wanted = sorted(id_ for id_ in ids if id_ is not None)
+    query = sa.select(schema.damages).where(schema.damages.c.id.in_(wanted)).order_by(schema.damages.c.path)
+    return [_damage(row) for row in connection.execute(query).mappings()]
+
+
+def _damage(row: sa.RowMapping) -> Damage:
+    series = None if row["pair"] is None else Series(row["pair"], Interval(row["interval"]))
+    names = ("detail", "candles", "first_time")
+    return Damage(row["path"], series, row["year"], DamageKind(row["kind"]), *(row[name] for name in names))

@@ -1,0 +1,217 @@
+"""Dead letters: rows of files and replies that are no candle and no trade, and operations that failed for good.
+
+Each says where it comes from, what it was and why it was given up.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.kraken.rows import Reject
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import dead_letters, files
+from kraken_pipeline.storage.postgresql import alone
+
+
+def forget(connection: sa.Connection, file_ids: Iterable[int]) -> None:
+    """Deletes the dead letters of some files, which are about to be read again."""
+    connection.execute(sa.delete(dead_letters).where(dead_letters.c.file_id.in_(list(file_ids))))
+
+
+def add(
+    connection: sa.Connection, file_id: int, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
+) -> None:
+    """Adds dead letters to those of a file."""
+    if rejects:
+        connection.execute(
+            sa.insert(dead_letters),
+            [
+                {
+                    "file_id": file_id,
+                    "location": location,
+                    "line": reject.line or None,
+                    "text": _text(reject),
+                    "reason": reject.reason,
+                    "run_id": run_id,
+                    "made_at": now,
+                }
+                for reject in rejects
+            ],
+        )
+
+
+def _text(reject: Reject) -> str:
+    return reject.text.replace("\x00", "\\x00")  # PostgreSQL holds no NUL in text
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Something that was to be done and failed for good: what to do again, and what became of it.
+
+    Attributes:
+        id: Of its dead letter.
+        series: Whose gap.
+        span: Which.
+        route: From where, as a `Route`.
+        error: What it failed with the last time.
+        made_at: When, in seconds since the epoch.
+    """
+
+    id: int
+    series: Series
+    span: Span
+    route: str
+    error: str
+    made_at: int
+
+
+def add_of_reply(
+    connection: sa.Connection, series: Series, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
+) -> None:
+    """Adds rows of a reply; one that came before with an earlier reply is not added again."""
+    known = sa.select(dead_letters.c.text, dead_letters.c.reason).where(
+        dead_letters.c.pair == series.pair,
+        dead_letters.c.interval == series.interval.value,
+        dead_letters.c.location == location,
+    )
+    before = {tuple(row) for row in connection.execute(known)} if rejects else set()
+    rows = [
+        {
+            "pair": series.pair,
+            "interval": series.interval.value,
+            "location": location,
+            "text": _text(reject),
+            "reason": reject.reason,
+            "run_id": run_id,
+            "made_at": now,
+        }
+        for reject in rejects
+        if (_text(reject), reject.reason) not in before
+    ]
+    if rows:
+        connection.execute(sa.insert(dead_letters), rows)
+
+
+def give_up(
+    connection: sa.Connection, series: Series, span: Span, route: str, error: str, *, run_id: str, now: int
+) -> None:
+    """Adds an operation that failed for good, in the place of what was known of the same one."""
+    alone(connection, dead_letters)
+    for each in operations(connection, [series.pair]):
+        if each.series == series and each.route == route and each.span.overlaps(span):
+            connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == each.id))
+    connection.execute(
+        sa.insert(dead_letters).values(
+            pair=series.pair,
+            interval=series.interval.value,
+            location=f"{route} of {series}",
+            text=f"{iso(span.start)} to {iso(span.end)}",
+            reason=error,
+            operation={"route": route, "start": span.start, "end": span.end},
+            run_id=run_id,
+            made_at=now,
+        )
+    )
+
+
+def operations(connection: sa.Connection, pairs: Iterable[str] | None) -> list[Operation]:
+    """The operations that failed for good and have not succeeded since, the oldest first."""
+    query = (
+        sa.select(dead_letters)
+        .where(dead_letters.c.operation.is_not(sa.null()), dead_letters.c.retried_at.is_(None))
+        .order_by(dead_letters.c.id)
+    )
+    if pairs is not None:
+        query = query.where(dead_letters.c.pair.in_(list(pairs)))
+    return [
+        Operation(
+            row["id"],
+            Series(row["pair"], Interval(row["interval"])),
+            Span(row["operation"]["start"], row["operation"]["end"]),
+            row["operation"]["route"],
+            row["reason"],
+            row["made_at"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def settle(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
+    """Takes note that operations succeeded after all."""
+    connection.execute(sa.update(dead_letters).where(dead_letters.c.id.in_(list(ids))).values(retried_at=now))
+
+
+def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> list[dict[str, Any]]:
+    """Dead letters, the newest file first, in order of lines, then those of no file; see `COLUMNS`.
+
+    An operation has what `dead-letters retry` does again under `operation`; one that has succeeded since is left out.
+    """
+    return list(_rows(connection, pairs, limit))
+
+
+_PAIR = sa.func.coalesce(dead_letters.c.pair, files.c.pair)
+_INTERVAL = sa.func.coalesce(dead_letters.c.interval, files.c.interval)
+_BOTH = sa.outerjoin(dead_letters, files, dead_letters.c.file_id == files.c.id)
+
+
+def _rows(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> Iterator[dict[str, Any]]:
+    names = ("location", "line", "text", "reason", "operation", "run_id", "made_at")
+    query = _narrowed(
+        sa.select(
+            dead_letters.c.id,
+            _PAIR.label("pair"),
+            _INTERVAL.label("interval"),
+            *(dead_letters.c[name] for name in names),
+        ),
+        pairs,
+    ).order_by(dead_letters.c.file_id.desc().nulls_last(), dead_letters.c.line.nulls_first(), dead_letters.c.id)
+    if limit is not None:
+        query = query.limit(limit)
+    return (dict(row) for row in connection.execute(query).mappings())
+
+
+def _narrowed(query: sa.Select[Any], pairs: Iterable[str] | None) -> sa.Select[Any]:
+    query = query.select_from(_BOTH).where(dead_letters.c.retried_at.is_(None))
+    return query if pairs is None else query.where(_PAIR.in_(list(pairs)))
+
+
+def count(connection: sa.Connection, pairs: Iterable[str] | None = None) -> int:
+    """How many there are, of all pairs or of some."""
+    return int(connection.scalar(_narrowed(sa.select(sa.func.count(dead_letters.c.id)), pairs)) or 0)
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A dead letter as `dead-letters list --json` shows it."""
+    operation = row["operation"]
+    shown = operation and {
+        "route": operation["route"],
+        "start": iso(operation["start"]),
+        "end": iso(operation["end"]),
+    }
+    return {**row, "operation": shown, "made_at": iso(row["made_at"])}
+
+
+COLUMNS = ("id", "pair", "interval", "location", "line", "reason", "text", "operation", "run_id", "made_at")
+
+
+def export(connection: sa.Connection, pairs: Iterable[str] | None, path: Path) -> int:
+    """Writes all of them to a CSV file with a header; returns how many there are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in _rows(connection, pairs, None):
+            shown = as_json(row)
+            writer.writerow({**shown, "operation": (shown["operation"] or {}).get("route")})
+            written += 1
+    return written

@@ -1,0 +1,63 @@
+"""The catalog's records of deliveries: which content of which file of the lake QuestDB has applied as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import deliveries, publications
+from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.records import manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """The content of a file of the lake that QuestDB has.
+
+    Attributes:
+        path: Of the file, relative to the home.
+        rows: How many candles it had.
+        digest: Of them, as `row_digest` computes it.
+    """
+
+    path: str
+    rows: int
+    digest: str
+
+
+def record(connection: sa.Connection, series: Collection[Series], now: int) -> None:
+    """Take note that QuestDB has all of some series, but for those of which anything is owed by now."""
+    owed = {
+        (pair, interval)
+        for pair, interval in connection.execute(sa.select(publications.c.pair, publications.c.interval).distinct())
+    }
+    settled = [each for each in series if (each.pair, each.interval.value) not in owed]
+    rows = [
+        {
+            "path": file.path,
+            "pair": file.series.pair,
+            "interval": file.series.interval.value,
+            "year": file.year,
+            "rows": file.rows,
+            "digest": file.digest,
+            "delivered_at": now,
+        }
+        for files in (manifest.files_of(connection, settled).values() if settled else ())
+        for file in files
+        if file.is_candles and not file.is_announced
+    ]
+    if rows:
+        is_one = deliveries.c.path == sa.bindparam("of_path")
+        connection.execute(sa.delete(deliveries).where(is_one), [{"of_path": row["path"]} for row in rows])
+        connection.execute(sa.insert(deliveries), [sealed(deliveries, row) for row in rows])
+
+
+def of_path(connection: sa.Connection, path: str) -> DeliveryRecord | None:
+    """Return what QuestDB has of a file as it was written last; None where it has not all of it."""
+    row = connection.execute(sa.select(deliveries).where(deliveries.c.path == path)).mappings().first()
+    if row is None or not is_intact(deliveries, row):
+        return None
+    return DeliveryRecord(row["path"], row["rows"], row["digest"])

@@ -1,0 +1,114 @@
+"""Ids of trades that the exchange has left out: what is on record of them, and which are known not to exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.anchors import tested_years
+from kraken_pipeline.coverage.density import APART_SECONDS, Absence, AbsentIds, Density
+from kraken_pipeline.coverage.ranges import Spans, clip, normalise, subtract
+from kraken_pipeline.storage.catalog.schema import absent_ids
+from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.records.anchors import anchors_of, forget_anchors
+
+
+def density_of(connection: sa.Connection, pair: str) -> Density:
+    """Return what is known of how the trades of a pair are numbered."""
+    absences = absences_of(connection, pair)
+    sparse = tuple(each.absent for each in absences if each.confirmed_at is not None)
+    return Density(tested_years(anchors_of(connection, pair), absences), sparse)
+
+
+def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
+    """Return what is on record of absent ids of a pair, in their order; a damaged row is none."""
+    query = sa.select(absent_ids).where(absent_ids.c.pair == pair).order_by(absent_ids.c.first, absent_ids.c.last)
+    return [
+        Absence(
+            AbsentIds(row["first"], row["last"], row["start"], row["end"] - 1, row["parts"]),
+            row["run_id"],
+            row["seen_at"],
+            row["confirmed_at"],
+        )
+        for row in connection.execute(query).mappings()
+        if is_intact(absent_ids, row)
+    ]
+
+
+def record_absent(
+    connection: sa.Connection, pair: str, absent: Sequence[AbsentIds], run_id: str, now: int
+) -> list[AbsentIds]:
+    """Put ids on record that a run was not given though it asked twice.
+
+    Those that an earlier run, an hour ago or longer, was not given either do not exist from now on.
+
+    Args:
+        connection: Of a transaction that writes.
+        pair: Whose trades.
+        absent: Which ids: those of one page, in their order.
+        run_id: The run.
+        now: Its moment, in seconds since the epoch.
+
+    Returns:
+        Those that still count as trades.
+    """
+    alone(connection, absent_ids)
+    records = absences_of(connection, pair)
+    confirmed = _ids(record for record in records if record.confirmed_at is not None)
+    before = _ids(record for record in records if record.run_id != run_id and record.seen_at <= now - APART_SECONDS)
+    known = _ids(records)
+    for each in AbsentIds.of_page([each for each in absent if not _is_within(each, confirmed)]):
+        if _is_within(each, before):
+            _delete(connection, pair, each)
+            _insert(connection, pair, Absence(each, run_id, now, now))
+            confirmed = normalise((*confirmed, each.ids))
+        elif not _is_within(each, known):
+            _insert(connection, pair, Absence(each, run_id, now))
+    return [each for each in absent if not _is_within(each, confirmed)]
+
+
+def forget_answered(connection: sa.Connection, pair: str, answered: Spans) -> None:
+    """Delete from record that ids were absent where the exchange has answered for all of the time around them."""
+    for record in absences_of(connection, pair):
+        if record.confirmed_at is None and not subtract((record.absent.span,), answered):
+            forget_absent(connection, pair, record.absent)
+
+
+def forget_absent(connection: sa.Connection, pair: str, absent: AbsentIds) -> None:
+    """Delete from record that ids were absent, which the exchange has given after all.
+
+    What was asked about moments among them was answered by the trade behind them, and is to be asked for again.
+    """
+    _delete(connection, pair, absent)
+    forget_anchors(connection, pair, absent.minutes)
+
+
+def _ids(records: Iterable[Absence]) -> Spans:
+    return normalise(record.absent.ids for record in records)
+
+
+def _is_within(absent: AbsentIds, ids: Spans) -> bool:
+    return not subtract((absent.ids,), clip(ids, absent.ids))
+
+
+def _delete(connection: sa.Connection, pair: str, absent: AbsentIds) -> None:
+    is_it = (absent_ids.c.first == absent.first) & (absent_ids.c.last == absent.last)
+    connection.execute(sa.delete(absent_ids).where(absent_ids.c.pair == pair, is_it))
+
+
+def _insert(connection: sa.Connection, pair: str, record: Absence) -> None:
+    absent = record.absent
+    row = {
+        "pair": pair,
+        "first": absent.first,
+        "last": absent.last,
+        "start": absent.span.start,
+        "end": absent.span.end,
+        "parts": absent.parts,
+        "run_id": record.run_id,
+        "seen_at": record.seen_at,
+        "confirmed_at": record.confirmed_at,
+    }
+    connection.execute(sa.insert(absent_ids), sealed(absent_ids, row))

@@ -1,0 +1,225 @@
+"""The catalog's records of gaps, and of the attempts to fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import attempts, coverage, gaps, of_pairs
+from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.records.refutations import is_doubted
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A try to fill a span.
+
+    Attributes:
+        span: What was tried.
+        route: From where, as a `Route`.
+        origin: The file, interval or reply; None where it does not matter.
+        error: What went wrong; None for an answer.
+        made_at: When, in seconds since the epoch.
+        id: Of its record; 0 before there is one.
+    """
+
+    span: Span
+    route: str
+    origin: str | None
+    error: str | None
+    made_at: int
+    id: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GapRow:
+    """A gap as it goes on record; see `schema.gaps` for the columns."""
+
+    series: Series
+    span: Span
+    missing_candles: int
+    overflow_candles: int
+    route: str
+    required_csv_file: str | None
+    status: GapStatus
+    attempts: int
+    error: str | None
+    detected_at: int
+    closed_at: int | None = None
+
+
+def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attempt], run_id: str) -> None:
+    """Puts attempts on record."""
+    rows = [
+        {
+            "pair": series.pair,
+            "interval": series.interval.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "route": each.route,
+            "origin": each.origin,
+            "error": each.error,
+            "run_id": run_id,
+            "made_at": each.made_at,
+        }
+        for each in made
+        if each.error is not None or not _prolonged(connection, series, each)
+    ]
+    if rows:
+        connection.execute(sa.insert(attempts), rows)
+
+
+def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
+    """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often.
+
+    Not where something was tried or refuted there since: what came later would look as if it had been before.
+    """
+    if is_doubted(connection, series):
+        return False
+    is_series = (attempts.c.pair == series.pair) & (attempts.c.interval == series.interval.value)
+    last_there = (
+        sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0))
+        .where(is_series, attempts.c.start < each.span.end, attempts.c.end > each.span.start)
+        .scalar_subquery()
+    )
+    is_before = (
+        sa.select(sa.func.max(attempts.c.id))
+        .where(
+            is_series,
+            attempts.c.route == each.route,
+            attempts.c.origin.is_(None) if each.origin is None else attempts.c.origin == each.origin,
+            attempts.c.error.is_(None),
+            attempts.c.end == each.span.start,
+            attempts.c.id > last_there,
+        )
+        .scalar_subquery()
+    )
+    done = connection.execute(
+        sa.update(attempts).where(attempts.c.id == is_before).values(end=each.span.end, made_at=each.made_at)
+    )
+    return bool(done.rowcount)
+
+
+def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[Attempt]]:
+    """Every attempt at the series of some pairs, the oldest first."""
+    query = sa.select(attempts).order_by(attempts.c.id)
+    query = query.where(of_pairs(attempts.c.pair, pairs))
+    found: dict[Series, list[Attempt]] = {}
+    for row in connection.execute(query).mappings():
+        span = Span(row["start"], row["end"])
+        attempt = Attempt(span, row["route"], row["origin"], row["error"], row["made_at"], row["id"])
+        found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(attempt)
+    return found
+
+
+def open_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
+    """The open records of the series of some pairs, in order of time."""
+    return _rows(connection, pairs, gaps.c.closed_at.is_(None))
+
+
+def closed_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
+    """The records of gaps that are no more, in order of time."""
+    return _rows(connection, pairs, gaps.c.closed_at.is_not(None))
+
+
+def _rows(
+    connection: sa.Connection, pairs: Sequence[str] | None, condition: sa.ColumnElement[bool]
+) -> dict[Series, list[GapRow]]:
+    query = sa.select(gaps).where(condition).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
+    query = query.where(of_pairs(gaps.c.pair, pairs))
+    found: dict[Series, list[GapRow]] = {}
+    for row in connection.execute(query).mappings():
+        series = Series(row["pair"], Interval(row["interval"]))
+        found.setdefault(series, []).append(
+            GapRow(
+                series,
+                Span(row["start"], row["end"]),
+                row["missing_candles"],
+                row["overflow_candles"],
+                row["route"],
+                row["required_csv_file"],
+                GapStatus(row["status"]),
+                row["attempts"],
+                row["error"],
+                row["detected_at"],
+                row["closed_at"],
+            )
+        )
+    return found
+
+
+def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:
+    """Makes these the open records of some series, and adds those among them that are closed to the others."""
+    alone(connection, gaps)  # otherwise two runs that do this at once would each leave theirs
+    keys = [{"_pair": each.pair, "_interval": each.interval.value} for each in series]
+    if keys:
+        connection.execute(
+            sa.delete(gaps).where(
+                (gaps.c.pair == sa.bindparam("_pair"))
+                & (gaps.c.interval == sa.bindparam("_interval"))
+                & gaps.c.closed_at.is_(None)
+            ),
+            keys,
+        )
+    values = [
+        {
+            "pair": row.series.pair,
+            "interval": row.series.interval.value,
+            "start": row.span.start,
+            "end": row.span.end,
+            "missing_candles": row.missing_candles,
+            "overflow_candles": row.overflow_candles,
+            "route": row.route,
+            "required_csv_file": row.required_csv_file,
+            "status": row.status,
+            "attempts": row.attempts,
+            "error": row.error,
+            "detected_at": row.detected_at,
+            "closed_at": row.closed_at,
+        }
+        for row in rows
+    ]
+    if values:
+        connection.execute(sa.insert(gaps), values)
+
+
+def mark(connection: sa.Connection, series: Series, spans: Iterable[Span], status: GapStatus) -> None:
+    """Gives the open records that overlap some spans a status."""
+    for span in spans:
+        connection.execute(
+            sa.update(gaps)
+            .where(
+                gaps.c.pair == series.pair,
+                gaps.c.interval == series.interval.value,
+                gaps.c.closed_at.is_(None),
+                gaps.c.start < span.end,
+                gaps.c.end > span.start,
+            )
+            .values(status=status)
+        )
+
+
+def forget_closed(connection: sa.Connection, before: int) -> int:
+    """Deletes the records of gaps that were filled before a moment (seconds since the epoch); returns how many."""
+    return connection.execute(sa.delete(gaps).where(gaps.c.closed_at < before)).rowcount
+
+
+def forget_attempts(connection: sa.Connection, before: int) -> int:
+    """Deletes attempts made before a moment whose span is covered by now, so that no route depends on them."""
+    is_covered = (
+        sa.select(coverage.c.start)
+        .where(
+            coverage.c.pair == attempts.c.pair,
+            coverage.c.interval == attempts.c.interval,
+            coverage.c.start <= attempts.c.start,
+            coverage.c.end >= attempts.c.end,
+        )
+        .exists()
+    )
+    return connection.execute(sa.delete(attempts).where(attempts.c.made_at < before, is_covered)).rowcount

@@ -1,0 +1,306 @@
+"""The manifest: every file of the lake and of the ledger, as it was written, on record in the catalog.
+
+A file that is about to be renamed to its place is announced first, with its digest. So after a crash a file is either
+the one on record or an announced one, and nothing else is taken for good::
+
+    announce → rename → confirm
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import sqlalchemy as sa
+
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.catalog.schema import damages, deliveries, lake_files, of_pairs, unadopted
+from kraken_pipeline.storage.catalog.seals import intact, sealed
+
+_PATHS = 500
+_NO_INTERVAL = 0
+"""Of the copy of the pairs' ids, which is a file of the lake and of no series."""
+
+
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    """A file of the lake or of the ledger, as it was written.
+
+    Attributes:
+        path: Where it lies, relative to the home, with slashes.
+        series: Whose candles it holds.
+        year: Which of the series' years; None for a series that is one file, and for the ledger.
+        rows: How many candles.
+        first_time: The start of the first one, in seconds since the epoch; None where there is none.
+        last_time: The start of the last one.
+        bytes: Its size.
+        sha256: Of its bytes, as hexadecimal digits.
+        digest: Of its rows, as `row_digest` computes it.
+        write_id: Names the write; it begins with its time, so that later ones sort behind.
+        written_at: The moment of that write, in seconds since the epoch.
+        version: Of an object in a store that has versions; empty for a file.
+        is_announced: Whether it is about to be renamed to its place, or was renamed just now.
+        scrubbed_at: When it was last read whole and found right; None before the first time.
+    """
+
+    path: str
+    series: Series
+    year: int | None
+    rows: int
+    first_time: int | None
+    last_time: int | None
+    bytes: int
+    sha256: str
+    digest: str
+    write_id: str
+    written_at: int
+    version: str = ""
+    is_announced: bool = False
+    scrubbed_at: int | None = None
+
+    @property
+    def is_candles(self) -> bool:
+        """Whether it lies in the lake itself, and not in the ledger."""
+        return self.path.startswith("lake/")
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFiles:
+    """What is on record of one series.
+
+    Attributes:
+        files: Path → the file on record and those announced, in the lake and in the ledger.
+        is_unadopted: Whether the series was written before there was a manifest, and not all its files are on record.
+        damaged: Path → kind and detail of the damage that is on record and not settled: a byte that was changed shows
+            in neither size nor footer.
+    """
+
+    files: Mapping[str, tuple[LakeFile, ...]]
+    is_unadopted: bool
+    damaged: Mapping[str, tuple[str, str]]
+
+
+class Manifest:
+    """The manifest of one lake, as readers and writers of files ask for it.
+
+    What was read of a series is kept, because most of its reads find files as they were. Whoever finds one that is not
+    reads the manifest once more, with `reread`, before saying so: another process may have written it since.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[Series, SeriesFiles] = {}
+        self._guard = threading.Lock()
+
+    def of(self, series: Series) -> SeriesFiles:
+        """Return what is on record of one series, as it was read last."""
+        with self._guard:
+            known = self._known.get(series)
+        return known or self.reread(series)
+
+    def reread(self, series: Series) -> SeriesFiles:
+        """Return what is on record of one series now."""
+        return self.reread_all([series])[series]
+
+    def reread_all(self, series: Collection[Series]) -> dict[Series, SeriesFiles]:
+        """Return what is on record of some series now: a query for all of them costs little more than for one."""
+        pairs = {each.pair for each in series}
+        with self._catalog.read() as connection:
+            legacy = unadopted_series(connection, pairs)
+            recorded = files_of(connection, series)
+            damaged = _damaged(connection, pairs)
+        files: dict[Series, dict[str, tuple[LakeFile, ...]]] = {}
+        for path, found in recorded.items():
+            files.setdefault(found[0].series, {})[path] = found
+        known = {
+            each: SeriesFiles(files.get(each, {}), each in legacy, damaged.get((each.pair, each.interval.value), {}))
+            for each in series
+        }
+        with self._guard:
+            self._known |= known
+        return known
+
+    def forget(self, series: Iterable[Series]) -> None:
+        """Forget what was read of some series, because it has changed."""
+        with self._guard:
+            for changed in series:
+                self._known.pop(changed, None)
+
+    def series(self) -> set[Series]:
+        """Return every series that is on record."""
+        with self._catalog.read() as connection:
+            return {
+                Series(pair, Interval(interval))
+                for table in (lake_files, unadopted)
+                for pair, interval in connection.execute(sa.select(table.c.pair, table.c.interval).distinct())
+                if interval in set(Interval)
+            }
+
+
+def _damaged(connection: sa.Connection, pairs: Collection[str]) -> dict[tuple[str, int], dict[str, tuple[str, str]]]:
+    """Pair and interval → path → kind and detail of the damage that is not settled."""
+    columns = (damages.c.pair, damages.c.interval, damages.c.path, damages.c.kind, damages.c.detail)
+    query = sa.select(*columns).where(of_pairs(damages.c.pair, pairs), damages.c.settled_at.is_(None))
+    found: dict[tuple[str, int], dict[str, tuple[str, str]]] = {}
+    for pair, interval, path, kind, detail in connection.execute(query):
+        found.setdefault((pair, interval), {})[path] = (kind, detail)
+    return found
+
+
+# --- in a transaction
+
+
+def announce(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Put files on record that are about to be renamed to their places; QuestDB's copy of the old ones is outdated."""
+    found = list(files)
+    if not found:
+        return
+    connection.execute(sa.insert(lake_files), [_row(file, is_announced=True) for file in found])
+    connection.execute(
+        sa.delete(deliveries).where(deliveries.c.path == sa.bindparam("of_path")),
+        [{"of_path": file.path} for file in found],
+    )
+
+
+def confirm(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Take note that announced files have been renamed to their places; what lay there before is not on record."""
+    keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
+    if not keys:
+        return
+    is_path = lake_files.c.path == sa.bindparam("of_path")
+    connection.execute(sa.delete(lake_files).where(is_path, lake_files.c.write_id != sa.bindparam("of_write")), keys)
+    is_one = lake_files.c.write_id == sa.bindparam("of_write")
+    connection.execute(sa.update(lake_files).where(is_path, is_one).values(is_announced=False), keys)
+
+
+def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
+    """Put files on record that lie in their places already, in place of what was on record there."""
+    found = list(files)
+    strike(connection, [file.path for file in found])
+    if found:
+        connection.execute(sa.insert(lake_files), [_row(file, is_announced=False) for file in found])
+
+
+def strike(connection: sa.Connection, paths: Collection[str]) -> None:
+    """Take files off the record: they are known to be gone, and what they held is refuted."""
+    names = sorted(paths)
+    for start in range(0, len(names), _PATHS):
+        connection.execute(sa.delete(lake_files).where(lake_files.c.path.in_(names[start : start + _PATHS])))
+
+
+def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str, tuple[LakeFile, ...]]:
+    """Return path → the file on record, and those announced, of some series; a row that is damaged names nothing."""
+    wanted = set(series)
+    query = sa.select(lake_files).where(of_pairs(lake_files.c.pair, {each.pair for each in wanted}))
+    if len({each.interval for each in wanted}) == 1:
+        query = query.where(lake_files.c.interval == next(iter(wanted)).interval.value)
+    return {path: files for path, files in _files(connection, query).items() if files[0].series in wanted}
+
+
+def all_files(connection: sa.Connection) -> dict[str, tuple[LakeFile, ...]]:
+    """Return path → the file on record, and those announced, of the whole lake."""
+    return _files(connection, sa.select(lake_files))
+
+
+def ledger_before(connection: sa.Connection, moment: int) -> list[str]:
+    """Return the paths of the ledger's files that were written before a moment, in seconds since the epoch."""
+    is_old = lake_files.c.path.like("replaced/%") & (lake_files.c.written_at < moment)
+    return list(connection.scalars(sa.select(lake_files.c.path).where(is_old, lake_files.c.is_announced.is_(False))))
+
+
+def rows_of(connection: sa.Connection) -> dict[Series, int]:
+    """Return how many candles the files of each series in the lake have together."""
+    query = (
+        sa.select(lake_files.c.pair, lake_files.c.interval, sa.func.sum(lake_files.c.rows))
+        .where(lake_files.c.path.like("lake/interval=%"), lake_files.c.is_announced.is_(False))
+        .group_by(lake_files.c.pair, lake_files.c.interval)
+    )
+    known = set(Interval)
+    return {
+        Series(pair, Interval(interval)): int(rows)
+        for pair, interval, rows in connection.execute(query)
+        if interval in known
+    }
+
+
+def _files(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, tuple[LakeFile, ...]]:
+    found: dict[str, list[LakeFile]] = {}
+    query = query.where(lake_files.c.interval != _NO_INTERVAL)
+    query = query.order_by(lake_files.c.is_announced, lake_files.c.write_id)
+    for row in intact(lake_files, connection.execute(query).all()):
+        file = _file(row)
+        found.setdefault(file.path, []).append(file)
+    return {path: tuple(files) for path, files in found.items()}
+
+
+_COLUMNS = [column.name for column in lake_files.columns]
+_PLACES = [_COLUMNS.index(name) for name in LakeFile.__slots__ if name not in ("path", "series")]
+_INTERVALS = {interval.value: interval for interval in Interval}
+
+
+def _file(row: sa.Row[Any]) -> LakeFile:
+    """The file of a row, by the places of its columns: by their names it takes twice as long, for 10,000 of them."""
+    values = tuple(row)
+    series = Series(values[1], _INTERVALS[values[2]])
+    return LakeFile(values[0], series, *(values[place] for place in _PLACES))
+
+
+def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
+    named = {name: getattr(file, name) for name in LakeFile.__slots__ if name != "series"}
+    key = {"pair": file.series.pair, "interval": file.series.interval.value}
+    return sealed(lake_files, {**named, **key, "is_announced": is_announced})
+
+
+def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
+    """Put the copy of the pairs' ids on record, which is about to be renamed to its place."""
+    strike(connection, [path])
+    row = {
+        "path": path,
+        "pair": "",
+        "interval": _NO_INTERVAL,
+        "year": None,
+        "rows": 0,
+        "digest": "",
+        "first_time": None,
+        "last_time": None,
+        "bytes": len(content),
+        "sha256": sha256(content).hexdigest(),
+        "write_id": "assets",
+        "written_at": int(time.time()),
+        "version": "",
+    }
+    connection.execute(sa.insert(lake_files), [{**sealed(lake_files, row), "is_announced": False}])
+
+
+def digest_of(connection: sa.Connection, path: str) -> str | None:
+    """Return the SHA-256 on record of one file; None where there is none."""
+    query = sa.select(lake_files.c.sha256).where(lake_files.c.path == path).order_by(lake_files.c.write_id.desc())
+    return connection.scalars(query.limit(1)).first()
+
+
+def unadopted_series(connection: sa.Connection, pairs: Collection[str] | None = None) -> set[Series]:
+    """Return the series whose files were written before there was a manifest, of some pairs or of all."""
+    query = sa.select(unadopted.c.pair, unadopted.c.interval).where(of_pairs(unadopted.c.pair, pairs))
+    return {Series(pair, Interval(interval)) for pair, interval in connection.execute(query)}
+
+
+def adopted(connection: sa.Connection, series: Sequence[Series]) -> None:
+    """Take note that all files of some series are on record."""
+    keys = [{"of_pair": each.pair, "of_interval": each.interval.value} for each in series]
+    if keys:
+        is_one = (unadopted.c.pair == sa.bindparam("of_pair")) & (unadopted.c.interval == sa.bindparam("of_interval"))
+        connection.execute(sa.delete(unadopted).where(is_one), keys)
+
+
+def scrubbed(connection: sa.Connection, files: Iterable[LakeFile], now: int) -> None:
+    """Take note that some files were read whole and found right."""
+    keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
+    if keys:
+        is_one = (lake_files.c.path == sa.bindparam("of_path")) & (lake_files.c.write_id == sa.bindparam("of_write"))
+        connection.execute(sa.update(lake_files).where(is_one).values(scrubbed_at=now), keys)

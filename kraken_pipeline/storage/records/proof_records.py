@@ -1,0 +1,353 @@
+"""The catalog's records of proof: what is reconciled or verified, what contradicts, which quiet is hard to believe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, touched_candles, union
+from kraken_pipeline.market.candle import Values
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import (
+    ContradictionState,
+    ProofLevel,
+    SuspicionState,
+    candle_counts,
+    confirmations,
+    contradictions,
+    of_pairs,
+    proofs,
+    suspicions,
+)
+from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.records import trade_counts
+from kraken_pipeline.storage.records.refutations import values_of
+
+_KEYS = 500
+
+# --- what is proven
+
+
+def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
+    """Read how far every series is proven, or those of some pairs, without what rests on doubted quiet time.
+
+    Two intervals that lack the same time agree that nobody traded, and can both be wrong. What was counted by ids of
+    trades is reconciled whatever anybody doubts: none is missing.
+    """
+    found = added_up(connection, pairs)
+    doubts = suspicious(connection, found, pairs)
+    found = {series: proven.without(doubts.get(series, ())) for series, proven in found.items()}
+    for series, counts in trade_counts.proven(connection, pairs).items():
+        spans = normalise(count.span for count in counts)
+        found[series] = found.get(series, NOTHING_PROVEN).and_reconciled(spans)
+    return found
+
+
+def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
+    """Read where intervals agree, also where they do so about quiet time that is hard to believe."""
+    query = sa.select(proofs).where(of_pairs(proofs.c.pair, pairs))
+    query = query.order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
+    found: dict[Series, tuple[list[Span], list[Span]]] = {}
+    for row in connection.execute(query).mappings():
+        if not is_intact(proofs, row):
+            continue
+        every, verified = found.setdefault(Series(row["pair"], Interval(row["interval"])), ([], []))
+        every.append(Span(row["start"], row["end"]))
+        if row["level"] == ProofLevel.VERIFIED:
+            verified.append(Span(row["start"], row["end"]))
+    return {series: Proven(normalise(every), tuple(verified)) for series, (every, verified) in found.items()}
+
+
+def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
+    """Read what is reconciled at least of every series, or of those of some pairs, as `proofs_of` reads it."""
+    return {series: found.reconciled for series, found in proofs_of(connection, pairs).items()}
+
+
+def suspicious(
+    connection: sa.Connection, wanted: Iterable[Series], pairs: Collection[str] | None = None
+) -> dict[Series, Spans]:
+    """Read the doubted quiet time of some series that was not checked yet: whole candles of each of them.
+
+    A doubt about one interval is one about all that have a candle there: those that are made of it lack the same.
+    """
+    doubted: dict[str | None, list[Span]] = {}
+    for each in suspicions_of(connection, pairs):
+        if each.state is SuspicionState.UNPROVEN:
+            doubted.setdefault(each.pair, []).append(each.span)
+    found = {
+        series: touched_candles(normalise((*doubted.get(series.pair, ()), *doubted.get(None, ()))), series.interval)
+        for series in (wanted if doubted else ())
+    }
+    return {series: spans for series, spans in found.items() if spans}
+
+
+def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:
+    """Makes these what is proven of some series."""
+    rows = []
+    for series, each in found.items():
+        is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
+        connection.execute(sa.delete(proofs).where(is_one))
+        levels = {
+            ProofLevel.VERIFIED: each.verified,
+            ProofLevel.RECONCILED: subtract(each.reconciled, each.verified),
+        }
+        rows += [
+            sealed(proofs, {**_key(series), "start": span.start, "end": span.end, "level": str(level)})
+            for level, spans in levels.items()
+            for span in spans
+        ]
+    if rows:
+        connection.execute(sa.insert(proofs), rows)
+
+
+def _key(series: Series) -> dict[str, object]:
+    return {"pair": series.pair, "interval": series.interval.value}
+
+
+def confirmed(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
+    """Where a second source said the same, of every series or of those of some pairs."""
+    table = confirmations
+    query = (
+        sa.select(table).where(of_pairs(table.c.pair, pairs)).order_by(table.c.pair, table.c.interval, table.c.start)
+    )
+    found: dict[Series, list[Span]] = {}
+    for row in connection.execute(query).mappings():
+        if is_intact(table, row):
+            span = Span(row["start"], row["end"])
+            found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(span)
+    return {series: tuple(spans) for series, spans in found.items()}
+
+
+def confirm(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
+    """Puts on record where a second source said the same."""
+    pairs = {series.pair for series, spans in found.items() if spans}
+    known = confirmed(connection, pairs) if pairs else {}
+    for series, spans in found.items():
+        if subtract(spans, known.get(series, ())):
+            _replace_confirmed(connection, series, union(known.get(series, ()), spans))
+
+
+def unconfirm(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
+    """Forgets what was confirmed or counted of some spans, before their candles or their evidence change."""
+    trade_counts.void(connection, changing)
+    for series, known in confirmed(connection, {series.pair for series in changing}).items():
+        if intersect(known, changing.get(series, ())):
+            _replace_confirmed(connection, series, subtract(known, changing[series]))
+
+
+def _replace_confirmed(connection: sa.Connection, series: Series, spans: Spans) -> None:
+    table = confirmations
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one))
+    rows = [sealed(table, {**_key(series), "start": span.start, "end": span.end}) for span in spans]
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+# --- what contradicts
+
+
+@dataclass(frozen=True, slots=True)
+class ContradictionRecord:
+    """Two intervals of a pair that do not agree; see `schema.contradictions` for the columns."""
+
+    pair: str
+    fine: Interval
+    coarse: Interval
+    span: Span
+    short_side: str | None
+    fine_candle: Values | None
+    coarse_candle: Values | None
+    fine_trades: int
+    coarse_trades: int
+    culprit: Interval | None
+    state: ContradictionState
+    reason: str
+    made_at: int
+    changed_at: int
+
+    @property
+    def key(self) -> tuple[Interval, Interval, int]:
+        """What tells it from others of its pair."""
+        return self.fine, self.coarse, self.span.start
+
+    @property
+    def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
+        """What contradicts each other: the same values are the same contradiction."""
+        return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
+
+
+def contradictions_of(
+    connection: sa.Connection,
+    pairs: Collection[str] | None = None,
+    states: Collection[ContradictionState] = tuple(ContradictionState),
+) -> list[ContradictionRecord]:
+    """What contradicts, or once did, by pair, interval and time; of some pairs or of all."""
+    table = contradictions
+    query = (
+        sa.select(table)
+        .where(table.c.state.in_([str(state) for state in states]))
+        .order_by(table.c.pair, table.c.coarse, table.c.fine, table.c.start)
+    )
+    query = query.where(of_pairs(table.c.pair, pairs))
+    return [_contradiction(row) for row in connection.execute(query).mappings()]
+
+
+def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
+    return ContradictionRecord(
+        pair=row["pair"],
+        fine=Interval(row["fine"]),
+        coarse=Interval(row["coarse"]),
+        span=Span(row["start"], row["end"]),
+        short_side=row["short_side"],
+        fine_candle=values_of(row["fine_candle"]),
+        coarse_candle=values_of(row["coarse_candle"]),
+        fine_trades=row["fine_trades"],
+        coarse_trades=row["coarse_trades"],
+        culprit=None if row["culprit"] is None else Interval(row["culprit"]),
+        state=ContradictionState(row["state"]),
+        reason=row["reason"],
+        made_at=row["made_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+def keep_contradictions(connection: sa.Connection, records: Iterable[ContradictionRecord]) -> None:
+    """Puts contradictions on record, in place of what was known of the same buckets."""
+    rows = [
+        {
+            "pair": each.pair,
+            "fine": each.fine.value,
+            "coarse": each.coarse.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "short_side": each.short_side,
+            "fine_candle": None if each.fine_candle is None else list(each.fine_candle),
+            "coarse_candle": None if each.coarse_candle is None else list(each.coarse_candle),
+            "fine_trades": each.fine_trades,
+            "coarse_trades": each.coarse_trades,
+            "culprit": None if each.culprit is None else each.culprit.value,
+            "state": each.state,
+            "reason": each.reason,
+            "made_at": each.made_at,
+            "changed_at": each.changed_at,
+        }
+        for each in records
+    ]
+    if not rows:
+        return
+    table = contradictions
+    keys = [{f"_{name}": row[name] for name in ("pair", "fine", "coarse", "start")} for row in rows]
+    is_one = [table.c[name] == sa.bindparam(f"_{name}") for name in ("pair", "fine", "coarse", "start")]
+    connection.execute(sa.delete(table).where(*is_one), keys)
+    connection.execute(sa.insert(table), rows)
+
+
+def settled(record: ContradictionRecord, now: int) -> ContradictionRecord:
+    """The record of a contradiction that is none any more."""
+    return replace(record, state=ContradictionState.SETTLED, changed_at=now)
+
+
+# --- which quiet time is hard to believe
+
+
+@dataclass(frozen=True, slots=True)
+class SuspicionRecord:
+    """A quiet time that is hard to believe; see `schema.suspicions`. Its pair is None for an outage of all."""
+
+    pair: str | None
+    interval: Interval
+    span: Span
+    reason: str
+    state: SuspicionState
+    made_at: int
+    changed_at: int
+    id: int = 0
+
+
+def suspicions_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[SuspicionRecord]:
+    """Every suspicion in order of time: those of some pairs and the outages of all, or all there are."""
+    query = sa.select(suspicions).order_by(suspicions.c.start, suspicions.c.id)
+    query = query.where(suspicions.c.pair.is_(None) | of_pairs(suspicions.c.pair, pairs))
+    return [
+        SuspicionRecord(
+            row["pair"],
+            Interval(row["interval"]),
+            Span(row["start"], row["end"]),
+            row["reason"],
+            SuspicionState(row["state"]),
+            row["made_at"],
+            row["changed_at"],
+            row["id"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def suspect(connection: sa.Connection, found: Iterable[SuspicionRecord]) -> None:
+    """Puts suspicions on record."""
+    rows = [
+        {
+            "pair": each.pair,
+            "interval": each.interval.value,
+            "start": each.span.start,
+            "end": each.span.end,
+            "reason": each.reason,
+            "state": each.state,
+            "made_at": each.made_at,
+            "changed_at": each.changed_at,
+        }
+        for each in found
+    ]
+    if rows:
+        connection.execute(sa.insert(suspicions), rows)
+
+
+def judge(connection: sa.Connection, ids: Collection[int], state: SuspicionState, now: int) -> None:
+    """Says what became of some suspicions."""
+    connection.execute(sa.update(suspicions).where(suspicions.c.id.in_(list(ids))).values(state=state, changed_at=now))
+
+
+def dispel(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Forgets suspicions of times that are not quiet any more, or not covered."""
+    for start in range(0, len(ids), _KEYS):
+        connection.execute(sa.delete(suspicions).where(suspicions.c.id.in_(list(ids[start : start + _KEYS]))))
+
+
+# --- candles by month
+
+
+def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, dict[int, list[int]]]:
+    """Series → year → how many candles the lake has of each of its twelve months."""
+    query = sa.select(candle_counts)
+    query = query.where(of_pairs(candle_counts.c.pair, pairs))
+    found: dict[Series, dict[int, list[int]]] = {}
+    for row in connection.execute(query).mappings():
+        if is_intact(candle_counts, row):
+            found.setdefault(Series(row["pair"], Interval(row["interval"])), {})[row["year"]] = list(row["months"])
+    return found
+
+
+def forget_counts(connection: sa.Connection, series: Series) -> None:
+    """Forgets how many candles a series has, until reconciliation counts them again."""
+    table = candle_counts
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one))
+
+
+def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, Sequence[int]]) -> None:
+    """Puts the counts of some years of a series on record, in place of what was known of them."""
+    table = candle_counts
+    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    connection.execute(sa.delete(table).where(is_one, table.c.year.in_(list(years))))
+    rows = [
+        {"pair": series.pair, "interval": series.interval.value, "year": year, "months": list(months)}
+        for year, months in years.items()
+        if any(months)
+    ]
+    if rows:
+        connection.execute(sa.insert(table), [sealed(table, row) for row in rows])

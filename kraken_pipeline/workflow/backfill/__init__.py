@@ -1,0 +1,1 @@
+"""Backfilling: gaps filled by resampling, by OHLC and by trades."""

@@ -1,0 +1,594 @@
+"""Backfilling: gaps are filled from where their routes lead, the cheapest source first.
+
+Resampling costs nothing and comes before, between and after; then OHLC, whose routes expire; then trades. ARCHIVE is
+`ingest`. What cannot be asked for now (maintenance, no answer, no budget left) is left to the next run as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from kraken_pipeline.coverage.gaps import ATTEMPTS, GapStatus
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, union
+from kraken_pipeline.coverage.routing import Route, asked_of
+from kraken_pipeline.errors import (
+    Busy,
+    CircuitOpen,
+    ExchangeUnavailable,
+    InvalidRequest,
+    LastingError,
+    Maintenance,
+    PipelineError,
+    Throttled,
+    UnusableReply,
+)
+from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.pair import did_you_mean
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.exchange_state.listings import ListingRecord
+from kraken_pipeline.storage.records import dead_letters, evidence_records, gap_records
+from kraken_pipeline.storage.records.dead_letters import Operation
+from kraken_pipeline.storage.records.gap_records import Attempt
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.exchange import connected
+from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
+from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome, resample_gaps
+from kraken_pipeline.workflow.gaps.gaps import (
+    Gap,
+    Holdings,
+    failures_at,
+    find_gaps,
+    lookback_start,
+    recorded_gaps,
+    retry_at,
+    selected_pairs,
+    survey,
+)
+from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, selected, unprobed
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile.reconcile import give_up, reconcile_changes
+from kraken_pipeline.workflow.reconcile.suspicion import take_back, unproven
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+_ROUNDS = 3 * len(Interval)
+"""What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillOutcome:
+    """What a backfill did.
+
+    Attributes:
+        filled: The series in which something was filled.
+        gaps: The gaps that are left, with their routes; all of them are on record.
+        requests: How many requests it made.
+        failed: What was asked for in vain, with the error.
+        notes: What else people should know: why something was not asked for, what an answer lacked.
+        refuted: How many spans were taken back because another interval contradicts them.
+        conflicts: How many contradictions were left to a person.
+        healed: How many contradictions are none any more.
+    """
+
+    filled: tuple[SeriesOutcome, ...]
+    gaps: tuple[Gap, ...]
+    requests: int = 0
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
+
+
+def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
+    """Fills what can be filled, and puts on record what is left.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    run.report(phase="resampling")
+    work = _Work(stores, spec, run)
+    if spec.api_backfill:
+        _fill_through_api(work)
+    else:
+        work.resample()
+    run.report(phase="looking for gaps", candles=run.progress.candles + work.stored)
+    left = work.settled_gaps()
+    settle_operations(stores, run.now)
+    return work.outcome(left)
+
+
+def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
+    """What a backfill would ask the exchange for, in its order, as things stand; asks for nothing and writes nothing.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    if not spec.api_backfill:
+        return []
+    work = _Work(stores, spec, Run("plan", now))
+    replies, trades = work.selected(*work.gaps())
+    return [*replies, *trades]
+
+
+def beyond(stores: Stores, spec: RunSpec, now: int) -> list[str]:
+    """Return the pairs whose first trade a backfill asks for first: what lies before their candles is in no plan yet.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    return unprobed(survey(stores, spec, now), spec) if spec.api_backfill else []
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a backfill has done so far."""
+
+    stores: Stores
+    spec: RunSpec
+    run: Run
+    filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    requests: int = 0
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
+    tried: set[tuple[str, Spans]] = field(default_factory=set)  # what was asked for
+    withheld: dict[Series, Spans] = field(default_factory=dict)  # what the exchange has left out twice
+
+    @property
+    def stored(self) -> int:
+        """How many candles are new or changed."""
+        return sum(each.candles_stored for each in self.filled.values())
+
+    def outcome(self, left: Sequence[Gap]) -> BackfillOutcome:
+        """What it did, with the gaps that are left."""
+        filled = tuple(self.filled[series] for series in sorted(self.filled))
+        return BackfillOutcome(
+            filled,
+            tuple(left),
+            self.requests,
+            tuple(self.failed),
+            tuple(self.notes),
+            refuted=self.refuted,
+            conflicts=self.conflicts,
+            healed=self.healed,
+        )
+
+    def add(self, filled: Iterable[SeriesOutcome]) -> None:
+        """Takes note of what was filled: one outcome a series, whatever number of replies it took."""
+        for each in filled:
+            known = self.filled.get(each.series, SeriesOutcome(each.series, 0, ()))
+            spans = normalise((*known.spans, *each.spans))
+            self.filled[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
+
+    def resample(self) -> None:
+        """Fills what follows from finer candles by now, reconciles what has changed, and fills what that takes back."""
+        for _ in range(_ROUNDS):
+            self.add(resample_gaps(self.stores, self.spec, self.run))
+            done = reconcile_changes(self.stores, selected_pairs(self.stores, self.spec), self.run)
+            self.refuted += done.refuted
+            self.conflicts += done.conflicts
+            self.healed += done.healed
+            self.notes += done.notes
+            if not (done.refuted or done.given_back):
+                return
+        self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
+
+    def settled_gaps(self) -> list[Gap]:
+        """What is missing in the end, on record: what was refuted and has no route left is a conflict, and is there."""
+        for _ in range(_ROUNDS):
+            holdings, left = recorded_gaps(self.stores, self.spec, self.run.now)
+            if not give_up(self.stores, self.spec, holdings, self.run):
+                break
+            self.resample()
+        return left
+
+    def gaps(self) -> tuple[Holdings, list[Gap]]:
+        """What is missing now."""
+        holdings = survey(self.stores, self.spec, self.run.now)
+        return holdings, find_gaps(self.stores, self.spec, holdings)
+
+    def is_withheld(self, fetch: Fetch) -> bool:
+        """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
+        return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
+
+    def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+        """What to ask for, as things stand."""
+        return selected(self.stores, self.spec, holdings, gaps)
+
+
+# --- through the API
+
+
+def _fill_through_api(work: _Work) -> None:
+    stores, spec = work.stores, work.spec
+    if not _has_unknown_pairs(stores, spec):
+        work.resample()
+        holdings, gaps = work.gaps()
+        is_in_doubt = any(not holdings.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
+        is_suspicious = bool(_suspects(work, holdings))
+        if not (any(work.selected(holdings, gaps)) or unprobed(holdings, spec) or is_in_doubt or is_suspicious):
+            return
+    work.run.report(phase="asking the exchange")
+    with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
+        budget = Budget(exchange, _allowed(stores, spec))
+        if _prepare(work, exchange, budget):
+            # What trades show of quiet time may be a gap of other pairs.
+            while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
+                pass
+        work.requests = exchange.requests
+        work.notes += exchange.warnings
+
+
+def _allowed(stores: Stores, spec: RunSpec) -> int | None:
+    if spec.budget is not None or spec.complete:
+        return spec.budget
+    return stores.settings.kraken_max_requests_per_run
+
+
+def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
+    known = {pair.name for pair in stores.lake.pairs()}
+    return any(name not in known for name in spec.pairs)
+
+
+def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks whether the exchange works and what it lists; returns whether it makes sense to go on."""
+    if budget.is_spent:
+        work.notes.append("The budget allows no request: nothing was asked of the exchange.")
+        return False
+    try:
+        exchange.require_online()
+        _record_listed(work, exchange, exchange.listed_pairs())
+    except PipelineError as error:
+        if _has_unknown_pairs(work.stores, work.spec):
+            raise  # without an answer there is nothing that could be done for them
+        work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
+        return False
+    holdings = survey(work.stores, work.spec, work.run.now)
+    for pair in unprobed(holdings, work.spec):
+        if budget.is_spent:
+            break
+        try:
+            _ask_for_first_trade(work, exchange, holdings, pair)
+        except (CircuitOpen, Maintenance, Throttled) as error:
+            work.notes.append(f"The rest is left to the next run: {error}")
+            return False
+        except PipelineError as error:
+            work.failed.append(f"the first trade of {pair}: {error}")
+    return True
+
+
+def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
+    """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
+    stores, now = work.stores, work.run.now
+    if listed.is_stale:
+        work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
+    known = {pair.name: pair for pair in stores.lake.pairs()}
+    named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
+    with stores.catalog.read() as connection:
+        records = listings.listings_of(connection)
+        missed = listings.absences_of(connection)
+    # What was kept may be a day old: what it says for the first time, or a day later again, it must say anew.
+    decides = [name for name, pair in known.items() if listed.lacks(pair) and not _is_gone(records.get(name))]
+    decides = [name for name in decides if name not in missed or now - missed[name] >= listings.DAY]
+    if decides or any(pair not in listed.book for pair in named):
+        listed = exchange.listed_pairs(is_fresh=True)
+    for pair in named:
+        if pair not in listed.book:
+            raise InvalidRequest(
+                f"nothing is known of {pair}: neither the lake nor the exchange has it"
+                f"{did_you_mean(pair.name, (*known, *listed.book)) or '; is its name written as there?'}"
+            )
+    stores.lake.register(named)
+    here = {name for name, pair in known.items() if pair in listed.book}
+    absent = [name for name, pair in known.items() if listed.lacks(pair)]
+    with stores.catalog.write() as connection:
+        # A list that was kept was given before this run began.
+        new, gone = listings.record_listed(connection, here, absent, min(now, int(listed.made_at)))
+    work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
+    work.notes += [
+        f"{pair} is not in the exchange's list of pairs: nothing is asked of it until it is back; if a list lacks it "
+        "a day later too, it counts as listed no more"
+        for pair in new
+    ]
+
+
+def _is_gone(record: ListingRecord | None) -> bool:
+    return record is not None and record.delisted_at is not None
+
+
+def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pair: str) -> None:
+    first = exchange.first_trade(pair)
+    ends = [
+        extent.first_time + series.interval.seconds
+        for series, extent in holdings.extents.items()
+        if series.pair == pair
+    ]
+    if ends and (first is None or first >= min(ends)):
+        said = "that there has been none" if first is None else f"that it was at {iso(first)}"
+        raise UnusableReply(f"Kraken says {said}, but the lake has a candle that ends at {iso(min(ends))}")
+    if first is None:
+        work.notes.append(f"{pair} has not been traded yet")
+        return
+    # Nobody traded before: without that, the first candle of a coarser interval would never be whole.
+    start = min(interval.floor(first) for interval in Interval)
+    if start < first:
+        grant_quiet(work.stores, Series(pair, Interval.M1), Span(start, first), work.run)
+    with work.stores.catalog.write() as connection:
+        listings.record_first_trade(connection, pair, first, work.run.now)
+
+
+def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
+    """Quiet time that is hard to believe and can be asked about now, within the lookback."""
+    now = work.run.now
+    if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
+        return []
+    pairs = [pair for pair in holdings.pairs if holdings.may_be_asked(pair)]
+    return [
+        (pair, span, reason)
+        for pair, span, reason in unproven(
+            work.stores, pairs, holdings.rates, lookback_start(work.spec, Interval.M1, now)
+        )
+        if work.spec.complete or retry_at(holdings.attempts.get(Series(pair, Interval.M1), ()), span) <= now
+    ]
+
+
+def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks for the trades of quiet time that is hard to believe: a request each where it is true.
+
+    Returns whether what they say has taken anything back, that is to be asked for in turn.
+    """
+    wanted = _suspects(work, survey(work.stores, work.spec, work.run.now))
+    before = work.refuted
+    for pair, span, reason in wanted:
+        minutes = Series(pair, Interval.M1)
+        fetch = Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1)
+        if (str(fetch), fetch.spans) in work.tried:
+            continue
+        work.tried.add((str(fetch), fetch.spans))
+        work.run.report(phase="checking quiet time")
+        if not budget.is_spent:  # or it would be a gap, and nobody would have asked
+            try:
+                take_back(work.stores, minutes, (span,), reason, work.run)
+            except Busy as error:
+                work.notes.append(str(error))
+                continue
+        if not _fetch_each(work, exchange, [fetch], budget):
+            break
+    if wanted:
+        work.resample()
+    return work.refuted > before
+
+
+def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+    """Asks for everything that is selected; with `complete`, until nothing more comes of it.
+
+    Returns whether it makes sense to go on asking.
+    """
+    tried = work.tried
+    while True:
+        before = len(tried)
+        for turn in (0, 1):  # what OHLC brings is known before trades are paged through
+            holdings, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
+            selection = work.selected(holdings, gaps)
+            chosen = [
+                each for each in selection[turn] if (str(each), each.spans) not in tried and not work.is_withheld(each)
+            ]
+            tried |= {(str(each), each.spans) for each in chosen}
+            if not chosen:
+                continue
+            work.run.report(
+                phase="paging through trades" if turn else "asking for candles",
+                requests_done=exchange.requests,
+                requests_total=exchange.requests + estimated((*chosen, *(() if turn else selection[1]))),
+            )
+            may_go_on = _fetch_each(work, exchange, chosen, budget)
+            work.resample()
+            if not may_go_on:
+                return False
+        if not work.spec.complete or len(tried) == before:
+            return True
+
+
+def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
+    """Asks for one thing after another; returns whether it makes sense to go on."""
+    for number, each in enumerate(chosen):
+        if budget.is_spent:
+            work.notes.append(
+                f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
+            )
+            return False
+        answered: list[Span] = []
+        try:
+            _mark(work, each)
+            is_whole = _persistently(work, exchange, partial(_fetch_one, work, exchange, each, budget, answered))
+        except Busy as error:
+            work.notes.append(str(error))
+        except (CircuitOpen, Maintenance, Throttled) as error:
+            work.notes.append(f"The rest is left to the next run: {error}")
+            return False
+        except ExchangeUnavailable as error:
+            if _is_in_maintenance(exchange):
+                work.notes.append("The exchange is in maintenance; the rest is left to the next run.")
+                return False
+            _record_success(work, each, normalise(answered))
+            _record_failure(work, each, error, has_progressed=bool(answered))
+        except LastingError as error:
+            _record_failure(work, each, error)
+        else:
+            _record_success(work, each, normalise(answered))
+            if not is_whole and not _may_go_on(work, each, budget):
+                return False
+        _report(work, exchange)
+    return True
+
+
+def _may_go_on(work: _Work, stopped: Fetch, budget: Budget) -> bool:
+    """Whether it makes sense to go on after a fetch that a budget has stopped: not where it was the run's."""
+    if budget.is_spent:
+        work.notes.append("The budget of requests is spent; the rest is left to the next run.")
+        return False
+    work.notes.append(f"{stopped} took more requests than a gap may; the rest of it is left to the next run.")
+    return True
+
+
+def _mark(work: _Work, each: Fetch) -> None:
+    with work.stores.catalog.write() as connection:
+        for series, span in each.serves:
+            gap_records.mark(connection, series, [span], GapStatus.BACKFILLING)
+
+
+def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
+    """Asks for one thing; returns whether it was had to its end."""
+
+    def keep(fetched: Fetched) -> None:
+        work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
+        work.notes += fetched.notes
+        work.withheld[each.series] = union(work.withheld.get(each.series, ()), fetched.withheld)
+        answered[:] = normalise((*answered, *fetched.answered))
+        _report(work, exchange)
+
+    if each.route is Route.OHLC:
+        keep(fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run))
+        return True
+    # What a gap may cost is an estimate before, and a limit here.
+    most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(each.spans)
+    budgets = (budget, Budget(exchange, most))
+    return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, keep=keep)
+
+
+def _report(work: _Work, exchange: Exchange) -> None:
+    done = exchange.requests
+    work.run.report(requests_done=done, requests_total=max(done, work.run.progress.requests_total))
+
+
+def _persistently(work: _Work, exchange: Exchange, action: Callable[[], bool]) -> bool:
+    """Does it again, in a run that is to be complete, for as long as its patience with the exchange lasts."""
+    answers, until = exchange.answers, None
+    while True:
+        try:
+            return action()
+        except Maintenance:
+            raise
+        except ExchangeUnavailable as error:
+            if not work.spec.complete:
+                raise
+            if exchange.answers > answers:  # it worked since the last failure
+                answers, until = exchange.answers, None
+            wait = _wait_after(error)
+            until = until or time.monotonic() + work.stores.settings.kraken_api_patience_seconds
+            if time.monotonic() + wait >= until:
+                raise
+            work.run.report(phase="waiting for the exchange")
+            time.sleep(wait)
+
+
+def _wait_after(error: ExchangeUnavailable) -> float:
+    at = None
+    if isinstance(error, CircuitOpen):
+        at = error.retry_at
+    elif isinstance(error, Throttled):
+        at = error.wait_until
+    return 0.5 if at is None else max(0.5, at - time.time())
+
+
+def _is_in_maintenance(exchange: Exchange) -> bool:
+    try:
+        exchange.require_online()
+    except Maintenance:
+        return True
+    except PipelineError:
+        return False
+    return False
+
+
+# --- what became of it
+
+
+def _record_failure(work: _Work, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
+    """An attempt on record for everything it would have served; given up for good where it makes no sense to go on.
+
+    A paging that got further before it failed counts against nothing: three outages in eighteen hours of it are none of
+    the gap's fault, and the next run goes on where it was.
+    """
+    stores, run = work.stores, work.run
+    work.failed.append(f"{each}: {error}")
+    if has_progressed:
+        return
+    with stores.catalog.write() as connection:
+        before = gap_records.attempts_of(connection, [each.series.pair])
+        for series, span in each.serves:
+            attempt = Attempt(span, each.route, None, str(error), run.now)
+            gap_records.add_attempts(connection, series, [attempt], run.run_id)
+            failures = 1 + failures_at(before.get(series, ()), span)
+            if isinstance(error, LastingError) or failures >= ATTEMPTS:
+                dead_letters.give_up(connection, series, span, each.route, str(error), run_id=run.run_id, now=run.now)
+
+
+def _record_success(work: _Work, each: Fetch, answered: Spans) -> None:
+    stores, run = work.stores, work.run
+    with stores.catalog.write() as connection:
+        for series, span in each.serves:
+            made = [
+                Attempt(part, each.route, str(each.series.interval.value), None, run.now)
+                for part in intersect((span,), answered)
+            ]
+            gap_records.add_attempts(connection, series, made, run.run_id)
+
+
+def settle_operations(stores: Stores, now: int) -> int:
+    """Takes note of what was given up and is covered by now; returns how many there were."""
+    with stores.catalog.write() as connection:
+        given_up = dead_letters.operations(connection, None)
+        covered = evidence_records.coverage_of(connection, pairs=sorted({each.series.pair for each in given_up}))
+        done = [
+            each.id
+            for each in given_up
+            if not subtract((each.span,), tuple(record.span for record in covered.get(each.series, ())))
+        ]
+        if done:
+            dead_letters.settle(connection, done, now)
+    return len(done)
+
+
+def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOutcome:
+    """Does operations again that failed for good, each the same as it was; those that succeed are settled.
+
+    Args:
+        stores: Where to.
+        given_up: What to do again.
+        run: Who does it.
+    """
+    if not given_up:
+        return BackfillOutcome((), ())
+    pairs, intervals = ({each.series.pair for each in given_up}, {each.series.interval for each in given_up})
+    work = _Work(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals), complete=True), run)
+    with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
+        budget = Budget(exchange, None)
+        try:
+            exchange.require_online()
+        except PipelineError as error:
+            work.notes.append(f"Nothing was tried: {error}")
+        else:
+            fetches = [_fetch_again(each) for each in given_up]
+            run.report(phase="trying again", requests_total=exchange.requests + estimated(fetches))
+            _fetch_each(work, exchange, fetches, budget)
+        work.requests = exchange.requests
+        work.notes += exchange.warnings
+    work.resample()
+    run.report(phase="looking for gaps", candles=work.stored)
+    settle_operations(stores, run.now)
+    return work.outcome(work.settled_gaps())
+
+
+def _fetch_again(each: Operation) -> Fetch:
+    route = Route(each.route)
+    asked = Series(each.series.pair, asked_of(each.series.interval) if route is Route.OHLC else Interval.M1)
+    return Fetch(route, asked, (each.span,), ((each.series, each.span),), 1)

@@ -1,0 +1,135 @@
+"""The exchange, connected with what all processes share of it: limiter, breaker, counters, cache."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+from kraken_pipeline.errors import Throttled
+from kraken_pipeline.kraken.client import Client, Counts
+from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
+from kraken_pipeline.kraken.incidents import incidents_told
+from kraken_pipeline.kraken.replies import SystemStatus
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.exchange_state import incident_records
+from kraken_pipeline.storage.exchange_state.breaker import Breaker
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.reply_cache.cache import Cache
+from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
+from kraken_pipeline.storage.stores import Stores
+
+PROBE_SECONDS = 5.0
+"""For how long a probe waits for its turn, and for an answer."""
+
+
+@contextmanager
+def connected(stores: Stores) -> Iterator[Exchange]:
+    """The exchange of the settings, for as long as a block runs."""
+    settings = stores.settings
+    with _asked(
+        stores,
+        breaker=breaker_of(stores),
+        counters=Counters(stores.catalog),
+        attempts=settings.kraken_api_attempts,
+        first_wait=settings.kraken_api_retry_seconds,
+        longest_wait=settings.kraken_api_retry_longest_seconds,
+        timeout=settings.kraken_api_timeout_seconds,
+    ) as exchange:
+        yield exchange
+
+
+@contextmanager
+def probed(stores: Stores) -> Iterator[Exchange]:
+    """The exchange, to ask whether it is there: one attempt, a short wait, and nothing of it on record.
+
+    Probes that fail every minute must not open the circuit to runs that would have been patient, nor count as errors.
+    """
+    timeout = min(PROBE_SECONDS, stores.settings.kraken_api_timeout_seconds)
+    record = _NoRecord()
+    with _asked(stores, breaker=record, counters=record, sleep=_briefly, attempts=1, timeout=timeout) as exchange:
+        yield exchange
+
+
+def _briefly(seconds: float) -> None:
+    """Waits for a permit, if it is near; the exchange may have asked for minutes."""
+    if seconds > PROBE_SECONDS:
+        raise Throttled(f"the exchange was not asked: the next request may be made in {seconds:.0f} s")
+    time.sleep(seconds)
+
+
+@contextmanager
+def _asked(
+    stores: Stores, counters: Counters | _NoRecord, sleep: Callable[[float], None] = time.sleep, **how: Any
+) -> Iterator[Exchange]:
+    settings = stores.settings
+    limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates, sleep=sleep)
+    client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
+    told = partial(_record_status, stores)
+    with (
+        closing(open_cache(settings, counters)) as cache,
+        closing(Exchange(client, cache, _lifetimes(settings), told)) as it,
+    ):
+        try:
+            yield it
+        finally:
+            counters.flush()
+
+
+def _record_status(stores: Stores, status: SystemStatus) -> None:
+    """Puts on record what a status tells of incidents, where that is anything new."""
+    told, now = list(incidents_told(status)), int(status.time)
+    with stores.catalog.read() as connection:
+        if not incident_records.is_news(connection, told, now):
+            return
+    with stores.catalog.write() as connection:
+        incident_records.record_told(connection, told, now)
+
+
+class _NoRecord:
+    """A breaker that lets everything through, and counters that count nothing."""
+
+    def admit(self) -> None:
+        pass
+
+    def succeeded(self) -> None:
+        pass
+
+    def failed(self) -> None:
+        pass
+
+    def add(self, name: str, count: int = 1) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+def breaker_of(stores: Stores) -> Breaker:
+    """The breaker of the settings."""
+    settings = stores.settings
+    return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
+
+
+def open_cache(settings: Settings, counters: Counts) -> Cache:
+    """The cache of the settings, to be closed; the replies of another exchange than Kraken's are kept apart."""
+    environment = settings.kraken_cache_environment
+    if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:
+        environment = f"{environment}-{zlib.crc32(settings.kraken_api_url.encode()):08x}"
+    pool = None
+    if (url := settings.kraken_cache_url) is not None:
+        pool = redis_pool(url.get_secret_value(), settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)
+    return Cache(settings.home / "cache", environment, settings.kraken_cache_mib << 20, counters, pool=pool)
+
+
+def _lifetimes(settings: Settings) -> Lifetimes:
+    return Lifetimes(
+        prices=settings.kraken_cache_prices_seconds,
+        replies=settings.kraken_cache_replies_seconds,
+        history=settings.kraken_cache_history_seconds,
+        assets=settings.kraken_cache_assets_seconds,
+    )

@@ -1,0 +1,263 @@
+"""Fetching: what the exchange answers goes into the lake with the coverage that it grants, reply by reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.density import AbsentIds
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract, touched_candles
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import ExchangeUnavailable
+from kraken_pipeline.kraken.exchange import Exchange
+from kraken_pipeline.kraken.ohlc import Ohlc
+from kraken_pipeline.kraken.rows import Reject
+from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
+from kraken_pipeline.market.candle import Source, finished
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.resample import NO_CANDLES
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import dead_letters, density_records, evidence_records, gap_records
+from kraken_pipeline.storage.records.gap_records import Attempt
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a reply brought.
+
+    Attributes:
+        candles_stored: How many candles are new or changed.
+        answered: What was answered for.
+        notes: What people should know of it.
+        withheld: The minutes of trades that the exchange has left out twice: to ask at once once more is no use.
+    """
+
+    candles_stored: int
+    answered: Spans
+    notes: tuple[str, ...] = ()
+    withheld: Spans = ()
+
+
+class Budget:
+    """How many requests may still be made; counted where they are made, so that retries count as well.
+
+    Args:
+        exchange: Where.
+        allowed: How many in all; None for no limit.
+    """
+
+    def __init__(self, exchange: Exchange, allowed: int | None) -> None:
+        self._exchange = exchange
+        self._until = None if allowed is None else exchange.requests + allowed
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether none is left."""
+        return self._until is not None and self._exchange.requests >= self._until
+
+
+class _Spent(Exception):
+    """The budget is spent in the middle of paging."""
+
+
+def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: Run) -> Fetched:
+    """Fetches the committed candles of a series from the start of what is wanted on.
+
+    Args:
+        stores: Where to.
+        exchange: Where from.
+        series: Which; not of 720 minutes.
+        wanted: What is missing of it, in order of time.
+        run: Who asks.
+
+    Raises:
+        ExchangeUnavailable: There is no answer; nothing was granted.
+        ExchangeRefused: The pair is not listed.
+        UnusableReply: The answer is none.
+        Busy: Another process has been writing the series for too long.
+    """
+    reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end)
+    if reply.committed < wanted[0].start:
+        raise ExchangeUnavailable(
+            f"OHLC of {series} from {iso(wanted[0].start)}: the reply says that no candle is closed since "
+            f"{iso(reply.committed)}"
+        )
+    # A reply that was kept answered before this run began.
+    answered_at = min(run.now, int(reply.made_at))
+    grants = tuple(Grant(span, Source.OHLC, answered_at, _trades_in(reply, span)) for span in reply.listed)
+    answered = [Span(each.start, min(each.end, reply.committed)) for each in wanted if each.start < reply.committed]
+    stored = _store(
+        stores,
+        series,
+        finished(reply.candles, Source.OHLC),
+        grants,
+        run,
+        origin=f"OHLC of {series}",
+        rejects=reply.rejects,
+        # What was answered for without filling it, such as a row that is no candle, is not asked for again.
+        attempts=[Attempt(span, Route.OHLC, None, None, run.now) for span in subtract(tuple(answered), reply.listed)],
+    )
+    notes = (f"OHLC of {series}: {len(reply.rejects)} rows are no candles",) if reply.rejects else ()
+    return Fetched(stored, reply.listed, notes=notes)
+
+
+def _trades_in(reply: Ohlc, span: Span) -> int:
+    seconds = reply.candles["time"].dt.epoch("s")
+    return int(reply.candles.filter(seconds.is_between(span.start, span.end - 1))["trade_count"].sum())
+
+
+def fetch_trades(
+    stores: Stores,
+    exchange: Exchange,
+    pair: str,
+    wanted: Spans,
+    run: Run,
+    *,
+    budgets: Sequence[Budget] = (),
+    keep: Callable[[Fetched], None] = lambda _: None,
+) -> bool:
+    """Pages through the trades of a pair, and stores one-minute candles page after page.
+
+    What is covered already is not asked for; so a paging that was stopped, however it was, goes on at the start of the
+    minute that was open. The newest part goes first.
+
+    Args:
+        stores: Where to.
+        exchange: Where from.
+        pair: Which.
+        wanted: The spans to page through, in order of time.
+        run: Who asks.
+        budgets: Paging stops between two pages where one of them is spent.
+        keep: Told of each page, as soon as it is stored.
+
+    Returns:
+        Whether it went to its end; not where a budget was spent.
+
+    Raises:
+        ExchangeUnavailable: There was no answer; what was answered before is stored.
+        ExchangeRefused: The pair is not listed.
+        UnusableReply: An answer is none.
+        Busy: Another run is fetching the trades of the pair.
+    """
+    series = Series(pair, Interval.M1)
+
+    def fetch(since: int) -> TradesPage:
+        if any(budget.is_spent for budget in budgets):
+            raise _Spent
+        return exchange.trades(pair, since)
+
+    def left_out(absent: Sequence[AbsentIds]) -> Sequence[AbsentIds]:
+        with stores.catalog.write() as connection:
+            return density_records.record_absent(connection, pair, absent, run.run_id, run.now)
+
+    with stores.locks.fetch(f"trades.{pair}"):
+        missing, known_trade = _still_missing(stores, series, wanted)
+        try:
+            for span in reversed(missing):
+                with stores.catalog.read() as connection:
+                    density = density_records.density_of(connection, pair)
+                for folded in page_trades(fetch, span, known_trade=known_trade, density=density, left_out=left_out):
+                    stored = _store_page(stores, series, folded, run)
+                    withheld = touched_candles(normalise(each.span for each in folded.absent), Interval.M1)
+                    keep(Fetched(stored, folded.answered, _notes(pair, folded), withheld))
+        except _Spent:
+            return False
+    return True
+
+
+def _notes(pair: str, folded: Folded) -> tuple[str, ...]:
+    lost = [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
+    bad = [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
+    return (*lost, *bad, *_left_out(pair, folded.absent))
+
+
+def _left_out(pair: str, absent: Sequence[AbsentIds]) -> Iterator[str]:
+    if absent:
+        ids = f"{absent[0]}" if len(absent) == 1 else f"{len(absent):,} times, from {absent[0]} to {absent[-1]}"
+        start, end = min(each.start for each in absent), max(each.end for each in absent)
+        yield (
+            f"{pair}: the exchange has left out {sum(each.count for each in absent):,} trades twice ({ids}), between "
+            f"{iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run asks again"
+        )
+
+
+_TOO_MANY = "more trades in one nanosecond than a page holds; that minute stays without coverage"
+
+
+def _still_missing(stores: Stores, series: Series, wanted: Spans) -> tuple[Spans, int | None]:
+    """What is not covered by now, and the latest moment from which on a trade is known."""
+    with stores.catalog.read() as connection:
+        records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
+        extents = evidence_records.extents(connection, [series.pair])
+        listing = listings.listings_of(connection, [series.pair]).get(series.pair)
+    known = [extent.last_time for extent in extents.values()]
+    if listing is not None and listing.first_trade is not None:
+        known.append(listing.first_trade)
+    return subtract(wanted, tuple(record.span for record in records)), max(known, default=None)
+
+
+def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int:
+    if not (folded.answered or folded.lost or folded.rejects):
+        return 0
+    # Spread evenly: what a grant counts is only used for the cost of paging.
+    length = sum(span.seconds for span in folded.answered) or 1
+    grants = tuple(
+        Grant(span, Source.TRADES, run.now, folded.trades * span.seconds // length) for span in folded.answered
+    )
+    return _store(
+        stores,
+        series,
+        finished(folded.candles, Source.TRADES),
+        grants,
+        run,
+        origin=f"Trades of {series.pair}",
+        rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
+        # The same: what is lost cannot be had from here.
+        attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
+        also=lambda connection: density_records.forget_answered(connection, series.pair, folded.answered),
+    )
+
+
+def grant_quiet(stores: Stores, series: Series, span: Span, run: Run) -> None:
+    """Coverage of a span of which the exchange has said that nobody traded in it."""
+    grants = (Grant(span, Source.TRADES, run.now),)
+    nothing = finished(NO_CANDLES, Source.TRADES)
+    _store(stores, series, nothing, grants, run, origin=f"Trades of {series.pair}", rejects=(), attempts=())
+
+
+def _store(
+    stores: Stores,
+    series: Series,
+    candles: pl.DataFrame,
+    grants: tuple[Grant, ...],
+    run: Run,
+    *,
+    origin: str,
+    rejects: Sequence[Reject],
+    attempts: Iterable[Attempt],
+    also: Callable[[sa.Connection], None] = lambda _: None,
+) -> int:
+    def record(connection: sa.Connection) -> None:
+        also(connection)
+        dead_letters.add_of_reply(connection, series, origin, rejects, run_id=run.run_id, now=run.now)
+        gap_records.add_attempts(connection, series, attempts, run.run_id)
+
+    with stores.locks.series([series]):
+        writer = stores.lake.writer(series, origin=origin, now=run.now)
+        try:
+            writer.add(candles)
+            staged = writer.finish()
+        except BaseException:
+            writer.discard()
+            raise
+        commit(stores, [LakeWrite(staged, grants)], run.now, record)
+    return staged.changed

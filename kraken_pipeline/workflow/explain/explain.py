@@ -1,0 +1,439 @@
+"""Explaining: the story of one candle: what stands there, what says so, what lost to it, what it was compared with.
+
+Writes nothing, and asks the exchange for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
+from kraken_pipeline.coverage.evidence import RECOVERED
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import DamagedFile, InvalidRequest, UnreadableArchive
+from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.incidents import Incident
+from kraken_pipeline.kraken.lines import find_lines
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, EARLIEST_TIME, Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso, parse_moment
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.resample import resample
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.exchange_state import incident_records
+from kraken_pipeline.storage.lake.lake import LEDGER_SCHEMA
+from kraken_pipeline.storage.records import (
+    candle_records,
+    dispute_records,
+    file_records,
+    proof_records,
+    refutations,
+    trade_counts,
+    withdrawals,
+)
+from kraken_pipeline.storage.records.candle_records import GrantRecord
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord
+from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord, SuspicionRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.explain.explanation import (
+    VALUES,
+    Evidence,
+    Explanation,
+    Loser,
+    Proof,
+    ProofState,
+    Standing,
+    Stored,
+    legs_over,
+)
+from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, find_gaps, survey
+from kraken_pipeline.workflow.ingest.whereabouts import find_again
+from kraken_pipeline.workflow.reconcile.verdicts import differing
+from kraken_pipeline.workflow.run_spec import run_spec
+
+
+def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: int) -> Explanation:
+    """The story of the candle that holds a moment.
+
+    Args:
+        stores: What is known.
+        pair: Any of its names.
+        interval: Minutes.
+        moment: An ISO date or time (UTC) within the candle.
+        now: The moment of asking, in seconds since the epoch.
+
+    Raises:
+        InvalidRequest: Nothing is known of the pair, or the interval or the moment is wrong.
+    """
+    series = Series(parse_pair(pair).name, Interval.parse(interval))
+    span = _candle(series.interval, moment, now)
+    spec = run_spec(pairs=[series.pair], intervals=[series.interval])
+    # Before what is known is read: damage that is found now takes coverage back.
+    lost = _losses(stores, series, span)
+    rows = _read(stores, series, span)
+    holdings = survey(stores, spec, now)
+    gaps = tuple(gap for gap in find_gaps(stores, spec, holdings) if gap.series == series and gap.span.overlaps(span))
+    covered = next((each for each in holdings.coverage.get(series, ()) if each.span.overlaps(span)), None)
+    with stores.catalog.read() as connection:
+        grants = candle_records.grants_over(connection, series, span)
+        minutes = candle_records.grants_over(connection, Series(series.pair, Interval.M1), span)
+        without = candle_records.files_over(connection, series, span)
+        refuted = refutations.of_series(connection, series, span)
+        contradictions = proof_records.contradictions_of(connection, [series.pair])
+        proven = proof_records.proofs_of(connection, [series.pair])
+        counts = trade_counts.proven(connection, [series.pair]).get(series, ())
+        confirmed = proof_records.confirmed(connection, [series.pair]).get(series, ())
+        conflicts = candle_records.conflicts_over(connection, series, span)
+        is_disputed = bool(intersect(dispute_records.disputed(connection, [series.pair]).get(series, ()), (span,)))
+        known = file_records.completed(connection, [series.pair]) if is_disputed else []
+        ends = withdrawals.release_ends(connection) if is_disputed else {}
+        suspicions = proof_records.suspicions_of(connection, [series.pair])
+        letters = candle_records.letters_about(connection, series, span.start)
+        taken = withdrawals.of_series(connection, series, span)
+        incidents = [each for each in incident_records.incidents_of(connection) if each.stops_trading]
+        ids = [*(each.file_id for each in grants), *(each.file_id for each in taken)]
+        files = candle_records.files_of(connection, {file_id for file_id in ids if file_id is not None})
+    contradicting = tuple(
+        each for each in contradictions if series.interval in (each.fine, each.coarse) and each.span.overlaps(span)
+    )
+    suspected = tuple(each for each in suspicions if _is_about(each, series) and each.span.overlaps(span))
+    candle = _stored(rows.row(0, named=True)) if rows.height else None
+    by_trades = _is_by_trades(series, span, rows, minutes) and not conflicts
+    compared = (
+        *_accounts(rows, by_trades=by_trades, is_confirmed=not subtract((span,), confirmed)),
+        *_compared(stores, holdings, series, span, rows, minutes, proven),
+        *(f"{count}: none is missing there" for count in counts if not subtract((span,), (count.span,))),
+    )
+    level = proven.get(series, NOTHING_PROVEN)
+    level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
+    dispute = _dispute(differing(span, [file for file in known if file.series == series], ends)) if is_disputed else ""
+    proof = _proof(contradicting, dispute, compared, level.within(holdings.covered(series)), span)
+    standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
+    if standing is Standing.QUIET:
+        sentence = f"{sentence}{_downtime(span, incidents)}"
+    return Explanation(
+        series=series,
+        span=span,
+        standing=standing,
+        sentence=sentence,
+        candle=candle,
+        coverage=covered,
+        proof=proof,
+        evidence=tuple(_evidence(stores, holdings, series, span, grants, files, without)),
+        losers=tuple(_losers(lost)),
+        gaps=gaps,
+        refutations=tuple(refuted),
+        contradictions=contradicting,
+        conflicts=tuple(conflicts),
+        suspicions=suspected,
+        letters=tuple(letters),
+        withdrawals=tuple((each, files[each.file_id].name if each.file_id is not None else None) for each in taken),
+    )
+
+
+def _is_about(each: SuspicionRecord, series: Series) -> bool:
+    """Whether a suspicion is about a series: of all pairs, or of candles that it may have been made of."""
+    return each.pair is None or each.interval <= series.interval
+
+
+def _candle(interval: Interval, moment: str, now: int) -> Span:
+    """The candle that holds a moment.
+
+    Raises:
+        InvalidRequest: It is none, or lies where no candle can be.
+    """
+    time = parse_moment(moment.strip())
+    if not EARLIEST_TIME <= time <= now:
+        raise InvalidRequest(f"{moment} is not between 2011, before which nothing was traded, and now, {iso(now)}")
+    return Span(interval.floor(time), interval.floor(time) + interval.seconds)
+
+
+def _read(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
+    """The candles of a span; none where the file that held them is damaged, which is on record by then."""
+    try:
+        return stores.lake.read(series, span.start, span.end)
+    except DamagedFile:
+        return pl.DataFrame(schema=CANDLE_SCHEMA)
+
+
+def _losses(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
+    """What the ledger has of a span; nothing where a file of it is damaged."""
+    try:
+        return stores.lake.replaced(series, span.start, span.end)
+    except DamagedFile:
+        return pl.DataFrame(schema=LEDGER_SCHEMA)
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    opened, high, low, close, volume, trades = (row[name] for name in VALUES)
+    return Stored((opened, high, low, close, volume, trades), row["source"], row["release"])
+
+
+def _losers(ledger: pl.DataFrame) -> Iterator[Loser]:
+    for row in ledger.iter_rows(named=True):
+        yield Loser(_stored(row), row["lost"], row["by"], row["at"])
+
+
+# --- what stands there
+
+
+def _standing(
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    candle: Stored | None,
+    covered: CoverageRecord | None,
+    gaps: Sequence[Gap],
+    proof: Proof,
+    suspicions: Sequence[SuspicionRecord],
+) -> tuple[Standing, str]:
+    if candle is not None:
+        beside = "" if covered else ", which nothing answers for"
+        missing = f"; it is part of a gap: {_routes(gaps, span)}" if gaps else ""
+        return Standing.CANDLE, f"a candle from {candle.source}{beside}{missing}"
+    if covered is not None:
+        return Standing.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
+    if gaps:
+        return Standing.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
+    return Standing.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
+
+
+def _how_quiet(span: Span, proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
+    doubts = [each for each in suspicions if each.state is SuspicionState.UNPROVEN]
+    checked = normalise(each.span for each in suspicions if each.state is SuspicionState.PROVEN_QUIET)
+    if proof.state is ProofState.VERIFIED:
+        return "and that is verified"
+    if proof.state is ProofState.RECONCILED or not (doubts or subtract((span,), checked)):
+        return "and that is reconciled: no trade is missing around it"
+    if not doubts:
+        return "as what answered says; nothing was compared with that"
+    return f"as what answered says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
+
+
+def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
+    """What the exchange has told of a quiet time: that it was down, for all of it or a part."""
+    found = [each for each in incidents if each.span.overlaps(span)]
+    if not found:
+        return ""
+    is_all = not subtract((span,), normalise(each.span for each in found))
+    return f"; exchange down{'' if is_all else ' for a part of it'}, as its status told: {'; '.join(map(str, found))}"
+
+
+def _routes(gaps: Sequence[Gap], span: Span) -> str:
+    routes = dict.fromkeys(str(leg.route) for gap in gaps for leg in legs_over(gap, span))
+    files = dict.fromkeys(gap.required_csv_file for gap in gaps if gap.required_csv_file)
+    fetch = f"; archives that have it: {', '.join(files)}" if files else ""
+    return f"route {', then '.join(routes) or 'NONE'}{fetch}"
+
+
+def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
+    if span.end > series.interval.floor(holdings.now):
+        return "it has not ended yet"
+    first = holdings.first_known.get(series.pair)
+    if first is None:
+        return f"nothing is known of when {series.pair} began"
+    if span.end <= first:
+        return f"the first that is known of {series.pair} is of {iso(first)}"
+    return f"{series.pair} is listed no more; its last evidence ends at {iso(holdings.last_evidence(series.pair))}"
+
+
+# --- what it was compared with
+
+
+def _proof(
+    contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
+) -> Proof:
+    open_ = {each.state: each.reason for each in contradictions}
+    for state, told in (
+        (ContradictionState.CONFLICT, ProofState.CONFLICT),
+        (ContradictionState.REFUTED, ProofState.REFUTED),
+    ):
+        if state in open_:
+            return Proof(told, (open_[state],))
+    if not subtract((span,), proven.verified):
+        return Proof(ProofState.VERIFIED, compared)
+    if dispute:
+        return Proof(ProofState.CONFLICT, (dispute,))
+    if not subtract((span,), proven.reconciled):
+        return Proof(ProofState.RECONCILED, compared)
+    return Proof(ProofState.NOT_TESTED)
+
+
+def _dispute(names: Sequence[str]) -> str:
+    """What is to be said of a candle of which two files of one release differ."""
+    return (
+        f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count; which of "
+        "the two is kept follows from a fixed order of values, and proves nothing"
+    )
+
+
+def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Sequence[GrantRecord]) -> bool:
+    """Whether a minute is what trades say of it: it was made of them, or they say that nobody traded."""
+    is_made = rows.is_empty() or rows["source"][0] == Source.TRADES.value
+    return series.interval is Interval.M1 and is_made and not subtract((span,), _trades(minutes))
+
+
+def _accounts(rows: pl.DataFrame, *, by_trades: bool, is_confirmed: bool) -> Iterator[str]:
+    """What agrees of the same interval: the trades that a minute was made of, and a second source."""
+    if by_trades:
+        yield f"the trades themselves say so, by which all else is measured: {_what(rows)}"
+    if is_confirmed:
+        yield f"a second, independent source says the same: {_what(rows)}"
+
+
+def _trades(minutes: Sequence[GrantRecord]) -> Spans:
+    return normalise(each.span for each in minutes if each.source == Source.TRADES)
+
+
+def _compared(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    rows: pl.DataFrame,
+    minutes: Sequence[GrantRecord],
+    proven: Mapping[Series, Proven],
+) -> Iterator[str]:
+    """What agrees of other intervals: trades, and the candles of the nearest finer and the nearest coarser interval."""
+    interval = series.interval
+    if interval is not Interval.M1 and not subtract((span,), _trades(minutes)):
+        how = _adding_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
+        if how is not None:
+            yield f"all trades within it were asked for, and add up to it: {_what(rows)}{how}"
+    for fine in interval.finer:
+        finer = Series(series.pair, fine)
+        if _is_covered(holdings, finer, span):
+            how = _adding_up(stores, finer, span, interval, rows)
+            if how is not None:
+                is_verified = not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
+                yield f"{_of_finer(fine, rows, is_verified=is_verified)}{how}"
+            break
+    yield from _of_coarser(stores, holdings, series, span)
+
+
+def _of_coarser(stores: Stores, holdings: Holdings, series: Series, span: Span) -> Iterator[str]:
+    """What the nearest coarser candle says of those within it."""
+    interval = series.interval
+    for coarse in Interval:
+        coarser = Series(series.pair, coarse)
+        bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
+        if interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
+            continue
+        candles = _read(stores, coarser, bucket)
+        if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
+            continue
+        if not _is_covered(holdings, series, bucket):
+            break
+        how = _adding_up(stores, series, bucket, coarse, candles)
+        if how is not None:
+            yield (
+                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}{how}: trades "
+                "and volume were compared with that and none is missing; its own open, high, low and close were not"
+            )
+        break
+
+
+def _of_finer(fine: Interval, rows: pl.DataFrame, *, is_verified: bool) -> str:
+    """What the finer candles within a candle say of it."""
+    if rows.height and rows["source"][0] == Source.RESAMPLED.value:
+        theirs = "were compared" if is_verified else "were not compared"
+        return f"it was made of the {fine.value}-minute candles within it, whose own open, high, low and close {theirs}"
+    return f"the {fine.value}-minute candles within it add up to it: {_what(rows)}"
+
+
+def _what(rows: pl.DataFrame) -> str:
+    """Which values of a candle an account of all of them compares."""
+    return "open, high, low, close, volume and trades were compared" if rows.height else "none has a trade"
+
+
+def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> str | None:
+    """How the candles of a series in a span make this candle, or none where there is none; None where they do not.
+
+    Nothing more is to be said where they make exactly this one.
+    """
+    different = differences(resample(_read(stores, finer, span), interval), candle)
+    if different.is_empty():
+        return ""
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return _read(stores, Series(finer.pair, interval), Span(start, end))
+
+    units = Rounding(read, finer.interval, interval).within(different)
+    return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
+
+
+def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:
+    return intersect(holdings.covered(series), (span,)) == (span,)
+
+
+# --- what says so
+
+
+def _evidence(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    span: Span,
+    grants: Sequence[GrantRecord],
+    files: Mapping[int, FileRecord],
+    without: Sequence[FileRecord],
+) -> Iterator[Evidence]:
+    with ArchiveReader() as reader:
+        for grant in grants:
+            if grant.file_id is not None:
+                yield _of_file(stores, files[grant.file_id], span, grant, reader)
+            else:
+                yield _of_answer(holdings, series, span, grant)
+        known = {grant.file_id for grant in grants}
+        for record in without:
+            if record.id not in known and (found := _of_file(stores, record, span, None, reader)).lines:
+                yield found
+
+
+def _of_file(
+    stores: Stores, record: FileRecord, span: Span, grant: GrantRecord | None, reader: ArchiveReader
+) -> Evidence:
+    source = Source.TRADES if record.kind == Kind.TRADES else Source.CSV
+    where = grant.span if grant is not None else None
+    verified_at = grant.verified_at if grant is not None else record.updated_at
+    file = find_again(stores.settings, record)
+    if file is None:
+        gone = f"it is not at {record.location} any more, nor in {stores.settings.drop}"
+        return Evidence(source, where, verified_at, record, note=gone)
+    try:
+        lines = find_lines(file, span, reader)
+    except (UnreadableArchive, OSError) as error:
+        return Evidence(source, where, verified_at, record, note=f"it cannot be read any more: {error}")
+    if record.sha256 is not None and lines.sha256 != record.sha256:
+        return Evidence(source, where, verified_at, record, note=f"{file.location} is another file by now")
+    note = None if lines.count else "it has no line of that time: nobody traded"
+    return Evidence(source, where, verified_at, record, lines.first, lines.count, note)
+
+
+def _of_answer(holdings: Holdings, series: Series, span: Span, grant: GrantRecord) -> Evidence:
+    request = made_of = note = None
+    if grant.source in (Source.CSV, RECOVERED):  # an archive that answers is on record as a file
+        note = "by the row in the lake alone: the catalog that knew where it came from was lost"
+    elif grant.source == Source.OHLC:
+        # `since` is exclusive on the candle's start.
+        minutes = series.interval.value
+        request = f"GET /0/public/OHLC?pair={series.pair}&interval={minutes}&since={span.start - 1}"
+    elif grant.source == Source.TRADES:
+        request = f"GET /0/public/Trades?pair={series.pair}&since={span.start * 10**9}"
+    elif grant.source == Source.RESAMPLED:
+        tried = [
+            each
+            for each in holdings.attempts.get(series, ())
+            if each.route == Route.RESAMPLE and each.error is None and each.span.overlaps(span)
+        ]
+        of_then = [each for each in tried if each.made_at <= grant.verified_at]
+        made_of = (of_then or tried)[-1].origin if tried else None
+    return Evidence(grant.source, grant.span, grant.verified_at, note=note, request=request, made_of=made_of)

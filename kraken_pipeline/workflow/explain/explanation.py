@@ -1,0 +1,264 @@
+"""What there is to say of one candle, as values: see `explain`, which gathers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.routing import Leg
+from kraken_pipeline.kraken.lines import Line
+from kraken_pipeline.market.candle import Values
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records.candle_records import ConflictRecord
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord
+from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord, SuspicionRecord
+from kraken_pipeline.storage.records.refutations import Refutation
+from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
+from kraken_pipeline.workflow.gaps.gaps import Gap
+
+VALUES = ("open", "high", "low", "close", "volume", "trade_count")
+
+
+class Standing(StrEnum):
+    """What stands at a time."""
+
+    CANDLE = "CANDLE"
+    QUIET = "QUIET"  # something answered, and had none: nobody traded
+    GAP = "GAP"  # nothing answers for it
+    NOT_EXPECTED = "NOT_EXPECTED"
+
+
+class ProofState(StrEnum):
+    """How far what stands there is proven."""
+
+    VERIFIED = "VERIFIED"  # each of its values was compared with an independent account
+    RECONCILED = "RECONCILED"  # no trade is missing there; its own prices were not compared
+    REFUTED = "REFUTED"
+    CONFLICT = "CONFLICT"
+    NOT_TESTED = "NOT_TESTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far what stands there is proven, and by what; each a sentence."""
+
+    state: ProofState
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A candle as the lake has it, or had it.
+
+    Attributes:
+        values: Open, high, low, close, volume, trade count.
+        source: A `market.candle.Source`.
+        release: The day on which its release ends, in days since the epoch; 0 for none.
+    """
+
+    values: Values
+    source: str
+    release: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As `explain --json` shows it."""
+        release = iso(self.release * 86_400)[:10] if self.release else None
+        return {**_named(self.values), "source": self.source, "release_ends": release}
+
+
+@dataclass(frozen=True, slots=True)
+class Loser:
+    """A candle that lost: what it said, how it lost, to what and when (seconds since the epoch)."""
+
+    candle: Stored
+    lost: str
+    by: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something that answered for a candle, or has a row of it.
+
+    Attributes:
+        source: A `market.candle.Source`.
+        span: What it answers for; None for a file that has a row and does not answer for it.
+        verified_at: When it answered, in seconds since the epoch.
+        file: The file's record, where it is one.
+        lines: The lines of it, as long as it can be read.
+        count: How many lines there are.
+        note: Why there are no lines.
+        request: The request that it was or would be.
+        made_of: The interval that it was resampled from, in minutes.
+    """
+
+    source: str
+    span: Span | None
+    verified_at: int
+    file: FileRecord | None = None
+    lines: tuple[Line, ...] = ()
+    count: int = 0
+    note: str | None = None
+    request: str | None = None
+    made_of: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As `explain --json` shows it."""
+        return {
+            "source": self.source,
+            "start": None if self.span is None else iso(self.span.start),
+            "end": None if self.span is None else iso(self.span.end),
+            "verified_at": iso(self.verified_at),
+            "file": self.file and self.file.name,
+            "location": self.file and self.file.location,
+            "run_id": self.file and self.file.run_id,
+            "lines": [asdict(line) for line in self.lines],
+            "lines_in_all": self.count,
+            "note": self.note,
+            "request": self.request,
+            "made_of": None if self.made_of is None else int(self.made_of),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The story of one candle.
+
+    Attributes:
+        series: Whose.
+        span: The candle's time.
+        standing: What stands there.
+        sentence: The same, in a sentence.
+        candle: As the lake has it.
+        coverage: The range of coverage that holds it.
+        proof: How far it is proven.
+        evidence: What answered for it, in order of time.
+        losers: What lost to it, in order of time.
+        gaps: The gaps that hold it, with their routes.
+        refutations: What was refuted of it, each with when that ended.
+        contradictions: What contradicts it in other intervals, or did.
+        conflicts: What says otherwise.
+        suspicions: Why its quiet is hard to believe.
+        letters: What was rejected of its time.
+        withdrawals: What was taken back of it, each with the file's name.
+    """
+
+    series: Series
+    span: Span
+    standing: Standing
+    sentence: str
+    candle: Stored | None
+    coverage: CoverageRecord | None
+    proof: Proof
+    evidence: tuple[Evidence, ...]
+    losers: tuple[Loser, ...]
+    gaps: tuple[Gap, ...]
+    refutations: tuple[tuple[Refutation, int | None], ...]
+    contradictions: tuple[ContradictionRecord, ...]
+    conflicts: tuple[ConflictRecord, ...]
+    suspicions: tuple[SuspicionRecord, ...]
+    letters: tuple[Mapping[str, Any], ...]
+    withdrawals: tuple[tuple[WithdrawalRecord, str | None], ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """As `explain --json` shows it."""
+        covered = self.coverage
+        return {
+            "pair": self.series.pair,
+            "interval": self.series.interval.value,
+            **_bounds(self.span),
+            "standing": str(self.standing),
+            "sentence": self.sentence,
+            "candle": self.candle and self.candle.as_json(),
+            "coverage": covered
+            and {**_bounds(covered.span), "source": covered.source, "verified_at": iso(covered.verified_at)},
+            "proof": {"state": str(self.proof.state), "by": list(self.proof.by)},
+            "evidence": [each.as_json() for each in self.evidence],
+            "replaced": [
+                {"at": iso(each.at), "lost": each.lost, "by": each.by, **each.candle.as_json()} for each in self.losers
+            ],
+            "gaps": [
+                {
+                    **gap.as_json(),
+                    "routes": [{**_bounds(leg.span), "route": str(leg.route)} for leg in legs_over(gap, self.span)],
+                }
+                for gap in self.gaps
+            ],
+            "refutations": [
+                {
+                    **_bounds(each.span),
+                    "refuted": each.refuted and _named(each.refuted),
+                    "reason": each.reason,
+                    "made_at": iso(each.made_at),
+                    "ended_at": None if ended_at is None else iso(ended_at),
+                }
+                for each, ended_at in self.refutations
+            ],
+            "contradictions": [_contradiction_json(each) for each in self.contradictions],
+            "conflicts": [
+                {
+                    **_bounds(each.span),
+                    "candles": each.candles,
+                    "reason": each.reason,
+                    "made_at": iso(each.made_at),
+                }
+                for each in self.conflicts
+            ],
+            "suspicions": [
+                {
+                    **_bounds(each.span),
+                    "pair": each.pair,
+                    "reason": each.reason,
+                    "state": str(each.state),
+                    "changed_at": iso(each.changed_at),
+                }
+                for each in self.suspicions
+            ],
+            "dead_letters": [{**each, "made_at": iso(each["made_at"])} for each in self.letters],
+            "withdrawals": [
+                {
+                    **_bounds(each.span),
+                    "file": name,
+                    "candles": each.candles,
+                    "reason": each.reason,
+                    "made_at": iso(each.made_at),
+                }
+                for each, name in self.withdrawals
+            ],
+        }
+
+
+def _bounds(span: Span) -> dict[str, str]:
+    return {"start": iso(span.start), "end": iso(span.end)}
+
+
+def _named(values: Values) -> dict[str, float]:
+    return dict(zip(VALUES, values, strict=True))
+
+
+def _contradiction_json(each: ContradictionRecord) -> dict[str, Any]:
+    return {
+        "fine": each.fine.value,
+        "coarse": each.coarse.value,
+        **_bounds(each.span),
+        "short_side": each.short_side,
+        "culprit": None if each.culprit is None else each.culprit.value,
+        "fine_candle": each.fine_candle and _named(each.fine_candle),
+        "coarse_candle": each.coarse_candle and _named(each.coarse_candle),
+        "fine_trades": each.fine_trades,
+        "coarse_trades": each.coarse_trades,
+        "state": str(each.state),
+        "reason": each.reason,
+        "made_at": iso(each.made_at),
+        "changed_at": iso(each.changed_at),
+    }
+
+
+def legs_over(gap: Gap, span: Span) -> list[Leg]:
+    """The parts of a gap's route that reach over a span."""
+    return [leg for leg in gap.legs if leg.span.overlaps(span)]

@@ -1,0 +1,616 @@
+"""Gaps: what the selected series should have and have not, where it can come from, and what was tried before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from kraken_pipeline.coverage.completeness import SeriesCompleteness
+from kraken_pipeline.coverage.gaps import (
+    ATTEMPTS,
+    GapRecord,
+    GapStatus,
+    expected_span,
+    missing,
+    next_try,
+    overflow,
+    revise,
+)
+from kraken_pipeline.coverage.overlaps import Overlaps
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
+from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.kraken.release import Kind, published
+from kraken_pipeline.market.candle import Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.pair import Pair, did_you_mean
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.exchange_state.listings import ListingRecord, absences_of, listings_of
+from kraken_pipeline.storage.records import damage, evidence_records, file_records, gap_records, refutations
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Extent
+from kraken_pipeline.storage.records.file_records import ContainerRecord
+from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
+from kraken_pipeline.storage.records.refutations import Refutation
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+_DAY = 86_400
+AnyGap = TypeVar("AnyGap", "Gap", GapRow)
+DEFAULT_TRADES_A_SECOND = 0.02
+"""For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A missing span of a series.
+
+    Attributes:
+        series: Whose.
+        span: What is missing.
+        overflow_candles: How many of its candles lie before the newest 720.
+        legs: Where it can come from, in order of time.
+        required_csv_file: The archive that would fill it, `RELEASE.zip:PAIR_MINUTES.csv`; several joined by a comma.
+        status: How it stands.
+        attempts: How often any of it was tried.
+        error: What the last attempt failed with.
+        detected_at: When any of it was first found missing, in seconds since the epoch.
+        failures: How many attempts have failed one after another.
+        next_try: When it may be tried again, in seconds since the epoch.
+        awaited: The archives of quarters that have ended and that are not out yet, though they would fill it.
+    """
+
+    series: Series
+    span: Span
+    overflow_candles: int
+    legs: tuple[Leg, ...]
+    required_csv_file: str | None
+    status: GapStatus
+    attempts: int
+    error: str | None
+    detected_at: int
+    failures: int = 0
+    next_try: int = 0
+    awaited: tuple[str, ...] = ()
+
+    @property
+    def missing_candles(self) -> int:
+        """How many candles long it is."""
+        return self.span.seconds // self.series.interval.seconds
+
+    @property
+    def route(self) -> Route:
+        """The first route of it."""
+        return self.legs[0].route if self.legs else Route.NONE
+
+    @property
+    def is_api_fillable(self) -> bool:
+        """Whether all of it lies within the newest 720 candles."""
+        return self.overflow_candles == 0
+
+    def as_json(self) -> dict[str, object]:
+        """As `gaps --json` shows it."""
+        return gap_json(self.row())
+
+    def row(self) -> GapRow:
+        """As it goes on record."""
+        return GapRow(
+            self.series,
+            self.span,
+            self.missing_candles,
+            self.overflow_candles,
+            self.route,
+            self.required_csv_file,
+            self.status,
+            self.attempts,
+            self.error,
+            self.detected_at,
+        )
+
+
+def gap_json(row: GapRow) -> dict[str, object]:
+    """A gap's record as `gaps --json` shows it."""
+    return {
+        "pair": row.series.pair,
+        "interval": row.series.interval.value,
+        "start": iso(row.span.start),
+        "end": iso(row.span.end),
+        "missing_candles": row.missing_candles,
+        "route": str(row.route),
+        "is_api_fillable": row.overflow_candles == 0,
+        "overflow_candles": row.overflow_candles,
+        "required_csv_file": row.required_csv_file,
+        "status": str(row.status),
+        "attempts": row.attempts,
+    }
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What is known of some pairs at one moment, read from the catalog at once.
+
+    Attributes:
+        now: The moment, in seconds since the epoch.
+        pairs: The pairs, by name.
+        coverage: Series → coverage in order of time.
+        extents: Series → what the lake has of it.
+        attempts: Series → attempts, the oldest first.
+        records: Series → open gap records.
+        rates: Pair → trades a second.
+        containers: Archives that were looked into.
+        listings: What the exchange said of each pair.
+        failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
+            answered for nothing.
+        published_until: The archives of quarters that ended by then count as published, in seconds since the epoch.
+        refutations: Series → what was refuted, and waits for another answer.
+        absent: Pairs that the newest list of the exchange lacks, and that count as listed until another one does too.
+    """
+
+    now: int
+    pairs: dict[str, Pair]
+    coverage: Mapping[Series, Sequence[CoverageRecord]]
+    extents: Mapping[Series, Extent]
+    attempts: Mapping[Series, Sequence[Attempt]]
+    records: Mapping[Series, Sequence[GapRow]]
+    rates: Mapping[str, float]
+    containers: Sequence[ContainerRecord]
+    listings: Mapping[str, ListingRecord]
+    failed: Collection[tuple[str, str, int]]
+    published_until: int
+    refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
+    absent: Collection[str] = ()
+    first_known: dict[str, int] = field(default_factory=dict)
+
+    def covered(self, series: Series) -> Spans:
+        """The coverage of a series."""
+        return tuple(record.span for record in self.coverage.get(series, ()))
+
+    def is_delisted(self, pair: str) -> bool:
+        """Whether the exchange has stopped listing a pair."""
+        return pair in self.listings and self.listings[pair].delisted_at is not None
+
+    def may_be_asked(self, pair: str) -> bool:
+        """Whether the exchange answers anything about a pair, as far as its lists tell."""
+        return not self.is_delisted(pair) and pair not in self.absent
+
+    def last_evidence(self, pair: str) -> int:
+        """Up to when anything answered for a pair in any interval, in seconds since the epoch; 0 for never."""
+        ends = [
+            self.coverage[series][-1].span.end
+            for interval in Interval
+            if (series := Series(pair, interval)) in self.coverage
+        ]
+        return max(ends, default=0)
+
+
+def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> dict[str, Pair]:
+    """The pairs that are asked for, by name: those of the lake, and others that are given.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
+    pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
+    _require_known(spec, stores, pairs)
+    return pairs
+
+
+def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
+    """Reads what is known of the selected pairs.
+
+    Args:
+        stores: Where from.
+        spec: What is selected.
+        now: The moment of asking, in seconds since the epoch.
+        also: Pairs that the lake does not have yet.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    pairs = selected_pairs(stores, spec, also)
+    names = sorted(pairs)
+    with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection, names)
+        holdings = Holdings(
+            now=now,
+            pairs=pairs,
+            coverage=evidence_records.coverage_of(connection, pairs=names),
+            extents=extents,
+            attempts=gap_records.attempts_of(connection, names),
+            records=gap_records.open_gaps(connection, names),
+            rates=evidence_records.trade_rates(connection),
+            containers=file_records.all_containers(connection),
+            listings=listings_of(connection, names),
+            absent=absences_of(connection),
+            failed=file_records.failed_members(connection),
+            published_until=now - stores.settings.kraken_archive_published_days * _DAY,
+            refutations=refutations.active(connection, set(names)),
+        )
+        lost = damage.first_lost(connection, names)
+    for series, extent in extents.items():
+        if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
+            continue
+        known = holdings.first_known.get(series.pair, extent.first_time)
+        holdings.first_known[series.pair] = min(known, extent.first_time)
+    first_trades = {pair: each.first_trade for pair, each in holdings.listings.items() if each.first_trade is not None}
+    # What was lost is missing, and not merely expected no more.
+    for first in (first_trades, lost):
+        for pair, time in first.items():
+            holdings.first_known[pair] = min(holdings.first_known.get(pair, time), time)
+    return holdings
+
+
+def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:
+    """Whether a candle was made of finer ones: it may start long before the first of them, when nobody traded yet."""
+    return any(time in record.span and record.source == Source.RESAMPLED for record in records)
+
+
+def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> None:
+    spec.require_tier(stores.tiers)
+    for name in spec.pairs:
+        if name not in pairs:
+            near = did_you_mean(name, stores.lake.assets()["pair"])
+            raise InvalidRequest(
+                f"nothing is known of {name}: neither the lake nor an archive in the folders has it{near}; "
+                f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
+                f"{spec.selecting(pairs=(name,)).as_command('backfill')}"
+            )
+
+
+def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
+    """What a series should have; nothing for a pair of which nothing is known and no start is given.
+
+    Of a pair that is listed no more nothing is expected after its last evidence.
+    """
+    first = holdings.first_known.get(series.pair)
+    if first is None and spec.start is None:
+        return ()
+    end = spec.end
+    if holdings.is_delisted(series.pair):
+        last = holdings.last_evidence(series.pair)
+        end = last if end is None else min(end, last)
+    return expected_span(first or 0, holdings.now, series.interval, spec.start, end)
+
+
+def find_gaps(
+    stores: Stores,
+    spec: RunSpec,
+    holdings: Holdings,
+    offers: Mapping[Series, Sequence[Offer]] | None = None,
+    *,
+    with_api: bool = True,
+) -> list[Gap]:
+    """The gaps of the selected series with their routes, by pair, interval and time.
+
+    Args:
+        stores: For the settings.
+        spec: What is selected, and whether limits count.
+        holdings: What is known.
+        offers: Archives at hand that have not been taken.
+        with_api: Whether a route may cost requests.
+    """
+    limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
+    found: list[Gap] = []
+    for pair in holdings.pairs:
+        if gaps := _missing(pair, spec, holdings, offers or {}):
+            known = _knowledge(pair, _priced(gaps, spec, holdings.now), holdings, offers or {})
+            # Of a pair that is listed no more the exchange answers nothing, about any time.
+            may_ask = with_api and not holdings.is_delisted(pair)
+            routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=may_ask)
+            legs = {interval: Overlaps(its, _span_of) for interval, its in routes.items()}
+            for interval in sorted(gaps.keys() & set(spec.intervals)):
+                series = Series(pair, interval)
+                attempts = Overlaps(holdings.attempts.get(series, ()), _span_of)
+                records = Overlaps(holdings.records.get(series, ()), _span_of)
+                found += [
+                    _gap(series, span, legs, attempts.over(span), records.over(span), holdings)
+                    for span in gaps[interval]
+                ]
+    return found
+
+
+class _Spanned(Protocol):
+    @property
+    def span(self) -> Span: ...
+
+
+def _span_of(item: _Spanned) -> Span:
+    return item.span
+
+
+def _missing(
+    pair: str, spec: RunSpec, holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+) -> dict[Interval, Spans]:
+    """What a pair lacks of the wanted intervals; of others, what archives at hand bring: trades become minutes."""
+    gaps: dict[Interval, Spans] = {}
+    for interval in Interval:
+        series = Series(pair, interval)
+        if interval in spec.intervals or series in offers:
+            spans = missing(expected(holdings, spec, series), holdings.covered(series))
+            if interval not in spec.intervals:
+                spans = intersect(spans, normalise(offer.span for offer in offers[series]))
+            if spans:
+                gaps[interval] = spans
+    return gaps
+
+
+def lookback_start(spec: RunSpec, interval: Interval, now: int) -> int:
+    """The start of the first candle that a run fills through the API, in seconds since the epoch."""
+    return 0 if spec.complete else interval.floor(now - spec.lookback_days * _DAY)
+
+
+def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Interval, Spans]:
+    """The gaps in the parts in which they are filled: what lies within the lookback costs what it costs alone."""
+    return {interval: split(spans, lookback_start(spec, interval, now)) for interval, spans in gaps.items()}
+
+
+def _knowledge(
+    pair: str, gaps: Mapping[Interval, Spans], holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+) -> Knowledge:
+    exhausted: dict[tuple[Interval, Route], Spans] = {}
+    for interval in Interval:
+        answered: dict[Route, list[Span]] = {}
+        series = Series(pair, interval)
+        for attempt in holdings.attempts.get(series, ()):
+            if attempt.error is None:
+                # What had answered before it was refuted may answer otherwise by now.
+                refuted = (each for each in holdings.refutations.get(series, ()) if attempt.id <= each.after_attempt)
+                spans = subtract((attempt.span,), normalise(each.span for each in refuted))
+                answered.setdefault(Route(attempt.route), []).extend(spans)
+        exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
+    return Knowledge(
+        gaps=gaps,
+        covered={interval: holdings.covered(Series(pair, interval)) for interval in Interval},
+        offers={interval: offers.get(Series(pair, interval), ()) for interval in Interval},
+        exhausted=exhausted,
+        trades_a_second=holdings.rates.get(pair, DEFAULT_TRADES_A_SECOND),
+    )
+
+
+def _gap(
+    series: Series,
+    span: Span,
+    legs: Mapping[Interval, Overlaps[Leg]],
+    tried: Sequence[Attempt],
+    older: Sequence[GapRow],
+    holdings: Holdings,
+) -> Gap:
+    own = tuple(legs[series.interval].over(span))
+    failures = failures_at(tried, span)
+    files, awaited = _archives(series, own, legs, holdings)
+    return Gap(
+        series=series,
+        span=span,
+        overflow_candles=overflow(span, series.interval, holdings.now),
+        legs=own,
+        required_csv_file=",".join(files) or None,
+        status=_status(own, failures),
+        attempts=len(tried),
+        error=tried[-1].error if tried else None,
+        detected_at=min((record.detected_at for record in older), default=holdings.now),
+        failures=failures,
+        next_try=retry_at(tried, span),
+        awaited=awaited,
+    )
+
+
+def retry_at(attempts: Sequence[Attempt], span: Span) -> int:
+    """When a span may be tried again, in seconds since the epoch; 0 where the last attempt did not fail."""
+    failures = failures_at(attempts, span)
+    last = max((attempt.made_at for attempt in attempts if attempt.span.overlaps(span)), default=0)
+    return next_try(failures, last) if failures else 0
+
+
+def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
+    """How many of the last attempts at a span failed one after another."""
+    count = 0
+    for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
+        if attempt.error is None:
+            break
+        count += 1
+    return count
+
+
+def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
+    if all(leg.route is Route.NONE for leg in legs):
+        return GapStatus.UNFILLABLE
+    return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
+
+
+def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRow]:
+    """The gaps as records, with those that a run is filling at this moment marked as such.
+
+    A run that was killed leaves its marks; they count for nothing where no run is at work.
+    """
+    marked = {
+        series: Overlaps([record for record in records if record.status is GapStatus.BACKFILLING], _span_of)
+        for series, records in (holdings.records if stores.locks.is_any_running() else {}).items()
+    }
+    rows = [gap.row() for gap in gaps]
+    return [
+        replace(row, status=GapStatus.BACKFILLING)
+        if row.series in marked and marked[row.series].over(row.span)
+        else row
+        for row in rows
+    ]
+
+
+def _archives(
+    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], holdings: Holdings
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
+
+    Those that have answered already are left out.
+    """
+    files: list[str] = []
+    awaited: list[str] = []
+    for leg in own:
+        if leg.route is Route.ARCHIVE:
+            files += leg.files
+        elif series.interval.in_archives and _is_out_of_reach(leg, legs):
+            for archive, quarter in published(leg.span.start, leg.span.end, holdings.now):
+                if _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter)):
+                    continue
+                if quarter.end > holdings.published_until:
+                    awaited.append(archive)
+                else:
+                    files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
+    return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
+
+
+def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
+    """Whether a leg, or what it is to be resampled from, is had by paging through trades only, or not at all."""
+    if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
+        return leg.route in (Route.TRADES, Route.NONE)
+    finer = legs[leg.resampled_from].over(leg.span) if leg.resampled_from in legs else ()
+    return any(_is_out_of_reach(each, legs) for each in finer)
+
+
+def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) -> bool:
+    return any(
+        container.quarter == quarter
+        or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
+        for container in holdings.containers
+        if container.kind == Kind.OHLCVT
+        and (container.sha256, series.pair, series.interval.value) not in holdings.failed
+    )
+
+
+def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[Holdings, list[Gap]]:
+    """What is known of the selected pairs and the gaps that follow, put on record.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+        Busy: Another process has been recording for too long.
+    """
+    with stores.locks.gap_records():
+        holdings = survey(stores, spec, now)
+        found = find_gaps(stores, spec, holdings)
+        _record_gaps(stores, spec, holdings, found)
+    return holdings, found
+
+
+def _record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequence[Gap]) -> None:
+    """Brings the gap records of the selected series up to date."""
+    by_series: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        by_series.setdefault(gap.series, []).append(gap)
+    selected = [Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals]
+    touched = [series for series in selected if series in by_series or series in holdings.records]
+    rows: list[GapRow] = []
+    for series in touched:
+        older = {record.span: record for record in holdings.records.get(series, ())}
+        found = {gap.span: gap for gap in by_series.get(series, [])}
+        records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
+        revision = revise(records, tuple(found), expected(holdings, spec, series), holdings.now)
+        before = Overlaps(older.values(), _span_of)
+        now = Overlaps(found.values(), _span_of)
+        rows += [_open_row(series, record, now, before, holdings) for record in revision.open]
+        rows += [_filled_row(series, record, before, holdings.now) for record in revision.filled]
+    with stores.catalog.write() as connection:
+        gap_records.replace_open(connection, touched, rows)
+
+
+def _open_row(
+    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], holdings: Holdings
+) -> GapRow:
+    """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
+    gaps = found.over(record.span)
+    known = gaps[0].row() if gaps else older.over(record.span)[0]
+    return GapRow(
+        series,
+        record.span,
+        slots((record.span,), series.interval),
+        overflow(record.span, series.interval, holdings.now),
+        known.route,
+        known.required_csv_file,
+        known.status,
+        known.attempts,
+        known.error,
+        record.detected_at,
+    )
+
+
+def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now: int) -> GapRow:
+    known = older.over(record.span)[0]
+    return GapRow(
+        series,
+        record.span,
+        slots((record.span,), series.interval),
+        overflow(record.span, series.interval, now),
+        known.route,
+        known.required_csv_file,
+        GapStatus.FILLED,
+        known.attempts,
+        None,
+        record.detected_at,
+        now,
+    )
+
+
+def measure(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
+    """How complete each selected series is."""
+    by_series: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        by_series.setdefault(gap.series, []).append(gap)
+    measured = []
+    for pair in holdings.pairs.values():
+        for interval in spec.intervals:
+            series = Series(pair.name, interval)
+            wanted = expected(holdings, spec, series)
+            own = by_series.get(series, [])
+            measured.append(
+                SeriesCompleteness(
+                    series=series,
+                    tier=stores.tiers.tier_of(pair),
+                    expected=slots(wanted, interval),
+                    covered=seconds(intersect(holdings.covered(series), wanted)) // interval.seconds,
+                    candles=_candles(stores, holdings, series, wanted),
+                    gaps=len(own),
+                    unfillable=sum(gap.status is GapStatus.UNFILLABLE for gap in own),
+                    action=_action(own),
+                )
+            )
+    return measured
+
+
+def _candles(stores: Stores, holdings: Holdings, series: Series, wanted: Spans) -> int:
+    """How many candles lie in the covered part of what is expected; counted in the lake only where that is cut."""
+    count = 0
+    for record in holdings.coverage.get(series, ()):
+        for part in intersect((record.span,), wanted):
+            extent = holdings.extents.get(series)
+            is_cut = extent is not None and (
+                extent.first_time < part.start > record.span.start or part.end <= extent.last_time < record.span.end
+            )
+            count += stores.lake.read(series, part.start, part.end).height if is_cut else record.candles
+    return count
+
+
+def _action(gaps: Sequence[Gap]) -> str:
+    """What a person has to do for a series: fetch archives that nothing else can replace, see why it keeps failing."""
+    stuck = [gap for gap in gaps if gap.status is GapStatus.UNFILLABLE]
+    failed = [gap for gap in gaps if gap.status is GapStatus.FAILED]
+    actions = []
+    files = sorted({name for gap in stuck for name in (gap.required_csv_file or "").split(",") if name})
+    if files:
+        actions.append(f"fetch {', '.join(files)}")
+    elif awaited := sorted({name for gap in stuck for name in gap.awaited}):
+        actions.append(is_awaited(awaited))
+    elif stuck:
+        actions.append("raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet")
+    if failed:
+        actions.append(f"{failed[-1].error}; kraken-pipeline dead-letters retry tries it again")
+    return "; ".join(actions)
+
+
+def is_awaited(archives: Sequence[str]) -> str:
+    """The sentence for archives that are not out yet, without its full stop."""
+    are, appear = ("is", "it appears") if len(archives) == 1 else ("are", "they appear")
+    return f"{', '.join(archives)} {are} not out yet; {appear} some days after the quarter's end"
+
+
+def by_use(gaps: Iterable[AnyGap]) -> list[AnyGap]:
+    """Return gaps in the order in which people want to see them: those without any route last, the longest first."""
+    return sorted(gaps, key=lambda gap: (gap.route == Route.NONE, -gap.span.seconds, gap.series, gap.span))

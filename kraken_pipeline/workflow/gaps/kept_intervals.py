@@ -1,0 +1,37 @@
+"""The default selection of reports: the intervals that somebody keeps.
+
+What is resampled from finer candles by default is there as well, and nobody asked for it: a report that counted its
+gaps would drown those that matter.
+"""
+
+from __future__ import annotations
+
+from kraken_pipeline.market.interval import INTERVALS, Interval
+from kraken_pipeline.storage.records import interval_records
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+def record_asked(stores: Stores, spec: RunSpec, now: int) -> None:
+    """Put on record which intervals a run names that goes up to now.
+
+    One that names none takes all ten, and asks for none by that. One with an end repairs some time of series, of
+    intervals that nobody may keep; what archives bring to it is kept by them.
+    """
+    if spec.names_intervals and spec.end is None and not spec.dry_run:
+        with stores.catalog.write() as connection:
+            interval_records.record_asked(connection, spec.intervals, now)
+
+
+def kept_intervals(stores: Stores) -> tuple[Interval, ...]:
+    """Return the intervals of KRAKEN_INTERVALS, or those that were archived or asked for; all where there are none."""
+    if stores.settings.kraken_intervals is not None:
+        return tuple(sorted({Interval.parse(each) for each in stores.settings.kraken_intervals.split(",")}))
+    with stores.catalog.read() as connection:
+        kept = interval_records.archived(connection) | interval_records.asked(connection)
+    return tuple(sorted(kept)) or INTERVALS
+
+
+def of_kept_intervals(stores: Stores, spec: RunSpec) -> RunSpec:
+    """Return a spec of the kept intervals, unless it names some itself."""
+    return spec if spec.names_intervals else spec.model_copy(update={"intervals": kept_intervals(stores)})

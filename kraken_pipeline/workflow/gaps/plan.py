@@ -1,0 +1,196 @@
+"""The plan: what would be done for every gap, with which source, and what it costs. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.routing import Leg, Offer, Route
+from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, PassedOver
+from kraken_pipeline.kraken.edges import first_time, last_time
+from kraken_pipeline.kraken.release import fewest
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, survey
+from kraken_pipeline.workflow.gaps.selection import estimated, selected
+from kraken_pipeline.workflow.ingest.scan import UNKNOWN, Scan, Task, folders, scan
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A part of a gap with its source.
+
+    Attributes:
+        series: Whose gap.
+        leg: The part, its route, and what it costs.
+        seconds: About how long its requests take at the rate of the settings.
+    """
+
+    series: Series
+    leg: Leg
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """As `plan --json` shows it."""
+        return {
+            "pair": self.series.pair,
+            "interval": self.series.interval.value,
+            "start": iso(self.leg.span.start),
+            "end": iso(self.leg.span.end),
+            "source": str(self.leg.route),
+            "files": list(self.leg.files),
+            "requests": self.leg.requests,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done.
+
+    Attributes:
+        routes: Every part of every gap.
+        missing_archives: The fewest archives that would fill what is left or costs requests, and are not at hand.
+        awaited: Archives that would and are not out yet.
+        scanned: What the folders hold.
+        gaps: The gaps.
+        run_requests: About how many requests the run itself would make, within its lookback and limits.
+    """
+
+    routes: tuple[Planned, ...]
+    missing_archives: tuple[str, ...]
+    awaited: tuple[str, ...]
+    scanned: Scan
+    gaps: tuple[Gap, ...]
+    run_requests: int
+
+    @property
+    def requests(self) -> int:
+        """What it costs to fill every gap."""
+        return sum(planned.leg.requests for planned in self.routes)
+
+    @property
+    def seconds(self) -> float:
+        """About how long the requests take."""
+        return sum(planned.seconds for planned in self.routes)
+
+    def as_json(self) -> dict[str, object]:
+        """As `plan --json` shows it."""
+        return {
+            "routes": [planned.as_json() for planned in self.routes],
+            "missing_archives": list(self.missing_archives),
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
+    """What a run would do now.
+
+    Raises:
+        InvalidRequest: A folder does not exist, or nothing is known of what was asked for.
+    """
+    scanned = scan(stores, spec, now)
+    offers, first_known = offered(scanned, now)
+    holdings = survey(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
+    if not holdings.pairs and not scanned.broken:
+        raise nothing_to_do(stores, spec, scanned)
+    holdings.containers = [*holdings.containers, *scanned.containers]
+    for pair, first in first_known.items():
+        holdings.first_known[pair] = min(first, holdings.first_known.get(pair, first))
+    gaps = find_gaps(stores, spec, holdings, offers, with_api=spec.api_backfill)
+    rate = stores.settings.kraken_api_rate
+    routes = tuple(Planned(gap.series, leg, round(leg.requests / rate, 3)) for gap in gaps for leg in gap.legs)
+    asked = selected(stores, spec, holdings, gaps)
+    return Plan(
+        routes=routes,
+        missing_archives=tuple(missing_archives(gaps, holdings.published_until)),
+        awaited=tuple(awaited_archives(gaps)),
+        scanned=scanned,
+        gaps=tuple(gaps),
+        run_requests=estimated(chain(*asked)),
+    )
+
+
+def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidRequest:
+    """The sentence for a selection that nothing matches, with the files whose names say of no pair that is known."""
+    places = ", ".join(str(folder) for folder in folders(stores, spec))
+    unknown = [f"{each.name}: {each.reason}" for each in scanned.skipped if each.reason.endswith(UNKNOWN)]
+    return InvalidRequest(
+        f"nothing to work on for tier {spec.tier}: the lake is empty there and no archive in {places} matches; "
+        "put Kraken's archives into the first of these, or name a folder that holds some"
+        f"{''.join(f'; {each}' for each in unknown[:3])}"
+    )
+
+
+def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, int]:
+    """Return the archives to fetch, in order of time, each with how many series have gaps that it would fill.
+
+    They are the fewest files that fill all gaps which cost many requests or have no route; see `release.fewest`.
+    """
+    series: dict[str, set[Series]] = {}
+    wanted: set[str] = set()
+    for gap in gaps:
+        names = {name.partition(":")[0] for name in (gap.required_csv_file or "").split(",") if name}
+        for archive in names - _at_hand(gap.legs):
+            series.setdefault(archive, set()).add(gap.series)
+            if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
+                wanted.add(archive)
+    return {
+        name: len(set().union(*(series[each] for each in held)))
+        for name, held in fewest(wanted, published_until).items()
+    }
+
+
+def awaited_archives(gaps: Iterable[Gap]) -> Mapping[str, int]:
+    """Return the archives that are not out yet, each with how many series have gaps that it would fill."""
+    series: dict[str, set[Series]] = {}
+    for gap in gaps:
+        for archive in gap.awaited:
+            series.setdefault(archive, set()).add(gap.series)
+    return {name: len(series[name]) for name in sorted(series)}
+
+
+def _at_hand(legs: Sequence[Leg]) -> set[str]:
+    return {name.partition(":")[0] for leg in legs for name in leg.files}
+
+
+def offered(scanned: Scan, now: int) -> tuple[Mapping[Series, list[Offer]], Mapping[str, int]]:
+    """What the files at hand can answer for, by series; and each pair's first time in them, in seconds."""
+    offers: dict[Series, list[Offer]] = {}
+    firsts: dict[str, int] = {}
+    with ArchiveReader() as reader:
+        for task in scanned.tasks:
+            try:
+                first = first_time(task.file, reader, now)
+                reach = _reach(task, reader, first, now)
+            except (UnreadableArchive, OSError, EOFError, ValueError) as error:
+                scanned.broken.append(PassedOver(task.file.name, str(error)))
+                continue
+            if first is None or reach is None:
+                continue
+            pair, start = task.file.pair.name, task.file.interval.floor(first)
+            firsts[pair] = min(start, firsts.get(pair, start))
+            offers.setdefault(task.file.series, []).append(Offer(task.file.name, reach))
+    return offers, firsts
+
+
+def _reach(task: Task, reader: ArchiveReader, first: int | None, now: int) -> Span | None:
+    if task.container is not None and task.container.start is not None and task.container.end is not None:
+        return Span(task.container.start, task.container.end)
+    last = last_time(task.file, reader, now)
+    if first is None or last is None:
+        return None
+    start, end = _loose_reach(task.file, first, last)
+    return Span(start, end) if start < end else None
+
+
+def _loose_reach(file: ArchiveFile, first: int, last: int) -> tuple[int, int]:
+    """A loose file covers its first candle to its last one's start; of trades, without the two cut minutes."""
+    start = file.interval.floor(first)
+    return (start + file.interval.seconds if file.kind == "TRADES" else start), file.interval.floor(last)

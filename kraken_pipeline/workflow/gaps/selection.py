@@ -1,0 +1,192 @@
+"""What a run asks the exchange for: which gaps, in which order, and which of them one request serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
+from kraken_pipeline.coverage.routing import Leg, Route
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.records import file_records
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, find_gaps, lookback_start
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Something to ask the exchange for, and what it serves.
+
+    Attributes:
+        route: OHLC, or TRADES.
+        series: What is asked for: of trades, the one-minute candles.
+        spans: Which parts of it: of OHLC, one reply serves them all; of trades, each is paged through by itself.
+        serves: The parts of gaps that are filled by it, some of them by resampling.
+        requests: About how many requests it takes.
+        expires_at: When OHLC no longer reaches its beginning, in seconds since the epoch.
+    """
+
+    route: Route
+    series: Series
+    spans: Spans
+    serves: tuple[tuple[Series, Span], ...]
+    requests: int
+    expires_at: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.route} of {self.series}"
+
+    def as_json(self) -> dict[str, object]:
+        """As `backfill --dry-run --json` shows it."""
+        return {
+            "pair": self.series.pair,
+            "interval": self.series.interval.value,
+            "source": str(self.route),
+            "start": iso(self.spans[0].start),
+            "end": iso(self.spans[-1].end),
+            "spans": len(self.spans),
+            "requests": self.requests,
+            "serves": sorted({series.interval.value for series, _ in self.serves}),
+            "expires_at": None if self.expires_at is None else iso(self.expires_at),
+        }
+
+
+def selected(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+    """Return what a run asks for as things stand: the one answer for the run, its dry run, and what is said of both.
+
+    Args:
+        stores: For tiers, and for what archives brought.
+        spec: What the run is to do.
+        holdings: What is known of its pairs.
+        gaps: What they lack, with the routes that this spec gives them.
+    """
+    with stores.catalog.read() as connection:
+        archived = file_records.archived_pairs(connection)
+    return select(
+        [gap for gap in gaps if holdings.may_be_asked(gap.series.pair)],
+        spec,
+        holdings.now,
+        unarchived=holdings.pairs.keys() - archived,
+        tier_of=lambda pair: stores.tiers.tier_of(holdings.pairs[pair]),
+    )
+
+
+def unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
+    """Return the pairs whose first trade a run asks for: to be complete means from there on."""
+    return [
+        pair
+        for pair in holdings.pairs
+        if (spec.complete or pair not in holdings.first_known)
+        and spec.start is None
+        and holdings.may_be_asked(pair)
+        and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a run that fills all gaps would ask the exchange for.
+
+    Attributes:
+        command: The command that does it.
+        requests: About how many requests it takes: the number that its dry run says.
+        gaps: How many gaps it fills.
+        unprobed: How many pairs it asks about their first trade first; what that adds is known only then.
+    """
+
+    command: str
+    requests: int
+    gaps: int
+    unprobed: int
+
+
+def outlook(stores: Stores, spec: RunSpec, holdings: Holdings) -> Outlook:
+    """Return what it takes to fill all gaps of a selection through the exchange.
+
+    Args:
+        stores: Where they are.
+        spec: Which pairs, intervals and time; its limits count for nothing.
+        holdings: What is known of the pairs.
+    """
+    whole = spec.selecting(complete=True)
+    gaps = find_gaps(stores, whole, holdings)
+    replies, trades = selected(stores, whole, holdings, gaps)
+    return Outlook(
+        command=whole.as_command("backfill"),
+        requests=estimated((*replies, *trades)),
+        gaps=sum(any(leg.route.uses_api or not leg.is_ready for leg in gap.legs) for gap in gaps),
+        unprobed=len(unprobed(holdings, whole)),
+    )
+
+
+def select(
+    gaps: Iterable[Gap],
+    spec: RunSpec,
+    now: int,
+    *,
+    unarchived: Collection[str],
+    tier_of: Callable[[str], Tier],
+) -> tuple[list[Fetch], list[Fetch]]:
+    """What to ask for: the replies of OHLC, and the trades to page through, each in the order of asking.
+
+    OHLC goes by tier and then by what is lost first, because its routes expire; trades by tier and then by what is
+    newest. Gaps that failed too often wait until their next try, unless the run is to be complete.
+
+    Args:
+        gaps: With their routes.
+        spec: What the run is to do.
+        now: The moment of asking, in seconds since the epoch.
+        unarchived: Pairs of which no archive brought anything: the lookback is not for these, because nothing but the
+            exchange can fill them from their first trade on.
+        tier_of: The tier of a pair.
+    """
+    wanted: dict[tuple[Route, Series], list[tuple[Series, Leg]]] = {}
+    for series, own in _by_series(gaps).items():
+        since = 0 if series.pair in unarchived else lookback_start(spec, series.interval, now)
+        chosen = 0
+        for gap in sorted(own, key=lambda gap: gap.span, reverse=True):
+            legs = [leg for leg in gap.legs if leg.fetched is not None and leg.span.end > since]
+            is_waiting = gap.next_try > now and not spec.complete
+            if not legs or is_waiting or (chosen == spec.max_gaps_per_asset and not spec.complete):
+                continue
+            chosen += 1
+            for leg in legs:
+                asked = Series(series.pair, leg.fetched or series.interval)
+                wanted.setdefault((leg.route, asked), []).append((series, leg))
+    fetches = [_fetch(route, asked, legs) for (route, asked), legs in wanted.items()]
+    replies = sorted(
+        (each for each in fetches if each.route is Route.OHLC),
+        key=lambda each: (tier_of(each.series.pair), each.expires_at, each.series),
+    )
+    trades = sorted(
+        (each for each in fetches if each.route is Route.TRADES),
+        key=lambda each: (tier_of(each.series.pair), -each.spans[-1].end, each.series),
+    )
+    return replies, trades
+
+
+def _by_series(gaps: Iterable[Gap]) -> Mapping[Series, list[Gap]]:
+    found: dict[Series, list[Gap]] = {}
+    for gap in gaps:
+        found.setdefault(gap.series, []).append(gap)
+    return found
+
+
+def _fetch(route: Route, asked: Series, legs: Sequence[tuple[Series, Leg]]) -> Fetch:
+    expiries = [leg.expires_at for _, leg in legs if leg.expires_at is not None]
+    return Fetch(
+        route,
+        asked,
+        normalise(leg.span for _, leg in legs),
+        tuple((series, leg.span) for series, leg in legs),
+        1 if route is Route.OHLC else sum(leg.requests for _, leg in legs),
+        min(expiries, default=None),
+    )
+
+
+def estimated(fetches: Iterable[Fetch]) -> int:
+    """About how many requests some fetches take."""
+    return sum(each.requests for each in fetches)

@@ -1,0 +1,1 @@
+"""Health: whether each thing that the pipeline stands on works."""

@@ -1,0 +1,189 @@
+"""How the exchange has answered in the last day, over all processes, and how well the cache of replies serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.kraken.incidents import Incident, IncidentKind, incidents_told
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.storage.exchange_state.breaker import BreakerState
+from kraken_pipeline.storage.exchange_state.counters import Counters, totals
+from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.exchange import breaker_of, open_cache, probed
+from kraken_pipeline.workflow.health.check import Check, Verdict
+
+CLOCK_SECONDS = 5
+"""By how much the clock here may differ from the exchange's, which tells whole seconds."""
+ERROR_RATE = 0.10
+HIT_RATE = 0.50
+FEW = 20
+"""Of fewer requests or lookups no rate is judged."""
+_DAY = 86_400
+
+
+def check_exchange(stores: Stores) -> Sequence[Check]:
+    """Looks at what is on record; asks the exchange for nothing."""
+    return [check for look in EXCHANGE.values() for check in look(stores)]
+
+
+def check_status(stores: Stores) -> Iterator[Check]:
+    """Asks the exchange for its status, once, and not past the rate that all processes share.
+
+    Nothing is broken here where it does not answer: gaps stay gaps until it does.
+    """
+    try:
+        with probed(stores) as exchange:
+            status = exchange.require_online()
+            ahead, warnings = exchange.clock_ahead, exchange.warnings
+    except PipelineError as error:
+        yield Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
+    else:
+        where = urlsplit(stores.settings.kraken_api_url).netloc.rpartition("@")[2]
+        yield Check("api", Verdict.OK, " ".join((f"{where} answers: {status.status}", *warnings)))
+        yield _clock(ahead if ahead is not None else time.time() - status.time)
+        yield from _incidents(list(incidents_told(status)))
+
+
+def _clock(ahead: float) -> Check:
+    """How far the clock here is from the exchange's, by which candles begin and end."""
+    sentence = f"the clock here is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the exchange's"
+    if abs(ahead) <= CLOCK_SECONDS:
+        return Check("api clock", Verdict.OK, f"{sentence}, within {CLOCK_SECONDS} s")
+    return Check(
+        "api clock", Verdict.WARNING, f"{sentence}: set it by a time server, or candles come late or too early"
+    )
+
+
+def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
+    """What the exchange tells of maintenance to come, and of emergencies."""
+    emergencies = [each for each in told if each.kind is IncidentKind.EMERGENCY]
+    announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
+    if emergencies:
+        names = "; ".join(map(str, emergencies))
+        yield Check("api incidents", Verdict.WARNING, f"the exchange tells of an emergency: {names}")
+    elif announced:
+        yield Check("api incidents", Verdict.OK, f"maintenance is announced: {'; '.join(map(str, announced))}")
+    else:
+        yield Check("api incidents", Verdict.OK, "no maintenance is announced, and no emergency is told of")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """How often the cache of replies served in the last day, over all processes.
+
+    Attributes:
+        hits: Lookups that it answered.
+        misses: Those that went to the exchange, because what it had was too old or not enough.
+        cold: Those of something that was never asked for before; they say nothing of how it serves.
+        stale: Those that got an older reply, because the exchange did not answer.
+    """
+
+    hits: int
+    misses: int
+    cold: int
+    stale: int
+
+    @property
+    def count(self) -> int:
+        """How many there were of what had been asked for before."""
+        return self.hits + self.misses
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The part of them that the cache answered; None where there were none."""
+        return self.hits / self.count if self.count else None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheState:
+    """How well the cache of replies serves, over all processes.
+
+    Attributes:
+        lookups: How often it did in the last day.
+        keys: How many replies it holds.
+        size: How many bytes they take on disk.
+    """
+
+    lookups: Lookups
+    keys: int
+    size: int
+
+    def as_json(self) -> dict[str, object]:
+        """As `cache stats --json` shows it."""
+        rate = self.lookups.hit_rate
+        return {
+            "hit_rate": None if rate is None else round(rate, 4),
+            "hits": self.lookups.hits,
+            "misses": self.lookups.misses,
+            "cold": self.lookups.cold,
+            "stale": self.lookups.stale,
+            "keys": self.keys,
+            "bytes": self.size,
+        }
+
+
+def cache_state(stores: Stores, now: float) -> CacheState:
+    """How well the cache serves, and how large it is."""
+    with closing(open_cache(stores.settings, Counters(stores.catalog))) as cache:
+        stats = cache.stats()
+    return CacheState(_lookups(stores, now), stats.keys, stats.size)
+
+
+def _lookups(stores: Stores, now: float) -> Lookups:
+    with stores.catalog.read() as connection:
+        counts = totals(connection, [f"cache.{name}" for name in Lookups.__slots__], now - _DAY)
+    return Lookups(**{name: counts[f"cache.{name}"] for name in Lookups.__slots__})
+
+
+def _circuit(stores: Stores) -> Iterator[Check]:
+    record = breaker_of(stores).record()
+    slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
+    slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
+    if record.state is BreakerState.CLOSED:
+        yield Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+        return
+    at = iso(int(record.retry_at or 0))
+    yield Check(
+        "exchange",
+        Verdict.WARNING,
+        f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
+    )
+
+
+def _errors(stores: Stores) -> Iterator[Check]:
+    with stores.catalog.read() as connection:
+        counts = totals(connection, ("api.requests", "api.errors", "api.retries"), time.time() - _DAY)
+    requests, errors = counts["api.requests"], counts["api.errors"]
+    sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
+    if requests >= FEW and errors > ERROR_RATE * requests:
+        yield Check(
+            "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
+        )
+    else:
+        yield Check("requests", Verdict.OK, sentence)
+
+
+def _cache(stores: Stores) -> Iterator[Check]:
+    lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
+    if lookups.hit_rate is None:
+        yield Check("cache", Verdict.OK, "no lookups in the last day")
+        return
+    sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
+    if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
+        yield Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
+    else:
+        yield Check("cache", Verdict.OK, sentence)
+
+
+EXCHANGE: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
+    "exchange": _circuit,
+    "requests": _errors,
+    "cache": _cache,
+}
+"""What is on record of the exchange, each to be looked at by itself."""

@@ -1,0 +1,258 @@
+"""Health: whether the pipeline can do its work, one sentence for each thing it stands on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.catalog.schema import gaps
+from kraken_pipeline.storage.lake import verifications
+from kraken_pipeline.storage.pools import BUSY, PoolStats
+from kraken_pipeline.storage.questdb.client import Lag, open_questdb
+from kraken_pipeline.storage.records import evidence_records, publications
+from kraken_pipeline.storage.records.damage import open_damages
+from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
+from kraken_pipeline.storage.stores import Stores, create_stores
+from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.exchange_health import EXCHANGE, check_status
+
+_Of = TypeVar("_Of")
+
+LOW_SPACE_BYTES = 2 << 30
+LATE_SECONDS = 900
+"""What QuestDB is owed for longer is a warning: runs deliver at once, and the sensor tries again every minute."""
+MANY_TRANSACTIONS = 1_000
+"""QuestDB's log is ahead of its tables for seconds after a large delivery; by so many, it does not keep up."""
+
+NAMES: Mapping[str, str] = {
+    "lake": "The lake can be written.",
+    "files": "No file of the lake is known to be damaged, and all of it was read not long ago.",
+    "space": "There is room for the next archives.",
+    "catalog": "The catalog answers, is at its newest migration, and has connections left.",
+    "series": "No series has more gaps than KRAKEN_MAX_GAPS.",
+    "outbox": "QuestDB is owed nothing for long.",
+    "questdb": "QuestDB answers over HTTP and PGWire, and applies what it takes.",
+    "redis": "Redis answers, and has connections left.",
+    "api": "The exchange answers, is not in maintenance, and has the same time as this host.",
+    "exchange": "The circuit to the exchange is closed.",
+    "requests": "No more than a tenth of the requests of the last day failed.",
+    "cache": "The cache serves at least half of what it could.",
+}
+"""What is looked at."""
+
+
+def check_health(settings: Settings) -> Sequence[Check]:
+    """Looks at everything that `NAMES` names, whatever is broken, in that order."""
+    order = list(NAMES)
+    return sorted(_checks(settings), key=lambda check: order.index(check.about))
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    for name, look in _BY_ITSELF.items():
+        yield from _looked(name, look, settings)
+    try:
+        stores = create_stores(settings)
+    except Exception as error:
+        yield _broken("catalog", error)
+        for name in list(_IN_CATALOG)[1:]:
+            yield Check(name, Verdict.WARNING, "nobody knows while the catalog cannot be opened")
+        return
+    with closing(stores):
+        for name, look_into in _IN_CATALOG.items():
+            yield from _looked(name, look_into, stores)
+
+
+def _looked(name: str, look: Callable[[_Of], Iterable[Check]], at: _Of) -> Iterator[Check]:
+    """What a look found; one that comes to grief, in a way that nobody thought of too, hides nothing else."""
+    try:
+        yield from look(at)
+    except Exception as error:
+        yield _broken(name, error)
+
+
+def _broken(name: str, error: Exception) -> Check:
+    kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
+    return Check(name, Verdict.FAILED, " ".join(f"{kind}{error}".split()))
+
+
+def _lake(settings: Settings) -> Iterator[Check]:
+    try:
+        scratch = settings.home / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        probe = scratch / f"{uuid.uuid4().hex}.probe"
+        try:
+            with probe.open("wb") as stream:
+                stream.write(b"probe")
+                stream.flush()
+                os.fsync(stream.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        yield Check(
+            "lake",
+            Verdict.FAILED,
+            f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can",
+        )
+    else:
+        yield Check("lake", Verdict.OK, f"{settings.home / 'lake'} can be written")
+
+
+def _space(settings: Settings) -> Iterator[Check]:
+    free = shutil.disk_usage(settings.home).free
+    sentence = f"{free / 2**30:.1f} GiB free"
+    if free < LOW_SPACE_BYTES:
+        yield Check("space", Verdict.WARNING, f"{sentence}: make room before the next large archive")
+    else:
+        yield Check("space", Verdict.OK, sentence)
+
+
+def _catalog(stores: Stores) -> Iterator[Check]:
+    revision = stores.catalog.revision()
+    where = "SQLite" if stores.catalog.is_sqlite else "PostgreSQL"
+    yield Check("catalog", Verdict.OK, f"the catalog ({where}) answers and is at migration {revision}, the newest")
+    if (pool := stores.catalog.statistics) is not None:
+        yield _pool("catalog pool", pool, "KRAKEN_CATALOG_POOL")
+        yield _server_connections(stores)
+
+
+def _server_connections(stores: Stores) -> Check:
+    """How many connections the server has, from all processes and programs: when they are used up, runs fail."""
+    limit = sa.cast(sa.func.current_setting("max_connections"), sa.Integer)
+    activity = sa.table("pg_stat_activity", sa.column("datid"))
+    # The server's own processes are listed too; which they are, the others' rows do not tell everybody.
+    used = sa.select(sa.func.count()).select_from(activity).where(activity.c.datid.is_not(None)).scalar_subquery()
+    with stores.catalog.read() as connection:
+        in_use, most = connection.execute(sa.select(used, limit)).one()
+    sentence = f"{in_use} of the server's {most} connections are in use"
+    if in_use > BUSY * most:
+        return Check("catalog server", Verdict.WARNING, f"{sentence}: raise max_connections, or run less at once")
+    return Check("catalog server", Verdict.OK, sentence)
+
+
+def _pool(name: str, stats: PoolStats, setting: str) -> Check:
+    if stats.is_busy:
+        return Check(name, Verdict.WARNING, f"{stats}: callers will have to wait, see {setting}")
+    return Check(name, Verdict.OK, str(stats))
+
+
+def _series(stores: Stores) -> Iterator[Check]:
+    threshold = stores.settings.kraken_max_gaps
+    query = (
+        sa.select(gaps.c.pair, gaps.c.interval)
+        .where(gaps.c.closed_at.is_(None))
+        .group_by(gaps.c.pair, gaps.c.interval)
+        .having(sa.func.count() > threshold)
+    )
+    with stores.catalog.read() as connection:
+        broken = connection.execute(query).all()
+        count = len(evidence_records.extents(connection))
+    if broken:
+        worst_of = ", ".join(f"{pair} {interval}" for pair, interval in broken[:5])
+        yield Check(
+            "series", Verdict.WARNING, f"{len(broken)} of {count} series have more than {threshold} gaps: {worst_of}"
+        )
+    else:
+        yield Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
+
+
+def _intact(stores: Stores) -> Iterator[Check]:
+    """Whether anything in the lake is known to be damaged, and how long ago all of it was read."""
+    with stores.catalog.read() as connection:
+        damaged = open_damages(connection)
+        last = verifications.last(connection)
+    when = (
+        f"verified last on {iso(last.finished_at)}"
+        if last is not None
+        else "it was never verified: kraken-pipeline verify"
+    )
+    if damaged:
+        more = f" and {len(damaged) - 1:,} more files" if len(damaged) > 1 else ""
+        yield Check("files", Verdict.FAILED, f"{damaged[0]}{more}; {when}; {damaged[0].action}")
+    else:
+        yield Check("files", Verdict.OK, f"nothing is known to be damaged; {when}")
+
+
+def _outbox(stores: Stores) -> Iterator[Check]:
+    with stores.catalog.read() as connection:
+        backlog = publications.backlog(connection)
+    if backlog.oldest is None:
+        yield Check("outbox", Verdict.OK, "nothing is owed to QuestDB")
+    elif not stores.settings.has_questdb:
+        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are kept for a QuestDB to come")
+    elif time.time() - backlog.oldest > LATE_SECONDS:
+        sentence = f"{backlog.count:,} ranges are owed to QuestDB, the oldest since {iso(backlog.oldest)}"
+        yield Check("outbox", Verdict.WARNING, f"{sentence}: kraken-pipeline publish says what is in the way")
+    else:
+        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
+
+
+def _questdb(settings: Settings) -> Iterator[Check]:
+    if not settings.has_questdb:
+        yield Check("questdb", Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
+        return
+    with open_questdb(settings) as questdb:
+        questdb.ping()
+        yield Check("questdb", Verdict.OK, "QuestDB answers over HTTP and PGWire")
+        yield lag(questdb.lags())
+        yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
+
+
+def lag(lags: Sequence[Lag]) -> Check:
+    """Whether QuestDB applies what it takes, by how far its logs are ahead."""
+    for each in lags:
+        if each.error is not None:
+            return Check(
+                "questdb lag",
+                Verdict.FAILED,
+                f"{each.table} has stopped taking in what is in its log ({each.error}); mend that, often a full disk, "
+                f"then: ALTER TABLE {each.table} RESUME WAL",
+            )
+    behind = sum(each.transactions for each in lags)
+    if behind > MANY_TRANSACTIONS:
+        return Check("questdb lag", Verdict.WARNING, f"{behind:,} transactions wait to be applied: it does not keep up")
+    return Check("questdb lag", Verdict.OK, f"{behind:,} transactions wait to be applied")
+
+
+def _redis(settings: Settings) -> Iterator[Check]:
+    if settings.kraken_cache_url is None:
+        yield Check("redis", Verdict.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
+        return
+    url = settings.kraken_cache_url.get_secret_value()
+    with closing(redis_pool(url, settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)) as pool:
+        health = redis_health(pool)
+    if health.error is not None:
+        yield Check("redis", Verdict.WARNING, f"{health.error}; the embedded cache serves")
+    else:
+        clients, most = health.clients or 0, health.max_clients
+        sentence = f"Redis {health.version} at {health.name} answers, {clients} of {most or 'any number of'} clients"
+        if most and clients > BUSY * most:
+            yield Check("redis", Verdict.WARNING, f"{sentence}: raise its maxclients, or run less at once")
+        else:
+            yield Check("redis", Verdict.OK, sentence)
+        yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")
+
+
+_BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {
+    "lake": _lake,
+    "space": _space,
+    "questdb": _questdb,
+    "redis": _redis,
+}
+_IN_CATALOG: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
+    "catalog": _catalog,
+    "files": _intact,
+    "series": _series,
+    "outbox": _outbox,
+    "api": check_status,
+    **EXCHANGE,
+}

@@ -1,0 +1,624 @@
+"""Ingesting: files of archives become candles and coverage, each file by itself.
+
+Files are worked on in batches of different series: staged side by side in threads, then brought into the lake and
+the catalog together, because a transaction for each of 24,000 files would cost more than reading them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant, answered
+from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
+from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
+from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
+from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.kraken.rows import Facts, Reject
+from kraken_pipeline.kraken.time_and_sales import TradesReader
+from kraken_pipeline.market.candle import SOURCE, Source
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.faults import faults_explained
+from kraken_pipeline.storage.lake.lake import Staged
+from kraken_pipeline.storage.records import dead_letters, density_records, file_records
+from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.scan import (
+    ALWAYS,
+    Known,
+    Task,
+    container_stamp,
+    is_within,
+    scan_again,
+    stamp,
+    window,
+)
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+BATCH_FILES = 64
+BATCH_BYTES = 64 << 20
+"""A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
+ROUNDS = 3
+"""So often a file that was changed while it was read is read in one run."""
+REJECTS_HELD = 20_000
+"""Dead letters of one file that are held in memory; more go to the catalog while it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of a file.
+
+    Attributes:
+        name: The file.
+        series: Whose candles it holds.
+        status: COMPLETED, SKIPPED or FAILED; PENDING where it was changed again and again while it was read.
+        reason: Why it was skipped or failed, or waits.
+        rows: How many good rows it has.
+        rows_rejected: How many bad ones.
+        candles_stored: How many candles of it are new or changed.
+        seconds: How long it took.
+    """
+
+    name: str
+    series: Series
+    status: FileStatus
+    reason: str | None = None
+    rows: int = 0
+    rows_rejected: int = 0
+    candles_stored: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Read:
+    """A file that was read to its end, well or badly, and lies beside the lake."""
+
+    task: Task
+    file_id: int
+    staged: Staged | None = None
+    facts: Facts = field(default_factory=Facts)
+    reach: Span | None = None  # what it can answer for as a whole: part of the file's identity
+    grants: tuple[Grant, ...] = ()
+    rejects: list[Reject] = field(default_factory=list)
+    rows_rejected: int = 0
+    error: str | None = None
+    is_changed: bool = False  # since it was found: it is to be looked at again
+    seconds: float = 0.0
+    twin: FileRecord | None = None  # the same file, ingested or withdrawn before
+
+
+def enlist(stores: Stores, tasks: Iterable[Task], run: Run) -> dict[str, int]:
+    """Puts the files of a run on record as PENDING; their ids by location."""
+    entries = [(task.file, task.container.sha256 if task.container else None, task.stamp) for task in tasks]
+    with stores.catalog.write() as connection:
+        return file_records.enlist(connection, entries, run.run_id, run.now)
+
+
+def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: Run) -> None:
+    """Puts containers that cannot be opened on record as FAILED, with a dead letter each."""
+    if not broken:
+        return
+    with stores.catalog.write() as connection:
+        for each in broken:
+            file_id = file_records.fail_container(
+                connection, each.name, each.name, each.reason, run_id=run.run_id, now=run.now
+            )
+            dead_letters.forget(connection, [file_id])
+            dead_letters.add(
+                connection, file_id, each.name, [_letter(each.name, each.reason)], run_id=run.run_id, now=run.now
+            )
+
+
+def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> list[FileOutcome]:
+    """Brings files into the lake, each with its evidence; what is wrong with one stops no other.
+
+    Args:
+        stores: Where to.
+        spec: What part of the files is wanted.
+        tasks: The files, as `scan` found them.
+        run: Who does it; told of every batch.
+
+    Returns:
+        What became of each file, in the order of reading.
+    """
+    if not tasks:
+        return []
+    stores.lake.register(task.file.pair for task in tasks)
+    outcomes = _leave_to_others(stores, spec, tasks, run)
+    ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
+    if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
+        _count_anew(stores, run)
+    waiting = [task for task in tasks if task.file.location in ids]
+    for round_ in range(ROUNDS):
+        for batch, done in _taken(stores, spec, waiting, ids, run):
+            outcomes |= done
+            _report(run, batch, list(done.values()))
+        changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
+        if not changed or round_ == ROUNDS - 1:
+            break
+        waiting, gone = _found_again(stores, spec, changed, run)
+        outcomes |= gone
+        ids = enlist(stores, waiting, run)
+    wanted = dict.fromkeys(task.file.location for task in tasks)
+    return [outcomes[location] for location in {**wanted, **dict.fromkeys(outcomes)}]
+
+
+def _found_again(
+    stores: Stores, spec: RunSpec, changed: Sequence[Task], run: Run
+) -> tuple[list[Task], dict[str, FileOutcome]]:
+    """Looks again at files that were changed since they were found.
+
+    Returns:
+        What there is now, also what a changed archive holds that it did not; and those that are not there any more, by
+        location, which have failed.
+    """
+    found = scan_again(stores, spec, changed, run.now)
+    fail_broken(stores, found.broken, run)
+    stores.lake.register(task.file.pair for task in found.tasks)
+    there = {task.file.location for task in found.tasks}
+    still = {each.name for each in found.waiting}
+    outcomes: dict[str, FileOutcome] = {}
+    results: list[Mapping[str, Any]] = []
+    for task in changed:
+        # What still grows is left to the next run, with the reason that it has.
+        if task.file.location in there or task.file.path.name in still:
+            continue
+        reason = "it was changed since it was looked at, and is not there any more"
+        outcomes[task.file.location] = FileOutcome(task.file.name, task.file.series, FileStatus.FAILED, reason)
+        results += [
+            {"id": record.id, "status": FileStatus.FAILED, "reason": reason, "updated_at": run.now}
+            for record in _unfinished(stores, task)
+        ]
+    with stores.catalog.write() as connection:
+        file_records.finish(connection, results)
+    return found.tasks, outcomes
+
+
+def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
+    with stores.catalog.read() as connection:
+        records = file_records.by_location(connection, [task.file.location]).get(task.file.location, [])
+    return [record for record in records if record.status in (FileStatus.PENDING, FileStatus.INGESTING)]
+
+
+def _taken(
+    stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: Run
+) -> Iterator[tuple[list[Task], dict[str, FileOutcome]]]:
+    """Takes batch after batch, and reads each while the one before is stored: that hides a quarter of the time."""
+    with (
+        ArchiveReader() as reader,
+        ThreadPoolExecutor(stores.settings.kraken_workers) as pool,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        before: tuple[list[Task], Future[dict[str, FileOutcome]]] | None = None
+        for batch in _batches(tasks):
+            with _held(stores, batch, before[1] if before else None) as held:
+                done = _leave_to_others(stores, spec, batch, run)
+                work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
+                _mark_ingesting(stores, work, run)
+                stores.lake.manifest.reread_all([task.file.series for task, _ in work])
+                read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
+                if before is not None:
+                    yield before[0], before[1].result()
+                before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
+        if before is not None:
+            yield before[0], before[1].result()
+
+
+def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) -> ExitStack:
+    """Holds the series of a batch.
+
+    They are waited for only while nothing else is held, because otherwise two runs could wait for each other.
+    """
+    series = [task.file.series for task in batch]
+    held = ExitStack()
+    try:
+        held.enter_context(stores.locks.series(series, timeout=0))
+    except Busy:
+        wait([storing] if storing else [])
+        held.enter_context(stores.locks.series(series))
+    return held
+
+
+def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> dict[str, FileOutcome]:
+    """What another run has taken since it was found here, by location: it is not read again, and may have moved.
+
+    Nor is what this run took itself before it was interrupted and tried again.
+    """
+    with stores.catalog.read() as connection:
+        known = Known(connection, tasks)
+    outcomes: dict[str, FileOutcome] = {}
+    left: list[Mapping[str, Any]] = []
+    for task in tasks:
+        if (reason := known.taken(task, window(spec))) is not None:
+            own = [record for record in known.done(task, window(spec)) if record.run_id == run.run_id]
+            outcomes[task.file.location] = (
+                _outcome_before(own[-1], task)
+                if own and own[-1].status is not FileStatus.WITHDRAWN
+                else FileOutcome(task.file.name, task.file.series, FileStatus.SKIPPED, reason)
+            )
+            left += [
+                {"id": record.id, "status": FileStatus.SKIPPED, "reason": reason, "updated_at": run.now}
+                for record in known.records(task)
+                if record.status in (FileStatus.PENDING, FileStatus.INGESTING)
+            ]
+    if left:
+        with stores.catalog.write() as connection:
+            file_records.finish(connection, left)
+    return outcomes
+
+
+def _outcome_before(record: FileRecord, task: Task) -> FileOutcome:
+    return FileOutcome(
+        name=task.file.name,
+        series=task.file.series,
+        status=record.status,
+        reason=record.reason,
+        rows=record.rows,
+        rows_rejected=record.rows_rejected,
+        candles_stored=record.candles_stored,
+    )
+
+
+def _count_anew(stores: Stores, run: Run) -> None:
+    """Sets a run's progress to what is on record: what it told last may be older than its last batch."""
+    with stores.catalog.read() as connection:
+        done = file_records.done_by(connection, run.run_id)
+    run.report(
+        phase="ingesting",
+        files_done=done.files,
+        files_ingested=done.completed,
+        candles=done.candles,
+        bytes_done=done.size,
+    )
+
+
+def _report(run: Run, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
+    progress = run.progress
+    run.report(
+        phase="ingesting",
+        files_done=progress.files_done + len(done),
+        files_ingested=progress.files_ingested + sum(each.status is FileStatus.COMPLETED for each in done),
+        candles=progress.candles + sum(each.candles_stored for each in done),
+        bytes_done=progress.bytes_done + sum(task.file.size for task in batch),
+    )
+
+
+def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Files of different series, in order; a second file of a series waits for the next batch."""
+    waiting = list(tasks)
+    while waiting:
+        batch: list[Task] = []
+        later: list[Task] = []
+        taken: set[Series] = set()
+        size = 0
+        for index, task in enumerate(waiting):
+            if len(batch) == BATCH_FILES or (batch and size + task.file.size > BATCH_BYTES):
+                later += waiting[index:]
+                break
+            if task.file.series in taken:
+                later.append(task)
+                continue
+            taken.add(task.file.series)
+            batch.append(task)
+            size += task.file.size
+        yield batch
+        waiting = later
+
+
+def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: Run) -> None:
+    """Puts files on record as INGESTING, and forgets what was rejected of them when they were read before."""
+    with stores.catalog.write() as connection:
+        known = file_records.by_location(connection, [task.file.location for task, _ in work])
+        file_records.set_status(connection, [file_id for _, file_id in work], FileStatus.INGESTING, run.run_id, run.now)
+        dead_letters.forget(connection, [record.id for records in known.values() for record in records])
+
+
+# --- reading one file
+
+
+def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> _Read:
+    began = time.perf_counter()
+    read = _Read(task, file_id)
+    try:
+        with faults_explained():
+            try:
+                _stage(stores, spec, read, reader, run, sort=False)
+            except OutOfOrder:
+                _forget_letters(stores, read)
+                _stage(stores, spec, read, reader, run, sort=True)
+    except (PassingError, DiskFull):
+        raise  # the catalog went away, or the disk is full: that is no fault of the file's
+    except PipelineError as error:  # anything else is a mistake of ours and ends the run with its traceback
+        read.error = str(error)
+        read.is_changed = isinstance(error, SourceChanged)
+        read.staged = None
+    read.seconds = time.perf_counter() - began
+    return read
+
+
+def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
+    task = read.task
+    wanted = window(spec)
+    writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
+    trades = 0
+    try:
+        with reader.open(task.file) as stream:
+            rows = _rows(stores, task, stream, reader, run, sort=sort)
+            with closing(rows.blocks()) as blocks:
+                for block in blocks:
+                    _take_rejects(stores, read, block.rejects, run)
+                    candles = _within(block.rows, wanted, spec)
+                    trades += int(candles["trade_count"].sum()) if candles.height else 0
+                    writer.add(_finished(candles, task))
+            reader.require_same(task.file, stream)
+        read.facts = rows.facts
+        read.staged = writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+    read.reach = _reach(task, rows.facts)
+    read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
+
+
+def _rows(
+    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
+) -> CandleReader | TradesReader:
+    if task.file.kind is Kind.TRADES:
+        is_release = task.container is not None and task.container.end is not None
+        with stores.catalog.read() as connection:
+            density = density_records.density_of(connection, task.file.pair.name)
+        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
+    return CandleReader(
+        stream,
+        task.file.interval,
+        run.now,
+        manifest=reader.manifest(task.file.container) if task.file.container else None,
+        sort_in=stores.lake.scratch if sort else None,
+    )
+
+
+def _take_rejects(stores: Stores, read: _Read, rejects: Sequence[Reject], run: Run) -> None:
+    read.rejects += rejects
+    read.rows_rejected += len(rejects)
+    if len(read.rejects) > REJECTS_HELD:
+        with stores.catalog.write() as connection:
+            _write_letters(connection, read, run)
+        read.rejects = []
+
+
+def _forget_letters(stores: Stores, read: _Read) -> None:
+    if read.rows_rejected > len(read.rejects):
+        with stores.catalog.write() as connection:
+            dead_letters.forget(connection, [read.file_id])
+    read.rejects, read.rows_rejected = [], 0
+
+
+def _write_letters(connection: sa.Connection, read: _Read, run: Run) -> None:
+    dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
+
+
+def _letter(text: str, reason: str) -> Reject:
+    return Reject(0, text, reason, None)
+
+
+def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
+    if spec.takes_everything or candles.is_empty():
+        return candles
+    kept = candles
+    if spec.start is not None:
+        kept = kept.filter(pl.col("time") >= as_datetime(wanted.start))
+    if spec.end is not None:
+        kept = kept.filter(pl.col("time") < as_datetime(wanted.end))
+    return kept
+
+
+def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
+    if candles.is_empty():
+        return candles
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    release_end = task.container.end if task.container is not None else None
+    return candles.with_columns(_provenance(source, (release_end or 0) // 86_400))
+
+
+@cache
+def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
+    return pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(release, dtype=pl.Int32).alias("release")
+
+
+def _reach(task: Task, facts: Facts) -> Span | None:
+    """What a file answers for: a release its whole span, a loose file its first candle to its last one's start."""
+    interval = task.file.interval
+    if task.container is not None and task.container.start is not None and task.container.end is not None:
+        start, end = interval.ceil(task.container.start), interval.floor(task.container.end)
+    else:
+        start, end = interval.floor(facts.first_time or 0), interval.floor(facts.last_time or 0)
+        if task.file.kind is Kind.TRADES:
+            end += interval.seconds  # the cut minutes at both ends are among what is unanswered
+    return Span(start, end) if start < end else None
+
+
+def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: int, now: int) -> tuple[Grant, ...]:
+    if reach is None:
+        return ()
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    spans = whole_candles(intersect(answered(reach.start, reach.end, facts.unanswered), (wanted,)), task.file.interval)
+    length = seconds(spans)
+    return tuple(Grant(span, source, now, trades * span.seconds // length) for span in spans)
+
+
+# --- storing a batch
+
+
+def _store(
+    stores: Stores,
+    spec: RunSpec,
+    batch: Sequence[_Read],
+    run: Run,
+    done: Mapping[str, FileOutcome],
+    held: AbstractContextManager[object],
+) -> dict[str, FileOutcome]:
+    """Stores what was read and lets go of its series; returns the outcomes with those that were known before."""
+    with held:
+        return {**done, **_stored(stores, spec, batch, run)}
+
+
+def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
+    _find_twins(stores, spec, batch)
+    writes = [
+        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
+        for read in batch
+        if read.staged is not None and read.twin is None
+    ]
+
+    def finish(connection: sa.Connection) -> None:
+        for read in batch:
+            _write_letters(connection, read, run)
+        file_records.finish(connection, [_result(read, spec, run) for read in batch])
+
+    outcomes = {read.task.file.location: _outcome(read) for read in batch}
+    commit(stores, writes, run.now, finish)
+    for read in batch:
+        if read.staged is not None:
+            read.staged.discard()
+    return outcomes
+
+
+def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
+    """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name.
+
+    Of what was withdrawn the content alone counts: what it says is no better in another archive.
+    """
+    pairs, sums = ({read.task.file.pair.name for read in batch}, {read.facts.sha256 for read in batch})
+    with stores.catalog.read() as connection:
+        records = file_records.completed(connection, sorted(pairs), sums)
+        taken_back = file_records.withdrawn(connection, sorted(pairs), sums)
+    withdrawn = {(record.kind, record.series, record.sha256): record for record in taken_back}
+    known: dict[tuple[Any, ...], list[FileRecord]] = {}
+    for record in records:
+        known.setdefault(
+            (record.kind, record.pair, record.interval, record.start, record.end, record.sha256), []
+        ).append(record)
+    for read in batch:
+        file = read.task.file
+        start, end = (read.reach.start, read.reach.end) if read.reach else (None, None)
+        twins = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
+        if read.staged is not None and twins and is_within(twins, window(spec)):
+            read.twin = twins[-1]
+        if read.staged is not None:
+            read.twin = withdrawn.get((file.kind, file.series, read.facts.sha256), read.twin)
+        if read.error is not None:
+            read.rejects = [] if read.is_changed else [*read.rejects, _letter(file.name, read.error)]
+
+
+def _status(read: _Read) -> tuple[FileStatus, str | None]:
+    if read.error is not None:
+        return FileStatus.PENDING if read.is_changed else FileStatus.FAILED, read.error
+    if read.twin is not None:
+        how = f"which was {read.twin.became}" if read.twin.status is FileStatus.WITHDRAWN else read.twin.became
+        return FileStatus.SKIPPED, f"the same as {read.twin.name}, {how}"
+    return FileStatus.COMPLETED, None
+
+
+def _result(read: _Read, spec: RunSpec, run: Run) -> Mapping[str, Any]:
+    status, reason = _status(read)
+    is_stored = status is FileStatus.COMPLETED and read.staged is not None
+    return {
+        "id": read.file_id,
+        "status": status,
+        "reason": reason,
+        "container": read.task.container.sha256 if read.task.container else None,
+        "stamp": read.task.stamp,
+        "size": read.task.file.size,
+        "sha256": read.facts.sha256 or None,
+        "start": read.reach.start if read.reach else None,
+        "end": read.reach.end if read.reach else None,
+        "taken_start": spec.start,
+        "taken_end": spec.end,
+        "first_time": read.facts.first_time,
+        "last_time": read.facts.last_time,
+        "rows": read.facts.rows,
+        "candles_stored": read.staged.changed if is_stored and read.staged else 0,
+        "rows_rejected": read.rows_rejected,
+        "run_id": run.run_id,
+        "updated_at": run.now,
+    }
+
+
+def _outcome(read: _Read) -> FileOutcome:
+    status, reason = _status(read)
+    return FileOutcome(
+        name=read.task.file.name,
+        series=read.task.file.series,
+        status=status,
+        reason=reason,
+        rows=read.facts.rows,
+        rows_rejected=read.rows_rejected,
+        candles_stored=read.staged.changed if read.staged and status is FileStatus.COMPLETED else 0,
+        seconds=read.seconds,
+    )
+
+
+# --- the drop folder
+
+
+def tidy(stores: Stores) -> list[Path]:
+    """Moves what was taken whole out of the drop folder, into its folder `ingested`; returns where to.
+
+    A file is moved when everything about it is durable: it asks the catalog, so that a run which was killed
+    before it came here is made up for by the next.
+    """
+    settings = stores.settings
+    if settings.kraken_keep_dropped_files:
+        return []
+    found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
+    by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
+    for file in found.files:
+        by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
+    unread = {each.path for each in found.broken}
+    with stores.catalog.read() as connection:
+        done = [
+            parts
+            for parts, containers in sorted(by_parts.items())
+            if unread.isdisjoint(parts) and all(_is_taken_whole(connection, files) for files in containers.values())
+        ]
+    return [_move(part, settings.drop) for parts in done for part in parts]
+
+
+def _parts(file: ArchiveFile) -> tuple[Path, ...]:
+    return file.container.parts if file.container else (file.path,)
+
+
+def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
+    container = None
+    if files[0].container is not None:
+        container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
+    if files[0].container is not None and container is None:
+        return False
+    tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
+    known = Known(connection, tasks)
+    return all(known.taken(task, ALWAYS) is not None for task in tasks)
+
+
+def _move(path: Path, drop: Path) -> Path:
+    target = drop / INGESTED_FOLDER / path.relative_to(drop)
+    number = 1
+    while target.exists():
+        target = target.with_name(f"{path.stem}.{number}{path.suffix}")
+        number += 1
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    return target

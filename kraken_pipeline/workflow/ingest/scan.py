@@ -1,0 +1,307 @@
+"""What the folders hold that has not been taken yet.
+
+Writes nothing but what it learnt of containers, and in a dry run not even that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span, normalise, subtract
+from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
+from kraken_pipeline.kraken.archive import (
+    ArchiveFile,
+    ArchiveReader,
+    Container,
+    Discovery,
+    PassedOver,
+    container_digest,
+    discover,
+    identity_of,
+)
+from kraken_pipeline.kraken.edges import release_end
+from kraken_pipeline.kraken.manifest import read_sums
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import file_records
+from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A file to ingest.
+
+    Attributes:
+        file: Where it is.
+        container: What is known of its container; None for a loose file.
+        stamp: A loose file's size and time of change; None in a container.
+    """
+
+    file: ArchiveFile
+    container: ContainerRecord | None = None
+    stamp: str | None = None
+
+
+@dataclass(slots=True)
+class Scan:
+    """What the folders hold.
+
+    Attributes:
+        tasks: Files that are asked for and have not been taken yet, in the order of reading.
+        taken: Files that were ingested before, and by which run.
+        skipped: What is no archive.
+        waiting: What still grows.
+        broken: Containers that cannot be opened.
+        containers: Those that were looked into.
+        new_pairs: Pairs of the tasks that the lake has never held.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    taken: list[PassedOver] = field(default_factory=list)
+    skipped: list[PassedOver] = field(default_factory=list)
+    waiting: list[PassedOver] = field(default_factory=list)
+    broken: list[PassedOver] = field(default_factory=list)
+    containers: list[ContainerRecord] = field(default_factory=list)
+    new_pairs: list[Pair] = field(default_factory=list)
+
+
+def folders(stores: Stores, spec: RunSpec) -> list[Path]:
+    """Where a run looks for archives: the drop folder, those of the settings, those that it names itself."""
+    by_setting = (path.resolve() for path in stores.settings.archive_dirs)
+    return list(dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs]))
+
+
+def require_folders(settings: Settings, spec: RunSpec) -> None:
+    """Makes sure that what a run is to look into exists.
+
+    Raises:
+        InvalidRequest: A folder or file does not.
+    """
+    for path in spec.archive_dirs:
+        if not path.exists():
+            raise InvalidRequest(f"there is no file or folder {path}; name one that holds Kraken's archives")
+    for path in settings.archive_dirs:
+        if not path.exists():
+            raise InvalidRequest(f"KRAKEN_ARCHIVE_DIRS: there is no file or folder {path}; take it out, or mount it")
+
+
+def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
+    """What the folders hold for a run.
+
+    Args:
+        stores: What has been taken.
+        spec: What is asked for.
+        now: The moment of asking, in seconds since the epoch.
+        patience: Whether to wait a moment for files that were changed just now.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    return _scan(stores, spec, folders(stores, spec), now, patience=patience)
+
+
+def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -> Scan:
+    """What there is now of some files that were changed since they were found."""
+    paths = {
+        path for task in tasks for path in (task.file.container.parts if task.file.container else (task.file.path,))
+    }
+    return _scan(stores, spec, sorted(path for path in paths if path.exists()), now)
+
+
+def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
+    found = discover(where, settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    if not spec.accept_unknown_pairs:
+        pass_over_unknown(stores, found)
+    wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
+    scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
+    tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
+    _leave_out_taken(stores, spec, tasks, scanned)
+    known = set(stores.lake.assets()["pair"])
+    new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
+    scanned.new_pairs = [new[name] for name in sorted(new)]
+    return scanned
+
+
+def pass_over_unknown(stores: Stores, found: Discovery) -> None:
+    """Passes over files that only their name says are of a pair: `prices_60.csv`, `README_15.csv`.
+
+    One is taken if its pair was listed or stored before, or if a release at hand has it, too.
+    """
+    if not any(file.is_doubtful for file in found.files):
+        return
+    known = {*known_pairs(stores), *(file.pair.name for file in found.files if not file.is_doubtful)}
+    unknown = [file for file in found.files if file.is_doubtful and file.pair.name not in known]
+    found.files = [file for file in found.files if not file.is_doubtful or file.pair.name in known]
+    found.skipped += [PassedOver(file.name, f"no pair {file.pair} is known, and {UNKNOWN}") for file in unknown]
+
+
+UNKNOWN = "its name ends with no currency that is; if it is one of Kraken's: --accept-unknown-pairs"
+
+
+def known_pairs(stores: Stores) -> set[str]:
+    """Return the names of all pairs that were ever stored or listed."""
+    with stores.catalog.read() as connection:
+        return {*stores.lake.assets()["pair"], *listings.listings_of(connection)}
+
+
+def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:
+    # Trades become one-minute candles, from which every wanted interval follows.
+    from_trades = file.interval == 1 and file.kind == "TRADES"
+    return (from_trades or file.interval in spec.intervals) and spec.selects(file.pair, stores.tiers)
+
+
+def _with_containers(
+    stores: Stores, spec: RunSpec, found: Discovery, wanted: Sequence[ArchiveFile], scanned: Scan, *, now: int
+) -> list[Task]:
+    containers = {file.container.path: file.container for file in wanted if file.container is not None}
+    records: dict[Path, ContainerRecord] = {}
+    with ArchiveReader() as reader:
+        for path, container in containers.items():
+            members = [file for file in found.files if file.container is container]
+            try:
+                records[path] = examine(stores, container, members, reader, now, remember=not spec.dry_run)
+            except FileNotFoundError:
+                continue  # another run has moved it away in the meantime
+            except SourceChanged as error:
+                scanned.waiting.append(PassedOver(path.name, str(error)))
+            except (UnreadableArchive, OSError) as error:
+                scanned.broken.append(PassedOver(path.name, str(error), container.parts[0]))
+    scanned.containers = list(records.values())
+    tasks: list[Task] = []
+    for file in wanted:
+        if file.container is None:
+            with suppress(FileNotFoundError):
+                tasks.append(Task(file, None, stamp(file.path)))
+        elif file.path in records:
+            tasks.append(Task(file, records[file.path]))
+    return tasks
+
+
+def examine(
+    stores: Stores,
+    container: Container,
+    members: Sequence[ArchiveFile],
+    reader: ArchiveReader,
+    now: int,
+    *,
+    remember: bool = True,
+) -> ContainerRecord:
+    """What a container is and what it covers; looked at once, and remembered by its content.
+
+    Raises:
+        UnreadableArchive: It cannot be read, or is not what its sums or its manifest say.
+        SourceChanged: It was changed meanwhile.
+    """
+    mark = container_stamp(container)
+    with stores.catalog.read() as connection:
+        known = file_records.container_by_stamp(connection, mark)
+    if known is not None:
+        return known
+    sha256 = container_digest(container, read_sums(container.parts[0].parent))
+    with stores.catalog.read() as connection:
+        known = file_records.container_by_digest(connection, sha256)
+    if known is None or known.name != container.name:
+        known = _examined(container, sha256, members, reader, now)
+    if container.seen != identity_of(*container.parts):
+        raise SourceChanged("it was changed while it was looked at; it is looked at again with the next run")
+    if remember:
+        with stores.catalog.write() as connection:
+            file_records.keep_container(connection, known, mark, now)
+    return known
+
+
+def _examined(
+    container: Container, sha256: str, members: Sequence[ArchiveFile], reader: ArchiveReader, now: int
+) -> ContainerRecord:
+    release = container.release
+    series = tuple(sorted({f"{file.pair.name}_{file.interval.value}" for file in members}))
+    if release is None:
+        return ContainerRecord(sha256, container.name, "", None, None, None, series)
+    start, end = release.start, release.end
+    manifest = reader.manifest(container)
+    if manifest is not None:  # it can say less than the name, and never more
+        starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
+        start = max(each for each in starts if each is not None)
+        end = min((each for each in ends if each is not None), default=None)
+    end = release_end(members, reader, now, end)
+    if end is None or end <= start:
+        raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")
+    quarter = str(release.quarter) if release.quarter else None
+    return ContainerRecord(sha256, container.name, release.kind, start, end, quarter, series)
+
+
+def container_stamp(container: Container) -> str:
+    """The stamps of all parts of a container."""
+    return "|".join([*(stamp(part) for part in container.parts), *map(plain, container.inside)])
+
+
+def stamp(path: Path) -> str:
+    """What changes when a file does, in nearly every case: a file with the stamp it had is not read again."""
+    status = path.stat()
+    return plain(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+
+
+def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
+    with stores.catalog.read() as connection:
+        known = Known(connection, tasks)
+    for task in tasks:
+        if (how := known.taken(task, window(spec))) is not None:
+            scanned.taken.append(PassedOver(task.file.name, f"already taken: {how}"))
+        else:
+            scanned.tasks.append(task)
+
+
+class Known:
+    """What is on record of some files."""
+
+    def __init__(self, connection: sa.Connection, tasks: Sequence[Task]) -> None:
+        """Reads it, at once."""
+        self._records = file_records.by_location(connection, [task.file.location for task in tasks])
+        self._withdrawn = file_records.withdrawn_containers(connection)
+
+    def records(self, task: Task) -> Sequence[FileRecord]:
+        """The records of files that have lain where this one does, the oldest first."""
+        return self._records.get(task.file.location, ())
+
+    def done(self, task: Task, wanted: Span) -> Sequence[FileRecord]:
+        """The records that say that a window of a file was taken, or that it was withdrawn; none where it was not."""
+        done = [record for record in self.records(task) if is_same(record, task)]
+        return done if done and is_within(done, wanted) else ()
+
+    def taken(self, task: Task, wanted: Span) -> str | None:
+        """What became of a window of a file before; None where it is still to be read."""
+        if task.container is not None and task.container.sha256 in self._withdrawn:
+            return f"withdrawn: {self._withdrawn[task.container.sha256]}"
+        done = self.done(task, wanted)
+        return done[-1].became if done else None
+
+
+def is_same(record: FileRecord, task: Task) -> bool:
+    """Whether a record says that this file, as it is now, was brought to a good end."""
+    if record.status not in file_records.DONE:
+        return False
+    if task.container is not None:
+        return record.container == task.container.sha256
+    return record.stamp == task.stamp
+
+
+ALWAYS = Span(-(1 << 60), 1 << 60)
+"""No limit of time."""
+
+
+def window(spec: RunSpec) -> Span:
+    """The time that a run is asked to take; without limits where it names none."""
+    return Span(ALWAYS.start if spec.start is None else spec.start, ALWAYS.end if spec.end is None else spec.end)
+
+
+def is_within(records: Iterable[FileRecord], wanted: Span) -> bool:
+    """Whether all of a window was taken of a file."""
+    return not subtract((wanted,), normalise(record.taken for record in records))

@@ -1,0 +1,1 @@
+"""Proof from outside the lake: trades counted by their ids, and fresh replies compared with what is stored."""

@@ -1,0 +1,58 @@
+"""Completion: gaps are filled, and a run that is to be complete counts its trades by their ids in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kraken_pipeline.coverage.anchors import Spacing
+from kraken_pipeline.coverage.ranges import normalise
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.proof.prove import ProofCost, ProveOutcome, cost, prove
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+def fill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
+    """Fill gaps as `backfill` does; with `complete`, prove what is there by the ids of its trades as well.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    done = backfill(stores, spec, run)
+    if not (spec.complete and spec.api_backfill):
+        return done
+    allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
+    return _together(done, prove(stores, _of_all_intervals(spec), run, allowed=allowed))
+
+
+def closing_cost(stores: Stores, spec: RunSpec, now: int) -> ProofCost:
+    """Return what the proof at the end of a completion would ask for, as things stand.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    return cost(stores, _of_all_intervals(spec), Spacing.QUARTER, now)
+
+
+def _of_all_intervals(spec: RunSpec) -> RunSpec:
+    """The same pairs and time: an id counts for a trade in each interval."""
+    return RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)
+
+
+def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
+    filled: dict[Series, SeriesOutcome] = {}
+    for outcome in (*done.filled, *proof.filled):
+        known = filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
+        stored = known.candles_stored + outcome.candles_stored
+        filled[outcome.series] = SeriesOutcome(outcome.series, stored, normalise((*known.spans, *outcome.spans)))
+    return replace(
+        done,
+        filled=tuple(filled[series] for series in sorted(filled)),
+        requests=done.requests + proof.requests,
+        failed=(*done.failed, *proof.failed),
+        notes=(*done.notes, *proof.notes),
+        refuted=done.refuted + proof.refuted,
+    )

@@ -1,0 +1,742 @@
+"""Proving: the trades that candles count are compared with the ids by which the exchange numbers them.
+
+Two requests prove a span of any length. Where the two differ, a search by halves leads to the candle that is short; it
+is refuted and filled by paging its trades. Candles that count more trades than there are ids are reported, and left.
+Every anchor is on record before the next is asked for, so that a run that was killed repeats none.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+
+import polars as pl
+
+from kraken_pipeline.coverage.anchors import (
+    Anchor,
+    CountVerdict,
+    Depth,
+    Discrepancy,
+    Spacing,
+    Stretch,
+    is_sparse,
+    probes,
+    search,
+    stretches,
+)
+from kraken_pipeline.coverage.density import Absence, AbsentIds
+from kraken_pipeline.coverage.equality import differences
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    clip,
+    intersect,
+    lies_in,
+    normalise,
+    of_candles,
+    subtract,
+    whole_candles,
+)
+from kraken_pipeline.coverage.reconcile import one_candle
+from kraken_pipeline.errors import (
+    Busy,
+    CircuitOpen,
+    ExchangeUnavailable,
+    Maintenance,
+    PipelineError,
+    Throttled,
+    UnusableReply,
+)
+from kraken_pipeline.kraken.exchange import Exchange
+from kraken_pipeline.kraken.trade_ids import PageIds, ids_of
+from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import duration, iso
+from kraken_pipeline.market.resample import resample
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.records import anchors as anchor_records
+from kraken_pipeline.storage.records import density_records, evidence_records, publications, refutations, trade_counts
+from kraken_pipeline.storage.records.trade_counts import TradeCount
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.exchange import connected
+from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trades
+from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
+from kraken_pipeline.workflow.gaps.gaps import selected_pairs
+from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.ingest.scan import window
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+_NS = 1_000_000_000
+_SETTLING_SECONDS = 60
+"""How old a moment must be to be asked about: a trade may take seconds to be listed."""
+_ROUNDS = 8
+"""What is healed of one interval can show what a coarser one lacks; more rounds than that would be a mistake."""
+_REFUTED = "ids of trades count"
+"""How the reason of a refutation begins that a proof has made."""
+_CLEARLY = 1e-6
+"""A row's time is a float, which holds the seconds of today to a quarter of this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProveOutcome:
+    """What a proof did.
+
+    Attributes:
+        counts: The verdicts on all spans that were selected, and on each candle that was found to differ in this run.
+        requests: How many requests it made.
+        failed: What was asked for in vain, with the error.
+        notes: What else people should know.
+        filled: The series in which something was filled.
+        refuted: How many candles were taken back because ids count more trades.
+        now: The moment up to which it looked: the run's, or the exchange's where its clock is behind.
+    """
+
+    counts: tuple[TradeCount, ...] = ()
+    requests: int = 0
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    filled: tuple[SeriesOutcome, ...] = ()
+    refuted: int = 0
+    now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProofCost:
+    """What a proof would ask for first.
+
+    Attributes:
+        requests: How many anchors and pages it asks for, whatever they say.
+        spans: How many spans they are about.
+        searches: In how many spans known anchors differ from the candles: a search of about twenty requests each.
+    """
+
+    requests: int
+    spans: int
+    searches: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the catalog knows of a pair at one moment."""
+
+    pair: str
+    coverage: Mapping[Interval, Spans]
+    anchors: dict[int, Anchor]
+    absences: Sequence[Absence]
+    counts: Mapping[tuple[Series, Span], TradeCount]
+    stretches: tuple[Stretch, ...]
+    is_delisted: bool
+    now: int
+    until: int  # the last moment that can be asked about
+
+    def is_proven(self, stretch: Stretch, interval: Interval) -> bool:
+        """Whether the trades of an interval are counted there already."""
+        count = self.counts.get((Series(self.pair, interval), stretch.span))
+        return count is not None and count.verdict is CountVerdict.PROVEN
+
+    @property
+    def open(self) -> Iterator[Stretch]:
+        """The spans that are not counted yet and that ids can say something of."""
+        for stretch in () if self.is_delisted else self.stretches:
+            is_done = all(self.is_proven(stretch, interval) for interval in stretch.intervals)
+            if not is_done and not is_sparse(stretch.span, self.absent):
+                yield stretch
+
+    @property
+    def absent(self) -> list[AbsentIds]:
+        """The ids that are absent."""
+        return [each.absent for each in self.absences]
+
+    @property
+    def due(self) -> list[AbsentIds]:
+        """The ids that were absent and are to be asked for again."""
+        return [] if self.is_delisted else [each.absent for each in self.absences if each.is_due(self.now)]
+
+    def needs(self, stretch: Stretch) -> dict[int, bool]:
+        """What must be known of a span before anything: moment → whether a full page is asked for there."""
+        pages = [moment for moment in probes(stretch.span, self.until) if not self.is_probed(moment)]
+        edges = [edge for edge in (stretch.span.start, stretch.span.end) if edge not in self.anchors]
+        return dict.fromkeys(edges, False) | dict.fromkeys(pages, True)
+
+    def is_probed(self, moment: int) -> bool:
+        """Whether a full page was looked at from there."""
+        return moment in self.anchors and self.anchors[moment].is_probed
+
+    @property
+    def ids(self) -> Mapping[int, int]:
+        """Moment → the id of the first trade at or after it."""
+        return {moment: anchor.trade_id for moment, anchor in self.anchors.items()}
+
+
+def cost(stores: Stores, spec: RunSpec, spacing: Spacing, now: int) -> ProofCost:
+    """Return what a proof would ask for as things stand; asks for nothing and writes nothing.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    requests = spans = searches = 0
+    for name in _in_order(stores, spec):
+        known = _look_up(stores, name, spec, spacing, now)
+        asked: dict[int, bool] = {}
+        for stretch in known.open:
+            needs = known.needs(stretch)
+            spans += bool(needs)
+            searches += not needs and not _agrees(stores, known, stretch)
+            asked |= {moment: is_page or asked.get(moment, False) for moment, is_page in needs.items()}
+        requests += len(asked) + len(known.due)
+    return ProofCost(requests, spans, searches)
+
+
+def prove(
+    stores: Stores,
+    spec: RunSpec,
+    run: Run,
+    *,
+    spacing: Spacing = Spacing.QUARTER,
+    depth: Depth = Depth.MINUTE,
+    allowed: int | None = None,
+) -> ProveOutcome:
+    """Count the trades of candles by their ids, and heal what is short.
+
+    Args:
+        stores: What is proven.
+        spec: Which pairs and which time.
+        run: Who does it.
+        spacing: How far apart the first anchors are.
+        depth: Down to what a difference is searched.
+        allowed: How many requests may be made; None for no limit.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    work = _Work(stores, spec, run, spacing, depth, run.now)
+    names = _in_order(stores, spec)
+    run.report(phase="counting trades")
+    for name in names:
+        if work.is_unsettled(name):  # as a run leaves it that was killed
+            work.settle(name)
+    if any(work.has_to_ask(name) for name in names):
+        work.ask(names, allowed)
+    for name in names:
+        run.report(phase="counting trades")
+        work.judge(name)
+    return work.outcome(verdicts(stores, spec, spacing, replace(run, now=work.now)))
+
+
+def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple[TradeCount, ...]:
+    """Return what is on record of all spans that are selected, and what a run found, by pair and time."""
+    with stores.catalog.read() as connection:
+        of_run = trade_counts.of_run(connection, run.run_id)
+    found: list[TradeCount] = []
+    for name in _in_order(stores, spec):
+        known = _look_up(stores, name, spec, spacing, run.now)
+        wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
+        wanted |= {(Series(name, Interval.M1), absent.minutes) for absent in known.absent}
+        shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
+        differing = (count for count in of_run if count.verdict in (CountVerdict.SHORT, CountVerdict.OVER))
+        shown |= {(count.series, count.span): count for count in differing if count.series.pair == name}
+        found += [shown[key] for key in sorted(shown, key=lambda key: (key[1].start, -key[1].end, key[0].interval))]
+    return tuple(found)
+
+
+def _in_order(stores: Stores, spec: RunSpec) -> list[str]:
+    """The selected pairs, those of the first tier first."""
+    pairs = selected_pairs(stores, spec)
+    return sorted(pairs, key=lambda name: (stores.tiers.tier_of(pairs[name]), name))
+
+
+def _look_up(
+    stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int, exchange_now: int | None = None
+) -> _Known:
+    until = Interval.M1.floor((now if exchange_now is None else exchange_now) - _SETTLING_SECONDS)
+    with stores.catalog.read() as connection:
+        records = evidence_records.coverage_of(connection, pairs=[name])
+        found = anchor_records.anchors_of(connection, name)
+        absences = density_records.absences_of(connection, name)
+        counts = trade_counts.of_pair(connection, name)
+        listing = listings.listings_of(connection, [name]).get(name)
+    settled = (Span(0, until),)
+    coverage = {
+        series.interval: intersect(tuple(record.span for record in ranges), settled)
+        for series, ranges in records.items()
+        if series.interval in spec.intervals
+    }
+    is_delisted = listing is not None and listing.delisted_at is not None
+    parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
+    return _Known(name, coverage, found, absences, counts, parts, is_delisted, now, until)
+
+
+class _Counts:
+    """How many trades the candles of a stretch count, in any part of it."""
+
+    def __init__(self, stores: Stores, known: _Known, span: Span) -> None:
+        self.intervals = tuple(sorted(interval for interval in known.coverage if interval <= Interval.D1))
+        self._covered = {interval: clip(known.coverage[interval], span) for interval in self.intervals}
+        self._sums = {interval: _sums(stores, Series(known.pair, interval), span) for interval in self.intervals}
+        self._known: dict[tuple[Interval, Span], int | None] = {}
+
+    def __call__(self, interval: Interval, span: Span) -> int | None:
+        key = interval, span
+        if key not in self._known:
+            self._known[key] = self._counted(interval, span)
+        return self._known[key]
+
+    def _counted(self, interval: Interval, span: Span) -> int | None:
+        if span.start % interval.seconds or span.end % interval.seconds:
+            return None
+        if clip(self._covered[interval], span) != (span,):
+            return None
+        times, sums = self._sums[interval]
+        return sums[bisect_left(times, span.end)] - sums[bisect_left(times, span.start)]
+
+
+def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[int]]:
+    """When candles start, and how many trades there are before each of them."""
+    candles = stores.lake.read(series, span.start, span.end)
+    times = candles.select(seconds_of(pl.col("time"))).to_series().to_list()
+    return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
+
+
+def _agrees(stores: Stores, known: _Known, stretch: Stretch) -> bool:
+    """Whether all candles of a span count as many trades as its anchors do."""
+    counted = heeding(lambda: _Counts(stores, known, stretch.span))
+    by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
+    return all(counted(interval, stretch.span) in (None, by_ids) for interval in counted.intervals)
+
+
+class _Stop(Exception):
+    """No more requests are made in this run."""
+
+
+class _Absent(Exception):
+    """Ids are absent: what can be counted of the pair is no longer what it was."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a proof has done so far."""
+
+    stores: Stores
+    spec: RunSpec
+    run: Run
+    spacing: Spacing
+    depth: Depth
+    now: int
+    failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
+    tried: set[tuple[Series, Span]] = field(default_factory=set)
+    requests: int = 0
+    refuted: int = 0
+
+    def outcome(self, counts: tuple[TradeCount, ...]) -> ProveOutcome:
+        """What it did."""
+        filled = tuple(self.filled[series] for series in sorted(self.filled))
+        return ProveOutcome(
+            counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
+        )
+
+    def look_up(self, name: str) -> _Known:
+        """What is known of a pair now."""
+        return _look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
+
+    def has_to_ask(self, name: str) -> bool:
+        """Whether anything of a pair is to be asked for, or to be filled."""
+        known = self.look_up(name)
+        if known.due or self.waiting(name):
+            return True
+        return any(known.needs(stretch) or not _agrees(self.stores, known, stretch) for stretch in known.open)
+
+    def waiting(self, name: str) -> Spans:
+        """What ids have refuted of a pair, and nothing has answered for since: a run that was killed leaves it so."""
+        with self.stores.catalog.read() as connection:
+            active = refutations.active(connection, {name})
+        found = (each for some in active.values() for each in some if each.reason.startswith(_REFUTED))
+        return intersect(normalise(each.span for each in found), (window(self.spec),))
+
+    def is_unsettled(self, name: str) -> bool:
+        """Whether anything of a pair waits to be reconciled."""
+        with self.stores.catalog.read() as connection:
+            return bool(publications.doubted(connection, {name}))
+
+    def settle(self, name: str) -> None:
+        """Have what has changed of a pair resampled and reconciled."""
+        done = backfill(self.stores, run_spec(pairs=[name], api_backfill=False), self.run)
+        self.add(done.filled)
+        self.notes += done.notes
+
+    def add(self, filled: Sequence[SeriesOutcome]) -> None:
+        """Take note of what was filled."""
+        for outcome in filled:
+            known = self.filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
+            spans = normalise((*known.spans, *outcome.spans))
+            self.filled[outcome.series] = SeriesOutcome(
+                outcome.series, known.candles_stored + outcome.candles_stored, spans
+            )
+
+    def ask(self, names: Sequence[str], allowed: int | None) -> None:
+        """Ask the exchange for all that is needed, first for the edges of all spans, then where they differ."""
+        stores = self.stores
+        with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
+            asking = _Asking(self, exchange, Budget(exchange, allowed))
+            try:
+                asking.require_budget()
+                exchange.require_online()
+                # What is not over by the exchange's clock cannot be asked about, whatever the clock of this host says.
+                self.now = min(self.now, int(exchange.now()))
+                for step in (asking.first, asking.differences):
+                    for name in names:
+                        self._of_pair(step, name)
+            except _Stop as stop:
+                self.notes.append(str(stop))
+            except PipelineError as error:
+                self.notes.append(f"Nothing was asked of the exchange: {error}")
+            self.requests = exchange.requests
+        for name in names:
+            if self.is_unsettled(name):  # where the asking was ended
+                self.settle(name)
+
+    def _of_pair(self, step: Callable[[str], None], name: str) -> None:
+        try:
+            step(name)
+        except (CircuitOpen, Maintenance, Throttled) as error:
+            raise _Stop(f"The rest is left to the next run: {error}") from error
+        except Busy as error:
+            self.notes.append(str(error))
+        except PipelineError as error:
+            self.failed.append(f"anchors of {name}: {error}")
+
+    # --- what follows
+
+    def judge(self, name: str) -> None:
+        """Put on record what follows for each span, under the locks of the pair's series: nothing changes meanwhile."""
+        with self.stores.locks.series(Series(name, interval) for interval in Interval):
+            heeding(lambda: self._judge(name))
+
+    def _judge(self, name: str) -> None:
+        known = self.look_up(name)
+        found = [*self._of_absent(known)]
+        for stretch in known.stretches:
+            found += self._of_stretch(known, stretch)
+        found += self._of_longer(known, found)
+        fresh = [count for count in found if not _is_same(known.counts.get((count.series, count.span)), count)]
+        if fresh:
+            with self.stores.catalog.write() as connection:
+                trade_counts.record(connection, fresh, self.run.now)
+
+    def _of_absent(self, known: _Known) -> Iterator[TradeCount]:
+        for each in known.absences:
+            next_step = "the exchange is asked again in an hour"
+            if each.confirmed_at is not None:
+                next_step = "its numbers are not dense there"
+            action = f"none of the exchange's pages has {each.absent} of its trades: {next_step}"
+            yield self._count(known, Interval.M1, each.absent.minutes, CountVerdict.UNANCHORED, action)
+
+    def _of_stretch(self, known: _Known, stretch: Stretch) -> Iterator[TradeCount]:
+        reason = self._unanchored(known, stretch)
+        if reason is not None:
+            for interval in stretch.intervals:
+                yield self._count(known, interval, stretch.span, CountVerdict.UNANCHORED, reason)
+            return
+        left = [interval for interval in stretch.intervals if not known.is_proven(stretch, interval)]
+        if not left or known.needs(stretch):
+            return
+        counted = _Counts(self.stores, known, stretch.span)
+        by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
+        for interval in left:
+            count = counted(interval, stretch.span)
+            if count is not None:
+                verdict = _compared(by_ids, count)
+                action = self._action(known, interval, stretch.span, verdict)
+                yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
+
+    def _of_longer(self, known: _Known, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
+        """The candles longer than a day, which lie across the calendar's spans: their days are counted, and add up."""
+        counts = [*known.counts.values(), *fresh]
+        days = normalise(
+            count.span
+            for count in counts
+            if count.verdict is CountVerdict.PROVEN and count.series.interval is Interval.D1
+        )
+        for interval in (each for each in known.coverage if each > Interval.D1):
+            series = Series(known.pair, interval)
+            for span in whole_candles(intersect(days, known.coverage[interval]), interval):
+                if (series, span) not in known.counts:
+                    yield from self._adding_up(series, span)
+
+    def _adding_up(self, series: Series, span: Span) -> Iterator[TradeCount]:
+        days = self.stores.lake.read(Series(series.pair, Interval.D1), span.start, span.end)
+        longer = self.stores.lake.read(series, span.start, span.end)
+        different = differences(resample(days, series.interval), longer).select(seconds_of(pl.col("time"))).to_series()
+        times = longer.select(seconds_of(pl.col("time"))).to_series()
+        for alike in subtract((span,), of_candles(different, series.interval)):
+            count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
+            yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)
+
+    def _count(self, known: _Known, interval: Interval, span: Span, verdict: CountVerdict, action: str) -> TradeCount:
+        return TradeCount(Series(known.pair, interval), span, None, None, verdict, action, self.run.run_id)
+
+    def _unanchored(self, known: _Known, stretch: Stretch) -> str | None:
+        if known.is_delisted:
+            return f"{known.pair} is listed no more: the exchange says nothing of its trades"
+        if is_sparse(stretch.span, known.absent):
+            return "the ids of its trades are not dense"
+        edges = [known.ids.get(edge) for edge in (stretch.span.start, stretch.span.end)]
+        if None not in edges and sorted(edges, key=int) != edges:  # type: ignore[arg-type]
+            return "the ids of its trades do not rise with time"
+        return None
+
+    def _action(self, known: _Known, interval: Interval, span: Span, verdict: CountVerdict) -> str:
+        if verdict is CountVerdict.PROVEN:
+            return ""
+        if verdict is CountVerdict.SHORT:
+            only_it = run_spec(pairs=[known.pair], start=span.start, end=span.end)
+            return f"trades are missing: {only_it.as_command('prove')} finds and fills them"
+        return f"find out which candles are wrong, then {resolving(Series(known.pair, interval), span)}"
+
+
+def _is_same(before: TradeCount | None, count: TradeCount) -> bool:
+    """Whether a count is on record as it is, whichever run found it."""
+    return before is not None and replace(before, run_id=count.run_id) == count
+
+
+def _compared(by_ids: int, counted: int) -> CountVerdict:
+    if by_ids == counted:
+        return CountVerdict.PROVEN
+    return CountVerdict.SHORT if counted < by_ids else CountVerdict.OVER
+
+
+def resolving(series: Series, span: Span) -> str:
+    """Return the command with which a person takes candles of a span back."""
+    return (
+        f"kraken-pipeline resolve --span --pair {series.pair} --interval {series.interval.value} "
+        f"--start {iso(span.start)} --end {iso(span.end)} --reason …"
+    )
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Asking the exchange, within the budget; each answer is on record before the next is asked for."""
+
+    work: _Work
+    exchange: Exchange
+    budget: Budget
+
+    def require_budget(self) -> None:
+        """End the asking where the budget allows no more.
+
+        Raises:
+            _Stop: It is spent.
+        """
+        if self.budget.is_spent:
+            raise _Stop("The budget of requests is spent; the rest is left to the next run.")
+        done = self.exchange.requests
+        self.work.run.report(requests_done=done, requests_total=max(done, self.work.run.progress.requests_total))
+
+    def first(self, name: str) -> None:
+        """Ask for the edges of every span of a pair, and again for what an earlier run did not get."""
+        if waiting := self.work.waiting(name):
+            self._page(name, waiting)
+            self.work.settle(name)
+        known = self.work.look_up(name)
+        for hole in known.due:
+            self._look_again(name, hole)
+        known = self.work.look_up(name)
+        for stretch in known.open:
+            for moment, is_page in known.needs(stretch).items():
+                try:
+                    self._ask(known, moment, is_page=is_page)
+                except _Absent:
+                    return self.first(name)
+        return None
+
+    def differences(self, name: str) -> None:
+        """Search where ids and candles of a pair differ, and fill what is short."""
+        for _ in range(_ROUNDS):
+            found = self._found(name)
+            fresh = [each for each in found if (Series(name, each.interval), each.span) not in self.work.tried]
+            if not fresh:
+                return
+            for each in fresh:
+                self.work.tried.add((Series(name, each.interval), each.span))
+                self._heal(name, each)
+            self.work.settle(name)
+
+    def _found(self, name: str) -> list[Discrepancy]:
+        """Where ids and candles differ; what overlaps a span that differs waits until that is healed."""
+        while True:
+            known = self.work.look_up(name)
+            found: list[Discrepancy] = []
+            differing: list[Span] = []
+            try:
+                for stretch in known.open:
+                    if any(stretch.span.overlaps(span) for span in differing):
+                        continue
+                    if here := self._search(known, stretch):
+                        found += here
+                        differing.append(stretch.span)
+            except _Absent:
+                continue
+            return found
+
+    def _search(self, known: _Known, stretch: Stretch) -> list[Discrepancy]:
+        for moment, is_page in known.needs(stretch).items():
+            self._ask(known, moment, is_page=is_page)
+        counted = heeding(lambda: _Counts(self.work.stores, known, stretch.span))
+        while True:
+            done = search(stretch.span, counted.intervals, known.ids, counted, self.work.depth.seconds)
+            # The first candle that is found is looked at before anything else is asked for: where ids are not dense,
+            # everything would differ.
+            unseen = next((each for each in done.found if not known.is_probed(each.span.start)), None)
+            if unseen is not None:
+                self._look(known, unseen.span.start, unseen.span.end)
+            elif done.needs:
+                self._ask(known, done.needs[0], is_page=False)
+            else:
+                return done.found
+
+    # --- requests
+
+    def _ask(self, known: _Known, moment: int, *, is_page: bool) -> None:
+        if is_page:
+            return self._look(known, moment)
+        self.require_budget()
+        now = int(self.exchange.now())
+        row = self.exchange.trade_from(known.pair, moment)
+        if row is not None:
+            if row[2] < moment - _CLEARLY:
+                raise ExchangeUnavailable(f"the first trade of {known.pair} since {iso(moment)} is from before that")
+            return self._keep(known, Anchor(moment, row[6], int(row[2]), now))
+        newest = self.exchange.newest_trade(known.pair)
+        if newest is None or newest[2] >= moment + _CLEARLY or moment > now - _SETTLING_SECONDS:
+            raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: there are none, which cannot be so yet")
+        return self._keep(known, Anchor(moment, newest[6] + 1, None, now))
+
+    def _keep(self, known: _Known, anchor: Anchor) -> None:
+        with self.work.stores.catalog.write() as connection:
+            anchor_records.keep_anchors(connection, known.pair, [anchor])
+        known.anchors[anchor.moment] = anchor
+
+    def _look(self, known: _Known, moment: int, end: int | None = None) -> None:
+        """Look at a page of trades: whether its ids are dense, and whether they bear the anchors out.
+
+        Raises:
+            _Absent: Ids are absent, and were so again when they were asked for from the trade before them.
+        """
+        self.require_budget()
+        now = int(self.exchange.now())
+        page = ids_of(self.exchange.trades(known.pair, moment * _NS).rows)
+        if page.rows and page.rows[0][2] < moment - _CLEARLY:
+            raise ExchangeUnavailable(f"trades of {known.pair} since {iso(moment)} are from before that")
+        is_sparse_here = bool(page.breaks) and self._is_absent_again(known.pair, page)
+        if page.rows:
+            numbered = page.numbered if is_sparse_here else page.listed
+            first = page.rows[0]
+            self._keep(known, Anchor(moment, first[6], int(first[2]), now, page.listed, numbered))
+            self._correct(known, page, end, now)
+        else:
+            if moment not in known.anchors:
+                self._ask(known, moment, is_page=False)
+            self._keep(known, replace(known.anchors[moment], listed=0, numbered=0))
+        if is_sparse_here:
+            raise _Absent
+
+    def _correct(self, known: _Known, page: PageIds, end: int | None, now: int) -> None:
+        """Put an anchor right that a page disproves: an answer that was wrong once must not stay so."""
+        if end is None or end not in known.anchors:
+            return
+        later = next((row for row in page.rows if row[2] > end + _CLEARLY), None)
+        is_clear = all(abs(row[2] - end) > _CLEARLY for row in page.rows)
+        if later is not None and is_clear and known.anchors[end].trade_id != later[6]:
+            self._keep(known, Anchor(end, later[6], int(later[2]), now))
+
+    def _is_absent_again(self, pair: str, page: PageIds) -> bool:
+        """Ask again from the trade before the ids that are absent; put them on record where they are so again."""
+        self.require_budget()
+        before = page.breaks[0][0]
+        absent = ids_of(self.exchange.trades(pair, int((before[2] - _CLEARLY) * _NS)).rows).absent
+        if absent is None:
+            return False
+        self._record_absent(pair, absent)
+        return True
+
+    def _look_again(self, pair: str, absent: AbsentIds) -> None:
+        """Ask again for ids that an earlier run found absent."""
+        self.require_budget()
+        page = ids_of(self.exchange.trades(pair, absent.minutes.start * _NS).rows)
+        if page.lacks(absent.first):
+            self._record_absent(pair, absent)
+        else:
+            with self.work.stores.catalog.write() as connection:
+                density_records.forget_absent(connection, pair, absent)
+
+    def _record_absent(self, pair: str, absent: AbsentIds) -> None:
+        run = self.work.run
+        with self.work.stores.catalog.write() as connection:
+            density_records.record_absent(connection, pair, [absent], run.run_id, run.now)
+
+    # --- healing
+
+    def _heal(self, name: str, found: Discrepancy) -> None:
+        """Take a candle back that is short, and page through its trades."""
+        series = Series(name, found.interval)
+        if not found.is_short:
+            action = f"ids count fewer trades; find out what is wrong, then {resolving(series, found.span)}"
+            self._record(series, found, CountVerdict.OVER, action)
+            return
+        self.require_budget()
+        self._record(series, found, CountVerdict.SHORT, f"taken back: {_filling(series, found.span)} fills it")
+        self._refute(series, found)
+        if self._page(name, (found.span,)) or found.interval is not Interval.M1:
+            self._record(series, found, CountVerdict.SHORT, "taken back, and filled by paging through its trades")
+
+    def _page(self, name: str, spans: Spans) -> Spans:
+        """Page through the trades of some spans; returns what was answered."""
+        work, answered = self.work, list[Span]()
+
+        def keep(fetched: Fetched) -> None:
+            work.add([SeriesOutcome(Series(name, Interval.M1), fetched.candles_stored, fetched.answered)])
+            work.notes.extend(fetched.notes)
+            answered.extend(fetched.answered)
+
+        work.run.report(phase="paging through trades")
+        fetch_trades(work.stores, self.exchange, name, spans, work.run, budgets=[self.budget], keep=keep)
+        return normalise(answered)
+
+    def _record(self, series: Series, found: Discrepancy, verdict: CountVerdict, action: str) -> None:
+        count = TradeCount(series, found.span, found.by_ids, found.counted, verdict, action, self.work.run.run_id)
+        with self.work.stores.catalog.write() as connection:
+            trade_counts.record(connection, [count], self.work.run.now)
+
+    def _refute(self, series: Series, found: Discrepancy) -> None:
+        stores = self.work.stores
+        reason = f"{_REFUTED} {found.by_ids:,} trades there, and its candles {found.counted:,}"
+        with stores.locks.series([series]):
+            standing = one_candle(stores.lake.read(series, found.span.start, found.span.end))
+            times = {series: stores.lake.times(series)}
+            with stores.catalog.write() as connection:
+                refutations.refute(connection, [(series, found.span, standing, reason)], self.work.run.now)
+                evidence_records.renew(connection, times)
+        self.work.refuted += 1
+
+
+def _filling(series: Series, span: Span) -> str:
+    return run_spec(
+        pairs=[series.pair], intervals=[series.interval], start=span.start, end=span.end, complete=True
+    ).as_command("backfill")
+
+
+def said(cost_: ProofCost, rate: float) -> str:
+    """Return what a proof costs, as a sentence."""
+    if not (cost_.requests or cost_.searches):
+        return "Nothing is to be asked for: every span that can be counted is."
+    searches = f" and {cost_.searches:,} spans that differ to be searched" if cost_.searches else ""
+    return (
+        f"{cost_.requests:,} requests for the numbers of trades at the edges of {cost_.spans:,} spans{searches} "
+        f"(about {duration(cost_.requests / rate)}); each trade that is missing takes about twenty more."
+    )

@@ -1,0 +1,140 @@
+"""Validation: stored candles of the last days against a fresh reply of OHLC. What differs is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from kraken_pipeline.coverage.equality import differences
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, subtract, whole_candles
+from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError, Throttled
+from kraken_pipeline.kraken.exchange import Exchange
+from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records import evidence_records
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.exchange import connected
+from kraken_pipeline.workflow.backfill.fetch import Budget
+from kraken_pipeline.workflow.gaps.gaps import Holdings, survey
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesValidation:
+    """What a fresh reply says of a series' stored candles.
+
+    Attributes:
+        series: Which.
+        compared: How many slots both answer for.
+        different: The starts of the candles on which they differ, in seconds since the epoch.
+    """
+
+    series: Series
+    compared: int
+    different: tuple[int, ...]
+
+    @property
+    def reason(self) -> str:
+        """What goes on record of a difference."""
+        return "OHLC, asked again, says otherwise than what is kept"
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationOutcome:
+    """What a validation found.
+
+    Attributes:
+        series: Each series that was compared.
+        requests: How many requests it made.
+        failed: What was asked for in vain, with the error.
+        notes: Why something was not asked for.
+    """
+
+    series: tuple[SeriesValidation, ...]
+    requests: int = 0
+    failed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def different(self) -> int:
+        """On how many candles the two differ."""
+        return sum(len(each.different) for each in self.series)
+
+
+def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcome:
+    """Compares the covered candles of the last `lookback_days` with a fresh reply, series by series.
+
+    The lake is left as it is: candles that differ go on record as conflicts, for a person or for reconciliation.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, run.now)
+    found: list[SeriesValidation] = []
+    failed: list[str] = []
+    notes: list[str] = []
+    with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
+        allowed = stores.settings.kraken_max_requests_per_run if spec.budget is None else spec.budget
+        budget = Budget(exchange, allowed)
+        try:
+            exchange.require_online()
+            for series, spans in _recent(holdings, spec):
+                if budget.is_spent:
+                    notes.append("The budget of requests is spent; the rest is left to the next run.")
+                    break
+                run.report(phase="validating", requests_done=exchange.requests)
+                try:
+                    found.append(_validate(stores, exchange, series, spans, run))
+                except (CircuitOpen, Maintenance, Throttled):
+                    raise
+                except PipelineError as error:
+                    failed.append(f"OHLC of {series}: {error}")
+        except PipelineError as error:
+            notes.append(f"The rest is left to the next run: {error}")
+        requests = exchange.requests
+        notes += exchange.warnings
+    return ValidationOutcome(tuple(found), requests, tuple(failed), tuple(notes))
+
+
+def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
+    """The series that OHLC knows, each with its coverage of the last days."""
+    since = holdings.now - spec.lookback_days * 86_400
+    for pair in holdings.pairs:
+        for interval in spec.intervals:
+            series = Series(pair, interval)
+            if interval.in_rest and holdings.may_be_asked(pair):
+                window = whole_candles((Span(since, holdings.now),), interval)
+                if covered := intersect(holdings.covered(series), window):
+                    yield series, covered
+
+
+def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, run: Run) -> SeriesValidation:
+    if not stores.lake.is_sound(series):
+        return SeriesValidation(series, 0, ())
+    reply = exchange.ohlc(series, spans[0].start, until=spans[-1].end, is_fresh=True)
+    both = intersect(spans, reply.listed)
+    different: list[int] = []
+    for span in both:
+        kept = stores.lake.read(series, span.start, span.end)
+        seconds = reply.candles["time"].dt.epoch("s")
+        said = reply.candles.filter(seconds.is_between(span.start, span.end - 1))
+        different += differences(kept, said).select(seconds_of(pl.col("time"))).to_series().to_list()
+    outcome = SeriesValidation(series, slots(both, series.interval), tuple(different))
+    if different:
+        _record(stores, outcome, run)
+    return outcome
+
+
+def _record(stores: Stores, outcome: SeriesValidation, run: Run) -> None:
+    """Puts on record what differs; what is there already, from a run of the days before, is not added again."""
+    series, reason = outcome.series, outcome.reason
+    spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)
+    with stores.catalog.write() as connection:
+        for each in subtract(spans, evidence_records.conflicting(connection, series, reason)):
+            count = slots((each,), series.interval)
+            evidence_records.record_conflict(
+                connection, series, each, candles=count, reason=reason, file_id=None, now=run.now
+            )

@@ -1,0 +1,136 @@
+"""Which cause each contradiction has, from what the lake and the catalog know of where its candles came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import polars as pl
+
+from kraken_pipeline.coverage.causes import Cause, CauseKind, Contradicted, Origin, causes_of
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.records.source_records import Disagreement
+from kraken_pipeline.storage.stores import Stores
+
+_DAY = 86_400
+
+
+@dataclass(slots=True)
+class Origins:
+    """Where candles came from, as far as that is one archive.
+
+    Attributes:
+        stores: What is known.
+        files: The files that were ingested, of every series that is asked about.
+        containers: Every archive of many files.
+    """
+
+    stores: Stores
+    files: Sequence[FileRecord]
+    containers: Sequence[ContainerRecord]
+    _rows: dict[tuple[Series, int], pl.DataFrame] = field(default_factory=dict)
+
+    def of(self, pair: str, suspects: Iterable[Interval], span: Span) -> Origin | None:
+        """Return where all that is suspected of a span came from; None where that is no one thing."""
+        found = {self._of_series(Series(pair, interval), span) for interval in suspects}
+        return found.pop() if len(found) == 1 else None
+
+    def of_file(self, name: str) -> Origin | None:
+        """Return what a file belongs to that has said otherwise than what is kept."""
+        file = next((file for file in self.files if file.name == name), None)
+        return None if file is None else self._of_file(file)
+
+    def _of_series(self, series: Series, span: Span) -> Origin | None:
+        accounts = self._accounts(series, span)
+        if len(accounts) > 1:
+            return None
+        files = [
+            file for file in self.files if file.series == series and file.span is not None and file.span.overlaps(span)
+        ]
+        for source, release in accounts:
+            kind = {Source.CSV: Kind.OHLCVT, Source.TRADES: Kind.TRADES}.get(Source(source))
+            files = [file for file in files if file.kind == kind]
+            if release:
+                return self._of_release(release)
+            files = [file for file in files if not self._release_of(file)]
+        return self._of_file(files[0]) if len(files) == 1 else None
+
+    def _accounts(self, series: Series, span: Span) -> set[tuple[str, int]]:
+        """The sources and releases of the candles that start in a span."""
+        found: set[tuple[str, int]] = set()
+        for year in range(as_datetime(span.start).year, as_datetime(span.end - 1).year + 1):
+            if (series, year) not in self._rows:
+                rows = self.stores.lake.read(series, *_bounds(year))
+                self._rows[series, year] = rows.select(pl.col("time").dt.epoch("s"), "source", "release")
+            rows = self._rows[series, year]
+            first, last = (rows["time"].search_sorted(moment) for moment in (span.start, span.end))
+            found |= set(rows.slice(first, last - first).select("source", "release").unique().iter_rows())
+        return found
+
+    def _release_of(self, file: FileRecord) -> int:
+        ends = {each.sha256: each.end for each in self.containers}
+        return (ends.get(file.container or "") or 0) // _DAY
+
+    def _of_file(self, file: FileRecord) -> Origin:
+        release = self._release_of(file)
+        key = f"{file.series} {file.sha256}"
+        return self._of_release(release) if release else Origin(CauseKind.FILE, key, file.name)
+
+    def _of_release(self, release: int) -> Origin:
+        names = sorted({each.name for each in self.containers if (each.end or 0) // _DAY == release})
+        return Origin(CauseKind.RELEASE, str(release), " and ".join(names) or f"the release up to day {release}")
+
+
+def _bounds(year: int) -> tuple[int, int]:
+    first, after = (int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (year, year + 1))
+    return first, after
+
+
+def suspects_of(each: ContradictionRecord) -> tuple[Interval, ...]:
+    """Return which of two intervals may be wrong: one where that is known."""
+    if each.culprit is not None:
+        return (each.culprit,)
+    if each.state is ContradictionState.REFUTED and each.short_side is not None:
+        return (each.coarse if each.short_side == "coarse" else each.fine,)
+    return each.fine, each.coarse
+
+
+def of_records(records: Sequence[ContradictionRecord], origins: Origins) -> list[Cause]:
+    """Return the cause of each contradiction between intervals; they are all that there are of their pairs."""
+    return causes_of(
+        [
+            Contradicted(
+                each.pair,
+                (each.fine, each.coarse),
+                suspects_of(each),
+                each.span,
+                each.span.seconds > each.coarse.seconds,
+                (each.fine_candle, each.coarse_candle),
+                origins.of(each.pair, suspects_of(each), each.span),
+            )
+            for each in records
+        ]
+    )
+
+
+def of_dispute(series: Series) -> Cause:
+    """Return the cause of the disputes of a series: two of its files, of which one is wrong."""
+    return Cause(CauseKind.FILE, (str(series), "disputed"), f"files of {series}")
+
+
+def of_disagreement(each: Disagreement, origins: Origins) -> Cause:
+    """Return the cause of what a source says otherwise than what is kept of the same interval."""
+    origin = origins.of_file(each.file) if each.file is not None else None
+    if origin is not None:
+        return Cause(origin.kind, (origin.key, "counts"), origin.name)
+    year = str(as_datetime(each.span.start).year)
+    return Cause(CauseKind.ERA, (str(each.series), year, "counts"), f"{each.series} in {year}")

@@ -1,0 +1,456 @@
+"""Reconciling: what has changed in the lake is compared with the other intervals of its pair, and the result recorded.
+
+A contradiction takes the coverage of the side that is short back, so that it is a gap with a route like any other; the
+same run or the next fills it, and the comparison is made again. It ends, always: the same values are refuted once, and
+merging only ever raises trade counts. What is left is a conflict, covered and not proven, for a person to resolve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
+
+import polars as pl
+
+from kraken_pipeline.coverage.equality import month_of
+from kraken_pipeline.coverage.evidence import Grant, coverage
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
+from kraken_pipeline.coverage.reconcile import (
+    Contradiction,
+    Findings,
+    Voice,
+    one_candle,
+    reconcile,
+)
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.errors import Busy
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime, iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.records.publications import Publication
+from kraken_pipeline.storage.records.refutations import Refutation
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Holdings, find_gaps
+from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.ingest import earlier_archives
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+STALE = "made of finer candles that have changed since"
+_YEAR = 366 * 86_400
+OPEN = (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconciliation did.
+
+    Attributes:
+        pairs: The pairs of which anything was compared.
+        refuted: How many spans were taken back, to be filled again.
+        conflicts: How many contradictions are left to a person, that were not before.
+        healed: How many contradictions are none any more.
+        given_back: How many refuted spans are covered again, from which coarser candles can be made.
+        notes: What could not be looked at, and why.
+    """
+
+    pairs: tuple[str, ...] = ()
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
+    given_back: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconciled:
+    """Reconciles what has changed of some pairs since it was last reconciled.
+
+    A pair that another process is writing for too long is left to the next run.
+    """
+    wanted = set(pairs)
+    notes: list[str] = []
+    try:
+        earlier_archives.correct(stores, wanted, run.now)
+    except Busy as error:
+        notes.append(f"What an earlier version believed of archives is left to the next run: {error}")
+    with stores.catalog.read() as connection:
+        doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
+    done: list[_Outcome] = []
+    for pair in doubted:
+        run.report(phase="reconciling")
+        try:
+            done.append(_reconcile_pair(stores, pair, run.now))
+        except Busy as error:
+            notes.append(f"{pair} was not reconciled: {error}")
+    doubts = [doubt for each in done for doubt in each.doubts]
+    silent = 0
+    try:
+        silent = heeding(lambda: suspicion.look(stores, _changed(doubts), run))
+    except Busy as error:
+        notes.append(f"Quiet time was not looked at, and is left to the next run: {error}")
+    else:
+        with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
+            publications.reconciled(connection, [doubt.id for doubt in doubts])
+    return Reconciled(
+        tuple(doubted),
+        sum(each.refuted for each in done) + silent,
+        sum(each.conflicts for each in done),
+        sum(each.healed for each in done),
+        sum(each.given_back for each in done),
+        tuple(notes),
+    )
+
+
+def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
+    spans: dict[Series, list[Span]] = {}
+    for each in doubts:
+        spans.setdefault(each.series, []).append(each.span)
+    return {series: normalise(found) for series, found in spans.items()}
+
+
+def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
+    """Has everything of some pairs compared anew."""
+    wanted = sorted(pairs)
+    with stores.catalog.write() as connection:
+        records = evidence_records.coverage_of(connection, pairs=wanted)
+        changes = [(series, record.span) for series, found in records.items() for record in found]
+        publications.doubt(connection, changes, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a pair, and what had changed of it."""
+
+    doubts: Sequence[Publication]
+    refuted: int
+    conflicts: int
+    healed: int
+    given_back: int
+
+
+@dataclass(slots=True)
+class _Pair:
+    """What the catalog knows of a pair, read under the locks of all its series."""
+
+    name: str
+    doubts: Sequence[Publication]
+    grants: Mapping[Series, Sequence[Grant]]
+    conflicting: Spans  # what an archive says otherwise of the one-minute candles
+    active: Mapping[Series, Sequence[Refutation]]
+    records: Sequence[ContradictionRecord]
+    proven: Mapping[Series, Proven]
+    confirmed: Mapping[Series, Spans]
+    answered: list[Refutation] = field(default_factory=list)  # of the active ones, what has been answered again
+
+    @property
+    def series(self) -> list[Series]:
+        """Those that anything answered for."""
+        return sorted(self.grants)
+
+    def refuted(self, series: Series) -> Spans:
+        """What is refuted of a series and was not answered again."""
+        answered = {each.id for each in self.answered}
+        grants = self.grants.get(series, ())
+        found = (each for each in self.active.get(series, ()) if each.id not in answered)
+        return normalise(span for each in found for span in each.standing(grants))
+
+    def voice(self, series: Series) -> Voice:
+        """What is known of a series."""
+        grants = self.grants[series]
+        covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
+        own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
+        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
+        is_minutes = series.interval is Interval.M1
+        return Voice(
+            covered,
+            intersect(own, covered),
+            subtract(trades, self.conflicting) if is_minutes else (),
+            self.confirmed.get(series, ()),
+        )
+
+    def doubted(self) -> Spans:
+        """What is to be compared: days whole, files whole whose times were found to be shifted, and price conflicts.
+
+        Those are compared again where anything of their month has changed: now it may show what a side is rounded to.
+        """
+        spans = touched_candles(normalise(each.span for each in self.doubts), Interval.D1)
+        long = [each.span for each in self.records if each.span.seconds > each.coarse.seconds]
+        of_prices = [
+            each.span
+            for each in self.records
+            if each.state is ContradictionState.CONFLICT
+            and each.short_side is None
+            and clip(spans, month_of(each.span.start))
+        ]
+        shifted = (span for span in long if any(span.overlaps(each) for each in spans))
+        return union(spans, normalise(shifted), touched_candles(normalise(of_prices), Interval.D1))
+
+
+def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
+    with stores.locks.series(Series(name, interval) for interval in Interval):
+        return heeding(lambda: _compared(stores, name, now))
+
+
+def _compared(stores: Stores, name: str, now: int) -> _Outcome:
+    """Compares what has changed of a pair and records what is found; the locks of all its series are held."""
+    pair = _look(stores, name)
+    known = {each.interval: pair.voice(each) for each in pair.series}
+    tried = {each.key: each.values for each in pair.records if each.state in OPEN}
+    doubted = pair.doubted()
+
+    # All but the finest are read twice, as the coarser and as the finer of two; minutes would take too much memory.
+    kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
+
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
+
+    proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
+    return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
+
+
+def _read(stores: Stores, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
+    return stores.lake.read(Series(pair, interval), start, end)
+
+
+def _look(stores: Stores, name: str) -> _Pair:
+    with stores.catalog.read() as connection:
+        series = [Series(name, interval) for interval in Interval]
+        grants = evidence_records.grants_of(connection, series)
+        pair = _Pair(
+            name,
+            publications.doubted(connection, {name}).get(name, ()),
+            grants,
+            evidence_records.conflicting(connection, Series(name, Interval.M1)),
+            refutations.active(connection, {name}),
+            proof_records.contradictions_of(connection, [name]),
+            proof_records.added_up(connection, [name]),
+            proof_records.confirmed(connection, [name]),
+        )
+        since = {
+            each.id: refutations.answered_since(connection, each) for found in pair.active.values() for each in found
+        }
+    for found in pair.active.values():
+        for each in found:
+            if not subtract((each.span,), normalise(span for span, _ in since[each.id])):
+                sources = {source for _, source in since[each.id]}
+                # An archive or a reply that says the same again proves nothing: the next route is tried.
+                is_proof = sources <= {Source.RESAMPLED, Source.TRADES}
+                if each.damage_id is not None or is_proof or _has_changed(stores, each):
+                    pair.answered.append(each)
+    return pair
+
+
+def _has_changed(stores: Stores, each: Refutation) -> bool:
+    return one_candle(stores.lake.read(each.series, each.span.start, each.span.end)) != each.refuted
+
+
+def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
+    """Puts on record what was found; the locks of the pair are held."""
+    taken_back = list(_taken_back(stores, pair.name, found))
+    changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
+    times = {series: stores.lake.times(series) for series in changed}
+    records = _records(pair, found, now)
+    proven = {Series(pair.name, interval): found.proven.get(interval, NOTHING_PROVEN) for interval in Interval}
+    proven = {series: each for series, each in proven.items() if each != pair.proven.get(series, NOTHING_PROVEN)}
+    counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
+    with stores.catalog.write() as connection:
+        stores.locks.require(Series(pair.name, interval) for interval in Interval)
+        refutations.end(connection, [each.id for each in pair.answered], now)
+        refutations.refute(connection, taken_back, now)
+        if times:
+            evidence_records.renew(connection, times)
+        proof_records.keep_contradictions(connection, records)
+        proof_records.replace_proofs(connection, proven)
+        for series, years in counts.items():
+            proof_records.keep_counts(connection, series, years)
+    before = {each.key: each for each in pair.records}
+    return _Outcome(
+        pair.doubts,
+        len(taken_back),
+        sum(
+            each.state is ContradictionState.CONFLICT
+            and (each.key not in before or before[each.key].state is not ContradictionState.CONFLICT)
+            for each in records
+        ),
+        sum(each.state is ContradictionState.SETTLED for each in records),
+        len(pair.answered),
+    )
+
+
+def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
+    """What is refuted: series, span, what stands there as one candle, and why."""
+    reasons: dict[Series, dict[Span, str]] = {}
+    for each, parts in found.refuted:
+        for interval, span in parts:
+            reasons.setdefault(Series(pair, interval), {})[span] = _reason(pair, each)
+    for interval, outdated in found.stale.items():
+        reasons.setdefault(Series(pair, interval), {}).update(dict.fromkeys(outdated, STALE))
+    for series, spans in reasons.items():
+        standing = _standing(stores, series, sorted(spans))
+        for span, reason in spans.items():
+            yield series, span, standing.get(span), reason
+
+
+def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Span, Values]:
+    """What stands in some spans, in order of time, each as one candle; none where none is.
+
+    They are read a year at a time: there can be as many as there are candles.
+    """
+    found: dict[Span, Values] = {}
+    waiting = list(spans)
+    while waiting:
+        first = waiting[0].start
+        some = [each for each in waiting if each.start < first + _YEAR]
+        waiting = waiting[len(some) :]
+        candles = stores.lake.read(series, first, max(each.end for each in some))
+        times = candles.select(seconds_of(pl.col("time"))).to_series()
+        starts, ends = (
+            pl.Series([getattr(each, edge) for each in some], dtype=pl.Int64()) for edge in ("start", "end")
+        )
+        begins, past = times.search_sorted(starts).to_list(), times.search_sorted(ends).to_list()
+        for each, begin, end in zip(some, begins, past, strict=True):
+            if (value := one_candle(candles.slice(begin, end - begin))) is not None:
+                found[each] = value
+    return found
+
+
+def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
+    """What is new or different among the contradictions of a pair; what was compared and holds by now is settled."""
+    before = {each.key: each for each in pair.records}
+    current = [
+        *((each, ContradictionState.REFUTED) for each, _ in found.refuted),
+        *((each, ContradictionState.CONFLICT) for each in found.conflicts),
+    ]
+    records = []
+    for each, state in current:
+        key = each.fine, each.coarse, each.span.start
+        known = before.get(key)
+        is_same = known is not None and known.values == each.values and known.state is state
+        if not is_same or (known is not None and known.reason != _reason(pair.name, each)):
+            began = known.made_at if known is not None and known.state in OPEN else now
+            records.append(_as_record(pair.name, each, state, began, now))
+    keys = {(each.fine, each.coarse, each.span.start) for each, _ in current}
+    records += [
+        proof_records.settled(each, now)
+        for each in pair.records
+        if each.state in OPEN
+        and each.key not in keys
+        and clip(found.tested.get(each.coarse, ()), each.span) == (each.span,)
+    ]
+    return records
+
+
+def _as_record(pair: str, each: Contradiction, state: ContradictionState, began: int, now: int) -> ContradictionRecord:
+    return ContradictionRecord(
+        pair=pair,
+        fine=each.fine,
+        coarse=each.coarse,
+        span=each.span,
+        short_side=each.short,
+        fine_candle=each.fine_candle,
+        coarse_candle=each.coarse_candle,
+        fine_trades=each.fine_trades,
+        coarse_trades=each.coarse_trades,
+        culprit=each.culprit,
+        state=state,
+        reason=_reason(pair, each),
+        made_at=began,
+        changed_at=now,
+    )
+
+
+def _reason(pair: str, each: Contradiction) -> str:
+    """What is wrong, in a sentence."""
+    fine, coarse = each.fine.value, each.coarse.value
+    who = f"; the others speak against {pair} {each.culprit.value}" if each.culprit is not None else ""
+    if each.shifted is not None:
+        hours = abs(each.shifted) // 3_600
+        late = f"{fine} is {hours} h {'late' if each.shifted < 0 else 'early'} against {coarse}"
+        return f"times are shifted: {late} from {iso(each.span.start)} to {iso(each.span.end)}{who}"
+    if each.short is None:
+        return f"{fine} and {coarse} count the same trades and differ in {_differing(each)}{who}"
+    short, full = (fine, coarse) if each.fine_trades < each.coarse_trades else (coarse, fine)
+    return f"{short} lacks {abs(each.fine_trades - each.coarse_trades):,} trades that {full} counts{who}"
+
+
+def _differing(each: Contradiction) -> str:
+    names = ("open", "high", "low", "close", "volume")
+    if each.fine_candle is None or each.coarse_candle is None:
+        return "whether there is a candle"
+    pairs = zip(names, each.fine_candle, each.coarse_candle, strict=False)
+    return " and ".join(name for name, fine, coarse in pairs if _differs(name, fine, coarse))
+
+
+def _differs(name: str, fine: float, coarse: float) -> bool:
+    return abs(fine - coarse) > (VOLUME_TOLERANCE * max(fine, coarse) if name == "volume" else 0)
+
+
+def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
+    years: dict[Series, set[int]] = {}
+    for each in doubts:
+        first, last = as_datetime(each.span.start).year, as_datetime(each.span.end - 1).year
+        years.setdefault(each.series, set()).update(range(first, last + 1))
+    return years
+
+
+def _counts(stores: Stores, series: Series, years: Collection[int]) -> dict[int, list[int]]:
+    """How many candles the lake has of each month of some years."""
+    months = [_month(year, month) for year in range(min(years), max(years) + 1) for month in range(12)]
+    edges = [*months, _month(max(years) + 1, 0)]
+    times = stores.lake.times(series, start=edges[0], end=edges[-1])
+    at = times.search_sorted(pl.Series(edges, dtype=pl.Int64())).to_list()
+    counts = [after - before for before, after in pairwise(at)]
+    return {
+        year: counts[12 * number : 12 * number + 12] for number, year in enumerate(range(min(years), max(years) + 1))
+    }
+
+
+def _month(year: int, month: int) -> int:
+    return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
+
+
+def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
+    """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
+
+    They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and
+    they are not proven. One that is only too dear for this run stays a gap, which says what it would take. So does one
+    that has no candle, where others count trades: that something is missing is known, and it is no conflict. What was
+    merely doubted is believed again, and stays unproven.
+    """
+    refuted = {series: found for series, found in holdings.refutations.items() if series.interval in spec.intervals}
+    if not refuted:
+        return 0
+    none: dict[Series, list[Span]] = {}
+    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), holdings):
+        if gap.series in refuted:
+            none.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
+    without = {series: normalise(spans) for series, spans in none.items()}
+    ended = {
+        series: hopeless
+        for series, found in refuted.items()
+        if (hopeless := [each for each in found if _is_hopeless(each, without.get(series, ()))])
+    }
+    if not ended:
+        return 0
+    with stores.locks.series(ended):
+        times = {series: stores.lake.times(series) for series in ended}
+        with stores.catalog.write() as connection:
+            refutations.end(connection, [each.id for found in ended.values() for each in found], run.now)
+            evidence_records.renew(connection, times)
+            changes = [(series, each.span) for series, found in ended.items() for each in found]
+            publications.doubt(connection, changes, run.now)
+    return sum(len(found) for found in ended.values())
+
+
+def _is_hopeless(each: Refutation, without: Spans) -> bool:
+    is_hole = each.refuted is None and each.reason not in suspicion.DOUBTS
+    return not is_hole and clip(without, each.span) == (each.span,)

@@ -1,0 +1,447 @@
+"""Verdicts: what reconciliation says of candles, and what to do about those that contradict each other."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import polars as pl
+
+from kraken_pipeline.coverage.causes import Cause
+from kraken_pipeline.coverage.completeness import percentage
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, seconds, subtract, whole_candles
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.interval import INTERVALS, Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.resample import resample
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import dispute_records, evidence_records, file_records, proof_records, withdrawals
+from kraken_pipeline.storage.records.evidence_records import CoverageRecord
+from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.records.source_records import Disagreement, disagreements
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, expected, find_gaps, survey
+from kraken_pipeline.workflow.ingest.scan import window
+from kraken_pipeline.workflow.reconcile.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
+from kraken_pipeline.workflow.report.report import unsettled
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+_MOST = 100_000
+"""Archives that disagree, one row a file and series."""
+_RUN = 1_000
+
+
+class Proof(StrEnum):
+    """What is known of a candle beside its value."""
+
+    VERIFIED = "verified"
+    RECONCILED = "reconciled"
+    CONTRADICTED = "contradicted"
+    UNTESTED = "untested"
+
+
+class Remedy(StrEnum):
+    """What settles a contradiction."""
+
+    FILL = "fill"  # what was short is a gap by now
+    TAKE_BACK = "take back"  # a person decides what is wrong
+    PROVE = "prove"  # what is kept is the better one, as far as anybody knows
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reconciliation says of a candle of the coarser of two intervals.
+
+    Attributes:
+        pair: Whose.
+        fine: The finer interval; None where sources of the same interval contradict each other, or nothing is finer.
+        coarse: The coarser one.
+        span: The candle; many where the times of a file are shifted, or two archives disagree.
+        proof: The verdict.
+        short_side: Which side counts fewer trades: fine or coarse; None where the counts do not tell.
+        fine_trades: How many trades the finer candles count; None where they are not covered whole.
+        coarse_trades: How many the coarser one counts; None where it is not covered.
+        action: What is done about it, or what to do.
+        cause: What it has in common with others; None where nothing contradicts.
+        suspects: The intervals of which one is wrong: one where that is known.
+        files: The files of which one is wrong.
+        wholes: Of suspects of which a file is wrong as a whole: the interval and the file.
+        remedy: What settles it; None where nothing contradicts.
+    """
+
+    pair: str
+    fine: Interval | None
+    coarse: Interval
+    span: Span
+    proof: Proof
+    short_side: str | None
+    fine_trades: int | None
+    coarse_trades: int | None
+    action: str
+    cause: Cause | None = None
+    suspects: tuple[Interval, ...] = ()
+    files: tuple[str, ...] = ()
+    wholes: tuple[tuple[Interval, str], ...] = ()
+    remedy: Remedy | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """As `reconcile --json` shows it."""
+        return {
+            "pair": self.pair,
+            "fine": None if self.fine is None else self.fine.value,
+            "coarse": self.coarse.value,
+            "time": iso(self.span.start),
+            "end": iso(self.span.end),
+            "verdict": str(self.proof),
+            "short_side": self.short_side,
+            "fine_trades": self.fine_trades,
+            "coarse_trades": self.coarse_trades,
+            "cause": None if self.cause is None else self.cause.id,
+            "action": self.action,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a series stands to the other intervals of its pair.
+
+    Attributes:
+        proven_pct: How much of what is covered is reconciled at least, in percent, rounded down; None where nothing is.
+        verified_pct: How much of it is verified.
+        contradictions: What contradicts: refuted and being filled, or a conflict.
+        disputed: Candles of which two files of one release differ, without those that are verified.
+    """
+
+    proven_pct: float | None
+    verified_pct: float | None
+    contradictions: tuple[ContradictionRecord, ...]
+    disputed: Spans
+
+
+def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
+    """How some series stand to the other intervals of their pairs, as last reconciled."""
+    pairs = sorted({each.pair for each in series})
+    with stores.catalog.read() as connection:
+        records = proof_records.contradictions_of(
+            connection, pairs, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+        )
+        proven = proof_records.proofs_of(connection, pairs)
+        coverage = evidence_records.coverage_of(connection, pairs=pairs)
+        disputes = dispute_records.disputed(connection, pairs)
+    sides: dict[Series, list[ContradictionRecord]] = {}
+    for record in records:
+        for interval in (record.fine, record.coarse):
+            sides.setdefault(Series(record.pair, interval), []).append(record)
+    return {
+        each: Agreement(
+            _percentage(proven.get(each, NOTHING_PROVEN).reconciled, coverage.get(each, ())),
+            _percentage(proven.get(each, NOTHING_PROVEN).verified, coverage.get(each, ())),
+            tuple(sides.get(each, ())),
+            subtract(disputes.get(each, ()), proven.get(each, NOTHING_PROVEN).verified),
+        )
+        for each in series
+    }
+
+
+def _percentage(proven: Spans, records: Sequence[CoverageRecord]) -> float | None:
+    covered = tuple(record.span for record in records)
+    return percentage(seconds(intersect(proven, covered)), seconds(covered))
+
+
+def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
+    """What contradicts at this moment, by pair, interval and time.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, now)
+    names = sorted(holdings.pairs)
+    with stores.catalog.read() as connection:
+        records = proof_records.contradictions_of(
+            connection, names, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
+        )
+        sources, _ = disagreements(connection, names, _MOST)
+        proven = proof_records.proofs_of(connection, names)
+        disputed = dispute_records.disputed(connection, names)
+        files = file_records.completed(connection, names) if records or disputed or sources else []
+        ends = withdrawals.release_ends(connection)
+        containers = file_records.all_containers(connection)
+    # Of all intervals: the side that is short may be one that nobody asked for.
+    gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
+    origins = Origins(stores, files, containers)
+    # Of all times: what a contradiction has in common with others does not depend on what was asked for.
+    causes = zip(records, of_records(records, origins), strict=True)
+    found = [
+        replace(_of_intervals(each, records, gaps, files), cause=cause)
+        for each, cause in causes
+        if _is_wanted(spec, each.coarse, each.span)
+    ]
+    found += [
+        replace(_of_sources(each), cause=of_disagreement(each, origins))
+        for each in sources
+        if _is_wanted(spec, each.series.interval, each.span)
+        and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
+    ]
+    for series, spans in unsettled(spec, disputed, proven).items():
+        of_series = [file for file in files if file.series == series]
+        found += (replace(each, cause=of_dispute(series)) for each in _of_files(series, spans, of_series, ends))
+    return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
+
+
+def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
+    return interval in spec.intervals and span.overlaps(window(spec))
+
+
+def _of_intervals(
+    each: ContradictionRecord, records: Iterable[ContradictionRecord], gaps: Iterable[Gap], files: Sequence[FileRecord]
+) -> Verdict:
+    action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, records, files)
+    return Verdict(
+        each.pair,
+        each.fine,
+        each.coarse,
+        each.span,
+        Proof.CONTRADICTED,
+        each.short_side,
+        each.fine_trades,
+        each.coarse_trades,
+        f"{each.reason}: {action}",
+        suspects=suspects_of(each),
+        wholes=tuple(
+            (interval, name)
+            for interval in suspects_of(each)
+            if (name := _shifted_file(each, interval, files)) is not None
+        ),
+        remedy=Remedy.TAKE_BACK if each.state is ContradictionState.CONFLICT else Remedy.FILL,
+    )
+
+
+def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
+    """What fills the side that was taken back."""
+    series = Series(each.pair, each.coarse if each.short_side == "coarse" else each.fine)
+    gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
+    if gap is None:
+        return f"{series} was taken back; kraken-pipeline reconcile compares it again"
+    start, end = series.interval.floor(each.span.start), series.interval.ceil(each.span.end)
+    only_it = run_spec(pairs=[each.pair], intervals=[series.interval], start=start, end=end, complete=True)
+    command = only_it.as_command("backfill")
+    if gap.status is GapStatus.UNFILLABLE:
+        fetch = f"fetch {gap.required_csv_file}, or " if gap.required_csv_file else ""
+        return f"{series} is a gap: {fetch}{command}"
+    return f"{series} is a gap, filled by {gap.route}: {command}"
+
+
+def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:
+    """What a person can do where nothing is left to try."""
+    suspects = [each.culprit] if each.culprit is not None else [each.fine, each.coarse]
+    # What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
+    closest = next(
+        (
+            other
+            for other in records
+            if other.pair == each.pair and other.coarse is each.culprit and other.span.overlaps(each.span)
+        ),
+        each,
+    )
+    commands = [_withdrawing(closest, interval, files) for interval in suspects]
+    return f"find out which is wrong, then {' or '.join(commands)}"
+
+
+def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
+    """The command that takes the file back whose times are shifted, or the candles."""
+    if (name := _shifted_file(each, interval, files)) is not None:
+        return f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …"
+    start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
+    return (
+        f"kraken-pipeline resolve --span --pair {each.pair} --interval {interval.value} "
+        f"--start {iso(start)} --end {iso(end)} --reason …"
+    )
+
+
+def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
+    """The one file of an interval whose times are shifted; None where none are, or several may be."""
+    if each.span.seconds <= each.coarse.seconds:
+        return None
+    there = [
+        file.name
+        for file in files
+        if (file.pair, file.interval) == (each.pair, interval)
+        and file.start is not None
+        and file.end is not None
+        and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
+    ]
+    return there[0] if len(there) == 1 else None
+
+
+def _settling(each: Disagreement, proven: Proven) -> Spans:
+    """Where it is settled that what is kept is right: trade counts must add up, prices be compared."""
+    return proven.reconciled if each.is_of_counts else proven.verified
+
+
+def _of_sources(each: Disagreement) -> Verdict:
+    lacks = "reconciled" if each.is_of_counts else "verified"
+    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
+    return Verdict(
+        each.series.pair,
+        None,
+        each.series.interval,
+        each.span,
+        Proof.CONTRADICTED,
+        None,
+        None,
+        None,
+        action,
+        suspects=(each.series.interval,),
+        wholes=() if each.file is None else ((each.series.interval, each.file),),
+        remedy=Remedy.PROVE if each.is_outdoing else Remedy.TAKE_BACK,
+    )
+
+
+def _of_files(
+    series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
+) -> Iterator[Verdict]:
+    """The candles of a series of which two files of one release say different things.
+
+    Each is one by itself, but for runs of more than a thousand: of files that have nothing in common a list would be as
+    long as they are.
+    """
+    length = series.interval.seconds
+    for span in spans:
+        step = length if span.seconds <= _RUN * length else span.seconds
+        for time in range(span.start, span.end, step):
+            part = Span(time, time + step)
+            names = differing(part, files, ends)
+            commands = [f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …" for name in names]
+            action = (
+                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count, on "
+                f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
+                f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
+            )
+            yield Verdict(
+                series.pair,
+                None,
+                series.interval,
+                part,
+                Proof.CONTRADICTED,
+                None,
+                None,
+                None,
+                action,
+                suspects=(series.interval,),
+                files=tuple(names),
+                remedy=Remedy.TAKE_BACK,
+            )
+
+
+def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int | None]) -> list[str]:
+    """Return what the files of a series are called that are of one release and reach over a candle.
+
+    Args:
+        candle: The disputed one.
+        files: Those that were ingested.
+        ends: Where the release of each container ends, by its SHA-256.
+    """
+    by_release: dict[int, list[FileRecord]] = {}
+    for file in files:
+        if file.kind == Kind.OHLCVT and file.span is not None and file.span.overlaps(candle):
+            by_release.setdefault(ends.get(file.container or "") or 0, []).append(file)
+    several = [file for same in by_release.values() if len(same) > 1 for file in same]
+    names = Counter(file.name for file in several)
+    return [file.name if names[file.name] == 1 else file.location for file in several]
+
+
+def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
+    """The verdict on every candle that is expected of the selected series, but for the finest interval.
+
+    Each is compared with the coarsest finer interval of the selection that covers it whole.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    holdings = survey(stores, spec, now)
+    bad: dict[Series, list[Verdict]] = {}
+    for each in contradicted(stores, spec, now):
+        if each.fine is not None:
+            bad.setdefault(Series(each.pair, each.coarse), []).append(each)
+    for pair in holdings.pairs:
+        with stores.catalog.read() as connection:
+            proven = proof_records.proofs_of(connection, [pair])
+        for coarse in spec.intervals:
+            series = Series(pair, coarse)
+            if any(finer in spec.intervals for finer in coarse.finer):
+                yield from _of_series(
+                    stores, spec, holdings, series, proven.get(series, NOTHING_PROVEN), bad.get(series, ())
+                )
+
+
+def _of_series(
+    stores: Stores, spec: RunSpec, holdings: Holdings, series: Series, proven: Proven, bad: Sequence[Verdict]
+) -> Iterator[Verdict]:
+    rest = expected(holdings, spec, series)
+    for fine in (each for each in series.interval.finer if each in spec.intervals):
+        finer = Series(series.pair, fine)
+        domain = intersect(rest, whole_candles(holdings.covered(finer), series.interval))
+        yield from _compared(stores, holdings, series, finer, domain, proven, bad)
+        rest = subtract(rest, domain)
+    yield from _compared(stores, holdings, series, None, rest, proven, bad)
+
+
+def _compared(
+    stores: Stores,
+    holdings: Holdings,
+    series: Series,
+    finer: Series | None,
+    domain: Spans,
+    proven: Proven,
+    bad: Sequence[Verdict],
+) -> Iterator[Verdict]:
+    coarse = series.interval
+    for span in domain:
+        times = pl.int_range(span.start, span.end, coarse.seconds, dtype=pl.Int64, eager=True)
+        candles = stores.lake.read(series, span.start, span.end)
+        counts = _counts(candles)
+        fine_counts: Mapping[int, int] = {}
+        units: Mapping[int, float] = {}
+        if finer is not None:
+            made = resample(stores.lake.read(finer, span.start, span.end), coarse)
+            fine_counts, units = _counts(made), _rounding(stores, finer, coarse).within(differences(made, candles))
+        is_covered = lies_in(holdings.covered(series), times).to_list()
+        is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
+        for index, time in enumerate(times):
+            known = next((each for each in bad if time in each.span), None)
+            if known is not None:
+                yield known
+                continue
+            proof = Proof.RECONCILED if is_reconciled[index] else Proof.UNTESTED
+            within = equal_within(units[time]) if time in units else ""
+            yield Verdict(
+                series.pair,
+                None if finer is None else finer.interval,
+                coarse,
+                Span(time, time + coarse.seconds),
+                Proof.VERIFIED if is_verified[index] else proof,
+                None,
+                None if finer is None else fine_counts.get(time, 0),
+                counts.get(time, 0) if is_covered[index] else None,
+                within if is_covered[index] else "a gap: kraken-pipeline gaps shows its route",
+            )
+
+
+def _rounding(stores: Stores, finer: Series, coarse: Interval) -> Rounding:
+    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
+        return stores.lake.read(Series(finer.pair, interval), start, end)
+
+    return Rounding(read, finer.interval, coarse)
+
+
+def _counts(candles: pl.DataFrame) -> Mapping[int, int]:
+    return dict(candles.select(seconds_of(pl.col("time")), "trade_count").iter_rows())

@@ -1,0 +1,1 @@
+"""The completeness report, in the terminal, as JSON and as a page."""

@@ -1,0 +1,182 @@
+"""What a page is made of, all of it read from the catalog, so that a page costs seconds however large the lake is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kraken_pipeline.coverage.months import Breakdown, Months, breakdown, months_of
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.records import proof_records, source_records
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
+from kraken_pipeline.storage.records.report_records import ReportRecord
+from kraken_pipeline.storage.records.source_records import Answered, ArchiveSource, Disagreement
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Holdings, expected, survey
+from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
+from kraken_pipeline.workflow.ingest.scan import window
+from kraken_pipeline.workflow.report.report import Proof, Report, find_proof, report_of
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+MOST_ROWS = 500
+"""How many rows a table has that could have any number of them; commands list all."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """One interval's pairs by months.
+
+    Attributes:
+        interval: Which.
+        pairs: The pairs with their tiers, by tier and name.
+        breakdowns: Of each pair, month by month.
+    """
+
+    interval: Interval
+    pairs: tuple[tuple[str, Tier], ...]
+    breakdowns: tuple[Breakdown, ...]
+
+    @property
+    def states(self) -> npt.NDArray[np.uint8]:
+        """The `State` of each cell: a row a pair, a column a month."""
+        return np.array([each.states for each in self.breakdowns], dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a page shows.
+
+    Attributes:
+        spec: What was asked for.
+        report: The report.
+        months: The months of all maps.
+        maps: A map an interval, the finest first; none where there are no pairs.
+        trend: The numbers of past reports on the same things, the oldest first, this one the last.
+        disagreements: Sources that count other trades than what is kept, the worst first.
+        disagreement_count: How many there are.
+        suspicions: Quiet time that is hard to believe, in order of time.
+        archives: Where files came from.
+        answered: What each kind of source answered for.
+        api_rate: How many requests may be made a second.
+    """
+
+    spec: RunSpec
+    report: Report
+    months: Months
+    maps: tuple[HeatMap, ...]
+    trend: tuple[ReportRecord, ...]
+    disagreements: tuple[Disagreement, ...]
+    disagreement_count: int
+    suspicions: tuple[SuspicionRecord, ...]
+    archives: tuple[ArchiveSource, ...]
+    answered: tuple[Answered, ...]
+    api_rate: float
+
+
+def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
+    """Reads what a page shows; its trend is still empty.
+
+    Args:
+        stores: Where from.
+        spec: What is asked for.
+        now: The moment of asking, in seconds since the epoch.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    spec = of_kept_intervals(stores, spec)
+    holdings = survey(stores, spec, now)
+    proof = find_proof(stores, spec, holdings)
+    report = report_of(stores, spec, holdings, proof)
+    names, wanted = sorted(holdings.pairs), window(spec)
+    with stores.catalog.read() as connection:
+        counts = proof_records.counts_of(connection, names)
+        suspicions = proof_records.suspicions_of(connection, names)
+        suspicious = proof_records.suspicious(connection, (each.series for each in report.series), names)
+        disagreements, disagreement_count = source_records.disagreements(connection, names, MOST_ROWS)
+        archives = source_records.archive_sources(connection, names)
+        answered = source_records.answered(connection, names)
+    months = months_of(expected(holdings, spec, each.series) for each in report.series)
+    return Contents(
+        spec=spec,
+        report=report,
+        months=months,
+        maps=_maps(spec, holdings, proof, report, counts, suspicious, months),
+        trend=(),
+        disagreements=tuple(disagreements),
+        disagreement_count=disagreement_count,
+        suspicions=tuple(
+            each
+            for each in suspicions
+            if (each.pair is None or each.interval in spec.intervals) and each.span.overlaps(wanted)
+        ),
+        archives=tuple(archives),
+        answered=tuple(each for each in answered if each.interval in spec.intervals),
+        api_rate=stores.settings.kraken_api_rate,
+    )
+
+
+def _maps(
+    spec: RunSpec,
+    holdings: Holdings,
+    proof: Proof,
+    report: Report,
+    counts: Mapping[Series, Mapping[int, Sequence[int]]],
+    suspicious: Mapping[Series, Spans],
+    months: Months,
+) -> tuple[HeatMap, ...]:
+    legs: dict[Series, dict[Route, list[Span]]] = {}
+    for gap in report.gaps:
+        for leg in gap.legs:
+            # A leg may reach beyond its gap: touching ones that are alike are one.
+            legs.setdefault(gap.series, {}).setdefault(leg.route, []).extend(intersect((leg.span,), (gap.span,)))
+    conflicts: dict[Series, list[Span]] = {series: list(spans) for series, spans in report.disputed.items()}
+    for each in report.conflicts:
+        for side in (each.fine, each.coarse):
+            conflicts.setdefault(Series(each.pair, side), []).append(each.span)
+
+    def broken_down(series: Series) -> Breakdown:
+        wanted = expected(holdings, spec, series)
+        covered = intersect(holdings.covered(series), wanted)
+        return breakdown(
+            series.interval,
+            months,
+            expected=wanted,
+            covered=covered,
+            proven=proof.proven.get(series, NOTHING_PROVEN).within(covered),
+            legs={route: normalise(spans) for route, spans in legs.get(series, {}).items()},
+            conflicts=conflicts.get(series, ()),
+            candles=_counted(holdings, series, counts),
+            suspicious=intersect(suspicious.get(series, ()), covered),
+        )
+
+    pairs = tuple(sorted({(each.tier, each.series.pair) for each in report.series}))
+    return tuple(
+        HeatMap(
+            interval,
+            tuple((pair, tier) for tier, pair in pairs),
+            tuple(broken_down(Series(pair, interval)) for _, pair in pairs),
+        )
+        for interval in (spec.intervals if pairs and months.count else ())
+    )
+
+
+def _counted(
+    holdings: Holdings, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
+) -> Mapping[int, Sequence[int]] | None:
+    """The candles of a series by year and month; None where some were stored and not counted yet.
+
+    They are counted by reconciliation, which leaves a pair that is being written to the next run.
+    """
+    years = counts.get(series, {})
+    extent = holdings.extents.get(series)
+    stored = extent.candles if extent is not None else 0
+    return years if sum(map(sum, years.values())) == stored else None

@@ -1,0 +1,103 @@
+"""A heat map: the colour and the name of each state, the picture, and the numbers behind its cells."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from kraken_pipeline.coverage.months import State
+from kraken_pipeline.workflow.report.page.contents import HeatMap
+
+if TYPE_CHECKING:
+    from matplotlib.colors import ListedColormap
+
+COLOURS: Mapping[State, str] = {
+    State.COVERED: "#adc7f2",
+    State.RECONCILED: "#3464d6",
+    State.VERIFIED: "#1f2d94",
+    State.QUIET: "#808792",
+    State.SUSPICIOUS: "#630048",
+    State.ARCHIVE: "#e0d24b",
+    State.RESAMPLE: "#44c497",
+    State.OHLC: "#e29315",
+    State.TRADES: "#c65e30",
+    State.NONE: "#ab234e",
+    State.CONFLICT: "#c17df0",
+}
+"""Each state's colour, on light and on dark ground; what is not expected is the ground itself.
+
+Searched for, within the hues that they have: the least distance of two of them, in OKLab, is 0.14 as most people see
+them and 0.1 as people with protanopia, deuteranopia or tritanopia do. A test measures it.
+"""
+NAMES: Mapping[State, str] = {
+    State.NOTHING: "nothing expected",
+    State.COVERED: "complete, not reconciled",
+    State.RECONCILED: "complete and reconciled",
+    State.VERIFIED: "complete and verified",
+    State.QUIET: "quiet: nobody traded",
+    State.SUSPICIOUS: "complete, quiet that is hard to believe",
+    State.ARCHIVE: "gap, an archive at hand has it",
+    State.RESAMPLE: "gap, follows from finer candles",
+    State.OHLC: "gap, OHLC has it",
+    State.TRADES: "gap, Trades has it",
+    State.NONE: "gap without a route",
+    State.CONFLICT: "conflict",
+}
+
+
+def colour_map() -> ListedColormap:
+    """The colours by the number of the state; nothing is transparent."""
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415
+
+    return ListedColormap(["#00000000", *(COLOURS[state] for state in State if state in COLOURS)])
+
+
+def png_of(states: npt.NDArray[np.uint8]) -> bytes:
+    """A picture with a pixel a cell, for the browser to enlarge.
+
+    Args:
+        states: A row a pair and a column a month, of numbers of `State`.
+    """
+    from matplotlib.image import imsave  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    drawn, packed = BytesIO(), BytesIO()
+    imsave(drawn, states, cmap=colour_map(), vmin=min(State), vmax=max(State), format="png")
+    # So few colours need no four bytes a pixel: a third of the size.
+    Image.open(drawn).quantize(len(State), Image.Quantize.FASTOCTREE).save(packed, "png", optimize=True)
+    return packed.getvalue()
+
+
+PLANES = (
+    *("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts", "suspicious"),
+)
+"""What is told of each cell, in this order, missing for each route; `report.js` reads it."""
+
+
+def packed_cells(drawn: HeatMap) -> str:
+    """The numbers of all cells: planes of Int32 (little endian) by pair and month, gzipped, in base64.
+
+    What is mostly the same is put so that it is mostly zero: what lacks to the expected, the covered, the reconciled.
+    Candles are one more than they are, and 0 where nobody has counted them.
+    """
+    found = drawn.breakdowns
+    missing = np.array([each.missing for each in found]).transpose(1, 0, 2)
+    planes = [
+        drawn.states,
+        np.array([each.expected for each in found]),
+        np.array([each.expected - each.covered for each in found]),
+        np.array([each.covered - each.proven for each in found]),
+        np.array([each.proven - each.verified for each in found]),
+        np.array([each.candles + 1 for each in found]),
+        *missing,
+        np.array([each.conflicts for each in found]),
+        np.array([each.suspicious for each in found]),
+    ]
+    data = np.array(planes).astype("<i4").tobytes()
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()

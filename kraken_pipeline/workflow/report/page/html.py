@@ -1,0 +1,485 @@
+"""The page as HTML: its contents as the template wants them, numbers and times as people read them.
+
+Whatever the template is given is escaped by it, because names of files and reasons come from outside; only what is made
+here, pictures and the page's own style and script, is not.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kraken_pipeline.coverage.completeness import Total, by_interval, by_tier, shown, total
+from kraken_pipeline.coverage.months import State
+from kraken_pipeline.market.candle import Values
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import as_datetime, iso, short
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.workflow.gaps.gaps import by_use
+from kraken_pipeline.workflow.report.page.contents import MOST_ROWS, Contents, HeatMap
+from kraken_pipeline.workflow.report.page.drawing import trend_svgs
+from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, packed_cells, png_of
+from kraken_pipeline.workflow.report.report import reconciling
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent
+_DAY = 86_400
+_WIDEST, _NARROWEST, _MAP_PIXELS = 34, 7, 900
+_ROOMY = 40
+_LABELLED = 24
+"""From how many pixels a month has room for its number."""
+_SHOWN_TREND = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: what it is called, and whether it holds numbers, or sentences that may take lines."""
+
+    name: str
+    is_number: bool = False
+    is_long: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The class of its cells."""
+        return "n" if self.is_number else "l" if self.is_long else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as it is shown; the first cell of each row is its header.
+
+    Attributes:
+        name: What its element is called.
+        caption: What it shows.
+        columns: The columns.
+        rows: The cells, as text.
+        is_open: Whether it is shown without being asked for.
+        note: What is to be said below it.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    is_open: bool = False
+    note: str = ""
+
+
+def render(contents: Contents) -> str:
+    """The page.
+
+    Args:
+        contents: What it shows.
+    """
+    from markupsafe import Markup  # noqa: PLC0415
+
+    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            # Of the scripts that stand in the page, the browser runs the one with this digest and no other.
+            digest=digest,
+            script=Markup(script),  # noqa: S704 - the page's own
+            style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+            trend=[Markup(svg) for svg in trend_svgs(contents.trend)],  # noqa: S704 - drawn from numbers
+            trend_summary=_trend_summary(contents),
+            title=_title(contents),
+            made_at=iso(contents.report.made_at),
+            made_on=short(contents.report.made_at),
+            selection=", ".join(f"{name} {value}" for name, value in selection(contents.spec).items()),
+            headline=_headline(contents),
+            unknown=contents.report.unknown,
+            maps=[_map(each, contents) for each in contents.maps],
+            years=[{"year": year, "place": place, "length": size} for year, place, size in contents.months.years],
+            month_names=_month_names(contents),
+            first_month=contents.months.first,
+            month_count=contents.months.count,
+            advice=contents.report.advice,
+            most=MOST_ROWS,
+            conflict_tables=_conflict_tables(contents),
+            source_tables=_source_tables(contents),
+            tables=[_intervals(contents), _series(contents), _gaps(contents)],
+            trend_table=_trend_table(contents),
+        )
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
+    return Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def selection(spec: RunSpec) -> dict[str, str]:
+    """What a report was narrowed to beside its tier, as people write it."""
+    every = RunSpec()
+    given = {
+        "pairs": ",".join(spec.pairs),
+        "intervals": "" if spec.intervals == every.intervals else ",".join(str(each.value) for each in spec.intervals),
+        "start": "" if spec.start is None else short(spec.start),
+        "end": "" if spec.end is None else short(spec.end),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _title(contents: Contents) -> str:
+    tier = contents.report.tier
+    return "Completeness of all pairs" if tier is Tier.ALL else f"Completeness of {tier}"
+
+
+def _moment(seconds: int | None) -> str:
+    return "" if seconds is None else short(seconds)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"about {max(1, round(minutes))} min"
+    return f"about {minutes / 60:.1f} h" if minutes < 48 * 60 else f"about {minutes / 1440:.0f} days"
+
+
+def _headline(contents: Contents) -> list[tuple[str, str, str]]:
+    """The headline numbers: what, how much, and a word on it."""
+    report, overall = contents.report, contents.report.overall
+    requests = report.requests
+    return [
+        ("complete", shown(report.percent), "something answered for it"),
+        (
+            "reconciled",
+            shown(report.proven_percent),
+            "no trade of it is missing: another interval adds up to the same, or the ids of trades do",
+        ),
+        ("verified", shown(report.verified_percent), "of these: each value was compared"),
+        *([("counted", f"{report.counted:,}", "trades by ids and by candles")] if report.counted else []),
+        ("pairs", f"{overall.pairs:,}", ""),
+        ("series", f"{overall.series:,}", "a pair at an interval"),
+        ("candles", f"{overall.candles:,}", ""),
+        ("quiet", f"{overall.quiet:,}", "candles without a trade"),
+        ("gaps", f"{overall.gaps:,}", f"{overall.unfillable:,} without a route" if overall.gaps else ""),
+        ("conflicts", f"{report.conflict_count:,}", "no source is left to try"),
+        ("requests to make", f"{requests:,}", _duration(requests / contents.api_rate) if requests else ""),
+    ]
+
+
+def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
+    """What the template needs of a heat map."""
+    states = drawn.states
+    counts = np.bincount(states.ravel(), minlength=len(State)).tolist()
+    months = contents.months.count
+    legend = [
+        {"state": int(state), "name": NAMES[state], "colour": COLOURS.get(state, ""), "count": counts[state]}
+        for state in State
+    ]
+    said = ", ".join(f"{each['count']:,} {each['name']}" for each in legend if each["count"])
+    tiers = [tier for _, tier in drawn.pairs]
+    return {
+        "interval": drawn.interval.value,
+        "name": _interval(drawn.interval),
+        "pairs": [
+            {"name": pair, "tier": str(tier), "begins": index > 0 and tier != tiers[index - 1]}
+            for index, (pair, tier) in enumerate(drawn.pairs)
+        ],
+        "png": base64.b64encode(png_of(states)).decode(),
+        "cells": packed_cells(drawn),
+        "legend": legend,
+        "alt": f"{len(drawn.pairs)} pairs by {months} months: {said}",
+        "cell": (cell := max(_NARROWEST, min(_WIDEST, _MAP_PIXELS // months))),
+        "is_labelled": cell >= _LABELLED,
+        "row": 20 if len(drawn.pairs) <= _ROOMY else 14,
+    }
+
+
+def _month_names(contents: Contents) -> list[str]:
+    first = contents.months.first
+    return [f"{(first + place) % 12 + 1:02}" for place in range(contents.months.count)]
+
+
+def _interval(interval: Interval) -> str:
+    minutes = interval.value
+    for size, unit in ((10_080, "week"), (1_440, "day"), (60, "hour"), (1, "minute")):
+        if minutes % size == 0:
+            count = minutes // size
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    raise AssertionError(interval)
+
+
+# --- tables
+
+
+def _columns(*names: str) -> list[Column]:
+    """Columns by name; those that begin with > hold numbers, those that begin with ~ sentences."""
+    return [Column(name.lstrip(">~"), name.startswith(">"), name.startswith("~")) for name in names]
+
+
+_TOTAL = (
+    ">complete",
+    ">reconciled",
+    ">verified",
+    ">pairs",
+    ">expected",
+    ">covered",
+    ">candles",
+    ">quiet",
+    ">gaps",
+    ">unfillable",
+    ">conflicts",
+)
+
+
+def _intervals(contents: Contents) -> Table:
+    series = contents.report.series
+    rows = [
+        [str(tier), str(interval.value), *_totalled(each)]
+        for tier, intervals in by_tier(series).items()
+        for interval, each in intervals.items()
+    ]
+    whole = by_interval(series)
+    if len(by_tier(series)) > 1:
+        rows += [["all", str(interval.value), *_totalled(each)] for interval, each in whole.items()]
+    if len(whole) > 1:
+        rows.append(["all", "all", *_totalled(total(series))])
+    columns = _columns("tier", ">interval", *_TOTAL)
+    note = "Percent of the candles of the expected time; the numbers above count each series alike."
+    return Table("intervals", "By tier and interval (minutes)", columns, rows, is_open=True, note=note)
+
+
+def _totalled(each: Total) -> list[str]:
+    numbers = (
+        each.pairs,
+        each.expected,
+        each.covered,
+        each.candles,
+        each.quiet,
+        each.gaps,
+        each.unfillable,
+        each.conflicts,
+    )
+    percents = (each.percent, each.proven_percent, each.verified_percent)
+    return [*map(shown, percents), *(f"{number:,}" for number in numbers)]
+
+
+def _series(contents: Contents) -> Table:
+    rows = [
+        [
+            str(each.series),
+            str(each.tier),
+            shown(each.percent),
+            shown(each.proven_percent),
+            shown(each.verified_percent),
+            f"{each.expected:,}",
+            f"{each.covered:,}",
+            f"{each.candles:,}",
+            f"{each.quiet:,}",
+            f"{each.gaps:,}",
+            f"{each.conflicts:,}",
+            each.action,
+        ]
+        for each in sorted(contents.report.series, key=lambda each: (each.tier, each.series))
+    ]
+    columns = _columns(
+        "series",
+        "tier",
+        ">complete",
+        ">reconciled",
+        ">verified",
+        ">expected",
+        ">covered",
+        ">candles",
+        ">quiet",
+        ">gaps",
+        ">conflicts",
+        "~to do",
+    )
+    return Table("series", "By series (pair and minutes)", columns, rows)
+
+
+def _gaps(contents: Contents) -> Table:
+    gaps = contents.report.gaps
+    rows = [
+        [
+            str(gap.series),
+            short(gap.span.start),
+            short(gap.span.end),
+            f"{gap.missing_candles:,}",
+            ", ".join(dict.fromkeys(str(leg.route) for leg in gap.legs)),
+            f"{sum(leg.requests for leg in gap.legs):,}",
+            str(gap.status),
+            f"{gap.attempts:,}",
+            ", ".join((gap.required_csv_file or "").split(",")),
+        ]
+        for gap in by_use(gaps)[:MOST_ROWS]
+    ]
+    columns = _columns(
+        "series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive that has it"
+    )
+    note = _more(len(gaps), contents.spec.as_command("gaps"))
+    return Table("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
+
+
+def _more(count: int, command: str) -> str:
+    return f"{count - MOST_ROWS:,} more: {command}" if count > MOST_ROWS else ""
+
+
+def _trend_summary(contents: Contents) -> str:
+    if not contents.trend:
+        return ""
+    first, last = contents.trend[0], contents.trend[-1]
+    if first is last:
+        return "This is the first report on these series; the next ones are compared with it."
+    percents = (("completeness", "completeness_pct"), ("reconciled", "proven_pct"), ("verified", "verified_pct"))
+    went = (f"{name} from {shown(first.numbers.get(key))} to {shown(last.numbers.get(key))}" for name, key in percents)
+    return f"{len(contents.trend):,} reports since {short(first.made_at)}: {', '.join(went)}."
+
+
+def _trend_table(contents: Contents) -> Table:
+    rows = [
+        [
+            as_datetime(each.made_at).strftime("%Y-%m-%d %H:%M"),
+            shown(each.numbers["completeness_pct"]),
+            shown(each.numbers["proven_pct"]),
+            shown(each.numbers.get("verified_pct")),
+            *(f"{each.numbers[name]:,}" for name in ("candles", "gaps", "conflicts")),
+        ]
+        for each in reversed(contents.trend[-_SHOWN_TREND:])
+    ]
+    columns = _columns("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
+    return Table("reports", "The last reports", columns, rows)
+
+
+def _conflict_tables(contents: Contents) -> list[Table]:
+    ordered = sorted(contents.report.contradictions, key=lambda each: each.state is not ContradictionState.CONFLICT)
+    command = reconciling(contents.spec, ordered)
+    contradictions = Table(
+        "contradictions",
+        "Intervals that contradict each other",
+        _columns(
+            "pair",
+            ">finer",
+            ">coarser",
+            "from",
+            "to",
+            "state",
+            "~what is wrong",
+            "~the finer says",
+            "~the coarser says",
+        ),
+        [_contradiction(each) for each in ordered[:MOST_ROWS]],
+        is_open=True,
+        note=_more(len(ordered), command) or f"What to do about each: {command}",
+    )
+    disagreements = Table(
+        "disagreements",
+        "Sources that count other trades than what is kept",
+        _columns("series", "from", "to", ">candles", "~what it says", "source", "found"),
+        [
+            [
+                str(each.series),
+                short(each.span.start),
+                short(each.span.end),
+                f"{each.candles:,}",
+                each.reason,
+                each.file or "a reply of the exchange",
+                short(each.made_at),
+            ]
+            for each in contents.disagreements
+        ],
+        note=_more(contents.disagreement_count, "the catalog's table conflicts"),
+    )
+    suspicions = Table(
+        "suspicions",
+        "Quiet time that is hard to believe",
+        _columns("pair", ">interval", "from", "to", "state", "~why"),
+        [
+            [
+                each.pair or "all pairs",
+                str(each.interval.value),
+                short(each.span.start),
+                short(each.span.end),
+                str(each.state).replace("_", " ").lower(),
+                each.reason,
+            ]
+            for each in contents.suspicions[-MOST_ROWS:]
+        ],
+        note=_more(len(contents.suspicions), "the catalog's table suspicions"),
+    )
+    return [contradictions, disagreements, suspicions]
+
+
+def _contradiction(each: ContradictionRecord) -> list[str]:
+    return [
+        each.pair,
+        str(each.fine.value),
+        str(each.coarse.value),
+        short(each.span.start),
+        short(each.span.end),
+        "conflict" if each.state is ContradictionState.CONFLICT else "being filled",
+        each.reason,
+        _candle(each.fine_candle, each.fine_trades),
+        _candle(each.coarse_candle, each.coarse_trades),
+    ]
+
+
+def _candle(values: Values | None, trades: int) -> str:
+    if values is None:
+        return f"no candle, {trades:,} trades" if trades else "no candle"
+    opened, high, low, close, volume, counted = values
+    return f"{opened:g} {high:g} {low:g} {close:g}, volume {volume:g}, {counted:,} trades"
+
+
+def _source_tables(contents: Contents) -> list[Table]:
+    archives = Table(
+        "archives",
+        "Archives and loose files",
+        _columns("file", "kind", ">files", ">ingested", ">failed", ">rows", ">rejected", "first candle", "last candle"),
+        [
+            [
+                each.name,
+                each.kind or "cannot be opened",
+                *(f"{n:,}" for n in (each.files, each.completed, each.failed, each.rows, each.rows_rejected)),
+                _moment(each.first),
+                _moment(each.last),
+            ]
+            for each in contents.archives[:MOST_ROWS]
+        ],
+        is_open=len(contents.archives) <= _ROOMY,
+        note=_more(len(contents.archives), "the catalog's table files"),
+    )
+    answered = Table(
+        "answered",
+        "What each kind of source answered for",
+        _columns("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
+        [
+            [
+                each.source,
+                str(each.interval.value),
+                f"{each.series:,}",
+                f"{each.seconds / _DAY:,.0f}",
+                f"{each.trades:,}",
+                short(each.verified_at),
+            ]
+            for each in contents.answered
+        ],
+        is_open=True,
+        note="What two sources answered for counts for both.",
+    )
+    return [archives, answered]

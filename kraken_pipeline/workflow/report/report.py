@@ -1,0 +1,388 @@
+"""The completeness report: how much of what is expected is there, and what to do about the rest."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+
+from kraken_pipeline.coverage.completeness import SeriesCompleteness, Total, by_interval, by_tier, percentage, total
+from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Spans, intersect, slots, subtract, touched_candles
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.records import dispute_records, proof_records, trade_counts
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, expected, find_gaps, is_awaited, measure, survey
+from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
+from kraken_pipeline.workflow.gaps.plan import awaited_archives, missing_archives
+from kraken_pipeline.workflow.gaps.selection import Outlook, outlook
+from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.ingest.scan import window
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something to do.
+
+    Attributes:
+        what: A sentence.
+        command: What to run for it; empty where there is nothing to run.
+        page: Where in the web it is; empty where it is nowhere there.
+    """
+
+    what: str
+    command: str = ""
+    page: str = ""
+
+    def __str__(self) -> str:
+        end = f". Kraken's archives: {self.page}" if self.page else "."
+        return f"{self.what}: {self.command}" if self.command else f"{self.what}{end}"
+
+
+NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
+
+
+def unknown(holdings: Holdings, spec: RunSpec) -> str:
+    """Why nothing is complete and nothing missing, as a sentence; empty where anything is expected."""
+    if not holdings.pairs:
+        return NOTHING_KNOWN
+    series = (Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals)
+    return "" if any(expected(holdings, spec, each) for each in series) else _NOTHING_EXPECTED
+
+
+_NOTHING_EXPECTED = "Nothing is known yet of that time: kraken-pipeline report says what is known of all."
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How complete the selected series are at one moment.
+
+    Attributes:
+        made_at: The moment, in seconds since the epoch.
+        tier: What was asked for.
+        series: Each series.
+        gaps: Every gap.
+        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        disputed: Series → candles of which two files of one release differ, and nothing settles which is right.
+        advice: What to do, most useful first.
+        requests: About how many requests it takes to fill what the exchange can fill.
+        unknown: Why there are no percentages, as a sentence; empty where there are.
+        counted: How many trades are counted alike by their ids and by candles; of each pair those of one interval.
+    """
+
+    made_at: int
+    tier: Tier
+    series: tuple[SeriesCompleteness, ...]
+    gaps: tuple[Gap, ...]
+    contradictions: tuple[ContradictionRecord, ...]
+    disputed: Mapping[Series, Spans]
+    advice: tuple[Advice, ...]
+    requests: int
+    unknown: str = ""
+    counted: int = 0
+
+    @property
+    def recommendations(self) -> tuple[str, ...]:
+        """What to do as sentences, most useful first."""
+        return tuple(map(str, self.advice))
+
+    @property
+    def conflicts(self) -> tuple[ContradictionRecord, ...]:
+        """The contradictions that nothing is left to try for."""
+        return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
+
+    @property
+    def conflict_count(self) -> int:
+        """How many conflicts there are: each such contradiction, and each series with disputed candles."""
+        return len(self.conflicts) + len(self.disputed)
+
+    @property
+    def overall(self) -> Total:
+        """All series together."""
+        return total(self.series)
+
+    @property
+    def percent(self) -> float | None:
+        """Percent of the expected time that is covered, each series counting alike whatever its interval.
+
+        Summed over slots, the one-minute series would outweigh everything else by their number. None where nothing is
+        expected.
+        """
+        return self._mean("covered")
+
+    @property
+    def proven_percent(self) -> float | None:
+        """Percent of the expected time that is reconciled at least, each series counting alike."""
+        return self._mean("proven")
+
+    @property
+    def verified_percent(self) -> float | None:
+        """Percent of the expected time that is verified, each series counting alike."""
+        return self._mean("verified")
+
+    def _mean(self, part: str) -> float | None:
+        of_series = attrgetter(part)
+        expecting = [each for each in self.series if each.expected]
+        parts = sum(of_series(each) * 1_000_000 // each.expected for each in expecting)
+        return percentage(parts, 1_000_000 * len(expecting))
+
+    @property
+    def attention(self) -> tuple[SeriesCompleteness, ...]:
+        """The series that need something from a person, the least complete first."""
+        needy = (each for each in self.series if each.action)
+        return tuple(sorted(needy, key=lambda each: (each.percent is None, each.percent or 0.0)))
+
+    def as_json(self) -> dict[str, object]:
+        """As `report --json` shows it."""
+        return {
+            "tier": str(self.tier),
+            "made_at": iso(self.made_at),
+            "overall_completeness_pct": self.percent,
+            "proven_pct": self.proven_percent,
+            "verified_pct": self.verified_percent,
+            "total_assets": self.overall.pairs,
+            "total_gaps": self.overall.gaps,
+            "conflicts": self.conflict_count,
+            **({"trades_counted_by_ids": self.counted} if self.counted else {}),
+            "intervals": {
+                str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
+            },
+            "tiers": {
+                str(tier): {str(interval.value): _interval_json(each) for interval, each in intervals.items()}
+                for tier, intervals in by_tier(self.series).items()
+            },
+            "attention": [
+                {
+                    "pair": each.series.pair,
+                    "interval": each.series.interval.value,
+                    "completeness_pct": each.percent,
+                    "gaps": each.gaps,
+                    "action": each.action,
+                }
+                for each in self.attention
+            ],
+            "recommendations": list(self.recommendations),
+        }
+
+
+def _interval_json(each: Total) -> dict[str, object]:
+    return {
+        "completeness_pct": each.percent,
+        "proven_pct": each.proven_percent,
+        "verified_pct": each.verified_percent,
+        "series": each.series,
+        "expected": each.expected,
+        "covered": each.covered,
+        "candles": each.candles,
+        "quiet": each.quiet,
+        "gaps": each.gaps,
+        "unfillable_gaps": each.unfillable,
+        "conflicts": each.conflicts,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What reconciliation has found out about some series.
+
+    Attributes:
+        proven: Series → what is proven of it.
+        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
+        disputed: Series → candles there of which two files of one release differ, without those that are verified.
+        counted: How many trades ids and candles count alike there; of each pair those of one interval.
+    """
+
+    proven: Mapping[Series, Proven]
+    contradictions: tuple[ContradictionRecord, ...]
+    disputed: Mapping[Series, Spans]
+    counted: int = 0
+
+
+def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
+    """What is proven of the selected series, and what contradicts."""
+    names, wanted = sorted(holdings.pairs), window(spec)
+    states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
+    with stores.catalog.read() as connection:
+        proven = proof_records.proofs_of(connection, names)
+        known = proof_records.contradictions_of(connection, names, states)
+        disputes = dispute_records.disputed(connection, names)
+        counts = trade_counts.proven(connection, names)
+    contradictions = tuple(
+        each
+        for each in known
+        if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
+    )
+    most: Counter[str] = Counter()
+    for series, found in counts.items():
+        if series.interval in spec.intervals:
+            there = sum(count.counted or 0 for count in found if count.span.overlaps(wanted))
+            most[series.pair] = max(most[series.pair], there)
+    return Proof(proven, contradictions, unsettled(spec, disputes, proven), most.total())
+
+
+def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[Series, Proven]) -> dict[Series, Spans]:
+    """Return the disputed candles of a selection of which nothing has verified the one that is kept."""
+    found = {
+        series: subtract(
+            touched_candles(intersect(spans, (window(spec),)), series.interval),
+            proven.get(series, NOTHING_PROVEN).verified,
+        )
+        for series, spans in disputes.items()
+        if series.interval in spec.intervals
+    }
+    return {series: spans for series, spans in found.items() if spans}
+
+
+def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
+    """How complete the selected series are now; those of the kept intervals, where none are named.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+    """
+    spec = of_kept_intervals(stores, spec)
+    return heeding(lambda: _made(stores, spec, now))
+
+
+def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
+    holdings = survey(stores, spec, now)
+    return report_of(stores, spec, holdings, find_proof(stores, spec, holdings))
+
+
+def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -> Report:
+    """How complete the selected series are, from what has been read."""
+    gaps = find_gaps(stores, spec, holdings)
+    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
+    sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
+    sides.update(list(proof.disputed))
+    series = tuple(
+        replace(_with_proof(spec, holdings, proof, each), conflicts=sides[each.series])
+        for each in measure(stores, spec, holdings, gaps)
+    )
+    filling = outlook(stores, spec, holdings)
+    return Report(
+        made_at=holdings.now,
+        tier=spec.tier,
+        series=series,
+        gaps=tuple(gaps),
+        contradictions=proof.contradictions,
+        disputed=proof.disputed,
+        advice=_advice(spec, holdings, series, gaps, filling, proof),
+        requests=filling.requests,
+        unknown=unknown(holdings, spec),
+        counted=proof.counted,
+    )
+
+
+def _with_proof(spec: RunSpec, holdings: Holdings, proof: Proof, each: SeriesCompleteness) -> SeriesCompleteness:
+    """A series with how many candles of its expected time are covered and proven."""
+    series = each.series
+    wanted = intersect(holdings.covered(series), expected(holdings, spec, series))
+    found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
+    return replace(
+        each, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
+    )
+
+
+def _advice(
+    spec: RunSpec,
+    holdings: Holdings,
+    series: Sequence[SeriesCompleteness],
+    gaps: Sequence[Gap],
+    filling: Outlook,
+    proof: Proof,
+) -> tuple[Advice, ...]:
+    """What to do, most useful first; each command is about what the report is about."""
+    if not series:
+        return (Advice("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir"),)
+    advice = [*_archives_to_fetch(gaps, holdings)]
+    free = sum(all(leg.route is Route.RESAMPLE and leg.is_ready for leg in gap.legs) for gap in gaps)
+    if free:
+        advice.append(
+            Advice(
+                f"{free:,} gaps follow from finer candles that are there, and cost nothing",
+                spec.selecting(api_backfill=False).as_command("ingest"),
+            )
+        )
+    if filling.requests:
+        more = f", and more for what lies before the first known candles of {filling.unprobed:,} pairs"
+        advice.append(
+            Advice(
+                f"{filling.gaps:,} gaps can be filled through Kraken's API, with about {filling.requests:,} requests"
+                f"{more if filling.unprobed else ''}",
+                filling.command,
+            )
+        )
+    advice += _conflicts(spec, proof)
+    done = "everything that is expected is covered" if any(each.expected for each in series) else "nothing is expected"
+    return tuple(advice) or (Advice(f"Nothing: {done}"),)
+
+
+def _conflicts(spec: RunSpec, proof: Proof) -> Iterator[Advice]:
+    """What no source settles."""
+    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
+    if conflicts:
+        yield Advice(
+            f"{len(conflicts):,} contradictions between intervals are left that no source settles; see what causes "
+            "them, and the command that takes a side back",
+            reconciling(spec, conflicts),
+        )
+    if proof.disputed:
+        intervals = sorted({series.interval for series in proof.disputed})
+        yield Advice(
+            f"Of {len(proof.disputed):,} series two files of one release say different things; see which, and the "
+            "command that takes one back",
+            spec.selecting(intervals=intervals).as_command("reconcile"),
+        )
+
+
+def _archives_to_fetch(gaps: Sequence[Gap], holdings: Holdings) -> Iterator[Advice]:
+    """The archives that fill gaps, in order of time, with the page that has them; then those that are not out yet."""
+    page = DOWNLOADS
+    for archive, count in missing_archives(gaps, holdings.published_until).items():
+        parts = f", in its {FULL_PARTS} parts," if archive == FULL_NAME else ""
+        yield Advice(
+            f"Fetch {archive}{parts} and put it into the drop folder: it would fill gaps of {count:,} series", page=page
+        )
+        page = ""
+    for archive, count in awaited_archives(gaps).items():
+        yield Advice(f"{is_awaited([archive])}, and would fill gaps of {count:,} series")
+
+
+def reconciling(spec: RunSpec, contradictions: Iterable[ContradictionRecord]) -> str:
+    """Return the command that lists some contradictions: it selects by the coarser of their two intervals."""
+    coarser = sorted({each.coarse for each in contradictions})
+    return spec.selecting(intervals=coarser or spec.intervals).as_command("reconcile")
+
+
+UNFILLABLE_COLUMNS = (
+    "pair",
+    "interval",
+    "start",
+    "end",
+    "missing_candles",
+    "overflow_candles",
+    "required_csv_file",
+    "attempts",
+)
+
+
+def export_unfillable(report: Report, path: Path) -> int:
+    """Writes the gaps that have no route to a CSV file with a header; returns how many there are."""
+    rows = [gap.as_json() for gap in report.gaps if gap.status is GapStatus.UNFILLABLE]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, UNFILLABLE_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)

@@ -1,0 +1,110 @@
+"""Making the completeness report's page: read, drawn, written, and its headline numbers put on record."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report, reports_of
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.report.page.contents import Contents, gather
+from kraken_pipeline.workflow.report.page.drawing import shares_png
+from kraken_pipeline.workflow.report.page.html import render, selection
+from kraken_pipeline.workflow.report.report import Report
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+_TREND = 400
+"""How many of the newest reports of a tier the trend is looked for in: more than a year of daily ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        path: Where it lies.
+        size: How many bytes it has.
+        report: What it reports.
+        picture: The share of each state, as a PNG; empty where there is nothing to draw.
+    """
+
+    path: Path
+    size: int
+    report: Report
+    picture: bytes
+
+    @property
+    def markdown(self) -> str:
+        """The picture as Markdown that needs nothing else; empty where there is none."""
+        if not self.picture:
+            return ""
+        said = f"Shares of the states of {self.report.tier} at {iso(self.report.made_at)}"
+        return f"![{said}](data:image/png;base64,{base64.b64encode(self.picture).decode()})"
+
+
+def page_path(settings: Settings, tier: Tier) -> Path:
+    """Where the page of a whole tier lies: `<home>/reports/completeness-tier1.html`."""
+    return settings.home / "reports" / f"completeness-{tier.lower()}.html"
+
+
+def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None) -> Page:
+    """Makes the report, writes its page, and puts its numbers on record.
+
+    Args:
+        stores: What it reports on.
+        spec: Which tier, pairs, intervals and time.
+        now: The moment of asking, in seconds since the epoch.
+        path: Where to; among the home's reports where it is not given.
+
+    Raises:
+        InvalidRequest: Nothing is known of what was asked for.
+        OSError: The page cannot be written there; what was there before stays as it was.
+    """
+    contents = heeding(lambda: gather(stores, spec, now))
+    record = _record(contents)
+    with stores.catalog.read() as connection:
+        past = reports_of(connection, spec.tier, _TREND)
+    alike = [each for each in past if each.numbers.get("selection") == record.numbers["selection"]]
+    html = render(replace(contents, trend=(*alike, record))).encode()
+    path = (path or page_path(stores.settings, spec.tier)).absolute()
+    _write(path, html)
+    if not stores.catalog.is_read_only:
+        with stores.catalog.write() as connection:
+            keep_report(connection, record)
+    return Page(path, len(html), contents.report, shares_png(contents.maps) if contents.maps else b"")
+
+
+def _record(contents: Contents) -> ReportRecord:
+    report, overall = contents.report, contents.report.overall
+    numbers = {
+        "completeness_pct": report.percent,
+        "proven_pct": report.proven_percent,
+        "verified_pct": report.verified_percent,
+        "pairs": overall.pairs,
+        "series": overall.series,
+        "candles": overall.candles,
+        "quiet": overall.quiet,
+        "gaps": overall.gaps,
+        "unfillable_gaps": overall.unfillable,
+        "conflicts": report.conflict_count,
+        "requests": report.requests,
+        "selection": selection(contents.spec),
+    }
+    return ReportRecord(report.tier, report.made_at, numbers)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: who has the page open never reloads half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Keeping what is stored: verification, repair, recovery of the catalog, backups."""

@@ -1,0 +1,318 @@
+"""Backups: the catalog as it is at one moment, then the lake; and bringing both back into an empty home.
+
+The catalog comes first. What the lake gets in between is then in the backup without being claimed, and verifying what
+was restored takes it up; the other way round, coverage would be claimed whose candles are not there. So runs may be at
+work.
+
+Files of the lake are never changed in place: a write renames a new one over the old one. So a hard link is a copy that
+takes no room, on the same file system; it does not protect from the disk itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from kraken_pipeline.errors import CatalogLost, InvalidRequest, StoreError
+from kraken_pipeline.market.moment import iso, parse_moment
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.catalog import dumps
+from kraken_pipeline.storage.catalog.copies import copy_catalog
+from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
+from kraken_pipeline.storage.lake import last_write, loss
+from kraken_pipeline.storage.paths import sync_file, sync_folder
+from kraken_pipeline.storage.stores import Stores, opened, pool_sizes
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.verification import Verification, verify
+
+FOLDERS = ("lake", "replaced", "damaged", "reports")
+"""What of a home is backed up beside the catalog; no settings, whose passwords belong elsewhere."""
+_ABOUT = "backup.json"
+_SCRATCH = "tmp"
+_CATALOGS = (dumps.SQLITE_NAME, dumps.POSTGRESQL_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup is, as its `backup.json` says.
+
+    Attributes:
+        home: The home that was backed up.
+        catalog: The name of the file that its catalog is saved in.
+        migration: At which migration.
+        version: Of this program.
+        started_at: When it was begun, in seconds since the epoch: the moment of the catalog.
+        finished_at: When it was done; None before that.
+        files: How many files beside the catalog.
+        bytes: How large they are.
+        linked: How many of them are hard links to those of the home.
+    """
+
+    home: str
+    catalog: str
+    migration: str | None
+    version: str
+    started_at: int
+    finished_at: int | None = None
+    files: int = 0
+    bytes: int = 0
+    linked: int = 0
+
+    def as_json(self) -> dict[str, object]:
+        """As `backup.json` and `backup --json` show it."""
+        return {
+            **asdict(self),
+            "started_at": iso(self.started_at),
+            "finished_at": None if self.finished_at is None else iso(self.finished_at),
+        }
+
+
+@dataclass(slots=True)
+class _Copied:
+    files: int = 0
+    bytes: int = 0
+    linked: int = 0
+
+
+# --- saving
+
+
+def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
+    """Save a home to a folder; one that holds an earlier backup of it is brought up to date.
+
+    Nothing is taken out of an earlier backup, and until all files are there it keeps its catalog.
+
+    Args:
+        stores: The home's.
+        to: The folder.
+        links: Whether files become hard links where that can be.
+
+    Raises:
+        InvalidRequest: The folder holds something else, or lies in the home's lake.
+        StoreError: The catalog cannot be saved.
+    """
+    home, to = stores.settings.home, to.expanduser().absolute()
+    _require_room(home, to)
+    to.mkdir(parents=True, exist_ok=True)
+    name = dumps.SQLITE_NAME if stores.catalog.is_sqlite else dumps.POSTGRESQL_NAME
+    about = Backup(
+        home=str(home),
+        catalog=name,
+        migration=stores.catalog.revision(),
+        version=importlib.metadata.version("kraken_pipeline"),
+        started_at=int(time.time()),
+    )
+    if not (to / _ABOUT).exists():
+        _write(to, about)
+    saved = to / f"{name}.new"
+    saved.unlink(missing_ok=True)
+    dumps.save(stores.catalog, saved)
+    sync_file(saved)
+    copied = _copy_folders(home, to, links=links)
+    for other in _CATALOGS:
+        if other != name:
+            (to / other).unlink(missing_ok=True)
+    saved.rename(to / name)
+    shutil.rmtree(to / _SCRATCH)
+    done = Backup(**{**asdict(about), "finished_at": int(time.time()), **asdict(copied)})
+    _write(to, done)
+    return done
+
+
+def _require_room(home: Path, to: Path) -> None:
+    if to == home or any(to.is_relative_to(home / name) for name in FOLDERS):
+        raise InvalidRequest(f"{to} is a part of what is backed up; name a folder outside of {home}")
+    if to.exists() and not to.is_dir():
+        raise InvalidRequest(f"{to} is no folder")
+    if to.is_dir() and any(to.iterdir()):
+        earlier = _read(to)
+        if earlier is None:
+            raise InvalidRequest(f"{to} is not empty and holds no backup; name an empty folder, or an earlier backup")
+        if earlier.home != str(home):
+            raise InvalidRequest(f"{to} holds a backup of {earlier.home}, not of {home}; name another folder")
+
+
+def _read(folder: Path) -> Backup | None:
+    try:
+        said = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        moments = {name: said[name] and parse_moment(said[name]) for name in ("started_at", "finished_at")}
+        return Backup(**{**said, **moments})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InvalidRequest):
+        return None
+
+
+def _write(folder: Path, about: Backup) -> None:
+    written = folder / f"{_ABOUT}.new"
+    written.write_text(json.dumps(about.as_json(), indent=2) + "\n", encoding="utf-8")
+    sync_file(written)
+    written.rename(folder / _ABOUT)
+    sync_folder(folder)
+
+
+# --- files
+
+
+def _copy_folders(source: Path, target: Path, *, links: bool) -> _Copied:
+    copied = _Copied()
+    scratch = target / _SCRATCH
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS:
+        for path in _files_below(source / name):
+            relative = path.relative_to(source)
+            try:
+                is_link = _copy(path, target / relative, scratch, links=links)
+                size = (target / relative).stat().st_size
+            except FileNotFoundError:
+                continue  # set aside, or removed by the one whom it belongs to, in the meantime
+            copied.files += 1
+            copied.bytes += size
+            copied.linked += is_link
+    return copied
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for at, _, names in os.walk(folder):
+        for name in sorted(names):
+            yield Path(at) / name
+
+
+def _copy(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
+    """Brings a file to its place, whole at any moment; tells whether as a hard link."""
+    if target.exists():
+        here, there = path.stat(), target.stat()
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            if links:
+                return True
+        elif (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns):
+            return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = scratch / uuid.uuid4().hex
+    try:
+        is_link = links and _linked(path, written)
+        if not is_link:
+            shutil.copy2(path, written)
+            sync_file(written)
+        written.replace(target)
+    finally:
+        written.unlink(missing_ok=True)
+    return is_link
+
+
+def _linked(path: Path, target: Path) -> bool:
+    try:
+        target.hardlink_to(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        return False
+    return True
+
+
+# --- bringing back
+
+
+def restore(settings: Settings, source: Path, run: Run, *, links: bool = True) -> tuple[Backup, Verification]:
+    """Bring a backup back into a home without candles, and verify what is there then.
+
+    What the lake had got after the catalog was saved is taken up without coverage: ingesting the same archives again
+    grants it.
+
+    Args:
+        settings: Of the home.
+        source: The folder of the backup.
+        run: Who does it; told how far the verification has got.
+        links: Whether files become hard links where that can be.
+
+    Raises:
+        InvalidRequest: There is no backup that is whole, the home has candles, or its catalog is not empty.
+        StoreError: The catalog cannot be brought back.
+    """
+    home, source = settings.home, source.expanduser().absolute()
+    command = f"restore {source}"
+    about = _read(source)
+    if about is None or about.finished_at is None or not (source / about.catalog).is_file():
+        raise InvalidRequest(f"{source} holds no backup that was brought to its end")
+    if about.catalog == dumps.POSTGRESQL_NAME and sa.make_url(settings.catalog_url).get_backend_name() == "sqlite":
+        raise InvalidRequest(
+            f"{source} has a catalog of PostgreSQL's: set KRAKEN_CATALOG_URL to an empty database there"
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    loss.require_finished(home, command)
+    if not loss.is_unfinished(home):
+        _require_empty(settings)
+    with loss.unfinished(home, command):
+        last_write.forget(home)
+        _copy_folders(source, home, links=links)
+        _restore_catalog(settings, source / about.catalog)
+    with opened(settings) as stores:
+        with suppress(StoreError):  # the catalog has them, too
+            stores.lake.adopt_assets()
+        stores.lake.copy_assets()
+        return about, verify(stores, RunSpec(), run)
+
+
+def _require_empty(settings: Settings) -> None:
+    if loss.has_candles(settings.home):
+        raise InvalidRequest(f"{settings.home} has candles already; a backup is brought back into a home without any")
+    with closing(_unopened(settings)) as catalog:
+        if not _is_blank(catalog):
+            raise InvalidRequest(
+                f"the catalog {catalog.place} is not empty; a backup is brought back into an empty one only"
+            )
+
+
+def _unopened(settings: Settings) -> Catalog:
+    return new_catalog(settings.catalog_url, pool_sizes(settings))
+
+
+def _is_blank(catalog: Catalog) -> bool:
+    """Tells whether a catalog that may not have its tables yet, or not be there at all, knows nothing."""
+    if catalog.is_sqlite and not Path(catalog.place).exists():
+        return True
+    try:
+        with catalog.read() as connection:
+            has_tables = sa.inspect(connection).has_table("alembic_version")
+    except CatalogLost:  # it is damaged, and will be set aside
+        return True
+    if not has_tables:
+        return True
+    catalog.upgrade()
+    return loss.is_empty(catalog)
+
+
+def _restore_catalog(settings: Settings, saved: Path) -> None:
+    with closing(_unopened(settings)) as catalog:
+        if saved.name == dumps.POSTGRESQL_NAME:
+            dumps.load(catalog, saved)
+            return
+        path = Path(catalog.place) if catalog.is_sqlite else settings.home / "tmp" / f"{uuid.uuid4().hex}.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        loss.set_aside(path)
+    shutil.copyfile(saved, path)
+    sync_file(path)
+    if not catalog.is_sqlite:
+        _move(settings, path)
+
+
+def _move(settings: Settings, path: Path) -> None:
+    """Copies a catalog of SQLite's into the server's database."""
+    try:
+        with (
+            closing(open_catalog(f"sqlite:///{path}")) as copy,
+            closing(open_catalog(settings.catalog_url, pool_sizes(settings))) as catalog,
+        ):
+            copy_catalog(copy, catalog)
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,303 @@
+"""Recovering a catalog from what is left: the lake, the archives that are at hand, an earlier catalog.
+
+::
+
+    files that are whole on record → archives read again → resampled → what no archive spoke of, by its own rows
+
+Archives bring back what was really answered for, quiet time too. Of the rest each candle is evidence of its own slot
+and of nothing else (`coverage.recovered`): what nothing is known of any more is a gap. Candles that are there already
+are not written again. It can be stopped and run again; until it is done the home is refused to everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant
+from kraken_pipeline.coverage.ranges import Span, intersect, union
+from kraken_pipeline.coverage.recovered import Spoken, own_grants
+from kraken_pipeline.errors import DamagedFile, InvalidRequest, LastingError, StoreError
+from kraken_pipeline.kraken.archive import INGESTED_FOLDER
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import Source
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair, parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.copies import copy_catalog
+from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.lake import loss
+from kraken_pipeline.storage.lake.lake import Lost
+from kraken_pipeline.storage.records import evidence_records, file_records, manifest, publications
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
+from kraken_pipeline.workflow.ingest.scan import scan
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.verification import Verification, sound_file, verify
+
+_EVER = Span(0, 1 << 33)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did.
+
+    Attributes:
+        adopted: How many files of the lake it put on record.
+        candles: How many candles they hold.
+        granted: How many candles are covered by nothing but themselves.
+        files: The archives' files that were read again.
+        backfilled: What was resampled, and the gaps that are left, by the intervals that pairs have.
+        verification: What of the lake is damaged.
+        copied: Table → rows, where a catalog was copied.
+        notes: What else people should know.
+    """
+
+    adopted: int = 0
+    candles: int = 0
+    granted: int = 0
+    files: tuple[FileOutcome, ...] = ()
+    backfilled: tuple[BackfillOutcome, ...] = ()
+    verification: Verification | None = None
+    copied: Mapping[str, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def copy_from(stores: Stores, url: str) -> Recovery:
+    """Copy an earlier catalog, of whichever kind, into the one of these stores, which has to be empty.
+
+    Raises:
+        InvalidRequest: There is no such catalog, or theirs is not empty.
+        StoreError: It is damaged.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise InvalidRequest(f"--from {url}: there is no file {parsed.database}")
+    if parsed == sa.make_url(stores.settings.catalog_url):
+        raise InvalidRequest("--from names the catalog that KRAKEN_CATALOG_URL names: it is copied from another one")
+    with closing(open_catalog(url)) as source:
+        source.require_sound()
+        with loss.unfinished(stores.settings.home, loss.RECOVER):
+            return Recovery(copied=copy_catalog(source, stores.catalog))
+
+
+def recover(stores: Stores, spec: RunSpec, run: Run) -> Recovery:
+    """Build a catalog from the lake and from the archives that are at hand; what it has already is kept.
+
+    Args:
+        stores: What is recovered.
+        spec: Where archives may lie, beside the drop folder and those of the settings.
+        run: Who does it.
+    """
+    spec = _with_ingested(stores, spec)
+    with loss.unfinished(stores.settings.home, loss.RECOVER):
+        notes = _ids(stores)
+        series, pairs, strange = _named(stores)
+        notes += strange
+        stores.lake.register(pairs)
+        stores.lake.copy_assets()
+        files, candles = _adopt(stores, series, run)
+        found = verify(stores, RunSpec(), run)
+        read = _read_again(stores, spec, series, run)
+        _doubt_everything(stores, series, run)
+        _fill(stores, series, run)
+        granted = sum(_grant_own(stores, each, run, notes) for each in series)
+        filled = _fill(stores, series, run)
+        notes += _withdrawn(stores, series)
+    return Recovery(files + found.adopted, candles, granted, tuple(read), filled, found, notes=tuple(notes))
+
+
+def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
+    """The same with the archives that were ingested from the drop folder.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    for folder in (*stores.settings.archive_dirs, *spec.archive_dirs):
+        if not folder.exists():
+            raise InvalidRequest(f"there is no file or folder {folder}; name one that holds Kraken's archives")
+    ingested = stores.settings.drop / INGESTED_FOLDER
+    return spec.model_copy(update={"archive_dirs": (*spec.archive_dirs, *([ingested] if ingested.is_dir() else []))})
+
+
+# --- the lake
+
+
+def _ids(stores: Stores) -> list[str]:
+    """Takes the ids of pairs over from the lake; a file of them that cannot be read is set aside."""
+    if not stores.lake.assets_path.exists():
+        return []
+    try:
+        stores.lake.adopt_assets()
+    except StoreError as error:
+        path = stores.lake.inspector.relative(stores.lake.assets_path)
+        moved = stores.lake.set_aside(Damage(path, None, None, DamageKind.UNREADABLE, str(error)))
+        return [
+            f"{path} cannot be read and lies in {moved} now: pairs have new ids; where there is a QuestDB, "
+            "kraken-pipeline publish --rebuild fills it anew"
+        ]
+    return []
+
+
+def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
+    """The series that the lake has files of, their pairs, and what is to be said of folders that name none."""
+    pairs: dict[str, Pair] = {}
+    strange: dict[str, str] = {}
+    found: list[Series] = []
+    for series in stores.lake.series():
+        if not stores.lake.partitions(series):
+            continue
+        try:
+            pairs[series.pair] = parse_pair(series.pair)
+        except LastingError as error:
+            strange[series.pair] = f"a folder of the lake names no pair: {error}"
+        else:
+            found.append(series)
+    return found, list(pairs.values()), list(strange.values())
+
+
+def _adopt(stores: Stores, wanted: Iterable[Series], run: Run) -> tuple[int, int]:
+    """Puts the files on record that are whole, of series of which nothing is; returns how many, and their candles."""
+    count = candles = 0
+    for series in wanted:
+        run.report(phase="looking at the lake")
+        with stores.locks.series([series]):
+            known = stores.lake.manifest.reread(series)
+            if known.files or known.is_unadopted:
+                continue  # by the catalog or by a recovery that was stopped; `verify` looks at the rest
+            files = list(_whole_files(stores, series))
+            with stores.catalog.write() as connection:
+                manifest.adopt(connection, files)
+            stores.lake.manifest.forget([series])
+            times = stores.lake.times(series)
+            with stores.catalog.write() as connection:
+                evidence_records.renew(connection, {series: times})
+        count += len(files)
+        candles += sum(file.rows for file in files if file.is_candles)
+    return count, candles
+
+
+def _whole_files(stores: Stores, series: Series) -> Iterable[manifest.LakeFile]:
+    ledger = stores.lake.ledger_files(series)
+    for path in [*(path for _, path in stores.lake.partitions(series)), *ledger]:
+        file = sound_file(path, stores.lake.inspector.relative(path), is_legacy=True)
+        if file is not None:
+            yield file
+
+
+# --- archives
+
+
+def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: Run) -> list[FileOutcome]:
+    """Reads what is at hand of the series that the lake has: that they are covered, and what was quiet, follows."""
+    wanted = set(series)
+    scanned = scan(stores, spec, run.now)
+    fail_broken(stores, scanned.broken, run)
+    tasks = [task for task in scanned.tasks if task.file.series in wanted]
+    run.report(files_total=len(tasks), bytes_total=sum(task.file.size for task in tasks), bytes_done=0)
+    with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+        return ingest(stores, spec, tasks, run)
+
+
+def _doubt_everything(stores: Stores, series: Iterable[Series], run: Run) -> None:
+    """Has everything compared again, and published again: nobody knows what was."""
+    with stores.catalog.write() as connection:
+        extents = evidence_records.extents(connection)
+        hulls = [
+            (each, Span(extents[each].first_time, extents[each].last_time + each.interval.seconds))
+            for each in series
+            if each in extents
+        ]
+        publications.owe(connection, hulls, run.now)
+        publications.doubt(connection, [(each, _EVER) for each, _ in hulls], run.now)
+
+
+def _fill(stores: Stores, series: Iterable[Series], run: Run) -> tuple[BackfillOutcome, ...]:
+    """Resamples, reconciles and records gaps, of the intervals that the lake has of each pair and of no others."""
+    intervals: dict[str, set[Interval]] = {}
+    for each in series:
+        intervals.setdefault(each.pair, set()).add(each.interval)
+    groups: dict[tuple[Interval, ...], list[str]] = {}
+    for pair, its in intervals.items():
+        groups.setdefault(tuple(sorted(its)), []).append(pair)
+    return tuple(
+        backfill(stores, RunSpec(pairs=tuple(pairs), intervals=its, api_backfill=False), run)
+        for its, pairs in sorted(groups.items())
+    )
+
+
+# --- the rows themselves
+
+
+def _grant_own(stores: Stores, series: Series, run: Run, notes: list[str]) -> int:
+    """Grants what the candles of a series say for themselves; returns of how many."""
+    with stores.locks.series([series]):
+        with stores.catalog.read() as connection:
+            covered = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
+            grants = evidence_records.grants_of(connection, [series])
+            refuted = evidence_records.refuted(connection, [series], grants).get(series, ())
+            spoken = tuple(_spoken(connection, series))
+        known = union(tuple(record.span for record in covered), refuted)
+        granted: list[Grant] = []
+        for file in _files(stores, series):
+            run.report(phase="looking at candles")
+            try:
+                rows = stores.lake.read(series, *_bounds(file))
+            except DamagedFile as error:
+                notes.append(str(error))
+                continue
+            granted += own_grants(rows, series.interval, known, spoken, file.written_at)
+        if granted:
+            times = {series: stores.lake.times(series)}
+            with stores.catalog.write() as connection:
+                evidence_records.grant_found(connection, series, granted)
+                evidence_records.renew(connection, times)
+                publications.doubt(connection, [(series, _EVER)], run.now)
+    return sum(grant.span.seconds for grant in granted) // series.interval.seconds
+
+
+def _files(stores: Stores, series: Series) -> list[manifest.LakeFile]:
+    known = stores.lake.manifest.reread(series).files.values()
+    return [files[-1] for files in known if files[-1].is_candles and files[-1].rows]
+
+
+def _bounds(file: manifest.LakeFile) -> tuple[int, int]:
+    return int(file.first_time or 0), int(file.last_time or 0) + 1
+
+
+def _spoken(connection: sa.Connection, series: Series) -> Iterable[Spoken]:
+    """What the archives that were read have spoken about."""
+    releases = {record.sha256: (record.end or 0) // 86_400 for record in file_records.all_containers(connection)}
+    for record in file_records.completed(connection, [series.pair]):
+        if record.series != series or record.span is None:
+            continue
+        source = Source.TRADES if record.kind == Kind.TRADES else Source.CSV
+        for span in intersect((record.span,), (record.taken,)):
+            yield Spoken(source, releases.get(record.container or "", 0), span)
+
+
+def _withdrawn(stores: Stores, series: Iterable[Series]) -> list[str]:
+    """Names what people had taken back: the ledger knows of it, and archives may have brought it again."""
+    with stores.catalog.read() as connection:
+        is_known = connection.execute(sa.select(schema.withdrawals).limit(1)).first() is not None
+    if is_known:
+        return []
+    notes: list[str] = []
+    for each in series:
+        lost = stores.lake.replaced(each).filter(pl.col("lost") == Lost.WITHDRAWN.value)
+        for (reason,), rows in lost.group_by("by", maintain_order=True):
+            notes.append(
+                f"{rows.height:,} candles of {each} were taken back once ({reason}); if an archive brought them again: "
+                "kraken-pipeline resolve"
+            )
+    return notes

@@ -1,0 +1,187 @@
+"""Repairing the lake: damaged files are set aside, and what they held is brought back from what is left that has it.
+
+Archives that are still there come first, so that candles have their true sources again; then QuestDB, where its copy is
+the one that was lost; then resampling, and the exchange within the budget. What nothing has is a gap that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.market.candle import CANDLE_SCHEMA
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.row_digest import row_digest, without_release
+from kraken_pipeline.storage.questdb.client import open_questdb
+from kraken_pipeline.storage.records import damage as damages
+from kraken_pipeline.storage.records import deliveries, file_records
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
+from kraken_pipeline.workflow.ingest.scan import scan
+from kraken_pipeline.workflow.ingest.whereabouts import find_again
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.verification import Verification, broken_rows, mend_catalog, selector, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+        verification: What was found, and what of it is left.
+        moved: Damaged files → where they lie now, relative to the home.
+        files: The archives' files that were read again.
+        restored: Series of which QuestDB gave candles back.
+        backfilled: What was resampled and fetched, and the gaps that are left; None where nothing was lost.
+        notes: What could not be done, and why.
+    """
+
+    verification: Verification
+    moved: dict[str, str]
+    files: tuple[FileOutcome, ...] = ()
+    restored: tuple[Series, ...] = ()
+    backfilled: BackfillOutcome | None = None
+    notes: tuple[str, ...] = ()
+
+
+def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> Repair:
+    """Verify the selected series, set aside what is damaged, and bring back what was lost.
+
+    Args:
+        stores: What is repaired.
+        spec: Which pairs and intervals; where archives may lie; whether the exchange may be asked, and how often.
+        run: Who does it.
+        quick: Whether to compare sizes and footers only, instead of all bytes.
+    """
+    mended = broken_rows(stores)
+    touched = mend_catalog(stores, run.now)
+    found = verify(stores, spec, run, quick=quick)
+    is_wanted = selector(stores, spec)
+    moved, left = _set_aside(stores, found.damaged, run)
+    verification = replace(
+        found,
+        damaged=tuple(left),
+        repaired=(*mended, *(damage for damage in found.damaged if damage not in left)),
+    )
+    with stores.catalog.read() as connection:
+        lost = {series for series in {*damages.waiting(connection), *touched} if is_wanted(series)}
+    if not lost:
+        return Repair(verification, moved)
+    files = _read_again(stores, spec, lost, run)
+    restored, notes = _restore(stores, lost, run)
+    wanted = spec.model_copy(
+        update={
+            "pairs": tuple(sorted({series.pair for series in lost})),
+            "intervals": tuple(sorted({series.interval for series in lost})),
+            "complete": True,
+            "budget": stores.settings.kraken_max_requests_per_run if spec.budget is None else spec.budget,
+        }
+    )
+    return Repair(verification, moved, tuple(files), restored, backfill(stores, wanted, run), tuple(notes))
+
+
+def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dict[str, str], list[Damage]]:
+    """Moves damaged files out of the lake; returns where to, and those that are left."""
+    moved: dict[str, str] = {}
+    left: list[Damage] = []
+    for damage in damaged:
+        run.report(phase="setting aside")
+        try:
+            if damage.path == stores.lake.inspector.relative(stores.lake.assets_path):
+                target = _assets(stores, damage, run)
+            elif damage.series is None:
+                target = stores.lake.set_aside(damage)
+            else:
+                target = _out_of_series(stores, damage, damage.series, run)
+        except (PipelineError, OSError):
+            left.append(damage)
+            continue
+        if target is not None:
+            moved[damage.path] = target
+    return moved, left
+
+
+def _assets(stores: Stores, damage: Damage, run: Run) -> str | None:
+    """Brings the pairs' ids and their copy together again: of the two, the one that was not damaged counts."""
+    if stores.lake.restore_assets():
+        damages.lift(stores.catalog, stores.lake, damage, run.now)
+        return None
+    target = stores.lake.set_aside(damage)
+    stores.lake.copy_assets()
+    return target
+
+
+def _out_of_series(stores: Stores, damage: Damage, series: Series, run: Run) -> str | None:
+    """Moves a file of a series, unless a writer has put a sound one in its place by now."""
+    with stores.locks.series([series]):
+        stream, still = stores.lake.inspector.open(series, stores.lake.home / damage.path, is_whole=True)
+        if stream is not None:
+            stream.close()
+            damages.lift(stores.catalog, stores.lake, damage, run.now)
+            return None
+        return stores.lake.set_aside(still or damage)
+
+
+def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: Run) -> list[FileOutcome]:
+    """Reads the archives again that had answered for what was lost, as far as they are still there."""
+    with stores.catalog.read() as connection:
+        records = file_records.pending(connection, lost)
+    places: list[Path] = []
+    for record in records:
+        if (file := find_again(stores.settings, record)) is not None:
+            places += file.container.parts if file.container is not None else [file.path]
+    again = spec.model_copy(update={"archive_dirs": tuple(dict.fromkeys((*spec.archive_dirs, *places)))})
+    scanned = scan(stores, again, run.now)
+    fail_broken(stores, scanned.broken, run)
+    tasks = [task for task in scanned.tasks if task.file.series in lost]
+    run.report(files_total=len(tasks), bytes_total=sum(task.file.size for task in tasks), bytes_done=0)
+    return ingest(stores, again, tasks, run)
+
+
+def _restore(stores: Stores, lost: Collection[Series], run: Run) -> tuple[tuple[Series, ...], list[str]]:
+    """Brings back what QuestDB has of files that were lost, where it is exactly what they held."""
+    if not stores.settings.has_questdb:
+        return (), []
+    restored: list[Series] = []
+    try:
+        with open_questdb(stores.settings) as questdb:
+            for series in sorted(lost):
+                for damage in _lost_files(stores, series):
+                    candles = questdb.candles(series, damage.span.start, damage.span.end)
+                    if _bring_back(stores, damage, series, candles, run):
+                        restored.append(series)
+    except PipelineError as error:
+        return tuple(dict.fromkeys(restored)), [f"QuestDB gave nothing more back: {error}"]
+    return tuple(dict.fromkeys(restored)), []
+
+
+def _lost_files(stores: Stores, series: Series) -> list[Damage]:
+    """The files of a series that were lost to damage and whose time is not covered again."""
+    with stores.catalog.read() as connection:
+        ids = {refutation.damage_id for refutation in damages.waiting(connection).get(series, [])}
+        return damages.numbered(connection, ids)
+
+
+def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.DataFrame, run: Run) -> bool:
+    with stores.catalog.read() as connection:
+        delivered = deliveries.of_path(connection, damage.path)
+    if delivered is None or candles.height != delivered.rows:
+        return False
+    rows = candles.with_columns(pl.lit(0, pl.Int32).alias("release")).select(CANDLE_SCHEMA.names())
+    if without_release(row_digest(rows)) != without_release(delivered.digest):
+        return False
+    with stores.locks.series([series]):
+        writer = stores.lake.writer(series, origin="QuestDB, which had it", now=run.now)
+        writer.add(rows)
+        commit(stores, [LakeWrite(writer.finish(), ())], run.now)
+        # All of the file's content is there again, so that all that had answered for it holds.
+        damages.lift(stores.catalog, stores.lake, damage, run.now)
+    return True

@@ -1,0 +1,651 @@
+"""Verifying the lake: every file is read and compared with the manifest, and the catalog with itself.
+
+What is found damaged is on record afterwards, and what it had covered is a gap. A file that is sound and not on record,
+as in a home that was restored, or one from before there was a manifest, is adopted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import file_digest, sha256
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog import schema, seals
+from kraken_pipeline.storage.catalog.columns import take_out_damaged
+from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.lake import verifications
+from kraken_pipeline.storage.lake.inspection import DIGEST, said_by, unreadable
+from kraken_pipeline.storage.lake.lake import ASSETS_SCHEMA
+from kraken_pipeline.storage.lake.row_digest import row_digest
+from kraken_pipeline.storage.lake.verifications import VerificationRecord
+from kraken_pipeline.storage.paths import is_split_by_year, named_in
+from kraken_pipeline.storage.records import damage as damages
+from kraken_pipeline.storage.records import (
+    evidence_records,
+    file_records,
+    manifest,
+    proof_records,
+    publications,
+    withdrawals,
+)
+from kraken_pipeline.storage.records.damage import Damage
+from kraken_pipeline.storage.records.manifest import LakeFile
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+_EVER = Span(0, 1 << 33)
+_FOOTER = 16_384
+"""Bytes at the end of a file in which its write is looked for."""
+_CHUNK = 256
+"""Files that one thread compares before it tells how far it is: a future a file would cost as much as a small file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found.
+
+    Attributes:
+        files: How many files it compared.
+        bytes: How large they are.
+        seconds: How long it took.
+        damaged: What is damaged now.
+        adopted: How many files it put on record that were not.
+        repaired: What was damaged and is out of the way.
+        series: The series whose files were looked at.
+    """
+
+    files: int
+    bytes: int
+    seconds: float
+    damaged: tuple[Damage, ...]
+    adopted: int = 0
+    repaired: tuple[Damage, ...] = ()
+    series: frozenset[Series] = frozenset()
+
+    @property
+    def status(self) -> str:
+        """`ok`, `damaged`, or `repaired` where what was damaged is out of the way."""
+        if self.damaged:
+            return "damaged"
+        return "repaired" if self.repaired else "ok"
+
+    def as_json(self) -> dict[str, object]:
+        """As `verify --json` shows it."""
+        return {
+            "status": self.status,
+            "files": self.files,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "damaged": [damage_json(damage) for damage in self.damaged],
+            "repaired": [damage_json(damage) for damage in self.repaired],
+        }
+
+
+def damage_json(damage: Damage) -> dict[str, object]:
+    """A damaged file as `verify --json` shows it."""
+    return {
+        "path": damage.path,
+        "pair": damage.series.pair if damage.series else None,
+        "interval": damage.series.interval.value if damage.series else None,
+        "kind": str(damage.kind),
+        "detail": damage.detail,
+        "action": damage.action,
+    }
+
+
+def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part: float | None = None) -> Verification:
+    """Compare the files of the selected series with the manifest, and the catalog's evidence with itself.
+
+    In a home that is only to read, what is found is told and not noted.
+
+    Args:
+        stores: What is verified.
+        spec: Which pairs and intervals.
+        run: Who does it; told how far it has got.
+        quick: Whether to compare sizes and footers only, instead of all bytes.
+        part: Only the files that were read least recently, so many that they make up this share of all bytes.
+
+    Raises:
+        StoreError: The catalog is not a sound database.
+    """
+    began = time.perf_counter()
+    stores.catalog.require_sound()
+    found = _look(stores, spec)
+    chosen = found.least_recent(part) if part is not None else found.expected
+    run.report(phase="verifying", bytes_total=sum(file.bytes for file in chosen), bytes_done=0)
+    differing, sound = _compared(stores, chosen, run, quick=quick)
+    is_noted = not stores.catalog.is_read_only
+    if is_noted:
+        adopted, strays = _adopt(stores, found, run)
+        broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
+        damages.notice(stores.catalog, stores.lake, broken)
+    else:
+        adopted, broken = 0, [*_still_differing(stores, differing), *_unsound(stores, found), *_assets(stores)]
+    broken += broken_rows(stores)
+    if is_noted and not quick:  # of a file that had other bytes, size and footer prove nothing
+        _lift(stores, sound, broken, run)
+    broken += _known(stores, spec, broken)
+    if is_noted:
+        _derive(stores, found.series, run)
+    done = Verification(
+        len(chosen) + len(found.unknown),
+        sum(file.bytes for file in chosen),
+        time.perf_counter() - began,
+        tuple(broken),
+        adopted,
+        series=frozenset(found.series),
+    )
+    if is_noted:
+        with stores.catalog.write() as connection:
+            if not quick:
+                manifest.scrubbed(connection, sound, run.now)
+            is_all = part is None and spec == RunSpec()
+            record = VerificationRecord(run.now, int(time.time()), quick, is_all, done.files, done.bytes, len(broken))
+            verifications.record(connection, record)
+    return done
+
+
+# --- what there is
+
+
+@dataclass(slots=True)
+class _Found:
+    """The files that there should be and those that there are."""
+
+    expected: list[LakeFile] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unadopted: frozenset[Series] = frozenset()
+    series: set[Series] = field(default_factory=set)
+
+    def least_recent(self, part: float) -> list[LakeFile]:
+        """The files that were read least recently, so many that they make up a share of all bytes."""
+        wanted = part * sum(file.bytes for file in self.expected)
+        chosen: list[LakeFile] = []
+        for file in sorted(self.expected, key=lambda file: (file.scrubbed_at or 0, file.path)):
+            if wanted <= 0:
+                break
+            chosen.append(file)
+            wanted -= file.bytes
+        return chosen
+
+
+def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
+    """Return what tells whether a series is selected."""
+    if spec.selecting() == RunSpec():
+        return lambda _: True
+    is_selected = cache(lambda name: spec.selects(parse_pair(name), stores.tiers))
+    return lambda series: series.interval in spec.intervals and is_selected(series.pair)
+
+
+def _look(stores: Stores, spec: RunSpec) -> _Found:
+    """What is on record of the selected series, and the files that no row of the manifest names."""
+    is_wanted = selector(stores, spec)
+    with stores.catalog.read() as connection:
+        recorded = manifest.all_files(connection)
+        unadopted = manifest.unadopted_series(connection)
+    wanted = {series for series in unadopted if is_wanted(series)}
+    found = _Found(unadopted=frozenset(wanted), series=wanted)
+    for files in recorded.values():
+        if is_wanted(files[0].series):
+            found.series.add(files[0].series)
+            found.expected += [file for file in files if not file.is_announced] or []
+    there = set(_files_under(stores.lake.home, "lake")) | set(_files_under(stores.lake.home, "replaced"))
+    for path in sorted(there - recorded.keys() - {stores.lake.inspector.relative(stores.lake.assets_path)}):
+        series, _ = named_in(path)
+        if series is None or is_wanted(series):
+            found.unknown.append(path)
+    found.series |= {series for path in found.unknown if (series := named_in(path)[0]) is not None}
+    return found
+
+
+def _files_under(home: Path, folder: str) -> Iterator[str]:
+    """The files below a folder of the home, relative to the home, with slashes."""
+    waiting = [folder]
+    while waiting:
+        at = waiting.pop()
+        try:
+            entries = list(os.scandir(home / at))
+        except FileNotFoundError:
+            continue
+        for entry in entries:
+            name = f"{at}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(name)
+            else:
+                yield name
+
+
+# --- comparing
+
+
+def _compared(
+    stores: Stores, files: Sequence[LakeFile], run: Run, *, quick: bool
+) -> tuple[list[LakeFile], list[LakeFile]]:
+    """The files that differ at the first look, and those that do not; compared side by side on all processors."""
+    home = str(stores.lake.home)
+    looks_right = _looks_right if quick else _hashes_right
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    differing: list[LakeFile] = []
+    sound: list[LakeFile] = []
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        for chunk, right in zip(
+            chunks,
+            pool.map(lambda chunk: [looks_right(f"{home}/{file.path}", file) for file in chunk], chunks),
+            strict=True,
+        ):
+            for file, is_right in zip(chunk, right, strict=True):
+                (sound if is_right else differing).append(file)
+            run.report(bytes_done=run.progress.bytes_done + sum(file.bytes for file in chunk))
+    return differing, sound
+
+
+def _looks_right(path: str, file: LakeFile) -> bool:
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of 10,000 files costs as much as opening it
+            if os.fstat(stream.fileno()).st_size != file.bytes:
+                return False
+            # The footer ends with what a file says of itself: finding its write there costs a tenth of parsing it.
+            end = os.pread(stream.fileno(), _FOOTER, max(0, file.bytes - _FOOTER))
+            if end.endswith(b"PAR1") and file.write_id.encode() in end:
+                return True
+            said = said_by(stream)
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+    return said is None or said == (file.write_id, file.rows)
+
+
+def _hashes_right(path: str, file: LakeFile) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
+            return file_digest(stream, "sha256").hexdigest() == file.sha256
+    except OSError:
+        return False
+
+
+def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
+    """What is wrong with files that differed; nothing where a writer had replaced one in the meantime.
+
+    A sound file of a later write, as a backup's lake holds, is adopted.
+    """
+    recorded = {file.path: file for file in differing}
+    for damage in _still_differing(stores, recorded.values()):
+        path = stores.lake.home / damage.path
+        is_adopted = damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and _adopt_later(
+            stores, recorded[damage.path], path
+        )
+        if not is_adopted:
+            yield damage
+
+
+def _still_differing(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
+    """Compare files with the manifest once more: a writer may have replaced one in the meantime."""
+    for file in differing:
+        stream, damage = stores.lake.inspector.open(file.series, stores.lake.home / file.path, is_whole=True)
+        if stream is not None:
+            stream.close()
+        if damage is not None:
+            yield damage
+
+
+def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
+    """The files that no row of the manifest names and that could not be put on record."""
+    for path in found.unknown:
+        series, year = named_in(path)
+        if series is None or _adoptable(stores, series, path, is_legacy=series in found.unadopted) is None:
+            yield Damage(path, series, year, DamageKind.UNKNOWN, "is named by no row of the manifest")
+
+
+# --- adopting
+
+
+def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
+    """Adopts a sound file of a later write than the one on record; tells whether it is one."""
+    later = sound_file(path, known.path)
+    if later is None or later.write_id <= known.write_id:
+        return False
+    with stores.catalog.write() as connection:
+        manifest.adopt(connection, [later])
+    stores.lake.manifest.forget([later.series])
+    lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
+    damage = Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows)
+    if later.is_candles and later.rows < known.rows:
+        # A later write with fewer candles took some back: what had answered for them is not to be believed.
+        _distrust(stores, damage)
+    else:
+        damages.lift(stores.catalog, stores.lake, damage, int(time.time()))
+    return True
+
+
+def _distrust(stores: Stores, damage: Damage) -> None:
+    """Takes back what a file had covered that itself stays where it is."""
+    damages.notice(stores.catalog, stores.lake, [damage])
+    with stores.catalog.write() as connection:
+        damages.settle(connection, damage)
+    if damage.series is not None:
+        stores.lake.manifest.forget([damage.series])
+
+
+def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
+    """Return what the manifest will say of a file that is whole; None where it is not.
+
+    A file says in its footer how its rows add up. One from before there was a manifest says nothing, and is whole where
+    all of it can be read.
+
+    Args:
+        path: Where it lies.
+        relative: The same as the manifest names it.
+        is_legacy: Whether one that says nothing of itself counts.
+    """
+    series, year = named_in(relative)
+    if series is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            said = said_by(stream)
+            stream.seek(0)
+            claimed = pl.read_parquet_metadata(stream).get(DIGEST)
+            stream.seek(0)
+            rows = pl.read_parquet(stream, hive_partitioning=False)
+            stream.seek(0)
+            digest_of_bytes = file_digest(stream, "sha256").hexdigest()
+            size = stream.seek(0, 2)
+            written_at = int(os.fstat(stream.fileno()).st_mtime)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    if not set(CANDLE_SCHEMA.names()) <= set(rows.columns):
+        return None
+    digest = row_digest(rows)
+    if (said is None and not is_legacy) or (said is not None and (digest, rows.height) != (claimed, said[1])):
+        return None
+    times = rows.select(seconds_of(pl.col("time"))).to_series()
+    return LakeFile(
+        path=relative,
+        series=series,
+        year=year,
+        rows=rows.height,
+        first_time=int(times[0]) if rows.height else None,
+        last_time=int(times[-1]) if rows.height else None,
+        bytes=size,
+        sha256=digest_of_bytes,
+        digest=digest,
+        write_id=said[0] if said is not None else f"{written_at * 10**9:020d}-before",
+        written_at=written_at,
+    )
+
+
+def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:
+    """Puts files on record that are sound and lie where such a file belongs; returns how many, and the others."""
+    by_series: dict[Series | None, list[str]] = {}
+    for path in found.unknown:
+        by_series.setdefault(named_in(path)[0], []).append(path)
+    count = 0
+    strays = [
+        Damage(path, None, None, DamageKind.UNKNOWN, "is no file of the lake") for path in by_series.pop(None, [])
+    ]
+    with stores.catalog.read() as connection:
+        unadopted = manifest.unadopted_series(connection) & found.series
+    for series in sorted(unadopted | {series for series in by_series if series is not None}):
+        run.report(phase="adopting")
+        with stores.locks.series([series]):
+            adopted, broken = _adopt_series(
+                stores, series, by_series.get(series, []), is_legacy=series in unadopted, now=run.now
+            )
+        count += adopted
+        strays += broken
+    return count, strays
+
+
+def _adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) -> LakeFile | None:
+    """Return what the manifest will say of a file that is sound and lies where one of its series belongs."""
+    belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
+    if path in belonging or path.startswith("replaced/"):
+        return sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
+    return None
+
+
+def _adopt_series(
+    stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool, now: int
+) -> tuple[int, list[Damage]]:
+    known = stores.lake.manifest.reread(series).files  # a writer may have put some on record in the meantime
+    sound: list[LakeFile] = []
+    broken: list[Damage] = []
+    for path in paths:
+        if path in known:
+            continue
+        if (file := _adoptable(stores, series, path, is_legacy=is_legacy)) is not None:
+            sound.append(file)
+        else:
+            detail = "is named by no row of the manifest"
+            broken.append(Damage(path, series, named_in(path)[1], DamageKind.UNKNOWN, detail))
+    files = [file for its in known.values() for file in its if not file.is_announced] + sound
+    wrong = _miscounted(stores, series, [file for file in files if file.is_candles])
+    # A series of before there was a manifest has to hold what the catalog knows of. In any other the rows stand, and
+    # what they are short of is not covered.
+    refused = {damage.path for damage in wrong} if is_legacy else set()
+    adopted = [file for file in sound if file.path not in refused]
+    with stores.catalog.write() as connection:
+        manifest.adopt(connection, adopted)
+        manifest.adopted(connection, [series])
+    stores.lake.manifest.forget([series])
+    if is_legacy:
+        return len(adopted), [*broken, *wrong]
+    short = {damage.path: damage for damage in wrong}
+    for file in adopted:
+        if file.path in short:
+            _distrust(stores, short[file.path])
+        else:
+            damages.lift(stores.catalog, stores.lake, Damage(file.path, series, file.year, DamageKind.UNKNOWN, ""), now)
+    return len(adopted), broken
+
+
+def _miscounted(stores: Stores, series: Series, files: Sequence[LakeFile]) -> list[Damage]:
+    """The files of a series that do not hold as many candles as the catalog knows of, or are not there."""
+    with stores.catalog.read() as connection:
+        extent = evidence_records.extents(connection, [series.pair]).get(series)
+        counts = proof_records.counts_of(connection, [series.pair]).get(series, {})
+    total = sum(file.rows for file in files)
+    expected = extent.candles if extent is not None else 0
+    if total == expected:
+        return []
+    by_year = {file.year: file for file in files}
+    if not is_split_by_year(series.interval):
+        return [_miscount(stores, series, None, by_year.get(None), expected)]
+    differing = [
+        year for year, months in counts.items() if sum(months) != (by_year[year].rows if year in by_year else 0)
+    ]
+    years = differing or sorted(year for year in by_year if year is not None)
+    return [_miscount(stores, series, year, by_year.get(year), sum(counts.get(year, []))) for year in years]
+
+
+def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile | None, expected: int) -> Damage:
+    path = stores.lake.inspector.relative(stores.lake.path(series, year))
+    with stores.catalog.read() as connection:
+        extent = evidence_records.extents(connection, [series.pair]).get(series)
+    first = extent.first_time if extent is not None else None
+    if file is None:
+        return Damage(path, series, year, DamageKind.MISSING, "is not there", expected, first)
+    detail = f"holds {file.rows:,} candles, and the catalog knows of {expected:,}"
+    return Damage(path, series, year, DamageKind.CHANGED, detail, expected, first)
+
+
+def _assets(stores: Stores) -> Iterator[Damage]:
+    """What is wrong with the copy of the pairs' ids."""
+    path, expected = stores.lake.assets_path, stores.lake.assets()
+    if expected.is_empty() and not path.exists():
+        return
+    name = stores.lake.inspector.relative(path)
+    with stores.catalog.read() as connection:
+        recorded = manifest.digest_of(connection, name)
+    try:
+        content = path.read_bytes()
+        if not pl.read_parquet(content).select(ASSETS_SCHEMA.names()).sort("asset_id").equals(expected):
+            yield Damage(name, None, None, DamageKind.CHANGED, "has other ids than the catalog")
+        elif recorded is not None and sha256(content).hexdigest() != recorded:
+            yield Damage(name, None, None, DamageKind.CHANGED, "has other bytes")
+    except FileNotFoundError:
+        yield Damage(name, None, None, DamageKind.MISSING, "is not there")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        yield Damage(name, None, None, DamageKind.UNREADABLE, unreadable(error))
+
+
+# --- the catalog
+
+
+def _known(stores: Stores, spec: RunSpec, found: Iterable[Damage]) -> list[Damage]:
+    """What was found damaged before, and is neither settled nor among what was found now."""
+    paths, is_wanted = {damage.path for damage in found}, selector(stores, spec)
+    with stores.catalog.read() as connection:
+        known = damages.open_damages(connection)
+    return [
+        damage for damage in known if damage.path not in paths and (damage.series is None or is_wanted(damage.series))
+    ]
+
+
+def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: Run) -> None:
+    """Gives back what files had covered that are in their places again, as from a backup."""
+    right = {file.path for file in sound}
+    still = {damage.path for damage in broken}
+    with stores.catalog.read() as connection:
+        known = damages.open_damages(connection)
+    for damage in known:
+        is_gone = damage.series is None or not damage.is_candles
+        if damage.path in right or (is_gone and damage.path not in still):
+            damages.lift(stores.catalog, stores.lake, damage, run.now)
+
+
+_SUMMED = (schema.coverage, schema.extents)
+_COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
+"""What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
+_ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
+"""What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
+
+
+def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
+    """Computes again what the catalog has derived and what does not follow from its evidence any more."""
+    with stores.catalog.write() as connection:
+        broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED, *_ASKED_AGAIN)}
+        for table, rows in broken.items():
+            seals.delete(connection, table, rows)
+        if any(broken[table] for table in _COMPARED):
+            _doubt_all(connection, run.now)
+    with stores.catalog.read() as connection:
+        wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
+    for series in sorted(wrong):
+        with stores.locks.series([series]):
+            times = {series: stores.lake.times(series)}
+            with stores.catalog.write() as connection:
+                evidence_records.renew(connection, times)
+                publications.doubt(connection, [(series, _EVER)], run.now)
+
+
+def _doubt_all(connection: sa.Connection, now: int) -> None:
+    """Have everything reconciled anew."""
+    records = evidence_records.coverage_of(connection)
+    publications.doubt(
+        connection, [(series, record.span) for series, found in records.items() for record in found], now
+    )
+
+
+def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
+    """The series of which the catalog has other extents than the manifest adds up to."""
+    rows = manifest.rows_of(connection)
+    known = evidence_records.extents(connection)
+    damaged = {damage.series for damage in damages.open_damages(connection)}
+    left_out = manifest.unadopted_series(connection) | damaged
+    return {
+        series
+        for series in selected
+        if series not in left_out and rows.get(series, 0) != (known[series].candles if series in known else 0)
+    }
+
+
+_MADE_ANEW = (
+    schema.asked_intervals,
+    schema.attempts,
+    schema.conflicts,
+    schema.contradictions,
+    schema.doubts,
+    schema.gaps,
+    schema.publications,
+    schema.reports,
+    schema.suspicions,
+)
+"""What no claim rests on, and is found out again, or is history."""
+_EVIDENCE = (
+    schema.grants,
+    schema.refutations,
+    schema.disputes,
+    schema.listings,
+    schema.lake_files,
+    schema.absences,
+    schema.incidents,
+)
+
+
+def broken_rows(stores: Stores) -> list[Damage]:
+    """Return what is damaged of the catalog's evidence: one entry a table."""
+    with stores.catalog.read() as connection:
+        counts = {table.name: len(seals.broken(connection, table)) for table in _EVIDENCE}
+    name = Path(stores.catalog.engine.url.database or "catalog").name
+    return [
+        Damage(name, None, None, DamageKind.CHANGED, f"has {count:,} rows of {table} that are not what was written")
+        for table, count in counts.items()
+        if count
+    ]
+
+
+def mend_catalog(stores: Stores, now: int) -> set[Series]:
+    """Take rows of evidence out that are not what was written, and have what they were about answered again.
+
+    Returns:
+        The series that they were about, as far as the rows still tell.
+    """
+    touched: set[Series] = set()
+    with stores.catalog.write() as connection:
+        broken = {table: seals.broken(connection, table) for table in _EVIDENCE}
+        for table, rows in broken.items():
+            seals.delete(connection, table, rows)
+        if broken[schema.grants]:
+            touched |= file_records.read_unanswered(connection, now)
+        for row in broken[schema.refutations]:
+            _refute_all(connection, row, now)
+        for row in (*broken[schema.grants], *broken[schema.refutations], *broken[schema.disputes]):
+            if row["interval"] in set(Interval):
+                touched.add(Series(row["pair"], Interval(row["interval"])))
+        if broken[schema.disputes]:
+            _read_disputed(connection, broken[schema.disputes], now)
+        taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
+        if any(taken_out):
+            _doubt_all(connection, now)
+        # Whatever had answered may be asked again: that it had is what is lost.
+        withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
+    return touched
+
+
+def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now: int) -> None:
+    """Has the files of some pairs read again, which tell what they differ in: a lost dispute may be of any interval."""
+    for pair in sorted({str(row["pair"]) for row in rows}):
+        for interval in Interval:
+            reason = "to be read again: a record of what two files differ in is damaged"
+            withdrawals.read_again(connection, Series(pair, interval), (_EVER,), reason, now)
+
+
+def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:
+    """Refutes everything of the pair that a lost refutation was about: nobody knows any more what it had refuted."""
+    reason = "a record of what had been refuted here is damaged"
+    for interval in Interval:
+        damages.uncover_lost(connection, Series(str(row["pair"]), interval), reason, now)

@@ -1,0 +1,419 @@
+"""Withdrawing: a person takes back a file, a release or a span of a series, and everything that followed from it.
+
+Pair by pair, under the locks of all its series::
+
+    evidence and coverage go → candles leave the lake, the coarsest first → the withdrawal is on record
+
+So a crash never leaves coverage without candles, nor a coarser candle that outlives those it was made of, and doing it
+again completes it. What finer candles have then fills what it can; the rest are gaps like any other.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import coverage
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    intersect,
+    lies_in,
+    normalise,
+    of_candles,
+    subtract,
+    touched_candles,
+    union,
+)
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.lake.lake import Lake, Lost
+from kraken_pipeline.storage.records import dispute_records, evidence_records, proof_records, publications, withdrawals
+from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
+from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.ingest.whereabouts import find_again
+from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.withdraw.withdrawal import Claim, Withdrawal, find_claims, find_release
+
+FRAGMENTS = 10_000
+"""Where what was taken back lies in more pieces than that, its hull is taken for it."""
+_NAMES = 5
+_PAIRS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What left the lake of one series.
+
+    Attributes:
+        series: Which.
+        span: From the first of these candles to the end of the last.
+        candles: How many there are.
+    """
+
+    series: Series
+    span: Span
+    candles: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As `resolve --json` shows it."""
+        return {
+            "pair": self.series.pair,
+            "interval": self.series.interval.value,
+            "start": iso(self.span.start),
+            "end": iso(self.span.end),
+            "candles": self.candles,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """A file that is to be read again, because it had answered for what is missing now.
+
+    Attributes:
+        name: Which.
+        path: Where it, or its archive, lies; None where it is not there any more.
+    """
+
+    name: str
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What taking something back did, or would do.
+
+    Attributes:
+        what: What was taken back.
+        reason: Why.
+        dry_run: Whether nothing was done.
+        files: The files that are withdrawn by it.
+        series: What left the lake.
+        read_again: Files that the next ingest reads again.
+        refilled: Series → candles that follow from finer ones.
+        gaps: What is missing of the touched series.
+        actions: What to do, in sentences.
+    """
+
+    what: str
+    reason: str
+    dry_run: bool
+    files: tuple[str, ...] = ()
+    series: tuple[TakenBack, ...] = ()
+    read_again: tuple[ReadAgain, ...] = ()
+    refilled: Mapping[Series, int] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    actions: tuple[str, ...] = ()
+
+    @property
+    def candles(self) -> int:
+        """How many candles left the lake."""
+        return sum(each.candles for each in self.series)
+
+    def as_json(self) -> dict[str, Any]:
+        """As `resolve --json` shows it."""
+        return {
+            "what": self.what,
+            "reason": self.reason,
+            "dry_run": self.dry_run,
+            "files": list(self.files),
+            "candles": self.candles,
+            "series": [each.as_json() for each in self.series],
+            "read_again": [
+                {"name": each.name, "path": None if each.path is None else str(each.path)} for each in self.read_again
+            ],
+            "refilled": [
+                {"pair": series.pair, "interval": series.interval.value, "candles": count}
+                for series, count in self.refilled.items()
+            ],
+            "gaps": [gap.as_json() for gap in self.gaps],
+            "actions": list(self.actions),
+        }
+
+
+def resolve(stores: Stores, what: Withdrawal, run: Run, *, dry_run: bool = False) -> Resolved:
+    """Takes something back, refills what finer candles have, and says what is left to do.
+
+    Args:
+        stores: Where from.
+        what: What to take back.
+        run: Who does it.
+        dry_run: Whether to say only what would be taken back.
+
+    Raises:
+        InvalidRequest: There is nothing of that name, or several different things; the message says what there is.
+        Busy: Another process is writing one of the series for too long; pairs before it are done.
+    """
+    with stores.catalog.read() as connection:
+        release = find_release(connection, what)
+        claims = find_claims(connection, what, release)
+    names = tuple(sorted({claim.file.name for claim in claims if claim.file is not None}))
+    pairs = sorted({claim.series.pair for claim in claims})
+    if dry_run:
+        found = [_gone(stores.lake, pair, [each for each in claims if each.series.pair == pair]) for pair in pairs]
+        return Resolved(what.name, what.reason, dry_run=True, files=names, series=_counted(found))
+    if release is not None:
+        with stores.catalog.write() as connection:
+            withdrawals.withdraw_container(connection, release, what.reason, run.run_id, run.now)
+    work = _Work(stores, what, run, release)
+    for pair in pairs:
+        run.report(phase=f"taking back {pair}")
+        work.take_back(pair)
+    return _told(stores, work, names, _heal(stores, pairs, run))
+
+
+def _heal(stores: Stores, pairs: Sequence[str], run: Run) -> BackfillOutcome | None:
+    """Fills what finer candles have, and reconciles what has changed; asks the exchange for nothing."""
+    if not pairs:
+        return None
+    return backfill(stores, run_spec(pairs=list(pairs), api_backfill=False), run)
+
+
+# --- taking back
+
+
+def _gone(lake: Lake, pair: str, claims: Iterable[Claim]) -> dict[Series, pl.DataFrame]:
+    """The candles that leave the lake: what is claimed, and what was resampled from it, the finest interval first."""
+    by_series: dict[Series, list[Claim]] = {}
+    for claim in claims:
+        by_series.setdefault(claim.series, []).append(claim)
+    found: dict[Series, pl.DataFrame] = {}
+    finer: Spans = ()
+    for interval in Interval:
+        series = Series(pair, interval)
+        parts = [claim.rows(lake) for claim in by_series.get(series, ())]
+        made = touched_candles(finer, interval)
+        resampled = _resampled(lake, series, made)
+        if rows := [part for part in (*parts, resampled) if part.height]:
+            found[series] = pl.concat(rows).unique("time").sort("time")
+        finer = union(finer, *(_slots(part, interval) for part in parts))
+    return found
+
+
+def _resampled(lake: Lake, series: Series, spans: Spans) -> pl.DataFrame:
+    """The candles in some spans that were made of finer ones."""
+    if not spans:
+        return pl.DataFrame(schema=CANDLE_SCHEMA)
+    candles = lake.read(series, spans[0].start, spans[-1].end)
+    is_there = lies_in(spans, candles.select(seconds_of(pl.col("time"))).to_series())
+    return candles.filter(is_there & (candles["source"] == Source.RESAMPLED.value))
+
+
+def _slots(candles: pl.DataFrame, interval: Interval) -> Spans:
+    """Where candles lie; their hull where that would be too many pieces."""
+    times = candles.select(seconds_of(pl.col("time"))).to_series()
+    if (times.diff() != interval.seconds).sum() >= FRAGMENTS:
+        return (Span(times[0], times[-1] + interval.seconds),)
+    return of_candles(times, interval)
+
+
+def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[TakenBack, ...]:
+    return tuple(
+        TakenBack(series, Span(times[0], times[-1] + series.interval.seconds), candles.height)
+        for gone in found
+        for series, candles in sorted(gone.items())
+        if (times := candles.select(seconds_of(pl.col("time"))).to_series()).len()
+    )
+
+
+@dataclass(slots=True)
+class _Work:
+    """What was taken back so far."""
+
+    stores: Stores
+    what: Withdrawal
+    run: Run
+    release: ContainerRecord | None
+    gone: list[dict[Series, pl.DataFrame]] = field(default_factory=list)
+    touched: dict[Series, Spans] = field(default_factory=dict)
+    again: list[FileRecord] = field(default_factory=list)
+
+    def take_back(self, pair: str) -> None:
+        """Takes back what is claimed of one pair."""
+        stores, now = self.stores, self.run.now
+        series = [Series(pair, interval) for interval in Interval]
+        with stores.locks.series(series):
+            with stores.catalog.read() as connection:  # once more: others may have ingested some of it until now
+                claims = find_claims(connection, self.what, self.release, pair)
+            gone = _gone(stores.lake, pair, claims)
+            records = list(self._records(claims, gone))
+            times = {each: stores.lake.times(each) for each in series}
+            with stores.catalog.write() as connection:
+                self._take_evidence(connection, pair, claims, gone)
+                evidence_records.renew(connection, times)
+            stages = [
+                stores.lake.stage_removal(each, gone[each], origin=self.what.reason, now=now)
+                for each in sorted(gone, reverse=True)  # the coarsest first
+            ]
+            commit(
+                stores,
+                [LakeWrite(staged, ()) for staged in stages],
+                now,
+                lambda connection: withdrawals.record(connection, records),
+            )
+        self.gone.append(gone)
+
+    def _records(self, claims: Sequence[Claim], gone: Mapping[Series, pl.DataFrame]) -> Iterator[WithdrawalRecord]:
+        """What goes on record in the end: the claims, counting each candle once, and what was made of them."""
+        rest = dict(gone)
+        for claim in claims:
+            if claim.span is None:
+                continue
+            rows = claim.rows(self.stores.lake)
+            if claim.series in rest:
+                rows = rows.join(rest[claim.series].select("time"), on="time", how="semi")
+                rest[claim.series] = rest[claim.series].join(rows.select("time"), on="time", how="anti")
+            count = rows.height + self._gone_before(claim)
+            file_id = claim.file.id if claim.file else None
+            yield WithdrawalRecord(claim.series, claim.span, file_id, count, self.what.reason, self.run.now)
+        reason = f"made of what was withdrawn: {self.what.reason}"
+        for each in _counted([rest]):
+            yield WithdrawalRecord(each.series, each.span, None, each.candles, reason, self.run.now)
+
+    def _gone_before(self, claim: Claim) -> int:
+        """How many candles of a file had left the lake when taking it back was interrupted."""
+        if claim.file is None or claim.file.status is not FileStatus.WITHDRAWN or claim.span is None:
+            return 0
+        is_one = [
+            *claim.is_one(),
+            pl.col("lost") == Lost.WITHDRAWN.value,
+            pl.col("by") == (claim.file.reason or ""),
+        ]
+        return self.stores.lake.replaced(claim.series, claim.span.start, claim.span.end).filter(*is_one).height
+
+    def _take_evidence(
+        self, connection: sa.Connection, pair: str, claims: Sequence[Claim], gone: Mapping[Series, pl.DataFrame]
+    ) -> None:
+        """Takes back what answered for the candles, and what followed from it; marks all of it as changed."""
+        now = self.run.now
+        ids = [claim.file.id for claim in claims if claim.file is not None]
+        before = _covered(connection, pair)
+        slots = {series: _slots(candles, series.interval) for series, candles in gone.items()}
+        withdrawals.withdraw_files(connection, ids, self.what.reason, now)
+        finer: Spans = ()  # of which something was taken back, so that what was made of it goes as well
+        touched: dict[Series, Spans] = {}
+        confirmed = proof_records.confirmed(connection, [pair])
+        lost: dict[Series, Spans] = {}  # what the word of a file had confirmed, whoever's candle is kept
+        for interval in Interval:
+            series = Series(pair, interval)
+            own = [claim for claim in claims if claim.series == series]
+            made = touched_candles(finer, interval)
+            withdrawals.trim_grants(connection, series, slots.get(series, ()))
+            dispute_records.settle(connection, {series: slots.get(series, ())})
+            withdrawals.forget_conflicts(connection, series, slots.get(series, ()))
+            withdrawals.trim_grants(connection, series, made, Source.RESAMPLED)
+            for claim in own:
+                if claim.file is None and claim.span is not None:
+                    withdrawals.trim_grants(connection, series, (claim.span,), claim.source)
+            lost[series] = intersect(
+                confirmed.get(series, ()), normalise(each for claim in own for each in claim.reach)
+            )
+            left = _covered_now(connection, series)
+            touched[series] = union(made, slots.get(series, ()), subtract(before.get(series, ()), left))
+            if own:
+                finer = union(finer, touched[series])
+            self._read_again(connection, series, slots.get(series, ()), own)
+        touched = {series: spans for series, spans in touched.items() if spans}
+        withdrawals.forget_answers(connection, touched)
+        # What was refuted of finer intervals may have been so because of what is taken back.
+        compared = {Series(pair, each): touched_candles(finer, each) for each in Interval}
+        compared = {series: union(spans, touched.get(series, ()), lost[series]) for series, spans in compared.items()}
+        withdrawals.reopen(connection, pair, compared, now)
+        changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
+        publications.doubt(connection, changes, now)
+        self.touched |= touched
+
+    def _read_again(self, connection: sa.Connection, series: Series, slots: Spans, own: Sequence[Claim]) -> None:
+        """Has the files read again that had answered for what is gone, but those whose word was taken back itself."""
+        taken = {claim.source for claim in own if claim.file is None}
+        without = [
+            kind for kind, source in ((Kind.OHLCVT, Source.CSV), (Kind.TRADES, Source.TRADES)) if taken & {None, source}
+        ]
+        reason = f"to be read again: {self.what.name} was withdrawn"
+        self.again += withdrawals.read_again(connection, series, slots, reason, self.run.now, without=without)
+
+
+def _covered(connection: sa.Connection, pair: str) -> dict[Series, Spans]:
+    found = evidence_records.coverage_of(connection, pairs=[pair])
+    return {series: tuple(record.span for record in records) for series, records in found.items()}
+
+
+def _covered_now(connection: sa.Connection, series: Series) -> Spans:
+    """The coverage that follows from the grants and refutations of a series as they stand in a transaction."""
+    grants = evidence_records.grants_of(connection, [series])
+    refuted = evidence_records.refuted(connection, [series], grants)
+    return tuple(each.span for each in coverage(grants.get(series, ()), refuted.get(series, ())))
+
+
+# --- what is to be done about it
+
+
+def _told(stores: Stores, work: _Work, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
+    gaps = [gap for gap in (healed.gaps if healed else ()) if intersect((gap.span,), work.touched.get(gap.series, ()))]
+    refilled = {each.series: each.candles_stored for each in (healed.filled if healed else ()) if each.candles_stored}
+    again = [_found_again(stores, record) for record in work.again]
+    series = _counted(work.gone)
+    return Resolved(
+        work.what.name,
+        work.what.reason,
+        dry_run=False,
+        files=names,
+        series=series,
+        read_again=tuple(again),
+        refilled=refilled,
+        gaps=tuple(gaps),
+        actions=tuple(_actions(stores, again, gaps, is_shown=bool(series))),
+    )
+
+
+def _found_again(stores: Stores, record: FileRecord) -> ReadAgain:
+    file = find_again(stores.settings, record)
+    return ReadAgain(record.name, file.path if file is not None else None)
+
+
+def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *, is_shown: bool) -> Iterator[str]:
+    """What fills what is left, and what else is to be done."""
+    paths = sorted({each.path for each in again if each.path is not None})
+    if paths:
+        given = " ".join(f"--archive-dir {shlex.quote(str(path))}" for path in paths)
+        yield f"kraken-pipeline ingest {given} reads again what had answered for it too"
+    if lost := list(dict.fromkeys(each.name for each in again if each.path is None)):
+        more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
+        yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and are not there any more"
+    # What could be resampled by now was: the rest follows from what the exchange has of finer intervals.
+    asked = [gap for gap in gaps if any(leg.route is not Route.NONE for leg in gap.legs)]
+    if asked:
+        pairs = sorted({gap.series.pair for gap in asked})
+        command = run_spec(
+            pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
+            intervals=sorted({gap.series.interval for gap in asked}),
+            # Of several pairs, a start would mean the time before some of them were traded as well.
+            start=min(gap.span.start for gap in asked) if len(pairs) == 1 else None,
+            end=max(gap.span.end for gap in asked),
+            complete=True,
+        ).as_command("backfill")
+        yield f"{command} fills {len(asked)} of the gaps from the exchange"
+    files = {gap.required_csv_file for gap in gaps if gap.required_csv_file and gap.route is Route.NONE}
+    if files:
+        yield f"fetch {', '.join(sorted(files)[:_NAMES])}: nothing else can fill some gaps within the limits"
+    if is_shown and stores.settings.has_questdb:
+        yield (
+            "kraken-pipeline publish --rebuild --verify takes what was withdrawn out of QuestDB, which deletes no rows "
+            "and keeps those whose place nothing has taken"
+        )

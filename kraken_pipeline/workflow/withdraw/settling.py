@@ -1,0 +1,189 @@
+"""Settling by cause: contradictions that have one cause are listed on one line, and taken back by one command."""
+
+from __future__ import annotations
+
+import shlex
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kraken_pipeline.coverage.causes import Cause
+from kraken_pipeline.coverage.ranges import Span, normalise
+from kraken_pipeline.errors import InvalidRequest, plain
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.workflow.reconcile.verdicts import Remedy, Verdict
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal
+
+_PAIRS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Contradictions of one cause.
+
+    Attributes:
+        cause: What they have in common.
+        verdicts: Each of them, in order.
+    """
+
+    cause: Cause
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def span(self) -> Span:
+        """From the start of the first to the end of the last."""
+        return Span(min(each.span.start for each in self.verdicts), max(each.span.end for each in self.verdicts))
+
+    @property
+    def pairs(self) -> list[str]:
+        """Whose they are."""
+        return sorted({each.pair for each in self.verdicts})
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """The intervals that contradict each other."""
+        sides = {side for each in self.verdicts for side in (each.fine, each.coarse)}
+        return sorted(side for side in sides if side is not None)
+
+    @property
+    def action(self) -> str:
+        """What to do about all of them, with its commands."""
+        return "; ".join([*self._filling(), *self._proving(), *self._taking_back()])
+
+    def of(self, remedy: Remedy) -> list[Verdict]:
+        """Those of them that one thing settles."""
+        return [each for each in self.verdicts if each.remedy is remedy]
+
+    def _filling(self) -> Iterator[str]:
+        if gaps := self.of(Remedy.FILL):
+            pairs = sorted({each.pair for each in gaps})
+            spec = run_spec(
+                pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
+                intervals=sorted({side for each in gaps for side in each.suspects}),
+                start=min(each.span.start for each in gaps),
+                end=max(each.span.end for each in gaps),
+                complete=True,
+            )
+            yield f"{len(gaps):,} are gaps by now, filled by {spec.as_command('backfill')}"
+
+    def _proving(self) -> Iterator[str]:
+        if kept := self.of(Remedy.PROVE):
+            spec = run_spec(pairs=sorted({each.pair for each in kept})[:_PAIRS_NAMED])
+            yield (
+                f"of {len(kept):,} the greater trade count is kept, which finer candles, trades or another archive "
+                f"prove; where it stands unproven is said by {spec.as_command('report')}"
+            )
+
+    def _taking_back(self) -> Iterator[str]:
+        if left := self.of(Remedy.TAKE_BACK):
+            command = f"kraken-pipeline resolve --cause {self.cause.id}"
+            files = list(dict.fromkeys(name for each in left for name in each.files))
+            suspects = sorted({side for each in left for side in each.suspects})
+            if files:
+                choices = [f"{command} --file {shlex.quote(name)} --reason …" for name in files]
+            elif any(len(each.suspects) > 1 for each in left):
+                choices = [f"{command} --interval {side.value} --reason …" for side in suspects]
+            else:
+                choices = [f"{command} --reason …"]
+            first = "find out which is wrong, then " if len(choices) > 1 else "take back what is suspected: "
+            yield f"{first}{' or '.join(choices)}"
+
+    def as_json(self) -> dict[str, object]:
+        """As `reconcile --by-cause --json` shows it."""
+        return {
+            "cause": self.cause.id,
+            "kind": str(self.cause.kind),
+            "of": self.cause.name,
+            "pairs": self.pairs,
+            "intervals": [interval.value for interval in self.intervals],
+            "start": iso(self.span.start),
+            "end": iso(self.span.end),
+            "count": len(self.verdicts),
+            "conflicts": len(self.verdicts) - len(self.of(Remedy.FILL)),
+            "action": self.action,
+        }
+
+
+def grouped(found: Iterable[Verdict]) -> list[Grouped]:
+    """Return contradictions by their causes: those with most of them first."""
+    by_cause: dict[Cause, list[Verdict]] = {}
+    for each in found:
+        if each.cause is not None:
+            by_cause.setdefault(each.cause, []).append(each)
+    groups = [Grouped(cause, tuple(verdicts)) for cause, verdicts in by_cause.items()]
+    return sorted(groups, key=lambda each: (-len(each.verdicts), each.cause.kind, each.cause.key))
+
+
+def withdrawal_of(
+    found: Sequence[Verdict], cause_id: str, reason: str, *, interval: str | None = None, file: str | None = None
+) -> Withdrawal:
+    """Return what is to be taken back to settle all that has one cause.
+
+    Args:
+        found: Everything that contradicts.
+        cause_id: What the cause is called.
+        reason: Why it is taken back.
+        interval: The side that is wrong, in minutes, where nobody can say.
+        file: The file that is wrong, where two files differ.
+
+    Raises:
+        InvalidRequest: There is no such cause, nothing of it is left to a person, or the side is to be named.
+    """
+    if not reason.strip():
+        raise InvalidRequest("the reason is empty; say why, for whoever asks later")
+    group = next((each for each in grouped(found) if each.cause.id == cause_id), None)
+    if group is None:
+        raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists those that there are")
+    left = group.of(Remedy.TAKE_BACK)
+    if not left:
+        raise InvalidRequest(f"nothing of {cause_id} is to be taken back: {group.action}")
+    told = plain(reason.strip())
+    names = list(dict.fromkeys(name for each in left for name in each.files))
+    if names:
+        return Withdrawal(told, file=_one_of(names, file, "--file", group))
+    if file is not None:
+        raise InvalidRequest(f"--file is for files that differ; {cause_id} is about intervals: {group.action}")
+    label = f"{cause_id} ({group.cause.name})"
+    side = None if interval is None else str(Interval.parse(interval).value)
+    chosen = [(each, _chosen(each, side, group)) for each in left]
+    if all(suspect in dict(each.wholes) for each, suspect in chosen):
+        wholes = dict.fromkeys(dict(each.wholes)[suspect] for each, suspect in chosen)
+        return Withdrawal(told, files=tuple(wholes), label=label)
+    claims: dict[Series, list[Span]] = {}
+    for each, suspect in chosen:
+        span = Span(suspect.floor(each.span.start), suspect.ceil(each.span.end))
+        claims.setdefault(Series(each.pair, suspect), []).append(span)
+    spans = tuple((series, span) for series, parts in sorted(claims.items()) for span in normalise(_narrowest(parts)))
+    return Withdrawal(told, claims=spans, label=label)
+
+
+def _chosen(each: Verdict, side: str | None, group: Grouped) -> Interval:
+    suspects = {str(suspect.value): suspect for suspect in each.suspects}
+    return suspects[_one_of(list(suspects), side, "--interval", group)]
+
+
+def _narrowest(spans: Iterable[Span]) -> Iterator[Span]:
+    """Those of some spans that hold no other one.
+
+    What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
+    """
+    known: list[Span] = []
+    for span in sorted(set(spans), key=lambda each: (each.seconds, each.start)):
+        at = bisect_left(known, span.start, key=lambda each: each.start)
+        if at == len(known) or known[at].end > span.end:
+            insort(known, span, key=lambda each: each.start)
+            yield span
+
+
+def _one_of(there: Sequence[str], given: str | None, option: str, group: Grouped) -> str:
+    """What a person has chosen of several; the only one where there is no choice."""
+    if given is None and len(there) == 1:
+        return there[0]
+    if given is None:
+        raise InvalidRequest(f"nobody can say which is wrong: {group.action}")
+    if given not in there:
+        raise InvalidRequest(f"{option} {given} is no side of {group.cause.id}: {group.action}")
+    return given
