@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from chaos.claims import HomeState, state_of
-from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import options
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import verify_job
@@ -145,7 +145,7 @@ class Playground:
     def command(self, *arguments: str) -> Said:
         """Run `kraken-pipeline ARGUMENTS` in this process, at the moment at which the world ends."""
         with pytest.MonkeyPatch.context() as patch:
-            stop_clock(patch, NOW, cli, jobs, verify_job)
+            stop_clock(patch, NOW, options, jobs, verify_job)
             try:
                 return shell(self.home, *arguments, **self._variables)
             except Exception:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import options
 from kraken_pipeline.cli.app import app
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
@@ -47,7 +47,7 @@ SELECTIONS = [
 @pytest.fixture(scope="module", autouse=True)
 def _stopped_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        stop_clock(patch, NOW, cli, jobs, upkeep)
+        stop_clock(patch, NOW, options, jobs, upkeep)
         yield
 
 

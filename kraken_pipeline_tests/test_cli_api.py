@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import options
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
@@ -42,7 +42,7 @@ REFUSED = Refusal("EQuery:Unknown asset pair")
 @pytest.fixture(scope="module", autouse=True)
 def _stopped_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        stop_clock(patch, NOW, cli, jobs, upkeep)
+        stop_clock(patch, NOW, options, jobs, upkeep)
         yield
 
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from kraken_pipeline.cli import app as cli
-from kraken_pipeline.cli import tables
+from kraken_pipeline.cli import keep_commands, query_commands, run_commands, tables
 from kraken_pipeline.cli.layout import Table, say
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
@@ -300,7 +299,8 @@ def test_what_a_command_prints_is_whole(
     stored: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def printed(console: Console) -> str:
-        monkeypatch.setattr(cli, "out", console)
+        for module in (keep_commands, query_commands, run_commands):
+            monkeypatch.setattr(module, "out", console)
         shell(stored, *command)
         return re.sub(r"[\d.]+ GiB", "", text_of(console))  # the free space changes meanwhile
 

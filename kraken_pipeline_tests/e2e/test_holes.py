@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import options
 from kraken_pipeline.coverage.ranges import Span, Spans, subtract
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
@@ -99,7 +99,7 @@ def conflicts(stores: Stores) -> list[str]:
 def test_two_pairs_that_lack_the_same_day_get_all_48_hours_back_by_one_command(
     home: Path, tmp_path: Path, exchange: DemoExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_clock(monkeypatch, NOW, cli, jobs)
+    stop_clock(monkeypatch, NOW, options, jobs)
     day = Span(LOST, LOST + DAY)
     folder = files(tmp_path / "files", day)
     said = shell(

@@ -25,7 +25,7 @@ import redis
 import sqlalchemy as sa
 
 import kraken_pipeline
-from kraken_pipeline.cli import app as cli
+from kraken_pipeline.cli import options
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
@@ -405,8 +405,8 @@ class Siege:
 
 @contextmanager
 def besieged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[Siege]:
-    stop_clock(monkeypatch, NOW, cli, jobs, upkeep)
-    monkeypatch.setattr(cli, "time", SimpleNamespace(time=lambda: float(NOW)))
+    stop_clock(monkeypatch, NOW, options, jobs, upkeep)
+    monkeypatch.setattr(options, "time", SimpleNamespace(time=lambda: float(NOW)))
     home = tmp_path / NAME / "home"
     home.parent.mkdir()
     with HostileExchange(WORLD, clock=FixedClock(NOW)) as exchange:

@@ -1,0 +1,250 @@
+"""Commands about what is stored: comparing it, taking it back, verifying and saving it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from kraken_pipeline.cli import tables, terminal
+from kraken_pipeline.cli.layout import say
+from kraken_pipeline.cli.options import (
+    ArchiveDirs,
+    AsJson,
+    BudgetOption,
+    End,
+    Intervals,
+    Pairs,
+    Start,
+    Tier,
+    present,
+    selection,
+    stores_of_home,
+)
+from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.cli.runs import loading_dagster, run_job
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.records.damage import open_damages, settled_since
+from kraken_pipeline.storage.stores import opened, require_writable
+from kraken_pipeline.workflow.gaps.gaps import selected_pairs
+from kraken_pipeline.workflow.heed import heeding
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.verdicts import contradicted, every_candle
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.verify.backup import back_up
+from kraken_pipeline.workflow.verify.backup import restore as bring_back
+from kraken_pipeline.workflow.verify.verification import Verification
+from kraken_pipeline.workflow.verify.verification import verify as verify_files
+from kraken_pipeline.workflow.withdraw.resolve import resolve as take_back
+from kraken_pipeline.workflow.withdraw.settling import grouped, withdrawal_of
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
+
+
+def reconcile(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    full: Annotated[bool, typer.Option(help="Compare everything anew, not only what has changed.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="The verdict on every candle, not only what contradicts.")
+    ] = False,
+    by_cause: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-cause/--one-by-one",
+            help="A line for all that has one cause, or for each contradiction; the first without --json and --all.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
+    if every and by_cause:
+        raise InvalidRequest("--all lists every candle, and --by-cause what contradicts; name one of the two")
+    spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    now = present()
+    require_writable(load_settings())
+    with stores_of_home() as stores:
+        names = selected_pairs(stores, spec)
+        if full:
+            doubt_everything(stores, names, now)
+        done = reconcile_changes(stores, names, Run(f"reconcile-{now}", now))
+        found = heeding(
+            lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
+        )
+    for note in done.notes:
+        say(err, note, "yellow")
+    is_grouped = not (every or as_json) if by_cause is None else by_cause
+    if as_json:
+        print_json([each.as_json() for each in (grouped(found) if is_grouped else found)])
+    elif is_grouped:
+        tables.causes(out, grouped(found), done, is_known=bool(names))
+    else:
+        tables.verdicts(out, found, done, is_known=bool(names))
+    raise typer.Exit(int(bool(done.notes)))
+
+
+def resolve(
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    cause: Annotated[
+        str | None,
+        typer.Option(
+            help="All that has one cause, as reconcile lists it; --interval or --file says which side is wrong where "
+            "nobody else can."
+        ),
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="XBTUSD_60.csv or RELEASE.zip:XBTUSD_60.csv; its location or SHA-256 as well.")
+    ] = None,
+    release: Annotated[str | None, typer.Option(help="Kraken_OHLCVT_Q2_2023.zip; its SHA-256 as well.")] = None,
+    span: Annotated[
+        bool, typer.Option("--span", help="The candles of --pair and --interval from --start to --end.")
+    ] = False,
+    pair: Annotated[str | None, typer.Option(help="Of the span.")] = None,
+    interval: Annotated[str | None, typer.Option(help="Of the span, in minutes.")] = None,
+    start: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC, the start of a candle.")] = None,
+    end: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC. Half-open.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only candles of the span from CSV, TRADES, RESAMPLED or OHLC.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be taken back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes back what turned out to be wrong: a file, a release, a span, or all that has one cause.
+
+    What follows from it goes as well.
+    """
+    if cause is not None and (release or span or pair or start or end or source):
+        raise InvalidRequest("beside --cause there can only be --interval or --file, which say which side is wrong")
+    named = None
+    if cause is None:
+        named = withdrawal(
+            reason=reason,
+            file=file,
+            release=release,
+            is_span=span,
+            pair=pair,
+            interval=interval,
+            start=start,
+            end=end,
+            source=source,
+        )
+    now = present()
+    if not dry_run:
+        require_writable(load_settings())
+    with stores_of_home() as stores:
+        what = named or heeding(
+            lambda: withdrawal_of(
+                contradicted(stores, run_spec(), now), cause or "", reason, interval=interval, file=file
+            )
+        )
+        done = take_back(stores, what, Run(f"resolve-{now}", now), dry_run=dry_run)
+    if as_json:
+        print_json(done.as_json())
+    else:
+        tables.resolved(out, done)
+
+
+def verify(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare sizes and footers only, instead of all bytes.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside what is damaged, and bring back what it held.")
+    ] = False,
+    archive_dir: ArchiveDirs = None,
+    api_backfill: Annotated[bool, typer.Option(help="Whether a repair may ask the exchange for what is lost.")] = True,
+    budget: BudgetOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compares every file of the lake with what was written. With --repair a Dagster run like any other.
+
+    Exit code 1 where damage is left. What is damaged is a gap from then on; a repair fills it from the archives that
+    are still there, from QuestDB, from finer candles, and through the API within the budget.
+    """
+    given = {"tier": tier, "intervals": intervals, "pairs": pairs}
+    if not repair and (archive_dir or not api_backfill or budget is not None):
+        raise InvalidRequest(
+            "--archive-dir, --no-api-backfill and --budget are about --repair; add it, or leave them out"
+        )
+    spec = selection(**given, archive_dirs=archive_dir, api_backfill=api_backfill, budget=budget)
+    settings = load_settings()
+    console = err if as_json else out
+    if repair:
+        found, failure = _repair(settings, spec, quick=quick, console=console)
+    else:
+        failure = None
+        with opened(settings) as stores, terminal.progress_bar(console, settings.kraken_api_rate) as listener:
+            found = verify_files(stores, spec, Run("verify", present(), listener), quick=quick)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        tables.verification(out, found)
+    if failure:
+        say(err, f"kraken-pipeline: {failure}", "red")
+    raise typer.Exit(int(bool(found.damaged) or failure is not None))
+
+
+def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console) -> tuple[Verification, str | None]:
+    """Repairs the lake in a Dagster run; returns what was found, and why the run failed where it did."""
+    with loading_dagster(settings, as_json=console is err):
+        from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
+
+    began = present()
+    config = {**spec.as_config(), "repair": True, "quick": quick}
+    done = run_job(settings, bound_verify, None, console=console, config=config)
+    with opened(settings) as stores, stores.catalog.read() as connection:
+        damaged, settled = open_damages(connection), settled_since(connection, began)
+    found = Verification(
+        done.outcome.get("files_verified", 0),
+        done.outcome.get("bytes_verified", 0),
+        done.outcome.get("verify_seconds", 0.0),
+        tuple(damaged),
+        repaired=tuple(settled),
+    )
+    return found, None if done.status == "SUCCESS" else (done.error or done.status).partition("\n")[0]
+
+
+def backup(
+    to: Annotated[Path, typer.Argument(help="An empty folder, or one with an earlier backup of this home.")],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Saves the catalog and then the lake, while runs are at work.
+
+    For example: kraken-pipeline backup /backups/kraken
+    """
+    with stores_of_home() as stores:
+        done = back_up(stores, to, links=not copy)
+    if as_json:
+        print_json(done.as_json())
+    else:
+        tables.backed_up(out, done, to)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="The folder of a backup.")],
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Brings a backup back into an empty home, and verifies what is there then.
+
+    For example: kraken-pipeline restore /backups/kraken
+    """
+    settings = load_settings()
+    with terminal.progress_bar(err if as_json else out, settings.kraken_api_rate) as listener:
+        done, found = bring_back(settings, source, Run("restore", present(), listener), links=not copy)
+    if as_json:
+        print_json({"backup": done.as_json(), "verification": found.as_json()})
+    else:
+        tables.restored(out, done, source)
+        tables.verification(out, found)
+    raise typer.Exit(int(bool(found.damaged)))

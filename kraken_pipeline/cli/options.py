@@ -1,0 +1,65 @@
+"""The options that commands share, and what they select."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kraken_pipeline.market.pair import named_pair
+from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.ingest.scan import known_pairs
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+MOST = 1_000_000
+"""What is listed at the most."""
+
+Tier = Annotated[str, typer.Option(help="TIER1 to TIER4, or ALL.")]
+Intervals = Annotated[str | None, typer.Option(help="Minutes, separated by commas: 60,1440. All ten by default.")]
+KeptIntervals = Annotated[
+    str | None,
+    typer.Option(
+        help="Minutes, separated by commas: 60,1440. By default KRAKEN_INTERVALS, or those that archives or runs named."
+    ),
+]
+Pairs = Annotated[str | None, typer.Option(help="Separated by commas: XBTUSD,ADAEUR. All of the tier by default.")]
+Start = Annotated[str | None, typer.Option(help="ISO date or time, UTC: 2023-10-01. Nothing before it.")]
+End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open: that moment is left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
+LookbackDays = Annotated[int, typer.Option(help="How old a gap is filled through the API: 1 to 365 days.")]
+MaxGaps = Annotated[int, typer.Option(help="Gaps of a series filled through the API in one run: 1 to 100.")]
+BudgetOption = Annotated[int | None, typer.Option(help="Requests of this run; without it, the setting's.")]
+ArchiveDirs = Annotated[
+    list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
+]
+
+AcceptUnknownPairs = Annotated[
+    bool, typer.Option("--accept-unknown-pairs", help="Also read loose files whose name ends with no known currency.")
+]
+
+
+@contextmanager
+def stores_of_home() -> Iterator[Stores]:
+    """Open the stores of the home that the settings name."""
+    with opened(load_settings()) as stores:
+        yield stores
+
+
+def selection(**given: Any) -> RunSpec:
+    """Return what a command selects; `storjusd` on the command line is the pair STORJUSD."""
+    spec = run_spec(**given)
+    if all(name == name.upper() for name in spec.pairs):
+        return spec
+    with stores_of_home() as stores:
+        known = known_pairs(stores)
+    return run_spec(**{**given, "pairs": [named_pair(name, known) for name in spec.pairs]})
+
+
+def present() -> int:
+    """Return the present, in whole seconds since the epoch."""
+    return int(time.time())

@@ -1,0 +1,359 @@
+"""Commands that fetch and fill: each starts a Dagster run, or says what that would do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from kraken_pipeline.cli import tables
+from kraken_pipeline.cli.layout import say
+from kraken_pipeline.cli.options import (
+    AcceptUnknownPairs,
+    ArchiveDirs,
+    AsJson,
+    BudgetOption,
+    End,
+    Intervals,
+    LookbackDays,
+    MaxGaps,
+    Pairs,
+    Start,
+    Tier,
+    present,
+    selection,
+    stores_of_home,
+)
+from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.cli.runs import executed, ingest_archives, is_well, loading_dagster, run_job
+from kraken_pipeline.coverage.anchors import Depth, Spacing
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.tier import load_tiers
+from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.questdb.client import require_questdb
+from kraken_pipeline.storage.records import dead_letters as letters
+from kraken_pipeline.workflow.backfill.backfill import beyond, planned
+from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.proof.completion import closing_cost
+from kraken_pipeline.workflow.proof.prove import cost, said, verdicts
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+
+def plan(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    archive_dir: ArchiveDirs = None,
+    accept_unknown_pairs: AcceptUnknownPairs = False,
+    complete: Annotated[bool, typer.Option(help="Without limits of requests.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Says for every gap where it can come from and what that costs. Writes nothing."""
+    spec = selection(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        archive_dirs=archive_dir,
+        accept_unknown_pairs=accept_unknown_pairs,
+        complete=complete,
+        dry_run=True,
+    )
+    _show_plan(spec, as_json=as_json)
+
+
+def _show_plan(spec: RunSpec, *, as_json: bool) -> Plan:
+    with stores_of_home() as stores:
+        made = make_plan(stores, spec, present())
+    if as_json:
+        print_json(made.as_json())
+    else:
+        tables.plan(out, made)
+    return made
+
+
+def ingest(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    archive_dir: ArchiveDirs = None,
+    accept_unknown_pairs: AcceptUnknownPairs = False,
+    api_backfill: Annotated[
+        bool, typer.Option(help="Whether HTTP may be used to fill gaps; resampling goes on without it.")
+    ] = True,
+    complete: Annotated[
+        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+    ] = False,
+    lookback_days: LookbackDays = 7,
+    max_gaps: MaxGaps = 10,
+    budget: BudgetOption = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done, as `plan`.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(help="Continue this failed, cancelled or killed run with its own configuration.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Brings archives into the lake, fills gaps, and says what is covered. A Dagster run like any other."""
+    given = selection(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        archive_dirs=archive_dir,
+        accept_unknown_pairs=accept_unknown_pairs,
+        api_backfill=api_backfill,
+        complete=complete,
+        lookback_days=lookback_days,
+        max_gaps_per_asset=max_gaps,
+        budget=budget,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        _show_plan(given, as_json=as_json)
+        return
+    if resume is not None and given != RunSpec():
+        raise InvalidRequest("--resume continues a run with its own configuration; leave the other options out")
+    settings = load_settings()
+    given.require_tier(load_tiers(settings.kraken_tiers_file))
+    done = ingest_archives(settings, given, resume, as_json=as_json)
+    raise typer.Exit(int(not is_well(done)))
+
+
+def backfill(
+    tier: Tier = "ALL",
+    intervals: Intervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    lookback_days: LookbackDays = 7,
+    max_gaps: MaxGaps = 10,
+    budget: BudgetOption = None,
+    complete: Annotated[
+        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fills gaps through Kraken's API and by resampling, without looking at archives. A Dagster run like any other.
+
+    A pair that is named and of which nothing is known yet is fetched from its first trade on, if the budget allows.
+    """
+    spec = selection(
+        tier=tier,
+        intervals=intervals,
+        pairs=pairs,
+        start=start,
+        end=end,
+        lookback_days=lookback_days,
+        max_gaps_per_asset=max_gaps,
+        budget=budget,
+        complete=complete,
+        dry_run=dry_run,
+    )
+    settings = load_settings()
+    spec.require_tier(load_tiers(settings.kraken_tiers_file))
+    if dry_run:
+        with stores_of_home() as stores:
+            now = present()
+            fetches, unprobed = planned(stores, spec, now), beyond(stores, spec, now)
+            closing = closing_cost(stores, spec, now) if complete else None
+        if as_json:
+            print_json([fetch.as_json() for fetch in fetches])
+            return
+        tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
+        if closing is not None:
+            say(out, f"In the end trades are counted by their ids. {said(closing, settings.kraken_api_rate)}")
+        return
+    with loading_dagster(settings, as_json=as_json):
+        from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
+
+    done = executed(settings, bound_backfill, spec, None, as_json=as_json)
+    raise typer.Exit(int(not is_well(done)))
+
+
+def publish(
+    rebuild: Annotated[bool, typer.Option(help="Empty QuestDB's tables and fill them anew from the lake.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare every series with the lake afterwards.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delivers to QuestDB what it is owed. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
+    settings = load_settings()
+    require_questdb(settings)
+    with loading_dagster(settings, as_json=as_json):
+        from kraken_pipeline.definitions import bound_publish  # noqa: PLC0415
+
+    config = {"rebuild": rebuild, "verify": verify}
+    done = executed(settings, bound_publish, None, as_json=as_json, config=config)
+    raise typer.Exit(int(done.status != "SUCCESS" or bool(done.outcome.get("errors"))))
+
+
+def prove(
+    tier: Tier = "ALL",
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    every: Annotated[
+        Spacing, typer.Option(help="How far apart the first moments are that are asked about, on the calendar.")
+    ] = Spacing.QUARTER,
+    depth: Annotated[Depth, typer.Option(help="Down to what a difference is searched.")] = Depth.MINUTE,
+    budget: Annotated[int | None, typer.Option(help="Requests of this run; no limit without it.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Counts trades by the ids that the exchange gives them, and fills what is short. A Dagster run like any other.
+
+    Two requests prove a span of any length, whatever archives say; what was asked for once is never asked again.
+    """
+    spec = run_spec(tier=tier, pairs=pairs, start=start, end=end, budget=budget, dry_run=dry_run)
+    settings = load_settings()
+    spec.require_tier(load_tiers(settings.kraken_tiers_file))
+    with stores_of_home() as stores:
+        now = present()
+        costs = said(cost(stores, spec, every, now), settings.kraken_api_rate)
+        found = verdicts(stores, spec, every, Run("", now))
+    say(err if as_json else out, costs)
+    if not dry_run:
+        with loading_dagster(settings, as_json=as_json):
+            from kraken_pipeline.definitions import bound_prove  # noqa: PLC0415
+
+        config = {**spec.as_config(), "every": str(every), "depth": str(depth)}
+        done = run_job(settings, bound_prove, None, console=err if as_json else out, config=config)
+        tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
+        if done.status == "SUCCESS":
+            with stores_of_home() as stores:
+                found = verdicts(stores, spec, every, Run(done.run_id, done.outcome["made_at"]))
+    if as_json:
+        print_json([count.as_json() for count in found])
+    else:
+        tables.counts(out, found)
+    raise typer.Exit(int(not dry_run and not is_well(done)))
+
+
+def recover(
+    archive_dir: ArchiveDirs = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Copy this catalog whole instead: sqlite:////a/path/catalog.sqlite. No password."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Builds a catalog that was lost from the lake and the archives at hand. A Dagster run like any other.
+
+    A damaged file of SQLite's is set aside. Archives are read again and bring coverage back; where there are none, each
+    candle covers its own time and nothing else. To move from SQLite to PostgreSQL, with KRAKEN_CATALOG_URL set to an
+    empty database: kraken-pipeline recover --from sqlite:///data/catalog.sqlite
+    """
+    if source is not None:
+        source = _without_password(source)
+        if archive_dir:
+            raise InvalidRequest("--from copies a catalog whole, and reads no archives: leave --archive-dir out")
+    settings = load_settings()
+    with loading_dagster(settings, as_json=as_json):
+        from kraken_pipeline.definitions import bound_recover  # noqa: PLC0415
+
+    archives = [str(path) for path in run_spec(archive_dirs=archive_dir).archive_dirs]
+    done = executed(
+        settings, bound_recover, None, as_json=as_json, config={"archive_dirs": archives, "copied_from": source}
+    )
+    raise typer.Exit(int(not is_well(done) or bool(done.outcome.get("files_damaged"))))
+
+
+def _without_password(url: str) -> str:
+    """The URL of a catalog, as it may stand in the record of a run."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidRequest("--from names no database; write sqlite:////a/path/catalog.sqlite") from None
+    if parsed.password is not None:
+        raise InvalidRequest("--from: leave the password out, and say it by PGPASSWORD or PGPASSFILE")
+    return url
+
+
+def retry_dead_letters(
+    ids: Annotated[list[int] | None, typer.Option("--id", help="Of `dead-letters list`; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does operations again that failed for good: the same, all of them unless some are named."""
+    with loading_dagster(load_settings(), as_json=as_json):
+        from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
+
+    with stores_of_home() as stores, stores.catalog.read() as connection:
+        known = {each.id for each in letters.operations(connection, None)}
+    if missing := sorted(set(ids or ()) - known):
+        raise InvalidRequest(
+            f"{', '.join(map(str, missing))}: no operation that failed has that number; "
+            "only operations can be retried, rows of files cannot"
+        )
+    if not known:
+        say(err, "No operation has failed for good: there is nothing to retry.")
+        if as_json:
+            print_json([])
+        return
+    done = executed(load_settings(), bound_retry, None, as_json=as_json, config={"ids": list(ids or ())})
+    raise typer.Exit(int(not is_well(done)))
+
+
+def demo(
+    home: Annotated[Path, typer.Option(help="Where the demo's world and its lake go, away from real candles.")] = Path(
+        "demo-data"
+    ),
+    complete: Annotated[
+        bool, typer.Option(help="Fill every gap through the exchange, also the missing quarter: some hundred requests.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Only run the exchange of the demo that was built there, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Builds a small world of archives and an exchange, plans, ingests, fills gaps and reports."""
+    from kraken_pipeline.demo import exchange as demo_exchange  # noqa: PLC0415
+    from kraken_pipeline.demo.showcase import build_showcase, build_world  # noqa: PLC0415
+
+    home = home.absolute()
+    archives = home / "archives"
+    described = home / "exchange.json"
+    if serve:
+        if not described.exists():
+            raise InvalidRequest(f"there is no demo in {home}: run kraken-pipeline demo --home {home} first")
+        known = json.loads(described.read_text(encoding="utf-8"))
+        world = build_world(known["built_at"], present())
+        demo_exchange.serve(world, port=known["port"], announce=lambda url: say(out, url))
+        return
+    variables = {
+        "KRAKEN_PIPELINE_HOME": str(home),
+        "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
+        "KRAKEN_ARCHIVE_DIRS": str(archives),
+        "KRAKEN_SETTLE_SECONDS": "0",
+    }
+    archives.mkdir(parents=True, exist_ok=True)
+    now = present()
+    made = build_showcase(archives, now)
+    with demo_exchange.DemoExchange(made.world) as exchange:
+        # An exchange of one's own may be asked as fast as it answers. Kraken itself made other candles.
+        variables |= {"KRAKEN_API_URL": exchange.url, "KRAKEN_API_RATE": "50"}
+        # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
+        kept = {name: os.environ[name] for name in ("DAGSTER_HOME",) if name in os.environ}
+        lines = [f"{name}={value}\n" for name, value in (variables | kept).items()]
+        (home / ".env").write_text("".join(lines), encoding="utf-8")
+        described.write_text(json.dumps({"built_at": now, "port": urlsplit(exchange.url).port}), encoding="utf-8")
+        os.environ.update(variables)
+        tables.showcase(out, made)
+        spec = run_spec(intervals=list(made.intervals), complete=complete)
+        _show_plan(spec, as_json=False)
+        done = ingest_archives(load_settings(), spec, None, as_json=False)
+    tables.next_steps(out, home)
+    # The broken download must have failed, and nothing else.
+    is_well = done.status == "SUCCESS" and done.outcome.get("files_failed") == 1
+    raise typer.Exit(int(not is_well or bool(done.outcome.get("fetches_failed"))))

@@ -1,0 +1,118 @@
+"""Dagster runs that commands start in their own process, with progress and result on the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from kraken_pipeline.cli import tables, terminal
+from kraken_pipeline.cli.layout import say
+from kraken_pipeline.cli.options import present
+from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.stores import opened, opened_locks, require_writable
+from kraken_pipeline.workflow.ingest.scan import require_folders
+from kraken_pipeline.workflow.report.report import make_report
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from kraken_pipeline.orchestration.runs import RunStatus
+
+
+def is_well(run: RunStatus) -> bool:
+    """Whether a run succeeded, and neither a file nor a fetch failed in it."""
+    return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
+
+
+@contextmanager
+def loading_dagster(settings: Settings, *, as_json: bool) -> Iterator[None]:
+    """Show that something moves while Dagster is imported, and keep its log off the terminal."""
+    require_writable(settings)
+    # It takes seconds to import, in which something moves, and only the commands that start or list runs need it.
+    if not os.environ.get("KRAKEN_LOG_LEVEL"):  # an empty variable counts as not set
+        os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the shell says by itself what happens
+    with terminal.progress_bar(err if as_json else out, 1):
+        yield
+
+
+def ingest_archives(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
+    """Run the job `ingest`, or continue an earlier run of it with that run's own configuration."""
+    unfinished: list[RunStatus] = []
+    with loading_dagster(settings, as_json=as_json):
+        from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
+        from kraken_pipeline.orchestration import runs  # noqa: PLC0415
+        from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+        require_folders(settings, spec)
+        with instance_of(settings) as instance, opened_locks(settings) as locks:
+            if resume is not None:
+                earlier = runs.find_run(instance, locks, resume)
+                if earlier.job != "ingest":
+                    raise InvalidRequest(f"run {earlier.run_id} is one of {earlier.job}: only an ingest can be resumed")
+                if earlier.spec is None or earlier.status not in runs.UNFINISHED:
+                    raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
+                spec, resume = earlier.spec, earlier.run_id
+            else:
+                unfinished = runs.unfinished(runs.statuses(instance, locks, 50, job="ingest"))
+    for run in unfinished:
+        say(
+            err if as_json else out,
+            f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
+            f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
+            "yellow",
+        )
+    require_folders(settings, spec)  # of the run that is resumed
+    return executed(settings, bound_ingest, spec, resume, as_json=as_json)
+
+
+def executed(
+    settings: Settings,
+    job: Callable[[], Any],
+    spec: RunSpec | None,
+    resume: str | None = None,
+    *,
+    as_json: bool,
+    config: dict[str, Any] | None = None,
+) -> RunStatus:
+    """Runs a job in this process, shows its progress and what it did."""
+    done = run_job(settings, job, spec, resume, console=err if as_json else out, config=config)
+    if as_json:
+        print_json({**done.as_json(), "outcome": dict(done.outcome)})
+    else:
+        tables.ran(out, done.as_json(), done.outcome, spec)
+        if done.status == "SUCCESS" and spec is not None:
+            with terminal.progress_bar(out, settings.kraken_api_rate, "reporting"), opened(settings) as stores:
+                made = make_report(stores, spec, present())
+            tables.report(out, made)
+    return done
+
+
+def run_job(
+    settings: Settings,
+    job: Callable[[], Any],
+    spec: RunSpec | None,
+    resume: str | None = None,
+    *,
+    console: Console,
+    config: dict[str, Any] | None = None,
+) -> RunStatus:
+    """Runs a job in this process and shows its progress."""
+    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
+
+    with (
+        terminal.progress_bar(console, settings.kraken_api_rate) as listener,
+        progress.listening(listener),
+        instance_of(settings) as instance,
+    ):
+        run_id = runs.execute(instance, job, spec, resume, config=config)
+        with opened_locks(settings) as locks:
+            done = runs.find_run(instance, locks, run_id)
+    if done.status == "CANCELED":
+        raise KeyboardInterrupt
+    return done
