@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from kraken_pipeline.cli import options
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline_tests.exchanges import stop_clock
