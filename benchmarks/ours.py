@@ -30,7 +30,8 @@ from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publishing
-from kraken_pipeline.workflow.gaps.gaps import Holdings, expected, find_gaps
+from kraken_pipeline.workflow.gaps.gaps import expected, find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import Holdings
 from kraken_pipeline.workflow.ingest import ingest as ingesting
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run

@@ -14,7 +14,8 @@ from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import NOW, SPRING, START

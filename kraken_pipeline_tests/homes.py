@@ -25,7 +25,8 @@ from kraken_pipeline.storage.records import dead_letters, evidence_records, gap_
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest, tidy
+from kraken_pipeline.workflow.ingest.drop_folder import tidy
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import Scan, scan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec

@@ -29,7 +29,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.records.damage import open_damages, settled_since
 from kraken_pipeline.storage.stores import opened, require_writable
-from kraken_pipeline.workflow.gaps.gaps import selected_pairs
+from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes

@@ -34,8 +34,9 @@ from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.stores import opened, opened_locks, require_writable
 from kraken_pipeline.workflow.backfill.exchange import open_cache
 from kraken_pipeline.workflow.explain.explain import explain as tell
-from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown, survey
+from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.health.check import Verdict, worst
 from kraken_pipeline.workflow.health.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.health.health import check_health

@@ -41,6 +41,8 @@ class Span:
 
 
 Spans = tuple[Span, ...]
+EVER = Span(0, 1 << 33)
+"""All the time that a candle can lie in: until the year 2242."""
 
 
 def span(start: int, end: int) -> Spans:

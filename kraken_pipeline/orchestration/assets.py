@@ -26,7 +26,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.gaps import gaps as gap_flow
-from kraken_pipeline.workflow.ingest import ingest, scan
+from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
 from kraken_pipeline.workflow.report import report_page
@@ -117,7 +117,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
                 size = sum(task.file.size for task in found.tasks)
                 run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
                 outcomes = ingest.ingest(stores, selection.spec, found.tasks, run)
-                ingest.tidy(stores)
+                drop_folder.tidy(stores)
             standing = standings(stores, selection.spec, run.now)
             rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
             intact = checks.lake_intact(stores, key["candles"], selection.keys)

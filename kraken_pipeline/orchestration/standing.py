@@ -14,7 +14,8 @@ from kraken_pipeline.storage.records import trade_counts
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, measure, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, measure
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.run_spec import RunSpec
 

@@ -50,8 +50,8 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
         *("export", "demo"),
     ]
     for line, words in suggested[:-1]:
-        options = ("--dry-run", "--json") if words[0] == "backfill" else ()
-        done = shell(home, *words, *options)
+        more = ("--dry-run", "--json") if words[0] == "backfill" else ()
+        done = shell(home, *words, *more)
         assert done.code == 0, done.err
         if (cost := re.search(r"with about ([\d,]+) requests", line)) is not None:
             assert sum(fetch["requests"] for fetch in done.json) == int(cost[1].replace(",", ""))

@@ -28,7 +28,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill, planned, retry
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import fetch_ohlc
-from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown, survey
+from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

@@ -31,7 +31,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest.ingest import enlist, ingest, tidy
+from kraken_pipeline.workflow.ingest.drop_folder import tidy
+from kraken_pipeline.workflow.ingest.ingest import enlist, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.run_spec import run_spec

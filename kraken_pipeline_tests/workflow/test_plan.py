@@ -19,8 +19,9 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import planned
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (

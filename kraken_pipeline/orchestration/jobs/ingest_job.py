@@ -30,10 +30,10 @@ from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
-from kraken_pipeline.workflow.gaps import gaps as gap_flow
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan, nothing_to_do
-from kraken_pipeline.workflow.ingest import ingest, scan
+from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
 from kraken_pipeline.workflow.progress import Progress, Run
@@ -179,7 +179,7 @@ def spec_tags(spec: RunSpec) -> dict[str, str]:
 
 def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:
     pairs = [task.file.pair for task in found.tasks]
-    if not gap_flow.survey(stores, spec, now, also=pairs).pairs and not found.broken:
+    if not survey(stores, spec, now, also=pairs).pairs and not found.broken:
         raise nothing_to_do(stores, spec, found)
 
 
@@ -230,7 +230,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
             nothing = outcome_of(orders, files, BackfillOutcome((), ()), PublishOutcome())
             finish(context.instance, context.run_id, run.progress, nothing)
             return
-        ingest.tidy(stores)
+        drop_folder.tidy(stores)
         done = fill(stores, orders.spec, run)
         tell(context.log, done)
         published = publish.deliver(stores, run)

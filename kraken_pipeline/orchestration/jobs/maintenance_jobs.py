@@ -30,8 +30,8 @@ from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
-from kraken_pipeline.workflow.gaps.gaps import survey
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.progress import Progress, Run
 from kraken_pipeline.workflow.proof.completion import fill
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent

@@ -11,7 +11,7 @@ from typing import Protocol
 import polars as pl
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
+from kraken_pipeline.coverage.ranges import EVER, Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.errors import DamagedFile, PipelineError
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
@@ -59,7 +59,7 @@ class Damage:
     def span(self) -> Span:
         """The time that it answered for at the most."""
         if self.year is None:
-            return Span(0, 1 << 33)
+            return EVER
         start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (self.year, self.year + 1))
         return Span(start, end)
 
@@ -179,7 +179,7 @@ def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: in
     row = {"path": "catalog", "pair": series.pair, "interval": series.interval.value, "kind": DamageKind.CHANGED}
     told = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
     made = connection.execute(sa.insert(schema.damages).values({**row, **told}).returning(schema.damages.c.id))
-    uncover(connection, series, Span(0, 1 << 33), reason, now, int(made.scalar_one()))
+    uncover(connection, series, EVER, reason, now, int(made.scalar_one()))
 
 
 def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:

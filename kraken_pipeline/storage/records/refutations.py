@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
+from kraken_pipeline.coverage.ranges import EVER, Span, Spans, normalise, subtract
 from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -23,7 +23,6 @@ from kraken_pipeline.storage.catalog.seals import checksum, is_intact, sealed
 from kraken_pipeline.storage.records import trade_counts
 
 _IDS = 500
-_ALWAYS = Span(0, 1 << 33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ def _record(row: sa.RowMapping) -> Refutation:
     return Refutation(
         row["id"],
         Series(row["pair"], Interval(row["interval"])),
-        Span(row["start"], row["end"]) if is_intact(refutations, row) else _ALWAYS,
+        Span(row["start"], row["end"]) if is_intact(refutations, row) else EVER,
         values_of(row["refuted"]),
         row["reason"],
         row["after_grant"],

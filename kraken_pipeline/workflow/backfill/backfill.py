@@ -39,18 +39,9 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome, resample_gaps
-from kraken_pipeline.workflow.gaps.gaps import (
-    Gap,
-    Holdings,
-    failures_at,
-    find_gaps,
-    lookback_start,
-    recorded_gaps,
-    retry_at,
-    selected_pairs,
-    survey,
-)
+from kraken_pipeline.workflow.gaps.gaps import Gap, failures_at, find_gaps, lookback_start, recorded_gaps, retry_at
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, selected, unprobed
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, selected_pairs, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.reconcile.reconcile import give_up, reconcile_changes
 from kraken_pipeline.workflow.reconcile.suspicion import take_back, unproven

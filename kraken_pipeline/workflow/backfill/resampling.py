@@ -19,7 +19,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run

@@ -54,7 +54,8 @@ from kraken_pipeline.workflow.explain.explanation import (
     Stored,
     legs_over,
 )
-from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.reconcile.verdicts import differing
 from kraken_pipeline.workflow.run_spec import run_spec

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
@@ -20,26 +20,18 @@ from kraken_pipeline.coverage.gaps import (
 from kraken_pipeline.coverage.overlaps import Overlaps
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
-from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.kraken.release import Kind, published
-from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.pair import Pair, did_you_mean
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.exchange_state.listings import ListingRecord, absences_of, listings_of
-from kraken_pipeline.storage.records import damage, evidence_records, file_records, gap_records, refutations
-from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Extent
-from kraken_pipeline.storage.records.file_records import ContainerRecord
+from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
-from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, Holdings, survey
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _DAY = 86_400
 AnyGap = TypeVar("AnyGap", "Gap", GapRow)
-DEFAULT_TRADES_A_SECOND = 0.02
-"""For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,138 +116,6 @@ def gap_json(row: GapRow) -> dict[str, object]:
         "status": str(row.status),
         "attempts": row.attempts,
     }
-
-
-@dataclass(slots=True)
-class Holdings:
-    """What is known of some pairs at one moment, read from the catalog at once.
-
-    Attributes:
-        now: The moment, in seconds since the epoch.
-        pairs: The pairs, by name.
-        coverage: Series → coverage in order of time.
-        extents: Series → what the lake has of it.
-        attempts: Series → attempts, the oldest first.
-        records: Series → open gap records.
-        rates: Pair → trades a second.
-        containers: Archives that were looked into.
-        listings: What the exchange said of each pair.
-        failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
-            answered for nothing.
-        published_until: The archives of quarters that ended by then count as published, in seconds since the epoch.
-        refutations: Series → what was refuted, and waits for another answer.
-        absent: Pairs that the newest list of the exchange lacks, and that count as listed until another one does too.
-    """
-
-    now: int
-    pairs: dict[str, Pair]
-    coverage: Mapping[Series, Sequence[CoverageRecord]]
-    extents: Mapping[Series, Extent]
-    attempts: Mapping[Series, Sequence[Attempt]]
-    records: Mapping[Series, Sequence[GapRow]]
-    rates: Mapping[str, float]
-    containers: Sequence[ContainerRecord]
-    listings: Mapping[str, ListingRecord]
-    failed: Collection[tuple[str, str, int]]
-    published_until: int
-    refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
-    absent: Collection[str] = ()
-    first_known: dict[str, int] = field(default_factory=dict)
-
-    def covered(self, series: Series) -> Spans:
-        """The coverage of a series."""
-        return tuple(record.span for record in self.coverage.get(series, ()))
-
-    def is_delisted(self, pair: str) -> bool:
-        """Whether the exchange has stopped listing a pair."""
-        return pair in self.listings and self.listings[pair].delisted_at is not None
-
-    def may_be_asked(self, pair: str) -> bool:
-        """Whether the exchange answers anything about a pair, as far as its lists tell."""
-        return not self.is_delisted(pair) and pair not in self.absent
-
-    def last_evidence(self, pair: str) -> int:
-        """Up to when anything answered for a pair in any interval, in seconds since the epoch; 0 for never."""
-        ends = [
-            self.coverage[series][-1].span.end
-            for interval in Interval
-            if (series := Series(pair, interval)) in self.coverage
-        ]
-        return max(ends, default=0)
-
-
-def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> dict[str, Pair]:
-    """The pairs that are asked for, by name: those of the lake, and others that are given.
-
-    Raises:
-        InvalidRequest: Nothing is known of what was asked for.
-    """
-    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
-    pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
-    _require_known(spec, stores, pairs)
-    return pairs
-
-
-def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
-    """Reads what is known of the selected pairs.
-
-    Args:
-        stores: Where from.
-        spec: What is selected.
-        now: The moment of asking, in seconds since the epoch.
-        also: Pairs that the lake does not have yet.
-
-    Raises:
-        InvalidRequest: Nothing is known of what was asked for.
-    """
-    pairs = selected_pairs(stores, spec, also)
-    names = sorted(pairs)
-    with stores.catalog.read() as connection:
-        extents = evidence_records.extents(connection, names)
-        holdings = Holdings(
-            now=now,
-            pairs=pairs,
-            coverage=evidence_records.coverage_of(connection, pairs=names),
-            extents=extents,
-            attempts=gap_records.attempts_of(connection, names),
-            records=gap_records.open_gaps(connection, names),
-            rates=evidence_records.trade_rates(connection),
-            containers=file_records.all_containers(connection),
-            listings=listings_of(connection, names),
-            absent=absences_of(connection),
-            failed=file_records.failed_members(connection),
-            published_until=now - stores.settings.kraken_archive_published_days * _DAY,
-            refutations=refutations.active(connection, set(names)),
-        )
-        lost = damage.first_lost(connection, names)
-    for series, extent in extents.items():
-        if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
-            continue
-        known = holdings.first_known.get(series.pair, extent.first_time)
-        holdings.first_known[series.pair] = min(known, extent.first_time)
-    first_trades = {pair: each.first_trade for pair, each in holdings.listings.items() if each.first_trade is not None}
-    # What was lost is missing, and not merely expected no more.
-    for first in (first_trades, lost):
-        for pair, time in first.items():
-            holdings.first_known[pair] = min(holdings.first_known.get(pair, time), time)
-    return holdings
-
-
-def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:
-    """Whether a candle was made of finer ones: it may start long before the first of them, when nobody traded yet."""
-    return any(time in record.span and record.source == Source.RESAMPLED for record in records)
-
-
-def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> None:
-    spec.require_tier(stores.tiers)
-    for name in spec.pairs:
-        if name not in pairs:
-            near = did_you_mean(name, stores.lake.assets()["pair"])
-            raise InvalidRequest(
-                f"nothing is known of {name}: neither the lake nor an archive in the folders has it{near}; "
-                f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
-                f"{spec.selecting(pairs=(name,)).as_command('backfill')}"
-            )
 
 
 def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:

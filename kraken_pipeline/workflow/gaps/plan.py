@@ -15,8 +15,9 @@ from kraken_pipeline.kraken.release import fewest
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
 from kraken_pipeline.workflow.gaps.selection import estimated, selected
+from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.ingest.scan import UNKNOWN, Scan, Task, folders, scan
 from kraken_pipeline.workflow.run_spec import RunSpec
 

@@ -12,7 +12,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, find_gaps, lookback_start
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, lookback_start
+from kraken_pipeline.workflow.gaps.snapshot import Holdings
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 

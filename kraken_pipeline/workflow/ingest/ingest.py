@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
 from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
-from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, ArchiveReader, PassedOver, discover
+from kraken_pipeline.kraken.archive import ArchiveReader, PassedOver
 from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.kraken.rows import Facts, Reject
@@ -36,13 +35,10 @@ from kraken_pipeline.storage.records import dead_letters, density_records, file_
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (
-    ALWAYS,
     Known,
     Task,
-    container_stamp,
     is_within,
     scan_again,
-    stamp,
     window,
 )
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
@@ -573,52 +569,3 @@ def _outcome(read: _Read) -> FileOutcome:
 
 
 # --- the drop folder
-
-
-def tidy(stores: Stores) -> list[Path]:
-    """Moves what was taken whole out of the drop folder, into its folder `ingested`; returns where to.
-
-    A file is moved when everything about it is durable: it asks the catalog, so that a run which was killed
-    before it came here is made up for by the next.
-    """
-    settings = stores.settings
-    if settings.kraken_keep_dropped_files:
-        return []
-    found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
-    by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
-    for file in found.files:
-        by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
-    unread = {each.path for each in found.broken}
-    with stores.catalog.read() as connection:
-        done = [
-            parts
-            for parts, containers in sorted(by_parts.items())
-            if unread.isdisjoint(parts) and all(_is_taken_whole(connection, files) for files in containers.values())
-        ]
-    return [_move(part, settings.drop) for parts in done for part in parts]
-
-
-def _parts(file: ArchiveFile) -> tuple[Path, ...]:
-    return file.container.parts if file.container else (file.path,)
-
-
-def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
-    container = None
-    if files[0].container is not None:
-        container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
-    if files[0].container is not None and container is None:
-        return False
-    tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
-    known = Known(connection, tasks)
-    return all(known.taken(task, ALWAYS) is not None for task in tasks)
-
-
-def _move(path: Path, drop: Path) -> Path:
-    target = drop / INGESTED_FOLDER / path.relative_to(drop)
-    number = 1
-    while target.exists():
-        target = target.with_name(f"{path.stem}.{number}{path.suffix}")
-        number += 1
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(target)
-    return target

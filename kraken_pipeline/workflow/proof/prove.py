@@ -65,7 +65,7 @@ from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trades
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
-from kraken_pipeline.workflow.gaps.gaps import selected_pairs
+from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.progress import Run

@@ -17,7 +17,7 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget
-from kraken_pipeline.workflow.gaps.gaps import Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 

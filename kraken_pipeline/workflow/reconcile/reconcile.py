@@ -38,7 +38,8 @@ from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Holdings, find_gaps
+from kraken_pipeline.workflow.gaps.gaps import find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import Holdings
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest import earlier_archives
 from kraken_pipeline.workflow.progress import Run

@@ -29,7 +29,8 @@ from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, expected, find_gaps, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.reconcile.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
 from kraken_pipeline.workflow.report.report import unsettled

@@ -22,10 +22,11 @@ from kraken_pipeline.storage.catalog.schema import ContradictionState
 from kraken_pipeline.storage.records import dispute_records, proof_records, trade_counts
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, Holdings, expected, find_gaps, is_awaited, measure, survey
+from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps, is_awaited, measure
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.plan import awaited_archives, missing_archives
 from kraken_pipeline.workflow.gaps.selection import Outlook, outlook
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec

@@ -20,7 +20,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, intersect, union
+from kraken_pipeline.coverage.ranges import EVER, Span, intersect, union
 from kraken_pipeline.coverage.recovered import Spoken, own_grants
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, LastingError, StoreError
 from kraken_pipeline.kraken.archive import INGESTED_FOLDER
@@ -44,8 +44,6 @@ from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.verification import Verification, sound_file, verify
-
-_EVER = Span(0, 1 << 33)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +217,7 @@ def _doubt_everything(stores: Stores, series: Iterable[Series], run: Run) -> Non
             if each in extents
         ]
         publications.owe(connection, hulls, run.now)
-        publications.doubt(connection, [(each, _EVER) for each, _ in hulls], run.now)
+        publications.doubt(connection, [(each, EVER) for each, _ in hulls], run.now)
 
 
 def _fill(stores: Stores, series: Iterable[Series], run: Run) -> tuple[BackfillOutcome, ...]:
@@ -262,7 +260,7 @@ def _grant_own(stores: Stores, series: Series, run: Run, notes: list[str]) -> in
             with stores.catalog.write() as connection:
                 evidence_records.grant_found(connection, series, granted)
                 evidence_records.renew(connection, times)
-                publications.doubt(connection, [(series, _EVER)], run.now)
+                publications.doubt(connection, [(series, EVER)], run.now)
     return sum(grant.span.seconds for grant in granted) // series.interval.seconds
 
 

@@ -28,7 +28,8 @@ from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.verify.verification import Verification, broken_rows, mend_catalog, selector, verify
+from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, mend_catalog
+from kraken_pipeline.workflow.verify.verification import Verification, selector, verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,15 +16,10 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 import polars as pl
-import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
-from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog import schema, seals
-from kraken_pipeline.storage.catalog.columns import take_out_damaged
 from kraken_pipeline.storage.catalog.schema import DamageKind
 from kraken_pipeline.storage.lake import verifications
 from kraken_pipeline.storage.lake.inspection import DIGEST, said_by, unreadable
@@ -35,19 +30,16 @@ from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import (
     evidence_records,
-    file_records,
     manifest,
     proof_records,
-    publications,
-    withdrawals,
 )
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 
-_EVER = Span(0, 1 << 33)
 _FOOTER = 16_384
 """Bytes at the end of a file in which its write is looked for."""
 _CHUNK = 256
@@ -140,7 +132,7 @@ def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part
         _lift(stores, sound, broken, run)
     broken += _known(stores, spec, broken)
     if is_noted:
-        _derive(stores, found.series, run)
+        derive(stores, found.series, run)
     done = Verification(
         len(chosen) + len(found.unknown),
         sum(file.bytes for file in chosen),
@@ -525,127 +517,3 @@ def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], r
         is_gone = damage.series is None or not damage.is_candles
         if damage.path in right or (is_gone and damage.path not in still):
             damages.lift(stores.catalog, stores.lake, damage, run.now)
-
-
-_SUMMED = (schema.coverage, schema.extents)
-_COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
-"""What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
-_ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
-"""What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
-
-
-def _derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
-    """Computes again what the catalog has derived and what does not follow from its evidence any more."""
-    with stores.catalog.write() as connection:
-        broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED, *_ASKED_AGAIN)}
-        for table, rows in broken.items():
-            seals.delete(connection, table, rows)
-        if any(broken[table] for table in _COMPARED):
-            _doubt_all(connection, run.now)
-    with stores.catalog.read() as connection:
-        wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
-    for series in sorted(wrong):
-        with stores.locks.series([series]):
-            times = {series: stores.lake.times(series)}
-            with stores.catalog.write() as connection:
-                evidence_records.renew(connection, times)
-                publications.doubt(connection, [(series, _EVER)], run.now)
-
-
-def _doubt_all(connection: sa.Connection, now: int) -> None:
-    """Have everything reconciled anew."""
-    records = evidence_records.coverage_of(connection)
-    publications.doubt(
-        connection, [(series, record.span) for series, found in records.items() for record in found], now
-    )
-
-
-def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
-    """The series of which the catalog has other extents than the manifest adds up to."""
-    rows = manifest.rows_of(connection)
-    known = evidence_records.extents(connection)
-    damaged = {damage.series for damage in damages.open_damages(connection)}
-    left_out = manifest.unadopted_series(connection) | damaged
-    return {
-        series
-        for series in selected
-        if series not in left_out and rows.get(series, 0) != (known[series].candles if series in known else 0)
-    }
-
-
-_MADE_ANEW = (
-    schema.asked_intervals,
-    schema.attempts,
-    schema.conflicts,
-    schema.contradictions,
-    schema.doubts,
-    schema.gaps,
-    schema.publications,
-    schema.reports,
-    schema.suspicions,
-)
-"""What no claim rests on, and is found out again, or is history."""
-_EVIDENCE = (
-    schema.grants,
-    schema.refutations,
-    schema.disputes,
-    schema.listings,
-    schema.lake_files,
-    schema.absences,
-    schema.incidents,
-)
-
-
-def broken_rows(stores: Stores) -> list[Damage]:
-    """Return what is damaged of the catalog's evidence: one entry a table."""
-    with stores.catalog.read() as connection:
-        counts = {table.name: len(seals.broken(connection, table)) for table in _EVIDENCE}
-    name = Path(stores.catalog.engine.url.database or "catalog").name
-    return [
-        Damage(name, None, None, DamageKind.CHANGED, f"has {count:,} rows of {table} that are not what was written")
-        for table, count in counts.items()
-        if count
-    ]
-
-
-def mend_catalog(stores: Stores, now: int) -> set[Series]:
-    """Take rows of evidence out that are not what was written, and have what they were about answered again.
-
-    Returns:
-        The series that they were about, as far as the rows still tell.
-    """
-    touched: set[Series] = set()
-    with stores.catalog.write() as connection:
-        broken = {table: seals.broken(connection, table) for table in _EVIDENCE}
-        for table, rows in broken.items():
-            seals.delete(connection, table, rows)
-        if broken[schema.grants]:
-            touched |= file_records.read_unanswered(connection, now)
-        for row in broken[schema.refutations]:
-            _refute_all(connection, row, now)
-        for row in (*broken[schema.grants], *broken[schema.refutations], *broken[schema.disputes]):
-            if row["interval"] in set(Interval):
-                touched.add(Series(row["pair"], Interval(row["interval"])))
-        if broken[schema.disputes]:
-            _read_disputed(connection, broken[schema.disputes], now)
-        taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
-        if any(taken_out):
-            _doubt_all(connection, now)
-        # Whatever had answered may be asked again: that it had is what is lost.
-        withdrawals.forget_answers(connection, dict.fromkeys(touched, (_EVER,)))
-    return touched
-
-
-def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now: int) -> None:
-    """Has the files of some pairs read again, which tell what they differ in: a lost dispute may be of any interval."""
-    for pair in sorted({str(row["pair"]) for row in rows}):
-        for interval in Interval:
-            reason = "to be read again: a record of what two files differ in is damaged"
-            withdrawals.read_again(connection, Series(pair, interval), (_EVER,), reason, now)
-
-
-def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:
-    """Refutes everything of the pair that a lost refutation was about: nobody knows any more what it had refuted."""
-    reason = "a record of what had been refuted here is damaged"
-    for interval in Interval:
-        damages.uncover_lost(connection, Series(str(row["pair"]), interval), reason, now)

@@ -20,8 +20,9 @@ from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.records.report_records import ReportRecord
 from kraken_pipeline.storage.records.source_records import Answered, ArchiveSource, Disagreement
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Holdings, expected, survey
+from kraken_pipeline.workflow.gaps.gaps import expected
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
+from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.report.report import Proof, Report, find_proof, report_of
 from kraken_pipeline.workflow.run_spec import RunSpec
