@@ -42,7 +42,8 @@ from kraken_pipeline.workflow.backfill.backfill import beyond, planned
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.proof.completion import closing_cost
-from kraken_pipeline.workflow.proof.prove import cost, said, verdicts
+from kraken_pipeline.workflow.proof.counting import cost, said
+from kraken_pipeline.workflow.proof.prove import verdicts
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 

@@ -19,6 +19,7 @@ from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import lake_write
 from kraken_pipeline.workflow.ingest import ingest as ingest_flow
+from kraken_pipeline.workflow.ingest import read_file
 from kraken_pipeline_tests.homes import (
     HOURS_AND_DAYS,
     Q1,
@@ -137,7 +138,7 @@ def test_a_step_that_is_tried_again_reports_what_it_did_before_it_was_interrupte
 def test_a_catalog_that_goes_away_while_a_file_is_read_fails_no_file(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = ingest_flow._take_rejects
+    take = read_file._take_rejects
     times = 0
 
     def interrupted(*given: Any) -> None:
@@ -147,7 +148,7 @@ def test_a_catalog_that_goes_away_while_a_file_is_read_fails_no_file(
             raise StoreUnavailable(GONE)
         take(*given)
 
-    monkeypatch.setattr(ingest_flow, "_take_rejects", interrupted)
+    monkeypatch.setattr(read_file, "_take_rejects", interrupted)
     with dg.DagsterInstance.ephemeral() as instance:
         assert ingested(instance, settings, folder).success
         outcome = told(instance, settings)["outcome"]

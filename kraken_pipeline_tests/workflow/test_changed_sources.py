@@ -16,7 +16,7 @@ from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest import ingest as ingesting
+from kraken_pipeline.workflow.ingest import read_file
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run
@@ -108,7 +108,7 @@ def test_a_release_that_gives_way_to_a_shorter_one_after_the_scan_claims_no_more
 
 def when_first_read(patch: pytest.MonkeyPatch, change: Callable[[], None], *, always: bool = False) -> None:
     """Lets something happen when the first file has been opened, before anything of it was read."""
-    original = ingesting._rows
+    original = read_file._rows
     done: list[Any] = []
 
     def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool) -> Any:
@@ -117,7 +117,7 @@ def when_first_read(patch: pytest.MonkeyPatch, change: Callable[[], None], *, al
             change()
         return original(stores, task, stream, reader, run, sort=sort)
 
-    patch.setattr(ingesting, "_rows", rows)
+    patch.setattr(read_file, "_rows", rows)
 
 
 @WAYS

@@ -26,7 +26,8 @@ from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.proof.prove import ProveOutcome, cost, prove, said
+from kraken_pipeline.workflow.proof.counting import cost, said
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
 

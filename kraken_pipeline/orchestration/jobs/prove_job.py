@@ -18,7 +18,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.proof.prove import ProveOutcome, cost, prove, said
+from kraken_pipeline.workflow.proof.counting import cost, said
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 

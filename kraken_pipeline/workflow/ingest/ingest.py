@@ -6,34 +6,22 @@ the catalog together, because a transaction for each of 24,000 files would cost 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, field
-from functools import cache
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.evidence import Grant, answered
-from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
-from kraken_pipeline.errors import Busy, DiskFull, PassingError, PipelineError, SourceChanged
+from kraken_pipeline.errors import Busy
 from kraken_pipeline.kraken.archive import ArchiveReader, PassedOver
-from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
-from kraken_pipeline.kraken.release import Kind
-from kraken_pipeline.kraken.rows import Facts, Reject
-from kraken_pipeline.kraken.time_and_sales import TradesReader
-from kraken_pipeline.market.candle import SOURCE, Source
-from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import FileStatus
-from kraken_pipeline.storage.faults import faults_explained
-from kraken_pipeline.storage.lake.lake import Staged
-from kraken_pipeline.storage.records import dead_letters, density_records, file_records
+from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.read_file import Reading, letter, read_file, write_letters
 from kraken_pipeline.workflow.ingest.scan import (
     Known,
     Task,
@@ -45,13 +33,11 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 
+ROUNDS = 3
+"""So often a file that was changed while it was read is read in one run."""
 BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
 """A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
-ROUNDS = 3
-"""So often a file that was changed while it was read is read in one run."""
-REJECTS_HELD = 20_000
-"""Dead letters of one file that are held in memory; more go to the catalog while it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +65,6 @@ class FileOutcome:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class _Read:
-    """A file that was read to its end, well or badly, and lies beside the lake."""
-
-    task: Task
-    file_id: int
-    staged: Staged | None = None
-    facts: Facts = field(default_factory=Facts)
-    reach: Span | None = None  # what it can answer for as a whole: part of the file's identity
-    grants: tuple[Grant, ...] = ()
-    rejects: list[Reject] = field(default_factory=list)
-    rows_rejected: int = 0
-    error: str | None = None
-    is_changed: bool = False  # since it was found: it is to be looked at again
-    seconds: float = 0.0
-    twin: FileRecord | None = None  # the same file, ingested or withdrawn before
-
-
 def enlist(stores: Stores, tasks: Iterable[Task], run: Run) -> dict[str, int]:
     """Puts the files of a run on record as PENDING; their ids by location."""
     entries = [(task.file, task.container.sha256 if task.container else None, task.stamp) for task in tasks]
@@ -115,7 +83,7 @@ def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: Run) -> None:
             )
             dead_letters.forget(connection, [file_id])
             dead_letters.add(
-                connection, file_id, each.name, [_letter(each.name, each.reason)], run_id=run.run_id, now=run.now
+                connection, file_id, each.name, [letter(each.name, each.reason)], run_id=run.run_id, now=run.now
             )
 
 
@@ -206,7 +174,7 @@ def _taken(
                 work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
                 _mark_ingesting(stores, work, run)
                 stores.lake.manifest.reread_all([task.file.series for task, _ in work])
-                read = list(pool.map(lambda each: _read(stores, spec, each[0], each[1], reader, run), work))
+                read = list(pool.map(lambda each: read_file(stores, spec, each[0], each[1], reader, run), work))
                 if before is not None:
                     yield before[0], before[1].result()
                 before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
@@ -326,143 +294,13 @@ def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: Run) 
 # --- reading one file
 
 
-def _read(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> _Read:
-    began = time.perf_counter()
-    read = _Read(task, file_id)
-    try:
-        with faults_explained():
-            try:
-                _stage(stores, spec, read, reader, run, sort=False)
-            except OutOfOrder:
-                _forget_letters(stores, read)
-                _stage(stores, spec, read, reader, run, sort=True)
-    except (PassingError, DiskFull):
-        raise  # the catalog went away, or the disk is full: that is no fault of the file's
-    except PipelineError as error:  # anything else is a mistake of ours and ends the run with its traceback
-        read.error = str(error)
-        read.is_changed = isinstance(error, SourceChanged)
-        read.staged = None
-    read.seconds = time.perf_counter() - began
-    return read
-
-
-def _stage(stores: Stores, spec: RunSpec, read: _Read, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
-    task = read.task
-    wanted = window(spec)
-    writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
-    trades = 0
-    try:
-        with reader.open(task.file) as stream:
-            rows = _rows(stores, task, stream, reader, run, sort=sort)
-            with closing(rows.blocks()) as blocks:
-                for block in blocks:
-                    _take_rejects(stores, read, block.rejects, run)
-                    candles = _within(block.rows, wanted, spec)
-                    trades += int(candles["trade_count"].sum()) if candles.height else 0
-                    writer.add(_finished(candles, task))
-            reader.require_same(task.file, stream)
-        read.facts = rows.facts
-        read.staged = writer.finish()
-    except BaseException:
-        writer.discard()
-        raise
-    read.reach = _reach(task, rows.facts)
-    read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
-
-
-def _rows(
-    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
-) -> CandleReader | TradesReader:
-    if task.file.kind is Kind.TRADES:
-        is_release = task.container is not None and task.container.end is not None
-        with stores.catalog.read() as connection:
-            density = density_records.density_of(connection, task.file.pair.name)
-        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
-    return CandleReader(
-        stream,
-        task.file.interval,
-        run.now,
-        manifest=reader.manifest(task.file.container) if task.file.container else None,
-        sort_in=stores.lake.scratch if sort else None,
-    )
-
-
-def _take_rejects(stores: Stores, read: _Read, rejects: Sequence[Reject], run: Run) -> None:
-    read.rejects += rejects
-    read.rows_rejected += len(rejects)
-    if len(read.rejects) > REJECTS_HELD:
-        with stores.catalog.write() as connection:
-            _write_letters(connection, read, run)
-        read.rejects = []
-
-
-def _forget_letters(stores: Stores, read: _Read) -> None:
-    if read.rows_rejected > len(read.rejects):
-        with stores.catalog.write() as connection:
-            dead_letters.forget(connection, [read.file_id])
-    read.rejects, read.rows_rejected = [], 0
-
-
-def _write_letters(connection: sa.Connection, read: _Read, run: Run) -> None:
-    dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
-
-
-def _letter(text: str, reason: str) -> Reject:
-    return Reject(0, text, reason, None)
-
-
-def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
-    if spec.takes_everything or candles.is_empty():
-        return candles
-    kept = candles
-    if spec.start is not None:
-        kept = kept.filter(pl.col("time") >= as_datetime(wanted.start))
-    if spec.end is not None:
-        kept = kept.filter(pl.col("time") < as_datetime(wanted.end))
-    return kept
-
-
-def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
-    if candles.is_empty():
-        return candles
-    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
-    release_end = task.container.end if task.container is not None else None
-    return candles.with_columns(_provenance(source, (release_end or 0) // 86_400))
-
-
-@cache
-def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
-    return pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(release, dtype=pl.Int32).alias("release")
-
-
-def _reach(task: Task, facts: Facts) -> Span | None:
-    """What a file answers for: a release its whole span, a loose file its first candle to its last one's start."""
-    interval = task.file.interval
-    if task.container is not None and task.container.start is not None and task.container.end is not None:
-        start, end = interval.ceil(task.container.start), interval.floor(task.container.end)
-    else:
-        start, end = interval.floor(facts.first_time or 0), interval.floor(facts.last_time or 0)
-        if task.file.kind is Kind.TRADES:
-            end += interval.seconds  # the cut minutes at both ends are among what is unanswered
-    return Span(start, end) if start < end else None
-
-
-def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: int, now: int) -> tuple[Grant, ...]:
-    if reach is None:
-        return ()
-    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
-    spans = whole_candles(intersect(answered(reach.start, reach.end, facts.unanswered), (wanted,)), task.file.interval)
-    length = seconds(spans)
-    return tuple(Grant(span, source, now, trades * span.seconds // length) for span in spans)
-
-
 # --- storing a batch
 
 
 def _store(
     stores: Stores,
     spec: RunSpec,
-    batch: Sequence[_Read],
+    batch: Sequence[Reading],
     run: Run,
     done: Mapping[str, FileOutcome],
     held: AbstractContextManager[object],
@@ -472,7 +310,7 @@ def _store(
         return {**done, **_stored(stores, spec, batch, run)}
 
 
-def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> dict[str, FileOutcome]:
+def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: Run) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
@@ -482,7 +320,7 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> 
 
     def finish(connection: sa.Connection) -> None:
         for read in batch:
-            _write_letters(connection, read, run)
+            write_letters(connection, read, run)
         file_records.finish(connection, [_result(read, spec, run) for read in batch])
 
     outcomes = {read.task.file.location: _outcome(read) for read in batch}
@@ -493,7 +331,7 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[_Read], run: Run) -> 
     return outcomes
 
 
-def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
+def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None:
     """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name.
 
     Of what was withdrawn the content alone counts: what it says is no better in another archive.
@@ -517,10 +355,10 @@ def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[_Read]) -> None:
         if read.staged is not None:
             read.twin = withdrawn.get((file.kind, file.series, read.facts.sha256), read.twin)
         if read.error is not None:
-            read.rejects = [] if read.is_changed else [*read.rejects, _letter(file.name, read.error)]
+            read.rejects = [] if read.is_changed else [*read.rejects, letter(file.name, read.error)]
 
 
-def _status(read: _Read) -> tuple[FileStatus, str | None]:
+def _status(read: Reading) -> tuple[FileStatus, str | None]:
     if read.error is not None:
         return FileStatus.PENDING if read.is_changed else FileStatus.FAILED, read.error
     if read.twin is not None:
@@ -529,7 +367,7 @@ def _status(read: _Read) -> tuple[FileStatus, str | None]:
     return FileStatus.COMPLETED, None
 
 
-def _result(read: _Read, spec: RunSpec, run: Run) -> Mapping[str, Any]:
+def _result(read: Reading, spec: RunSpec, run: Run) -> Mapping[str, Any]:
     status, reason = _status(read)
     is_stored = status is FileStatus.COMPLETED and read.staged is not None
     return {
@@ -554,7 +392,7 @@ def _result(read: _Read, spec: RunSpec, run: Run) -> Mapping[str, Any]:
     }
 
 
-def _outcome(read: _Read) -> FileOutcome:
+def _outcome(read: Reading) -> FileOutcome:
     status, reason = _status(read)
     return FileOutcome(
         name=read.task.file.name,

@@ -11,7 +11,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
 from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.proof.prove import ProofCost, ProveOutcome, cost, prove
+from kraken_pipeline.workflow.proof.counting import ProofCost, cost
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 

@@ -7,10 +7,8 @@ Every anchor is on record before the next is asked for, so that a run that was k
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import polars as pl
 
@@ -22,16 +20,13 @@ from kraken_pipeline.coverage.anchors import (
     Spacing,
     Stretch,
     is_sparse,
-    probes,
     search,
-    stretches,
 )
-from kraken_pipeline.coverage.density import Absence, AbsentIds
+from kraken_pipeline.coverage.density import AbsentIds
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
-    clip,
     intersect,
     lies_in,
     normalise,
@@ -53,10 +48,9 @@ from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.kraken.trade_ids import PageIds, ids_of
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import duration, iso
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import anchors as anchor_records
 from kraken_pipeline.storage.records import density_records, evidence_records, publications, refutations, trade_counts
 from kraken_pipeline.storage.records.trade_counts import TradeCount
@@ -65,15 +59,13 @@ from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trades
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
-from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.proof.counting import SETTLING_SECONDS, Counts, Known, agrees, in_order, look_up
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _NS = 1_000_000_000
-_SETTLING_SECONDS = 60
-"""How old a moment must be to be asked about: a trade may take seconds to be listed."""
 _ROUNDS = 8
 """What is healed of one interval can show what a coarser one lacks; more rounds than that would be a mistake."""
 _REFUTED = "ids of trades count"
@@ -105,93 +97,6 @@ class ProveOutcome:
     now: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProofCost:
-    """What a proof would ask for first.
-
-    Attributes:
-        requests: How many anchors and pages it asks for, whatever they say.
-        spans: How many spans they are about.
-        searches: In how many spans known anchors differ from the candles: a search of about twenty requests each.
-    """
-
-    requests: int
-    spans: int
-    searches: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the catalog knows of a pair at one moment."""
-
-    pair: str
-    coverage: Mapping[Interval, Spans]
-    anchors: dict[int, Anchor]
-    absences: Sequence[Absence]
-    counts: Mapping[tuple[Series, Span], TradeCount]
-    stretches: tuple[Stretch, ...]
-    is_delisted: bool
-    now: int
-    until: int  # the last moment that can be asked about
-
-    def is_proven(self, stretch: Stretch, interval: Interval) -> bool:
-        """Whether the trades of an interval are counted there already."""
-        count = self.counts.get((Series(self.pair, interval), stretch.span))
-        return count is not None and count.verdict is CountVerdict.PROVEN
-
-    @property
-    def open(self) -> Iterator[Stretch]:
-        """The spans that are not counted yet and that ids can say something of."""
-        for stretch in () if self.is_delisted else self.stretches:
-            is_done = all(self.is_proven(stretch, interval) for interval in stretch.intervals)
-            if not is_done and not is_sparse(stretch.span, self.absent):
-                yield stretch
-
-    @property
-    def absent(self) -> list[AbsentIds]:
-        """The ids that are absent."""
-        return [each.absent for each in self.absences]
-
-    @property
-    def due(self) -> list[AbsentIds]:
-        """The ids that were absent and are to be asked for again."""
-        return [] if self.is_delisted else [each.absent for each in self.absences if each.is_due(self.now)]
-
-    def needs(self, stretch: Stretch) -> dict[int, bool]:
-        """What must be known of a span before anything: moment → whether a full page is asked for there."""
-        pages = [moment for moment in probes(stretch.span, self.until) if not self.is_probed(moment)]
-        edges = [edge for edge in (stretch.span.start, stretch.span.end) if edge not in self.anchors]
-        return dict.fromkeys(edges, False) | dict.fromkeys(pages, True)
-
-    def is_probed(self, moment: int) -> bool:
-        """Whether a full page was looked at from there."""
-        return moment in self.anchors and self.anchors[moment].is_probed
-
-    @property
-    def ids(self) -> Mapping[int, int]:
-        """Moment → the id of the first trade at or after it."""
-        return {moment: anchor.trade_id for moment, anchor in self.anchors.items()}
-
-
-def cost(stores: Stores, spec: RunSpec, spacing: Spacing, now: int) -> ProofCost:
-    """Return what a proof would ask for as things stand; asks for nothing and writes nothing.
-
-    Raises:
-        InvalidRequest: Nothing is known of what was asked for.
-    """
-    requests = spans = searches = 0
-    for name in _in_order(stores, spec):
-        known = _look_up(stores, name, spec, spacing, now)
-        asked: dict[int, bool] = {}
-        for stretch in known.open:
-            needs = known.needs(stretch)
-            spans += bool(needs)
-            searches += not needs and not _agrees(stores, known, stretch)
-            asked |= {moment: is_page or asked.get(moment, False) for moment, is_page in needs.items()}
-        requests += len(asked) + len(known.due)
-    return ProofCost(requests, spans, searches)
-
-
 def prove(
     stores: Stores,
     spec: RunSpec,
@@ -215,7 +120,7 @@ def prove(
         InvalidRequest: Nothing is known of what was asked for.
     """
     work = _Work(stores, spec, run, spacing, depth, run.now)
-    names = _in_order(stores, spec)
+    names = in_order(stores, spec)
     run.report(phase="counting trades")
     for name in names:
         if work.is_unsettled(name):  # as a run leaves it that was killed
@@ -233,8 +138,8 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple
     with stores.catalog.read() as connection:
         of_run = trade_counts.of_run(connection, run.run_id)
     found: list[TradeCount] = []
-    for name in _in_order(stores, spec):
-        known = _look_up(stores, name, spec, spacing, run.now)
+    for name in in_order(stores, spec):
+        known = look_up(stores, name, spec, spacing, run.now)
         wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
         wanted |= {(Series(name, Interval.M1), absent.minutes) for absent in known.absent}
         shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
@@ -242,71 +147,6 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple
         shown |= {(count.series, count.span): count for count in differing if count.series.pair == name}
         found += [shown[key] for key in sorted(shown, key=lambda key: (key[1].start, -key[1].end, key[0].interval))]
     return tuple(found)
-
-
-def _in_order(stores: Stores, spec: RunSpec) -> list[str]:
-    """The selected pairs, those of the first tier first."""
-    pairs = selected_pairs(stores, spec)
-    return sorted(pairs, key=lambda name: (stores.tiers.tier_of(pairs[name]), name))
-
-
-def _look_up(
-    stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int, exchange_now: int | None = None
-) -> _Known:
-    until = Interval.M1.floor((now if exchange_now is None else exchange_now) - _SETTLING_SECONDS)
-    with stores.catalog.read() as connection:
-        records = evidence_records.coverage_of(connection, pairs=[name])
-        found = anchor_records.anchors_of(connection, name)
-        absences = density_records.absences_of(connection, name)
-        counts = trade_counts.of_pair(connection, name)
-        listing = listings.listings_of(connection, [name]).get(name)
-    settled = (Span(0, until),)
-    coverage = {
-        series.interval: intersect(tuple(record.span for record in ranges), settled)
-        for series, ranges in records.items()
-        if series.interval in spec.intervals
-    }
-    is_delisted = listing is not None and listing.delisted_at is not None
-    parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
-    return _Known(name, coverage, found, absences, counts, parts, is_delisted, now, until)
-
-
-class _Counts:
-    """How many trades the candles of a stretch count, in any part of it."""
-
-    def __init__(self, stores: Stores, known: _Known, span: Span) -> None:
-        self.intervals = tuple(sorted(interval for interval in known.coverage if interval <= Interval.D1))
-        self._covered = {interval: clip(known.coverage[interval], span) for interval in self.intervals}
-        self._sums = {interval: _sums(stores, Series(known.pair, interval), span) for interval in self.intervals}
-        self._known: dict[tuple[Interval, Span], int | None] = {}
-
-    def __call__(self, interval: Interval, span: Span) -> int | None:
-        key = interval, span
-        if key not in self._known:
-            self._known[key] = self._counted(interval, span)
-        return self._known[key]
-
-    def _counted(self, interval: Interval, span: Span) -> int | None:
-        if span.start % interval.seconds or span.end % interval.seconds:
-            return None
-        if clip(self._covered[interval], span) != (span,):
-            return None
-        times, sums = self._sums[interval]
-        return sums[bisect_left(times, span.end)] - sums[bisect_left(times, span.start)]
-
-
-def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[int]]:
-    """When candles start, and how many trades there are before each of them."""
-    candles = stores.lake.read(series, span.start, span.end)
-    times = candles.select(seconds_of(pl.col("time"))).to_series().to_list()
-    return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
-
-
-def _agrees(stores: Stores, known: _Known, stretch: Stretch) -> bool:
-    """Whether all candles of a span count as many trades as its anchors do."""
-    counted = heeding(lambda: _Counts(stores, known, stretch.span))
-    by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
-    return all(counted(interval, stretch.span) in (None, by_ids) for interval in counted.intervals)
 
 
 class _Stop(Exception):
@@ -341,16 +181,16 @@ class _Work:
             counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
         )
 
-    def look_up(self, name: str) -> _Known:
+    def look_up(self, name: str) -> Known:
         """What is known of a pair now."""
-        return _look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
+        return look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
 
     def has_to_ask(self, name: str) -> bool:
         """Whether anything of a pair is to be asked for, or to be filled."""
         known = self.look_up(name)
         if known.due or self.waiting(name):
             return True
-        return any(known.needs(stretch) or not _agrees(self.stores, known, stretch) for stretch in known.open)
+        return any(known.needs(stretch) or not agrees(self.stores, known, stretch) for stretch in known.open)
 
     def waiting(self, name: str) -> Spans:
         """What ids have refuted of a pair, and nothing has answered for since: a run that was killed leaves it so."""
@@ -429,7 +269,7 @@ class _Work:
             with self.stores.catalog.write() as connection:
                 trade_counts.record(connection, fresh, self.run.now)
 
-    def _of_absent(self, known: _Known) -> Iterator[TradeCount]:
+    def _of_absent(self, known: Known) -> Iterator[TradeCount]:
         for each in known.absences:
             next_step = "the exchange is asked again in an hour"
             if each.confirmed_at is not None:
@@ -437,7 +277,7 @@ class _Work:
             action = f"none of the exchange's pages has {each.absent} of its trades: {next_step}"
             yield self._count(known, Interval.M1, each.absent.minutes, CountVerdict.UNANCHORED, action)
 
-    def _of_stretch(self, known: _Known, stretch: Stretch) -> Iterator[TradeCount]:
+    def _of_stretch(self, known: Known, stretch: Stretch) -> Iterator[TradeCount]:
         reason = self._unanchored(known, stretch)
         if reason is not None:
             for interval in stretch.intervals:
@@ -446,7 +286,7 @@ class _Work:
         left = [interval for interval in stretch.intervals if not known.is_proven(stretch, interval)]
         if not left or known.needs(stretch):
             return
-        counted = _Counts(self.stores, known, stretch.span)
+        counted = Counts(self.stores, known, stretch.span)
         by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
         for interval in left:
             count = counted(interval, stretch.span)
@@ -455,7 +295,7 @@ class _Work:
                 action = self._action(known, interval, stretch.span, verdict)
                 yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
 
-    def _of_longer(self, known: _Known, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
+    def _of_longer(self, known: Known, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
         """The candles longer than a day, which lie across the calendar's spans: their days are counted, and add up."""
         counts = [*known.counts.values(), *fresh]
         days = normalise(
@@ -478,10 +318,10 @@ class _Work:
             count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
             yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)
 
-    def _count(self, known: _Known, interval: Interval, span: Span, verdict: CountVerdict, action: str) -> TradeCount:
+    def _count(self, known: Known, interval: Interval, span: Span, verdict: CountVerdict, action: str) -> TradeCount:
         return TradeCount(Series(known.pair, interval), span, None, None, verdict, action, self.run.run_id)
 
-    def _unanchored(self, known: _Known, stretch: Stretch) -> str | None:
+    def _unanchored(self, known: Known, stretch: Stretch) -> str | None:
         if known.is_delisted:
             return f"{known.pair} is listed no more: the exchange says nothing of its trades"
         if is_sparse(stretch.span, known.absent):
@@ -491,7 +331,7 @@ class _Work:
             return "the ids of its trades do not rise with time"
         return None
 
-    def _action(self, known: _Known, interval: Interval, span: Span, verdict: CountVerdict) -> str:
+    def _action(self, known: Known, interval: Interval, span: Span, verdict: CountVerdict) -> str:
         if verdict is CountVerdict.PROVEN:
             return ""
         if verdict is CountVerdict.SHORT:
@@ -584,10 +424,10 @@ class _Asking:
                 continue
             return found
 
-    def _search(self, known: _Known, stretch: Stretch) -> list[Discrepancy]:
+    def _search(self, known: Known, stretch: Stretch) -> list[Discrepancy]:
         for moment, is_page in known.needs(stretch).items():
             self._ask(known, moment, is_page=is_page)
-        counted = heeding(lambda: _Counts(self.work.stores, known, stretch.span))
+        counted = heeding(lambda: Counts(self.work.stores, known, stretch.span))
         while True:
             done = search(stretch.span, counted.intervals, known.ids, counted, self.work.depth.seconds)
             # The first candle that is found is looked at before anything else is asked for: where ids are not dense,
@@ -602,7 +442,7 @@ class _Asking:
 
     # --- requests
 
-    def _ask(self, known: _Known, moment: int, *, is_page: bool) -> None:
+    def _ask(self, known: Known, moment: int, *, is_page: bool) -> None:
         if is_page:
             return self._look(known, moment)
         self.require_budget()
@@ -613,16 +453,16 @@ class _Asking:
                 raise ExchangeUnavailable(f"the first trade of {known.pair} since {iso(moment)} is from before that")
             return self._keep(known, Anchor(moment, row[6], int(row[2]), now))
         newest = self.exchange.newest_trade(known.pair)
-        if newest is None or newest[2] >= moment + _CLEARLY or moment > now - _SETTLING_SECONDS:
+        if newest is None or newest[2] >= moment + _CLEARLY or moment > now - SETTLING_SECONDS:
             raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: there are none, which cannot be so yet")
         return self._keep(known, Anchor(moment, newest[6] + 1, None, now))
 
-    def _keep(self, known: _Known, anchor: Anchor) -> None:
+    def _keep(self, known: Known, anchor: Anchor) -> None:
         with self.work.stores.catalog.write() as connection:
             anchor_records.keep_anchors(connection, known.pair, [anchor])
         known.anchors[anchor.moment] = anchor
 
-    def _look(self, known: _Known, moment: int, end: int | None = None) -> None:
+    def _look(self, known: Known, moment: int, end: int | None = None) -> None:
         """Look at a page of trades: whether its ids are dense, and whether they bear the anchors out.
 
         Raises:
@@ -646,7 +486,7 @@ class _Asking:
         if is_sparse_here:
             raise _Absent
 
-    def _correct(self, known: _Known, page: PageIds, end: int | None, now: int) -> None:
+    def _correct(self, known: Known, page: PageIds, end: int | None, now: int) -> None:
         """Put an anchor right that a page disproves: an answer that was wrong once must not stay so."""
         if end is None or end not in known.anchors:
             return
@@ -729,14 +569,3 @@ def _filling(series: Series, span: Span) -> str:
     return run_spec(
         pairs=[series.pair], intervals=[series.interval], start=span.start, end=span.end, complete=True
     ).as_command("backfill")
-
-
-def said(cost_: ProofCost, rate: float) -> str:
-    """Return what a proof costs, as a sentence."""
-    if not (cost_.requests or cost_.searches):
-        return "Nothing is to be asked for: every span that can be counted is."
-    searches = f" and {cost_.searches:,} spans that differ to be searched" if cost_.searches else ""
-    return (
-        f"{cost_.requests:,} requests for the numbers of trades at the edges of {cost_.spans:,} spans{searches} "
-        f"(about {duration(cost_.requests / rate)}); each trade that is missing takes about twenty more."
-    )

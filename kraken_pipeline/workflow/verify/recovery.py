@@ -43,7 +43,8 @@ from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ing
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.verify.verification import Verification, sound_file, verify
+from kraken_pipeline.workflow.verify.sound_file import sound_file
+from kraken_pipeline.workflow.verify.verification import Verification, verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,12 @@ from pathlib import Path
 
 import polars as pl
 
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import DamageKind
 from kraken_pipeline.storage.lake import verifications
-from kraken_pipeline.storage.lake.inspection import DIGEST, said_by, unreadable
+from kraken_pipeline.storage.lake.inspection import said_by, unreadable
 from kraken_pipeline.storage.lake.lake import ASSETS_SCHEMA
-from kraken_pipeline.storage.lake.row_digest import row_digest
 from kraken_pipeline.storage.lake.verifications import VerificationRecord
 from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.records import damage as damages
@@ -39,6 +37,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
+from kraken_pipeline.workflow.verify.sound_file import sound_file
 
 _FOOTER = 16_384
 """Bytes at the end of a file in which its write is looked for."""
@@ -329,54 +328,6 @@ def _distrust(stores: Stores, damage: Damage) -> None:
         damages.settle(connection, damage)
     if damage.series is not None:
         stores.lake.manifest.forget([damage.series])
-
-
-def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
-    """Return what the manifest will say of a file that is whole; None where it is not.
-
-    A file says in its footer how its rows add up. One from before there was a manifest says nothing, and is whole where
-    all of it can be read.
-
-    Args:
-        path: Where it lies.
-        relative: The same as the manifest names it.
-        is_legacy: Whether one that says nothing of itself counts.
-    """
-    series, year = named_in(relative)
-    if series is None:
-        return None
-    try:
-        with path.open("rb") as stream:
-            said = said_by(stream)
-            stream.seek(0)
-            claimed = pl.read_parquet_metadata(stream).get(DIGEST)
-            stream.seek(0)
-            rows = pl.read_parquet(stream, hive_partitioning=False)
-            stream.seek(0)
-            digest_of_bytes = file_digest(stream, "sha256").hexdigest()
-            size = stream.seek(0, 2)
-            written_at = int(os.fstat(stream.fileno()).st_mtime)
-    except (OSError, pl.exceptions.PolarsError):
-        return None
-    if not set(CANDLE_SCHEMA.names()) <= set(rows.columns):
-        return None
-    digest = row_digest(rows)
-    if (said is None and not is_legacy) or (said is not None and (digest, rows.height) != (claimed, said[1])):
-        return None
-    times = rows.select(seconds_of(pl.col("time"))).to_series()
-    return LakeFile(
-        path=relative,
-        series=series,
-        year=year,
-        rows=rows.height,
-        first_time=int(times[0]) if rows.height else None,
-        last_time=int(times[-1]) if rows.height else None,
-        bytes=size,
-        sha256=digest_of_bytes,
-        digest=digest,
-        write_id=said[0] if said is not None else f"{written_at * 10**9:020d}-before",
-        written_at=written_at,
-    )
 
 
 def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:

@@ -1,0 +1,189 @@
+"""Reading one file of an archive: candles beside the lake, dead letters, and the coverage that the file grants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import polars as pl
+import sqlalchemy as sa
+
+from kraken_pipeline.coverage.evidence import Grant, answered
+from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
+from kraken_pipeline.errors import DiskFull, PassingError, PipelineError, SourceChanged
+from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
+from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.kraken.rows import Facts, Reject
+from kraken_pipeline.kraken.time_and_sales import TradesReader
+from kraken_pipeline.market.candle import SOURCE, Source
+from kraken_pipeline.market.moment import as_datetime
+from kraken_pipeline.storage.faults import faults_explained
+from kraken_pipeline.storage.lake.lake import Staged
+from kraken_pipeline.storage.records import dead_letters, density_records
+from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.scan import (
+    Task,
+    window,
+)
+from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+REJECTS_HELD = 20_000
+"""Dead letters of one file that are held in memory; more go to the catalog while it is read."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """A file that was read to its end, well or badly, and lies beside the lake."""
+
+    task: Task
+    file_id: int
+    staged: Staged | None = None
+    facts: Facts = field(default_factory=Facts)
+    reach: Span | None = None  # what it can answer for as a whole: part of the file's identity
+    grants: tuple[Grant, ...] = ()
+    rejects: list[Reject] = field(default_factory=list)
+    rows_rejected: int = 0
+    error: str | None = None
+    is_changed: bool = False  # since it was found: it is to be looked at again
+    seconds: float = 0.0
+    twin: FileRecord | None = None  # the same file, ingested or withdrawn before
+
+
+def read_file(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> Reading:
+    """Read one file beside the lake, sorted where it is out of order; an error of the file is kept with the reading."""
+    began = time.perf_counter()
+    read = Reading(task, file_id)
+    try:
+        with faults_explained():
+            try:
+                _stage(stores, spec, read, reader, run, sort=False)
+            except OutOfOrder:
+                _forget_letters(stores, read)
+                _stage(stores, spec, read, reader, run, sort=True)
+    except (PassingError, DiskFull):
+        raise  # the catalog went away, or the disk is full: that is no fault of the file's
+    except PipelineError as error:  # anything else is a mistake of ours and ends the run with its traceback
+        read.error = str(error)
+        read.is_changed = isinstance(error, SourceChanged)
+        read.staged = None
+    read.seconds = time.perf_counter() - began
+    return read
+
+
+def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
+    task = read.task
+    wanted = window(spec)
+    writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
+    trades = 0
+    try:
+        with reader.open(task.file) as stream:
+            rows = _rows(stores, task, stream, reader, run, sort=sort)
+            with closing(rows.blocks()) as blocks:
+                for block in blocks:
+                    _take_rejects(stores, read, block.rejects, run)
+                    candles = _within(block.rows, wanted, spec)
+                    trades += int(candles["trade_count"].sum()) if candles.height else 0
+                    writer.add(_finished(candles, task))
+            reader.require_same(task.file, stream)
+        read.facts = rows.facts
+        read.staged = writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+    read.reach = _reach(task, rows.facts)
+    read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
+
+
+def _rows(
+    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
+) -> CandleReader | TradesReader:
+    if task.file.kind is Kind.TRADES:
+        is_release = task.container is not None and task.container.end is not None
+        with stores.catalog.read() as connection:
+            density = density_records.density_of(connection, task.file.pair.name)
+        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
+    return CandleReader(
+        stream,
+        task.file.interval,
+        run.now,
+        manifest=reader.manifest(task.file.container) if task.file.container else None,
+        sort_in=stores.lake.scratch if sort else None,
+    )
+
+
+def _take_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: Run) -> None:
+    read.rejects += rejects
+    read.rows_rejected += len(rejects)
+    if len(read.rejects) > REJECTS_HELD:
+        with stores.catalog.write() as connection:
+            write_letters(connection, read, run)
+        read.rejects = []
+
+
+def _forget_letters(stores: Stores, read: Reading) -> None:
+    if read.rows_rejected > len(read.rejects):
+        with stores.catalog.write() as connection:
+            dead_letters.forget(connection, [read.file_id])
+    read.rejects, read.rows_rejected = [], 0
+
+
+def write_letters(connection: sa.Connection, read: Reading, run: Run) -> None:
+    """Put the rejects of a reading on record."""
+    dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
+
+
+def letter(text: str, reason: str) -> Reject:
+    """Return the dead letter of a whole file."""
+    return Reject(0, text, reason, None)
+
+
+def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
+    if spec.takes_everything or candles.is_empty():
+        return candles
+    kept = candles
+    if spec.start is not None:
+        kept = kept.filter(pl.col("time") >= as_datetime(wanted.start))
+    if spec.end is not None:
+        kept = kept.filter(pl.col("time") < as_datetime(wanted.end))
+    return kept
+
+
+def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
+    if candles.is_empty():
+        return candles
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    release_end = task.container.end if task.container is not None else None
+    return candles.with_columns(_provenance(source, (release_end or 0) // 86_400))
+
+
+@cache
+def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
+    return pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(release, dtype=pl.Int32).alias("release")
+
+
+def _reach(task: Task, facts: Facts) -> Span | None:
+    """What a file answers for: a release its whole span, a loose file its first candle to its last one's start."""
+    interval = task.file.interval
+    if task.container is not None and task.container.start is not None and task.container.end is not None:
+        start, end = interval.ceil(task.container.start), interval.floor(task.container.end)
+    else:
+        start, end = interval.floor(facts.first_time or 0), interval.floor(facts.last_time or 0)
+        if task.file.kind is Kind.TRADES:
+            end += interval.seconds  # the cut minutes at both ends are among what is unanswered
+    return Span(start, end) if start < end else None
+
+
+def _grants(task: Task, facts: Facts, reach: Span | None, wanted: Span, trades: int, now: int) -> tuple[Grant, ...]:
+    if reach is None:
+        return ()
+    source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
+    spans = whole_candles(intersect(answered(reach.start, reach.end, facts.unanswered), (wanted,)), task.file.interval)
+    length = seconds(spans)
+    return tuple(Grant(span, source, now, trades * span.seconds // length) for span in spans)
