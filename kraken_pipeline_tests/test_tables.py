@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from kraken_pipeline.cli import keep_commands, query_commands, run_commands, tables
+from kraken_pipeline.cli import keep_commands, plan_tables, query_commands, run_commands, run_tables, tables
 from kraken_pipeline.cli.layout import Table, say
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
@@ -225,9 +225,9 @@ PRINTED: dict[str, Callable[[Console], None]] = {
     ),
     "status": lambda console: tables.status(console, [RUN, {**RUN, "error": None, "tier": None}]),
     "dead letters": lambda console: tables.dead_letters(console, [LETTER, {**LETTER, "line": None}], 581_276),
-    "fetches": lambda console: tables.fetches(console, [FETCH, FETCH], 1, ["XBTUSD"]),
+    "fetches": lambda console: plan_tables.fetches(console, [FETCH, FETCH], 1, ["XBTUSD"]),
     "health": lambda console: tables.health(console, [Check("requests", Verdict.WARNING, SENTENCE)]),
-    "what a run did": lambda console: tables.ran(
+    "what a run did": lambda console: run_tables.ran(
         console, RUN, {"rows_rejected": 12_581_276, "new_pairs": [WIDE.pair] * 40, "notes": [SENTENCE]}, None
     ),
     "what is next": lambda console: tables.next_steps(console, Path("/srv/kraken/home/of/the/demo/demo-data")),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kraken_pipeline.cli import tables
+from kraken_pipeline.cli import story, tables
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     MOST,
@@ -117,7 +117,7 @@ def explain(
     if as_json:
         print_json(told.as_json())
     else:
-        tables.explained(out, told)
+        story.explained(out, told)
 
 
 def export(

@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from kraken_pipeline.cli import tables
+from kraken_pipeline.cli import plan_tables, run_tables, tables
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     AcceptUnknownPairs,
@@ -79,7 +79,7 @@ def _show_plan(spec: RunSpec, *, as_json: bool) -> Plan:
     if as_json:
         print_json(made.as_json())
     else:
-        tables.plan(out, made)
+        plan_tables.plan(out, made)
     return made
 
 
@@ -174,7 +174,7 @@ def backfill(
         if as_json:
             print_json([fetch.as_json() for fetch in fetches])
             return
-        tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
+        plan_tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
         if closing is not None:
             say(out, f"In the end trades are counted by their ids. {said(closing, settings.kraken_api_rate)}")
         return
@@ -232,7 +232,7 @@ def prove(
 
         config = {**spec.as_config(), "every": str(every), "depth": str(depth)}
         done = run_job(settings, bound_prove, None, console=err if as_json else out, config=config)
-        tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
+        run_tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
         if done.status == "SUCCESS":
             with stores_of_home() as stores:
                 found = verdicts(stores, spec, every, Run(done.run_id, done.outcome["made_at"]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kraken_pipeline.cli import tables, terminal
+from kraken_pipeline.cli import run_tables, tables, terminal
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import present
 from kraken_pipeline.cli.output import err, out, print_json
@@ -84,7 +84,7 @@ def executed(
     if as_json:
         print_json({**done.as_json(), "outcome": dict(done.outcome)})
     else:
-        tables.ran(out, done.as_json(), done.outcome, spec)
+        run_tables.ran(out, done.as_json(), done.outcome, spec)
         if done.status == "SUCCESS" and spec is not None:
             with terminal.progress_bar(out, settings.kraken_api_rate, "reporting"), opened(settings) as stores:
                 made = make_report(stores, spec, present())

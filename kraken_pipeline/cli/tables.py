@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,15 @@ from rich.console import Console
 from kraken_pipeline.cli.layout import Table, say, write
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.completeness import by_tier, shown
-from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.coverage.routing import Route
-from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.moment import duration, iso, short
-from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.records.trade_counts import TradeCount, as_counted
-from kraken_pipeline.workflow.explain.explanation import VALUES, Evidence, Explanation, Stored
-from kraken_pipeline.workflow.gaps.gaps import by_use, is_awaited
-from kraken_pipeline.workflow.gaps.plan import Plan, Planned
-from kraken_pipeline.workflow.gaps.selection import Fetch, estimated
+from kraken_pipeline.workflow.gaps.gaps import by_use
 from kraken_pipeline.workflow.health.check import Check
 from kraken_pipeline.workflow.health.exchange_health import CacheState
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
 from kraken_pipeline.workflow.reconcile.verdicts import Verdict
 from kraken_pipeline.workflow.report.report import NOTHING_KNOWN, Report
-from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.backup import Backup
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
@@ -37,7 +29,7 @@ from kraken_pipeline.workflow.withdraw.settling import Grouped
 if TYPE_CHECKING:
     from kraken_pipeline.demo.showcase import Showcase
 
-_ROWS = 40
+ROWS = 40
 _HEALTH = 24
 """Where the sentences of `health` begin."""
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -48,75 +40,10 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr)
 
 
-def _more(console: Console, count: int, where: str) -> None:
-    if count > _ROWS:
-        say(console, f"… and {count - _ROWS:,} more: {where}", "dim")
-
-
-def plan(console: Console, made: Plan) -> None:
-    """The plan: what each source would give, then one line for each series and source."""
-    by_source: dict[Route, list[Planned]] = {}
-    by_series: dict[tuple[Series, Route], list[Planned]] = {}
-    for planned in made.routes:
-        by_source.setdefault(planned.leg.route, []).append(planned)
-        by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
-    sources = Table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
-    for route in Route:
-        if parts := by_source.get(route):
-            sources.add_row(
-                str(route),
-                f"{len({part.series for part in parts}):,}",
-                f"{sum(map(_candles, parts)):,}",
-                f"{len({name for part in parts for name in part.leg.files}):,}",
-                f"{sum(part.leg.requests for part in parts):,}",
-                duration(sum(part.seconds for part in parts)),
-            )
-    sources.print(console)
-    table = Table(
-        "By series",
-        "pair",
-        ">interval",
-        "source",
-        "from",
-        "to",
-        ">parts",
-        ">candles",
-        ">requests",
-        least=("parts", "requests"),
-        spare=("parts",),
-    )
-    for (series, route), parts in sorted(by_series.items())[:_ROWS]:
-        table.add_row(
-            series.pair,
-            str(series.interval.value),
-            str(route),
-            short(parts[0].leg.span.start),
-            short(parts[-1].leg.span.end),
-            f"{len(parts):,}",
-            f"{sum(map(_candles, parts)):,}",
-            f"{requests:,}" if (requests := sum(part.leg.requests for part in parts)) else "",
-        )
-    table.print(console)
-    _more(console, len(by_series), "plan --json")
-    for each in (*made.scanned.broken, *made.scanned.waiting):
-        say(console, f"{each.name}: {each.reason}", "yellow")
-    if made.scanned.skipped:
-        say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
-    if made.missing_archives:
-        say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
-        say(console, f"They are at {DOWNLOADS}")
-    if made.awaited:
-        say(console, f"{is_awaited(made.awaited)}.")
-    say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
-    if made.run_requests < made.requests:
-        say(
-            console,
-            f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
-        )
-
-
-def _candles(planned: Planned) -> int:
-    return planned.leg.span.seconds // planned.series.interval.seconds
+def more_rows(console: Console, count: int, where: str) -> None:
+    """Say how many rows are not shown, and which command shows them all."""
+    if count > ROWS:
+        say(console, f"… and {count - ROWS:,} more: {where}", "dim")
 
 
 def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
@@ -129,7 +56,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
         *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"),
         least=("tries", "archive that has it", "status", "to"),
     )
-    for row in sorted(by_use(rows), key=lambda row: row.closed_at is not None)[:_ROWS]:
+    for row in sorted(by_use(rows), key=lambda row: row.closed_at is not None)[:ROWS]:
         files = (row.required_csv_file or "").split(",")
         shown = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         table.add_row(
@@ -144,7 +71,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
             shown,
         )
     table.print(console)
-    _more(console, len(rows), "gaps --json")
+    more_rows(console, len(rows), "gaps --json")
 
 
 def report(console: Console, made: Report) -> None:
@@ -192,14 +119,14 @@ def report(console: Console, made: Report) -> None:
         say(console, f"{as_counted(made.counted)}.")
     if made.attention:
         attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
-        for series in made.attention[:_ROWS]:
+        for series in made.attention[:ROWS]:
             attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
         attention.print(console)
-        _more(console, len(made.attention), "report --json")
+        more_rows(console, len(made.attention), "report --json")
     say(console, "What to do", "bold")
-    for advice in made.recommendations[:_ROWS]:
+    for advice in made.recommendations[:ROWS]:
         say(console, f"  • {advice}")
-    _more(console, len(made.recommendations), "report --json")
+    more_rows(console, len(made.recommendations), "report --json")
 
 
 def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_known: bool) -> None:
@@ -218,7 +145,7 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
         "what to do about it",
         least=("what to do about it", "to", "from", "intervals", "of"),
     )
-    for each in found[:_ROWS]:
+    for each in found[:ROWS]:
         table.add_row(
             each.cause.id,
             each.cause.name,
@@ -229,7 +156,7 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
             each.action,
         )
     table.print(console)
-    _more(console, len(found), "reconcile --by-cause --json")
+    more_rows(console, len(found), "reconcile --by-cause --json")
     say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction by itself.", "dim")
 
 
@@ -262,7 +189,7 @@ def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is
         "what about it",
         least=("what about it", "short", "to"),
     )
-    for each in found[:_ROWS]:
+    for each in found[:ROWS]:
         counts = ["" if count is None else f"{count:,}" for count in (each.fine_trades, each.coarse_trades)]
         table.add_row(
             each.pair,
@@ -276,7 +203,7 @@ def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is
             each.action,
         )
     table.print(console)
-    _more(console, len(found), "reconcile --json")
+    more_rows(console, len(found), "reconcile --json")
 
 
 def counts(console: Console, found: Sequence[TradeCount]) -> None:
@@ -301,7 +228,7 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
         "what about it",
         least=("what about it", "to"),
     )
-    for count in rest[:_ROWS]:
+    for count in rest[:ROWS]:
         table.add_row(
             count.series.pair,
             str(count.series.interval.value),
@@ -313,133 +240,7 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
             count.action,
         )
     table.print(console)
-    _more(console, len(rest), "prove --json")
-
-
-def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
-    """What a run did; the spec is that of a run that works on series."""
-    is_ingest = run["job"] == "ingest"
-    if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
-        new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
-        say(console, f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", "bold red")
-    colour = "green" if run["status"] == "SUCCESS" else "red"
-    files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
-    requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
-    published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""
-    stored = "" if run["job"] == "publish_candles" else f"{run['candles_ingested']:,} candles stored{requests}"
-    say(
-        console,
-        f"{run['status']} run {run['run_id'][:8]}: {files}"
-        f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
-        first=colour,
-    )
-    # A run reconciles all intervals of its pairs.
-    reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
-    notes = {
-        "files_taken_before": "files were ingested before: nothing new in them",
-        "files_skipped": "files are the same as others that were ingested",
-        "files_failed": "files failed",
-        "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
-        "contradictions_healed": "contradictions between intervals were healed",
-        "new_conflicts": f"contradictions are left to you: {reconcile}",
-        "files_waiting": "files may still grow, and wait",
-        "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
-        "not_archives": "things in the folders are no archives",
-        "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
-        "series_different": "series are not the same in QuestDB as in the lake",
-        "rows_copied": "rows of the catalog were copied",
-        "files_adopted": "files of the lake are on record again",
-        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
-        "gaps_left": "gaps are left: kraken-pipeline gaps",
-        "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
-    }
-    for name, text in notes.items():
-        if outcome.get(name):
-            say(console, f"  {outcome[name]:,} {text}")
-    if outcome.get("series_different") == 0:
-        say(console, "  every series in QuestDB is the same as in the lake: count, first, last and checksum")
-    if outcome.get("new_pairs"):
-        say(console, f"  new pairs: {', '.join(outcome['new_pairs'])}")
-    for note in outcome.get("notes", ()):
-        say(console, f"    {note}", "dim")
-    sentence, _, trace = (run["error"] or "").partition("\n")
-    if sentence:
-        say(console, f"  {sentence}", "red")
-    if trace:
-        say(console, "  kraken-pipeline status --json has the traceback", "dim")
-
-
-def explained(console: Console, told: Explanation) -> None:
-    """The story of one candle."""
-    say(console, f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
-    if told.candle is not None:
-        say(console, f"  {_candle(told.candle)}")
-    covered = told.coverage
-    where = f"{_from_to(covered.span)}, {covered.source}" if covered else "nothing"
-    say(console, f"Covered by {where}")
-    say(console, f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
-    for title, lines in _chapters(told):
-        if lines:
-            say(console, title, "bold")
-        for line in lines:
-            say(console, f"  {line}")
-
-
-def _from_to(span: Span) -> str:
-    return f"{short(span.start)} to {short(span.end)}"
-
-
-def _candle(candle: Stored) -> str:
-    named = ", ".join(f"{name} {value:,}" for name, value in zip(VALUES, candle.values, strict=True))
-    release = f" of the release that ends {short(candle.release * 86_400)}" if candle.release else ""
-    return f"{named.replace('trade_count', 'trades')}; {candle.source}{release}"
-
-
-def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
-    """The parts of a candle's story that are lists, each with its lines."""
-    yield "What says so", [line for each in told.evidence for line in _witness(each)]
-    yield (
-        "What lost",
-        [f"{short(each.at)}: {each.lost}, by {each.by}: {_candle(each.candle)}" for each in told.losers],
-    )
-    yield (
-        "What was refuted",
-        [
-            f"{short(each.made_at)}: {each.reason}{'' if ended is None else f'; until {short(ended)}'}"
-            for each, ended in told.refutations
-        ],
-    )
-    yield (
-        "What contradicts it",
-        [
-            f"{short(each.changed_at)}: {each.coarse.value} against {each.fine.value}: {each.reason}, {each.state}"
-            for each in told.contradictions
-        ],
-    )
-    yield "What says otherwise", [f"{short(each.made_at)}: {each.reason}" for each in told.conflicts]
-    yield "Why its quiet is doubted", [f"{each.reason}: {each.state}" for each in told.suspicions]
-    yield (
-        "What was rejected",
-        [f"{each['location']}, line {each['line'] or '?'}: {each['reason']}: {each['text']}" for each in told.letters],
-    )
-    yield (
-        "What was withdrawn",
-        [f"{short(each.made_at)}: {name or _from_to(each.span)}: {each.reason}" for each, name in told.withdrawals],
-    )
-
-
-def _witness(each: Evidence) -> Iterator[str]:
-    """What answered for a candle, and its lines."""
-    reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
-    what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
-    name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
-    yield f"{short(each.verified_at)}: {each.source}, {reach}{f': {name}' if name else ''}"
-    if each.note:
-        yield f"  {each.note}"
-    for line in each.lines:
-        yield f"  line {line.number}: {line.text}"
-    if each.count > len(each.lines):
-        yield f"  and {each.count - len(each.lines):,} lines more"
+    more_rows(console, len(rest), "prove --json")
 
 
 def resolved(console: Console, done: Resolved) -> None:
@@ -450,62 +251,21 @@ def resolved(console: Console, done: Resolved) -> None:
         return
     say(console, f"{done.what} {taken}: {done.candles:,} candles.")
     table = Table("Taken back", "pair", ">interval", "from", "to", ">candles")
-    for each in done.series[:_ROWS]:
+    for each in done.series[:ROWS]:
         series, span = each.series, each.span
         table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
     if done.series:
         table.print(console)
-        _more(console, len(done.series), "resolve --json")
-    for series, count in sorted(done.refilled.items())[:_ROWS]:
+        more_rows(console, len(done.series), "resolve --json")
+    for series, count in sorted(done.refilled.items())[:ROWS]:
         say(console, f"  {count:,} candles of {series} follow from finer ones")
-    _more(console, len(done.refilled), "resolve --json")
+    more_rows(console, len(done.refilled), "resolve --json")
     if done.gaps:
         gaps(console, [gap.row() for gap in done.gaps])
     elif not done.dry_run:
         say(console, "No gaps are left of it.")
     for action in done.actions:
         say(console, f"  • {action}")
-
-
-def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
-    """What a backfill would ask the exchange for, in its order."""
-    if beyond:
-        say(
-            console,
-            f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
-            "first known candles comes on top.",
-        )
-    if not chosen:
-        say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
-        return
-    table = Table(
-        "To ask for",
-        "source",
-        "pair",
-        ">interval",
-        "from",
-        "to",
-        ">parts",
-        ">requests",
-        "fills intervals",
-        least=("parts",),
-        spare=("parts",),
-    )
-    for fetch in chosen[:_ROWS]:
-        table.add_row(
-            str(fetch.route),
-            fetch.series.pair,
-            str(fetch.series.interval.value),
-            short(fetch.spans[0].start),
-            short(fetch.spans[-1].end),
-            f"{len(fetch.spans):,}",
-            f"{fetch.requests:,}",
-            ", ".join(str(interval) for interval in sorted({series.interval.value for series, _ in fetch.serves})),
-        )
-    table.print(console)
-    _more(console, len(chosen), "backfill --dry-run --json")
-    requests = estimated(chosen)
-    say(console, f"{requests:,} requests, about {duration(requests / requests_a_second)}.")
 
 
 def cache(console: Console, state: CacheState) -> None:

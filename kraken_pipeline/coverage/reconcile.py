@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 
 import polars as pl
 
+from kraken_pipeline.coverage.contradictions import Contradiction, Findings, Side, Voice
 from kraken_pipeline.coverage.equality import Read, Rounding, differences
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import (
@@ -32,6 +32,7 @@ from kraken_pipeline.coverage.ranges import (
     union,
     whole_candles,
 )
+from kraken_pipeline.coverage.shifts import Sides, shifted_runs
 from kraken_pipeline.market.candle import Source, Values, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
@@ -39,119 +40,6 @@ from kraken_pipeline.market.resample import resample
 
 _YEAR = 365 * 86_400
 _DAY = 86_400
-
-SHIFTED_BUCKETS = 12
-"""So many contradictions side by side may come from one file whose times are shifted; fewer are looked at singly."""
-_EXPLAINED = 6  # candles; fewer that agree once times are moved may do so by chance
-_APART = 50  # candles; contradictions further apart than that are not of one file
-_HOURS = 24
-_SAMPLE_ROWS = 20_000
-
-
-class Side(StrEnum):
-    """One of two intervals."""
-
-    FINE = "fine"
-    COARSE = "coarse"
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """What is known of one interval of a pair; all sets on its grid.
-
-    Attributes:
-        covered: What something answered for.
-        independent: The part that something else than resampling answered for.
-        by_trades: The part that was paged through trades or read from an archive of them.
-        confirmed: The part of which a second source said the same, candle for candle.
-    """
-
-    covered: Spans = ()
-    independent: Spans = ()
-    by_trades: Spans = ()
-    confirmed: Spans = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Candles of two intervals that do not agree.
-
-    Attributes:
-        fine: The finer interval.
-        coarse: The coarser one.
-        span: A candle of the coarser; many where times are shifted.
-        fine_candle: What the finer ones add up to; None where they have none, or are many.
-        coarse_candle: What the coarser says.
-        fine_trades: How many trades the finer ones count.
-        coarse_trades: How many the coarser does.
-        shifted: By how many seconds the finer times are to be moved to agree, where that is what is wrong.
-        culprit: The interval that is outvoted by the others; None where nobody can say.
-    """
-
-    fine: Interval
-    coarse: Interval
-    span: Span
-    fine_candle: Values | None
-    coarse_candle: Values | None
-    fine_trades: int
-    coarse_trades: int
-    shifted: int | None = None
-    culprit: Interval | None = None
-
-    @property
-    def short(self) -> Side | None:
-        """The side that counts fewer trades; None where the counts do not tell."""
-        if self.shifted is not None or self.fine_trades == self.coarse_trades:
-            return None
-        return Side.FINE if self.fine_trades < self.coarse_trades else Side.COARSE
-
-    @property
-    def is_hole(self) -> bool:
-        """Whether one side has no candle at all where the other counts trades."""
-        return self.shifted is None and (self.fine_candle is None or self.coarse_candle is None)
-
-    @property
-    def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
-        """What contradicts each other: the same values are the same contradiction."""
-        return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a reconciliation found out about a pair.
-
-    Attributes:
-        tested: Coarser interval → the candles that were compared with finer ones.
-        refuted: What is to be taken back and filled again: the contradiction, the interval and the span.
-        conflicts: Contradictions that nothing is left to try for.
-        stale: Interval → candles that were resampled from finer ones that have changed since.
-        proven: Interval → all that is proven by now.
-    """
-
-    tested: dict[Interval, Spans] = field(default_factory=dict)
-    refuted: list[tuple[Contradiction, tuple[tuple[Interval, Span], ...]]] = field(default_factory=list)
-    conflicts: list[Contradiction] = field(default_factory=list)
-    stale: dict[Interval, Spans] = field(default_factory=dict)
-    proven: dict[Interval, Proven] = field(default_factory=dict)
-
-    @property
-    def contradictions(self) -> list[Contradiction]:
-        """All of them."""
-        return [*(each for each, _ in self.refuted), *self.conflicts]
-
-
-def one_candle(candles: pl.DataFrame) -> Values | None:
-    """Some candles as one, whatever their interval; None where there are none."""
-    if candles.is_empty():
-        return None
-    return (
-        float(candles["open"][0]),
-        float(candles["high"].max()),  # type: ignore[arg-type]
-        float(candles["low"].min()),  # type: ignore[arg-type]
-        float(candles["close"][-1]),
-        round(float(candles["volume"].sum()), 8),
-        int(candles["trade_count"].sum()),
-    )
 
 
 def reconcile(
@@ -240,7 +128,7 @@ class _Work:
 
     def _shifted(self, fine: Interval, coarse: Interval, different: pl.DataFrame) -> list[Contradiction]:
         covered = self.known[fine].covered, self.known[coarse].covered
-        return _shifted_runs(_Sides(self.read, fine, coarse, *covered), different)
+        return shifted_runs(Sides(self.read, fine, coarse, *covered), different)
 
     def _outdate(self, coarse: Interval, spans: Spans) -> None:
         if spans:
@@ -405,93 +293,6 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 
 
 # --- files whose times are shifted
-
-
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """Two intervals of which one may have shifted times, and what each of them covers."""
-
-    read: Read
-    fine: Interval
-    coarse: Interval
-    fine_covered: Spans
-    coarse_covered: Spans
-
-    def explained(self, times: pl.Series, shift: int) -> tuple[pl.Series, int, int]:
-        """Move the finer times, and compare some coarser candles anew.
-
-        Args:
-            times: Where these start, sorted.
-            shift: By how many seconds the finer times are moved.
-
-        Returns:
-            Those that do not differ any more; of how many of them both sides have a candle, and agree; and how many are
-            left: covered by both sides, and not alike. Where neither has a candle, nothing is explained.
-        """
-        start, end = int(times[0]), int(times[-1]) + self.coarse.seconds
-        moved = self.read(self.fine, start - shift, end - shift)
-        finer = resample(moved.with_columns(pl.col("time") + pl.duration(seconds=shift)), self.coarse)
-        candles = self.read(self.coarse, start, end)
-        apart = Rounding(self.read, self.fine, self.coarse).apart(differences(finer, candles))
-        different = apart.select(seconds_of(pl.col("time"))).to_series()
-        there = finer.join(candles, on="time", how="semi").select(seconds_of(pl.col("time"))).to_series()
-        covered = tuple(Span(each.start + shift, each.end + shift) for each in self.fine_covered)
-        both = intersect(whole_candles(covered, self.coarse), self.coarse_covered)
-        is_different = times.is_in(different.implode())
-        agreeing = times.is_in(there.implode()) & ~is_different
-        return times.filter(~is_different), int(agreeing.sum()), int((is_different & lies_in(both, times)).sum())
-
-
-def _shifted_runs(sides: _Sides, different: pl.DataFrame) -> list[Contradiction]:
-    """The runs of contradictions that vanish when the times of one side are moved by some hours."""
-    fine, coarse = sides.fine, sides.coarse
-    runs: list[Contradiction] = []
-    for cluster in _clusters(different, coarse.seconds):
-        if (shift := _shift(sides, cluster)) is not None:
-            alike, *_ = sides.explained(cluster["time"], shift)
-            # At its ends such a file lacks some hours, and has some that belong to others.
-            span = Span(int(alike[0]) - abs(shift), int(alike[-1]) + coarse.seconds + abs(shift))
-            span = touched_candles((span,), coarse)[0]
-            counts = [
-                int(sides.read(interval, span.start, span.end)["trade_count"].sum()) for interval in (fine, coarse)
-            ]
-            runs.append(Contradiction(fine, coarse, span, None, None, counts[0], counts[1], shifted=shift))
-    return runs
-
-
-def _clusters(different: pl.DataFrame, length: int) -> Iterator[pl.DataFrame]:
-    """Contradictions that lie close together: where each starts (seconds), and which side has a candle."""
-    if different.height < SHIFTED_BUCKETS:
-        return
-    rows = different.select(
-        seconds_of(pl.col("time")).alias("time"),
-        pl.col("open").is_not_null().alias("has_fine"),
-        pl.col("open_right").is_not_null().alias("has_coarse"),
-    )
-    is_apart = (pl.col("time").diff() > _APART * length).fill_null(value=False)
-    for _, cluster in rows.group_by(is_apart.cast(pl.Int64).cum_sum().alias("number"), maintain_order=True):
-        if cluster.height >= SHIFTED_BUCKETS:
-            yield cluster
-
-
-def _shift(sides: _Sides, cluster: pl.DataFrame) -> int | None:
-    """By how many seconds the finer times must be moved so that contradicting candles agree; None for by none.
-
-    Moving times loses no candle: a side that has not half as many as the other has a hole, and no shift explains that,
-    also where the candles around it happen to be like those that are missing. A shift explains more candles than it
-    leaves, each of them with values on both sides.
-    """
-    fine, coarse = sides.fine, sides.coarse
-    longest = max(4 * _DAY, coarse.seconds * max(48, _SAMPLE_ROWS * fine.seconds // coarse.seconds))
-    sample = cluster.filter(pl.col("time") < int(cluster["time"][0]) + longest)
-    fewer, more = sorted((int(sample["has_fine"].sum()), int(sample["has_coarse"].sum())))
-    if 2 * fewer < more:
-        return None
-    for hour in [sign * hour for hour in range(1, _HOURS + 1) for sign in (1, -1) if hour * 3_600 % fine.seconds == 0]:
-        _, explained, left = sides.explained(sample["time"], hour * 3_600)
-        if explained >= _EXPLAINED and explained > left:
-            return hour * 3_600
-    return None
 
 
 # --- what is proven

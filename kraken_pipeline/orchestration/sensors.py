@@ -11,7 +11,8 @@ from contextlib import suppress
 import dagster as dg
 
 from kraken_pipeline.errors import PipelineError, plain
-from kraken_pipeline.kraken.archive import ArchiveFile, PassedOver, discover
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.kraken.discovery import PassedOver, discover
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.orchestration.jobs.ingest_job import SPEC_TAG, ingest_job

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kraken_pipeline.coverage.contradictions import Findings, Side, Voice, one_candle
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtract
-from kraken_pipeline.coverage.reconcile import Findings, Side, Voice, one_candle, reconcile
+from kraken_pipeline.coverage.reconcile import reconcile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import fold_trades, resample

@@ -16,15 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
-from kraken_pipeline.kraken.archive import (
-    ArchiveFile,
-    ArchiveReader,
-    Discovery,
-    classify,
-    container_digest,
-    discover,
-    open_zip,
-)
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, container_digest, open_zip
+from kraken_pipeline.kraken.discovery import Discovery, classify, discover
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, discover
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.edges import first_time, last_time, release_end
 from kraken_pipeline_tests.samples import at, csv_row, write_zip
 

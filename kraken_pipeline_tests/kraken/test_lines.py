@@ -7,7 +7,8 @@ import pytest
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import lines as lines_module
-from kraken_pipeline.kraken.archive import ArchiveReader, discover
+from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.lines import MOST, Lines, find_lines
 from kraken_pipeline_tests.samples import csv_row, write_zip
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import packing
-from kraken_pipeline.kraken.archive import ArchiveReader, Discovery, container_digest, discover
+from kraken_pipeline.kraken.archive import ArchiveReader, container_digest
+from kraken_pipeline.kraken.discovery import Discovery, discover
 from kraken_pipeline.kraken.edges import first_time, last_time
 from kraken_pipeline.kraken.packing import Gunzipped, piece_of
 from kraken_pipeline_tests.samples import at, csv_row, write_zip

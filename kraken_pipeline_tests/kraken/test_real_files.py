@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kraken_pipeline.kraken.archive import discover
+from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import time_from_seconds
 from kraken_pipeline.market.interval import Interval

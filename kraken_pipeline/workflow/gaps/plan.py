@@ -9,7 +9,8 @@ from itertools import chain
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.coverage.routing import Leg, Offer, Route
 from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
-from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, PassedOver
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
+from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.kraken.edges import first_time, last_time
 from kraken_pipeline.kraken.release import fewest
 from kraken_pipeline.market.moment import iso

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, discover
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (

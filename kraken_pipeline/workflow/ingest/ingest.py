@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.kraken.archive import ArchiveReader, PassedOver
+from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records

@@ -14,16 +14,8 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
 from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
-from kraken_pipeline.kraken.archive import (
-    ArchiveFile,
-    ArchiveReader,
-    Container,
-    Discovery,
-    PassedOver,
-    container_digest,
-    discover,
-    identity_of,
-)
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, Container, container_digest, identity_of
+from kraken_pipeline.kraken.discovery import Discovery, PassedOver, discover
 from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
 from kraken_pipeline.market.pair import Pair

@@ -6,7 +6,8 @@ import glob
 from collections.abc import Iterator
 from pathlib import Path
 
-from kraken_pipeline.kraken.archive import INGESTED_FOLDER, ArchiveFile, discover
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.records.file_records import FileRecord
 

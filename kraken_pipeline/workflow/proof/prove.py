@@ -22,6 +22,7 @@ from kraken_pipeline.coverage.anchors import (
     is_sparse,
     search,
 )
+from kraken_pipeline.coverage.contradictions import one_candle
 from kraken_pipeline.coverage.density import AbsentIds
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import (
@@ -34,7 +35,6 @@ from kraken_pipeline.coverage.ranges import (
     subtract,
     whole_candles,
 )
-from kraken_pipeline.coverage.reconcile import one_candle
 from kraken_pipeline.errors import (
     Busy,
     CircuitOpen,

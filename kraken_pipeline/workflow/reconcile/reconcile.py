@@ -15,17 +15,12 @@ from itertools import pairwise
 
 import polars as pl
 
+from kraken_pipeline.coverage.contradictions import Contradiction, Findings, Voice, one_candle
 from kraken_pipeline.coverage.equality import month_of
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
-from kraken_pipeline.coverage.reconcile import (
-    Contradiction,
-    Findings,
-    Voice,
-    one_candle,
-    reconcile,
-)
+from kraken_pipeline.coverage.reconcile import reconcile
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_of

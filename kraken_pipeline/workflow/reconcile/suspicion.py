@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kraken_pipeline.coverage.contradictions import one_candle
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, all_quiet, lone_quiet, long_quiet
 from kraken_pipeline.coverage.ranges import (
@@ -29,7 +30,6 @@ from kraken_pipeline.coverage.ranges import (
     union,
     whole_candles,
 )
-from kraken_pipeline.coverage.reconcile import one_candle
 from kraken_pipeline.market.candle import Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series

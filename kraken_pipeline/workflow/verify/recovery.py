@@ -23,7 +23,7 @@ from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import EVER, Span, intersect, union
 from kraken_pipeline.coverage.recovered import Spoken, own_grants
 from kraken_pipeline.errors import DamagedFile, InvalidRequest, LastingError, StoreError
-from kraken_pipeline.kraken.archive import INGESTED_FOLDER
+from kraken_pipeline.kraken.discovery import INGESTED_FOLDER
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval

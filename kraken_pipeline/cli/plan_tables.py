@@ -1,0 +1,128 @@
+"""What a run would do or ask for, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from kraken_pipeline.cli.layout import Table, say
+from kraken_pipeline.coverage.routing import Route
+from kraken_pipeline.kraken.release import DOWNLOADS
+from kraken_pipeline.market.moment import duration, short
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.workflow.gaps.gaps import is_awaited
+from kraken_pipeline.workflow.gaps.plan import Plan, Planned
+from kraken_pipeline.workflow.gaps.selection import Fetch, estimated
+
+if TYPE_CHECKING:
+    pass
+from kraken_pipeline.cli.tables import ROWS, more_rows
+
+
+def plan(console: Console, made: Plan) -> None:
+    """The plan: what each source would give, then one line for each series and source."""
+    by_source: dict[Route, list[Planned]] = {}
+    by_series: dict[tuple[Series, Route], list[Planned]] = {}
+    for planned in made.routes:
+        by_source.setdefault(planned.leg.route, []).append(planned)
+        by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
+    sources = Table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
+    for route in Route:
+        if parts := by_source.get(route):
+            sources.add_row(
+                str(route),
+                f"{len({part.series for part in parts}):,}",
+                f"{sum(map(_candles, parts)):,}",
+                f"{len({name for part in parts for name in part.leg.files}):,}",
+                f"{sum(part.leg.requests for part in parts):,}",
+                duration(sum(part.seconds for part in parts)),
+            )
+    sources.print(console)
+    table = Table(
+        "By series",
+        "pair",
+        ">interval",
+        "source",
+        "from",
+        "to",
+        ">parts",
+        ">candles",
+        ">requests",
+        least=("parts", "requests"),
+        spare=("parts",),
+    )
+    for (series, route), parts in sorted(by_series.items())[:ROWS]:
+        table.add_row(
+            series.pair,
+            str(series.interval.value),
+            str(route),
+            short(parts[0].leg.span.start),
+            short(parts[-1].leg.span.end),
+            f"{len(parts):,}",
+            f"{sum(map(_candles, parts)):,}",
+            f"{requests:,}" if (requests := sum(part.leg.requests for part in parts)) else "",
+        )
+    table.print(console)
+    more_rows(console, len(by_series), "plan --json")
+    for each in (*made.scanned.broken, *made.scanned.waiting):
+        say(console, f"{each.name}: {each.reason}", "yellow")
+    if made.scanned.skipped:
+        say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
+    if made.missing_archives:
+        say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
+        say(console, f"They are at {DOWNLOADS}")
+    if made.awaited:
+        say(console, f"{is_awaited(made.awaited)}.")
+    say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
+    if made.run_requests < made.requests:
+        say(
+            console,
+            f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
+        )
+
+
+def _candles(planned: Planned) -> int:
+    return planned.leg.span.seconds // planned.series.interval.seconds
+
+
+def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
+    """What a backfill would ask the exchange for, in its order."""
+    if beyond:
+        say(
+            console,
+            f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
+            "first known candles comes on top.",
+        )
+    if not chosen:
+        say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
+        return
+    table = Table(
+        "To ask for",
+        "source",
+        "pair",
+        ">interval",
+        "from",
+        "to",
+        ">parts",
+        ">requests",
+        "fills intervals",
+        least=("parts",),
+        spare=("parts",),
+    )
+    for fetch in chosen[:ROWS]:
+        table.add_row(
+            str(fetch.route),
+            fetch.series.pair,
+            str(fetch.series.interval.value),
+            short(fetch.spans[0].start),
+            short(fetch.spans[-1].end),
+            f"{len(fetch.spans):,}",
+            f"{fetch.requests:,}",
+            ", ".join(str(interval) for interval in sorted({series.interval.value for series, _ in fetch.serves})),
+        )
+    table.print(console)
+    more_rows(console, len(chosen), "backfill --dry-run --json")
+    requests = estimated(chosen)
+    say(console, f"{requests:,} requests, about {duration(requests / requests_a_second)}.")

@@ -1,0 +1,67 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from kraken_pipeline.cli.layout import say
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    pass
+
+
+def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
+    """What a run did; the spec is that of a run that works on series."""
+    is_ingest = run["job"] == "ingest"
+    if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
+        new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
+        say(console, f"Nothing was stored: every file{new} failed ({outcome['files_failed']:,}).", "bold red")
+    colour = "green" if run["status"] == "SUCCESS" else "red"
+    files = f"{run['files_ingested']:,} of {run['files_total']:,} files ingested, " if is_ingest else ""
+    requests = f" with {outcome['requests']:,} requests" if outcome.get("requests") else ""
+    published = f"{outcome['candles_published']:,} candles published" if "candles_published" in outcome else ""
+    stored = "" if run["job"] == "publish_candles" else f"{run['candles_ingested']:,} candles stored{requests}"
+    say(
+        console,
+        f"{run['status']} run {run['run_id'][:8]}: {files}"
+        f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
+        first=colour,
+    )
+    # A run reconciles all intervals of its pairs.
+    reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
+    notes = {
+        "files_taken_before": "files were ingested before: nothing new in them",
+        "files_skipped": "files are the same as others that were ingested",
+        "files_failed": "files failed",
+        "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
+        "contradictions_healed": "contradictions between intervals were healed",
+        "new_conflicts": f"contradictions are left to you: {reconcile}",
+        "files_waiting": "files may still grow, and wait",
+        "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
+        "not_archives": "things in the folders are no archives",
+        "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
+        "series_different": "series are not the same in QuestDB as in the lake",
+        "rows_copied": "rows of the catalog were copied",
+        "files_adopted": "files of the lake are on record again",
+        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
+        "gaps_left": "gaps are left: kraken-pipeline gaps",
+        "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
+    }
+    for name, text in notes.items():
+        if outcome.get(name):
+            say(console, f"  {outcome[name]:,} {text}")
+    if outcome.get("series_different") == 0:
+        say(console, "  every series in QuestDB is the same as in the lake: count, first, last and checksum")
+    if outcome.get("new_pairs"):
+        say(console, f"  new pairs: {', '.join(outcome['new_pairs'])}")
+    for note in outcome.get("notes", ()):
+        say(console, f"    {note}", "dim")
+    sentence, _, trace = (run["error"] or "").partition("\n")
+    if sentence:
+        say(console, f"  {sentence}", "red")
+    if trace:
+        say(console, "  kraken-pipeline status --json has the traceback", "dim")

@@ -1,0 +1,290 @@
+"""Discovery: which archives lie in some folders, and what is passed over and why."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from kraken_pipeline.errors import InvalidRequest, UnreadableArchive, plain
+from kraken_pipeline.kraken.archive import ArchiveFile, Container, identity_of, open_zip
+from kraken_pipeline.kraken.manifest import MANIFEST, read_sums
+from kraken_pipeline.kraken.packing import (
+    MOST_DEPTH,
+    fault_of,
+    foreign,
+    piece_of,
+    split,
+    unpacked_size,
+)
+from kraken_pipeline.kraken.release import Kind, Release, release_of, without_copy_mark
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
+
+INGESTED_FOLDER = "ingested"
+
+
+LITTER = "litter of an operating system"
+
+
+_PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>[0-9]+)", re.IGNORECASE)
+
+
+_CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
+
+
+_TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something in a folder that is not read, and why; both `plain`, however it is named.
+
+    Attributes:
+        name: What people call it.
+        reason: Why it is not read.
+        path: The file that it is, or that it lies in.
+    """
+
+    name: str
+    reason: str
+    path: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", plain(self.name))
+        object.__setattr__(self, "reason", plain(self.reason))
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What lies in some folders.
+
+    Attributes:
+        files: What can be ingested, in the order of reading.
+        skipped: What is no archive: litter, strays, other formats.
+        waiting: What still grows, or did a moment ago.
+        broken: Containers that cannot be opened.
+    """
+
+    files: list[ArchiveFile] = field(default_factory=list)
+    skipped: list[PassedOver] = field(default_factory=list)
+    waiting: list[PassedOver] = field(default_factory=list)
+    broken: list[PassedOver] = field(default_factory=list)
+
+
+def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Interval] | str:
+    """What a CSV's name says: kind, pair and interval, or why it is not one of Kraken's.
+
+    A name without minutes is a trades archive's, and then its quote must be a known one: `summary.csv` is no pair.
+
+    Args:
+        name: With its folders.
+        release: The release that it is a member of: Kraken names these, and so they are taken as they are.
+    """
+    parse = pair_of_file if release is None else parse_pair
+    is_trades = release is not None and release.kind is Kind.TRADES
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    if name.startswith("__MACOSX/") or base.startswith((".", "~")) or base in ("Thumbs.db", "desktop.ini"):
+        return LITTER
+    stem, _, ending = base.removesuffix(".gz").rpartition(".")
+    if ending.lower() != "csv":
+        return "not a CSV file"
+    stem = without_copy_mark(stem)
+    try:
+        if (found := _CANDLES.fullmatch(stem)) is not None:
+            return Kind.OHLCVT, parse(found["pair"]), Interval.parse(found["minutes"])
+        if (found := _TRADES.fullmatch(stem)) is not None and ((pair := parse(found["pair"])).quote or is_trades):
+            return Kind.TRADES, pair, Interval.M1
+    except InvalidRequest as error:
+        return str(error)
+    return "the name is neither PAIR_MINUTES.csv (candles) nor PAIR.csv (trades)"
+
+
+def discover(
+    folders: Iterable[Path],
+    *,
+    settle_seconds: float = 0,
+    patience: bool = False,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Discovery:
+    """What lies in folders (or is named directly), in all depths, without what was ingested before.
+
+    Args:
+        folders: Folders, or single files.
+        settle_seconds: A file that was changed less than this ago is taken for one that still grows.
+        patience: Whether to wait, once, until the youngest file has settled, instead of leaving it for later.
+        clock: Gives the moment of asking, in seconds since the epoch.
+        sleep: Waits so many seconds.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    found = Discovery()
+    paths = list(dict.fromkeys(path for folder in folders for path in _walk(folder)))
+    ages = {path: _changed_at(path) for path in paths}
+    youngest = max((at for at in ages.values() if at <= clock()), default=0.0)
+    if patience and 0 < (wait := youngest + settle_seconds - clock()) <= settle_seconds:
+        sleep(wait)
+    settled: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            continue  # moved away in the meantime
+        # A time in the future is a wrong clock, not a file that grows.
+        if 0 <= clock() - _changed_at(path) < settle_seconds or _changed_at(path) != ages[path]:
+            found.waiting.append(
+                PassedOver(path.name, f"changed less than {settle_seconds:g} s ago: it may still grow")
+            )
+        else:
+            settled.append(path)
+    _look_at_all(settled, found)
+    return found
+
+
+def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
+    parts: dict[Path, list[tuple[int, Path]]] = {}
+    pieces: dict[Path, list[int]] = {}
+    for path in paths:
+        if (piece := piece_of(path)) is not None:
+            pieces.setdefault(piece[0], []).append(piece[1])
+    for path in paths:
+        if path in pieces or piece_of(path) is not None:
+            continue  # told of as a whole
+        if (part := _PART.fullmatch(path.name)) is not None:
+            parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
+        elif path.suffix.lower() == ".zip":
+            _look_into(Container(path, (path,), release_of(path.name)), found)
+        else:
+            _look_at(path, found)
+    found.broken += [PassedOver(whole.name, split(whole, pieces[whole]), whole) for whole in sorted(pieces)]
+    waiting = {each.name for each in found.waiting}
+    for whole, numbered in sorted(parts.items()):
+        if any(name.startswith(f"{plain(whole.name)}.part") for name in waiting):
+            found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))
+            continue
+        _join(whole, sorted(numbered), found)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    if not folder.is_dir():
+        raise InvalidRequest(f"there is no file or folder {folder}; name one that holds Kraken's archives")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and INGESTED_FOLDER not in path.relative_to(folder).parts[:-1]:
+            yield path
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _look_at(path: Path, found: Discovery) -> None:
+    if (fault := foreign(path.name)) is not None:
+        found.broken.append(PassedOver(path.name, fault, path))
+        return
+    described = classify(path.name)
+    if isinstance(described, str):
+        found.skipped.append(PassedOver(path.name, described))
+        return
+    kind, pair, interval = described
+    size = unpacked_size(path) if path.suffix.lower() == ".gz" else path.stat().st_size
+    found.files.append(ArchiveFile(path, None, kind, pair, interval, size, stood=identity_of(path)))
+
+
+def _look_into(container: Container, found: Discovery) -> None:
+    try:
+        container, members = _listing(replace(container, seen=identity_of(*container.parts)))
+    except FileNotFoundError:
+        return  # moved away in the meantime
+    except (UnreadableArchive, OSError) as error:
+        found.broken.append(PassedOver(container.name, str(error), container.parts[0]))
+        return
+    files = len(found.files)
+    faults = [fault for member in members if (fault := _take_member(container, member, found)) is not None]
+    if faults and len(found.files) == files and len({fault.reason for fault in faults}) == 1:
+        faults = [PassedOver(container.name, faults[0].reason, container.parts[0])]
+    found.broken += faults
+
+
+def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
+    """Puts a member where it belongs; returns it where it cannot be read."""
+    name = f"{container.path.name}:{member.filename}"
+    base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
+    described = classify(member.filename, container.release)
+    if not base or base == MANIFEST:
+        return None
+    if described == LITTER:
+        found.skipped.append(PassedOver(name, LITTER))
+    elif base.lower().endswith(".zip"):
+        return _look_deeper(container, member.filename, found)
+    elif (fault := foreign(base) or _packed_apart(base)) is not None:
+        return PassedOver(name, fault, container.parts[0])
+    elif isinstance(described, str):
+        found.skipped.append(PassedOver(name, described))
+    elif (fault := fault_of(member)) is not None:
+        return PassedOver(name, fault, container.parts[0])
+    elif container.release is not None and described[0] is not container.release.kind:
+        reason = f"a file of {_rows(described[0])} in a release of {_rows(container.release.kind)}"
+        found.skipped.append(PassedOver(name, f"{reason}, which promises nothing of it; unpack it to read it"))
+    else:
+        found.files.append(ArchiveFile(container.path, member.filename, *described, member.file_size, container))
+    return None
+
+
+def _rows(kind: Kind) -> str:
+    return {Kind.OHLCVT: "candles", Kind.TRADES: "trades"}[kind]
+
+
+def _packed_apart(name: str) -> str | None:
+    path = Path(name)
+    if _PART.fullmatch(path.name) is None and piece_of(path) is None:
+        return None
+    return "it is a part of an archive; unpack all of its parts into one folder and name that"
+
+
+def _look_deeper(container: Container, member: str, found: Discovery) -> PassedOver | None:
+    if len(container.inside) == MOST_DEPTH:
+        reason = f"it lies {MOST_DEPTH + 1} ZIPs deep; unpack the outermost and name the folder that its files are in"
+        return PassedOver(f"{container.path.name}:{member}", reason, container.parts[0])
+    within = member.replace("\\", "/").strip("/")
+    release = release_of(within.rsplit("/", 1)[-1])
+    inner = Container(container.path / within, container.parts, release, inside=(*container.inside, member))
+    _look_into(inner, found)
+    return None
+
+
+def _listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
+    """The container as it is now, and its members in the order of their bytes."""
+    return _kept_listing(container) if container.inside else _read_listing(container)
+
+
+def _read_listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
+    with open_zip(container) as archive:
+        members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        return replace(container, seen=identity_of(*archive.descriptors)), tuple(members)
+
+
+# One that is packed once more is not unpacked anew with each look at the folder.
+_kept_listing = lru_cache(maxsize=256)(_read_listing)
+
+
+def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> None:
+    there = {number for number, _ in numbered}
+    listed = (_PART.fullmatch(name) for name in read_sums(whole.parent))
+    told = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}
+    missing = sorted(({*range(numbered[-1][0] + 1)} | told) - there)
+    if missing:
+        names = ", ".join(f"part{number:02d}" for number in missing)
+        reason = f"{names} of it is missing; put all parts into one folder"
+        found.broken.append(PassedOver(whole.name, reason, numbered[0][1]))
+        return
+    _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)
