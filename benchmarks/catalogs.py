@@ -17,8 +17,8 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import ProofLevel
 from kraken_pipeline.storage.catalog.seals import sealed
+from kraken_pipeline.storage.catalog.states import ProofLevel
 from kraken_pipeline.storage.stores import opened
 
 INTERVALS = (Interval.M1, Interval.M5, Interval.M15, Interval.H1, Interval.H4, Interval.D1)

@@ -25,7 +25,7 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.resample import fold_trades, resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.stores import opened

@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage.questdb.client import ROW_SCHEMA, QuestDB
+from kraken_pipeline.storage.questdb.client import QuestDB
+from kraken_pipeline.storage.questdb.values import ROW_SCHEMA
 from kraken_pipeline_tests.servers import QUESTDB_JAR
 from kraken_pipeline_tests.servers import QuestDB as Server
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage.questdb.client import ROW_SCHEMA
+from kraken_pipeline.storage.questdb.values import ROW_SCHEMA
 
 NOW = 1_790_000_000
 """The present of every figure, 2026-09-21: later than all candles and trades of the input."""

@@ -20,7 +20,7 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import verify_job
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.faults import fault_of
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import Run

@@ -24,7 +24,8 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import dead_letters, evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import Scan, scan

@@ -27,7 +27,7 @@ from kraken_pipeline.demo.archives import candles_name, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.records.trade_counts import TradeCount

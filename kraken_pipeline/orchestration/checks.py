@@ -10,7 +10,7 @@ from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.metadata import percents, table
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records.damage import Damage, open_damages
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap

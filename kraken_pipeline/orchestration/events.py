@@ -13,10 +13,10 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.orchestration.standing import Standing, standings
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements

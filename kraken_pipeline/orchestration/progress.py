@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.publish import PublishOutcome
 

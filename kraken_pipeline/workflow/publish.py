@@ -20,8 +20,9 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.errors import Busy, PipelineError, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.questdb.client import ROW_SCHEMA, Digest, QuestDB, Receipt, open_questdb
+from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum, wrapped
+from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, Digest, Receipt
 from kraken_pipeline.storage.records import deliveries, publications
 from kraken_pipeline.storage.records.damage import REPAIR
 from kraken_pipeline.storage.stores import Stores

@@ -10,7 +10,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.records import proof_records, refutations, trade_counts
 from kraken_pipeline.storage.records.anchors import anchors_of, keep_anchors
 from kraken_pipeline.storage.records.trade_counts import TradeCount

@@ -15,7 +15,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import candle_records, dead_letters, evidence_records, file_records
 from kraken_pipeline.storage.stores import Stores
 

@@ -16,7 +16,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import dead_letters, file_records, gap_records
 from kraken_pipeline.storage.records.file_records import ContainerRecord

@@ -13,7 +13,7 @@ from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
 from kraken_pipeline.storage.records import evidence_records, gap_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord, SuspicionRecord

@@ -15,7 +15,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import ContradictionState, FileStatus
+from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
 from kraken_pipeline.storage.records import (
     evidence_records,
     file_records,

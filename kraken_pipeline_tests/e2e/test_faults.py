@@ -42,8 +42,9 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored

@@ -19,7 +19,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened

@@ -42,7 +42,8 @@ from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.questdb import tables as questdb_schema
-from kraken_pipeline.storage.questdb.client import READ_SCHEMA, QuestDB
+from kraken_pipeline.storage.questdb.client import QuestDB
+from kraken_pipeline.storage.questdb.values import READ_SCHEMA
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests import servers
 from kraken_pipeline_tests.exchanges import BEGIN, NOW, stop_clock

@@ -17,8 +17,9 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.database import open_catalog
-from kraken_pipeline.storage.questdb.client import Digest, open_questdb
+from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum
+from kraken_pipeline.storage.questdb.values import Digest
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publish_flow

@@ -17,8 +17,9 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.reply_cache import redis_cache
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import connected
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

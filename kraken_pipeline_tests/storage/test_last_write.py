@@ -6,7 +6,7 @@ import pytest
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import last_write
 from kraken_pipeline.storage.lake.last_write import LastWrite
 from kraken_pipeline.storage.records import manifest

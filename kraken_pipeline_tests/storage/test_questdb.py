@@ -26,15 +26,9 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.questdb import client as questdb_module
 from kraken_pipeline.storage.questdb import tables as questdb_schema
-from kraken_pipeline.storage.questdb.client import (
-    READ_SCHEMA,
-    ROW_SCHEMA,
-    Digest,
-    QuestDB,
-    open_questdb,
-    require_questdb,
-)
+from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb, require_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, VIEW, checksum, partitioning
+from kraken_pipeline.storage.questdb.values import READ_SCHEMA, ROW_SCHEMA, Digest, Receipt
 from kraken_pipeline_tests.homes import settings_of, values
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import HOST, USER, Port, wait_for
@@ -575,7 +569,7 @@ def test_a_table_that_stops_again_is_told_with_its_reason(
 def test_who_is_too_slow_is_not_waited_for_longer_than_that(questdb: Server, there: QuestDB) -> None:
     with client(questdb, apply_seconds=0.2) as hasty:
         receipt = hasty.send(H1, rows(hours(3)))
-        later = questdb_module.Receipt(H1, receipt.transaction + 1)
+        later = Receipt(H1, receipt.transaction + 1)
         with pytest.raises(StoreUnavailable, match=r"within 0\.2 s \(KRAKEN_QUESTDB_APPLY_SECONDS\): it stays owed"):
             hasty.wait_until_applied(later)
 

@@ -25,9 +25,10 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import dead_letters, gap_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill, planned, retry
+from kraken_pipeline.workflow.backfill.backfill import backfill, planned, retry
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import fetch_ohlc
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown
 from kraken_pipeline.workflow.gaps.snapshot import survey
 from kraken_pipeline.workflow.progress import Progress, Run

@@ -14,7 +14,7 @@ import pytest
 from kraken_pipeline.demo.archives import write_quarterly_zip
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest import read_file
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest

@@ -24,8 +24,9 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
-from kraken_pipeline.storage.questdb.client import Lag, open_questdb
+from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES
+from kraken_pipeline.storage.questdb.values import Lag
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import exchange as asking

@@ -29,7 +29,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import enlist, ingest

@@ -16,7 +16,8 @@ from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import density_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at

@@ -25,8 +25,9 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.lake import Staged
 from kraken_pipeline.storage.locks.locks import Locks
-from kraken_pipeline.storage.questdb.client import ROW_SCHEMA, QuestDB, Receipt, open_questdb
+from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, create_table
+from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, Receipt
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import publish as publish_flow

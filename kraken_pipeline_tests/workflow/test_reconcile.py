@@ -17,7 +17,7 @@ from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord

@@ -15,7 +15,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import gap_records, proof_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened

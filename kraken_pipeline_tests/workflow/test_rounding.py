@@ -15,7 +15,7 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain

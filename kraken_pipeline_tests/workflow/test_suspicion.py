@@ -18,7 +18,7 @@ from kraken_pipeline.demo.world import Outage, World
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened

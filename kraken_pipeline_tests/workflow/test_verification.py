@@ -13,7 +13,7 @@ from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.records import evidence_records, manifest
 from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.stores import Stores, opened

@@ -26,10 +26,10 @@ from kraken_pipeline.orchestration.progress import (
 )
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan, nothing_to_do
 from kraken_pipeline.workflow.gaps.snapshot import survey

@@ -28,7 +28,7 @@ from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.snapshot import survey

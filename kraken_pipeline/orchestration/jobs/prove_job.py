@@ -16,7 +16,7 @@ from kraken_pipeline.orchestration.progress import NOTES, finish, of_published, 
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove

@@ -13,7 +13,7 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
 from kraken_pipeline.orchestration.progress import NOTES, finish, watcher
 from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.publish import PublishOutcome

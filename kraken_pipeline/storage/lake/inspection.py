@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest, SeriesFiles

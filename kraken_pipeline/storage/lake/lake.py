@@ -56,8 +56,8 @@ from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.catalog.schema import DamageKind
 from kraken_pipeline.storage.catalog.schema import assets as asset_ids
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
 from kraken_pipeline.storage.lake.row_digest import row_digest
 from kraken_pipeline.storage.paths import (

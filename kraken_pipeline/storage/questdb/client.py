@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,51 +24,32 @@ from questdb import QuestDBError, QuestDBErrorCode, Sender
 from requests.auth import HTTPBasicAuth
 
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
-from kraken_pipeline.market.candle import SOURCE, TIME
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.questdb import tables as schema
-
-READ_SCHEMA = pl.Schema(
-    {
-        "time": TIME,
-        "open": pl.Float64(),
-        "high": pl.Float64(),
-        "low": pl.Float64(),
-        "close": pl.Float64(),
-        "volume": pl.Float64(),
-        "trade_count": pl.Int32(),
-        "source": SOURCE,
-    }
+from kraken_pipeline.storage.questdb.values import (
+    READ_SCHEMA,
+    ROW_SCHEMA,
+    Digest,
+    Lag,
+    Receipt,
+    among,
+    bounds,
+    checked_interval,
+    checked_series,
+    escaped,
+    frame_of,
+    parts_of,
+    seconds_of_value,
 )
-ROW_SCHEMA = pl.Schema(
-    {
-        "time": TIME,
-        "asset_id": pl.Int32(),
-        "open": pl.Float64(),
-        "high": pl.Float64(),
-        "low": pl.Float64(),
-        "close": pl.Float64(),
-        "volume": pl.Float64(),
-        "trade_count": pl.Int32(),
-        "quote_currency": pl.Categorical(),
-        "source": SOURCE,
-        "pair": pl.Categorical(),
-    }
-)
-"""What is sent; the order of the columns does not matter."""
 
 _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
 _REQUEST_ROWS = 100_000
 """Rows of one HTTP request, which QuestDB commits as one."""
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
-_PARAMETERS = 1_000
-_LAST = 1 << 33
-"""In the year 2242."""
 
 # What no second attempt changes: wrong credentials, a table that is not what it should be.
 _REFUSALS = (
@@ -79,55 +59,6 @@ _REFUSALS = (
     QuestDBErrorCode.InvalidApiCall,
     QuestDBErrorCode.ServerFlushError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What QuestDB has taken and not necessarily applied yet.
-
-    Attributes:
-        interval: Of which table.
-        transaction: Up to which of the table's log.
-    """
-
-    interval: Interval
-    transaction: int
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """What a series holds, in four numbers.
-
-    Attributes:
-        candles: How many.
-        first_time: The start of the first, in seconds since the epoch.
-        last_time: The start of the last.
-        checksum: Of all their values, as `questdb_schema.checksum`.
-    """
-
-    candles: int
-    first_time: int
-    last_time: int
-    checksum: int
-
-    def __str__(self) -> str:
-        first, last = as_datetime(self.first_time), as_datetime(self.last_time)
-        return f"{self.candles:,} candles from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} ({self.checksum:x})"
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """How far a table's log is ahead of what can be queried.
-
-    Attributes:
-        table: Which.
-        transactions: How many are not applied yet.
-        error: Why QuestDB has stopped applying them; None where it has not.
-    """
-
-    table: str
-    transactions: int
-    error: str | None
 
 
 class QuestDB:
@@ -405,14 +336,14 @@ class QuestDB:
             InvalidRequest: Something is of the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
-        table, low, high = schema.TABLES[_series(series).interval], *_bounds(start, end)
+        table, low, high = schema.TABLES[checked_series(series).interval], *bounds(start, end)
         rows = self._fetch(
             f"SELECT time, open, high, low, close, volume, trade_count, source FROM {table} "
             "WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
             (series.pair, low, high),
             self._apply_seconds,
         )
-        return _frame(rows, READ_SCHEMA)
+        return frame_of(rows, READ_SCHEMA)
 
     def latest(self, interval: Interval, pairs: Collection[str] | None = None) -> pl.DataFrame:
         """The newest candle of every pair, or of some: `pair` and the columns of `READ_SCHEMA`, sorted by pair.
@@ -421,16 +352,16 @@ class QuestDB:
             InvalidRequest: Something is of the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
-        table = schema.TABLES[_interval(interval)]
+        table = schema.TABLES[checked_interval(interval)]
         rows: list[tuple[Any, ...]] = []
-        for names in _parts(pairs):
+        for names in parts_of(pairs):
             rows += self._fetch(
                 "SELECT pair, time, open, high, low, close, volume, trade_count, source "
-                f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
+                f"FROM {table} {among(names)}LATEST ON time PARTITION BY asset_id",
                 names or (),
                 self._apply_seconds,
             )
-        return _frame(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
+        return frame_of(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
 
     def counts(self, interval: Interval, start: int | None = None, end: int | None = None) -> dict[str, int]:
         """How many candles each pair has that start in `[start, end)` (seconds since the epoch).
@@ -439,10 +370,10 @@ class QuestDB:
             InvalidRequest: Something is of the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
-        table = schema.TABLES[_interval(interval)]
+        table = schema.TABLES[checked_interval(interval)]
         rows = self._fetch(
             f"SELECT pair, count() FROM {table} WHERE time >= %s AND time < %s GROUP BY pair",
-            _bounds(start, end),
+            bounds(start, end),
             self._apply_seconds,
         )
         return {pair or "": int(count) for pair, count in sorted(rows, key=lambda row: row[0] or "")}
@@ -454,17 +385,19 @@ class QuestDB:
             InvalidRequest: Something is of the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
-        table = schema.TABLES[_interval(interval)]
+        table = schema.TABLES[checked_interval(interval)]
         found: dict[str, Digest] = {}
-        for names in _parts(pairs):
+        for names in parts_of(pairs):
             for pair, count, first, last, checksum in self._fetch(
-                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {_among(names)}"
+                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {among(names)}"
                 "GROUP BY pair",
                 names or (),
                 self._apply_seconds,
             ):
                 # A column that an earlier version did not have is null in its rows.
-                found[pair or ""] = Digest(int(count), _seconds(first), _seconds(last), int(checksum or 0))
+                found[pair or ""] = Digest(
+                    int(count), seconds_of_value(first), seconds_of_value(last), int(checksum or 0)
+                )
         return dict(sorted(found.items()))
 
     def lags(self) -> list[Lag]:
@@ -603,63 +536,9 @@ def _sender_conf(url: str, timeout: float) -> str:
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     conf = f"{parts.scheme}::addr={host}:{port};"
     if parts.username:
-        conf += f"username={_escaped(unquote(parts.username))};password={_escaped(unquote(parts.password or ''))};"
+        conf += f"username={escaped(unquote(parts.username))};password={escaped(unquote(parts.password or ''))};"
     milliseconds = round(1_000 * timeout)
     return (
         f"{conf}auto_flush_rows={_REQUEST_ROWS};auto_flush_interval=off;auto_flush_bytes=off;"
         f"request_timeout={milliseconds};retry_timeout={milliseconds};"
     )
-
-
-def _escaped(value: str) -> str:
-    return value.replace(";", ";;")
-
-
-def _series(value: Series) -> Series:
-    if not isinstance(value, Series) or not isinstance(value.pair, str):
-        raise InvalidRequest(f"a Series is needed, such as Series('XBTUSD', Interval.H1), not {value!r}")
-    _interval(value.interval)
-    return value
-
-
-def _interval(value: Interval) -> Interval:
-    if not isinstance(value, Interval):
-        raise InvalidRequest(f"an Interval is needed, such as Interval.H1, not {value!r}")
-    return value
-
-
-def _parts(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
-    """The names for which a query is to be asked, a part at a time; one None for all that there are."""
-    if pairs is None:
-        return [None]
-    if isinstance(pairs, str) or not all(isinstance(value, str) for value in pairs):
-        raise InvalidRequest(f"names of pairs are needed, such as ['XBTUSD'], not {pairs!r}")
-    names = tuple(sorted(set(pairs)))
-    return [names[at : at + _PARAMETERS] for at in range(0, len(names), _PARAMETERS)]
-
-
-def _among(names: tuple[str, ...] | None) -> str:
-    """A condition with a place for each name."""
-    return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "
-
-
-def _bounds(start: int | None, end: int | None) -> tuple[str, str]:
-    """A range of time as QuestDB reads it: text in ISO 8601."""
-    for value in (start, end):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
-            raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
-    return _iso(0 if start is None else start), _iso(_LAST if end is None else end)
-
-
-def _iso(moment: int) -> str:
-    return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
-
-
-def _seconds(value: Any) -> int:
-    return int(value.replace(tzinfo=as_datetime(0).tzinfo).timestamp())
-
-
-def _frame(rows: Sequence[tuple[Any, ...]], wanted: pl.Schema) -> pl.DataFrame:
-    """Rows of a query; times come without a zone, and are UTC."""
-    plain = {name: pl.Datetime("us") if kind == TIME else kind for name, kind in wanted.items()}
-    return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus, conflicts, dead_letters, files, grants
+from kraken_pipeline.storage.catalog.schema import conflicts, dead_letters, files, grants
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 

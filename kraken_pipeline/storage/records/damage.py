@@ -18,7 +18,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.paths import candles_path, is_split_by_year
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations, withdrawals
 from kraken_pipeline.storage.records.manifest import Manifest

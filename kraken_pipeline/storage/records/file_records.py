@@ -12,7 +12,8 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus, containers, files, grants, of_pairs
+from kraken_pipeline.storage.catalog.schema import containers, files, grants, of_pairs
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.postgresql import alone
 
 _VARIABLES = 10_000

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.storage.catalog.schema import FileStatus, asked_intervals, files
+from kraken_pipeline.storage.catalog.schema import asked_intervals, files
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.postgresql import alone
 
 

@@ -13,9 +13,6 @@ from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import (
-    ContradictionState,
-    ProofLevel,
-    SuspicionState,
     candle_counts,
     confirmations,
     contradictions,
@@ -24,6 +21,7 @@ from kraken_pipeline.storage.catalog.schema import (
     suspicions,
 )
 from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.catalog.states import ContradictionState, ProofLevel, SuspicionState
 from kraken_pipeline.storage.records import trade_counts
 from kraken_pipeline.storage.records.refutations import values_of
 

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus, conflicts, containers, files, grants, of_pairs
+from kraken_pipeline.storage.catalog.schema import conflicts, containers, files, grants, of_pairs
+from kraken_pipeline.storage.catalog.states import FileStatus
 
 
 @dataclass(frozen=True, slots=True)

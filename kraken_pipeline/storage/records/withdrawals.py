@@ -14,17 +14,9 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, subtract
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.schema import (
-    FileStatus,
-    attempts,
-    conflicts,
-    containers,
-    files,
-    grants,
-    withdrawals,
-)
+from kraken_pipeline.storage.catalog.schema import attempts, conflicts, containers, files, grants, withdrawals
 from kraken_pipeline.storage.catalog.seals import sealed
+from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
 from kraken_pipeline.storage.records import file_records, proof_records, refutations
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 
@@ -270,7 +262,7 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
     ]
     refutations.end(connection, ended, now)
     by_interval = {series.interval: spans for series, spans in touched.items()}
-    open_ = [schema.ContradictionState.REFUTED, schema.ContradictionState.CONFLICT]
+    open_ = [ContradictionState.REFUTED, ContradictionState.CONFLICT]
     records = proof_records.contradictions_of(connection, [pair], open_)
     proof_records.keep_contradictions(
         connection,

@@ -38,6 +38,7 @@ from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.gaps.gaps import Gap, failures_at, find_gaps, lookback_start, recorded_gaps, retry_at
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, selected, unprobed
@@ -49,31 +50,6 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _ROUNDS = 3 * len(Interval)
 """What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillOutcome:
-    """What a backfill did.
-
-    Attributes:
-        filled: The series in which something was filled.
-        gaps: The gaps that are left, with their routes; all of them are on record.
-        requests: How many requests it made.
-        failed: What was asked for in vain, with the error.
-        notes: What else people should know: why something was not asked for, what an answer lacked.
-        refuted: How many spans were taken back because another interval contradicts them.
-        conflicts: How many contradictions were left to a person.
-        healed: How many contradictions are none any more.
-    """
-
-    filled: tuple[SeriesOutcome, ...]
-    gaps: tuple[Gap, ...]
-    requests: int = 0
-    failed: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    refuted: int = 0
-    conflicts: int = 0
-    healed: int = 0
 
 
 def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:

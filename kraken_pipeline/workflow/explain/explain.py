@@ -26,7 +26,7 @@ from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState, SuspicionState
+from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.lake.lake import LEDGER_SCHEMA
 from kraken_pipeline.storage.records import (

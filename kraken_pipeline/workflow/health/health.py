@@ -18,7 +18,8 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.schema import gaps
 from kraken_pipeline.storage.lake import verifications
 from kraken_pipeline.storage.pools import BUSY, PoolStats
-from kraken_pipeline.storage.questdb.client import Lag, open_questdb
+from kraken_pipeline.storage.questdb.client import open_questdb
+from kraken_pipeline.storage.questdb.values import Lag
 from kraken_pipeline.storage.records import evidence_records, publications
 from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool

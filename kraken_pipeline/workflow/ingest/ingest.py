@@ -18,7 +18,7 @@ from kraken_pipeline.errors import Busy
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores

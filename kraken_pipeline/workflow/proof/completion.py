@@ -8,7 +8,8 @@ from kraken_pipeline.coverage.anchors import Spacing
 from kraken_pipeline.coverage.ranges import normalise
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
 from kraken_pipeline.workflow.progress import Run
 from kraken_pipeline.workflow.proof.counting import ProofCost, cost

@@ -15,7 +15,7 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.source_records import Disagreement

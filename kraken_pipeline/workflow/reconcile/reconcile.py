@@ -27,7 +27,7 @@ from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seco
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.publications import Publication

@@ -33,7 +33,7 @@ from kraken_pipeline.coverage.ranges import (
 from kraken_pipeline.market.candle import Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.records import evidence_records, proof_records, refutations
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord

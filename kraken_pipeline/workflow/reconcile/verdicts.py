@@ -22,7 +22,7 @@ from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import dispute_records, evidence_records, file_records, proof_records, withdrawals
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.records.file_records import FileRecord

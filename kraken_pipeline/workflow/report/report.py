@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import dispute_records, proof_records, trade_counts
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores

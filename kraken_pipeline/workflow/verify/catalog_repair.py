@@ -12,7 +12,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema, seals
 from kraken_pipeline.storage.catalog.columns import take_out_damaged
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import (
     evidence_records,

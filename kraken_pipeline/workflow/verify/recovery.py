@@ -32,13 +32,14 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import open_catalog
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import loss
 from kraken_pipeline.storage.lake.lake import Lost
 from kraken_pipeline.storage.records import evidence_records, file_records, manifest, publications
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Run

@@ -21,7 +21,8 @@ from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import deliveries, file_records
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.ingest.whereabouts import find_again

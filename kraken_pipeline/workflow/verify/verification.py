@@ -19,7 +19,7 @@ import polars as pl
 
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import DamageKind
+from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import verifications
 from kraken_pipeline.storage.lake.inspection import said_by, unreadable
 from kraken_pipeline.storage.lake.lake import ASSETS_SCHEMA

@@ -37,13 +37,14 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.lake.lake import Lake, Lost
 from kraken_pipeline.storage.records import dispute_records, evidence_records, proof_records, publications, withdrawals
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.backfill import BackfillOutcome, backfill
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit

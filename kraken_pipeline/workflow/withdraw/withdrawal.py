@@ -15,7 +15,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import FileStatus
+from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.records import evidence_records, withdrawals
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord

@@ -13,7 +13,7 @@ from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.records.report_records import ReportRecord
 from kraken_pipeline.storage.records.source_records import ArchiveSource, Disagreement

@@ -18,7 +18,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import SuspicionState
+from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.report.report_page import write_page

@@ -21,7 +21,7 @@ from kraken_pipeline.market.candle import Values
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso, short
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.schema import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.workflow.gaps.gaps import by_use
 from kraken_pipeline.workflow.report.page.contents import MOST_ROWS, Contents, HeatMap
