@@ -132,7 +132,7 @@ def make_lake(size: int, folder: Path) -> Path:
     home = folder / "home"
     pairs = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(size)]
     with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
-        stores.lake.register(pairs)
+        stores.lake.asset_ids.register(pairs)
         for number, pair in enumerate(pairs):
             candles = _candles(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
             frame = pl.DataFrame(candles).with_columns(
@@ -156,7 +156,7 @@ def make_files(count: int, folder: Path) -> Path:
     )
     frame = finished(candles.drop("trades"), Source.CSV)
     with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
-        stores.lake.register(pairs)
+        stores.lake.asset_ids.register(pairs)
         for start in range(0, count, _TOGETHER):
             series = [Series(pair.name, Interval.H1) for pair in pairs[start : start + _TOGETHER]]
             writers = [stores.lake.writer(each, origin="a benchmark", now=_CANDLES_FROM) for each in series]
@@ -180,7 +180,7 @@ def make_histories(series: int, folder: Path) -> Path:
 def _reconcilable(home: Path, pairs: int, minutes: int) -> Path:
     listed = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(pairs)]
     with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
-        stores.lake.register(listed)
+        stores.lake.asset_ids.register(listed)
         for number, pair in enumerate(listed):
             # From a midnight on which a candle of every interval begins.
             times = 1_296_000 * 1_000 + _MINUTE * np.arange(minutes)

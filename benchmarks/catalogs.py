@@ -33,7 +33,7 @@ def make_catalog(pairs: int, folder: Path) -> Path:
     home = folder / "home"
     listed = [Pair(f"Q{number:03}USD", f"Q{number:03}", "USD") for number in range(pairs)]
     with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
-        stores.lake.register(listed)
+        stores.lake.asset_ids.register(listed)
         with stores.catalog.write() as connection:
             _insert(connection, schema.containers, _releases(listed))
             for number, pair in enumerate(listed):

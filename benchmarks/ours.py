@@ -152,7 +152,7 @@ def reconcile(given: Given) -> Taken:
     """Every interval of every pair compared with the next, and the proof put on record."""
     shutil.copytree(given.source, given.scratch / "home")
     with opened(load_settings(_env_file=None, kraken_pipeline_home=given.scratch / "home")) as stores:
-        pairs = [pair.name for pair in stores.lake.pairs()]
+        pairs = [pair.name for pair in stores.lake.asset_ids.pairs()]
         began = time.perf_counter()
         done = reconcile_changes(stores, pairs, Run("benchmark", NOW))
         seconds = time.perf_counter() - began

@@ -10,7 +10,8 @@ import polars as pl
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.lake.lake import Lake, Staged, rename_all
+from kraken_pipeline.storage.lake.lake import Lake
+from kraken_pipeline.storage.lake.staged import Staged, rename_all
 from kraken_pipeline.storage.records import manifest
 
 

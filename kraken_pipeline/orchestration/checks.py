@@ -83,7 +83,9 @@ def lake_intact(stores: Stores, asset: dg.AssetKey, series: Iterable[Series]) ->
 
 def lake_intact_events(stores: Stores, done: Verification) -> Iterator[dg.AssetCheckEvaluation]:
     """The check of each tier of which a verification looked at anything."""
-    tiers = {tier: set(names) for tier, names in partitions.by_tier(stores.tiers, stores.lake.pairs()).items()}
+    tiers = {
+        tier: set(names) for tier, names in partitions.by_tier(stores.tiers, stores.lake.asset_ids.pairs()).items()
+    }
     looked_at = {series.pair for series in done.series}
     for tier, names in tiers.items():
         if names & looked_at:

@@ -98,7 +98,7 @@ def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:
     """The events of what QuestDB got: a materialisation a series, and a comparison with the lake."""
-    pairs = {pair.name: pair for pair in stores.lake.pairs()}
+    pairs = {pair.name: pair for pair in stores.lake.asset_ids.pairs()}
     tiers: dict[Tier, list[Series]] = {}
     rows: Mapping[Series, int] = {}
     with suppress(StoreUnavailable, StoreError):  # it has just gone away, or is broken: nothing can be said

@@ -71,7 +71,7 @@ def _schedule(
         if run_id is not None:
             return dg.SkipReason(f"run {run_id[:8]} is still at work")
         with opened(settings) as stores:
-            is_empty = not stores.lake.pairs()
+            is_empty = not stores.lake.asset_ids.pairs()
         if is_empty:
             return dg.SkipReason(
                 "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"

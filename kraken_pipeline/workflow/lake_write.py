@@ -18,7 +18,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, nor
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import last_write
-from kraken_pipeline.storage.lake.lake import Staged, rename_all
+from kraken_pipeline.storage.lake.staged import Staged, rename_all
 from kraken_pipeline.storage.records import dispute_records, evidence_records, manifest, proof_records, publications
 from kraken_pipeline.storage.stores import Stores
 

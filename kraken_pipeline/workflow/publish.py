@@ -223,7 +223,7 @@ class _Rows:
         self._stores = stores
         self._interval = interval
         self._spans = spans
-        self._assets = {row["pair"]: (row["asset_id"], row["quote"]) for row in stores.lake.assets().to_dicts()}
+        self._assets = {row["pair"]: (row["asset_id"], row["quote"]) for row in stores.lake.asset_ids.all().to_dicts()}
         self._wanted = max(stores.settings.kraken_publish_rows, ROWS_OF_A_PAIR * len(spans))
 
     def windows(self) -> Iterator[_Window]:

@@ -56,7 +56,7 @@ def state(home: Path, **more: Any) -> dict[str, Any]:
             "lake": lake_of(stores),
             "files": files_of(stores),
             "letters": sorted((Path(each["location"]).name, each["line"], each["reason"]) for each in letters(stores)),
-            "assets": stores.lake.assets().select("pair", "base", "quote").sort("pair").rows(),
+            "assets": stores.lake.asset_ids.all().select("pair", "base", "quote").sort("pair").rows(),
         }
 
 

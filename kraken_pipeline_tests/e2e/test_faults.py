@@ -561,7 +561,7 @@ def test_a_pair_that_nobody_knows_yet_waits_for_the_end_of_maintenance(home: Pat
     with DemoExchange(WORLD, faults=[fault]) as exchange, home_at(exchange, home) as stores:
         with pytest.raises(Maintenance):
             fill(stores)
-        assert stores.lake.pairs() == []
+        assert stores.lake.asset_ids.pairs() == []
         assert fill(stores, 2).gaps == ()
 
 

@@ -423,7 +423,7 @@ def assert_unharmed(siege: Siege) -> None:
     """Everything that was said is there as it was said, and everything else as if it had not been."""
     given = {name.lower(): value for name, value in siege.variables.items()}
     with opened(settings_of(siege.home, **given)) as stores:
-        assert [each.name for each in stores.lake.pairs()] == sorted(PAIRS)
+        assert [each.name for each in stores.lake.asset_ids.pairs()] == sorted(PAIRS)
         for pair in PAIRS:
             end = Interval.H1.floor(NOW)
             true = {row[0]: row for row in oracle(pair, 60, BEGIN, end, WORLD)}

@@ -113,7 +113,7 @@ def test_after_the_demo_questdb_has_what_the_lake_has(tmp_path: Path, questdb: Q
     assert hours.select(columns).rows() == kept.filter(pl.col("time") < end).select(columns).rows()
     assert 0 < hours.height <= 12
     assert set(hours["quote_currency"]) == {"USD"}
-    ids = {row["pair"]: row["asset_id"] for row in lake_at(home).assets().to_dicts()}
+    ids = {row["pair"]: row["asset_id"] for row in lake_at(home).asset_ids.all().to_dicts()}
     assert {ids[pair] == id_ for pair, id_ in zip(found["pair"], found["asset_id"], strict=True)} == {True}
 
     before = questdb.execute("SELECT name, sequencerTxn FROM wal_tables() ORDER BY name")
@@ -129,7 +129,7 @@ def filled(home: Path) -> Path:
     """A home with some candles of two tables, which QuestDB is owed."""
     with opened(settings_of(home)) as stores:
         for series, count in ((MINUTES, CANDLES), (HOURS, 50)):
-            stores.lake.register([parse_pair(series.pair)])
+            stores.lake.asset_ids.register([parse_pair(series.pair)])
             writer = stores.lake.writer(series, origin="a test", now=T0)
             seconds = series.interval.seconds
             writer.add(frame(candle(T0 + number * seconds, 1.0 + number / 7) for number in range(count)))

@@ -50,7 +50,7 @@ def instance(_on_disk: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
 def home(tmp_path: Path) -> Path:
     """A home whose lake knows a pair; no schedule looks any further into it."""
     with opened(settings_of(tmp_path / "home")) as stores:
-        stores.lake.register([parse_pair("XBTUSD")])
+        stores.lake.asset_ids.register([parse_pair("XBTUSD")])
     return tmp_path / "home"
 
 

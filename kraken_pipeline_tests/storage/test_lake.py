@@ -21,7 +21,8 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.lake.lake import LEDGER_SCHEMA, ROW_GROUP_ROWS, Lake, Staged
+from kraken_pipeline.storage.lake.lake import ROW_GROUP_ROWS, Lake
+from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Staged
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline_tests.lakes import bring_in, lake_at
 from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
@@ -86,7 +87,7 @@ def test_an_empty_lake_has_nothing_and_says_so_in_the_same_columns(tmp_path: Pat
     assert lake.read(MINUTES, T, T + 60).is_empty()
     assert lake.times(HOURS).to_list() == []
     assert lake.series() == []
-    assert lake.assets().is_empty()
+    assert lake.asset_ids.all().is_empty()
 
 
 def test_later_candles_are_appended_and_those_between_merged(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) ->
     for number, name in enumerate(names):
         write(lake, Series(name, Interval.H1), every_hour(T, number + 1))
         write(lake, Series(name, Interval.M1), TURN[: number + 2])
-    lake.register(parse_pair(name) for name in names)
+    lake.asset_ids.register(parse_pair(name) for name in names)
 
     counts = {"XBTUSD": 1, "AAPLxUSD": 2, "AAPLXUSD": 3}
     scanned = pl.scan_parquet(lake.root / "interval=60", hive_partitioning=True).collect()
@@ -541,17 +542,17 @@ def pairs(*names: str) -> list[Pair]:
 
 
 def ids(lake: Lake) -> dict[str, int]:
-    return dict(lake.assets().select("pair", "asset_id").rows())
+    return dict(lake.asset_ids.all().select("pair", "asset_id").rows())
 
 
 def test_pairs_get_ids_that_are_never_given_again(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
-    assert lake.register(pairs("XBTUSD", "ADAEUR")) == pairs("ADAEUR", "XBTUSD")
+    assert lake.asset_ids.register(pairs("XBTUSD", "ADAEUR")) == pairs("ADAEUR", "XBTUSD")
     assert ids(lake) == {"ADAEUR": 1, "XBTUSD": 2}
-    assert lake.register(pairs("XBTUSD")) == []
-    assert lake.register([*pairs("XBTUSD", "AAVEUSD"), *pairs("AAVEUSD")]) == pairs("AAVEUSD")
+    assert lake.asset_ids.register(pairs("XBTUSD")) == []
+    assert lake.asset_ids.register([*pairs("XBTUSD", "AAVEUSD"), *pairs("AAVEUSD")]) == pairs("AAVEUSD")
     assert ids(lake_at(tmp_path)) == {"ADAEUR": 1, "XBTUSD": 2, "AAVEUSD": 3}
-    assert [(pair.name, pair.base, pair.quote) for pair in lake.pairs()] == [
+    assert [(pair.name, pair.base, pair.quote) for pair in lake.asset_ids.pairs()] == [
         ("AAVEUSD", "AAVE", "USD"),
         ("ADAEUR", "ADA", "EUR"),
         ("XBTUSD", "XBT", "USD"),
@@ -565,7 +566,7 @@ NAMES = [f"COIN{number}USD" for number in range(12)]
 def register_one_by_one(home: str, first: int) -> None:
     lake = lake_at(Path(home))
     for number in range(len(NAMES)):
-        lake.register(pairs(NAMES[(first + number) % len(NAMES)]))
+        lake.asset_ids.register(pairs(NAMES[(first + number) % len(NAMES)]))
 
 
 def test_processes_and_threads_that_register_the_same_pairs_agree(tmp_path: Path) -> None:

@@ -353,13 +353,13 @@ def test_a_named_pair_without_history_is_filled_from_its_first_trade_on(there: S
         true = oracle("ZORKUSD", interval, 0, Interval(interval).floor(NOW), WORLD)
         assert stored(there, "ZORKUSD", interval) == true
     assert rows_of(there, schema.listings, "pair", "first_trade", "delisted_at") == [("ZORKUSD", START, None)]
-    assert [pair.name for pair in there.lake.pairs()] == ["ZORKUSD"]
+    assert [pair.name for pair in there.lake.asset_ids.pairs()] == ["ZORKUSD"]
 
 
 def test_a_pair_that_nobody_lists_is_refused_by_its_name(there: Stores) -> None:
     with pytest.raises(InvalidRequest, match="neither the lake nor the exchange has it"):
         fill(there, pairs="NONEUSD", intervals="60")
-    assert there.lake.pairs() == []
+    assert there.lake.asset_ids.pairs() == []
 
 
 def test_without_the_api_a_pair_that_nobody_knows_is_refused(there: Stores, exchange: DemoExchange) -> None:
@@ -420,7 +420,7 @@ def test_where_the_list_of_pairs_cannot_be_had_anew_nothing_is_taken_for_deliste
 def test_coverage_by_a_reply_that_was_kept_is_as_old_as_the_reply(there: Stores) -> None:
     later = int(time.time()) + 1_000
     wanted = (Span(NOW // HOUR * HOUR - 5 * HOUR, NOW // HOUR * HOUR),)
-    there.lake.register([parse_pair("XBTUSD")])
+    there.lake.asset_ids.register([parse_pair("XBTUSD")])
     with connected(there) as asked_once:
         for number in range(2):
             fetch_ohlc(there, asked_once, Series("XBTUSD", Interval.H1), wanted, Run(f"run-{number}", later))

@@ -15,7 +15,7 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.lake.lake import Lost
+from kraken_pipeline.storage.lake.staged import Lost
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.earlier_archives import ORIGIN

@@ -23,7 +23,7 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.lake.lake import Staged
+from kraken_pipeline.storage.lake.staged import Staged
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, create_table
@@ -66,7 +66,7 @@ def both(home: Path, questdb: Server) -> Iterator[Stores]:
 
 
 def staged(stores: Stores, series: Series, candles: pl.DataFrame) -> Staged:
-    stores.lake.register([parse_pair(series.pair)])
+    stores.lake.asset_ids.register([parse_pair(series.pair)])
     writer = stores.lake.writer(series, origin="a test", now=7)
     writer.add(candles)
     return writer.finish()
@@ -368,7 +368,7 @@ def test_what_is_written_while_it_is_published_is_there_in_the_end(both: Stores)
             fresh = some(10, float(number + 1), start).with_columns(pl.lit(5 + number, pl.Int32).alias("trade_count"))
             write(both, series, fresh)
 
-    both.lake.register([parse_pair("XBTUSD"), parse_pair("ADAEUR")])
+    both.lake.asset_ids.register([parse_pair("XBTUSD"), parse_pair("ADAEUR")])
     with ThreadPoolExecutor(3) as beside:
         publisher = beside.submit(keep_publishing)
         try:
@@ -611,7 +611,7 @@ def test_a_rebuild_leaves_what_the_lake_has_and_nothing_else(both: Stores) -> No
 
 def rows_of(stores: Stores, candles: pl.DataFrame, pair: str = "XBTUSD", asset_id: int | None = None) -> pl.DataFrame:
     """Candles as they are sent of a pair that the lake knows, or with an id of its own."""
-    known = {row["pair"]: row["asset_id"] for row in stores.lake.assets().to_dicts()}
+    known = {row["pair"]: row["asset_id"] for row in stores.lake.asset_ids.all().to_dicts()}
     return candles.with_columns(
         pl.lit(known.get(pair, 0) if asset_id is None else asset_id, pl.Int32).alias("asset_id"),
         pl.lit("USD", pl.Categorical).alias("quote_currency"),

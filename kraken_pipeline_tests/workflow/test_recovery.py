@@ -130,15 +130,15 @@ def test_ids_of_pairs_are_those_that_they_were(home: Path, shelf: Shelf) -> None
     ingested(home, shelf.q2)
     ingested(home, shelf.q1)
     with opened(settings_of(home)) as stores:
-        before = stores.lake.assets()
+        before = stores.lake.asset_ids.all()
         with stores.catalog.write() as connection:  # an id is not what comes of the order of names
             connection.execute(sa.update(schema.assets).values(asset_id=schema.assets.c.asset_id + 40))
-        stores.lake.copy_assets()
-        before = stores.lake.assets()
+        stores.lake.asset_ids.copy()
+        before = stores.lake.asset_ids.all()
     lose(home)
     recovered(home)
     with opened(settings_of(home)) as stores:
-        assert stores.lake.assets().equals(before)
+        assert stores.lake.asset_ids.all().equals(before)
 
 
 @pytest.mark.parametrize("text", [None, b"nonsense"])
@@ -153,8 +153,8 @@ def test_pairs_get_ids_where_nothing_has_them_any_more(home: Path, shelf: Shelf,
     done = recovered(home)
     assert [("pairs have new ids" in note) for note in done.notes] == ([] if text is None else [True])
     with opened(settings_of(home)) as stores:
-        assert {pair.name for pair in stores.lake.pairs()} == set(SPRING.listings)
-        assert pl.read_parquet(ids).equals(stores.lake.assets())
+        assert {pair.name for pair in stores.lake.asset_ids.pairs()} == set(SPRING.listings)
+        assert pl.read_parquet(ids).equals(stores.lake.asset_ids.all())
 
 
 # --- without them
@@ -297,7 +297,7 @@ def test_pairs_that_an_older_catalog_never_heard_of_keep_their_ids(home: Path, s
     ingested(home, shelf.q1, pairs="ZORKUSD")
     ingested(home, shelf.q1)
     with opened(settings_of(home)) as stores:
-        ids = stores.lake.assets()
+        ids = stores.lake.asset_ids.all()
     lose(home)
     for path in (home.parent / "saved").glob("catalog.sqlite*"):
         shutil.copy(path, home)
@@ -307,7 +307,7 @@ def test_pairs_that_an_older_catalog_never_heard_of_keep_their_ids(home: Path, s
     assert done.verification is not None
     assert done.verification.damaged == ()
     with opened(settings_of(home)) as stores:
-        assert stores.lake.assets().equals(ids)
+        assert stores.lake.asset_ids.all().equals(ids)
         assert_nothing_false(stores)
         assert covered(stores, "ZORKUSD", 60) != ()
 

@@ -24,7 +24,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
-from kraken_pipeline.storage.lake.lake import rename_all
+from kraken_pipeline.storage.lake.staged import rename_all
 from kraken_pipeline.storage.records import proof_records, withdrawals
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import lake_write

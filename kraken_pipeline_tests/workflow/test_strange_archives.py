@@ -78,7 +78,7 @@ def test_a_file_of_no_known_pair_is_passed_over_unless_it_is_asked_for(stores: S
         "--accept-unknown-pairs"
         for name, pair in (("prices_60.csv", "PRICES"), ("README_15.csv", "README"))
     }
-    assert set(stores.lake.assets()["pair"]) == {"AAPLxUSD"}
+    assert set(stores.lake.asset_ids.all()["pair"]) == {"AAPLxUSD"}
     run(stores, tmp_path / "some", now=NOW, resampling=False, accept_unknown_pairs=True)
     assert len(stored(stores, "PRICES", 60)) == 2
     # From now on it is a pair that was stored before.
@@ -92,7 +92,7 @@ def test_members_of_krakens_own_zips_are_taken_as_they_are(stores: Stores, tmp_p
     write_zip(tmp_path / "zips" / "Kraken_Trading_History_Q2_2023.zip", {"ODDSEK.csv": f"{T},1,1\n{T + 90},1,1\n"})
     write_zip(tmp_path / "zips" / "my files.zip", {"OTHERSEK_60.csv": rows})
     done = run(stores, tmp_path / "zips", now=NOW, resampling=False)
-    assert set(stores.lake.assets()["pair"]) == {"NEWSEK", "ODDSEK"}
+    assert set(stores.lake.asset_ids.all()["pair"]) == {"NEWSEK", "ODDSEK"}
     assert [each.name for each in done.scanned.skipped] == ["my files.zip:OTHERSEK_60.csv"]
 
 

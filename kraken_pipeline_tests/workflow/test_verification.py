@@ -224,13 +224,13 @@ def test_a_file_that_nobody_wrote_is_unknown_and_set_aside(there: Stores) -> Non
 
 @pytest.mark.parametrize("way", damaging.WAYS)
 def test_the_copy_of_the_ids_is_written_anew_and_ids_stay_what_they_are(there: Stores, way: str) -> None:
-    before = there.lake.assets()
-    damaging.WAYS[way](there.lake.assets_path)
-    assert there.lake.assets().equals(before)
+    before = there.lake.asset_ids.all()
+    damaging.WAYS[way](there.lake.asset_ids.path)
+    assert there.lake.asset_ids.all().equals(before)
     (damage,) = verified(there).damaged
     assert damage.path == "lake/assets.parquet"
     assert repaired(there).verification.status == "repaired"
-    assert pl.read_parquet(there.lake.assets_path).equals(before)
+    assert pl.read_parquet(there.lake.asset_ids.path).equals(before)
 
 
 # --- homes from before there was a manifest
@@ -426,11 +426,11 @@ def test_a_text_of_evidence_that_cannot_be_decoded_fails_its_checksum_and_heals(
 
 
 def test_the_ids_of_pairs_come_back_from_the_file_beside_the_candles(there: Stores) -> None:
-    before = there.lake.assets().rows(), lake_of(there)
+    before = there.lake.asset_ids.all().rows(), lake_of(there)
     with there.catalog.write() as connection:
         connection.execute(sa.text("UPDATE assets SET pair = 'XBTUSE' WHERE pair = 'XBTUSD'"))
     (damage,) = verified(there).damaged
     assert damage.path == "lake/assets.parquet"
     assert repaired(there).verification.damaged == ()
-    assert (there.lake.assets().rows(), lake_of(there)) == before
+    assert (there.lake.asset_ids.all().rows(), lake_of(there)) == before
     assert verified(there).status == "ok"

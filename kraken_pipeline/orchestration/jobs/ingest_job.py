@@ -186,7 +186,9 @@ def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int
 def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: Run) -> None:
     ingest.fail_broken(stores, found.broken, run)
     ingest.enlist(stores, found.tasks, run)
-    partitions.register(context.instance, stores.tiers, [*stores.lake.pairs(), *(t.file.pair for t in found.tasks)])
+    partitions.register(
+        context.instance, stores.tiers, [*stores.lake.asset_ids.pairs(), *(t.file.pair for t in found.tasks)]
+    )
     for each in (*found.skipped, *found.waiting, *found.taken):
         context.log.info(f"{each.name}: {each.reason}")
     for each in found.broken:

@@ -51,7 +51,7 @@ def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, do
     tell(context.log, done)
     published = publish.deliver(stores, run)
     tell_published(context.log, published)
-    partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+    partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
     run.report(phase="reporting")
     for event in changes(stores, spec, (), done, published, run.now):
         # It takes evaluations too; its annotation lags behind.
@@ -68,7 +68,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
     with explained(retried=True):
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
-        if not stores.lake.pairs() and not spec.pairs:
+        if not stores.lake.asset_ids.pairs() and not spec.pairs:
             raise InvalidRequest(
                 "the lake is empty: ingest archives first, or name the pairs to fetch: "
                 "kraken-pipeline backfill --pairs XBTUSD"

@@ -80,7 +80,7 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         context.log.info(_table(done))
         published = publish.deliver(stores, run)
         tell_published(context.log, published)
-        partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+        partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
         for event in _events(stores, spec, done, published, run):
             context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", requests_total=run.progress.requests_done)

@@ -52,7 +52,7 @@ def build_catalog(context: dg.OpExecutionContext) -> None:
             done = copy_from(stores, config[_FROM])
         else:
             done = recover(stores, run_spec(archive_dirs=config["archive_dirs"]), run)
-        partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+        partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
         for event in _events(stores, done, run):
             context.log_event(event)  # type: ignore[arg-type]
     for note in done.notes:

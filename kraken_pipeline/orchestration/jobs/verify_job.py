@@ -98,7 +98,7 @@ def _reported(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, don
     tell(context.log, done.backfilled)
     published = publish.deliver(stores, run)
     tell_published(context.log, published)
-    partitions.register(context.instance, stores.tiers, stores.lake.pairs())
+    partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
     for event in changes(stores, spec, done.files, done.backfilled, published, run.now):
         context.log_event(event)  # type: ignore[arg-type]
     told = {**of_backfill(done.backfilled), **of_published(published)}

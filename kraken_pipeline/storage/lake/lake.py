@@ -26,26 +26,19 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from hashlib import file_digest, sha256
+from hashlib import file_digest
 from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote
 
 import polars as pl
-import sqlalchemy as sa
-from filelock import FileLock
 
-from kraken_pipeline.coverage.equality import differences, disagreeing
-from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, union
-from kraken_pipeline.errors import DamagedFile, StoreError
+from kraken_pipeline.coverage.ranges import Spans
+from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,
-    Account,
     Source,
-    are_independent,
     contradicting,
     merge,
     outvoted,
@@ -53,13 +46,26 @@ from kraken_pipeline.market.candle import (
 )
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
-from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.catalog.schema import assets as asset_ids
 from kraken_pipeline.storage.catalog.states import DamageKind
+from kraken_pipeline.storage.lake.asset_ids import AssetIds
 from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
 from kraken_pipeline.storage.lake.row_digest import row_digest
+from kraken_pipeline.storage.lake.staged import (
+    LEDGER_SCHEMA,
+    Lost,
+    Move,
+    Staged,
+    changed_rows,
+    count_alike,
+    count_changed,
+    count_outdone,
+    count_refused,
+    find_disputes,
+    seconds_in,
+    without_resampled,
+)
 from kraken_pipeline.storage.paths import (
     candles_path,
     is_split_by_year,
@@ -68,7 +74,6 @@ from kraken_pipeline.storage.paths import (
     sync_file,
     sync_folder,
 )
-from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
@@ -81,114 +86,9 @@ ZSTD_LEVEL = 1
 """Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB at Polars' default."""
 
 _FILE = "candles.parquet"
-ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
-ASSET_IDS_FILE = "assets.parquet"
 _TIMES = pl.Schema({"time": pl.Int64()})
 _NOTHING = pl.DataFrame(schema=CANDLE_SCHEMA)
 _BATCH_SECONDS = 366 * 86_400
-
-
-class Lost(StrEnum):
-    """How a candle in the ledger lost."""
-
-    REPLACED = "REPLACED"  # it was stored, and gave way
-    REFUSED = "REFUSED"  # it was offered with other prices or another trade count, and not taken
-    WITHDRAWN = "WITHDRAWN"  # it was stored, and a person took it back
-
-
-LEDGER_SCHEMA = pl.Schema(
-    {
-        **CANDLE_SCHEMA,
-        "lost": pl.Enum([lost.value for lost in Lost]),
-        "by": pl.String(),  # the origin of the write that caused it; of a withdrawal its reason
-        "at": pl.Int64(),  # the moment of the run that did it, in seconds since the epoch
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A written file, and where it goes.
-
-    Attributes:
-        written: Where it lies now, synced.
-        final: Where it goes.
-        file: What the manifest will say of it.
-    """
-
-    written: Path
-    final: Path
-    file: LakeFile
-
-
-@dataclass(slots=True)
-class Staged:
-    """What a write will bring into the lake, lying beside it.
-
-    Attributes:
-        series: Whose candles.
-        origin: Where they come from, for people: a file's name, `OHLC of XBTUSD 60`, `resampling`.
-        now: The moment of the run that writes, in seconds since the epoch.
-        changed: Candles that are new or different, or gone.
-        changed_span: From the first of them to the end of the last; None where nothing changes.
-        times: Start of every candle that the touched partitions will hold, in seconds, sorted.
-        years: The touched partitions; None for a series that is one file.
-        refused: Candles offered that contradict what is kept (another trade count), and their hull.
-        outdone: Candles of another archive that were kept and gave way to greater trade counts, and their hull.
-        alike: Start of every candle offered that an independent source had brought with the same values, in seconds.
-        unlike: Start of every other candle, stored or offered, in the partitions that have such ones, sorted.
-        compared: What these partitions reach over.
-        account: Source and release of the candles offered; None where nothing was compared.
-        disputed: Start of every candle offered that differs from one of the same release and trade count, in seconds.
-        undisputed: Start of every candle that is kept of another source, release or trade count than before.
-        moves: Written files, in the order of going.
-    """
-
-    series: Series
-    origin: str
-    now: int
-    changed: int = 0
-    changed_span: Span | None = None
-    times: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    years: tuple[int | None, ...] = ()
-    refused: int = 0
-    refused_span: Span | None = None
-    outdone: int = 0
-    outdone_span: Span | None = None
-    alike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    unlike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    compared: Spans = ()
-    account: Account | None = None
-    disputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    undisputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    moves: list[Move] = field(default_factory=list)
-
-    def discard(self) -> None:
-        """Deletes what was written and not committed."""
-        for move in self.moves:
-            move.written.unlink(missing_ok=True)
-        self.moves.clear()
-
-
-def rename_all(stages: Iterable[Staged]) -> None:
-    """Renames the written files of several writes into the lake; each is then there whole, and durable.
-
-    First come all the renames: the first folder that is synced then takes the journal's entries of the others along,
-    and each costs half of what it does alone (0.2 ms, not 0.5 ms).
-    """
-    changed: set[Path] = set()
-    for staged in stages:
-        for move in staged.moves:
-            changed |= {move.final.parent, move.final.parent.parent}
-            folder = move.final.parent
-            while not folder.exists():
-                folder = folder.parent
-                changed.add(folder)
-            move.final.parent.mkdir(parents=True, exist_ok=True)
-            move.written.rename(move.final)
-        staged.moves.clear()
-    for folder in changed:
-        sync_folder(folder)
 
 
 class Lake:
@@ -207,10 +107,9 @@ class Lake:
         self.manifest = Manifest(catalog)
         self.inspector = Inspector(home, self.manifest)
         self.catalog = catalog
-        self.assets_path = self.root / ASSET_IDS_FILE
-        self._assets_lock = home / "locks" / "assets.lock"
-        for folder in (self.root, self.scratch, self._assets_lock.parent):
+        for folder in (self.root, self.scratch):
             make_folder(folder)
+        self.asset_ids = AssetIds(home, catalog)
 
     # --- reading
 
@@ -461,7 +360,7 @@ class Lake:
         path = self.path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
         stored = self._to_merge(series, path)
-        staying = _without_resampled(stored, remade)
+        staying = without_resampled(stored, remade)
         gone = stored.height - staying.height
         # What comes after all that is there, as most updates and every page of trades do, contradicts nothing of it:
         # comparing a year of minutes row by row would cost most of the time and of the memory of such a write.
@@ -469,7 +368,7 @@ class Lake:
             stored.is_empty() or stored["time"][-1] < candles["time"][0]
         )
         merged = merge(staying, candles)
-        changed = candles if is_appended else _changed(stored, merged)
+        changed = candles if is_appended else changed_rows(stored, merged)
         if not is_appended:
             replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
             if gone:
@@ -477,15 +376,15 @@ class Lake:
                 replaced, changed = (pl.concat([each, vanished]).sort("time") for each in (replaced, changed))
             refused = contradicting(merged, candles)
             self._stage_losers(staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
-            _count_refused(staged, outvoted(merged, refused))
+            count_refused(staged, outvoted(merged, refused))
             if candles.height and candles["source"][0] == Source.CSV.value:
-                _count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
-            _count_alike(staged, stored, candles, year)
-            _find_disputes(staged, stored, candles, replaced, merged)
-        times = _seconds(merged)
+                count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
+            count_alike(staged, stored, candles, year)
+            find_disputes(staged, stored, candles, replaced, merged)
+        times = seconds_in(merged)
         if changed.height:
             self.stage_file(staged, merged, path, year, times)
-            _count_changed(staged, changed.height, times if changed is merged else _seconds(changed))
+            count_changed(staged, changed.height, times if changed is merged else seconds_in(changed))
         staged.times = staged.times.append(times)
         staged.years = (*staged.years, year)
 
@@ -514,8 +413,8 @@ class Lake:
                 rest = stored.join(leaving.select("time"), on="time", how="anti", maintain_order="left")
                 self._stage_losers(staged, {Lost.WITHDRAWN: leaving})
                 self.stage_file(staged, rest, path, year)
-                _count_changed(staged, leaving.height, _seconds(leaving))
-                staged.times = staged.times.append(_seconds(rest))
+                count_changed(staged, leaving.height, seconds_in(leaving))
+                staged.times = staged.times.append(seconds_in(rest))
                 staged.years = (*staged.years, year)
         except BaseException:
             staged.discard()
@@ -568,7 +467,7 @@ class Lake:
         except BaseException:
             written.unlink(missing_ok=True)
             raise
-        times = _seconds(rows) if times is None else times
+        times = seconds_in(rows) if times is None else times
         file = LakeFile(
             path=self.inspector.relative(path),
             series=staged.series,
@@ -583,98 +482,6 @@ class Lake:
             written_at=staged.now,
         )
         staged.moves.append(Move(written, path, file))
-
-    # --- asset ids
-
-    def assets(self) -> pl.DataFrame:
-        """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
-        with self.catalog.read() as connection:
-            rows = connection.execute(sa.select(asset_ids).order_by(asset_ids.c.asset_id)).all()
-        return pl.DataFrame(rows, schema=ASSETS_SCHEMA, orient="row")
-
-    def register(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Gives an id to every pair that has none; returns those that are new."""
-        wanted = {pair.name: pair for pair in pairs}
-        known = set(self.assets()["pair"])
-        if wanted.keys() <= known:
-            return []
-        with self.catalog.write() as connection:
-            alone(connection, asset_ids)  # otherwise two processes would give one id to two pairs
-            known = set(connection.scalars(sa.select(asset_ids.c.pair)))
-            new = [pair for name, pair in sorted(wanted.items()) if name not in known]
-            first = int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(asset_ids.c.asset_id), 0))) or 0) + 1
-            rows = [
-                {"asset_id": asset_id, "pair": pair.name, "base": pair.base, "quote": pair.quote}
-                for asset_id, pair in enumerate(new, start=first)
-            ]
-            if rows:
-                connection.execute(sa.insert(asset_ids), rows)
-        if new:
-            self.copy_assets()
-        return new
-
-    def copy_assets(self) -> None:
-        """Write the ids of pairs beside the candles, for whoever reads the lake without the catalog."""
-        with FileLock(self._assets_lock, timeout=60, is_singleton=False):
-            written = self.scratch / f"{uuid.uuid4().hex}.parquet"
-            self.assets().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
-            sync_file(written)
-            content = written.read_bytes()
-            with self.catalog.write() as connection:
-                manifest.record_assets(connection, self.inspector.relative(self.assets_path), content)
-            written.rename(self.assets_path)
-            sync_folder(self.root)
-
-    def import_assets(self) -> None:
-        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before.
-
-        Raises:
-            StoreError: The file cannot be read.
-        """
-        if self.assets_path.exists() and self.assets().is_empty():
-            self.adopt_assets()
-
-    def adopt_assets(self) -> None:
-        """Take over the ids of pairs that the file knows and the catalog does not.
-
-        Raises:
-            StoreError: The file cannot be read.
-        """
-        try:
-            kept = pl.read_parquet(self.assets_path).select(ASSETS_SCHEMA.names()).to_dicts()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StoreError(
-                f"{self.assets_path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives "
-                "new ones"
-            ) from error
-        with self.catalog.write() as connection:
-            alone(connection, asset_ids)
-            known = connection.execute(sa.select(asset_ids.c.asset_id, asset_ids.c.pair)).all()
-            ids, pairs = {row.asset_id for row in known}, {row.pair for row in known}
-            rows = [row for row in kept if row["asset_id"] not in ids and row["pair"] not in pairs]
-            if rows:
-                connection.execute(sa.insert(asset_ids), rows)
-
-    def restore_assets(self) -> bool:
-        """Take the ids over from the file, where that is the one that was written; tell whether it is."""
-        with self.catalog.read() as connection:
-            recorded = manifest.digest_of(connection, self.inspector.relative(self.assets_path))
-        try:
-            content = self.assets_path.read_bytes()
-        except OSError:
-            return False
-        if sha256(content).hexdigest() != recorded:
-            return False
-        rows = pl.read_parquet(content).select(ASSETS_SCHEMA.names()).to_dicts()
-        with self.catalog.write() as connection:
-            alone(connection, asset_ids)
-            connection.execute(sa.delete(asset_ids))
-            connection.execute(sa.insert(asset_ids), rows)
-        return True
-
-    def pairs(self) -> list[Pair]:
-        """Every pair that has an id, by name."""
-        return [Pair(row["pair"], row["base"], row["quote"]) for row in self.assets().sort("pair").to_dicts()]
 
     def sweep(self, before: float) -> int:
         """Deletes what a killed writer left beside the lake, if last touched before a moment (seconds)."""
@@ -752,93 +559,9 @@ class CandleWriter:
         self._staged.discard()
 
 
-def _without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:
-    if not remade or stored.is_empty():
-        return stored
-    is_made = pl.col("source") == Source.RESAMPLED.value
-    return stored.filter(~(is_made & lies_in(remade, _seconds(stored))))
-
-
-def _changed(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-    if merged.height == stored.height and merged.equals(stored):
-        return merged.clear()
-    return merged.join(stored, on=merged.columns, how="anti", nulls_equal=True, maintain_order="left")
-
-
-def _count_changed(staged: Staged, count: int, times: pl.Series) -> None:
-    staged.changed += count
-    staged.changed_span = _grown(staged.changed_span, times, staged.series.interval.seconds)
-
-
-def _count_refused(staged: Staged, refused: pl.DataFrame) -> None:
-    if refused.height:
-        staged.refused += refused.height
-        staged.refused_span = _grown(staged.refused_span, _seconds(refused), staged.series.interval.seconds)
-
-
-def _count_outdone(staged: Staged, outdone: pl.DataFrame) -> None:
-    if outdone.height:
-        staged.outdone += outdone.height
-        staged.outdone_span = _grown(staged.outdone_span, _seconds(outdone), staged.series.interval.seconds)
-
-
-def _count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, year: int | None) -> None:
-    """Tells the candles of a partition that an independent source had brought alike from all others."""
-    if offered.is_empty() or stored.is_empty():
-        return
-    staged.account = account = (offered["source"][0], offered["release"][0])
-    accounts = stored.select("source", "release").unique()
-    others = accounts.filter(pl.Series([are_independent(other, account) for other in accounts.iter_rows()]))
-    if others.is_empty():
-        return
-    told = stored.join(others, on=["source", "release"], how="semi", maintain_order="left")
-    alike = _seconds(told.filter(~pl.col("time").is_in(differences(told, offered)["time"].implode())))
-    if len(alike):
-        every = pl.concat([_seconds(stored), _seconds(offered)]).unique().sort()
-        staged.alike = staged.alike.append(alike)
-        staged.unlike = staged.unlike.append(every.filter(~every.is_in(alike.implode())))
-        staged.compared = union(staged.compared, (_reach_of(year),))
-
-
-def _find_disputes(
-    staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, replaced: pl.DataFrame, merged: pl.DataFrame
-) -> None:
-    """Tells where another file of the same release had said something else, and where that is of no account any more.
-
-    What is compared is what the kept candle is: of one source, release and trade count. Whichever of some files comes
-    first, the same candles are disputed in the end.
-    """
-    what = ("trade_count", "source", "release")
-    if replaced.height:
-        kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in what))
-        is_other = pl.any_horizontal(pl.col(name) != pl.col(f"kept_{name}") for name in what)
-        others = replaced.join(kept, on="time", how="left", maintain_order="left").filter(
-            is_other.fill_null(value=True)
-        )
-        staged.undisputed = staged.undisputed.append(_seconds(others))
-    if offered.height and offered["source"][0] == Source.CSV.value:
-        same = stored.filter(pl.col("source") == Source.CSV.value, pl.col("release") == offered["release"][0])
-        staged.disputed = staged.disputed.append(disagreeing(same, offered))
-
-
-def _reach_of(year: int | None) -> Span:
-    """What a partition can hold: a year, or all time."""
-    first, last = (1, 9999) if year is None else (year, year + 1)
-    return Span(*(int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (first, last)))
-
-
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:
     first = [] if start is None else [pl.col("time") >= as_datetime(start)]
     return first + ([] if end is None else [pl.col("time") < as_datetime(end)])
-
-
-def _seconds(candles: pl.DataFrame) -> pl.Series:
-    return candles["time"].dt.epoch("s")
-
-
-def _grown(known: Span | None, times: pl.Series, length: int) -> Span:
-    start, end = int(times[0]), int(times[-1]) + length
-    return Span(min(start, known.start), max(end, known.end)) if known else Span(start, end)
 
 
 def _year_is_cut(year: int | None, start: int | None, end: int | None) -> bool:

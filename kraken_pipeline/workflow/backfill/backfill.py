@@ -201,7 +201,7 @@ def _allowed(stores: Stores, spec: RunSpec) -> int | None:
 
 
 def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
-    known = {pair.name for pair in stores.lake.pairs()}
+    known = {pair.name for pair in stores.lake.asset_ids.pairs()}
     return any(name not in known for name in spec.pairs)
 
 
@@ -237,7 +237,7 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
     stores, now = work.stores, work.run.now
     if listed.is_stale:
         work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
-    known = {pair.name: pair for pair in stores.lake.pairs()}
+    known = {pair.name: pair for pair in stores.lake.asset_ids.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
     with stores.catalog.read() as connection:
         records = listings.listings_of(connection)
@@ -253,7 +253,7 @@ def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None
                 f"nothing is known of {pair}: neither the lake nor the exchange has it"
                 f"{did_you_mean(pair.name, (*known, *listed.book)) or '; is its name written as there?'}"
             )
-    stores.lake.register(named)
+    stores.lake.asset_ids.register(named)
     here = {name for name, pair in known.items() if pair in listed.book}
     absent = [name for name, pair in known.items() if listed.lacks(pair)]
     with stores.catalog.write() as connection:

@@ -28,7 +28,7 @@ from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
-from kraken_pipeline.storage.lake.lake import LEDGER_SCHEMA
+from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA
 from kraken_pipeline.storage.records import (
     candle_records,
     dispute_records,

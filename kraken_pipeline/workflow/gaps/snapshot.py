@@ -90,7 +90,7 @@ def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    listed = {pair.name: pair for pair in (*also, *stores.lake.pairs())}
+    listed = {pair.name: pair for pair in (*also, *stores.lake.asset_ids.pairs())}
     pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
     _require_known(spec, stores, pairs)
     return pairs
@@ -150,7 +150,7 @@ def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> 
     spec.require_tier(stores.tiers)
     for name in spec.pairs:
         if name not in pairs:
-            near = did_you_mean(name, stores.lake.assets()["pair"])
+            near = did_you_mean(name, stores.lake.asset_ids.all()["pair"])
             raise InvalidRequest(
                 f"nothing is known of {name}: neither the lake nor an archive in the folders has it{near}; "
                 f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "

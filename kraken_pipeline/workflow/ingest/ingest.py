@@ -102,7 +102,7 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
     """
     if not tasks:
         return []
-    stores.lake.register(task.file.pair for task in tasks)
+    stores.lake.asset_ids.register(task.file.pair for task in tasks)
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
     if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
@@ -133,7 +133,7 @@ def _found_again(
     """
     found = scan_again(stores, spec, changed, run.now)
     fail_broken(stores, found.broken, run)
-    stores.lake.register(task.file.pair for task in found.tasks)
+    stores.lake.asset_ids.register(task.file.pair for task in found.tasks)
     there = {task.file.location for task in found.tasks}
     still = {each.name for each in found.waiting}
     outcomes: dict[str, FileOutcome] = {}

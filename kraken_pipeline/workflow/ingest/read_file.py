@@ -23,7 +23,7 @@ from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.storage.faults import faults_explained
-from kraken_pipeline.storage.lake.lake import Staged
+from kraken_pipeline.storage.lake.staged import Staged
 from kraken_pipeline.storage.records import dead_letters, density_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores

@@ -116,7 +116,7 @@ def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, pat
     scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
     tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
     _leave_out_taken(stores, spec, tasks, scanned)
-    known = set(stores.lake.assets()["pair"])
+    known = set(stores.lake.asset_ids.all()["pair"])
     new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
     scanned.new_pairs = [new[name] for name in sorted(new)]
     return scanned
@@ -141,7 +141,7 @@ UNKNOWN = "its name ends with no currency that is; if it is one of Kraken's: --a
 def known_pairs(stores: Stores) -> set[str]:
     """Return the names of all pairs that were ever stored or listed."""
     with stores.catalog.read() as connection:
-        return {*stores.lake.assets()["pair"], *listings.listings_of(connection)}
+        return {*stores.lake.asset_ids.all()["pair"], *listings.listings_of(connection)}
 
 
 def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:

@@ -257,8 +257,8 @@ def restore(settings: Settings, source: Path, run: Run, *, links: bool = True) -
         _restore_catalog(settings, source / about.catalog)
     with opened(settings) as stores:
         with suppress(StoreError):  # the catalog has them, too
-            stores.lake.adopt_assets()
-        stores.lake.copy_assets()
+            stores.lake.asset_ids.adopt()
+        stores.lake.asset_ids.copy()
         return about, verify(stores, RunSpec(), run)
 
 

@@ -34,7 +34,7 @@ from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import loss
-from kraken_pipeline.storage.lake.lake import Lost
+from kraken_pipeline.storage.lake.staged import Lost
 from kraken_pipeline.storage.records import evidence_records, file_records, manifest, publications
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
@@ -104,8 +104,8 @@ def recover(stores: Stores, spec: RunSpec, run: Run) -> Recovery:
         notes = _ids(stores)
         series, pairs, strange = _named(stores)
         notes += strange
-        stores.lake.register(pairs)
-        stores.lake.copy_assets()
+        stores.lake.asset_ids.register(pairs)
+        stores.lake.asset_ids.copy()
         files, candles = _adopt(stores, series, run)
         found = verify(stores, RunSpec(), run)
         read = _read_again(stores, spec, series, run)
@@ -135,12 +135,12 @@ def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
 
 def _ids(stores: Stores) -> list[str]:
     """Takes the ids of pairs over from the lake; a file of them that cannot be read is set aside."""
-    if not stores.lake.assets_path.exists():
+    if not stores.lake.asset_ids.path.exists():
         return []
     try:
-        stores.lake.adopt_assets()
+        stores.lake.asset_ids.adopt()
     except StoreError as error:
-        path = stores.lake.inspector.relative(stores.lake.assets_path)
+        path = stores.lake.inspector.relative(stores.lake.asset_ids.path)
         moved = stores.lake.set_aside(Damage(path, None, None, DamageKind.UNREADABLE, str(error)))
         return [
             f"{path} cannot be read and lies in {moved} now: pairs have new ids; where there is a QuestDB, "

@@ -97,7 +97,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dic
     for damage in damaged:
         run.report(phase="setting aside")
         try:
-            if damage.path == stores.lake.inspector.relative(stores.lake.assets_path):
+            if damage.path == stores.lake.inspector.relative(stores.lake.asset_ids.path):
                 target = _assets(stores, damage, run)
             elif damage.series is None:
                 target = stores.lake.set_aside(damage)
@@ -113,11 +113,11 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dic
 
 def _assets(stores: Stores, damage: Damage, run: Run) -> str | None:
     """Brings the pairs' ids and their copy together again: of the two, the one that was not damaged counts."""
-    if stores.lake.restore_assets():
+    if stores.lake.asset_ids.restore():
         damages.lift(stores.catalog, stores.lake, damage, run.now)
         return None
     target = stores.lake.set_aside(damage)
-    stores.lake.copy_assets()
+    stores.lake.asset_ids.copy()
     return target
 
 

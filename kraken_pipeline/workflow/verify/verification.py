@@ -21,8 +21,8 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import verifications
+from kraken_pipeline.storage.lake.asset_ids import ASSETS_SCHEMA
 from kraken_pipeline.storage.lake.inspection import said_by, unreadable
-from kraken_pipeline.storage.lake.lake import ASSETS_SCHEMA
 from kraken_pipeline.storage.lake.verifications import VerificationRecord
 from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.records import damage as damages
@@ -195,7 +195,7 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
             found.series.add(files[0].series)
             found.expected += [file for file in files if not file.is_announced] or []
     there = set(_files_under(stores.lake.home, "lake")) | set(_files_under(stores.lake.home, "replaced"))
-    for path in sorted(there - recorded.keys() - {stores.lake.inspector.relative(stores.lake.assets_path)}):
+    for path in sorted(there - recorded.keys() - {stores.lake.inspector.relative(stores.lake.asset_ids.path)}):
         series, _ = named_in(path)
         if series is None or is_wanted(series):
             found.unknown.append(path)
@@ -427,7 +427,7 @@ def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile |
 
 def _assets(stores: Stores) -> Iterator[Damage]:
     """What is wrong with the copy of the pairs' ids."""
-    path, expected = stores.lake.assets_path, stores.lake.assets()
+    path, expected = stores.lake.asset_ids.path, stores.lake.asset_ids.all()
     if expected.is_empty() and not path.exists():
         return
     name = stores.lake.inspector.relative(path)

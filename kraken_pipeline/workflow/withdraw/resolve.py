@@ -38,7 +38,8 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import FileStatus
-from kraken_pipeline.storage.lake.lake import Lake, Lost
+from kraken_pipeline.storage.lake.lake import Lake
+from kraken_pipeline.storage.lake.staged import Lost
 from kraken_pipeline.storage.records import dispute_records, evidence_records, proof_records, publications, withdrawals
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord

@@ -1,0 +1,134 @@
+"""The ids of pairs: in the catalog, and copied beside the candles for whoever reads the lake without the catalog."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+
+import polars as pl
+import sqlalchemy as sa
+from filelock import FileLock
+
+from kraken_pipeline.errors import StoreError
+from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.catalog.schema import assets as asset_ids
+from kraken_pipeline.storage.lake.inspection import unreadable
+from kraken_pipeline.storage.paths import (
+    make_folder,
+    sync_file,
+    sync_folder,
+)
+from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.records import manifest
+
+ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
+ASSET_IDS_FILE = "assets.parquet"
+
+
+class AssetIds:
+    """The ids of the pairs of one home, never reused.
+
+    Args:
+        home: The folder.
+        catalog: Where they are on record.
+    """
+
+    def __init__(self, home: Path, catalog: Catalog) -> None:
+        self.path = home / "lake" / ASSET_IDS_FILE
+        self._name = self.path.relative_to(home).as_posix()
+        self._scratch = home / "tmp"
+        self._lock = home / "locks" / "assets.lock"
+        self._catalog = catalog
+        make_folder(self._lock.parent)
+
+    def all(self) -> pl.DataFrame:
+        """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
+        with self._catalog.read() as connection:
+            rows = connection.execute(sa.select(asset_ids).order_by(asset_ids.c.asset_id)).all()
+        return pl.DataFrame(rows, schema=ASSETS_SCHEMA, orient="row")
+
+    def register(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """Gives an id to every pair that has none; returns those that are new."""
+        wanted = {pair.name: pair for pair in pairs}
+        known = set(self.all()["pair"])
+        if wanted.keys() <= known:
+            return []
+        with self._catalog.write() as connection:
+            alone(connection, asset_ids)  # otherwise two processes would give one id to two pairs
+            known = set(connection.scalars(sa.select(asset_ids.c.pair)))
+            new = [pair for name, pair in sorted(wanted.items()) if name not in known]
+            first = int(connection.scalar(sa.select(sa.func.coalesce(sa.func.max(asset_ids.c.asset_id), 0))) or 0) + 1
+            rows = [
+                {"asset_id": asset_id, "pair": pair.name, "base": pair.base, "quote": pair.quote}
+                for asset_id, pair in enumerate(new, start=first)
+            ]
+            if rows:
+                connection.execute(sa.insert(asset_ids), rows)
+        if new:
+            self.copy()
+        return new
+
+    def copy(self) -> None:
+        """Write the ids of pairs beside the candles, for whoever reads the lake without the catalog."""
+        with FileLock(self._lock, timeout=60, is_singleton=False):
+            written = self._scratch / f"{uuid.uuid4().hex}.parquet"
+            self.all().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
+            sync_file(written)
+            content = written.read_bytes()
+            with self._catalog.write() as connection:
+                manifest.record_assets(connection, self._name, content)
+            written.rename(self.path)
+            sync_folder(self.path.parent)
+
+    def take_over(self) -> None:
+        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        if self.path.exists() and self.all().is_empty():
+            self.adopt()
+
+    def adopt(self) -> None:
+        """Take over the ids of pairs that the file knows and the catalog does not.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        try:
+            kept = pl.read_parquet(self.path).select(ASSETS_SCHEMA.names()).to_dicts()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StoreError(
+                f"{self.path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives new ones"
+            ) from error
+        with self._catalog.write() as connection:
+            alone(connection, asset_ids)
+            known = connection.execute(sa.select(asset_ids.c.asset_id, asset_ids.c.pair)).all()
+            ids, pairs = {row.asset_id for row in known}, {row.pair for row in known}
+            rows = [row for row in kept if row["asset_id"] not in ids and row["pair"] not in pairs]
+            if rows:
+                connection.execute(sa.insert(asset_ids), rows)
+
+    def restore(self) -> bool:
+        """Take the ids over from the file, where that is the one that was written; tell whether it is."""
+        with self._catalog.read() as connection:
+            recorded = manifest.digest_of(connection, self._name)
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return False
+        if sha256(content).hexdigest() != recorded:
+            return False
+        rows = pl.read_parquet(content).select(ASSETS_SCHEMA.names()).to_dicts()
+        with self._catalog.write() as connection:
+            alone(connection, asset_ids)
+            connection.execute(sa.delete(asset_ids))
+            connection.execute(sa.insert(asset_ids), rows)
+        return True
+
+    def pairs(self) -> list[Pair]:
+        """Every pair that has an id, by name."""
+        return [Pair(row["pair"], row["base"], row["quote"]) for row in self.all().sort("pair").to_dicts()]
