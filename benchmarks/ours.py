@@ -31,10 +31,10 @@ from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publishing
 from kraken_pipeline.workflow.gaps.gaps import expected, find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import Holdings
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.ingest import ingest as ingesting
 from kraken_pipeline.workflow.ingest.scan import scan
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.report.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -50,7 +50,7 @@ def ingest(given: Given) -> Taken:
     with opened(_settings(given)) as stores:
         began = time.perf_counter()
         tasks = scan(stores, spec, NOW).tasks
-        outcomes = ingesting.ingest(stores, spec, tasks, Run("benchmark", NOW))
+        outcomes = ingesting.ingest(stores, spec, tasks, RunContext("benchmark", NOW))
         seconds = time.perf_counter() - began
     assert outcomes
     assert all(each.status is FileStatus.COMPLETED and not each.rows_rejected for each in outcomes)
@@ -154,7 +154,7 @@ def reconcile(given: Given) -> Taken:
     with opened(load_settings(_env_file=None, kraken_pipeline_home=given.scratch / "home")) as stores:
         pairs = [pair.name for pair in stores.lake.asset_ids.pairs()]
         began = time.perf_counter()
-        done = reconcile_changes(stores, pairs, Run("benchmark", NOW))
+        done = reconcile_changes(stores, pairs, RunContext("benchmark", NOW))
         seconds = time.perf_counter() - began
         with stores.catalog.read() as connection:
             proven = proof_records.proven(connection)
@@ -176,7 +176,7 @@ def verify_quickly(given: Given) -> Taken:
 def _verified(given: Given, *, quick: bool) -> Taken:
     with opened(load_settings(_env_file=None, kraken_pipeline_home=given.source)) as stores:
         began = time.perf_counter()
-        done = verify(stores, run_spec(), Run("benchmark", NOW), quick=quick)
+        done = verify(stores, run_spec(), RunContext("benchmark", NOW), quick=quick)
         seconds = time.perf_counter() - began
     assert done.status == "ok"
     return Taken(done.files, seconds, f"{done.bytes / 2**20:,.0f} MiB in {seconds:.2f} s")
@@ -214,7 +214,7 @@ def publish(given: Given) -> Taken:
         with opened(settings) as stores:
             publishing.owe_everything(stores, NOW)
             began = time.perf_counter()
-            done = publishing.publish(stores, Run("benchmark", NOW))
+            done = publishing.publish(stores, RunContext("benchmark", NOW))
             seconds = time.perf_counter() - began
             assert not done.failed
             assert not done.owed
@@ -229,11 +229,11 @@ def _settings(given: Given) -> Settings:
     return load_settings(_env_file=None, kraken_pipeline_home=given.scratch, kraken_settle_seconds=0)
 
 
-def _holdings(pairs: int) -> Holdings:
+def _holdings(pairs: int) -> CatalogSnapshot:
     """What a catalog of so many pairs knows: ten intervals of each, covered in ranges of 50 candles."""
     listed = [Pair(f"Q{number}USD", f"Q{number}", "USD") for number in range(pairs)]
     first_known = {pair.name: 1_380_000_000 + number % 40 * 1_000_000 for number, pair in enumerate(listed)}
-    return Holdings(
+    return CatalogSnapshot(
         now=NOW,
         pairs={pair.name: pair for pair in listed},
         coverage={

@@ -15,7 +15,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import NOW, SPRING, START
@@ -99,7 +99,7 @@ def gaps_of(stores: Stores) -> dict[Series, Spans]:
     """Return everything that a home says is missing."""
     spec = run_spec()
     found: dict[Series, list[Span]] = {}
-    for gap in find_gaps(stores, spec, survey(stores, spec, NOW)):
+    for gap in find_gaps(stores, spec, load_snapshot(stores, spec, NOW)):
         found.setdefault(gap.series, []).append(gap.span)
     return {series: normalise(spans) for series, spans in found.items()}
 

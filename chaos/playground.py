@@ -23,7 +23,7 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.faults import fault_of
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline_tests.exchanges import stop_clock
@@ -156,7 +156,7 @@ class Playground:
         try:
             with opened(self.settings()) as stores:
                 if name == "repair":
-                    found = repair(stores, run_spec(), Run("repair", NOW)).verification
+                    found = repair(stores, run_spec(), RunContext("repair", NOW)).verification
                     return Said(int(bool(found.damaged)), found.status, "; ".join(map(str, found.damaged)))
                 done = ingest_here(stores, intervals="1,60,1440", api_backfill=False)
                 failed = [outcome.reason for outcome in done.files.values() if outcome.status is FileStatus.FAILED]

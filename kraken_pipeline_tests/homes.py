@@ -29,7 +29,7 @@ from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import Scan, scan
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 
 Q1, Q2, Q3 = Quarter(2023, 1), Quarter(2023, 2), Quarter(2023, 3)
@@ -123,7 +123,7 @@ def run(
     """Does what the job `ingest` does, in its order, but for the proof by ids that ends one with `complete`."""
     spec = run_spec(archive_dirs=list(paths) or None, **options)
     scanned = scan(stores, spec, now)
-    moment = Run(run_id, now)
+    moment = RunContext(run_id, now)
     fail_broken(stores, scanned.broken, moment)
     outcomes = ingest(stores, spec, scanned.tasks, moment)
     tidy(stores)

@@ -21,7 +21,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.exchanges import ARCHIVED, BEGIN, NOW, PAIRS, SUMMER, copied, stop_clock
@@ -61,7 +61,7 @@ def holed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for interval in (Interval.H1, Interval.D1):
                     write_csv(folder / str(number), SUMMER, pair, interval, start=start, end=interval.floor(end))
             run(stores, folder / str(number), now=NOW, run_id=f"run-{number}", intervals="60,1440", resampling=False)
-        reconcile_changes(stores, PAIRS, Run("reconcile", NOW))
+        reconcile_changes(stores, PAIRS, RunContext("reconcile", NOW))
         contradict(stores, "XBTUSD", BEGIN + DAY)
         contradict(stores, "ADAEUR", BEGIN + 2 * DAY)
     return folder / "home"

@@ -26,7 +26,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline_tests.homes import (
@@ -305,7 +305,9 @@ def test_health_is_0_where_all_is_well_and_1_where_it_is_not(filled: Filled, tmp
 
 def test_health_shows_an_address_in_brackets_as_it_is() -> None:
     text = io.StringIO()
-    tables.health(Console(file=text, width=132), [Check("questdb", Verdict.FAILED, "QuestDB at [fe80::1]:9000 [/red]")])
+    tables.health(
+        Console(file=text, width=132), [Check("questdb", HealthStatus.FAILED, "QuestDB at [fe80::1]:9000 [/red]")]
+    )
     assert text.getvalue() == "failed   questdb        QuestDB at [fe80::1]:9000 [/red]\n"
 
 

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kraken_pipeline.cli import keep_commands, plan_tables, query_commands, run_commands, run_tables, tables
-from kraken_pipeline.cli.layout import Table, say
+from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
 from kraken_pipeline.coverage.completeness import shown
@@ -32,10 +32,10 @@ from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.workflow.gaps.selection import Fetch
-from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
-from kraken_pipeline.workflow.reconcile.verdicts import Proof, Remedy
-from kraken_pipeline.workflow.reconcile.verdicts import Verdict as Judgement
+from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict as Judgement
+from kraken_pipeline.workflow.reconcile.verdicts import Remedy, VerdictState
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.withdraw.settling import grouped
 from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
@@ -128,7 +128,7 @@ def verdict(fine: Interval | None, action: str) -> Judgement:
     counts = None if fine is None else 12_581_276
     side = None if fine is None else "coarse"
     span = Span(START_OF_WIDE, START_OF_WIDE + 900)
-    return Judgement(WIDE.pair, fine, Interval.D15, span, Proof.CONTRADICTED, side, counts, counts, action)
+    return Judgement(WIDE.pair, fine, Interval.D15, span, VerdictState.CONTRADICTED, side, counts, counts, action)
 
 
 RESOLVE = (
@@ -226,7 +226,7 @@ PRINTED: dict[str, Callable[[Console], None]] = {
     "status": lambda console: tables.status(console, [RUN, {**RUN, "error": None, "tier": None}]),
     "dead letters": lambda console: tables.dead_letters(console, [LETTER, {**LETTER, "line": None}], 581_276),
     "fetches": lambda console: plan_tables.fetches(console, [FETCH, FETCH], 1, ["XBTUSD"]),
-    "health": lambda console: tables.health(console, [Check("requests", Verdict.WARNING, SENTENCE)]),
+    "health": lambda console: tables.health(console, [Check("requests", HealthStatus.WARNING, SENTENCE)]),
     "what a run did": lambda console: run_tables.ran(
         console, RUN, {"rows_rejected": 12_581_276, "new_pairs": [WIDE.pair] * 40, "notes": [SENTENCE]}, None
     ),
@@ -335,7 +335,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 def test_every_cell_is_there_whatever_it_holds(
     rows: list[tuple[str, str, str, str]], least: tuple[str, ...], width: int
 ) -> None:
-    table = Table("All", "first", ">second", "third", ">fourth", least=least)
+    table = TextTable("All", "first", ">second", "third", ">fourth", least=least)
     for row in rows:
         table.add_row(*row)
     everything, console = piped(), on_terminal(width)
@@ -345,14 +345,14 @@ def test_every_cell_is_there_whatever_it_holds(
     assert len(text_of(everything).splitlines()) == len(rows) + 4
 
 
-def lines_of(table: Table, width: int) -> list[str]:
+def lines_of(table: TextTable, width: int) -> list[str]:
     console = on_terminal(width)
     table.print(console)
     return text_of(console).splitlines()
 
 
-def pairs_and_more(*routes: str) -> Table:
-    table = Table("Some", "pair", ">missing", "route", "parts", least=("parts", "route"), spare=("parts",))
+def pairs_and_more(*routes: str) -> TextTable:
+    table = TextTable("Some", "pair", ">missing", "route", "parts", least=("parts", "route"), spare=("parts",))
     for route in routes:
         table.add_row("1000SATSXUSDT", "581,276", route, "17")
     return table

@@ -31,7 +31,7 @@ from kraken_pipeline.storage.records.damage import open_damages, settled_since
 from kraken_pipeline.storage.stores import opened, require_writable
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -73,7 +73,7 @@ def reconcile(
         names = selected_pairs(stores, spec)
         if full:
             doubt_everything(stores, names, now)
-        done = reconcile_changes(stores, names, Run(f"reconcile-{now}", now))
+        done = reconcile_changes(stores, names, RunContext(f"reconcile-{now}", now))
         found = heeding(
             lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
         )
@@ -143,7 +143,7 @@ def resolve(
                 contradicted(stores, run_spec(), now), cause or "", reason, interval=interval, file=file
             )
         )
-        done = take_back(stores, what, Run(f"resolve-{now}", now), dry_run=dry_run)
+        done = take_back(stores, what, RunContext(f"resolve-{now}", now), dry_run=dry_run)
     if as_json:
         print_json(done.as_json())
     else:
@@ -183,7 +183,7 @@ def verify(
     else:
         failure = None
         with opened(settings) as stores, terminal.progress_bar(console, settings.kraken_api_rate) as listener:
-            found = verify_files(stores, spec, Run("verify", present(), listener), quick=quick)
+            found = verify_files(stores, spec, RunContext("verify", present(), listener), quick=quick)
     if as_json:
         print_json(found.as_json())
     else:
@@ -241,7 +241,7 @@ def restore(
     """
     settings = load_settings()
     with terminal.progress_bar(err if as_json else out, settings.kraken_api_rate) as listener:
-        done, found = bring_back(settings, source, Run("restore", present(), listener), links=not copy)
+        done, found = bring_back(settings, source, RunContext("restore", present(), listener), links=not copy)
     if as_json:
         print_json({"backup": done.as_json(), "verification": found.as_json()})
     else:

@@ -23,7 +23,7 @@ _PIECES = re.compile(
 _COMMAND = "kraken-pipeline "
 
 
-class Table:
+class TextTable:
     """Rows under headings, each column as wide as its widest cell.
 
     Where a row is wider than the terminal, its most important columns stay in the line, and the others follow on

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kraken_pipeline.cli.layout import Table, say
+from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.moment import duration, short
@@ -28,7 +28,7 @@ def plan(console: Console, made: Plan) -> None:
     for planned in made.routes:
         by_source.setdefault(planned.leg.route, []).append(planned)
         by_series.setdefault((planned.series, planned.leg.route), []).append(planned)
-    sources = Table("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
+    sources = TextTable("Plan", "source", ">series", ">candles", ">files", ">requests", ">about")
     for route in Route:
         if parts := by_source.get(route):
             sources.add_row(
@@ -40,7 +40,7 @@ def plan(console: Console, made: Plan) -> None:
                 duration(sum(part.seconds for part in parts)),
             )
     sources.print(console)
-    table = Table(
+    table = TextTable(
         "By series",
         "pair",
         ">interval",
@@ -98,7 +98,7 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float,
     if not chosen:
         say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
         return
-    table = Table(
+    table = TextTable(
         "To ask for",
         "source",
         "pair",

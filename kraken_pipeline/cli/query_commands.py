@@ -36,8 +36,8 @@ from kraken_pipeline.workflow.backfill.exchange import open_cache
 from kraken_pipeline.workflow.explain.explain import explain as tell
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
-from kraken_pipeline.workflow.gaps.snapshot import survey
-from kraken_pipeline.workflow.health.check import Verdict, worst
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
+from kraken_pipeline.workflow.health.check import HealthStatus, worst
 from kraken_pipeline.workflow.health.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.health.health import check_health
 from kraken_pipeline.workflow.ingest.scan import known_pairs, window
@@ -59,7 +59,7 @@ def gaps(
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with stores_of_home() as stores:
         spec = of_kept_intervals(stores, spec)
-        holdings = survey(stores, spec, present())
+        holdings = load_snapshot(stores, spec, present())
         rows = shown(stores, find_gaps(stores, spec, holdings), holdings)
         if every:
             with stores.catalog.read() as connection:
@@ -225,4 +225,4 @@ def health(as_json: AsJson = False) -> None:
         )
     else:
         tables.health(out, checks)
-    raise typer.Exit(int(verdict is Verdict.FAILED))
+    raise typer.Exit(int(verdict is HealthStatus.FAILED))

@@ -40,7 +40,7 @@ from kraken_pipeline.storage.questdb.client import require_questdb
 from kraken_pipeline.storage.records import dead_letters as letters
 from kraken_pipeline.workflow.backfill.backfill import beyond, planned
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.completion import closing_cost
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import verdicts
@@ -224,7 +224,7 @@ def prove(
     with stores_of_home() as stores:
         now = present()
         costs = said(cost(stores, spec, every, now), settings.kraken_api_rate)
-        found = verdicts(stores, spec, every, Run("", now))
+        found = verdicts(stores, spec, every, RunContext("", now))
     say(err if as_json else out, costs)
     if not dry_run:
         with loading_dagster(settings, as_json=as_json):
@@ -235,7 +235,7 @@ def prove(
         run_tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
         if done.status == "SUCCESS":
             with stores_of_home() as stores:
-                found = verdicts(stores, spec, every, Run(done.run_id, done.outcome["made_at"]))
+                found = verdicts(stores, spec, every, RunContext(done.run_id, done.outcome["made_at"]))
     if as_json:
         print_json([count.as_json() for count in found])
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from kraken_pipeline.cli.layout import Table, say, write
+from kraken_pipeline.cli.layout import TextTable, say, write
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.completeness import by_tier, shown
 from kraken_pipeline.market.moment import duration, iso, short
@@ -19,7 +19,7 @@ from kraken_pipeline.workflow.gaps.gaps import by_use
 from kraken_pipeline.workflow.health.check import Check
 from kraken_pipeline.workflow.health.exchange_health import CacheState
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
-from kraken_pipeline.workflow.reconcile.verdicts import Verdict
+from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict
 from kraken_pipeline.workflow.report.report import NOTHING_KNOWN, Report
 from kraken_pipeline.workflow.verify.backup import Backup
 from kraken_pipeline.workflow.verify.verification import Verification
@@ -51,7 +51,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
     if not rows:
         say(console, unknown or "No gaps: everything that is expected is covered.")
         return
-    table = Table(
+    table = TextTable(
         "Gaps, the longest first",
         *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"),
         least=("tries", "archive that has it", "status", "to"),
@@ -76,7 +76,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
 
 def report(console: Console, made: Report) -> None:
     """The completeness report."""
-    table = Table(
+    table = TextTable(
         "Completeness",
         "tier",
         ">interval",
@@ -118,7 +118,7 @@ def report(console: Console, made: Report) -> None:
     if made.counted:
         say(console, f"{as_counted(made.counted)}.")
     if made.attention:
-        attention = Table("Series that need you", "series", ">complete", ">gaps", "what to do")
+        attention = TextTable("Series that need you", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:ROWS]:
             attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
         attention.print(console)
@@ -134,7 +134,7 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:
         return
-    table = Table(
+    table = TextTable(
         "Causes",
         "cause",
         "of",
@@ -171,12 +171,12 @@ def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean:
         say(console, "Nothing contradicts." if is_known else NOTHING_KNOWN)
 
 
-def verdicts(console: Console, found: Sequence[Verdict], done: Reconciled, *, is_known: bool) -> None:
+def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled, *, is_known: bool) -> None:
     """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:
         return
-    table = Table(
+    table = TextTable(
         "Verdicts",
         "pair",
         ">fine",
@@ -216,7 +216,7 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
     rest = [count for count in found if count.verdict is not CountVerdict.PROVEN]
     if not rest:
         return
-    table = Table(
+    table = TextTable(
         "Counts that do not agree, or that ids say nothing of",
         "pair",
         ">interval",
@@ -250,7 +250,7 @@ def resolved(console: Console, done: Resolved) -> None:
         say(console, f"{done.what} was withdrawn before; nothing is left of it.")
         return
     say(console, f"{done.what} {taken}: {done.candles:,} candles.")
-    table = Table("Taken back", "pair", ">interval", "from", "to", ">candles")
+    table = TextTable("Taken back", "pair", ">interval", "from", "to", ">candles")
     for each in done.series[:ROWS]:
         series, span = each.series, each.span
         table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
@@ -285,7 +285,7 @@ def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
     if not runs:
         say(console, "No runs yet: kraken-pipeline ingest starts one.")
         return
-    table = Table(
+    table = TextTable(
         "Runs",
         "run",
         "job",
@@ -329,7 +329,7 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
     if not rows:
         say(console, "No dead letters: every row was taken.")
         return
-    table = Table("Dead letters", ">id", "from", ">line", "text", "reason", least=("text",))
+    table = TextTable("Dead letters", ">id", "from", ">line", "text", "reason", least=("text",))
     for row in rows:
         where = row["location"] if row["operation"] else _file_name(row["location"])
         table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])

@@ -24,7 +24,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class IntervalEvidence:
     """What is known of one interval of a pair; all sets on its grid.
 
     Attributes:

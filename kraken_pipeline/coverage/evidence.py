@@ -38,7 +38,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CoveredRange:
     """A range of coverage, merged from the grants that overlap or touch.
 
     Attributes:
@@ -52,7 +52,7 @@ class Covered:
     verified_at: int
 
 
-def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[Covered, ...]:
+def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[CoveredRange, ...]:
     """The coverage of one series, sorted, disjoint and not adjacent.
 
     Args:
@@ -60,7 +60,7 @@ def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[Covered, ...
         refuted: What was refuted and has not changed since.
     """
     ordered = sorted(grants, key=lambda grant: grant.span)
-    covered: list[Covered] = []
+    covered: list[CoveredRange] = []
     reaching: list[Grant] = []  # those that begin before the range ends and may reach into it
     index = 0
     for whole in subtract(normalise(grant.span for grant in ordered), refuted):
@@ -70,7 +70,7 @@ def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[Covered, ...
         reaching = [grant for grant in reaching if grant.span.end > whole.start]
         sources = {grant.source for grant in reaching}
         source = sources.pop() if len(sources) == 1 else MIXED
-        covered.append(Covered(whole, source, max(grant.verified_at for grant in reaching)))
+        covered.append(CoveredRange(whole, source, max(grant.verified_at for grant in reaching)))
     return tuple(covered)
 
 

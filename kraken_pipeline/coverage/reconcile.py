@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from kraken_pipeline.coverage.contradictions import Contradiction, Findings, Side, Voice
+from kraken_pipeline.coverage.contradictions import Contradiction, Findings, IntervalEvidence, Side
 from kraken_pipeline.coverage.equality import Read, Rounding, differences
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import (
@@ -43,7 +43,7 @@ _DAY = 86_400
 
 
 def reconcile(
-    known: Mapping[Interval, Voice],
+    known: Mapping[Interval, IntervalEvidence],
     read: Read,
     doubted: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
@@ -62,7 +62,7 @@ def reconcile(
         proven: What was proven before.
     """
     found = Findings()
-    work = _Work(dict(known), read, tried, found)
+    work = _Reconciling(dict(known), read, tried, found)
     for coarse in sorted(known):
         rest = intersect(known[coarse].covered, touched_candles(doubted, coarse))
         for fine in coarse.finer:
@@ -78,10 +78,10 @@ def reconcile(
 
 
 @dataclass(slots=True)
-class _Work:
+class _Reconciling:
     """A reconciliation on its way up the intervals."""
 
-    known: dict[Interval, Voice]
+    known: dict[Interval, IntervalEvidence]
     read: Read
     tried: Mapping[tuple[Interval, Interval, int], object]
     found: Findings
@@ -173,7 +173,7 @@ class _Work:
             return ()
         if each.short is Side.COARSE:
             return ((each.coarse, each.span),)
-        by_trades = clip(self.known.get(Interval.M1, Voice()).by_trades, each.span)
+        by_trades = clip(self.known.get(Interval.M1, IntervalEvidence()).by_trades, each.span)
         if by_trades == (each.span,):
             return ()
         return tuple(
@@ -298,7 +298,7 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 # --- what is proven
 
 
-def _proven(work: _Work, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
+def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
     """What follows from the comparisons that held, with what was proven before and was not compared again.
 
     Verified is a coarser candle with a voice of its own that the finer ones add up to, a minute that was made of its

@@ -33,7 +33,7 @@ from kraken_pipeline.demo.faults import (
     Reset,
     SystemState,
     Tampering,
-    Throttled,
+    ThrottledReply,
     Trickle,
 )
 from kraken_pipeline.demo.replies import PER_PAIR, RefusedError, Replies
@@ -180,7 +180,7 @@ class DemoExchange:
                 return _Answer("reset", b"", resets=True)
             case Refusal(code):
                 return _refused(code)
-            case Throttled(seconds):
+            case ThrottledReply(seconds):
                 return _refused(f"EService:Throttled:{int(now) + seconds}")
             case Delay(seconds):
                 return replace(self._reply(endpoint, params), outcome="delay", delay=seconds)

@@ -27,7 +27,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled:
+class ThrottledReply:
     """`EService:Throttled:<unix time>`, with the time so many seconds from now."""
 
     seconds: int
@@ -110,7 +110,7 @@ class Tampering(StrEnum):
 
 Effect = (
     Refusal
-    | Throttled
+    | ThrottledReply
     | HttpStatus
     | Reset
     | Delay

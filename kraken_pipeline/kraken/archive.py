@@ -21,7 +21,7 @@ from typing import IO, Any, BinaryIO
 
 from kraken_pipeline.errors import SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.dialect import CANDLES, HEAD_BYTES, TRADES, Dialect, dialect_of
-from kraken_pipeline.kraken.manifest import MANIFEST, Manifest, parse_manifest
+from kraken_pipeline.kraken.manifest import MANIFEST, ReleaseManifest, parse_manifest
 from kraken_pipeline.kraken.packing import (
     Gunzipped,
     disguised,
@@ -307,7 +307,7 @@ class ArchiveReader:
 
     def __init__(self) -> None:
         self._zips: dict[Path, OpenedZip] = {}
-        self._manifests: dict[Path, Manifest | None] = {}
+        self._manifests: dict[Path, ReleaseManifest | None] = {}
         self._lock = threading.RLock()
 
     def __enter__(self) -> ArchiveReader:
@@ -364,7 +364,7 @@ class ArchiveReader:
         manifest = self.manifest(file.container) if file.container is not None else None
         return dialect_of(head, CANDLES, manifest)
 
-    def manifest(self, container: Container) -> Manifest | None:
+    def manifest(self, container: Container) -> ReleaseManifest | None:
         """What a container's MANIFEST.json says; in it, or beside its parts.
 
         Raises:
@@ -375,7 +375,7 @@ class ArchiveReader:
                 self._manifests[container.path] = self._read_manifest(container)
             return self._manifests[container.path]
 
-    def _read_manifest(self, container: Container) -> Manifest | None:
+    def _read_manifest(self, container: Container) -> ReleaseManifest | None:
         archive = self._zip(container)
         names = archive.namelist()
         inside = [name for name in names if name.rsplit("/", 1)[-1] == MANIFEST]

@@ -71,7 +71,7 @@ class Circuit(Protocol):
         """Takes note of a failure."""
 
 
-class Counts(Protocol):
+class RequestCounts(Protocol):
     """Counts that all processes share."""
 
     def add(self, name: str, count: int = 1) -> None:
@@ -106,7 +106,7 @@ class Client:
         *,
         limiter: Limits,
         breaker: Circuit,
-        counters: Counts,
+        counters: RequestCounts,
         attempts: int = 3,
         first_wait: float = 1.0,
         longest_wait: float = 60.0,

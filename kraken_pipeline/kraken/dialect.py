@@ -16,7 +16,7 @@ from math import nan
 from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive, plain
-from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.manifest import ReleaseManifest
 
 HEAD_BYTES = 1 << 16
 """So much of a file's beginning is looked at."""
@@ -155,7 +155,7 @@ class Headed:
         return line if is_done else line + self._stream.readline(size - len(line))
 
 
-def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: Manifest | None = None) -> Dialect:
+def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | None = None) -> Dialect:
     """Return how a file is written, by its beginning.
 
     Args:

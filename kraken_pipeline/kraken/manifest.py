@@ -38,14 +38,14 @@ def _end(value: Any) -> Any:
     return _start(value) + 86_400 if isinstance(value, str) and len(value) == _DATE else _start(value)
 
 
-class Covered(BaseModel):
+class PromisedSpan(BaseModel):
     """The time that a release says it covers, `[start, end)` in seconds since the epoch."""
 
     start: Annotated[int | None, BeforeValidator(_start)] = None
     end: Annotated[int | None, BeforeValidator(_end)] = None
 
 
-class Manifest(BaseModel):
+class ReleaseManifest(BaseModel):
     """A release's MANIFEST.json.
 
     Attributes:
@@ -57,18 +57,18 @@ class Manifest(BaseModel):
 
     columns: tuple[str, ...] = ()
     has_header: bool = False
-    coverage: Covered = Covered()
+    coverage: PromisedSpan = PromisedSpan()
     files: int | None = None
 
 
-def parse_manifest(content: bytes, container: str) -> Manifest:
+def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
     """The manifest of a container.
 
     Raises:
         UnreadableArchive: It is not one.
     """
     try:
-        return Manifest.model_validate_json(content)
+        return ReleaseManifest.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise UnreadableArchive(f"{container}: its {MANIFEST} cannot be read ({problems})") from error

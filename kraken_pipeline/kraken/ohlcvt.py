@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.dialect import CANDLES, Dialect, Headed, dialect_of
-from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.manifest import ReleaseManifest
 from kraken_pipeline.kraken.order import FOREVER, order_of
 from kraken_pipeline.kraken.rows import (
     LINE,
     Block,
     ColumnType,
-    Digest,
     Facts,
     Format,
     Reject,
+    StreamDigest,
     Unanswered,
     line_blocks,
     parse_block,
@@ -63,7 +63,7 @@ class CandleReader:
         interval: Interval,
         now: int,
         *,
-        manifest: Manifest | None = None,
+        manifest: ReleaseManifest | None = None,
         sort_in: Path | None = None,
     ) -> None:
         """Reads nothing yet.
@@ -107,7 +107,7 @@ class CandleReader:
         self._grid.require_own()
 
     def _parsed(self) -> Iterator[Block]:
-        digest = Digest()
+        digest = StreamDigest()
         stream = Headed(self._stream)
         dialect = dialect_of(stream.head, CANDLES, self._manifest)
         form = _format(self._interval, self._now, dialect)

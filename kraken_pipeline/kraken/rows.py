@@ -63,7 +63,7 @@ class Block:
     rejects: tuple[Reject, ...]
 
 
-class Digest:
+class StreamDigest:
     """The SHA-256 of the bytes that pass."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class ByteStream(Protocol):
         ...
 
 
-def line_blocks(stream: ByteStream, digest: Digest) -> Generator[bytes, None, None]:
+def line_blocks(stream: ByteStream, digest: StreamDigest) -> Generator[bytes, None, None]:
     """The stream's bytes in blocks of whole lines, each ending in a line feed; without a byte order mark.
 
     Of a file of several blocks, the next one is read, unpacked and summed while the last one is worked on: that takes
@@ -110,7 +110,7 @@ def line_blocks(stream: ByteStream, digest: Digest) -> Generator[bytes, None, No
             block = coming.result()
 
 
-def _line_blocks(stream: ByteStream, digest: Digest) -> Iterator[bytes]:
+def _line_blocks(stream: ByteStream, digest: StreamDigest) -> Iterator[bytes]:
     while data := stream.read(BLOCK_BYTES):
         if not data.endswith(b"\n"):
             rest = stream.readline(LINE_BYTES)

@@ -30,10 +30,10 @@ from kraken_pipeline.kraken.rows import (
     TEXT_CHARACTERS,
     Block,
     ColumnType,
-    Digest,
     Facts,
     Format,
     Reject,
+    StreamDigest,
     Unanswered,
     line_blocks,
     parse_block,
@@ -129,7 +129,7 @@ class TradesReader:
         return whole
 
     def _trades(self) -> Iterator[pl.DataFrame]:
-        digest = Digest()
+        digest = StreamDigest()
         line = 1
         stream = Headed(self._stream)
         dialect = dialect_of(stream.head, TRADES)

@@ -27,7 +27,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.gaps import gaps as gap_flow
 from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
 from kraken_pipeline.workflow.report import report_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -74,12 +74,12 @@ def stores_of(context: dg.AssetExecutionContext) -> Stores:
     return found
 
 
-def run_of(context: dg.AssetExecutionContext) -> Run:
+def run_of(context: dg.AssetExecutionContext) -> RunContext:
     """The run, with the progress that the assets before this one made in it."""
     run_id = context.run.run_id
     stored = context.instance.get_run_by_id(run_id)
     progress = progress_of(dict(stored.tags)) if stored else Progress()
-    return Run(run_id, int(time.time()), watcher(context.instance, run_id), progress)
+    return RunContext(run_id, int(time.time()), watcher(context.instance, run_id), progress)
 
 
 def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:

@@ -12,7 +12,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
-from kraken_pipeline.orchestration.standing import Standing, standings
+from kraken_pipeline.orchestration.standing import SeriesSnapshot, standings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
@@ -85,7 +85,7 @@ def counted_events(stores: Stores, counted: Collection[Series], now: int) -> Ite
             yield _materialised(standing.measured.tier, "coverage", metadata.of_coverage(standing), series)
 
 
-def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, Standing]:
+def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, SeriesSnapshot]:
     """How the changed series stand as a whole, whatever part of their time the run was about.
 
     A run's own window and limits would make the numbers of a partition jump from one materialisation to the next.

@@ -5,7 +5,7 @@ import dagster as dg
 from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.workflow.health.check import Check, Verdict, worst
+from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health
 
 KEY = dg.AssetKey([OPERATIONS, "health"])
@@ -17,8 +17,8 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         asset_key=KEY,
-        passed=verdict is Verdict.OK,
-        severity=dg.AssetCheckSeverity.ERROR if verdict is Verdict.FAILED else dg.AssetCheckSeverity.WARN,
+        passed=verdict is HealthStatus.OK,
+        severity=dg.AssetCheckSeverity.ERROR if verdict is HealthStatus.FAILED else dg.AssetCheckSeverity.WARN,
         metadata={each.name.replace(" ", "_"): each.sentence for each in checks},
     )
 

@@ -14,7 +14,7 @@ import dagster as dg
 from kraken_pipeline.coverage.completeness import Total, by_interval, shown
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, short
-from kraken_pipeline.orchestration.standing import Standing
+from kraken_pipeline.orchestration.standing import SeriesSnapshot
 from kraken_pipeline.storage.records.trade_counts import as_counted, in_all
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
@@ -45,7 +45,7 @@ def percents(**values: float | None) -> Metadata:
     return {name: dg.MetadataValue.float(value) for name, value in values.items() if value is not None}
 
 
-def of_series(standing: Standing) -> Metadata:
+def of_series(standing: SeriesSnapshot) -> Metadata:
     """What is said of a series wherever its candles are: how many there are, and how complete they are."""
     extent = standing.extent
     bounds = {"first_candle": extent.first_time, "last_candle": extent.last_time} if extent else {}
@@ -57,7 +57,7 @@ def of_series(standing: Standing) -> Metadata:
     }
 
 
-def of_files(outcomes: Sequence[FileOutcome], standing: Standing) -> Metadata:
+def of_files(outcomes: Sequence[FileOutcome], standing: SeriesSnapshot) -> Metadata:
     """What files brought into one series."""
     rows, seconds = sum(each.rows for each in outcomes), sum((each.seconds for each in outcomes), start=0.0)
     return {
@@ -77,7 +77,7 @@ def of_files(outcomes: Sequence[FileOutcome], standing: Standing) -> Metadata:
     }
 
 
-def of_coverage(standing: Standing) -> Metadata:
+def of_coverage(standing: SeriesSnapshot) -> Metadata:
     """How much of one series is covered, and by what."""
     measured = standing.measured
     return {
@@ -121,7 +121,7 @@ def of_gaps(gaps: Sequence[Gap]) -> Metadata:
     }
 
 
-def of_plan(standing: Standing, filled: int) -> Metadata:
+def of_plan(standing: SeriesSnapshot, filled: int) -> Metadata:
     """What was filled of one series, and what is planned for the rest."""
     legs = [leg for gap in standing.gaps for leg in gap.legs]
     return {

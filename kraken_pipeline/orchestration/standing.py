@@ -15,13 +15,13 @@ from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Ext
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, measure
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SeriesSnapshot:
     """How one series stands.
 
     Attributes:
@@ -39,7 +39,7 @@ class Standing:
     counted: Sequence[TradeCount] = ()
 
 
-def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
+def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
     """How every selected series stands.
 
     Args:
@@ -53,8 +53,8 @@ def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standi
     return heeding(lambda: _standings(stores, spec, now))
 
 
-def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Standing]:
-    holdings = survey(stores, spec, now)
+def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
+    holdings = load_snapshot(stores, spec, now)
     found = find_gaps(stores, spec, holdings)
     with stores.catalog.read() as connection:
         counted = trade_counts.proven(connection, sorted(holdings.pairs))
@@ -62,7 +62,7 @@ def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Stand
     for gap in found:
         gaps.setdefault(gap.series, []).append(gap)
     return {
-        each.series: Standing(
+        each.series: SeriesSnapshot(
             measured=each,
             extent=holdings.extents.get(each.series),
             ranges=holdings.coverage.get(each.series, ()),

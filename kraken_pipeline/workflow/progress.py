@@ -52,7 +52,7 @@ def _unwatched(_: Progress) -> None:
 
 
 @dataclass(slots=True)
-class Run:
+class RunContext:
     """What the work of one run shares: who it is, its moment, and who is told how far it has got.
 
     Attributes:

@@ -22,11 +22,11 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum, wrapped
-from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, Digest, Receipt
+from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, RangeDigest, Receipt
 from kraken_pipeline.storage.records import deliveries, publications
 from kraken_pipeline.storage.records.damage import REPAIR
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 
 ROWS_OF_A_PAIR = 1_000
 """A window is so long that it holds about as many rows of each pair: a read costs a millisecond, however short."""
@@ -83,8 +83,8 @@ class Difference:
     """
 
     series: Series
-    lake: Digest | None
-    questdb: Digest | None
+    lake: RangeDigest | None
+    questdb: RangeDigest | None
     is_owed: bool
     is_damaged: bool = False
 
@@ -95,7 +95,7 @@ class Difference:
         return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{owed}"
 
 
-def publish(stores: Stores, run: Run, series: Collection[Series] | None = None) -> PublishOutcome:
+def publish(stores: Stores, run: RunContext, series: Collection[Series] | None = None) -> PublishOutcome:
     """Delivers what is owed, as far as QuestDB lets it.
 
     Args:
@@ -127,7 +127,7 @@ def publish(stores: Stores, run: Run, series: Collection[Series] | None = None) 
     return PublishOutcome(tuple(done[each] for each in sorted(done)), tuple(failed), left)
 
 
-def deliver(stores: Stores, run: Run) -> PublishOutcome:
+def deliver(stores: Stores, run: RunContext) -> PublishOutcome:
     """Delivers what is owed at the end of a run, where there is a QuestDB; what fails is told and stays owed."""
     return publish(stores, run) if stores.settings.has_questdb else PublishOutcome()
 
@@ -137,7 +137,7 @@ def _publish_table(
     questdb: QuestDB,
     interval: Interval,
     series: Collection[Series] | None,
-    run: Run,
+    run: RunContext,
     is_held: Callable[[], bool],
     done: dict[Series, Published],
     failed: list[str],
@@ -298,7 +298,7 @@ def _in_order(
             confirm(*sent)
 
 
-def rebuild(stores: Stores, run: Run, intervals: Sequence[Interval] = tuple(Interval)) -> PublishOutcome:
+def rebuild(stores: Stores, run: RunContext, intervals: Sequence[Interval] = tuple(Interval)) -> PublishOutcome:
     """Empties tables and fills them anew from the lake.
 
     Everything is put into the outbox before a table is dropped, so whoever is interrupted only has to publish.
@@ -369,7 +369,7 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
     return [replace(each, is_owed=each.series in owed) for each in found]
 
 
-def digest_of(stores: Stores, series: Series) -> Digest | None:
+def digest_of(stores: Stores, series: Series) -> RangeDigest | None:
     """What the lake holds of a series, as QuestDB would say it."""
     times = stores.lake.times(series)
     if times.is_empty():
@@ -379,4 +379,4 @@ def digest_of(stores: Stores, series: Series) -> Digest | None:
     total = sum(
         int(candles.select(checksum()).item()) for candles in stores.lake.batches(series, whole, series.interval)
     )
-    return Digest(times.len(), first, last, wrapped(total))
+    return RangeDigest(times.len(), first, last, wrapped(total))

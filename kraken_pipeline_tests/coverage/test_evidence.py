@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.evidence import MIXED, Covered, Grant, answered, coverage
+from kraken_pipeline.coverage.evidence import MIXED, CoveredRange, Grant, answered, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline_tests.coverage.models import ENDS, LOOSE_SPANS, SETS, instants, is_a_set, model
 
@@ -48,8 +48,11 @@ def test_nothing_granted_is_nothing_covered() -> None:
 
 def test_a_refutation_splits_a_range_and_each_part_keeps_its_own_source() -> None:
     grants = [Grant(Span(0, 60), "CSV", 10), Grant(Span(50, 100), "OHLC", 20)]
-    assert coverage(grants) == (Covered(Span(0, 100), MIXED, 20),)
-    assert coverage(grants, (Span(40, 70),)) == (Covered(Span(0, 40), "CSV", 10), Covered(Span(70, 100), "OHLC", 20))
+    assert coverage(grants) == (CoveredRange(Span(0, 100), MIXED, 20),)
+    assert coverage(grants, (Span(40, 70),)) == (
+        CoveredRange(Span(0, 40), "CSV", 10),
+        CoveredRange(Span(70, 100), "OHLC", 20),
+    )
 
 
 @given(ENDS, ENDS, SETS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.coverage.contradictions import Findings, Side, Voice, one_candle
+from kraken_pipeline.coverage.contradictions import Findings, IntervalEvidence, Side, one_candle
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtract
@@ -53,12 +53,12 @@ def steady(every: int = 60) -> World:
 def told(
     candles: Mapping[Interval, pl.DataFrame],
     *,
-    voices: Mapping[Interval, Voice] | None = None,
+    voices: Mapping[Interval, IntervalEvidence] | None = None,
     tried: Mapping[tuple[Interval, Interval, int], object] | None = None,
     doubted: Spans = (WHOLE,),
     proven: Mapping[Interval, Proven] | None = None,
 ) -> Findings:
-    known = {each: Voice((WHOLE,), (WHOLE,)) for each in candles} | dict(voices or {})
+    known = {each: IntervalEvidence((WHOLE,), (WHOLE,)) for each in candles} | dict(voices or {})
 
     def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
         seconds = candles[interval]["time"].dt.epoch("s")
@@ -166,7 +166,7 @@ def test_what_is_refuted_below_is_healed_first_and_takes_nothing_else_with_it() 
 def test_minutes_that_trades_were_paged_for_are_never_refuted() -> None:
     candles = steady()
     candles[M5] = changed(candles[M5], START + 300, trade_count=pl.col("trade_count") + 2)
-    by_trades = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    by_trades = {M1: IntervalEvidence((WHOLE,), (WHOLE,), (WHOLE,))}
     found = told(candles, voices=by_trades)
     assert refuted(found) == {}
     assert [(each.fine, each.coarse, each.short) for each in found.conflicts] == [
@@ -188,7 +188,7 @@ def test_a_spike_is_a_conflict_of_which_the_others_name_the_culprit() -> None:
 def test_a_coarser_candle_is_not_refuted_on_the_word_of_one_in_conflict() -> None:
     candles = steady()
     candles[M5] = changed(candles[M5], START + 300, trade_count=pl.col("trade_count") + 2)
-    found = told(candles, voices={M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))})
+    found = told(candles, voices={M1: IntervalEvidence((WHOLE,), (WHOLE,), (WHOLE,))})
     assert M15 not in refuted(found)
 
 
@@ -203,9 +203,9 @@ def test_the_same_contradiction_is_refuted_once_and_a_conflict_after_that() -> N
     assert len(told(candles, tried={key: each.values}).refuted) == 1
 
 
-def resampled(candles: World, interval: Interval) -> tuple[World, dict[Interval, Voice]]:
+def resampled(candles: World, interval: Interval) -> tuple[World, dict[Interval, IntervalEvidence]]:
     made = candles[interval].with_columns(pl.lit(Source.RESAMPLED.value, CANDLE_SCHEMA["source"]).alias("source"))
-    return {**candles, interval: made}, {interval: Voice((WHOLE,), ())}
+    return {**candles, interval: made}, {interval: IntervalEvidence((WHOLE,), ())}
 
 
 def test_what_was_resampled_is_proven_as_far_as_what_it_was_made_of() -> None:
@@ -214,7 +214,7 @@ def test_what_was_resampled_is_proven_as_far_as_what_it_was_made_of() -> None:
     # A third that has a voice of its own is verified by both of them, whose own prices nothing compares.
     three = {**two, M15: steady()[M15]}
     assert told(three, voices=voices).proven == {M1: RECONCILED, M5: RECONCILED, M15: VERIFIED}
-    by_trades = {**voices, M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    by_trades = {**voices, M1: IntervalEvidence((WHOLE,), (WHOLE,), (WHOLE,))}
     made_of_trades = {**two, M1: finished(two[M1].drop("source", "release"), Source.TRADES)}
     assert told(made_of_trades, voices=by_trades).proven == dict.fromkeys((M1, M5), VERIFIED)
 
@@ -236,7 +236,7 @@ def test_a_wrong_low_that_is_not_the_lowest_is_reconciled_and_not_verified() -> 
 
 def test_minutes_of_another_source_are_not_verified_by_the_trades_that_they_were_not_made_of() -> None:
     minutes = steady()[M1]
-    voices = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,))}
+    voices = {M1: IntervalEvidence((WHOLE,), (WHOLE,), (WHOLE,))}
     assert told({M1: minutes}, voices=voices).proven == {M1: RECONCILED}
     made = minutes.with_columns(
         pl.when(pl.col("time").dt.epoch("s") == START + 60)
@@ -248,21 +248,21 @@ def test_minutes_of_another_source_are_not_verified_by_the_trades_that_they_were
     other = Span(START + 60, START + 120)
     assert told({M1: made}, voices=voices).proven == {M1: Proven((WHOLE,), subtract((WHOLE,), (other,)))}
     # What trades were compared with, and found to be the same, is.
-    voices = {M1: Voice((WHOLE,), (WHOLE,), (WHOLE,), (other,))}
+    voices = {M1: IntervalEvidence((WHOLE,), (WHOLE,), (WHOLE,), (other,))}
     assert told({M1: made}, voices=voices).proven == {M1: VERIFIED}
 
 
 def test_what_a_second_source_says_as_well_is_verified_where_it_is_covered() -> None:
     candles = {H1: steady()[H1]}
     first, third = Span(START, START + 3_600), Span(START + 7_200, START + 10_800)
-    voices = {H1: Voice((Span(START, START + 7_200),), (WHOLE,), (), (first, third))}
+    voices = {H1: IntervalEvidence((Span(START, START + 7_200),), (WHOLE,), (), (first, third))}
     assert told(candles, voices=voices).proven == {H1: Proven((first,), (first,))}
 
 
 def test_what_two_sources_say_and_another_interval_contradicts_is_not_verified() -> None:
     candles = steady()
     candles[M15] = changed(candles[M15], START + 900, high=pl.col("high") * 10)
-    voices = {each: Voice((WHOLE,), (WHOLE,), (), (WHOLE,)) for each in (M15, H1)}
+    voices = {each: IntervalEvidence((WHOLE,), (WHOLE,), (), (WHOLE,)) for each in (M15, H1)}
     found = told({M15: candles[M15], H1: candles[H1]}, voices=voices)
     assert len(found.conflicts) == 1
     rest = subtract((WHOLE,), (Span(START, START + 3_600),))
@@ -308,7 +308,7 @@ def test_a_row_of_a_file_has_a_voice_also_where_the_file_does_not_answer() -> No
     """The last row of a loose file: only resampling covers it, but it says what it says."""
     candles = steady()
     candles[M15] = changed(candles[M15], START + 900, trade_count=pl.col("trade_count") + 5)
-    found = told(candles, voices={M15: Voice((WHOLE,), ())})
+    found = told(candles, voices={M15: IntervalEvidence((WHOLE,), ())})
     assert found.stale == {}
     assert [(each.fine, each.coarse) for each in found.contradictions][:1] == [(M5, M15)]
 
@@ -322,9 +322,9 @@ def test_only_what_both_cover_whole_is_compared() -> None:
     candles = steady()
     part = Span(START + 600, START + 4_500)
     candles[M1] = candles[M1].filter(pl.col("time").dt.epoch("s").is_between(part.start, part.end - 1))
-    found = told({M1: candles[M1], H1: candles[H1]}, voices={M1: Voice((part,), (part,))})
+    found = told({M1: candles[M1], H1: candles[H1]}, voices={M1: IntervalEvidence((part,), (part,))})
     assert (found.tested, found.contradictions) == ({}, [])
-    found = told({M1: candles[M1], M5: candles[M5]}, voices={M1: Voice((part,), (part,))})
+    found = told({M1: candles[M1], M5: candles[M5]}, voices={M1: IntervalEvidence((part,), (part,))})
     assert (found.tested, found.contradictions) == ({M5: (part,)}, [])
 
 
@@ -375,7 +375,7 @@ def without_span(candles: pl.DataFrame, span: Span) -> pl.DataFrame:
 
 
 def told_of_days(candles: World, **more: object) -> Findings:
-    voices = {each: Voice((DAYS,), (DAYS,)) for each in candles}
+    voices = {each: IntervalEvidence((DAYS,), (DAYS,)) for each in candles}
     return told(candles, voices=voices, doubted=(DAYS,), **more)  # type: ignore[arg-type]
 
 
@@ -399,7 +399,7 @@ def test_absent_against_absent_is_no_agreement_where_minutes_are_known_of_the_ho
     candles = days_of(300)
     hole = Span(START + 3 * DAY, START + 4 * DAY)
     minutes = candles[M1].filter(pl.col("time").dt.epoch("s").is_between(hole.start, hole.end - 1))
-    voices = {H1: Voice((DAYS,), (DAYS,)), M1: Voice((hole,), (hole,), (hole,))}
+    voices = {H1: IntervalEvidence((DAYS,), (DAYS,)), M1: IntervalEvidence((hole,), (hole,), (hole,))}
     lacking = without_span(candles[H1], hole)
     found = told({M1: minutes, H1: lacking}, voices=voices, doubted=(DAYS,))
     assert found.conflicts == []
@@ -487,7 +487,7 @@ def test_any_half_day_that_is_deleted_from_a_real_file_contradicts_exactly_its_d
     halves, days = read_csv("XBTCAD_720.csv"), read_csv("XBTCAD_1440.csv")
     seconds = halves["time"].dt.epoch("s").to_list()
     reach = Span(D1.ceil(seconds[0]), D1.floor(seconds[-1]))
-    voices = {each: Voice((reach,), (reach,)) for each in (H12, D1)}
+    voices = {each: IntervalEvidence((reach,), (reach,)) for each in (H12, D1)}
     found = told({H12: halves, D1: days}, voices=voices, doubted=(reach,))
     assert found.proven == {H12: Proven((reach,)), D1: Proven((reach,), (reach,))}
     for time in seconds[1:-1:40]:

@@ -22,7 +22,7 @@ from kraken_pipeline.demo.faults import (
     Reset,
     SystemState,
     Tampering,
-    Throttled,
+    ThrottledReply,
 )
 from kraken_pipeline.demo.listing import DAY, demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, World
@@ -120,7 +120,7 @@ def test_any_code_of_krakens_can_be_the_answer(world: World, code: str) -> None:
 
 
 def test_throttling_names_the_time_to_wait_for(world: World) -> None:
-    with DemoExchange(world, faults=[Fault(Throttled(7))], timer=lambda: 1_000.9) as exchange:
+    with DemoExchange(world, faults=[Fault(ThrottledReply(7))], timer=lambda: 1_000.9) as exchange:
         assert ask_for_error(exchange, "Time") == "EService:Throttled:1007"
 
 

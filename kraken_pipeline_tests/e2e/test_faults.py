@@ -32,7 +32,7 @@ from kraken_pipeline.demo.faults import (
     Reset,
     SystemState,
     Tampering,
-    Throttled,
+    ThrottledReply,
 )
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.throttle import Throttle
@@ -45,7 +45,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored
 from kraken_pipeline_tests.shell import TIMEOUT, shell, start
@@ -100,7 +100,7 @@ def home_at(exchange: DemoExchange, folder: Path, **more: Any) -> Iterator[Store
 def fill(stores: Stores, number: int = 1, now: int = NOW, **options: Any) -> BackfillOutcome:
     """A backfill of a pair that nothing is known of before the first."""
     given = {"pairs": PAIR, "intervals": INTERVALS}
-    return backfill(stores, run_spec(**{**given, **options}), Run(f"run-{number}", now))
+    return backfill(stores, run_spec(**{**given, **options}), RunContext(f"run-{number}", now))
 
 
 def state(stores: Stores) -> dict[str, Any]:
@@ -387,7 +387,7 @@ def test_twenty_seconds_of_throttling_cost_time_and_nothing_else(
 
 
 def test_who_is_told_until_when_to_wait_waits(home: Path, undisturbed: dict[str, Any]) -> None:
-    faults = [Fault(Throttled(1), endpoint="OHLC"), Fault(Throttled(1), endpoint="Trades", after=2)]
+    faults = [Fault(ThrottledReply(1), endpoint="OHLC"), Fault(ThrottledReply(1), endpoint="Trades", after=2)]
     with DemoExchange(WORLD, faults=faults) as exchange, home_at(exchange, home) as stores:
         done = fill(stores)
         assert done.failed == ()
@@ -397,7 +397,7 @@ def test_who_is_told_until_when_to_wait_waits(home: Path, undisturbed: dict[str,
         assert_same(stores, undisturbed)
 
 
-@pytest.mark.parametrize("effect", [Throttled(600), Refusal("EGeneral:Temporary lockout")], ids=str)
+@pytest.mark.parametrize("effect", [ThrottledReply(600), Refusal("EGeneral:Temporary lockout")], ids=str)
 def test_who_is_locked_out_asks_for_nothing_more_and_blames_no_gap(
     home: Path, undisturbed: dict[str, Any], effect: Effect
 ) -> None:

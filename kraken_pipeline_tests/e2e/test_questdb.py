@@ -19,12 +19,12 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum
-from kraken_pipeline.storage.questdb.values import Digest
+from kraken_pipeline.storage.questdb.values import RangeDigest
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline_tests.homes import settings_of
 from kraken_pipeline_tests.lakes import lake_at
 from kraken_pipeline_tests.samples import at, candle, frame
@@ -59,12 +59,12 @@ def publish(home: Path, server: QuestDB, *options: str) -> Said:
 def assert_equal(home: Path, server: QuestDB) -> None:
     """Every series has the same candles on both sides: how many, the first, the last and a checksum of all values."""
     lake = lake_at(home)
-    expected: dict[Series, Digest] = {}
+    expected: dict[Series, RangeDigest] = {}
     for series in lake.series():
         candles = lake.read(series)
         times = candles["time"].dt.epoch("s")
         total = int(candles.select(checksum()).item())
-        expected[series] = Digest(candles.height, int(times[0]), int(times[-1]), total)
+        expected[series] = RangeDigest(candles.height, int(times[0]), int(times[-1]), total)
     assert expected
     with open_questdb(settings_for(home, server)) as there:
         found = {
@@ -149,7 +149,7 @@ def count(server: QuestDB) -> int:
 def killed_in_the_middle(home: Path, server: QuestDB, kill: Callable[[Any], None]) -> Said:
     """A rebuild in which something is killed after some windows were applied and confirmed, and others were not."""
     with opened(settings_for(home, server)) as stores:
-        assert publish_flow.publish(stores, Run("a-run", T0)).failed == ()
+        assert publish_flow.publish(stores, RunContext("a-run", T0)).failed == ()
     assert count(server) == CANDLES
     # Windows that are so small make it long.
     process = start(home, "publish", "--rebuild", **variables(server), KRAKEN_PUBLISH_ROWS="1000")

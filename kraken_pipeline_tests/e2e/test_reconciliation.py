@@ -27,7 +27,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -300,7 +300,7 @@ def resolved(completed: Stores, archives: Path) -> Stores:
         given = {name.removeprefix("--"): value for name, value in itertools.pairwise(options)}
         named = {name: given.get(name) for name in ("file", "pair", "interval", "start", "end")}
         what = withdrawal(reason="a test", is_span="span" in given, **named)
-        resolve(completed, what, Run("resolve", NOW))
+        resolve(completed, what, RunContext("resolve", NOW))
     run(completed, archives, now=NOW, run_id="run-three", complete=True)
     return completed
 

@@ -20,7 +20,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.fixtures import need
@@ -72,7 +72,7 @@ class Watched(DemoExchange):
 
 def fill(stores: Stores, number: int = 1) -> BackfillOutcome:
     spec = run_spec(pairs=PAIRS, intervals=INTERVALS, complete=True)
-    return backfill(stores, spec, Run(f"run-{number}", NOW))
+    return backfill(stores, spec, RunContext(f"run-{number}", NOW))
 
 
 def assert_complete(stores: Stores, done: BackfillOutcome) -> None:

@@ -14,7 +14,7 @@ from kraken_pipeline.coverage.density import Density
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import rows
-from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.manifest import ReleaseManifest
 from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.rows import Block, Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
@@ -80,7 +80,7 @@ def read_candles(
     data: bytes | str,
     interval: Interval = Interval.H1,
     *,
-    manifest: Manifest | None = None,
+    manifest: ReleaseManifest | None = None,
     block_bytes: int = 1 << 20,
     sort_in: Path | None = None,
 ) -> Reading:

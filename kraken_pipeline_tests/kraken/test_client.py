@@ -24,7 +24,7 @@ from kraken_pipeline.demo.faults import (
     Redirect,
     Refusal,
     Reset,
-    Throttled,
+    ThrottledReply,
     Trickle,
 )
 from kraken_pipeline.demo.listing import demo_listings
@@ -468,7 +468,7 @@ class TestThrottling:
     def test_nothing_is_asked_before_the_moment_that_kraken_names(self, stores: Stores) -> None:
         clock = FakeClock()
         with (
-            DemoExchange(WORLD, timer=clock, faults=[Fault(Throttled(7))]) as exchange,
+            DemoExchange(WORLD, timer=clock, faults=[Fault(ThrottledReply(7))]) as exchange,
             rig(stores, exchange, clock) as made,
         ):
             begun = int(clock())
@@ -502,7 +502,7 @@ class TestThrottling:
     ) -> None:
         clock = FakeClock()
         with (
-            DemoExchange(WORLD, timer=clock, faults=[always(Throttled(seconds))]) as exchange,
+            DemoExchange(WORLD, timer=clock, faults=[always(ThrottledReply(seconds))]) as exchange,
             rig(stores, exchange, clock, attempts=2, longest_wait=10) as made,
         ):
             with pytest.raises(ThrottledError) as raised:

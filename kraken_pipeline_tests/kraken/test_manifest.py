@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.errors import UnreadableArchive
-from kraken_pipeline.kraken.manifest import Manifest, parse_manifest, read_sums
+from kraken_pipeline.kraken.manifest import ReleaseManifest, parse_manifest, read_sums
 from kraken_pipeline_tests.samples import at
 
 COLUMNS = ["timestamp", "open", "high", "low", "close", "volume", "trades"]
 
 
-def parsed(content: object) -> Manifest:
+def parsed(content: object) -> ReleaseManifest:
     return parse_manifest(json.dumps(content).encode(), "Kraken_OHLCVT_2026Q2.zip")
 
 
@@ -55,7 +55,7 @@ def test_coverage_ends_with_a_day_or_at_a_moment(
 
 def test_everything_in_a_manifest_is_optional() -> None:
     manifest = parsed({"something": "new"})
-    assert manifest == Manifest()
+    assert manifest == ReleaseManifest()
     assert (manifest.columns, manifest.files) == ((), None)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
-from kraken_pipeline.kraken.manifest import Manifest
+from kraken_pipeline.kraken.manifest import ReleaseManifest
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, OutOfOrder
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import (
@@ -84,21 +84,23 @@ def test_a_manifest_can_name_other_columns_and_a_header() -> None:
     for header in ("close,timestamp,open,high,low,volume,count", "some words that nobody knows"):
         data = file(header, f"2.0,{T},1.5,2.5,0.5,12.25,3")
         for block_bytes in BLOCK_SIZES:
-            reading = read_candles(data, manifest=Manifest(columns=names, has_header=True), block_bytes=block_bytes)
+            reading = read_candles(
+                data, manifest=ReleaseManifest(columns=names, has_header=True), block_bytes=block_bytes
+            )
             assert reading.candles == [(T, 1.5, 2.5, 0.5, 2.0, 12.25, 3)]
             assert reading.rejects == []
             assert (reading.facts.lines, reading.facts.rows, reading.facts.unanswered) == (2, 1, ())
 
 
 def test_a_manifest_without_columns_means_the_usual_ones() -> None:
-    assert len(read_candles(file(good(0), good(1)), manifest=Manifest()).candles) == 2
+    assert len(read_candles(file(good(0), good(1)), manifest=ReleaseManifest()).candles) == 2
 
 
 @pytest.mark.parametrize(
     "names", [("time",), (*COLUMNS, "funding"), ("vwap", *COLUMNS[1:]), ("time", *COLUMNS)], ids=lambda names: names[-1]
 )
 def test_a_manifest_whose_columns_are_not_those_of_a_candle_is_refused(names: tuple[str, ...]) -> None:
-    error = read_candles(file(good(0)), manifest=Manifest(columns=names)).error
+    error = read_candles(file(good(0)), manifest=ReleaseManifest(columns=names)).error
     assert error.startswith(f"its manifest says {', '.join(names)}: ")
     assert "a candle has time, open, high, low, close, volume, and may have vwap, trades" in error
 

@@ -16,10 +16,10 @@ from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken import rows
 from kraken_pipeline.kraken.rows import (
     Block,
-    Digest,
     Facts,
     Format,
     Reject,
+    StreamDigest,
     Unanswered,
     line_blocks,
     parse_block,
@@ -33,8 +33,8 @@ T = at("2024-01-01")
 HOUR = 3600
 
 
-def blocks_of(data: bytes, block_bytes: int) -> tuple[list[bytes], Digest]:
-    digest = Digest()
+def blocks_of(data: bytes, block_bytes: int) -> tuple[list[bytes], StreamDigest]:
+    digest = StreamDigest()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "BLOCK_BYTES", block_bytes)
         return list(line_blocks(io.BytesIO(data), digest)), digest
@@ -66,7 +66,7 @@ def test_a_stream_is_not_read_on_after_it_was_given_up() -> None:
     stream = io.BytesIO(b"a\n" * 100)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "BLOCK_BYTES", 10)
-        with contextlib.closing(line_blocks(stream, Digest())) as blocks:
+        with contextlib.closing(line_blocks(stream, StreamDigest())) as blocks:
             next(blocks)
         at_most = stream.tell()
         stream.close()

@@ -28,7 +28,7 @@ from kraken_pipeline.storage.questdb import client as questdb_module
 from kraken_pipeline.storage.questdb import tables as questdb_schema
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb, require_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, VIEW, checksum, partitioning
-from kraken_pipeline.storage.questdb.values import READ_SCHEMA, ROW_SCHEMA, Digest, Receipt
+from kraken_pipeline.storage.questdb.values import READ_SCHEMA, ROW_SCHEMA, RangeDigest, Receipt
 from kraken_pipeline_tests.homes import settings_of, values
 from kraken_pipeline_tests.samples import at, candle, frame
 from kraken_pipeline_tests.servers import HOST, USER, Port, wait_for
@@ -336,9 +336,9 @@ def made(found: list[Row]) -> pl.DataFrame:
     )
 
 
-def digest(candles: pl.DataFrame) -> Digest:
+def digest(candles: pl.DataFrame) -> RangeDigest:
     times = [int(row[0]) for row in values(candles)]
-    return Digest(len(times), times[0], times[-1], total(candles))
+    return RangeDigest(len(times), times[0], times[-1], total(candles))
 
 
 def total(candles: pl.DataFrame) -> int:
@@ -364,7 +364,7 @@ def test_both_sides_come_to_the_same_checksum_of_extreme_values(there: QuestDB) 
     expected = {f"COIN{number}USD": digest(made([row])) for number, row in enumerate(EXTREME[:4])}
     # Of what no market ever has a checksum need not say anything, but both sides say it.
     whole = made([EXTREME[4]])
-    expected["COIN4USD"] = Digest(1, T0 + 4 * HOUR, T0 + 4 * HOUR, total(whole))
+    expected["COIN4USD"] = RangeDigest(1, T0 + 4 * HOUR, T0 + 4 * HOUR, total(whole))
     assert found == expected
 
 

@@ -30,8 +30,8 @@ from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import fetch_ohlc
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown
-from kraken_pipeline.workflow.gaps.snapshot import survey
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.homes import (
@@ -72,7 +72,7 @@ def there(home: Path, exchange: DemoExchange) -> Iterator[Stores]:
 
 
 def fill(stores: Stores, now: int = NOW, run_id: str = "run-one", **options: Any) -> BackfillOutcome:
-    return backfill(stores, run_spec(**options), Run(run_id, now))
+    return backfill(stores, run_spec(**options), RunContext(run_id, now))
 
 
 def give(
@@ -423,7 +423,7 @@ def test_coverage_by_a_reply_that_was_kept_is_as_old_as_the_reply(there: Stores)
     there.lake.asset_ids.register([parse_pair("XBTUSD")])
     with connected(there) as asked_once:
         for number in range(2):
-            fetch_ohlc(there, asked_once, Series("XBTUSD", Interval.H1), wanted, Run(f"run-{number}", later))
+            fetch_ohlc(there, asked_once, Series("XBTUSD", Interval.H1), wanted, RunContext(f"run-{number}", later))
         assert asked_once.requests == 1 + 2, "the reply, and the list of pairs"
     (verified,) = {verified for (verified,) in rows_of(there, schema.grants, "verified_at")}
     assert verified <= time.time()
@@ -434,12 +434,12 @@ def test_a_pair_that_is_listed_again_is_expected_and_filled_again(home: Path, tm
     with DemoExchange(gone) as exchange, at(exchange, home) as stores:
         give(stores, tmp_path, "ZORKUSD", 60, (0, 5), world=gone)
         fill(stores, now=NOW - DAY, pairs="ZORKUSD", intervals="60", run_id="run-zero")
-        assert not survey(stores, run_spec(), NOW).is_delisted("ZORKUSD")
+        assert not load_snapshot(stores, run_spec(), NOW).is_delisted("ZORKUSD")
         assert fill(stores, pairs="ZORKUSD", intervals="60").gaps == ()
-        assert survey(stores, run_spec(), NOW).is_delisted("ZORKUSD")
+        assert load_snapshot(stores, run_spec(), NOW).is_delisted("ZORKUSD")
     with DemoExchange(WORLD) as exchange, at(exchange, home) as stores:
         assert fill(stores, pairs="ZORKUSD", intervals="60", run_id="run-two").gaps == ()
-        assert not survey(stores, run_spec(), NOW).is_delisted("ZORKUSD")
+        assert not load_snapshot(stores, run_spec(), NOW).is_delisted("ZORKUSD")
         assert stored(stores, "ZORKUSD", 60, bound(5)) == oracle("ZORKUSD", 60, bound(5), Interval.H1.floor(NOW), WORLD)
 
 
@@ -533,7 +533,7 @@ def test_a_gap_is_being_backfilled_while_a_run_is_at_it(there: Stores, exchange:
         if progress.phase == "paging through trades" and progress.requests_done:
             seen.append({f"{row.status} {row.route}" for row in open_gaps(there, "XBTUSD", 1)})
 
-    backfill(there, run_spec(intervals="1", lookback_days=9), Run("run-one", NOW, watch))
+    backfill(there, run_spec(intervals="1", lookback_days=9), RunContext("run-one", NOW, watch))
     assert {"BACKFILLING TRADES"} in seen
     assert open_gaps(there, "XBTUSD", 1) == []
 
@@ -546,7 +546,7 @@ def test_the_mark_of_a_killed_run_counts_for_nothing_where_no_run_is_at_work(the
 
     def statuses() -> list[GapStatus]:
         spec = run_spec(intervals="60")
-        holdings = survey(there, spec, NOW)
+        holdings = load_snapshot(there, spec, NOW)
         return [row.status for row in shown(there, find_gaps(there, spec, holdings), holdings)]
 
     assert statuses() == [GapStatus.DETECTED] * 2
@@ -556,7 +556,7 @@ def test_the_mark_of_a_killed_run_counts_for_nothing_where_no_run_is_at_work(the
 
 def test_progress_says_how_many_requests_are_done_and_left(there: Stores, exchange: DemoExchange) -> None:
     seen: list[Progress] = []
-    backfill(there, run_spec(pairs="XBTUSD", intervals="1"), Run("run-one", NOW, seen.append))
+    backfill(there, run_spec(pairs="XBTUSD", intervals="1"), RunContext("run-one", NOW, seen.append))
     done = [each.requests_done for each in seen]
     assert done == sorted(done)
     assert seen[-1].requests_done == len(exchange.requests)
@@ -571,12 +571,12 @@ def test_what_failed_for_good_is_done_again_by_retry(there: Stores, exchange: De
     (gap,) = fill(there, intervals="60").gaps
     assert operations(there) == [("XBTUSD 60", gap.span, "OHLC")]
 
-    again = retry(there, listed(there), Run("run-two", NOW))
+    again = retry(there, listed(there), RunContext("run-two", NOW))
     assert len(again.failed) == 1
     assert "Invalid arguments" in again.failed[0]
     assert operations(there) == [("XBTUSD 60", gap.span, "OHLC")], "it is the same one, and there is one"
 
-    last = retry(there, listed(there), Run("run-three", NOW))
+    last = retry(there, listed(there), RunContext("run-three", NOW))
     assert (last.failed, last.gaps, last.requests) == ((), (), 2)
     assert operations(there) == []
     assert_whole(there, "XBTUSD", 60)
@@ -589,7 +589,7 @@ def test_trades_that_failed_for_good_are_paged_through_by_retry(there: Stores, e
     assert {(series, route) for series, _, route in operations(there)} == {("XBTUSD 1", "TRADES")}
     before = len(exchange.requests)
 
-    done = retry(there, listed(there), Run("run-two", NOW))
+    done = retry(there, listed(there), RunContext("run-two", NOW))
 
     assert done.gaps == ()
     pages = [each.params for each in exchange.requests[before:] if each.endpoint == "Trades"]
@@ -603,11 +603,11 @@ def test_retry_tries_nothing_while_the_exchange_is_away(there: Stores, exchange:
     exchange.inject(Fault(Refusal("EGeneral:Invalid arguments"), endpoint="OHLC"))
     fill(there, intervals="60")
     exchange.inject(Fault(HttpStatus(503), times=3))
-    done = retry(there, listed(there), Run("run-two", NOW))
+    done = retry(there, listed(there), RunContext("run-two", NOW))
     assert done.failed == ()
     assert "Nothing was tried" in done.notes[0]
     assert len(operations(there)) == 1
-    assert retry(there, [], Run("run-three", NOW)) == BackfillOutcome((), ())
+    assert retry(there, [], RunContext("run-three", NOW)) == BackfillOutcome((), ())
 
 
 def listed(stores: Stores) -> list[dead_letters.Operation]:

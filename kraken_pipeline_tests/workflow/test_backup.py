@@ -12,7 +12,7 @@ from kraken_pipeline.errors import CatalogLost, InvalidRequest, StoreError
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import dumps
 from kraken_pipeline.storage.stores import Stores, create_stores, opened
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline.workflow.verify.backup import back_up, restore
 from kraken_pipeline.workflow.verify.verification import Verification
@@ -22,7 +22,7 @@ from kraken_pipeline_tests.servers import PostgreSQL
 
 
 def restored(settings: Settings, saved: Path) -> Verification:
-    return restore(settings, saved, Run("restore", 1))[1]
+    return restore(settings, saved, RunContext("restore", 1))[1]
 
 
 def everything(stores: Stores) -> dict[str, object]:

@@ -19,7 +19,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest import read_file
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
     HOURS_AND_DAYS,
@@ -49,7 +49,7 @@ def shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ingested(stores: Stores, *paths: Path, run_id: str = "run-one") -> dict[str, FileOutcome]:
     spec = run_spec(archive_dirs=list(paths))
     tasks = scan(stores, spec, NOW).tasks
-    return {each.name: each for each in ingest(stores, spec, tasks, Run(run_id, NOW))}
+    return {each.name: each for each in ingest(stores, spec, tasks, RunContext(run_id, NOW))}
 
 
 def believed(stores: Stores) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_a_release_that_gives_way_to_a_shorter_one_after_the_scan_claims_no_more
     spec = run_spec(archive_dirs=[path])
     tasks = scan(stores, spec, NOW).tasks
     way(path, shorter)
-    outcomes = ingest(stores, spec, tasks, Run("run-one", NOW))
+    outcomes = ingest(stores, spec, tasks, RunContext("run-one", NOW))
     assert {each.status for each in outcomes} == {FileStatus.COMPLETED}
     assert believed(stores) == undisturbed(tmp_path / "other", shorter)
     assert max(span.end for span in covered(stores, "XBTUSD", 60)) == EARLIER
@@ -111,7 +111,7 @@ def when_first_read(patch: pytest.MonkeyPatch, change: Callable[[], None], *, al
     original = read_file._rows
     done: list[Any] = []
 
-    def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool) -> Any:
+    def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: RunContext, *, sort: bool) -> Any:
         if always or not done:
             done.append(task)
             change()
@@ -172,7 +172,7 @@ def test_a_member_that_is_gone_fails_alone(stores: Stores, tmp_path: Path, shelf
     spec = run_spec(archive_dirs=[path])
     tasks = scan(stores, spec, NOW).tasks
     overwritten(path, fewer)
-    outcomes = {each.name.partition(":")[2]: each for each in ingest(stores, spec, tasks, Run("run-one", NOW))}
+    outcomes = {each.name.partition(":")[2]: each for each in ingest(stores, spec, tasks, RunContext("run-one", NOW))}
     assert outcomes.pop("ADAEUR_60.csv").status is FileStatus.FAILED
     assert {each.status for each in outcomes.values()} == {FileStatus.COMPLETED}
     assert statuses(stores) == {"COMPLETED", "FAILED"}
@@ -189,7 +189,7 @@ def test_an_archive_that_is_gone_or_broken_after_the_scan_leaves_no_file_at_work
         spec = run_spec(archive_dirs=[path, shelf.minutes])
         tasks = scan(stores, spec, NOW).tasks
         change(path)
-        outcomes = ingest(stores, spec, tasks, Run(f"run-{number}", NOW))
+        outcomes = ingest(stores, spec, tasks, RunContext(f"run-{number}", NOW))
         assert {each.status for each in outcomes if ":" in each.name} == {FileStatus.FAILED}
         assert not statuses(stores) & {"PENDING", "INGESTING"}
     assert covered(stores, "XBTUSD", 1) != ()

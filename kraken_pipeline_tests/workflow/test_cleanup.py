@@ -17,7 +17,7 @@ from kraken_pipeline.storage.records import gap_records, refutations
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.cleanup import CleanupOutcome, clean_up
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline.workflow.verify.verification import verify
@@ -120,7 +120,7 @@ def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_whe
         run(stores, shelf.q1, shelf.q2, intervals="60", now=day - 40 * DAY, run_id="run-two")
         ledger = list(stores.lake.ledger.rglob("*.parquet"))
         damaging.flip(home / "lake/interval=60/pair=XBTUSD/candles.parquet")
-        repair(stores, run_spec(api_backfill=False), Run("repair", day))
+        repair(stores, run_spec(api_backfill=False), RunContext("repair", day))
         aside = list((home / "damaged").rglob("*.parquet.*"))
         assert ledger
         assert len(aside) == 1
@@ -131,4 +131,4 @@ def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_whe
         by_repair = list(stores.lake.ledger.rglob("*.parquet"))
         assert clean_up(stores, RETENTION, day + 31 * DAY).files == 1 + len(by_repair)
         assert not any(path.exists() for path in (*ledger, *aside))
-        assert verify(stores, run_spec(), Run("verify", day)).status == "ok"
+        assert verify(stores, run_spec(), RunContext("verify", day)).status == "ok"

@@ -22,8 +22,8 @@ from kraken_pipeline.storage.records import dispute_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.explain.explanation import ProofState
-from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.reconcile.verdicts import Verdict, contradicted
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict, contradicted
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
@@ -55,7 +55,7 @@ def conflicts(stores: Stores) -> int:
     return make_report(stores, run_spec(intervals=[60]), NOW).conflict_count
 
 
-def listed(stores: Stores) -> list[Verdict]:
+def listed(stores: Stores) -> list[CandleVerdict]:
     return contradicted(stores, run_spec(intervals=[60]), NOW)
 
 
@@ -126,7 +126,7 @@ def test_taking_either_file_back_settles_it_and_the_other_one_is_what_is_kept(
     for index in order:
         run(stores, paths[index], run_id=f"run-{index}", api_backfill=False)
     assert conflicts(stores) == 1
-    done = resolve(stores, withdrawal(reason="a test", file=paths[taken_back].name), Run("by hand", NOW))
+    done = resolve(stores, withdrawal(reason="a test", file=paths[taken_back].name), RunContext("by hand", NOW))
     assert [each.name for each in done.read_again] == [paths[1 - taken_back].name]
     assert disputed(stores) == ()
     run(stores, *paths, run_id="again", api_backfill=False)
@@ -140,7 +140,7 @@ def test_of_three_files_the_two_that_are_left_still_differ(stores: Stores, tmp_p
     paths = [*under_two_names(tmp_path), write_lines(tmp_path / "third" / "XXBTZUSD_60.csv", third)]
     run(stores, *paths, api_backfill=False)
     assert disputed(stores) == DIFFERENT
-    resolve(stores, withdrawal(reason="a test", file="BTCUSD_60.csv"), Run("by hand", NOW))
+    resolve(stores, withdrawal(reason="a test", file="BTCUSD_60.csv"), RunContext("by hand", NOW))
     run(stores, *paths, run_id="again", api_backfill=False)
     assert disputed(stores) == (Span(TIMES[20], TIMES[21]),)
 
@@ -181,7 +181,7 @@ def test_finer_candles_settle_it_where_what_is_kept_is_right_and_contradict_it_w
     assert (seconds(disputed(stores)), conflicts(stores)) == (3_600, 1)
     run(stores, finer, run_id="finer", api_backfill=False)
     assert conflicts(stores) == left
-    resolve(stores, withdrawal(reason="a test", file=str(paths[1])), Run("by hand", NOW))
+    resolve(stores, withdrawal(reason="a test", file=str(paths[1])), RunContext("by hand", NOW))
     run(stores, paths[0], run_id="again", api_backfill=False)
     assert conflicts(stores) == 0
 

@@ -13,7 +13,7 @@ from kraken_pipeline.demo.listing import demo_listings
 from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.exchange_health import check_status
 from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline_tests.exchanges import at
@@ -39,13 +39,13 @@ def checks(stores: Stores) -> dict[str, Check]:
 @pytest.mark.parametrize(
     ("ahead", "verdict", "sentence"),
     [
-        (0, Verdict.OK, "within 5 s"),
-        (-90, Verdict.WARNING, "the clock here is 90 s behind the exchange's: set it by a time server"),
-        (7_200, Verdict.WARNING, "ahead of the exchange's"),
+        (0, HealthStatus.OK, "within 5 s"),
+        (-90, HealthStatus.WARNING, "the clock here is 90 s behind the exchange's: set it by a time server"),
+        (7_200, HealthStatus.WARNING, "ahead of the exchange's"),
     ],
 )
 def test_the_clock_here_is_compared_with_that_of_the_exchange(
-    home: Path, ahead: int, verdict: Verdict, sentence: str
+    home: Path, ahead: int, verdict: HealthStatus, sentence: str
 ) -> None:
     with (
         DemoExchange(WORLD, clock=lambda: time.time_ns() - ahead * SECOND_NS) as exchange,
@@ -63,11 +63,11 @@ def test_what_is_announced_is_told_and_kept(home: Path) -> None:
     ]
     with DemoExchange(WORLD, faults=faults) as exchange, at(exchange, home) as stores:
         announced = checks(stores)["api incidents"]
-        assert announced.verdict is Verdict.OK
+        assert announced.verdict is HealthStatus.OK
         told = "Spot upgrade (from 2026-05-11T09:00:00Z to 2026-05-11T10:00:00Z)"
         assert announced.sentence == f"maintenance is announced: {told}"
         emergency = checks(stores)["api incidents"]
-        assert emergency.verdict is Verdict.WARNING
+        assert emergency.verdict is HealthStatus.WARNING
         assert emergency.sentence == ("the exchange tells of an emergency: Trading halted (since 2026-05-11T08:00:00Z)")
         assert checks(stores)["api incidents"].sentence == "no maintenance is announced, and no emergency is told of"
         with stores.catalog.read() as connection:
@@ -80,7 +80,7 @@ def test_a_status_in_which_nobody_trades_is_kept_whoever_asks(home: Path, status
     with DemoExchange(WORLD) as exchange, at(exchange, home) as stores:
         exchange.inject(Fault(SystemState(status), endpoint="SystemStatus"))
         api = checks(stores)["api"]
-        assert (api.verdict is Verdict.WARNING) is (status == "maintenance")
+        assert (api.verdict is HealthStatus.WARNING) is (status == "maintenance")
         with stores.catalog.read() as connection:
             (kept,) = incident_records.incidents_of(connection)
         assert (kept.title, kept.start, kept.is_open) == (f"the status {status}", NOW, True)
@@ -90,5 +90,5 @@ def test_a_status_that_nobody_knows_is_told(home: Path) -> None:
     with DemoExchange(WORLD) as exchange, at(exchange, home) as stores:
         exchange.inject(Fault(SystemState("resting"), endpoint="SystemStatus"))
         api = checks(stores)["api"]
-    assert api.verdict is Verdict.OK
+    assert api.verdict is HealthStatus.OK
     assert "answers: resting Kraken's status is 'resting', which is not known here" in api.sentence

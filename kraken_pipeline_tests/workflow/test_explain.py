@@ -18,8 +18,8 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.explain.explain import explain
-from kraken_pipeline.workflow.explain.explanation import Explanation, ProofState, Standing
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.explain.explanation import CandleState, Explanation, ProofState
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
@@ -56,7 +56,7 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
     time = next(int(row[0]) for row in happened("XBTUSD", 60, day + 6 * HOUR) if row[-1] > 2)
     with at(exchange, home) as stores:
         # OHLC gives the newest 720 hours, two hours pass, and an archive of the same days comes out.
-        backfill(stores, run_spec(pairs="XBTUSD", intervals="60", lookback_days=10), Run("run-one", now))
+        backfill(stores, run_spec(pairs="XBTUSD", intervals="60", lookback_days=10), RunContext("run-one", now))
         ohlc = told(stores, 60, time + 1_234, now=now)
         assert ohlc.candle is not None
         assert (ohlc.candle.source, ohlc.proof.state) == ("OHLC", ProofState.NOT_TESTED)
@@ -66,13 +66,13 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
         backfill(
             stores,
             run_spec(pairs="XBTUSD", intervals="1,60", start=day, end=day + 5 * DAY, complete=True),
-            Run("run-three", now + 120),
+            RunContext("run-three", now + 120),
         )
         found = told(stores, 60, time + 1_234, now=now + 180)
 
     (row,) = happened("XBTUSD", 60, time, time + HOUR)
     assert found.span == Span(time, time + HOUR)
-    assert found.standing is Standing.CANDLE
+    assert found.standing is CandleState.CANDLE
     assert found.candle is not None
     assert (found.candle.values, found.candle.source) == (row[1:], "CSV")
     assert found.coverage is not None
@@ -162,7 +162,7 @@ def test_a_row_that_a_file_has_and_does_not_answer_for_is_told_as_such(stores: S
     found = told(stores, 60, START + 3 * HOUR)
     (witness,) = found.evidence
     assert (witness.span, [line.number for line in witness.lines]) == (None, [4])
-    assert found.standing is Standing.CANDLE
+    assert found.standing is CandleState.CANDLE
     assert "which nothing answers for; it is part of a gap" in found.sentence
 
 
@@ -174,20 +174,20 @@ def test_quiet_time_is_told_from_gaps_and_from_what_is_not_expected(stores: Stor
     traded = {row[0] for row in oracle("ADAEUR", 60, START, Q1.end)}
     quiet = next(time for time in range(START + DAY, Q1.end, HOUR) if time not in traded)
     found = told(stores, 60, quiet, "ADAEUR")
-    assert (found.standing, found.candle) == (Standing.QUIET, None)
+    assert (found.standing, found.candle) == (CandleState.QUIET, None)
     assert found.sentence == "no candle: nobody traded, as what answered says; nothing was compared with that"
     (witness,) = found.evidence
     assert witness.note == "it has no line of that time: nobody traded"
 
     gap = told(stores, 60, Q1.end + 3 * DAY, "ADAEUR")
-    assert (gap.standing, gap.evidence, gap.proof.state) == (Standing.GAP, (), ProofState.NOT_TESTED)
+    assert (gap.standing, gap.evidence, gap.proof.state) == (CandleState.GAP, (), ProofState.NOT_TESTED)
     assert "route TRADES" in gap.sentence
     assert "Kraken_OHLCVT_Q2_2023.zip:ADAEUR_60.csv" in gap.sentence
     (shown,) = gap.as_json()["gaps"]
     assert {each["route"] for each in shown["routes"]} == {"TRADES"}
 
     early = told(stores, 60, Q1.start - 40 * DAY, "ADAEUR")
-    assert early.standing is Standing.NOT_EXPECTED
+    assert early.standing is CandleState.NOT_EXPECTED
     assert "the first that is known of ADAEUR is of 2023-03-26" in early.sentence
     assert "it has not ended yet" in told(stores, 1440, NOW, "ADAEUR").sentence
 
@@ -218,7 +218,7 @@ def test_a_conflict_is_told_with_both_sides_and_a_withdrawal_with_its_reason(sto
     assert [each["state"] for each in found.as_json()["contradictions"]] == ["CONFLICT"] * len(found.contradictions)
 
     name = f"{candles_name(Q1)}:XBTUSD_60.csv"
-    resolve(stores, withdrawal(reason="a spike", file=name), Run("resolve-one", NOW + 60))
+    resolve(stores, withdrawal(reason="a spike", file=name), RunContext("resolve-one", NOW + 60))
     healed = told(stores, 60, BUSY[5], now=NOW + 120)
     assert [(each.reason, of) for each, of in healed.withdrawals] == [("a spike", name)]
     assert [each.lost for each in healed.losers] == ["WITHDRAWN"]
@@ -232,7 +232,7 @@ def test_a_row_that_was_rejected_is_told_with_its_line(stores: Stores, tmp_path:
     defect = Defect(DefectKind.NEGATIVE_VOLUME, "XBTUSD", Interval.H1, BUSY[5])
     run(stores, write_quarterly_zip(tmp_path, SPRING, Q1, [Interval.H1], pairs=["XBTUSD"], defects=[defect]))
     found = told(stores, 60, BUSY[5])
-    assert found.standing is Standing.GAP
+    assert found.standing is CandleState.GAP
     (letter,) = found.letters
     assert (letter["reason"], letter["text"].split(",")[0]) == ("volume is negative", str(BUSY[5]))
 

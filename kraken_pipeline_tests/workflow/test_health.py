@@ -15,29 +15,29 @@ from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.health import health
-from kraken_pipeline.workflow.health.check import Check, Verdict, worst
+from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health
 from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import csv_row
 
 
-def verdicts(home: Path, **more: object) -> dict[str, tuple[Verdict, str]]:
+def verdicts(home: Path, **more: object) -> dict[str, tuple[HealthStatus, str]]:
     return {check.name: (check.verdict, check.sentence) for check in check_health(settings_of(home, **more))}
 
 
 def test_a_fresh_home_is_well(tmp_path: Path) -> None:
     found = verdicts(tmp_path / "home")
     assert list(found) == list(NAMES)
-    assert {verdict for name, (verdict, _) in found.items() if name not in ("space", "api")} == {Verdict.OK}
-    assert found["lake"] == (Verdict.OK, f"{tmp_path / 'home' / 'lake'} can be written")
-    assert found["outbox"] == (Verdict.OK, "nothing is owed to QuestDB")
-    assert found["questdb"] == (Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
+    assert {verdict for name, (verdict, _) in found.items() if name not in ("space", "api")} == {HealthStatus.OK}
+    assert found["lake"] == (HealthStatus.OK, f"{tmp_path / 'home' / 'lake'} can be written")
+    assert found["outbox"] == (HealthStatus.OK, "nothing is owed to QuestDB")
+    assert found["questdb"] == (HealthStatus.OK, "off: KRAKEN_QUESTDB_URL is not set")
     assert found["redis"][1].startswith("off: KRAKEN_CACHE_URL is not set")
-    assert found["series"] == (Verdict.OK, "0 series, none with more than 100 gaps")
+    assert found["series"] == (HealthStatus.OK, "0 series, none with more than 100 gaps")
     assert "is at migration" in found["catalog"][1]
-    assert found["exchange"] == (Verdict.OK, "the circuit is closed")
-    assert found["requests"] == (Verdict.OK, "0 requests in the last day, 0 failed, 0 were retries")
-    assert found["cache"] == (Verdict.OK, "no lookups in the last day")
+    assert found["exchange"] == (HealthStatus.OK, "the circuit is closed")
+    assert found["requests"] == (HealthStatus.OK, "0 requests in the last day, 0 failed, 0 were retries")
+    assert found["cache"] == (HealthStatus.OK, "no lookups in the last day")
 
 
 def test_series_with_more_gaps_than_the_threshold_are_a_warning(home: Path, tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_series_with_more_gaps_than_the_threshold_are_a_warning(home: Path, tmp_
             rows = [csv_row(start).strip(), csv_row(start + 7_200).strip()]
             run(stores, write_lines(tmp_path / str(number) / "XBTUSD_60.csv", rows), intervals="60")
     found = verdicts(home, kraken_max_gaps=2)
-    assert found["series"] == (Verdict.WARNING, "1 of 1 series have more than 2 gaps: XBTUSD 60")
-    assert verdicts(home, kraken_max_gaps=3)["series"][0] is Verdict.OK
+    assert found["series"] == (HealthStatus.WARNING, "1 of 1 series have more than 2 gaps: XBTUSD 60")
+    assert verdicts(home, kraken_max_gaps=3)["series"][0] is HealthStatus.OK
 
 
 # --- the exchange
@@ -63,29 +63,29 @@ def failed(stores: Stores, times: int) -> None:
 
 def test_an_open_circuit_is_a_warning_until_somebody_got_an_answer(stores: Stores, home: Path) -> None:
     failed(stores, 4)
-    assert verdicts(home)["exchange"] == (Verdict.OK, "the circuit is closed")
+    assert verdicts(home)["exchange"] == (HealthStatus.OK, "the circuit is closed")
     failed(stores, 1)
     retry_at = breaker_of(stores).record().retry_at
     assert retry_at is not None
     again = f"one process tries again at {iso(int(retry_at))}"
     assert verdicts(home)["exchange"] == (
-        Verdict.WARNING,
+        HealthStatus.WARNING,
         f"the circuit is OPEN after 5 failures in a row; {again}",
     )
     # The time is over as far as a home with a shorter one is concerned.
     verdict, sentence = verdicts(home, kraken_breaker_seconds=1e-9)["exchange"]
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert sentence.startswith("the circuit is HALF_OPEN after 5 failures in a row; one process tries again at ")
     prober = Breaker(stores.catalog, seconds=1e-9)
     prober.admit()
     prober.succeeded()
-    assert verdicts(home)["exchange"] == (Verdict.OK, "the circuit is closed")
+    assert verdicts(home)["exchange"] == (HealthStatus.OK, "the circuit is closed")
 
 
 def test_after_complaints_it_says_how_much_slower_the_exchange_is_asked(stores: Stores, home: Path) -> None:
     Limiter(stores.catalog, 50).throttled("OHLC")
     verdict, sentence = verdicts(home)["exchange"]
-    assert verdict is Verdict.OK
+    assert verdict is HealthStatus.OK
     assert re.fullmatch(r"the circuit is closed, asked \d\.\d times slower since it complained", sentence)
 
 
@@ -100,39 +100,39 @@ def count(stores: Stores, **counts: int) -> None:
 @pytest.mark.parametrize(
     ("requests", "errors", "expected"),
     [
-        (100, 10, Verdict.OK),
-        (100, 11, Verdict.WARNING),
-        (20, 3, Verdict.WARNING),
-        (19, 19, Verdict.OK),  # of so few no rate is judged
+        (100, 10, HealthStatus.OK),
+        (100, 11, HealthStatus.WARNING),
+        (20, 3, HealthStatus.WARNING),
+        (19, 19, HealthStatus.OK),  # of so few no rate is judged
     ],
 )
 def test_more_than_a_tenth_of_errors_is_a_warning(
-    stores: Stores, home: Path, requests: int, errors: int, expected: Verdict
+    stores: Stores, home: Path, requests: int, errors: int, expected: HealthStatus
 ) -> None:
     count(stores, api_requests=requests, api_errors=errors, api_retries=2)
     verdict, sentence = verdicts(home)["requests"]
     assert verdict is expected
     assert sentence.startswith(f"{requests} requests in the last day, {errors} failed, 2 were retries")
-    assert ("more than 10% fail" in sentence) is (expected is Verdict.WARNING)
+    assert ("more than 10% fail" in sentence) is (expected is HealthStatus.WARNING)
 
 
 @pytest.mark.parametrize(
     ("hits", "misses", "expected"),
     [
-        (50, 50, Verdict.OK),
-        (49, 51, Verdict.WARNING),
-        (0, 20, Verdict.WARNING),
-        (0, 19, Verdict.OK),
+        (50, 50, HealthStatus.OK),
+        (49, 51, HealthStatus.WARNING),
+        (0, 20, HealthStatus.WARNING),
+        (0, 19, HealthStatus.OK),
     ],
 )
 def test_less_than_half_of_hits_is_a_warning(
-    stores: Stores, home: Path, hits: int, misses: int, expected: Verdict
+    stores: Stores, home: Path, hits: int, misses: int, expected: HealthStatus
 ) -> None:
     count(stores, cache_hits=hits, cache_misses=misses)
     verdict, sentence = verdicts(home)["cache"]
     assert verdict is expected
     assert sentence.startswith(f"{hits}% of 100 lookups" if hits else f"0% of {misses} lookups")
-    assert ("below 50%" in sentence) is (expected is Verdict.WARNING)
+    assert ("below 50%" in sentence) is (expected is HealthStatus.WARNING)
 
 
 def test_what_was_counted_more_than_a_day_ago_no_longer_matters(stores: Stores, home: Path) -> None:
@@ -141,7 +141,7 @@ def test_what_was_counted_more_than_a_day_ago_no_longer_matters(stores: Stores, 
         long_ago.add(name, 1_000)
     long_ago.flush()
     found = verdicts(home)
-    assert {found[name][0] for name in ("requests", "cache")} == {Verdict.OK}
+    assert {found[name][0] for name in ("requests", "cache")} == {HealthStatus.OK}
     assert found["cache"][1] == "no lookups in the last day"
 
 
@@ -153,7 +153,7 @@ def test_a_home_that_cannot_be_made_has_failed_with_a_sentence(tmp_path: Path) -
     found = verdicts(tmp_path / "home")
     for name in ("lake", "catalog"):
         verdict, sentence = found[name]
-        assert verdict is Verdict.FAILED
+        assert verdict is HealthStatus.FAILED
         assert "KRAKEN_PIPELINE_HOME" in sentence
         assert "name a folder that can" in sentence
     assert set(found) == set(NAMES)
@@ -162,16 +162,16 @@ def test_a_home_that_cannot_be_made_has_failed_with_a_sentence(tmp_path: Path) -
 def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
     (home / "catalog.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
     found = verdicts(home)
-    assert found["catalog"][0] is Verdict.FAILED
+    assert found["catalog"][0] is HealthStatus.FAILED
     assert "catalog.sqlite is damaged (file is not a database): kraken-pipeline recover" in found["catalog"][1]
     assert_nothing_is_known_but_of_what_needs_no_catalog(found)
 
 
-def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[Verdict, str]]) -> None:
+def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[HealthStatus, str]]) -> None:
     assert {name: verdict for name, (verdict, _) in found.items() if name != "space"} == {
-        **dict.fromkeys(("lake", "questdb", "redis"), Verdict.OK),
-        "catalog": Verdict.FAILED,
-        **dict.fromkeys(("files", "series", "outbox", "api", "exchange", "requests", "cache"), Verdict.WARNING),
+        **dict.fromkeys(("lake", "questdb", "redis"), HealthStatus.OK),
+        "catalog": HealthStatus.FAILED,
+        **dict.fromkeys(("files", "series", "outbox", "api", "exchange", "requests", "cache"), HealthStatus.WARNING),
     }
     assert all("\n" not in sentence for _, sentence in found.values())
 
@@ -186,9 +186,9 @@ def test_a_newer_catalog_is_not_touched(home: Path) -> None:
 
 def test_a_table_of_tiers_that_is_none_has_failed_with_its_name(home: Path, tmp_path: Path) -> None:
     found = verdicts(home, kraken_tiers_file=tmp_path / "nowhere.toml")
-    assert found["catalog"][0] is Verdict.FAILED
+    assert found["catalog"][0] is HealthStatus.FAILED
     assert "KRAKEN_TIERS_FILE" in found["catalog"][1]
-    assert found["lake"][0] is Verdict.OK
+    assert found["lake"][0] is HealthStatus.OK
 
 
 def test_a_catalog_that_breaks_under_the_look_hides_nothing_else(stores: Stores, home: Path) -> None:
@@ -196,12 +196,12 @@ def test_a_catalog_that_breaks_under_the_look_hides_nothing_else(stores: Stores,
         connection.execute(sa.text("DROP TABLE publications"))
         connection.execute(sa.text("DROP TABLE breakers"))
     found = verdicts(home)
-    assert found["outbox"][0] is Verdict.FAILED
+    assert found["outbox"][0] is HealthStatus.FAILED
     assert "no such table: publications" in found["outbox"][1]
     assert "\n" not in found["outbox"][1]
-    assert found["exchange"][0] is Verdict.FAILED
+    assert found["exchange"][0] is HealthStatus.FAILED
     assert {found[name][0] for name in ("lake", "catalog", "series", "questdb", "redis", "requests", "cache")} == {
-        Verdict.OK
+        HealthStatus.OK
     }
     assert list(found) == list(NAMES)
 
@@ -210,19 +210,19 @@ def test_a_lake_that_cannot_be_written_has_failed_and_hides_nothing(home: Path) 
     (home / "tmp").rmdir()
     (home / "tmp").symlink_to("/proc/self/fdinfo")  # a folder in which nobody can write, root included
     found = verdicts(home)
-    assert found["lake"][0] is Verdict.FAILED
+    assert found["lake"][0] is HealthStatus.FAILED
     assert "KRAKEN_PIPELINE_HOME" in found["lake"][1]
     assert found["lake"][1].endswith("name a folder that can")
-    assert {found[name][0] for name in ("catalog", "series", "outbox", "exchange")} == {Verdict.OK}
+    assert {found[name][0] for name in ("catalog", "series", "outbox", "exchange")} == {HealthStatus.OK}
 
 
 def test_little_space_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LOW_SPACE_BYTES", 1 << 60)  # more than any disk has
     verdict, sentence = verdicts(home)["space"]
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert re.fullmatch(r"[\d.]+ GiB free: make room before the next large archive", sentence)
     monkeypatch.setattr(health, "LOW_SPACE_BYTES", 0)
-    assert verdicts(home)["space"][0] is Verdict.OK
+    assert verdicts(home)["space"][0] is HealthStatus.OK
 
 
 def test_looking_changes_nothing_but_whose_turn_it_is_to_ask_the_exchange(
@@ -245,11 +245,11 @@ def test_looking_changes_nothing_but_whose_turn_it_is_to_ask_the_exchange(
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ([Verdict.OK], Verdict.OK),
-        ([Verdict.OK, Verdict.FAILED, Verdict.WARNING], Verdict.FAILED),
-        ([Verdict.WARNING, Verdict.OK], Verdict.WARNING),
-        ([], Verdict.OK),
+        ([HealthStatus.OK], HealthStatus.OK),
+        ([HealthStatus.OK, HealthStatus.FAILED, HealthStatus.WARNING], HealthStatus.FAILED),
+        ([HealthStatus.WARNING, HealthStatus.OK], HealthStatus.WARNING),
+        ([], HealthStatus.OK),
     ],
 )
-def test_the_worst_verdict_is_the_verdict(found: list[Verdict], expected: Verdict) -> None:
+def test_the_worst_verdict_is_the_verdict(found: list[HealthStatus], expected: HealthStatus) -> None:
     assert worst([Check("a", verdict, "") for verdict in found]) is expected

@@ -18,7 +18,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.faults import Fault, HttpStatus, SystemState
-from kraken_pipeline.demo.faults import Throttled as Complaint
+from kraken_pipeline.demo.faults import ThrottledReply as Complaint
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
@@ -30,13 +30,13 @@ from kraken_pipeline.storage.questdb.values import Lag
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import exchange as asking
-from kraken_pipeline.workflow.health.check import Verdict
+from kraken_pipeline.workflow.health.check import HealthStatus
 from kraken_pipeline.workflow.health.health import LATE_SECONDS, MANY_TRANSACTIONS, NAMES, check_health, lag
 from kraken_pipeline_tests.exchanges import NOW, SUMMER
 from kraken_pipeline_tests.homes import NOBODY, settings_of
 from kraken_pipeline_tests.servers import PostgreSQL, QuestDB, wait_for
 
-Found = dict[str, tuple[Verdict, str]]
+Found = dict[str, tuple[HealthStatus, str]]
 HUNTER = "hunter2-is-secret"
 NOBODY_AT = "127.0.0.1:9"
 HOURS = TABLES[Interval.H1]
@@ -56,7 +56,7 @@ def look(home: Path, *secrets: str, **more: Any) -> Found:
 def well(found: Found, *but: str) -> None:
     """All the others are as they should be: nobody is at the exchange here, and the disk may be full."""
     others = {name: each for name, each in found.items() if name not in ("space", "api", "api clock", *but)}
-    assert {verdict for verdict, _ in others.values()} == {Verdict.OK}, others
+    assert {verdict for verdict, _ in others.values()} == {HealthStatus.OK}, others
 
 
 # --- QuestDB
@@ -76,8 +76,8 @@ def wrong(url: str, password: str) -> str:
 def test_a_questdb_that_answers_is_well(questdb: QuestDB, home: Path) -> None:
     found = look(home, questdb.password, **sides(questdb, kraken_questdb_timeout_seconds=10))
     well(found)
-    assert found["questdb"] == (Verdict.OK, "QuestDB answers over HTTP and PGWire")
-    assert found["questdb lag"] == (Verdict.OK, "0 transactions wait to be applied")
+    assert found["questdb"] == (HealthStatus.OK, "QuestDB answers over HTTP and PGWire")
+    assert found["questdb lag"] == (HealthStatus.OK, "0 transactions wait to be applied")
     # The pool opens another connection in the background when its only one is out, so a slow moment shows two.
     assert re.match(r"[01] of 50 connections in use, \d idle, ", found["questdb pool"][1])
 
@@ -100,7 +100,7 @@ def test_a_side_of_questdb_that_does_not_let_us_in_has_failed_and_is_named(
         sentence = r"does not let us write over HTTP: HTTP 401; .*KRAKEN_QUESTDB_URL right\?"
     found = look(home, questdb.password, **sides(questdb, **{side: url}))
     well(found, "questdb")
-    assert found["questdb"][0] is Verdict.FAILED
+    assert found["questdb"][0] is HealthStatus.FAILED
     assert re.search(sentence, found["questdb"][1])
 
 
@@ -114,20 +114,24 @@ def test_a_table_that_questdb_has_stopped_applying_has_failed_until_it_is_resume
         found = look(home, questdb.password, **settings)
         well(found, "questdb lag")
         verdict, sentence = found["questdb lag"]
-        assert verdict is Verdict.FAILED
+        assert verdict is HealthStatus.FAILED
         assert sentence.startswith(f"{HOURS} has stopped taking in what is in its log (no space left); mend that")
         assert sentence.endswith(f"then: ALTER TABLE {HOURS} RESUME WAL")
         assert [each.transactions for each in client.lags() if each.table == HOURS] == [3]
         questdb.execute(f"ALTER TABLE {HOURS} RESUME WAL")
         wait_for(lambda: all(each.error is None and each.transactions == 0 for each in client.lags()), "the log")
-    assert look(home, questdb.password, **settings)["questdb lag"][0] is Verdict.OK
+    assert look(home, questdb.password, **settings)["questdb lag"][0] is HealthStatus.OK
 
 
 @pytest.mark.parametrize(
     ("transactions", "expected"),
-    [((), Verdict.OK), ((MANY_TRANSACTIONS - 1, 1), Verdict.OK), ((MANY_TRANSACTIONS, 1), Verdict.WARNING)],
+    [
+        ((), HealthStatus.OK),
+        ((MANY_TRANSACTIONS - 1, 1), HealthStatus.OK),
+        ((MANY_TRANSACTIONS, 1), HealthStatus.WARNING),
+    ],
 )
-def test_a_questdb_that_does_not_keep_up_is_a_warning(transactions: tuple[int, ...], expected: Verdict) -> None:
+def test_a_questdb_that_does_not_keep_up_is_a_warning(transactions: tuple[int, ...], expected: HealthStatus) -> None:
     check = lag([Lag(f"candles_{number}", count, None) for number, count in enumerate(transactions)])
     assert check.verdict is expected
     assert check.sentence.startswith(f"{sum(transactions):,} transactions wait to be applied")
@@ -149,12 +153,12 @@ SOMEWHERE = {
 
 
 def test_what_questdb_is_owed_is_a_warning_when_it_is_old(stores: Stores, home: Path) -> None:
-    assert look(home, **SOMEWHERE)["outbox"] == (Verdict.OK, "nothing is owed to QuestDB")
+    assert look(home, **SOMEWHERE)["outbox"] == (HealthStatus.OK, "nothing is owed to QuestDB")
     owe(stores, LATE_SECONDS - 60)
-    assert look(home, **SOMEWHERE)["outbox"] == (Verdict.OK, "1 ranges are owed to QuestDB, none of them for long")
+    assert look(home, **SOMEWHERE)["outbox"] == (HealthStatus.OK, "1 ranges are owed to QuestDB, none of them for long")
     made_at = owe(stores, LATE_SECONDS + 60)
     verdict, sentence = look(home, **SOMEWHERE)["outbox"]
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert sentence.startswith(
         f"1 ranges are owed to QuestDB, the oldest since {iso(made_at)}: kraken-pipeline publish"
     )
@@ -162,7 +166,7 @@ def test_what_questdb_is_owed_is_a_warning_when_it_is_old(stores: Stores, home: 
 
 def test_what_is_owed_to_no_questdb_is_kept_and_well(stores: Stores, home: Path) -> None:
     owe(stores, 100 * LATE_SECONDS)
-    assert look(home)["outbox"] == (Verdict.OK, "1 ranges are kept for a QuestDB to come")
+    assert look(home)["outbox"] == (HealthStatus.OK, "1 ranges are kept for a QuestDB to come")
 
 
 # --- Redis
@@ -182,7 +186,7 @@ def test_a_redis_that_is_away_or_lets_us_not_in_is_a_warning_because_the_embedde
     refused = look(home, kraken_cache_url=re.sub(r":\w+@", f":{HUNTER}@", redis_url))
     for found, sentence in ((away, r"Redis at 127\.0\.0\.1:9/0: .*"), (refused, r"Redis at .*invalid.*")):
         well(found, "redis")
-        assert found["redis"][0] is Verdict.WARNING
+        assert found["redis"][0] is HealthStatus.WARNING
         assert re.fullmatch(f"{sentence}; the embedded cache serves", found["redis"][1])
 
 
@@ -199,7 +203,7 @@ def test_a_redis_with_few_connections_left_is_a_warning(redis_url: str, home: Pa
                 found = look(home, kraken_cache_url=redis_url)
         finally:
             client.config_set("maxclients", before)
-    assert found["redis"][0] is Verdict.WARNING
+    assert found["redis"][0] is HealthStatus.WARNING
     assert found["redis"][1].endswith("4 of 4 clients: raise its maxclients, or run less at once")
 
 
@@ -218,7 +222,7 @@ def test_a_catalog_on_postgresql_is_well_and_tells_of_its_connections(
     in_use = int(re.match(r"(\d+) of the server's 200 connections are in use$", found["catalog server"][1])[1])  # type: ignore[index]
     # Those of others that are being ended may be counted; the server's own processes are not.
     assert in_use >= 1
-    assert found["catalog server"][0] is Verdict.OK
+    assert found["catalog server"][0] is HealthStatus.OK
 
 
 def test_a_server_with_few_connections_left_is_a_warning_whoever_has_them(
@@ -229,7 +233,7 @@ def test_a_server_with_few_connections_left_is_a_warning_whoever_has_them(
         for _ in range(161):
             stack.enter_context(psycopg.connect(postgresql.url))
         verdict, sentence = look(tmp_path / "home", postgresql.password, **settings)["catalog server"]
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert re.fullmatch(r"1[6-7]\d of the server's 200 connections .*: raise max_connections, or run less.*", sentence)
 
 
@@ -252,13 +256,13 @@ def test_a_catalog_that_does_not_let_us_in_has_failed_soon_and_hides_no_server(
         **SOMEWHERE,
     )
     assert time.monotonic() - began < 10
-    assert found["catalog"][0] is Verdict.FAILED
+    assert found["catalog"][0] is HealthStatus.FAILED
     assert found["catalog"][1].startswith("the catalog's server does not answer: ")
-    assert found["lake"][0] is Verdict.OK
-    assert found["questdb"][0] is Verdict.FAILED
-    assert found["redis"][0] is Verdict.WARNING
+    assert found["lake"][0] is HealthStatus.OK
+    assert found["questdb"][0] is HealthStatus.FAILED
+    assert found["redis"][0] is HealthStatus.WARNING
     for name in ("series", "outbox", "api", "exchange", "requests", "cache"):
-        assert found[name] == (Verdict.WARNING, "nobody knows while the catalog cannot be opened")
+        assert found[name] == (HealthStatus.WARNING, "nobody knows while the catalog cannot be opened")
 
 
 # --- the exchange
@@ -276,14 +280,14 @@ def records(stores: Stores) -> list[Any]:
         return [connection.execute(sa.select(table)).all() for table in (schema.breakers, schema.counters)]
 
 
-def api(home: Path, url: str, **more: Any) -> tuple[Verdict, str]:
+def api(home: Path, url: str, **more: Any) -> tuple[HealthStatus, str]:
     found = look(home, kraken_api_url=url, **more)
     well(found)
     return found["api"]
 
 
 def test_an_exchange_that_answers_is_well(exchange: DemoExchange, stores: Stores, home: Path) -> None:
-    assert api(home, exchange.url) == (Verdict.OK, f"{exchange.url.removeprefix('http://')} answers: online")
+    assert api(home, exchange.url) == (HealthStatus.OK, f"{exchange.url.removeprefix('http://')} answers: online")
     assert [each.endpoint for each in exchange.requests] == ["SystemStatus"]
     assert records(stores) == [[], []]
 
@@ -307,7 +311,7 @@ def test_an_exchange_that_gives_no_answer_is_a_warning_and_no_failure_on_record(
     exchange.inject(Fault(effect, times=None))
     for _ in range(2):
         verdict, said = api(home, exchange.url, kraken_breaker_failures=1)
-        assert verdict is Verdict.WARNING
+        assert verdict is HealthStatus.WARNING
         assert said.startswith(sentence)
         assert said.endswith("gaps are filled when it answers")
         with stores.catalog.write() as connection:
@@ -318,12 +322,12 @@ def test_an_exchange_that_gives_no_answer_is_a_warning_and_no_failure_on_record(
 
 def test_where_only_trading_is_closed_market_data_is_served(exchange: DemoExchange, home: Path) -> None:
     exchange.inject(Fault(SystemState("cancel_only")))
-    assert api(home, exchange.url)[0] is Verdict.OK
+    assert api(home, exchange.url)[0] is HealthStatus.OK
 
 
 def test_an_exchange_that_nobody_is_at_is_a_warning(stores: Stores, home: Path) -> None:
     verdict, sentence = api(home, NOBODY, kraken_breaker_failures=1)
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert sentence.startswith("SystemStatus: the connection failed")
     assert records(stores) == [[], []]
 
@@ -338,7 +342,7 @@ def test_an_exchange_that_never_answers_is_waited_for_a_few_seconds_only(
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         verdict, sentence = api(home, url, kraken_api_timeout_seconds=30, kraken_api_attempts=9)
         assert time.monotonic() - began < 5
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert sentence.startswith("SystemStatus: no answer in time")
     assert records(stores) == [[], []]
 
@@ -351,7 +355,7 @@ def test_an_exchange_that_has_asked_for_silence_is_not_asked_and_not_waited_for(
     found = look(home, kraken_api_url=exchange.url)
     assert time.monotonic() - began < 5
     verdict, sentence = found["api"]
-    assert verdict is Verdict.WARNING
+    assert verdict is HealthStatus.WARNING
     assert re.match(r"the exchange was not asked: the next request may be made in (59|60) s", sentence)
     assert exchange.requests == ()
 
@@ -363,7 +367,7 @@ def test_of_all_that_is_broken_each_is_told(home: Path) -> None:
     found = look(home, kraken_cache_url=f"redis://:{HUNTER}@{NOBODY_AT}/0", **SOMEWHERE)
     well(found, "questdb", "redis")
     assert {name: found[name][0] for name in ("questdb", "redis", "api")} == {
-        "questdb": Verdict.FAILED,
-        "redis": Verdict.WARNING,
-        "api": Verdict.WARNING,
+        "questdb": HealthStatus.FAILED,
+        "redis": HealthStatus.WARNING,
+        "api": HealthStatus.WARNING,
     }

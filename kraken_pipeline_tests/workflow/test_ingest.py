@@ -34,7 +34,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import enlist, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
     CUT,
@@ -650,7 +650,7 @@ def test_an_archive_of_which_only_a_part_was_asked_for_stays(stores: Stores, she
 def test_a_run_that_was_killed_before_it_moved_a_file_is_made_up_for_by_the_next(stores: Stores, shelf: Shelf) -> None:
     (path,) = dropped(stores, shelf.minutes)
     spec = run_spec()
-    ingest(stores, spec, scan(stores, spec, NOW).tasks, Run("killed", NOW))
+    ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("killed", NOW))
     assert path.exists()
     assert run(stores, resampling=False, run_id="run-two").files == {}
     assert tree(stores.settings.drop) == {"ingested/XBTUSD_1.csv"}
@@ -659,7 +659,7 @@ def test_a_run_that_was_killed_before_it_moved_a_file_is_made_up_for_by_the_next
 def test_a_file_that_changed_since_it_was_read_is_not_moved(stores: Stores, shelf: Shelf) -> None:
     (path,) = dropped(stores, shelf.minutes)
     spec = run_spec()
-    ingest(stores, spec, scan(stores, spec, NOW).tasks, Run("run-one", NOW))
+    ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("run-one", NOW))
     with path.open("a") as stream:
         stream.write(csv_row(Q3.start + 4 * DAY))
     assert tidy(stores) == []
@@ -674,7 +674,7 @@ def test_what_another_run_has_taken_in_the_meantime_is_not_read_again_although_i
     tasks = scan(stores, spec, NOW).tasks
     run(stores, resampling=False)
     before = (lake_of(stores), files_of(stores), rows_of(stores, schema.grants, "id", "pair", "start"))
-    outcomes = ingest(stores, spec, tasks, Run("run-two", NOW))
+    outcomes = ingest(stores, spec, tasks, RunContext("run-two", NOW))
     assert {outcome.status for outcome in outcomes} == {FileStatus.SKIPPED}
     assert {outcome.reason for outcome in outcomes} == {"ingested by run run-one"}
     assert (lake_of(stores), files_of(stores), rows_of(stores, schema.grants, "id", "pair", "start")) == before
@@ -685,9 +685,9 @@ def test_a_file_that_two_runs_found_at_the_same_time_is_pending_for_none_of_them
 ) -> None:
     spec = run_spec(archive_dirs=[shelf.minutes])
     tasks = scan(stores, spec, NOW).tasks
-    ingest(stores, spec, tasks, Run("run-one", NOW))
-    enlist(stores, tasks, Run("run-two", NOW))
-    ingest(stores, spec, tasks, Run("run-two", NOW))
+    ingest(stores, spec, tasks, RunContext("run-one", NOW))
+    enlist(stores, tasks, RunContext("run-two", NOW))
+    ingest(stores, spec, tasks, RunContext("run-two", NOW))
     assert {row[0] for row in rows_of(stores, schema.files, "status")} == {"COMPLETED", "SKIPPED"}
 
 
@@ -755,7 +755,7 @@ def test_an_archive_waits_for_the_part_that_still_grows(home: Path, shelf: Shelf
 def test_files_are_pending_from_the_moment_they_are_found(stores: Stores, shelf: Shelf) -> None:
     spec = run_spec(archive_dirs=[shelf.q1])
     tasks = scan(stores, spec, NOW).tasks
-    ids = enlist(stores, tasks, Run("killed", NOW))
+    ids = enlist(stores, tasks, RunContext("killed", NOW))
     assert {row[0] for row in rows_of(stores, schema.files, "status")} == {"PENDING"}
     run(stores, shelf.q1, resampling=False, run_id="run-two")
     records = rows_of(stores, schema.files, "id", "status", "run_id", "updated_at")
@@ -802,7 +802,7 @@ def test_progress_counts_files_candles_and_bytes(stores: Stores, shelf: Shelf) -
     seen: list[Progress] = []
     spec = run_spec(archive_dirs=[shelf.q1, shelf.minutes])
     tasks = scan(stores, spec, NOW).tasks
-    ingest(stores, spec, tasks, Run("run-one", NOW, seen.append))
+    ingest(stores, spec, tasks, RunContext("run-one", NOW, seen.append))
     assert seen[-1].phase == "ingesting"
     assert seen[-1].files_done == seen[-1].files_ingested == len(tasks) == 7
     assert seen[-1].bytes_done == sum(task.file.size for task in tasks)
@@ -813,7 +813,7 @@ def test_several_files_of_one_series_in_one_run_are_all_taken(stores: Stores, tm
     begins = [START + day * DAY for day in range(5)]
     paths = [write_csv(tmp_path / str(at), SPRING, "XBTUSD", Interval.H1, start=at, end=at + DAY) for at in begins]
     spec = run_spec(archive_dirs=paths)
-    ingest(stores, spec, scan(stores, spec, NOW).tasks, Run("run-one", NOW))
+    ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("run-one", NOW))
     assert stored(stores, "XBTUSD", 60) == oracle("XBTUSD", 60, START, START + 5 * DAY)
     # Each file leaves the slot of its last candle, and what follows up to the next file's first, unanswered.
     days = [oracle("XBTUSD", 60, at, at + DAY) for at in begins]

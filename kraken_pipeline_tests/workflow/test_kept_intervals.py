@@ -8,7 +8,7 @@ from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.gaps.kept_intervals import kept_intervals, of_kept_intervals, record_asked
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.report.page.contents import gather
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -53,7 +53,7 @@ def test_those_of_an_archive_that_was_withdrawn_are_kept_no_longer(stores: Store
     run(stores, shelf.q1)
     run(stores, shelf.minutes, run_id="run-two")
     assert kept_intervals(stores) == (Interval.M1, *ARCHIVED)
-    resolve(stores, withdrawal(reason="of another exchange", file=shelf.minutes.name), Run("resolve", NOW))
+    resolve(stores, withdrawal(reason="of another exchange", file=shelf.minutes.name), RunContext("resolve", NOW))
     assert kept_intervals(stores) == ARCHIVED
 
 

@@ -18,7 +18,7 @@ from kraken_pipeline.storage.records import density_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at
 from kraken_pipeline_tests.homes import covered, open_gaps, oracle, rows_of, stored
@@ -48,7 +48,7 @@ def there(home: Path, exchange: DemoExchange) -> Iterator[Stores]:
 def fill(stores: Stores, run_id: str, now: int = NOW, **options: Any) -> BackfillOutcome:
     """A run that is to have all minutes of the three days."""
     window = {"start": START, "end": END, "intervals": "1", "pairs": "XBTUSD"}
-    return backfill(stores, run_spec(**{"complete": True, **window, **options}), Run(run_id, now))
+    return backfill(stores, run_spec(**{"complete": True, **window, **options}), RunContext(run_id, now))
 
 
 def minute_of(number: int) -> int:

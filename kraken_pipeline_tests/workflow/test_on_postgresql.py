@@ -19,7 +19,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.explain.explain import explain
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
@@ -140,7 +140,7 @@ def test_a_backfill_leaves_what_it_leaves_with_sqlite(postgresql_url: str, tmp_p
         ):
             run(stores, hours, now=exchanges.NOW, intervals="60", api_backfill=False)
             spec = run_spec(intervals="60,240,1440", complete=True)
-            done = backfill(stores, spec, Run("run-two", exchanges.NOW))
+            done = backfill(stores, spec, RunContext("run-two", exchanges.NOW))
             assert (done.failed, done.gaps) == ((), ())
             states.append(state(stores))
             requests.append(asked(exchange))
@@ -157,7 +157,7 @@ def test_taking_back_and_explaining_leave_and_say_what_they_do_with_sqlite(
         with opened(settings_of(tmp_path / name, kraken_catalog_url=url)) as stores:
             run(stores, shelf.q1, shelf.complete, pairs="XBTUSD")
             what = withdrawal(reason="it's wrong", file="Kraken_OHLCVT.zip:XBTUSD_60.csv")
-            done = resolve(stores, what, Run("resolve-one", NOW + 60))
+            done = resolve(stores, what, RunContext("resolve-one", NOW + 60))
             found = explain(stores, "XBTUSD", 60, iso(START + DAY), NOW + 120)
             states.append({**state(stores), "withdrawals": rows_of(stores, schema.withdrawals, "interval", "candles")})
             told.append([done.as_json(), found.as_json()])

@@ -21,7 +21,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import planned
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
@@ -54,7 +54,7 @@ def plan(stores: Stores, *paths: Path, now: int = NOW, **options: object) -> Pla
 
 def gaps_of(stores: Stores, now: int, **options: object) -> list[Gap]:
     spec = run_spec(**options)
-    return find_gaps(stores, spec, survey(stores, spec, now))
+    return find_gaps(stores, spec, load_snapshot(stores, spec, now))
 
 
 def routes_of(made: Plan, pair: str, interval: int) -> list[tuple[str, Span, tuple[str, ...]]]:

@@ -25,7 +25,7 @@ from kraken_pipeline.storage.records import anchors, density_records, evidence_r
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -61,7 +61,7 @@ def asking(folder: Path, told: World, knows: World, *intervals: int, begin: int 
 
 
 def proven(stores: Stores, run_id: str = "one", now: int = NOW, **how: Any) -> ProveOutcome:
-    return prove(stores, run_spec(), Run(run_id, now), **how)
+    return prove(stores, run_spec(), RunContext(run_id, now), **how)
 
 
 def verdicts(counts: tuple[TradeCount, ...]) -> set[CountVerdict]:
@@ -185,7 +185,7 @@ def test_before_2021_ids_are_tested_before_they_are_relied_on(tmp_path: Path) ->
 def test_what_is_not_over_by_the_exchanges_clock_is_left_to_the_next_run(tmp_path: Path, ahead: int) -> None:
     with asking(tmp_path, world(), world()) as (stores, _):
         everything = run_spec(pairs=[PAIR], complete=True, intervals=[1])
-        backfill(stores, everything, Run("fill", NOW))
+        backfill(stores, everything, RunContext("fill", NOW))
         assert covered(stores, PAIR, 1)[-1].end > NOW - 120, "up to the newest minute that the exchange has"
         done = proven(stores, now=NOW + ahead)
         assert (done.failed, done.notes) == ((), ())
@@ -269,7 +269,7 @@ def test_an_end_after_the_newest_trade_is_its_id_plus_one(tmp_path: Path) -> Non
         opened(settings_of(tmp_path / "home", kraken_api_url=exchange.url)) as stores,
     ):
         run(stores, tmp_path / "in", now=both.now, api_backfill=False)
-        done = prove(stores, run_spec(pairs="ZORKUSD"), Run("one", both.now))
+        done = prove(stores, run_spec(pairs="ZORKUSD"), RunContext("one", both.now))
         with stores.catalog.read() as connection:
             found = anchors.anchors_of(connection, "ZORKUSD")
         assert (found[quarter.start].trade_id, found[quarter.start].trade_time) == (1, BEGIN + DAY)

@@ -32,7 +32,7 @@ from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome, differences, publish, rebuild
 from kraken_pipeline_tests.homes import NOBODY, Shelf, run, settings_of, spans
 from kraken_pipeline_tests.lakes import bring_in
@@ -86,7 +86,7 @@ def some(
 
 
 def now_publish(stores: Stores, *series: Series) -> PublishOutcome:
-    return publish(stores, Run("a-run", T0), series or None)
+    return publish(stores, RunContext("a-run", T0), series or None)
 
 
 def owed(stores: Stores) -> dict[Series, Spans]:
@@ -218,7 +218,7 @@ def test_what_changed_is_delivered_and_owed_no_more(both: Stores) -> None:
     write(both, ADA, some(1_200, 0.3))
     write(both, XBT_DAYS, some(40, interval=D1))
     seen: list[Progress] = []
-    done = publish(both, Run("a-run", T0, seen.append))
+    done = publish(both, RunContext("a-run", T0, seen.append))
     assert {each.series: each.candles for each in done.series} == {ADA: 1_200, XBT: 2_500, XBT_DAYS: 40}
     assert {each.series: each.spans for each in done.series}[XBT] == spans((T0, T0 + 2_500 * HOUR))
     assert (done.candles, done.failed, done.owed) == (3_740, (), 0)
@@ -287,7 +287,7 @@ def test_a_real_home_is_published_as_it_is(both: Stores, shelf: Shelf) -> None:
 
 def test_without_questdb_there_is_nothing_to_deliver(stores: Stores) -> None:
     write(stores, XBT, some(3))
-    assert publish_flow.deliver(stores, Run("a-run", T0)) == PublishOutcome()
+    assert publish_flow.deliver(stores, RunContext("a-run", T0)) == PublishOutcome()
     with pytest.raises(InvalidRequest, match="QuestDB is off"):
         now_publish(stores)
 
@@ -506,7 +506,7 @@ def test_where_nobody_answers_all_stays_owed(home: Path) -> None:
         assert "a-secret" not in failure
         assert owed(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
         with pytest.raises(StoreUnavailable):
-            rebuild(stores, Run("a-run", T0))
+            rebuild(stores, RunContext("a-run", T0))
         assert owed(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
 
 
@@ -604,7 +604,7 @@ def test_a_rebuild_leaves_what_the_lake_has_and_nothing_else(both: Stores) -> No
     with open_questdb(both.settings) as there:
         there.wait_until_applied(there.send(H1, rows_of(both, some(3, start=T0 - 10 * HOUR))))
     assert [each.series for each in differences(both)] == [XBT]
-    done = rebuild(both, Run("a-run", T0))
+    done = rebuild(both, RunContext("a-run", T0))
     assert {each.series: each.candles for each in done.series} == {XBT: 1_500, XBT_DAYS: 5}
     assert_equal(both)
 
@@ -639,7 +639,7 @@ def test_a_rebuild_that_is_interrupted_is_ended_by_publishing(
     with monkeypatch.context() as patch:
         patch.setattr(QuestDB, method, killed)
         with pytest.raises(Killed):
-            rebuild(both, Run("a-run", T0), [H1, D1])
+            rebuild(both, RunContext("a-run", T0), [H1, D1])
     now_publish(both)
     assert_equal(both)
 
@@ -649,7 +649,7 @@ def test_some_tables_can_be_rebuilt(both: Stores, questdb: Server) -> None:
     write(both, XBT_DAYS, some(5, interval=D1))
     now_publish(both)
     before = questdb.execute("SELECT id FROM tables() WHERE table_name = 'candles_1h'")
-    done = rebuild(both, Run("a-run", T0), [D1])
+    done = rebuild(both, RunContext("a-run", T0), [D1])
     assert [each.series for each in done.series] == [XBT_DAYS]
     assert questdb.execute("SELECT id FROM tables() WHERE table_name = 'candles_1h'") == before
     assert_equal(both)
@@ -697,7 +697,7 @@ def test_what_differs_is_found_and_whether_it_is_owed(both: Stores) -> None:
     # Of some series, only these.
     assert [each.series for each in differences(both, [series["LESS"], series["EQUAL"]])] == [series["LESS"]]
     assert differences(both, []) == differences(both, [Series("NOBODYUSD", H1)]) == []
-    rebuild(both, Run("a-run", T0))
+    rebuild(both, RunContext("a-run", T0))
     assert_equal(both)
 
 

@@ -22,9 +22,9 @@ from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
-from kraken_pipeline.workflow.reconcile.verdicts import Proof, contradicted, every_candle
+from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import (
     NOW,
@@ -154,7 +154,7 @@ def test_what_no_route_is_left_for_is_a_conflict_that_is_covered_and_silent_unti
     assert (again.backfilled.refuted, again.backfilled.conflicts) == (0, 0)
     with stores.catalog.write() as connection:  # nothing has changed, and all of it is compared anew
         publications.doubt(connection, [(Series(PAIR, H4), Span(START, END))], NOW)
-    done = reconcile_changes(stores, [PAIR], Run("by hand", NOW + 9))
+    done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW + 9))
     assert (done.refuted, done.conflicts, done.healed) == (0, 0, 0)
     assert contradictions(stores, ContradictionState.CONFLICT) == conflicts
 
@@ -187,7 +187,7 @@ def test_reconciling_everything_anew_comes_to_the_same(stores: Stores, tmp_path:
     before = {interval: proven(stores, interval) for interval in Interval}
     records = contradictions(stores)
     doubt_everything(stores, [PAIR], NOW)
-    done = reconcile_changes(stores, [PAIR], Run("by hand", NOW))
+    done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW))
     assert (done.pairs, done.refuted, done.healed) == ((PAIR,), 0, 0)
     assert {interval: proven(stores, interval) for interval in Interval} == before
     assert contradictions(stores) == records
@@ -230,7 +230,7 @@ def test_a_pair_that_is_being_written_is_left_to_the_next_run(
     held, real = [Series(PAIR, D1)], stores.locks.series
     monkeypatch.setattr(stores.locks, "series", lambda names: real(names, 0.0))
     with real(held):
-        done = reconcile_changes(stores, [PAIR], Run("by hand", NOW))
+        done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW))
     assert "another process has been writing XBTUSD 1440" in done.notes[0]
     with stores.catalog.read() as connection:
         assert set(publications.doubted(connection)) == {PAIR}
@@ -255,7 +255,9 @@ def test_of_real_files_every_day_is_verified_but_the_last_and_an_outage_and_none
     found = list(every_candle(stores, spec, 1_795_600_000))
     last = found.pop()
     # On 12 January 2018 Kraken was down: neither file has it, and nothing but that speaks for it.
-    assert [iso(each.span.start) for each in found if each.proof is not Proof.VERIFIED] == ["2018-01-12T00:00:00Z"]
-    assert {each.proof for each in found} == {Proof.VERIFIED, Proof.UNTESTED}
-    assert (len(found), last.proof, last.coarse_trades) == (3_563, Proof.UNTESTED, None)
+    assert [iso(each.span.start) for each in found if each.proof is not VerdictState.VERIFIED] == [
+        "2018-01-12T00:00:00Z"
+    ]
+    assert {each.proof for each in found} == {VerdictState.VERIFIED, VerdictState.UNTESTED}
+    assert (len(found), last.proof, last.coarse_trades) == (3_563, VerdictState.UNTESTED, None)
     assert contradicted(stores, spec, 1_795_600_000) == []

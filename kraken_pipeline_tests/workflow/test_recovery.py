@@ -21,7 +21,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, create_stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify import recovery
 from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
@@ -55,7 +55,7 @@ def recovering(home: Path, **more: Any) -> Iterator[Stores]:
 
 def recovered(home: Path, *archives: Path) -> Recovery:
     with recovering(home) as stores:
-        return recover(stores, run_spec(archive_dirs=list(archives)), Run("run-recover", NOW))
+        return recover(stores, run_spec(archive_dirs=list(archives)), RunContext("run-recover", NOW))
 
 
 def lose(home: Path) -> None:
@@ -236,7 +236,7 @@ def test_files_of_the_time_before_there_was_a_manifest_are_taken_up(home: Path, 
     assert done.verification is not None
     assert done.verification.damaged == ()
     with opened(settings_of(home)) as stores:
-        assert verify(stores, run_spec(), Run("again", NOW)).status == "ok"
+        assert verify(stores, run_spec(), RunContext("again", NOW)).status == "ok"
         assert_nothing_false(stores)
 
 
@@ -285,7 +285,7 @@ def test_an_older_catalog_keeps_what_it_says_and_takes_up_what_came_since(home: 
         assert [row for row in files_of(stores) if row[4] == "COMPLETED"] == [
             row for row in before["files"] if row[0].startswith(shelf.q1.name)
         ]
-        assert verify(stores, run_spec(), Run("again", NOW)).status == "ok"
+        assert verify(stores, run_spec(), RunContext("again", NOW)).status == "ok"
     after = ingested(home, shelf.q2, shelf.q3)
     for what in ("lake", "coverage", "extents", "gaps"):
         assert after[what] == before[what], what
@@ -351,7 +351,7 @@ def test_candles_that_were_taken_back_are_spoken_of(home: Path, shelf: Shelf) ->
     ingested(home, shelf.q1)
     name = f"{shelf.q1.name}:XBTUSD_60.csv"
     with opened(settings_of(home)) as stores:
-        resolve(stores, withdrawal(reason="a spike", file=name), Run("resolve", NOW))
+        resolve(stores, withdrawal(reason="a spike", file=name), RunContext("resolve", NOW))
     lose(home)
     notes = recovered(home, shelf.q1).notes
     assert any("candles of XBTUSD 60 were taken back once (a spike)" in note for note in notes)
@@ -374,7 +374,7 @@ def test_a_catalog_is_copied_whole_and_the_lake_is_known_then(home: Path, shelf:
     assert copied["lake_files"] > 0
     with opened(moved) as stores:
         assert state(stores) == before
-        assert verify(stores, run_spec(), Run("again", NOW)).status == "ok"
+        assert verify(stores, run_spec(), RunContext("again", NOW)).status == "ok"
         homes.run(stores, shelf.q2, api_backfill=False, intervals=INTERVALS)
         assert_nothing_false(stores)
     with recovering(home, kraken_catalog_url=postgresql_url) as stores, pytest.raises(InvalidRequest, match="already"):

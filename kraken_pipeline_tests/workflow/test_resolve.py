@@ -28,7 +28,7 @@ from kraken_pipeline.storage.lake.staged import rename_all
 from kraken_pipeline.storage.records import proof_records, withdrawals
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import lake_write
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.withdraw import resolve
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal, withdrawal
@@ -75,7 +75,7 @@ RESAMPLED = (Interval.H4, Interval.H12, Interval.D1)
 
 def take_back(stores: Stores, what: Withdrawal | None = None, now: int = LATER, *, dry_run: bool = False) -> Resolved:
     what = what or withdrawal(reason=REASON, file=BAD)
-    return resolve.resolve(stores, what, Run("resolve-one", now), dry_run=dry_run)
+    return resolve.resolve(stores, what, RunContext("resolve-one", now), dry_run=dry_run)
 
 
 @pytest.fixture(scope="module")

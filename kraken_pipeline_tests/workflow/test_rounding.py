@@ -19,7 +19,7 @@ from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
-from kraken_pipeline.workflow.reconcile.verdicts import Proof, contradicted, every_candle
+from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
 from kraken_pipeline_tests.samples import at
@@ -104,7 +104,7 @@ def test_what_was_rounded_contradicts_nothing_and_is_said_to_be_equal_within_a_u
         every_candle(stores, run_spec(pairs=[PAIR], intervals=[30, 60], start="2014-01-11", end="2014-02-19"), NOW)
     )
     of_hours = [each for each in verdicts if each.coarse is H1]
-    assert {each.proof for each in of_hours} == {Proof.VERIFIED}
+    assert {each.proof for each in of_hours} == {VerdictState.VERIFIED}
     said = [each.action for each in of_hours if each.coarse_trades]
     assert said.count("equal within 0.1") > len(said) * 0.9
 

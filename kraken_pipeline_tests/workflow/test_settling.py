@@ -14,7 +14,7 @@ from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import Remedy, contradicted
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import Resolved, resolve
@@ -31,7 +31,7 @@ def groups(stores: Stores) -> list[Grouped]:
 
 def settle(stores: Stores, cause: str, **which: str) -> Resolved:
     what = withdrawal_of(contradicted(stores, run_spec(), NOW), cause, "a test", **which)
-    return resolve(stores, what, Run("by hand", NOW))
+    return resolve(stores, what, RunContext("by hand", NOW))
 
 
 @pytest.mark.parametrize(("order", "remedy"), [((0, 1), Remedy.TAKE_BACK), ((1, 0), Remedy.PROVE)])

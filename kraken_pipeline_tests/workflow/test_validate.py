@@ -22,7 +22,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import breaker_of
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.exchanges import at
@@ -54,11 +54,11 @@ def there(home: Path, exchange: DemoExchange, tmp_path: Path) -> Iterator[Stores
 def fill(stores: Stores, folder: Path, world: World = WORLD) -> None:
     files = [write_csv(folder, world, pair, Interval.H1, start=START, end=START + 8 * DAY) for pair in world.listings]
     run(stores, *files, now=NOW, api_backfill=False, intervals="60")
-    assert backfill(stores, run_spec(intervals="60,1440"), Run("run-one", NOW)).gaps == ()
+    assert backfill(stores, run_spec(intervals="60,1440"), RunContext("run-one", NOW)).gaps == ()
 
 
 def validate(stores: Stores, **options: Any) -> ValidationOutcome:
-    return validate_recent(stores, run_spec(**{"intervals": "60,1440", **options}), Run("validation", NOW))
+    return validate_recent(stores, run_spec(**{"intervals": "60,1440", **options}), RunContext("validation", NOW))
 
 
 def conflicts(stores: Stores) -> list[tuple[Any, ...]]:
@@ -148,7 +148,7 @@ def test_only_what_is_covered_and_recent_is_compared(there: Stores) -> None:
 
 
 def test_what_ohlc_does_not_know_is_left_out(there: Stores, exchange: DemoExchange) -> None:
-    backfill(there, run_spec(intervals="720"), Run("run-two", NOW))
+    backfill(there, run_spec(intervals="720"), RunContext("run-two", NOW))
     before = len(exchange.requests)
     assert validate(there, intervals="720").series == ()
     assert [each.endpoint for each in exchange.requests[before:]] == ["SystemStatus"]
@@ -160,7 +160,7 @@ def test_a_pair_that_is_listed_no_more_is_left_out(home: Path, tmp_path: Path) -
     later = NOW + HOUR
     gone = World(7, (XBT, replace(ADA, delisted=NOW)), later)
     with DemoExchange(gone) as exchange, at(exchange, home, kraken_cache_assets_seconds=0) as stores:
-        backfill(stores, run_spec(intervals="60"), Run("run-two", later))
+        backfill(stores, run_spec(intervals="60"), RunContext("run-two", later))
         found = validate(stores)
         assert {each.series.pair for each in found.series} == {"XBTUSD"}
         assert found.failed == ()

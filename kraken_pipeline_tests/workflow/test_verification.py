@@ -18,7 +18,7 @@ from kraken_pipeline.storage.records import evidence_records, manifest
 from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import Repair, repair
@@ -59,11 +59,11 @@ def there(filled: Path, tmp_path: Path) -> Iterator[Stores]:
 
 
 def verified(stores: Stores, **options: Any) -> Verification:
-    return verify(stores, run_spec(), Run("verify", NOW), **options)
+    return verify(stores, run_spec(), RunContext("verify", NOW), **options)
 
 
 def repaired(stores: Stores, **options: Any) -> Repair:
-    return repair(stores, run_spec(api_backfill=False, **options), Run("repair", NOW))
+    return repair(stores, run_spec(api_backfill=False, **options), RunContext("repair", NOW))
 
 
 def no_false_claim(stores: Stores, pair: str, interval: int) -> None:

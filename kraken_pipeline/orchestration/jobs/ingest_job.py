@@ -32,11 +32,11 @@ from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan, nothing_to_do
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.proof.completion import fill
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -49,7 +49,7 @@ SPEC_TAG = "kraken/spec"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class IngestPlan:
     """What the first step found out for the others.
 
     Attributes:
@@ -79,7 +79,7 @@ class Orders:
 class Chunk:
     """Some of the files of a run."""
 
-    orders: Orders
+    orders: IngestPlan
     tasks: tuple[Task, ...]
 
 
@@ -117,8 +117,8 @@ def stores_of(context: dg.OpExecutionContext) -> Stores:
     return found
 
 
-def _run(context: dg.OpExecutionContext, orders: Orders) -> Run:
-    run = Run(context.run_id, orders.now, watcher(context.instance, context.run_id))
+def _run(context: dg.OpExecutionContext, orders: IngestPlan) -> RunContext:
+    run = RunContext(context.run_id, orders.now, watcher(context.instance, context.run_id))
     stored = context.instance.get_run_by_id(context.run_id)
     run.progress = progress_of(dict(stored.tags)) if stored else orders.progress
     if not run.progress.files_total:
@@ -129,9 +129,9 @@ def _run(context: dg.OpExecutionContext, orders: Orders) -> Run:
 @dg.op(
     config_schema=dict,
     required_resource_keys={STORES},
-    out={"orders": dg.Out(Orders), "chunks": dg.DynamicOut(Chunk)},
+    out={"orders": dg.Out(IngestPlan), "chunks": dg.DynamicOut(Chunk)},
 )
-def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders] | dg.DynamicOutput[Chunk]]:
+def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
     """Finds the archives that are asked for and have not been taken, and deals them out."""
     with explained():
         stores, spec, now = stores_of(context), run_spec(context.op_config), int(time.time())
@@ -145,7 +145,7 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
             tasks = found.tasks
             _require_something(stores, spec, found, now)
             record_asked(stores, spec, now)
-            _enlist(context, stores, found, Run(context.run_id, now))
+            _enlist(context, stores, found, RunContext(context.run_id, now))
     orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
     # At least one chunk, if an empty one: the step after them waits for it.
@@ -155,11 +155,11 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Orders
     yield dg.Output(orders, "orders")
 
 
-def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> Orders:
+def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> IngestPlan:
     notes = [
         f"{each.name}: {each.reason}" for kind in (found.waiting, found.taken, found.skipped) for each in kind[:NOTES]
     ]
-    return Orders(
+    return IngestPlan(
         spec=spec,
         now=now,
         progress=Progress("reading archives", len(tasks), bytes_total=sum(task.file.size for task in tasks)),
@@ -179,11 +179,11 @@ def spec_tags(spec: RunSpec) -> dict[str, str]:
 
 def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:
     pairs = [task.file.pair for task in found.tasks]
-    if not survey(stores, spec, now, also=pairs).pairs and not found.broken:
+    if not load_snapshot(stores, spec, now, also=pairs).pairs and not found.broken:
         raise nothing_to_do(stores, spec, found)
 
 
-def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: Run) -> None:
+def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: RunContext) -> None:
     ingest.fail_broken(stores, found.broken, run)
     ingest.enlist(stores, found.tasks, run)
     partitions.register(
@@ -223,7 +223,7 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
 
 
 @dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcomes: list[list[FileOutcome]]) -> None:
+def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, outcomes: list[list[FileOutcome]]) -> None:
     """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
     files = [outcome for chunk in outcomes for outcome in chunk]
     with explained(retried=True):
@@ -246,7 +246,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: Orders, outcome
 
 
 def outcome_of(
-    orders: Orders, files: Sequence[FileOutcome], done: BackfillOutcome, published: PublishOutcome
+    orders: IngestPlan, files: Sequence[FileOutcome], done: BackfillOutcome, published: PublishOutcome
 ) -> dict[str, Any]:
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]

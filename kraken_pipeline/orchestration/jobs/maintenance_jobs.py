@@ -31,8 +31,8 @@ from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
-from kraken_pipeline.workflow.gaps.snapshot import survey
-from kraken_pipeline.workflow.progress import Progress, Run
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.proof.completion import fill
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.report.report import make_report
@@ -40,12 +40,12 @@ from kraken_pipeline.workflow.report.report_page import page_path, write_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 
-def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> Run:
+def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> RunContext:
     context.instance.add_run_tags(context.run_id, spec_tags(spec))
-    return Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+    return RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
 
 
-def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: Run, done: BackfillOutcome) -> None:
+def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunContext, done: BackfillOutcome) -> None:
     """Publishes what changed, reports the partitions, and says what the run did."""
     stores = stores_of(context)
     tell(context.log, done)
@@ -139,7 +139,7 @@ def report_completeness(context: dg.OpExecutionContext) -> None:
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
-        pairs = survey(stores, spec, run.now).pairs.values()
+        pairs = load_snapshot(stores, spec, run.now).pairs.values()
         for tier, names in partitions.by_tier(stores.tiers, pairs).items():
             wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
             key = dg.AssetKey([tier.value.lower(), "completeness_report"])
@@ -251,7 +251,7 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
     """Delivers what QuestDB is owed, or all that there is."""
     with explained(retried=True):
         stores, config = stores_of(context), context.op_config
-        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
         for failure in done.failed:
             context.log.error(failure)

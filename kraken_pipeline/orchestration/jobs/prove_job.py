@@ -17,7 +17,7 @@ from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -65,7 +65,7 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         spacing, depth = how(config)
         spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
         context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
             finish(
@@ -87,7 +87,9 @@ def count_trades(context: dg.OpExecutionContext) -> None:
     finish(context.instance, context.run_id, run.progress, _outcome(done, published))
 
 
-def _events(stores: Stores, spec: RunSpec, done: ProveOutcome, published: PublishOutcome, run: Run) -> Iterator[Event]:
+def _events(
+    stores: Stores, spec: RunSpec, done: ProveOutcome, published: PublishOutcome, run: RunContext
+) -> Iterator[Event]:
     filled = BackfillOutcome(done.filled, ())
     yield from changes(stores, spec, (), filled, published, run.now)
     changed = {outcome.series for outcome in done.filled}

@@ -15,7 +15,7 @@ from kraken_pipeline.orchestration.progress import NOTES, finish, watcher
 from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
@@ -46,7 +46,7 @@ def build_catalog(context: dg.OpExecutionContext) -> None:
         stores = getattr(context.resources, STORES_TO_RECOVER)
         assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
         config = dict(context.op_config)
-        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         if config[_FROM] is not None:
             run.report(phase="copying the catalog")
             done = copy_from(stores, config[_FROM])
@@ -61,7 +61,7 @@ def build_catalog(context: dg.OpExecutionContext) -> None:
     finish(context.instance, context.run_id, run.progress, _outcome(done))
 
 
-def _events(stores: Stores, done: Recovery, run: Run) -> Iterator[object]:
+def _events(stores: Stores, done: Recovery, run: RunContext) -> Iterator[object]:
     for filled in done.backfilled:
         its = {gap.series for gap in filled.gaps} | {each.series for each in filled.filled}
         files = [file for file in done.files if file.series in its]

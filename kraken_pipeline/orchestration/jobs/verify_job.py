@@ -23,7 +23,7 @@ from kraken_pipeline.orchestration.progress import (
 from kraken_pipeline.orchestration.resources import STORES
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.repair import Repair, repair
 from kraken_pipeline.workflow.verify.verification import Verification, verify
@@ -59,7 +59,7 @@ def verify_files(context: dg.OpExecutionContext) -> None:
         own = {name: config.pop(name) for name in _OWN if name in config}
         spec = run_spec(config)
         context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = Run(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
         if own.get("repair"):
             done = repair(stores, spec, run, quick=own.get("quick", False))
         else:
@@ -89,7 +89,9 @@ def _outcome(found: Verification) -> dict[str, Any]:
     }
 
 
-def _reported(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, done: Repair, run: Run) -> dict[str, Any]:
+def _reported(
+    context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, done: Repair, run: RunContext
+) -> dict[str, Any]:
     """Publishes what came back and reports the partitions that changed; returns what that adds to the outcome."""
     for check in checks.lake_intact_events(stores, done.verification):
         context.log_event(check)  # type: ignore[arg-type]

@@ -32,8 +32,8 @@ from kraken_pipeline.storage.questdb import tables as schema
 from kraken_pipeline.storage.questdb.values import (
     READ_SCHEMA,
     ROW_SCHEMA,
-    Digest,
     Lag,
+    RangeDigest,
     Receipt,
     among,
     bounds,
@@ -378,7 +378,7 @@ class QuestDB:
         )
         return {pair or "": int(count) for pair, count in sorted(rows, key=lambda row: row[0] or "")}
 
-    def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, Digest]:
+    def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, RangeDigest]:
         """What each pair holds, or each of some: count, first, last and a checksum, by name.
 
         Raises:
@@ -386,7 +386,7 @@ class QuestDB:
             StoreUnavailable: QuestDB does not answer.
         """
         table = schema.TABLES[checked_interval(interval)]
-        found: dict[str, Digest] = {}
+        found: dict[str, RangeDigest] = {}
         for names in parts_of(pairs):
             for pair, count, first, last, checksum in self._fetch(
                 f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {among(names)}"
@@ -395,7 +395,7 @@ class QuestDB:
                 self._apply_seconds,
             ):
                 # A column that an earlier version did not have is null in its rows.
-                found[pair or ""] = Digest(
+                found[pair or ""] = RangeDigest(
                     int(count), seconds_of_value(first), seconds_of_value(last), int(checksum or 0)
                 )
         return dict(sorted(found.items()))

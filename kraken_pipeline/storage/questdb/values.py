@@ -67,7 +67,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Digest:
+class RangeDigest:
     """What a series holds, in four numbers.
 
     Attributes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.evidence import Covered, Grant, coverage
+from kraken_pipeline.coverage.evidence import CoveredRange, Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.market.candle import Account
 from kraken_pipeline.market.interval import Interval
@@ -149,7 +149,7 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
             connection.execute(sa.insert(table), [sealed(table, row) for row in rows])
 
 
-def _coverage_rows(ranges: Sequence[Covered], times: pl.Series) -> Iterator[dict[str, object]]:
+def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator[dict[str, object]]:
     edges = pl.Series("edges", [edge for each in ranges for edge in (each.span.start, each.span.end)], pl.Int64())
     at = times.search_sorted(edges, side="left").to_list()
     for index, each in enumerate(ranges):

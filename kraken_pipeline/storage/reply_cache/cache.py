@@ -27,7 +27,7 @@ from dogpile.cache.api import CacheMutex, NoValue
 from redis import ConnectionPool
 
 from kraken_pipeline.errors import ExchangeUnavailable
-from kraken_pipeline.kraken.client import Counts
+from kraken_pipeline.kraken.client import RequestCounts
 from kraken_pipeline.storage.reply_cache.cache_stats import CacheStats, RedisHealth
 from kraken_pipeline.storage.reply_cache.embedded_cache import EMBEDDED, SqliteStore
 from kraken_pipeline.storage.reply_cache.redis_cache import REDIS_FIRST, redis_health
@@ -79,7 +79,7 @@ class Cache:
         folder: Path,
         environment: str,
         largest: int,
-        counters: Counts,
+        counters: RequestCounts,
         *,
         pool: ConnectionPool | None = None,
         clock: Callable[[], float] = time.time,

@@ -42,8 +42,8 @@ from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome, resample_gaps
 from kraken_pipeline.workflow.gaps.gaps import Gap, failures_at, find_gaps, lookback_start, recorded_gaps, retry_at
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, selected, unprobed
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, selected_pairs, survey
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot, selected_pairs
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import give_up, reconcile_changes
 from kraken_pipeline.workflow.reconcile.suspicion import take_back, unproven
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -52,14 +52,14 @@ _ROUNDS = 3 * len(Interval)
 """What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
 
 
-def backfill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
+def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
     """Fills what can be filled, and puts on record what is left.
 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
     run.report(phase="resampling")
-    work = _Work(stores, spec, run)
+    work = _Backfill(stores, spec, run)
     if spec.api_backfill:
         _fill_through_api(work)
     else:
@@ -78,7 +78,7 @@ def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
     """
     if not spec.api_backfill:
         return []
-    work = _Work(stores, spec, Run("plan", now))
+    work = _Backfill(stores, spec, RunContext("plan", now))
     replies, trades = work.selected(*work.gaps())
     return [*replies, *trades]
 
@@ -89,16 +89,16 @@ def beyond(stores: Stores, spec: RunSpec, now: int) -> list[str]:
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    return unprobed(survey(stores, spec, now), spec) if spec.api_backfill else []
+    return unprobed(load_snapshot(stores, spec, now), spec) if spec.api_backfill else []
 
 
 @dataclass(slots=True)
-class _Work:
+class _Backfill:
     """What a backfill has done so far."""
 
     stores: Stores
     spec: RunSpec
-    run: Run
+    run: RunContext
     filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -157,16 +157,16 @@ class _Work:
             self.resample()
         return left
 
-    def gaps(self) -> tuple[Holdings, list[Gap]]:
+    def gaps(self) -> tuple[CatalogSnapshot, list[Gap]]:
         """What is missing now."""
-        holdings = survey(self.stores, self.spec, self.run.now)
+        holdings = load_snapshot(self.stores, self.spec, self.run.now)
         return holdings, find_gaps(self.stores, self.spec, holdings)
 
     def is_withheld(self, fetch: Fetch) -> bool:
         """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
         return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
 
-    def selected(self, holdings: Holdings, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+    def selected(self, holdings: CatalogSnapshot, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
         """What to ask for, as things stand."""
         return selected(self.stores, self.spec, holdings, gaps)
 
@@ -174,7 +174,7 @@ class _Work:
 # --- through the API
 
 
-def _fill_through_api(work: _Work) -> None:
+def _fill_through_api(work: _Backfill) -> None:
     stores, spec = work.stores, work.spec
     if not _has_unknown_pairs(stores, spec):
         work.resample()
@@ -205,7 +205,7 @@ def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
     return any(name not in known for name in spec.pairs)
 
 
-def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+def _prepare(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
     """Asks whether the exchange works and what it lists; returns whether it makes sense to go on."""
     if budget.is_spent:
         work.notes.append("The budget allows no request: nothing was asked of the exchange.")
@@ -218,7 +218,7 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
             raise  # without an answer there is nothing that could be done for them
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
-    holdings = survey(work.stores, work.spec, work.run.now)
+    holdings = load_snapshot(work.stores, work.spec, work.run.now)
     for pair in unprobed(holdings, work.spec):
         if budget.is_spent:
             break
@@ -232,7 +232,7 @@ def _prepare(work: _Work, exchange: Exchange, budget: Budget) -> bool:
     return True
 
 
-def _record_listed(work: _Work, exchange: Exchange, listed: ListedPairs) -> None:
+def _record_listed(work: _Backfill, exchange: Exchange, listed: ListedPairs) -> None:
     """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
     stores, now = work.stores, work.run.now
     if listed.is_stale:
@@ -271,7 +271,7 @@ def _is_gone(record: ListingRecord | None) -> bool:
     return record is not None and record.delisted_at is not None
 
 
-def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pair: str) -> None:
+def _ask_for_first_trade(work: _Backfill, exchange: Exchange, holdings: CatalogSnapshot, pair: str) -> None:
     first = exchange.first_trade(pair)
     ends = [
         extent.first_time + series.interval.seconds
@@ -292,7 +292,7 @@ def _ask_for_first_trade(work: _Work, exchange: Exchange, holdings: Holdings, pa
         listings.record_first_trade(connection, pair, first, work.run.now)
 
 
-def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
+def _suspects(work: _Backfill, holdings: CatalogSnapshot) -> list[tuple[str, Span, str]]:
     """Quiet time that is hard to believe and can be asked about now, within the lookback."""
     now = work.run.now
     if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
@@ -307,12 +307,12 @@ def _suspects(work: _Work, holdings: Holdings) -> list[tuple[str, Span, str]]:
     ]
 
 
-def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+def _check_suspects(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
     """Asks for the trades of quiet time that is hard to believe: a request each where it is true.
 
     Returns whether what they say has taken anything back, that is to be asked for in turn.
     """
-    wanted = _suspects(work, survey(work.stores, work.spec, work.run.now))
+    wanted = _suspects(work, load_snapshot(work.stores, work.spec, work.run.now))
     before = work.refuted
     for pair, span, reason in wanted:
         minutes = Series(pair, Interval.M1)
@@ -334,7 +334,7 @@ def _check_suspects(work: _Work, exchange: Exchange, budget: Budget) -> bool:
     return work.refuted > before
 
 
-def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
+def _fetch_all(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
     """Asks for everything that is selected; with `complete`, until nothing more comes of it.
 
     Returns whether it makes sense to go on asking.
@@ -364,7 +364,7 @@ def _fetch_all(work: _Work, exchange: Exchange, budget: Budget) -> bool:
             return True
 
 
-def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
+def _fetch_each(work: _Backfill, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
     """Asks for one thing after another; returns whether it makes sense to go on."""
     for number, each in enumerate(chosen):
         if budget.is_spent:
@@ -397,7 +397,7 @@ def _fetch_each(work: _Work, exchange: Exchange, chosen: Sequence[Fetch], budget
     return True
 
 
-def _may_go_on(work: _Work, stopped: Fetch, budget: Budget) -> bool:
+def _may_go_on(work: _Backfill, stopped: Fetch, budget: Budget) -> bool:
     """Whether it makes sense to go on after a fetch that a budget has stopped: not where it was the run's."""
     if budget.is_spent:
         work.notes.append("The budget of requests is spent; the rest is left to the next run.")
@@ -406,13 +406,13 @@ def _may_go_on(work: _Work, stopped: Fetch, budget: Budget) -> bool:
     return True
 
 
-def _mark(work: _Work, each: Fetch) -> None:
+def _mark(work: _Backfill, each: Fetch) -> None:
     with work.stores.catalog.write() as connection:
         for series, span in each.serves:
             gap_records.mark(connection, series, [span], GapStatus.BACKFILLING)
 
 
-def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
+def _fetch_one(work: _Backfill, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
     """Asks for one thing; returns whether it was had to its end."""
 
     def keep(fetched: Fetched) -> None:
@@ -431,12 +431,12 @@ def _fetch_one(work: _Work, exchange: Exchange, each: Fetch, budget: Budget, ans
     return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, keep=keep)
 
 
-def _report(work: _Work, exchange: Exchange) -> None:
+def _report(work: _Backfill, exchange: Exchange) -> None:
     done = exchange.requests
     work.run.report(requests_done=done, requests_total=max(done, work.run.progress.requests_total))
 
 
-def _persistently(work: _Work, exchange: Exchange, action: Callable[[], bool]) -> bool:
+def _persistently(work: _Backfill, exchange: Exchange, action: Callable[[], bool]) -> bool:
     """Does it again, in a run that is to be complete, for as long as its patience with the exchange lasts."""
     answers, until = exchange.answers, None
     while True:
@@ -479,7 +479,7 @@ def _is_in_maintenance(exchange: Exchange) -> bool:
 # --- what became of it
 
 
-def _record_failure(work: _Work, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
+def _record_failure(work: _Backfill, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
     """An attempt on record for everything it would have served; given up for good where it makes no sense to go on.
 
     A paging that got further before it failed counts against nothing: three outages in eighteen hours of it are none of
@@ -499,7 +499,7 @@ def _record_failure(work: _Work, each: Fetch, error: PipelineError, *, has_progr
                 dead_letters.give_up(connection, series, span, each.route, str(error), run_id=run.run_id, now=run.now)
 
 
-def _record_success(work: _Work, each: Fetch, answered: Spans) -> None:
+def _record_success(work: _Backfill, each: Fetch, answered: Spans) -> None:
     stores, run = work.stores, work.run
     with stores.catalog.write() as connection:
         for series, span in each.serves:
@@ -525,7 +525,7 @@ def settle_operations(stores: Stores, now: int) -> int:
     return len(done)
 
 
-def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOutcome:
+def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> BackfillOutcome:
     """Does operations again that failed for good, each the same as it was; those that succeed are settled.
 
     Args:
@@ -536,7 +536,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: Run) -> BackfillOu
     if not given_up:
         return BackfillOutcome((), ())
     pairs, intervals = ({each.series.pair for each in given_up}, {each.series.interval for each in given_up})
-    work = _Work(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals), complete=True), run)
+    work = _Backfill(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals), complete=True), run)
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, None)
         try:

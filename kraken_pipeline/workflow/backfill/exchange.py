@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from kraken_pipeline.errors import Throttled
-from kraken_pipeline.kraken.client import Client, Counts
+from kraken_pipeline.kraken.client import Client, RequestCounts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
 from kraken_pipeline.kraken.incidents import incidents_told
 from kraken_pipeline.kraken.replies import SystemStatus
@@ -115,7 +115,7 @@ def breaker_of(stores: Stores) -> Breaker:
     return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
 
 
-def open_cache(settings: Settings, counters: Counts) -> Cache:
+def open_cache(settings: Settings, counters: RequestCounts) -> Cache:
     """The cache of the settings, to be closed; the replies of another exchange than Kraken's are kept apart."""
     environment = settings.kraken_cache_environment
     if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:

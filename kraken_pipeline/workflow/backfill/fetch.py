@@ -27,7 +27,7 @@ from kraken_pipeline.storage.records import dead_letters, density_records, evide
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class _Spent(Exception):
     """The budget is spent in the middle of paging."""
 
 
-def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: Run) -> Fetched:
+def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: RunContext) -> Fetched:
     """Fetches the committed candles of a series from the start of what is wanted on.
 
     Args:
@@ -120,7 +120,7 @@ def fetch_trades(
     exchange: Exchange,
     pair: str,
     wanted: Spans,
-    run: Run,
+    run: RunContext,
     *,
     budgets: Sequence[Budget] = (),
     keep: Callable[[Fetched], None] = lambda _: None,
@@ -205,7 +205,7 @@ def _still_missing(stores: Stores, series: Series, wanted: Spans) -> tuple[Spans
     return subtract(wanted, tuple(record.span for record in records)), max(known, default=None)
 
 
-def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int:
+def _store_page(stores: Stores, series: Series, folded: Folded, run: RunContext) -> int:
     if not (folded.answered or folded.lost or folded.rejects):
         return 0
     # Spread evenly: what a grant counts is only used for the cost of paging.
@@ -227,7 +227,7 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: Run) -> int
     )
 
 
-def grant_quiet(stores: Stores, series: Series, span: Span, run: Run) -> None:
+def grant_quiet(stores: Stores, series: Series, span: Span, run: RunContext) -> None:
     """Coverage of a span of which the exchange has said that nobody traded in it."""
     grants = (Grant(span, Source.TRADES, run.now),)
     nothing = finished(NO_CANDLES, Source.TRADES)
@@ -239,7 +239,7 @@ def _store(
     series: Series,
     candles: pl.DataFrame,
     grants: tuple[Grant, ...],
-    run: Run,
+    run: RunContext,
     *,
     origin: str,
     rejects: Sequence[Reject],

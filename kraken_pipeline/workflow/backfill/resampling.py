@@ -20,10 +20,10 @@ from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 BATCH_SERIES = 64
@@ -45,13 +45,13 @@ class SeriesOutcome:
     spans: Spans
 
 
-def resample_gaps(stores: Stores, spec: RunSpec, run: Run) -> list[SeriesOutcome]:
+def resample_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> list[SeriesOutcome]:
     """Fills every gap of the selected series that finer candles span whole.
 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    gaps = find_gaps(stores, spec, survey(stores, spec, run.now))
+    gaps = find_gaps(stores, spec, load_snapshot(stores, spec, run.now))
     filled: list[SeriesOutcome] = []
     # Finer intervals first: coarser ones are made of what these become.
     for work in _by_interval(gaps):
@@ -82,7 +82,7 @@ class _Resampled:
         return self.write.staged.series
 
 
-def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) -> list[SeriesOutcome]:
+def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunContext) -> list[SeriesOutcome]:
     """Resamples some series of one interval side by side, and commits them together."""
     with stores.locks.series(work), ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
         wanted = _still_wanted(stores, work)
@@ -104,7 +104,7 @@ def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: Run) ->
     return outcomes
 
 
-def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: Run) -> _Resampled:
+def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: RunContext) -> _Resampled:
     remade = normalise(span for _, span in spans)
     writer = stores.lake.writer(series, origin="resampling", now=run.now, remade=remade)
     grants: list[Grant] = []

@@ -45,17 +45,17 @@ from kraken_pipeline.storage.records.proof_records import ContradictionRecord, S
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.explain.explanation import (
     VALUES,
+    CandleProof,
+    CandleState,
     Evidence,
     Explanation,
     Loser,
-    Proof,
     ProofState,
-    Standing,
     Stored,
     legs_over,
 )
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.reconcile.verdicts import differing
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -80,7 +80,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     # Before what is known is read: damage that is found now takes coverage back.
     lost = _losses(stores, series, span)
     rows = _read(stores, series, span)
-    holdings = survey(stores, spec, now)
+    holdings = load_snapshot(stores, spec, now)
     gaps = tuple(gap for gap in find_gaps(stores, spec, holdings) if gap.series == series and gap.span.overlaps(span))
     covered = next((each for each in holdings.coverage.get(series, ()) if each.span.overlaps(span)), None)
     with stores.catalog.read() as connection:
@@ -118,7 +118,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     dispute = _dispute(differing(span, [file for file in known if file.series == series], ends)) if is_disputed else ""
     proof = _proof(contradicting, dispute, compared, level.within(holdings.covered(series)), span)
     standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
-    if standing is Standing.QUIET:
+    if standing is CandleState.QUIET:
         sentence = f"{sentence}{_downtime(span, incidents)}"
     return Explanation(
         series=series,
@@ -187,27 +187,27 @@ def _losers(ledger: pl.DataFrame) -> Iterator[Loser]:
 
 
 def _standing(
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     series: Series,
     span: Span,
     candle: Stored | None,
     covered: CoverageRecord | None,
     gaps: Sequence[Gap],
-    proof: Proof,
+    proof: CandleProof,
     suspicions: Sequence[SuspicionRecord],
-) -> tuple[Standing, str]:
+) -> tuple[CandleState, str]:
     if candle is not None:
         beside = "" if covered else ", which nothing answers for"
         missing = f"; it is part of a gap: {_routes(gaps, span)}" if gaps else ""
-        return Standing.CANDLE, f"a candle from {candle.source}{beside}{missing}"
+        return CandleState.CANDLE, f"a candle from {candle.source}{beside}{missing}"
     if covered is not None:
-        return Standing.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
+        return CandleState.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
     if gaps:
-        return Standing.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
-    return Standing.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
+        return CandleState.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
+    return CandleState.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
 
 
-def _how_quiet(span: Span, proof: Proof, suspicions: Sequence[SuspicionRecord]) -> str:
+def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRecord]) -> str:
     doubts = [each for each in suspicions if each.state is SuspicionState.UNPROVEN]
     checked = normalise(each.span for each in suspicions if each.state is SuspicionState.PROVEN_QUIET)
     if proof.state is ProofState.VERIFIED:
@@ -235,7 +235,7 @@ def _routes(gaps: Sequence[Gap], span: Span) -> str:
     return f"route {', then '.join(routes) or 'NONE'}{fetch}"
 
 
-def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
+def _why_not_expected(holdings: CatalogSnapshot, series: Series, span: Span) -> str:
     if span.end > series.interval.floor(holdings.now):
         return "it has not ended yet"
     first = holdings.first_known.get(series.pair)
@@ -251,21 +251,21 @@ def _why_not_expected(holdings: Holdings, series: Series, span: Span) -> str:
 
 def _proof(
     contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
-) -> Proof:
+) -> CandleProof:
     open_ = {each.state: each.reason for each in contradictions}
     for state, told in (
         (ContradictionState.CONFLICT, ProofState.CONFLICT),
         (ContradictionState.REFUTED, ProofState.REFUTED),
     ):
         if state in open_:
-            return Proof(told, (open_[state],))
+            return CandleProof(told, (open_[state],))
     if not subtract((span,), proven.verified):
-        return Proof(ProofState.VERIFIED, compared)
+        return CandleProof(ProofState.VERIFIED, compared)
     if dispute:
-        return Proof(ProofState.CONFLICT, (dispute,))
+        return CandleProof(ProofState.CONFLICT, (dispute,))
     if not subtract((span,), proven.reconciled):
-        return Proof(ProofState.RECONCILED, compared)
-    return Proof(ProofState.NOT_TESTED)
+        return CandleProof(ProofState.RECONCILED, compared)
+    return CandleProof(ProofState.NOT_TESTED)
 
 
 def _dispute(names: Sequence[str]) -> str:
@@ -296,7 +296,7 @@ def _trades(minutes: Sequence[GrantRecord]) -> Spans:
 
 def _compared(
     stores: Stores,
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     series: Series,
     span: Span,
     rows: pl.DataFrame,
@@ -320,7 +320,7 @@ def _compared(
     yield from _of_coarser(stores, holdings, series, span)
 
 
-def _of_coarser(stores: Stores, holdings: Holdings, series: Series, span: Span) -> Iterator[str]:
+def _of_coarser(stores: Stores, holdings: CatalogSnapshot, series: Series, span: Span) -> Iterator[str]:
     """What the nearest coarser candle says of those within it."""
     interval = series.interval
     for coarse in Interval:
@@ -371,7 +371,7 @@ def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, ca
     return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
 
 
-def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:
+def _is_covered(holdings: CatalogSnapshot, series: Series, span: Span) -> bool:
     return intersect(holdings.covered(series), (span,)) == (span,)
 
 
@@ -380,7 +380,7 @@ def _is_covered(holdings: Holdings, series: Series, span: Span) -> bool:
 
 def _evidence(
     stores: Stores,
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     series: Series,
     span: Span,
     grants: Sequence[GrantRecord],
@@ -419,7 +419,7 @@ def _of_file(
     return Evidence(source, where, verified_at, record, lines.first, lines.count, note)
 
 
-def _of_answer(holdings: Holdings, series: Series, span: Span, grant: GrantRecord) -> Evidence:
+def _of_answer(holdings: CatalogSnapshot, series: Series, span: Span, grant: GrantRecord) -> Evidence:
     request = made_of = note = None
     if grant.source in (Source.CSV, RECOVERED):  # an archive that answers is on record as a file
         note = "by the row in the lake alone: the catalog that knew where it came from was lost"

@@ -24,7 +24,7 @@ from kraken_pipeline.workflow.gaps.gaps import Gap
 VALUES = ("open", "high", "low", "close", "volume", "trade_count")
 
 
-class Standing(StrEnum):
+class CandleState(StrEnum):
     """What stands at a time."""
 
     CANDLE = "CANDLE"
@@ -44,7 +44,7 @@ class ProofState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class CandleProof:
     """How far what stands there is proven, and by what; each a sentence."""
 
     state: ProofState
@@ -150,11 +150,11 @@ class Explanation:
 
     series: Series
     span: Span
-    standing: Standing
+    standing: CandleState
     sentence: str
     candle: Stored | None
     coverage: CoverageRecord | None
-    proof: Proof
+    proof: CandleProof
     evidence: tuple[Evidence, ...]
     losers: tuple[Loser, ...]
     gaps: tuple[Gap, ...]

@@ -27,7 +27,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, CatalogSnapshot, load_snapshot
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _DAY = 86_400
@@ -118,7 +118,7 @@ def gap_json(row: GapRow) -> dict[str, object]:
     }
 
 
-def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
+def expected(holdings: CatalogSnapshot, spec: RunSpec, series: Series) -> Spans:
     """What a series should have; nothing for a pair of which nothing is known and no start is given.
 
     Of a pair that is listed no more nothing is expected after its last evidence.
@@ -136,7 +136,7 @@ def expected(holdings: Holdings, spec: RunSpec, series: Series) -> Spans:
 def find_gaps(
     stores: Stores,
     spec: RunSpec,
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     offers: Mapping[Series, Sequence[Offer]] | None = None,
     *,
     with_api: bool = True,
@@ -180,7 +180,7 @@ def _span_of(item: _Spanned) -> Span:
 
 
 def _missing(
-    pair: str, spec: RunSpec, holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+    pair: str, spec: RunSpec, holdings: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> dict[Interval, Spans]:
     """What a pair lacks of the wanted intervals; of others, what archives at hand bring: trades become minutes."""
     gaps: dict[Interval, Spans] = {}
@@ -206,7 +206,7 @@ def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Int
 
 
 def _knowledge(
-    pair: str, gaps: Mapping[Interval, Spans], holdings: Holdings, offers: Mapping[Series, Sequence[Offer]]
+    pair: str, gaps: Mapping[Interval, Spans], holdings: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> Knowledge:
     exhausted: dict[tuple[Interval, Route], Spans] = {}
     for interval in Interval:
@@ -234,7 +234,7 @@ def _gap(
     legs: Mapping[Interval, Overlaps[Leg]],
     tried: Sequence[Attempt],
     older: Sequence[GapRow],
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
 ) -> Gap:
     own = tuple(legs[series.interval].over(span))
     failures = failures_at(tried, span)
@@ -278,7 +278,7 @@ def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
     return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
 
 
-def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRow]:
+def shown(stores: Stores, gaps: Iterable[Gap], holdings: CatalogSnapshot) -> list[GapRow]:
     """The gaps as records, with those that a run is filling at this moment marked as such.
 
     A run that was killed leaves its marks; they count for nothing where no run is at work.
@@ -297,7 +297,7 @@ def shown(stores: Stores, gaps: Iterable[Gap], holdings: Holdings) -> list[GapRo
 
 
 def _archives(
-    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], holdings: Holdings
+    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], holdings: CatalogSnapshot
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
 
@@ -327,7 +327,7 @@ def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
     return any(_is_out_of_reach(each, legs) for each in finer)
 
 
-def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) -> bool:
+def _has_answered(holdings: CatalogSnapshot, series: Series, start: int, quarter: str) -> bool:
     return any(
         container.quarter == quarter
         or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
@@ -337,7 +337,7 @@ def _has_answered(holdings: Holdings, series: Series, start: int, quarter: str) 
     )
 
 
-def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[Holdings, list[Gap]]:
+def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[CatalogSnapshot, list[Gap]]:
     """What is known of the selected pairs and the gaps that follow, put on record.
 
     Raises:
@@ -345,13 +345,13 @@ def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[Holdings, li
         Busy: Another process has been recording for too long.
     """
     with stores.locks.gap_records():
-        holdings = survey(stores, spec, now)
+        holdings = load_snapshot(stores, spec, now)
         found = find_gaps(stores, spec, holdings)
         _record_gaps(stores, spec, holdings, found)
     return holdings, found
 
 
-def _record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequence[Gap]) -> None:
+def _record_gaps(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
     """Brings the gap records of the selected series up to date."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
@@ -373,7 +373,7 @@ def _record_gaps(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Sequen
 
 
 def _open_row(
-    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], holdings: Holdings
+    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], holdings: CatalogSnapshot
 ) -> GapRow:
     """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
     gaps = found.over(record.span)
@@ -409,7 +409,7 @@ def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now:
     )
 
 
-def measure(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
+def measure(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
     """How complete each selected series is."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
@@ -435,7 +435,7 @@ def measure(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Ga
     return measured
 
 
-def _candles(stores: Stores, holdings: Holdings, series: Series, wanted: Spans) -> int:
+def _candles(stores: Stores, holdings: CatalogSnapshot, series: Series, wanted: Spans) -> int:
     """How many candles lie in the covered part of what is expected; counted in the lake only where that is cut."""
     count = 0
     for record in holdings.coverage.get(series, ()):

@@ -18,7 +18,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
 from kraken_pipeline.workflow.gaps.selection import estimated, selected
-from kraken_pipeline.workflow.gaps.snapshot import survey
+from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.ingest.scan import UNKNOWN, Scan, Task, folders, scan
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -99,7 +99,7 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     """
     scanned = scan(stores, spec, now)
     offers, first_known = offered(scanned, now)
-    holdings = survey(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
+    holdings = load_snapshot(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
     if not holdings.pairs and not scanned.broken:
         raise nothing_to_do(stores, spec, scanned)
     holdings.containers = [*holdings.containers, *scanned.containers]

@@ -13,7 +13,7 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, lookback_start
-from kraken_pipeline.workflow.gaps.snapshot import Holdings
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -55,7 +55,9 @@ class Fetch:
         }
 
 
-def selected(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+def selected(
+    stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Iterable[Gap]
+) -> tuple[list[Fetch], list[Fetch]]:
     """Return what a run asks for as things stand: the one answer for the run, its dry run, and what is said of both.
 
     Args:
@@ -75,7 +77,7 @@ def selected(stores: Stores, spec: RunSpec, holdings: Holdings, gaps: Iterable[G
     )
 
 
-def unprobed(holdings: Holdings, spec: RunSpec) -> list[str]:
+def unprobed(holdings: CatalogSnapshot, spec: RunSpec) -> list[str]:
     """Return the pairs whose first trade a run asks for: to be complete means from there on."""
     return [
         pair
@@ -104,7 +106,7 @@ class Outlook:
     unprobed: int
 
 
-def outlook(stores: Stores, spec: RunSpec, holdings: Holdings) -> Outlook:
+def outlook(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot) -> Outlook:
     """Return what it takes to fill all gaps of a selection through the exchange.
 
     Args:

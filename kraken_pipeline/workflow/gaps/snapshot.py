@@ -27,7 +27,7 @@ _DAY = 86_400
 
 
 @dataclass(slots=True)
-class Holdings:
+class CatalogSnapshot:
     """What is known of some pairs at one moment, read from the catalog at once.
 
     Attributes:
@@ -96,7 +96,7 @@ def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> 
     return pairs
 
 
-def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> Holdings:
+def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> CatalogSnapshot:
     """Reads what is known of the selected pairs.
 
     Args:
@@ -112,7 +112,7 @@ def survey(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -
     names = sorted(pairs)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, names)
-        holdings = Holdings(
+        holdings = CatalogSnapshot(
             now=now,
             pairs=pairs,
             coverage=evidence_records.coverage_of(connection, pairs=names),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class HealthStatus(StrEnum):
     """How a thing is."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Check:
     """
 
     name: str
-    verdict: Verdict
+    verdict: HealthStatus
     sentence: str
 
     @property
@@ -35,7 +35,7 @@ class Check:
         return self.name.partition(" ")[0]
 
 
-def worst(checks: Sequence[Check]) -> Verdict:
+def worst(checks: Sequence[Check]) -> HealthStatus:
     """The worst verdict among them."""
-    order = list(Verdict)
-    return max((check.verdict for check in checks), key=order.index, default=Verdict.OK)
+    order = list(HealthStatus)
+    return max((check.verdict for check in checks), key=order.index, default=HealthStatus.OK)

@@ -16,7 +16,7 @@ from kraken_pipeline.storage.exchange_state.counters import Counters, totals
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import breaker_of, open_cache, probed
-from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.check import Check, HealthStatus
 
 CLOCK_SECONDS = 5
 """By how much the clock here may differ from the exchange's, which tells whole seconds."""
@@ -42,10 +42,10 @@ def check_status(stores: Stores) -> Iterator[Check]:
             status = exchange.require_online()
             ahead, warnings = exchange.clock_ahead, exchange.warnings
     except PipelineError as error:
-        yield Check("api", Verdict.WARNING, f"{error}; gaps are filled when it answers")
+        yield Check("api", HealthStatus.WARNING, f"{error}; gaps are filled when it answers")
     else:
         where = urlsplit(stores.settings.kraken_api_url).netloc.rpartition("@")[2]
-        yield Check("api", Verdict.OK, " ".join((f"{where} answers: {status.status}", *warnings)))
+        yield Check("api", HealthStatus.OK, " ".join((f"{where} answers: {status.status}", *warnings)))
         yield _clock(ahead if ahead is not None else time.time() - status.time)
         yield from _incidents(list(incidents_told(status)))
 
@@ -54,9 +54,9 @@ def _clock(ahead: float) -> Check:
     """How far the clock here is from the exchange's, by which candles begin and end."""
     sentence = f"the clock here is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the exchange's"
     if abs(ahead) <= CLOCK_SECONDS:
-        return Check("api clock", Verdict.OK, f"{sentence}, within {CLOCK_SECONDS} s")
+        return Check("api clock", HealthStatus.OK, f"{sentence}, within {CLOCK_SECONDS} s")
     return Check(
-        "api clock", Verdict.WARNING, f"{sentence}: set it by a time server, or candles come late or too early"
+        "api clock", HealthStatus.WARNING, f"{sentence}: set it by a time server, or candles come late or too early"
     )
 
 
@@ -66,11 +66,11 @@ def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
     announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
     if emergencies:
         names = "; ".join(map(str, emergencies))
-        yield Check("api incidents", Verdict.WARNING, f"the exchange tells of an emergency: {names}")
+        yield Check("api incidents", HealthStatus.WARNING, f"the exchange tells of an emergency: {names}")
     elif announced:
-        yield Check("api incidents", Verdict.OK, f"maintenance is announced: {'; '.join(map(str, announced))}")
+        yield Check("api incidents", HealthStatus.OK, f"maintenance is announced: {'; '.join(map(str, announced))}")
     else:
-        yield Check("api incidents", Verdict.OK, "no maintenance is announced, and no emergency is told of")
+        yield Check("api incidents", HealthStatus.OK, "no maintenance is announced, and no emergency is told of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +146,12 @@ def _circuit(stores: Stores) -> Iterator[Check]:
     slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
     slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
     if record.state is BreakerState.CLOSED:
-        yield Check("exchange", Verdict.OK, f"the circuit is closed{slow}")
+        yield Check("exchange", HealthStatus.OK, f"the circuit is closed{slow}")
         return
     at = iso(int(record.retry_at or 0))
     yield Check(
         "exchange",
-        Verdict.WARNING,
+        HealthStatus.WARNING,
         f"the circuit is {record.state} after {record.failures} failures in a row; one process tries again at {at}",
     )
 
@@ -163,22 +163,24 @@ def _errors(stores: Stores) -> Iterator[Check]:
     sentence = f"{requests:,} requests in the last day, {errors:,} failed, {counts['api.retries']:,} were retries"
     if requests >= FEW and errors > ERROR_RATE * requests:
         yield Check(
-            "requests", Verdict.WARNING, f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`"
+            "requests",
+            HealthStatus.WARNING,
+            f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`",
         )
     else:
-        yield Check("requests", Verdict.OK, sentence)
+        yield Check("requests", HealthStatus.OK, sentence)
 
 
 def _cache(stores: Stores) -> Iterator[Check]:
     lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
     if lookups.hit_rate is None:
-        yield Check("cache", Verdict.OK, "no lookups in the last day")
+        yield Check("cache", HealthStatus.OK, "no lookups in the last day")
         return
     sentence = f"{lookups.hit_rate:.0%} of {lookups.count:,} lookups in the last day were hits"
     if lookups.count >= FEW and lookups.hit_rate < HIT_RATE:
-        yield Check("cache", Verdict.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
+        yield Check("cache", HealthStatus.WARNING, f"{sentence}: below {HIT_RATE:.0%}")
     else:
-        yield Check("cache", Verdict.OK, sentence)
+        yield Check("cache", HealthStatus.OK, sentence)
 
 
 EXCHANGE: Mapping[str, Callable[[Stores], Iterable[Check]]] = {

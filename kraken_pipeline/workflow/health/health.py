@@ -24,7 +24,7 @@ from kraken_pipeline.storage.records import evidence_records, publications
 from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.stores import Stores, create_stores
-from kraken_pipeline.workflow.health.check import Check, Verdict
+from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.exchange_health import EXCHANGE, check_status
 
 _Of = TypeVar("_Of")
@@ -66,7 +66,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     except Exception as error:
         yield _broken("catalog", error)
         for name in list(_IN_CATALOG)[1:]:
-            yield Check(name, Verdict.WARNING, "nobody knows while the catalog cannot be opened")
+            yield Check(name, HealthStatus.WARNING, "nobody knows while the catalog cannot be opened")
         return
     with closing(stores):
         for name, look_into in _IN_CATALOG.items():
@@ -83,7 +83,7 @@ def _looked(name: str, look: Callable[[_Of], Iterable[Check]], at: _Of) -> Itera
 
 def _broken(name: str, error: Exception) -> Check:
     kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
-    return Check(name, Verdict.FAILED, " ".join(f"{kind}{error}".split()))
+    return Check(name, HealthStatus.FAILED, " ".join(f"{kind}{error}".split()))
 
 
 def _lake(settings: Settings) -> Iterator[Check]:
@@ -101,26 +101,26 @@ def _lake(settings: Settings) -> Iterator[Check]:
     except OSError as error:
         yield Check(
             "lake",
-            Verdict.FAILED,
+            HealthStatus.FAILED,
             f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can",
         )
     else:
-        yield Check("lake", Verdict.OK, f"{settings.home / 'lake'} can be written")
+        yield Check("lake", HealthStatus.OK, f"{settings.home / 'lake'} can be written")
 
 
 def _space(settings: Settings) -> Iterator[Check]:
     free = shutil.disk_usage(settings.home).free
     sentence = f"{free / 2**30:.1f} GiB free"
     if free < LOW_SPACE_BYTES:
-        yield Check("space", Verdict.WARNING, f"{sentence}: make room before the next large archive")
+        yield Check("space", HealthStatus.WARNING, f"{sentence}: make room before the next large archive")
     else:
-        yield Check("space", Verdict.OK, sentence)
+        yield Check("space", HealthStatus.OK, sentence)
 
 
 def _catalog(stores: Stores) -> Iterator[Check]:
     revision = stores.catalog.revision()
     where = "SQLite" if stores.catalog.is_sqlite else "PostgreSQL"
-    yield Check("catalog", Verdict.OK, f"the catalog ({where}) answers and is at migration {revision}, the newest")
+    yield Check("catalog", HealthStatus.OK, f"the catalog ({where}) answers and is at migration {revision}, the newest")
     if (pool := stores.catalog.statistics) is not None:
         yield _pool("catalog pool", pool, "KRAKEN_CATALOG_POOL")
         yield _server_connections(stores)
@@ -136,14 +136,14 @@ def _server_connections(stores: Stores) -> Check:
         in_use, most = connection.execute(sa.select(used, limit)).one()
     sentence = f"{in_use} of the server's {most} connections are in use"
     if in_use > BUSY * most:
-        return Check("catalog server", Verdict.WARNING, f"{sentence}: raise max_connections, or run less at once")
-    return Check("catalog server", Verdict.OK, sentence)
+        return Check("catalog server", HealthStatus.WARNING, f"{sentence}: raise max_connections, or run less at once")
+    return Check("catalog server", HealthStatus.OK, sentence)
 
 
 def _pool(name: str, stats: PoolStats, setting: str) -> Check:
     if stats.is_busy:
-        return Check(name, Verdict.WARNING, f"{stats}: callers will have to wait, see {setting}")
-    return Check(name, Verdict.OK, str(stats))
+        return Check(name, HealthStatus.WARNING, f"{stats}: callers will have to wait, see {setting}")
+    return Check(name, HealthStatus.OK, str(stats))
 
 
 def _series(stores: Stores) -> Iterator[Check]:
@@ -160,10 +160,12 @@ def _series(stores: Stores) -> Iterator[Check]:
     if broken:
         worst_of = ", ".join(f"{pair} {interval}" for pair, interval in broken[:5])
         yield Check(
-            "series", Verdict.WARNING, f"{len(broken)} of {count} series have more than {threshold} gaps: {worst_of}"
+            "series",
+            HealthStatus.WARNING,
+            f"{len(broken)} of {count} series have more than {threshold} gaps: {worst_of}",
         )
     else:
-        yield Check("series", Verdict.OK, f"{count} series, none with more than {threshold} gaps")
+        yield Check("series", HealthStatus.OK, f"{count} series, none with more than {threshold} gaps")
 
 
 def _intact(stores: Stores) -> Iterator[Check]:
@@ -178,32 +180,32 @@ def _intact(stores: Stores) -> Iterator[Check]:
     )
     if damaged:
         more = f" and {len(damaged) - 1:,} more files" if len(damaged) > 1 else ""
-        yield Check("files", Verdict.FAILED, f"{damaged[0]}{more}; {when}; {damaged[0].action}")
+        yield Check("files", HealthStatus.FAILED, f"{damaged[0]}{more}; {when}; {damaged[0].action}")
     else:
-        yield Check("files", Verdict.OK, f"nothing is known to be damaged; {when}")
+        yield Check("files", HealthStatus.OK, f"nothing is known to be damaged; {when}")
 
 
 def _outbox(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
         backlog = publications.backlog(connection)
     if backlog.oldest is None:
-        yield Check("outbox", Verdict.OK, "nothing is owed to QuestDB")
+        yield Check("outbox", HealthStatus.OK, "nothing is owed to QuestDB")
     elif not stores.settings.has_questdb:
-        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are kept for a QuestDB to come")
+        yield Check("outbox", HealthStatus.OK, f"{backlog.count:,} ranges are kept for a QuestDB to come")
     elif time.time() - backlog.oldest > LATE_SECONDS:
         sentence = f"{backlog.count:,} ranges are owed to QuestDB, the oldest since {iso(backlog.oldest)}"
-        yield Check("outbox", Verdict.WARNING, f"{sentence}: kraken-pipeline publish says what is in the way")
+        yield Check("outbox", HealthStatus.WARNING, f"{sentence}: kraken-pipeline publish says what is in the way")
     else:
-        yield Check("outbox", Verdict.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
+        yield Check("outbox", HealthStatus.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
 
 
 def _questdb(settings: Settings) -> Iterator[Check]:
     if not settings.has_questdb:
-        yield Check("questdb", Verdict.OK, "off: KRAKEN_QUESTDB_URL is not set")
+        yield Check("questdb", HealthStatus.OK, "off: KRAKEN_QUESTDB_URL is not set")
         return
     with open_questdb(settings) as questdb:
         questdb.ping()
-        yield Check("questdb", Verdict.OK, "QuestDB answers over HTTP and PGWire")
+        yield Check("questdb", HealthStatus.OK, "QuestDB answers over HTTP and PGWire")
         yield lag(questdb.lags())
         yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
 
@@ -214,32 +216,34 @@ def lag(lags: Sequence[Lag]) -> Check:
         if each.error is not None:
             return Check(
                 "questdb lag",
-                Verdict.FAILED,
+                HealthStatus.FAILED,
                 f"{each.table} has stopped taking in what is in its log ({each.error}); mend that, often a full disk, "
                 f"then: ALTER TABLE {each.table} RESUME WAL",
             )
     behind = sum(each.transactions for each in lags)
     if behind > MANY_TRANSACTIONS:
-        return Check("questdb lag", Verdict.WARNING, f"{behind:,} transactions wait to be applied: it does not keep up")
-    return Check("questdb lag", Verdict.OK, f"{behind:,} transactions wait to be applied")
+        return Check(
+            "questdb lag", HealthStatus.WARNING, f"{behind:,} transactions wait to be applied: it does not keep up"
+        )
+    return Check("questdb lag", HealthStatus.OK, f"{behind:,} transactions wait to be applied")
 
 
 def _redis(settings: Settings) -> Iterator[Check]:
     if settings.kraken_cache_url is None:
-        yield Check("redis", Verdict.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
+        yield Check("redis", HealthStatus.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
         return
     url = settings.kraken_cache_url.get_secret_value()
     with closing(redis_pool(url, settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)) as pool:
         health = redis_health(pool)
     if health.error is not None:
-        yield Check("redis", Verdict.WARNING, f"{health.error}; the embedded cache serves")
+        yield Check("redis", HealthStatus.WARNING, f"{health.error}; the embedded cache serves")
     else:
         clients, most = health.clients or 0, health.max_clients
         sentence = f"Redis {health.version} at {health.name} answers, {clients} of {most or 'any number of'} clients"
         if most and clients > BUSY * most:
-            yield Check("redis", Verdict.WARNING, f"{sentence}: raise its maxclients, or run less at once")
+            yield Check("redis", HealthStatus.WARNING, f"{sentence}: raise its maxclients, or run less at once")
         else:
-            yield Check("redis", Verdict.OK, sentence)
+            yield Check("redis", HealthStatus.OK, sentence)
         yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")
 
 

@@ -13,7 +13,7 @@ from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (
     ALWAYS,
-    Known,
+    IngestHistory,
     Task,
     container_stamp,
     stamp,
@@ -54,7 +54,7 @@ def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> 
     if files[0].container is not None and container is None:
         return False
     tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
-    known = Known(connection, tasks)
+    known = IngestHistory(connection, tasks)
     return all(known.taken(task, ALWAYS) is not None for task in tasks)
 
 

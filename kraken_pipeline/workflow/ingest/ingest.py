@@ -24,14 +24,14 @@ from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.read_file import Reading, letter, read_file, write_letters
 from kraken_pipeline.workflow.ingest.scan import (
-    Known,
+    IngestHistory,
     Task,
     is_within,
     scan_again,
     window,
 )
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 ROUNDS = 3
@@ -66,14 +66,14 @@ class FileOutcome:
     seconds: float = 0.0
 
 
-def enlist(stores: Stores, tasks: Iterable[Task], run: Run) -> dict[str, int]:
+def enlist(stores: Stores, tasks: Iterable[Task], run: RunContext) -> dict[str, int]:
     """Puts the files of a run on record as PENDING; their ids by location."""
     entries = [(task.file, task.container.sha256 if task.container else None, task.stamp) for task in tasks]
     with stores.catalog.write() as connection:
         return file_records.enlist(connection, entries, run.run_id, run.now)
 
 
-def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: Run) -> None:
+def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: RunContext) -> None:
     """Puts containers that cannot be opened on record as FAILED, with a dead letter each."""
     if not broken:
         return
@@ -88,7 +88,7 @@ def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: Run) -> None:
             )
 
 
-def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> list[FileOutcome]:
+def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> list[FileOutcome]:
     """Brings files into the lake, each with its evidence; what is wrong with one stops no other.
 
     Args:
@@ -123,7 +123,7 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> li
 
 
 def _found_again(
-    stores: Stores, spec: RunSpec, changed: Sequence[Task], run: Run
+    stores: Stores, spec: RunSpec, changed: Sequence[Task], run: RunContext
 ) -> tuple[list[Task], dict[str, FileOutcome]]:
     """Looks again at files that were changed since they were found.
 
@@ -160,7 +160,7 @@ def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
 
 
 def _taken(
-    stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: Run
+    stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: RunContext
 ) -> Iterator[tuple[list[Task], dict[str, FileOutcome]]]:
     """Takes batch after batch, and reads each while the one before is stored: that hides a quarter of the time."""
     with (
@@ -198,13 +198,13 @@ def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) ->
     return held
 
 
-def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: Run) -> dict[str, FileOutcome]:
+def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> dict[str, FileOutcome]:
     """What another run has taken since it was found here, by location: it is not read again, and may have moved.
 
     Nor is what this run took itself before it was interrupted and tried again.
     """
     with stores.catalog.read() as connection:
-        known = Known(connection, tasks)
+        known = IngestHistory(connection, tasks)
     outcomes: dict[str, FileOutcome] = {}
     left: list[Mapping[str, Any]] = []
     for task in tasks:
@@ -238,7 +238,7 @@ def _outcome_before(record: FileRecord, task: Task) -> FileOutcome:
     )
 
 
-def _count_anew(stores: Stores, run: Run) -> None:
+def _count_anew(stores: Stores, run: RunContext) -> None:
     """Sets a run's progress to what is on record: what it told last may be older than its last batch."""
     with stores.catalog.read() as connection:
         done = file_records.done_by(connection, run.run_id)
@@ -251,7 +251,7 @@ def _count_anew(stores: Stores, run: Run) -> None:
     )
 
 
-def _report(run: Run, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
+def _report(run: RunContext, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
     progress = run.progress
     run.report(
         phase="ingesting",
@@ -284,7 +284,7 @@ def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
         waiting = later
 
 
-def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: Run) -> None:
+def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: RunContext) -> None:
     """Puts files on record as INGESTING, and forgets what was rejected of them when they were read before."""
     with stores.catalog.write() as connection:
         known = file_records.by_location(connection, [task.file.location for task, _ in work])
@@ -302,7 +302,7 @@ def _store(
     stores: Stores,
     spec: RunSpec,
     batch: Sequence[Reading],
-    run: Run,
+    run: RunContext,
     done: Mapping[str, FileOutcome],
     held: AbstractContextManager[object],
 ) -> dict[str, FileOutcome]:
@@ -311,7 +311,7 @@ def _store(
         return {**done, **_stored(stores, spec, batch, run)}
 
 
-def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: Run) -> dict[str, FileOutcome]:
+def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunContext) -> dict[str, FileOutcome]:
     _find_twins(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
@@ -368,7 +368,7 @@ def _status(read: Reading) -> tuple[FileStatus, str | None]:
     return FileStatus.COMPLETED, None
 
 
-def _result(read: Reading, spec: RunSpec, run: Run) -> Mapping[str, Any]:
+def _result(read: Reading, spec: RunSpec, run: RunContext) -> Mapping[str, Any]:
     status, reason = _status(read)
     is_stored = status is FileStatus.COMPLETED and read.staged is not None
     return {

@@ -31,7 +31,7 @@ from kraken_pipeline.workflow.ingest.scan import (
     Task,
     window,
 )
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 REJECTS_HELD = 20_000
@@ -56,7 +56,9 @@ class Reading:
     twin: FileRecord | None = None  # the same file, ingested or withdrawn before
 
 
-def read_file(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: Run) -> Reading:
+def read_file(
+    stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: RunContext
+) -> Reading:
     """Read one file beside the lake, sorted where it is out of order; an error of the file is kept with the reading."""
     began = time.perf_counter()
     read = Reading(task, file_id)
@@ -77,7 +79,7 @@ def read_file(stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: A
     return read
 
 
-def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: Run, *, sort: bool) -> None:
+def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: RunContext, *, sort: bool) -> None:
     task = read.task
     wanted = window(spec)
     writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
@@ -102,7 +104,7 @@ def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, 
 
 
 def _rows(
-    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: Run, *, sort: bool
+    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: RunContext, *, sort: bool
 ) -> CandleReader | TradesReader:
     if task.file.kind is Kind.TRADES:
         is_release = task.container is not None and task.container.end is not None
@@ -118,7 +120,7 @@ def _rows(
     )
 
 
-def _take_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: Run) -> None:
+def _take_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: RunContext) -> None:
     read.rejects += rejects
     read.rows_rejected += len(rejects)
     if len(read.rejects) > REJECTS_HELD:
@@ -134,7 +136,7 @@ def _forget_letters(stores: Stores, read: Reading) -> None:
     read.rejects, read.rows_rejected = [], 0
 
 
-def write_letters(connection: sa.Connection, read: Reading, run: Run) -> None:
+def write_letters(connection: sa.Connection, read: Reading, run: RunContext) -> None:
     """Put the rejects of a reading on record."""
     dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
 

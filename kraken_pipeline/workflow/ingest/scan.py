@@ -243,7 +243,7 @@ def stamp(path: Path) -> str:
 
 def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
     with stores.catalog.read() as connection:
-        known = Known(connection, tasks)
+        known = IngestHistory(connection, tasks)
     for task in tasks:
         if (how := known.taken(task, window(spec))) is not None:
             scanned.taken.append(PassedOver(task.file.name, f"already taken: {how}"))
@@ -251,7 +251,7 @@ def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scann
             scanned.tasks.append(task)
 
 
-class Known:
+class IngestHistory:
     """What is on record of some files."""
 
     def __init__(self, connection: sa.Connection, tasks: Sequence[Task]) -> None:

@@ -11,13 +11,13 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import ProofCost, cost
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
-def fill(stores: Stores, spec: RunSpec, run: Run) -> BackfillOutcome:
+def fill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
     """Fill gaps as `backfill` does; with `complete`, prove what is there by the ids of its trades as well.
 
     Raises:

@@ -59,7 +59,7 @@ class ProofCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PairTrades:
     """What the catalog knows of a pair at one moment."""
 
     pair: str
@@ -138,7 +138,7 @@ def in_order(stores: Stores, spec: RunSpec) -> list[str]:
 
 def look_up(
     stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int, exchange_now: int | None = None
-) -> Known:
+) -> PairTrades:
     """Read what is known of a pair.
 
     Args:
@@ -164,13 +164,13 @@ def look_up(
     }
     is_delisted = listing is not None and listing.delisted_at is not None
     parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
-    return Known(name, coverage, found, absences, counts, parts, is_delisted, now, until)
+    return PairTrades(name, coverage, found, absences, counts, parts, is_delisted, now, until)
 
 
-class Counts:
+class CandleCounts:
     """How many trades the candles of a stretch count, in any part of it."""
 
-    def __init__(self, stores: Stores, known: Known, span: Span) -> None:
+    def __init__(self, stores: Stores, known: PairTrades, span: Span) -> None:
         self.intervals = tuple(sorted(interval for interval in known.coverage if interval <= Interval.D1))
         self._covered = {interval: clip(known.coverage[interval], span) for interval in self.intervals}
         self._sums = {interval: _sums(stores, Series(known.pair, interval), span) for interval in self.intervals}
@@ -199,9 +199,9 @@ def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[i
     return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
 
 
-def agrees(stores: Stores, known: Known, stretch: Stretch) -> bool:
+def agrees(stores: Stores, known: PairTrades, stretch: Stretch) -> bool:
     """Whether all candles of a span count as many trades as its anchors do."""
-    counted = heeding(lambda: Counts(stores, known, stretch.span))
+    counted = heeding(lambda: CandleCounts(stores, known, stretch.span))
     by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
     return all(counted(interval, stretch.span) in (None, by_ids) for interval in counted.intervals)
 

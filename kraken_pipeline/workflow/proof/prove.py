@@ -61,8 +61,15 @@ from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trade
 from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
-from kraken_pipeline.workflow.progress import Run
-from kraken_pipeline.workflow.proof.counting import SETTLING_SECONDS, Counts, Known, agrees, in_order, look_up
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.proof.counting import (
+    SETTLING_SECONDS,
+    CandleCounts,
+    PairTrades,
+    agrees,
+    in_order,
+    look_up,
+)
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _NS = 1_000_000_000
@@ -100,7 +107,7 @@ class ProveOutcome:
 def prove(
     stores: Stores,
     spec: RunSpec,
-    run: Run,
+    run: RunContext,
     *,
     spacing: Spacing = Spacing.QUARTER,
     depth: Depth = Depth.MINUTE,
@@ -119,7 +126,7 @@ def prove(
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    work = _Work(stores, spec, run, spacing, depth, run.now)
+    work = _Proving(stores, spec, run, spacing, depth, run.now)
     names = in_order(stores, spec)
     run.report(phase="counting trades")
     for name in names:
@@ -133,7 +140,7 @@ def prove(
     return work.outcome(verdicts(stores, spec, spacing, replace(run, now=work.now)))
 
 
-def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: Run) -> tuple[TradeCount, ...]:
+def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext) -> tuple[TradeCount, ...]:
     """Return what is on record of all spans that are selected, and what a run found, by pair and time."""
     with stores.catalog.read() as connection:
         of_run = trade_counts.of_run(connection, run.run_id)
@@ -158,12 +165,12 @@ class _Absent(Exception):
 
 
 @dataclass(slots=True)
-class _Work:
+class _Proving:
     """What a proof has done so far."""
 
     stores: Stores
     spec: RunSpec
-    run: Run
+    run: RunContext
     spacing: Spacing
     depth: Depth
     now: int
@@ -181,7 +188,7 @@ class _Work:
             counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
         )
 
-    def look_up(self, name: str) -> Known:
+    def look_up(self, name: str) -> PairTrades:
         """What is known of a pair now."""
         return look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
 
@@ -269,7 +276,7 @@ class _Work:
             with self.stores.catalog.write() as connection:
                 trade_counts.record(connection, fresh, self.run.now)
 
-    def _of_absent(self, known: Known) -> Iterator[TradeCount]:
+    def _of_absent(self, known: PairTrades) -> Iterator[TradeCount]:
         for each in known.absences:
             next_step = "the exchange is asked again in an hour"
             if each.confirmed_at is not None:
@@ -277,7 +284,7 @@ class _Work:
             action = f"none of the exchange's pages has {each.absent} of its trades: {next_step}"
             yield self._count(known, Interval.M1, each.absent.minutes, CountVerdict.UNANCHORED, action)
 
-    def _of_stretch(self, known: Known, stretch: Stretch) -> Iterator[TradeCount]:
+    def _of_stretch(self, known: PairTrades, stretch: Stretch) -> Iterator[TradeCount]:
         reason = self._unanchored(known, stretch)
         if reason is not None:
             for interval in stretch.intervals:
@@ -286,7 +293,7 @@ class _Work:
         left = [interval for interval in stretch.intervals if not known.is_proven(stretch, interval)]
         if not left or known.needs(stretch):
             return
-        counted = Counts(self.stores, known, stretch.span)
+        counted = CandleCounts(self.stores, known, stretch.span)
         by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
         for interval in left:
             count = counted(interval, stretch.span)
@@ -295,7 +302,7 @@ class _Work:
                 action = self._action(known, interval, stretch.span, verdict)
                 yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
 
-    def _of_longer(self, known: Known, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
+    def _of_longer(self, known: PairTrades, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
         """The candles longer than a day, which lie across the calendar's spans: their days are counted, and add up."""
         counts = [*known.counts.values(), *fresh]
         days = normalise(
@@ -318,10 +325,12 @@ class _Work:
             count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
             yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)
 
-    def _count(self, known: Known, interval: Interval, span: Span, verdict: CountVerdict, action: str) -> TradeCount:
+    def _count(
+        self, known: PairTrades, interval: Interval, span: Span, verdict: CountVerdict, action: str
+    ) -> TradeCount:
         return TradeCount(Series(known.pair, interval), span, None, None, verdict, action, self.run.run_id)
 
-    def _unanchored(self, known: Known, stretch: Stretch) -> str | None:
+    def _unanchored(self, known: PairTrades, stretch: Stretch) -> str | None:
         if known.is_delisted:
             return f"{known.pair} is listed no more: the exchange says nothing of its trades"
         if is_sparse(stretch.span, known.absent):
@@ -331,7 +340,7 @@ class _Work:
             return "the ids of its trades do not rise with time"
         return None
 
-    def _action(self, known: Known, interval: Interval, span: Span, verdict: CountVerdict) -> str:
+    def _action(self, known: PairTrades, interval: Interval, span: Span, verdict: CountVerdict) -> str:
         if verdict is CountVerdict.PROVEN:
             return ""
         if verdict is CountVerdict.SHORT:
@@ -363,7 +372,7 @@ def resolving(series: Series, span: Span) -> str:
 class _Asking:
     """Asking the exchange, within the budget; each answer is on record before the next is asked for."""
 
-    work: _Work
+    work: _Proving
     exchange: Exchange
     budget: Budget
 
@@ -424,10 +433,10 @@ class _Asking:
                 continue
             return found
 
-    def _search(self, known: Known, stretch: Stretch) -> list[Discrepancy]:
+    def _search(self, known: PairTrades, stretch: Stretch) -> list[Discrepancy]:
         for moment, is_page in known.needs(stretch).items():
             self._ask(known, moment, is_page=is_page)
-        counted = heeding(lambda: Counts(self.work.stores, known, stretch.span))
+        counted = heeding(lambda: CandleCounts(self.work.stores, known, stretch.span))
         while True:
             done = search(stretch.span, counted.intervals, known.ids, counted, self.work.depth.seconds)
             # The first candle that is found is looked at before anything else is asked for: where ids are not dense,
@@ -442,7 +451,7 @@ class _Asking:
 
     # --- requests
 
-    def _ask(self, known: Known, moment: int, *, is_page: bool) -> None:
+    def _ask(self, known: PairTrades, moment: int, *, is_page: bool) -> None:
         if is_page:
             return self._look(known, moment)
         self.require_budget()
@@ -457,12 +466,12 @@ class _Asking:
             raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: there are none, which cannot be so yet")
         return self._keep(known, Anchor(moment, newest[6] + 1, None, now))
 
-    def _keep(self, known: Known, anchor: Anchor) -> None:
+    def _keep(self, known: PairTrades, anchor: Anchor) -> None:
         with self.work.stores.catalog.write() as connection:
             anchor_records.keep_anchors(connection, known.pair, [anchor])
         known.anchors[anchor.moment] = anchor
 
-    def _look(self, known: Known, moment: int, end: int | None = None) -> None:
+    def _look(self, known: PairTrades, moment: int, end: int | None = None) -> None:
         """Look at a page of trades: whether its ids are dense, and whether they bear the anchors out.
 
         Raises:
@@ -486,7 +495,7 @@ class _Asking:
         if is_sparse_here:
             raise _Absent
 
-    def _correct(self, known: Known, page: PageIds, end: int | None, now: int) -> None:
+    def _correct(self, known: PairTrades, page: PageIds, end: int | None, now: int) -> None:
         """Put an anchor right that a page disproves: an answer that was wrong once must not stay so."""
         if end is None or end not in known.anchors:
             return

@@ -17,8 +17,8 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -64,7 +64,7 @@ class ValidationOutcome:
         return sum(len(each.different) for each in self.series)
 
 
-def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcome:
+def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> ValidationOutcome:
     """Compares the covered candles of the last `lookback_days` with a fresh reply, series by series.
 
     The lake is left as it is: candles that differ go on record as conflicts, for a person or for reconciliation.
@@ -72,7 +72,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcom
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = survey(stores, spec, run.now)
+    holdings = load_snapshot(stores, spec, run.now)
     found: list[SeriesValidation] = []
     failed: list[str] = []
     notes: list[str] = []
@@ -99,7 +99,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: Run) -> ValidationOutcom
     return ValidationOutcome(tuple(found), requests, tuple(failed), tuple(notes))
 
 
-def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
+def _recent(holdings: CatalogSnapshot, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
     """The series that OHLC knows, each with its coverage of the last days."""
     since = holdings.now - spec.lookback_days * 86_400
     for pair in holdings.pairs:
@@ -111,7 +111,7 @@ def _recent(holdings: Holdings, spec: RunSpec) -> Iterator[tuple[Series, Spans]]
                     yield series, covered
 
 
-def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, run: Run) -> SeriesValidation:
+def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, run: RunContext) -> SeriesValidation:
     if not stores.lake.is_sound(series):
         return SeriesValidation(series, 0, ())
     reply = exchange.ohlc(series, spans[0].start, until=spans[-1].end, is_fresh=True)
@@ -128,7 +128,7 @@ def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, 
     return outcome
 
 
-def _record(stores: Stores, outcome: SeriesValidation, run: Run) -> None:
+def _record(stores: Stores, outcome: SeriesValidation, run: RunContext) -> None:
     """Puts on record what differs; what is there already, from a run of the days before, is not added again."""
     series, reason = outcome.series, outcome.reason
     spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import polars as pl
 
-from kraken_pipeline.coverage.contradictions import Contradiction, Findings, Voice, one_candle
+from kraken_pipeline.coverage.contradictions import Contradiction, Findings, IntervalEvidence, one_candle
 from kraken_pipeline.coverage.equality import month_of
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
@@ -34,10 +34,10 @@ from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import Holdings
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest import earlier_archives
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -67,7 +67,7 @@ class Reconciled:
     notes: tuple[str, ...] = ()
 
 
-def reconcile_changes(stores: Stores, pairs: Iterable[str], run: Run) -> Reconciled:
+def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
     """Reconciles what has changed of some pairs since it was last reconciled.
 
     A pair that another process is writing for too long is left to the next run.
@@ -159,14 +159,14 @@ class _Pair:
         found = (each for each in self.active.get(series, ()) if each.id not in answered)
         return normalise(span for each in found for span in each.standing(grants))
 
-    def voice(self, series: Series) -> Voice:
+    def voice(self, series: Series) -> IntervalEvidence:
         """What is known of a series."""
         grants = self.grants[series]
         covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
         own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
         trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
         is_minutes = series.interval is Interval.M1
-        return Voice(
+        return IntervalEvidence(
             covered,
             intersect(own, covered),
             subtract(trades, self.conflicting) if is_minutes else (),
@@ -414,7 +414,7 @@ def _month(year: int, month: int) -> int:
     return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
-def give_up(stores: Stores, spec: RunSpec, holdings: Holdings, run: Run) -> int:
+def give_up(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, run: RunContext) -> int:
     """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
 
     They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and

@@ -39,7 +39,7 @@ from kraken_pipeline.storage.records import evidence_records, proof_records, ref
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 
 HOURS = Interval.H1
 """Outages are looked for among the hours, which nearly every pair has: shorter ones are not seen."""
@@ -53,7 +53,7 @@ DOUBTS = (LONE, LONG, OUTAGE)
 NO_OUTAGE = "no pair traded, it was said, and the trades of others show that some did"
 
 
-def look(stores: Stores, changed: Mapping[Series, Spans], run: Run) -> int:
+def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> int:
     """Put on record what is hard to believe of some ranges that have changed, and judge what is on record.
 
     Args:
@@ -366,7 +366,7 @@ def _trades(stores: Stores, series: Series, spans: Spans) -> tuple[pl.Series, pl
 
 
 def _refuted(
-    evidence: _Evidence, over: Iterable[SuspicionRecord], outages: Spans, run: Run
+    evidence: _Evidence, over: Iterable[SuspicionRecord], outages: Spans, run: RunContext
 ) -> tuple[int, list[SuspicionRecord]]:
     """Refute the silence of every pair in an outage that the trades of some have shown to be none.
 
@@ -406,7 +406,7 @@ def _has_traded(evidence: _Evidence, span: Span) -> bool:
     )
 
 
-def take_back(stores: Stores, series: Series, spans: Spans, reason: str, run: Run) -> int:
+def take_back(stores: Stores, series: Series, spans: Spans, reason: str, run: RunContext) -> int:
     """Refute what is covered of some spans, but for what trades were paged through for: it is a gap, to be asked anew.
 
     Returns:

@@ -30,7 +30,7 @@ from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.source_records import Disagreement, disagreements
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.reconcile.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
 from kraken_pipeline.workflow.report.report import unsettled
@@ -41,7 +41,7 @@ _MOST = 100_000
 _RUN = 1_000
 
 
-class Proof(StrEnum):
+class VerdictState(StrEnum):
     """What is known of a candle beside its value."""
 
     VERIFIED = "verified"
@@ -59,7 +59,7 @@ class Remedy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CandleVerdict:
     """What reconciliation says of a candle of the coarser of two intervals.
 
     Attributes:
@@ -83,7 +83,7 @@ class Verdict:
     fine: Interval | None
     coarse: Interval
     span: Span
-    proof: Proof
+    proof: VerdictState
     short_side: str | None
     fine_trades: int | None
     coarse_trades: int | None
@@ -158,13 +158,13 @@ def _percentage(proven: Spans, records: Sequence[CoverageRecord]) -> float | Non
     return percentage(seconds(intersect(proven, covered)), seconds(covered))
 
 
-def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[Verdict]:
+def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]:
     """What contradicts at this moment, by pair, interval and time.
 
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = survey(stores, spec, now)
+    holdings = load_snapshot(stores, spec, now)
     names = sorted(holdings.pairs)
     with stores.catalog.read() as connection:
         records = proof_records.contradictions_of(
@@ -204,14 +204,14 @@ def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
 
 def _of_intervals(
     each: ContradictionRecord, records: Iterable[ContradictionRecord], gaps: Iterable[Gap], files: Sequence[FileRecord]
-) -> Verdict:
+) -> CandleVerdict:
     action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, records, files)
-    return Verdict(
+    return CandleVerdict(
         each.pair,
         each.fine,
         each.coarse,
         each.span,
-        Proof.CONTRADICTED,
+        VerdictState.CONTRADICTED,
         each.short_side,
         each.fine_trades,
         each.coarse_trades,
@@ -288,15 +288,15 @@ def _settling(each: Disagreement, proven: Proven) -> Spans:
     return proven.reconciled if each.is_of_counts else proven.verified
 
 
-def _of_sources(each: Disagreement) -> Verdict:
+def _of_sources(each: Disagreement) -> CandleVerdict:
     lacks = "reconciled" if each.is_of_counts else "verified"
     action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
-    return Verdict(
+    return CandleVerdict(
         each.series.pair,
         None,
         each.series.interval,
         each.span,
-        Proof.CONTRADICTED,
+        VerdictState.CONTRADICTED,
         None,
         None,
         None,
@@ -309,7 +309,7 @@ def _of_sources(each: Disagreement) -> Verdict:
 
 def _of_files(
     series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
-) -> Iterator[Verdict]:
+) -> Iterator[CandleVerdict]:
     """The candles of a series of which two files of one release say different things.
 
     Each is one by itself, but for runs of more than a thousand: of files that have nothing in common a list would be as
@@ -327,12 +327,12 @@ def _of_files(
                 f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
                 f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
             )
-            yield Verdict(
+            yield CandleVerdict(
                 series.pair,
                 None,
                 series.interval,
                 part,
-                Proof.CONTRADICTED,
+                VerdictState.CONTRADICTED,
                 None,
                 None,
                 None,
@@ -360,7 +360,7 @@ def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int 
     return [file.name if names[file.name] == 1 else file.location for file in several]
 
 
-def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
+def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[CandleVerdict]:
     """The verdict on every candle that is expected of the selected series, but for the finest interval.
 
     Each is compared with the coarsest finer interval of the selection that covers it whole.
@@ -368,8 +368,8 @@ def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = survey(stores, spec, now)
-    bad: dict[Series, list[Verdict]] = {}
+    holdings = load_snapshot(stores, spec, now)
+    bad: dict[Series, list[CandleVerdict]] = {}
     for each in contradicted(stores, spec, now):
         if each.fine is not None:
             bad.setdefault(Series(each.pair, each.coarse), []).append(each)
@@ -385,8 +385,13 @@ def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[Verdict]:
 
 
 def _of_series(
-    stores: Stores, spec: RunSpec, holdings: Holdings, series: Series, proven: Proven, bad: Sequence[Verdict]
-) -> Iterator[Verdict]:
+    stores: Stores,
+    spec: RunSpec,
+    holdings: CatalogSnapshot,
+    series: Series,
+    proven: Proven,
+    bad: Sequence[CandleVerdict],
+) -> Iterator[CandleVerdict]:
     rest = expected(holdings, spec, series)
     for fine in (each for each in series.interval.finer if each in spec.intervals):
         finer = Series(series.pair, fine)
@@ -398,13 +403,13 @@ def _of_series(
 
 def _compared(
     stores: Stores,
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     series: Series,
     finer: Series | None,
     domain: Spans,
     proven: Proven,
-    bad: Sequence[Verdict],
-) -> Iterator[Verdict]:
+    bad: Sequence[CandleVerdict],
+) -> Iterator[CandleVerdict]:
     coarse = series.interval
     for span in domain:
         times = pl.int_range(span.start, span.end, coarse.seconds, dtype=pl.Int64, eager=True)
@@ -422,14 +427,14 @@ def _compared(
             if known is not None:
                 yield known
                 continue
-            proof = Proof.RECONCILED if is_reconciled[index] else Proof.UNTESTED
+            proof = VerdictState.RECONCILED if is_reconciled[index] else VerdictState.UNTESTED
             within = equal_within(units[time]) if time in units else ""
-            yield Verdict(
+            yield CandleVerdict(
                 series.pair,
                 None if finer is None else finer.interval,
                 coarse,
                 Span(time, time + coarse.seconds),
-                Proof.VERIFIED if is_verified[index] else proof,
+                VerdictState.VERIFIED if is_verified[index] else proof,
                 None,
                 None if finer is None else fine_counts.get(time, 0),
                 counts.get(time, 0) if is_covered[index] else None,

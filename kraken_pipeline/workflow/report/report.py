@@ -26,7 +26,7 @@ from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps, is_awai
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.plan import awaited_archives, missing_archives
 from kraken_pipeline.workflow.gaps.selection import Outlook, outlook
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -54,7 +54,7 @@ class Advice:
 NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
 
 
-def unknown(holdings: Holdings, spec: RunSpec) -> str:
+def unknown(holdings: CatalogSnapshot, spec: RunSpec) -> str:
     """Why nothing is complete and nothing missing, as a sentence; empty where anything is expected."""
     if not holdings.pairs:
         return NOTHING_KNOWN
@@ -194,7 +194,7 @@ def _interval_json(each: Total) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ReportProof:
     """What reconciliation has found out about some series.
 
     Attributes:
@@ -210,7 +210,7 @@ class Proof:
     counted: int = 0
 
 
-def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
+def find_proof(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot) -> ReportProof:
     """What is proven of the selected series, and what contradicts."""
     names, wanted = sorted(holdings.pairs), window(spec)
     states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
@@ -229,7 +229,7 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: Holdings) -> Proof:
         if series.interval in spec.intervals:
             there = sum(count.counted or 0 for count in found if count.span.overlaps(wanted))
             most[series.pair] = max(most[series.pair], there)
-    return Proof(proven, contradictions, unsettled(spec, disputes, proven), most.total())
+    return ReportProof(proven, contradictions, unsettled(spec, disputes, proven), most.total())
 
 
 def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[Series, Proven]) -> dict[Series, Spans]:
@@ -256,11 +256,11 @@ def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
 
 
 def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
-    holdings = survey(stores, spec, now)
+    holdings = load_snapshot(stores, spec, now)
     return report_of(stores, spec, holdings, find_proof(stores, spec, holdings))
 
 
-def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -> Report:
+def report_of(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, proof: ReportProof) -> Report:
     """How complete the selected series are, from what has been read."""
     gaps = find_gaps(stores, spec, holdings)
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
@@ -285,7 +285,9 @@ def report_of(stores: Stores, spec: RunSpec, holdings: Holdings, proof: Proof) -
     )
 
 
-def _with_proof(spec: RunSpec, holdings: Holdings, proof: Proof, each: SeriesCompleteness) -> SeriesCompleteness:
+def _with_proof(
+    spec: RunSpec, holdings: CatalogSnapshot, proof: ReportProof, each: SeriesCompleteness
+) -> SeriesCompleteness:
     """A series with how many candles of its expected time are covered and proven."""
     series = each.series
     wanted = intersect(holdings.covered(series), expected(holdings, spec, series))
@@ -297,11 +299,11 @@ def _with_proof(spec: RunSpec, holdings: Holdings, proof: Proof, each: SeriesCom
 
 def _advice(
     spec: RunSpec,
-    holdings: Holdings,
+    holdings: CatalogSnapshot,
     series: Sequence[SeriesCompleteness],
     gaps: Sequence[Gap],
     filling: Outlook,
-    proof: Proof,
+    proof: ReportProof,
 ) -> tuple[Advice, ...]:
     """What to do, most useful first; each command is about what the report is about."""
     if not series:
@@ -329,7 +331,7 @@ def _advice(
     return tuple(advice) or (Advice(f"Nothing: {done}"),)
 
 
-def _conflicts(spec: RunSpec, proof: Proof) -> Iterator[Advice]:
+def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
     """What no source settles."""
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     if conflicts:
@@ -347,7 +349,7 @@ def _conflicts(spec: RunSpec, proof: Proof) -> Iterator[Advice]:
         )
 
 
-def _archives_to_fetch(gaps: Sequence[Gap], holdings: Holdings) -> Iterator[Advice]:
+def _archives_to_fetch(gaps: Sequence[Gap], holdings: CatalogSnapshot) -> Iterator[Advice]:
     """The archives that fill gaps, in order of time, with the page that has them; then those that are not out yet."""
     page = DOWNLOADS
     for archive, count in missing_archives(gaps, holdings.published_until).items():

@@ -32,7 +32,7 @@ from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_
 from kraken_pipeline.storage.lake import last_write, loss
 from kraken_pipeline.storage.paths import sync_file, sync_folder
 from kraken_pipeline.storage.stores import Stores, opened, pool_sizes
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
@@ -222,7 +222,7 @@ def _linked(path: Path, target: Path) -> bool:
 # --- bringing back
 
 
-def restore(settings: Settings, source: Path, run: Run, *, links: bool = True) -> tuple[Backup, Verification]:
+def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = True) -> tuple[Backup, Verification]:
     """Bring a backup back into a home without candles, and verify what is there then.
 
     What the lake had got after the catalog was saved is taken up without coverage: ingesting the same archives again

@@ -23,7 +23,7 @@ from kraken_pipeline.storage.records import (
 )
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 
 _SUMMED = (schema.coverage, schema.extents)
 
@@ -36,7 +36,7 @@ _ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
 """What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
 
 
-def derive(stores: Stores, selected: Collection[Series], run: Run) -> None:
+def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> None:
     """Computes again what the catalog has derived and what does not follow from its evidence any more."""
     with stores.catalog.write() as connection:
         broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED, *_ASKED_AGAIN)}

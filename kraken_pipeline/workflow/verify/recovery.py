@@ -42,7 +42,7 @@ from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.sound_file import sound_file
 from kraken_pipeline.workflow.verify.verification import Verification, verify
@@ -91,7 +91,7 @@ def copy_from(stores: Stores, url: str) -> Recovery:
             return Recovery(copied=copy_catalog(source, stores.catalog))
 
 
-def recover(stores: Stores, spec: RunSpec, run: Run) -> Recovery:
+def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
     """Build a catalog from the lake and from the archives that are at hand; what it has already is kept.
 
     Args:
@@ -166,7 +166,7 @@ def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
     return found, list(pairs.values()), list(strange.values())
 
 
-def _adopt(stores: Stores, wanted: Iterable[Series], run: Run) -> tuple[int, int]:
+def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[int, int]:
     """Puts the files on record that are whole, of series of which nothing is; returns how many, and their candles."""
     count = candles = 0
     for series in wanted:
@@ -198,7 +198,7 @@ def _whole_files(stores: Stores, series: Series) -> Iterable[manifest.LakeFile]:
 # --- archives
 
 
-def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: Run) -> list[FileOutcome]:
+def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: RunContext) -> list[FileOutcome]:
     """Reads what is at hand of the series that the lake has: that they are covered, and what was quiet, follows."""
     wanted = set(series)
     scanned = scan(stores, spec, run.now)
@@ -209,7 +209,7 @@ def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: Ru
         return ingest(stores, spec, tasks, run)
 
 
-def _doubt_everything(stores: Stores, series: Iterable[Series], run: Run) -> None:
+def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext) -> None:
     """Has everything compared again, and published again: nobody knows what was."""
     with stores.catalog.write() as connection:
         extents = evidence_records.extents(connection)
@@ -222,7 +222,7 @@ def _doubt_everything(stores: Stores, series: Iterable[Series], run: Run) -> Non
         publications.doubt(connection, [(each, EVER) for each, _ in hulls], run.now)
 
 
-def _fill(stores: Stores, series: Iterable[Series], run: Run) -> tuple[BackfillOutcome, ...]:
+def _fill(stores: Stores, series: Iterable[Series], run: RunContext) -> tuple[BackfillOutcome, ...]:
     """Resamples, reconciles and records gaps, of the intervals that the lake has of each pair and of no others."""
     intervals: dict[str, set[Interval]] = {}
     for each in series:
@@ -239,7 +239,7 @@ def _fill(stores: Stores, series: Iterable[Series], run: Run) -> tuple[BackfillO
 # --- the rows themselves
 
 
-def _grant_own(stores: Stores, series: Series, run: Run, notes: list[str]) -> int:
+def _grant_own(stores: Stores, series: Series, run: RunContext, notes: list[str]) -> int:
     """Grants what the candles of a series say for themselves; returns of how many."""
     with stores.locks.series([series]):
         with stores.catalog.read() as connection:

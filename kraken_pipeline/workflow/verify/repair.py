@@ -27,7 +27,7 @@ from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ing
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, mend_catalog
 from kraken_pipeline.workflow.verify.verification import Verification, selector, verify
@@ -54,7 +54,7 @@ class Repair:
     notes: tuple[str, ...] = ()
 
 
-def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> Repair:
+def repair(stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False) -> Repair:
     """Verify the selected series, set aside what is damaged, and bring back what was lost.
 
     Args:
@@ -90,7 +90,7 @@ def repair(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False) -> R
     return Repair(verification, moved, tuple(files), restored, backfill(stores, wanted, run), tuple(notes))
 
 
-def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dict[str, str], list[Damage]]:
+def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tuple[dict[str, str], list[Damage]]:
     """Moves damaged files out of the lake; returns where to, and those that are left."""
     moved: dict[str, str] = {}
     left: list[Damage] = []
@@ -111,7 +111,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: Run) -> tuple[dic
     return moved, left
 
 
-def _assets(stores: Stores, damage: Damage, run: Run) -> str | None:
+def _assets(stores: Stores, damage: Damage, run: RunContext) -> str | None:
     """Brings the pairs' ids and their copy together again: of the two, the one that was not damaged counts."""
     if stores.lake.asset_ids.restore():
         damages.lift(stores.catalog, stores.lake, damage, run.now)
@@ -121,7 +121,7 @@ def _assets(stores: Stores, damage: Damage, run: Run) -> str | None:
     return target
 
 
-def _out_of_series(stores: Stores, damage: Damage, series: Series, run: Run) -> str | None:
+def _out_of_series(stores: Stores, damage: Damage, series: Series, run: RunContext) -> str | None:
     """Moves a file of a series, unless a writer has put a sound one in its place by now."""
     with stores.locks.series([series]):
         stream, still = stores.lake.inspector.open(series, stores.lake.home / damage.path, is_whole=True)
@@ -132,7 +132,7 @@ def _out_of_series(stores: Stores, damage: Damage, series: Series, run: Run) -> 
         return stores.lake.set_aside(still or damage)
 
 
-def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: Run) -> list[FileOutcome]:
+def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: RunContext) -> list[FileOutcome]:
     """Reads the archives again that had answered for what was lost, as far as they are still there."""
     with stores.catalog.read() as connection:
         records = file_records.pending(connection, lost)
@@ -148,7 +148,7 @@ def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: Ru
     return ingest(stores, again, tasks, run)
 
 
-def _restore(stores: Stores, lost: Collection[Series], run: Run) -> tuple[tuple[Series, ...], list[str]]:
+def _restore(stores: Stores, lost: Collection[Series], run: RunContext) -> tuple[tuple[Series, ...], list[str]]:
     """Brings back what QuestDB has of files that were lost, where it is exactly what they held."""
     if not stores.settings.has_questdb:
         return (), []
@@ -172,7 +172,7 @@ def _lost_files(stores: Stores, series: Series) -> list[Damage]:
         return damages.numbered(connection, ids)
 
 
-def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.DataFrame, run: Run) -> bool:
+def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.DataFrame, run: RunContext) -> bool:
     with stores.catalog.read() as connection:
         delivered = deliveries.of_path(connection, damage.path)
     if delivered is None or candles.height != delivered.rows:

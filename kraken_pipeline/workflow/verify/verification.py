@@ -34,7 +34,7 @@ from kraken_pipeline.storage.records import (
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.sound_file import sound_file
@@ -98,7 +98,9 @@ def damage_json(damage: Damage) -> dict[str, object]:
     }
 
 
-def verify(stores: Stores, spec: RunSpec, run: Run, *, quick: bool = False, part: float | None = None) -> Verification:
+def verify(
+    stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False, part: float | None = None
+) -> Verification:
     """Compare the files of the selected series with the manifest, and the catalog's evidence with itself.
 
     In a home that is only to read, what is found is told and not noted.
@@ -224,7 +226,7 @@ def _files_under(home: Path, folder: str) -> Iterator[str]:
 
 
 def _compared(
-    stores: Stores, files: Sequence[LakeFile], run: Run, *, quick: bool
+    stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool
 ) -> tuple[list[LakeFile], list[LakeFile]]:
     """The files that differ at the first look, and those that do not; compared side by side on all processors."""
     home = str(stores.lake.home)
@@ -330,7 +332,7 @@ def _distrust(stores: Stores, damage: Damage) -> None:
         stores.lake.manifest.forget([damage.series])
 
 
-def _adopt(stores: Stores, found: _Found, run: Run) -> tuple[int, list[Damage]]:
+def _adopt(stores: Stores, found: _Found, run: RunContext) -> tuple[int, list[Damage]]:
     """Puts files on record that are sound and lie where such a file belongs; returns how many, and the others."""
     by_series: dict[Series | None, list[str]] = {}
     for path in found.unknown:
@@ -458,7 +460,7 @@ def _known(stores: Stores, spec: RunSpec, found: Iterable[Damage]) -> list[Damag
     ]
 
 
-def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: Run) -> None:
+def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: RunContext) -> None:
     """Gives back what files had covered that are in their places again, as from a backup."""
     right = {file.path for file in sound}
     still = {damage.path for damage in broken}

@@ -49,7 +49,7 @@ from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline.workflow.progress import Run
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.withdrawal import Claim, Withdrawal, find_claims, find_release
 
@@ -149,7 +149,7 @@ class Resolved:
         }
 
 
-def resolve(stores: Stores, what: Withdrawal, run: Run, *, dry_run: bool = False) -> Resolved:
+def resolve(stores: Stores, what: Withdrawal, run: RunContext, *, dry_run: bool = False) -> Resolved:
     """Takes something back, refills what finer candles have, and says what is left to do.
 
     Args:
@@ -173,14 +173,14 @@ def resolve(stores: Stores, what: Withdrawal, run: Run, *, dry_run: bool = False
     if release is not None:
         with stores.catalog.write() as connection:
             withdrawals.withdraw_container(connection, release, what.reason, run.run_id, run.now)
-    work = _Work(stores, what, run, release)
+    work = _Withdrawing(stores, what, run, release)
     for pair in pairs:
         run.report(phase=f"taking back {pair}")
         work.take_back(pair)
     return _told(stores, work, names, _heal(stores, pairs, run))
 
 
-def _heal(stores: Stores, pairs: Sequence[str], run: Run) -> BackfillOutcome | None:
+def _heal(stores: Stores, pairs: Sequence[str], run: RunContext) -> BackfillOutcome | None:
     """Fills what finer candles have, and reconciles what has changed; asks the exchange for nothing."""
     if not pairs:
         return None
@@ -235,12 +235,12 @@ def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[TakenBack,
 
 
 @dataclass(slots=True)
-class _Work:
+class _Withdrawing:
     """What was taken back so far."""
 
     stores: Stores
     what: Withdrawal
-    run: Run
+    run: RunContext
     release: ContainerRecord | None
     gone: list[dict[Series, pl.DataFrame]] = field(default_factory=list)
     touched: dict[Series, Spans] = field(default_factory=dict)
@@ -366,7 +366,7 @@ def _covered_now(connection: sa.Connection, series: Series) -> Spans:
 # --- what is to be done about it
 
 
-def _told(stores: Stores, work: _Work, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
+def _told(stores: Stores, work: _Withdrawing, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
     gaps = [gap for gap in (healed.gaps if healed else ()) if intersect((gap.span,), work.touched.get(gap.series, ()))]
     refilled = {each.series: each.candles_stored for each in (healed.filled if healed else ()) if each.candles_stored}
     again = [_found_again(stores, record) for record in work.again]

@@ -13,7 +13,7 @@ from kraken_pipeline.errors import InvalidRequest, plain
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.workflow.reconcile.verdicts import Remedy, Verdict
+from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict, Remedy
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal
 
@@ -30,7 +30,7 @@ class Grouped:
     """
 
     cause: Cause
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[CandleVerdict, ...]
 
     @property
     def span(self) -> Span:
@@ -53,7 +53,7 @@ class Grouped:
         """What to do about all of them, with its commands."""
         return "; ".join([*self._filling(), *self._proving(), *self._taking_back()])
 
-    def of(self, remedy: Remedy) -> list[Verdict]:
+    def of(self, remedy: Remedy) -> list[CandleVerdict]:
         """Those of them that one thing settles."""
         return [each for each in self.verdicts if each.remedy is remedy]
 
@@ -107,9 +107,9 @@ class Grouped:
         }
 
 
-def grouped(found: Iterable[Verdict]) -> list[Grouped]:
+def grouped(found: Iterable[CandleVerdict]) -> list[Grouped]:
     """Return contradictions by their causes: those with most of them first."""
-    by_cause: dict[Cause, list[Verdict]] = {}
+    by_cause: dict[Cause, list[CandleVerdict]] = {}
     for each in found:
         if each.cause is not None:
             by_cause.setdefault(each.cause, []).append(each)
@@ -118,7 +118,7 @@ def grouped(found: Iterable[Verdict]) -> list[Grouped]:
 
 
 def withdrawal_of(
-    found: Sequence[Verdict], cause_id: str, reason: str, *, interval: str | None = None, file: str | None = None
+    found: Sequence[CandleVerdict], cause_id: str, reason: str, *, interval: str | None = None, file: str | None = None
 ) -> Withdrawal:
     """Return what is to be taken back to settle all that has one cause.
 
@@ -160,7 +160,7 @@ def withdrawal_of(
     return Withdrawal(told, claims=spans, label=label)
 
 
-def _chosen(each: Verdict, side: str | None, group: Grouped) -> Interval:
+def _chosen(each: CandleVerdict, side: str | None, group: Grouped) -> Interval:
     suspects = {str(suspect.value): suspect for suspect in each.suspects}
     return suspects[_one_of(list(suspects), side, "--interval", group)]
 

@@ -22,9 +22,9 @@ from kraken_pipeline.storage.records.source_records import Answered, ArchiveSour
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import expected
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
-from kraken_pipeline.workflow.gaps.snapshot import Holdings, survey
+from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
 from kraken_pipeline.workflow.ingest.scan import window
-from kraken_pipeline.workflow.report.report import Proof, Report, find_proof, report_of
+from kraken_pipeline.workflow.report.report import Report, ReportProof, find_proof, report_of
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 MOST_ROWS = 500
@@ -94,7 +94,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         InvalidRequest: Nothing is known of what was asked for.
     """
     spec = of_kept_intervals(stores, spec)
-    holdings = survey(stores, spec, now)
+    holdings = load_snapshot(stores, spec, now)
     proof = find_proof(stores, spec, holdings)
     report = report_of(stores, spec, holdings, proof)
     names, wanted = sorted(holdings.pairs), window(spec)
@@ -127,8 +127,8 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
 
 def _maps(
     spec: RunSpec,
-    holdings: Holdings,
-    proof: Proof,
+    holdings: CatalogSnapshot,
+    proof: ReportProof,
     report: Report,
     counts: Mapping[Series, Mapping[int, Sequence[int]]],
     suspicious: Mapping[Series, Spans],
@@ -171,7 +171,7 @@ def _maps(
 
 
 def _counted(
-    holdings: Holdings, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
+    holdings: CatalogSnapshot, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
 ) -> Mapping[int, Sequence[int]] | None:
     """The candles of a series by year and month; None where some were stored and not counted yet.
 

@@ -57,7 +57,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class HtmlTable:
     """A table as it is shown; the first cell of each row is its header.
 
     Attributes:
@@ -246,7 +246,7 @@ _TOTAL = (
 )
 
 
-def _intervals(contents: Contents) -> Table:
+def _intervals(contents: Contents) -> HtmlTable:
     series = contents.report.series
     rows = [
         [str(tier), str(interval.value), *_totalled(each)]
@@ -260,7 +260,7 @@ def _intervals(contents: Contents) -> Table:
         rows.append(["all", "all", *_totalled(total(series))])
     columns = _columns("tier", ">interval", *_TOTAL)
     note = "Percent of the candles of the expected time; the numbers above count each series alike."
-    return Table("intervals", "By tier and interval (minutes)", columns, rows, is_open=True, note=note)
+    return HtmlTable("intervals", "By tier and interval (minutes)", columns, rows, is_open=True, note=note)
 
 
 def _totalled(each: Total) -> list[str]:
@@ -278,7 +278,7 @@ def _totalled(each: Total) -> list[str]:
     return [*map(shown, percents), *(f"{number:,}" for number in numbers)]
 
 
-def _series(contents: Contents) -> Table:
+def _series(contents: Contents) -> HtmlTable:
     rows = [
         [
             str(each.series),
@@ -310,10 +310,10 @@ def _series(contents: Contents) -> Table:
         ">conflicts",
         "~to do",
     )
-    return Table("series", "By series (pair and minutes)", columns, rows)
+    return HtmlTable("series", "By series (pair and minutes)", columns, rows)
 
 
-def _gaps(contents: Contents) -> Table:
+def _gaps(contents: Contents) -> HtmlTable:
     gaps = contents.report.gaps
     rows = [
         [
@@ -333,7 +333,7 @@ def _gaps(contents: Contents) -> Table:
         "series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive that has it"
     )
     note = _more(len(gaps), contents.spec.as_command("gaps"))
-    return Table("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
+    return HtmlTable("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
 
 
 def _more(count: int, command: str) -> str:
@@ -351,7 +351,7 @@ def _trend_summary(contents: Contents) -> str:
     return f"{len(contents.trend):,} reports since {short(first.made_at)}: {', '.join(went)}."
 
 
-def _trend_table(contents: Contents) -> Table:
+def _trend_table(contents: Contents) -> HtmlTable:
     rows = [
         [
             as_datetime(each.made_at).strftime("%Y-%m-%d %H:%M"),
@@ -363,13 +363,13 @@ def _trend_table(contents: Contents) -> Table:
         for each in reversed(contents.trend[-_SHOWN_TREND:])
     ]
     columns = _columns("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
-    return Table("reports", "The last reports", columns, rows)
+    return HtmlTable("reports", "The last reports", columns, rows)
 
 
-def _conflict_tables(contents: Contents) -> list[Table]:
+def _conflict_tables(contents: Contents) -> list[HtmlTable]:
     ordered = sorted(contents.report.contradictions, key=lambda each: each.state is not ContradictionState.CONFLICT)
     command = reconciling(contents.spec, ordered)
-    contradictions = Table(
+    contradictions = HtmlTable(
         "contradictions",
         "Intervals that contradict each other",
         _columns(
@@ -387,7 +387,7 @@ def _conflict_tables(contents: Contents) -> list[Table]:
         is_open=True,
         note=_more(len(ordered), command) or f"What to do about each: {command}",
     )
-    disagreements = Table(
+    disagreements = HtmlTable(
         "disagreements",
         "Sources that count other trades than what is kept",
         _columns("series", "from", "to", ">candles", "~what it says", "source", "found"),
@@ -405,7 +405,7 @@ def _conflict_tables(contents: Contents) -> list[Table]:
         ],
         note=_more(contents.disagreement_count, "the catalog's table conflicts"),
     )
-    suspicions = Table(
+    suspicions = HtmlTable(
         "suspicions",
         "Quiet time that is hard to believe",
         _columns("pair", ">interval", "from", "to", "state", "~why"),
@@ -446,8 +446,8 @@ def _candle(values: Values | None, trades: int) -> str:
     return f"{opened:g} {high:g} {low:g} {close:g}, volume {volume:g}, {counted:,} trades"
 
 
-def _source_tables(contents: Contents) -> list[Table]:
-    archives = Table(
+def _source_tables(contents: Contents) -> list[HtmlTable]:
+    archives = HtmlTable(
         "archives",
         "Archives and loose files",
         _columns("file", "kind", ">files", ">ingested", ">failed", ">rows", ">rejected", "first candle", "last candle"),
@@ -464,7 +464,7 @@ def _source_tables(contents: Contents) -> list[Table]:
         is_open=len(contents.archives) <= _ROOMY,
         note=_more(len(contents.archives), "the catalog's table files"),
     )
-    answered = Table(
+    answered = HtmlTable(
         "answered",
         "What each kind of source answered for",
         _columns("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
