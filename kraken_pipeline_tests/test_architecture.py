@@ -82,6 +82,17 @@ def test_only_the_glue_and_the_shell_know_dagster() -> None:
 ACTING = {"os", "socket", "subprocess", "threading", "time", "shutil", "sqlite3", "sqlalchemy", "requests", "filelock"}
 
 
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in parsed(path).body
+        if isinstance(node, ast.ClassDef)
+        if not node.name.startswith("_")
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
+
+
 def test_what_decides_does_not_act() -> None:
     def acting(path: Path) -> set[str]:
         decides = package_of(path) in ("market", "coverage")
