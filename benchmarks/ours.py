@@ -125,13 +125,13 @@ def _rows(given: Given) -> tuple[list[int], list[TradeRow]]:
 
 def detect_gaps(given: Given) -> Taken:
     """What each series should have and has not."""
-    holdings, spec = _holdings(given.size), run_spec()
+    snapshot, spec = _snapshot(given.size), run_spec()
     began = time.perf_counter()
     gaps = {}
-    for pair in holdings.pairs:
+    for pair in snapshot.pairs:
         for interval in spec.intervals:
             series = Series(pair, interval)
-            gaps[series] = missing(expected(holdings, spec, series), holdings.covered(series))
+            gaps[series] = missing(expected(snapshot, spec, series), snapshot.covered(series))
     seconds = time.perf_counter() - began
     assert all(len(each) == RANGES for each in gaps.values())
     return Taken(len(gaps), seconds)
@@ -139,13 +139,13 @@ def detect_gaps(given: Given) -> Taken:
 
 def route_gaps(given: Given) -> Taken:
     """The gaps of each series with their routes and the archives to fetch, as plans and reports have them."""
-    holdings = _holdings(given.size)
+    snapshot = _snapshot(given.size)
     with opened(_settings(given)) as stores:
         began = time.perf_counter()
-        gaps = find_gaps(stores, run_spec(), holdings)
+        gaps = find_gaps(stores, run_spec(), snapshot)
         seconds = time.perf_counter() - began
-    assert len(gaps) == RANGES * len(holdings.coverage)
-    return Taken(len(holdings.coverage), seconds)
+    assert len(gaps) == RANGES * len(snapshot.coverage)
+    return Taken(len(snapshot.coverage), seconds)
 
 
 def reconcile(given: Given) -> Taken:
@@ -229,7 +229,7 @@ def _settings(given: Given) -> Settings:
     return load_settings(_env_file=None, kraken_pipeline_home=given.scratch, kraken_settle_seconds=0)
 
 
-def _holdings(pairs: int) -> CatalogSnapshot:
+def _snapshot(pairs: int) -> CatalogSnapshot:
     """What a catalog of so many pairs knows: ten intervals of each, covered in ranges of 50 candles."""
     listed = [Pair(f"Q{number}USD", f"Q{number}", "USD") for number in range(pairs)]
     first_known = {pair.name: 1_380_000_000 + number % 40 * 1_000_000 for number, pair in enumerate(listed)}

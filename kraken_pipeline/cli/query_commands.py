@@ -59,17 +59,17 @@ def gaps(
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with stores_of_home() as stores:
         spec = of_kept_intervals(stores, spec)
-        holdings = load_snapshot(stores, spec, present())
-        rows = shown(stores, find_gaps(stores, spec, holdings), holdings)
+        snapshot = load_snapshot(stores, spec, present())
+        rows = shown(stores, find_gaps(stores, spec, snapshot), snapshot)
         if every:
             with stores.catalog.read() as connection:
-                closed = gap_records.closed_gaps(connection, sorted(holdings.pairs))
+                closed = gap_records.closed_gaps(connection, sorted(snapshot.pairs))
             wanted = [row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series]]
             rows += [row for row in wanted if row.span.overlaps(window(spec))]
     if as_json:
         print_json([gap_json(row) for row in rows])
     else:
-        tables.gaps(out, rows, unknown(holdings, spec))
+        tables.gaps(out, rows, unknown(snapshot, spec))
 
 
 def report(

@@ -54,20 +54,20 @@ def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Series
 
 
 def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
-    holdings = load_snapshot(stores, spec, now)
-    found = find_gaps(stores, spec, holdings)
+    snapshot = load_snapshot(stores, spec, now)
+    found = find_gaps(stores, spec, snapshot)
     with stores.catalog.read() as connection:
-        counted = trade_counts.proven(connection, sorted(holdings.pairs))
+        counted = trade_counts.proven(connection, sorted(snapshot.pairs))
     gaps: dict[Series, list[Gap]] = {}
     for gap in found:
         gaps.setdefault(gap.series, []).append(gap)
     return {
         each.series: SeriesSnapshot(
             measured=each,
-            extent=holdings.extents.get(each.series),
-            ranges=holdings.coverage.get(each.series, ()),
+            extent=snapshot.extents.get(each.series),
+            ranges=snapshot.coverage.get(each.series, ()),
             gaps=gaps.get(each.series, ()),
             counted=counted.get(each.series, ()),
         )
-        for each in measure(stores, spec, holdings, found)
+        for each in measure(stores, spec, snapshot, found)
     }

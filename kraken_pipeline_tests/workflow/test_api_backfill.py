@@ -546,8 +546,8 @@ def test_the_mark_of_a_killed_run_counts_for_nothing_where_no_run_is_at_work(the
 
     def statuses() -> list[GapStatus]:
         spec = run_spec(intervals="60")
-        holdings = load_snapshot(there, spec, NOW)
-        return [row.status for row in shown(there, find_gaps(there, spec, holdings), holdings)]
+        snapshot = load_snapshot(there, spec, NOW)
+        return [row.status for row in shown(there, find_gaps(there, spec, snapshot), snapshot)]
 
     assert statuses() == [GapStatus.DETECTED] * 2
     with there.locks.run("0ff1ce"):

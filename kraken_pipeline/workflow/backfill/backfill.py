@@ -151,24 +151,24 @@ class _Backfill:
     def settled_gaps(self) -> list[Gap]:
         """What is missing in the end, on record: what was refuted and has no route left is a conflict, and is there."""
         for _ in range(_ROUNDS):
-            holdings, left = recorded_gaps(self.stores, self.spec, self.run.now)
-            if not give_up(self.stores, self.spec, holdings, self.run):
+            snapshot, left = recorded_gaps(self.stores, self.spec, self.run.now)
+            if not give_up(self.stores, self.spec, snapshot, self.run):
                 break
             self.resample()
         return left
 
     def gaps(self) -> tuple[CatalogSnapshot, list[Gap]]:
         """What is missing now."""
-        holdings = load_snapshot(self.stores, self.spec, self.run.now)
-        return holdings, find_gaps(self.stores, self.spec, holdings)
+        snapshot = load_snapshot(self.stores, self.spec, self.run.now)
+        return snapshot, find_gaps(self.stores, self.spec, snapshot)
 
     def is_withheld(self, fetch: Fetch) -> bool:
         """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
         return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
 
-    def selected(self, holdings: CatalogSnapshot, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
+    def selected(self, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
         """What to ask for, as things stand."""
-        return selected(self.stores, self.spec, holdings, gaps)
+        return selected(self.stores, self.spec, snapshot, gaps)
 
 
 # --- through the API
@@ -178,10 +178,10 @@ def _fill_through_api(work: _Backfill) -> None:
     stores, spec = work.stores, work.spec
     if not _has_unknown_pairs(stores, spec):
         work.resample()
-        holdings, gaps = work.gaps()
-        is_in_doubt = any(not holdings.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
-        is_suspicious = bool(_suspects(work, holdings))
-        if not (any(work.selected(holdings, gaps)) or unprobed(holdings, spec) or is_in_doubt or is_suspicious):
+        snapshot, gaps = work.gaps()
+        is_in_doubt = any(not snapshot.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
+        is_suspicious = bool(_suspects(work, snapshot))
+        if not (any(work.selected(snapshot, gaps)) or unprobed(snapshot, spec) or is_in_doubt or is_suspicious):
             return
     work.run.report(phase="asking the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
@@ -218,12 +218,12 @@ def _prepare(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
             raise  # without an answer there is nothing that could be done for them
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
-    holdings = load_snapshot(work.stores, work.spec, work.run.now)
-    for pair in unprobed(holdings, work.spec):
+    snapshot = load_snapshot(work.stores, work.spec, work.run.now)
+    for pair in unprobed(snapshot, work.spec):
         if budget.is_spent:
             break
         try:
-            _ask_for_first_trade(work, exchange, holdings, pair)
+            _ask_for_first_trade(work, exchange, snapshot, pair)
         except (CircuitOpen, Maintenance, Throttled) as error:
             work.notes.append(f"The rest is left to the next run: {error}")
             return False
@@ -271,11 +271,11 @@ def _is_gone(record: ListingRecord | None) -> bool:
     return record is not None and record.delisted_at is not None
 
 
-def _ask_for_first_trade(work: _Backfill, exchange: Exchange, holdings: CatalogSnapshot, pair: str) -> None:
+def _ask_for_first_trade(work: _Backfill, exchange: Exchange, snapshot: CatalogSnapshot, pair: str) -> None:
     first = exchange.first_trade(pair)
     ends = [
         extent.first_time + series.interval.seconds
-        for series, extent in holdings.extents.items()
+        for series, extent in snapshot.extents.items()
         if series.pair == pair
     ]
     if ends and (first is None or first >= min(ends)):
@@ -292,18 +292,18 @@ def _ask_for_first_trade(work: _Backfill, exchange: Exchange, holdings: CatalogS
         listings.record_first_trade(connection, pair, first, work.run.now)
 
 
-def _suspects(work: _Backfill, holdings: CatalogSnapshot) -> list[tuple[str, Span, str]]:
+def _suspects(work: _Backfill, snapshot: CatalogSnapshot) -> list[tuple[str, Span, str]]:
     """Quiet time that is hard to believe and can be asked about now, within the lookback."""
     now = work.run.now
     if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
         return []
-    pairs = [pair for pair in holdings.pairs if holdings.may_be_asked(pair)]
+    pairs = [pair for pair in snapshot.pairs if snapshot.may_be_asked(pair)]
     return [
         (pair, span, reason)
         for pair, span, reason in unproven(
-            work.stores, pairs, holdings.rates, lookback_start(work.spec, Interval.M1, now)
+            work.stores, pairs, snapshot.rates, lookback_start(work.spec, Interval.M1, now)
         )
-        if work.spec.complete or retry_at(holdings.attempts.get(Series(pair, Interval.M1), ()), span) <= now
+        if work.spec.complete or retry_at(snapshot.attempts.get(Series(pair, Interval.M1), ()), span) <= now
     ]
 
 
@@ -343,8 +343,8 @@ def _fetch_all(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
     while True:
         before = len(tried)
         for turn in (0, 1):  # what OHLC brings is known before trades are paged through
-            holdings, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
-            selection = work.selected(holdings, gaps)
+            snapshot, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
+            selection = work.selected(snapshot, gaps)
             chosen = [
                 each for each in selection[turn] if (str(each), each.spans) not in tried and not work.is_withheld(each)
             ]

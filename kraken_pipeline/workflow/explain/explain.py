@@ -80,9 +80,9 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     # Before what is known is read: damage that is found now takes coverage back.
     lost = _losses(stores, series, span)
     rows = _read(stores, series, span)
-    holdings = load_snapshot(stores, spec, now)
-    gaps = tuple(gap for gap in find_gaps(stores, spec, holdings) if gap.series == series and gap.span.overlaps(span))
-    covered = next((each for each in holdings.coverage.get(series, ()) if each.span.overlaps(span)), None)
+    snapshot = load_snapshot(stores, spec, now)
+    gaps = tuple(gap for gap in find_gaps(stores, spec, snapshot) if gap.series == series and gap.span.overlaps(span))
+    covered = next((each for each in snapshot.coverage.get(series, ()) if each.span.overlaps(span)), None)
     with stores.catalog.read() as connection:
         grants = candle_records.grants_over(connection, series, span)
         minutes = candle_records.grants_over(connection, Series(series.pair, Interval.M1), span)
@@ -110,14 +110,14 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     by_trades = _is_by_trades(series, span, rows, minutes) and not conflicts
     compared = (
         *_accounts(rows, by_trades=by_trades, is_confirmed=not subtract((span,), confirmed)),
-        *_compared(stores, holdings, series, span, rows, minutes, proven),
+        *_compared(stores, snapshot, series, span, rows, minutes, proven),
         *(f"{count}: none is missing there" for count in counts if not subtract((span,), (count.span,))),
     )
     level = proven.get(series, NOTHING_PROVEN)
     level = level.and_verified((span,)) if by_trades else level  # also before it is reconciled
     dispute = _dispute(differing(span, [file for file in known if file.series == series], ends)) if is_disputed else ""
-    proof = _proof(contradicting, dispute, compared, level.within(holdings.covered(series)), span)
-    standing, sentence = _standing(holdings, series, span, candle, covered, gaps, proof, suspected)
+    proof = _proof(contradicting, dispute, compared, level.within(snapshot.covered(series)), span)
+    standing, sentence = _standing(snapshot, series, span, candle, covered, gaps, proof, suspected)
     if standing is CandleState.QUIET:
         sentence = f"{sentence}{_downtime(span, incidents)}"
     return Explanation(
@@ -128,7 +128,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         candle=candle,
         coverage=covered,
         proof=proof,
-        evidence=tuple(_evidence(stores, holdings, series, span, grants, files, without)),
+        evidence=tuple(_evidence(stores, snapshot, series, span, grants, files, without)),
         losers=tuple(_losers(lost)),
         gaps=gaps,
         refutations=tuple(refuted),
@@ -187,7 +187,7 @@ def _losers(ledger: pl.DataFrame) -> Iterator[Loser]:
 
 
 def _standing(
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Series,
     span: Span,
     candle: Stored | None,
@@ -204,7 +204,7 @@ def _standing(
         return CandleState.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
     if gaps:
         return CandleState.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
-    return CandleState.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(holdings, series, span)}"
+    return CandleState.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(snapshot, series, span)}"
 
 
 def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRecord]) -> str:
@@ -235,15 +235,15 @@ def _routes(gaps: Sequence[Gap], span: Span) -> str:
     return f"route {', then '.join(routes) or 'NONE'}{fetch}"
 
 
-def _why_not_expected(holdings: CatalogSnapshot, series: Series, span: Span) -> str:
-    if span.end > series.interval.floor(holdings.now):
+def _why_not_expected(snapshot: CatalogSnapshot, series: Series, span: Span) -> str:
+    if span.end > series.interval.floor(snapshot.now):
         return "it has not ended yet"
-    first = holdings.first_known.get(series.pair)
+    first = snapshot.first_known.get(series.pair)
     if first is None:
         return f"nothing is known of when {series.pair} began"
     if span.end <= first:
         return f"the first that is known of {series.pair} is of {iso(first)}"
-    return f"{series.pair} is listed no more; its last evidence ends at {iso(holdings.last_evidence(series.pair))}"
+    return f"{series.pair} is listed no more; its last evidence ends at {iso(snapshot.last_evidence(series.pair))}"
 
 
 # --- what it was compared with
@@ -296,7 +296,7 @@ def _trades(minutes: Sequence[GrantRecord]) -> Spans:
 
 def _compared(
     stores: Stores,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Series,
     span: Span,
     rows: pl.DataFrame,
@@ -311,27 +311,27 @@ def _compared(
             yield f"all trades within it were asked for, and add up to it: {_what(rows)}{how}"
     for fine in interval.finer:
         finer = Series(series.pair, fine)
-        if _is_covered(holdings, finer, span):
+        if _is_covered(snapshot, finer, span):
             how = _adding_up(stores, finer, span, interval, rows)
             if how is not None:
                 is_verified = not subtract((span,), proven.get(finer, NOTHING_PROVEN).verified)
                 yield f"{_of_finer(fine, rows, is_verified=is_verified)}{how}"
             break
-    yield from _of_coarser(stores, holdings, series, span)
+    yield from _of_coarser(stores, snapshot, series, span)
 
 
-def _of_coarser(stores: Stores, holdings: CatalogSnapshot, series: Series, span: Span) -> Iterator[str]:
+def _of_coarser(stores: Stores, snapshot: CatalogSnapshot, series: Series, span: Span) -> Iterator[str]:
     """What the nearest coarser candle says of those within it."""
     interval = series.interval
     for coarse in Interval:
         coarser = Series(series.pair, coarse)
         bucket = Span(coarse.floor(span.start), coarse.floor(span.start) + coarse.seconds)
-        if interval not in coarse.finer or not _is_covered(holdings, coarser, bucket):
+        if interval not in coarse.finer or not _is_covered(snapshot, coarser, bucket):
             continue
         candles = _read(stores, coarser, bucket)
         if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
             continue
-        if not _is_covered(holdings, series, bucket):
+        if not _is_covered(snapshot, series, bucket):
             break
         how = _adding_up(stores, series, bucket, coarse, candles)
         if how is not None:
@@ -371,8 +371,8 @@ def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, ca
     return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
 
 
-def _is_covered(holdings: CatalogSnapshot, series: Series, span: Span) -> bool:
-    return intersect(holdings.covered(series), (span,)) == (span,)
+def _is_covered(snapshot: CatalogSnapshot, series: Series, span: Span) -> bool:
+    return intersect(snapshot.covered(series), (span,)) == (span,)
 
 
 # --- what says so
@@ -380,7 +380,7 @@ def _is_covered(holdings: CatalogSnapshot, series: Series, span: Span) -> bool:
 
 def _evidence(
     stores: Stores,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Series,
     span: Span,
     grants: Sequence[GrantRecord],
@@ -392,7 +392,7 @@ def _evidence(
             if grant.file_id is not None:
                 yield _of_file(stores, files[grant.file_id], span, grant, reader)
             else:
-                yield _of_answer(holdings, series, span, grant)
+                yield _of_answer(snapshot, series, span, grant)
         known = {grant.file_id for grant in grants}
         for record in without:
             if record.id not in known and (found := _of_file(stores, record, span, None, reader)).lines:
@@ -419,7 +419,7 @@ def _of_file(
     return Evidence(source, where, verified_at, record, lines.first, lines.count, note)
 
 
-def _of_answer(holdings: CatalogSnapshot, series: Series, span: Span, grant: GrantRecord) -> Evidence:
+def _of_answer(snapshot: CatalogSnapshot, series: Series, span: Span, grant: GrantRecord) -> Evidence:
     request = made_of = note = None
     if grant.source in (Source.CSV, RECOVERED):  # an archive that answers is on record as a file
         note = "by the row in the lake alone: the catalog that knew where it came from was lost"
@@ -432,7 +432,7 @@ def _of_answer(holdings: CatalogSnapshot, series: Series, span: Span, grant: Gra
     elif grant.source == Source.RESAMPLED:
         tried = [
             each
-            for each in holdings.attempts.get(series, ())
+            for each in snapshot.attempts.get(series, ())
             if each.route == Route.RESAMPLE and each.error is None and each.span.overlaps(span)
         ]
         of_then = [each for each in tried if each.made_at <= grant.verified_at]

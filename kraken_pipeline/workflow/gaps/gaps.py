@@ -118,25 +118,25 @@ def gap_json(row: GapRow) -> dict[str, object]:
     }
 
 
-def expected(holdings: CatalogSnapshot, spec: RunSpec, series: Series) -> Spans:
+def expected(snapshot: CatalogSnapshot, spec: RunSpec, series: Series) -> Spans:
     """What a series should have; nothing for a pair of which nothing is known and no start is given.
 
     Of a pair that is listed no more nothing is expected after its last evidence.
     """
-    first = holdings.first_known.get(series.pair)
+    first = snapshot.first_known.get(series.pair)
     if first is None and spec.start is None:
         return ()
     end = spec.end
-    if holdings.is_delisted(series.pair):
-        last = holdings.last_evidence(series.pair)
+    if snapshot.is_delisted(series.pair):
+        last = snapshot.last_evidence(series.pair)
         end = last if end is None else min(end, last)
-    return expected_span(first or 0, holdings.now, series.interval, spec.start, end)
+    return expected_span(first or 0, snapshot.now, series.interval, spec.start, end)
 
 
 def find_gaps(
     stores: Stores,
     spec: RunSpec,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     offers: Mapping[Series, Sequence[Offer]] | None = None,
     *,
     with_api: bool = True,
@@ -146,25 +146,25 @@ def find_gaps(
     Args:
         stores: For the settings.
         spec: What is selected, and whether limits count.
-        holdings: What is known.
+        snapshot: What is known.
         offers: Archives at hand that have not been taken.
         with_api: Whether a route may cost requests.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
     found: list[Gap] = []
-    for pair in holdings.pairs:
-        if gaps := _missing(pair, spec, holdings, offers or {}):
-            known = _knowledge(pair, _priced(gaps, spec, holdings.now), holdings, offers or {})
+    for pair in snapshot.pairs:
+        if gaps := _missing(pair, spec, snapshot, offers or {}):
+            known = _knowledge(pair, _priced(gaps, spec, snapshot.now), snapshot, offers or {})
             # Of a pair that is listed no more the exchange answers nothing, about any time.
-            may_ask = with_api and not holdings.is_delisted(pair)
-            routes = route(known, now=holdings.now, max_requests_per_gap=limit, with_api=may_ask)
+            may_ask = with_api and not snapshot.is_delisted(pair)
+            routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
             legs = {interval: Overlaps(its, _span_of) for interval, its in routes.items()}
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
-                attempts = Overlaps(holdings.attempts.get(series, ()), _span_of)
-                records = Overlaps(holdings.records.get(series, ()), _span_of)
+                attempts = Overlaps(snapshot.attempts.get(series, ()), _span_of)
+                records = Overlaps(snapshot.records.get(series, ()), _span_of)
                 found += [
-                    _gap(series, span, legs, attempts.over(span), records.over(span), holdings)
+                    _gap(series, span, legs, attempts.over(span), records.over(span), snapshot)
                     for span in gaps[interval]
                 ]
     return found
@@ -180,14 +180,14 @@ def _span_of(item: _Spanned) -> Span:
 
 
 def _missing(
-    pair: str, spec: RunSpec, holdings: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
+    pair: str, spec: RunSpec, snapshot: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> dict[Interval, Spans]:
     """What a pair lacks of the wanted intervals; of others, what archives at hand bring: trades become minutes."""
     gaps: dict[Interval, Spans] = {}
     for interval in Interval:
         series = Series(pair, interval)
         if interval in spec.intervals or series in offers:
-            spans = missing(expected(holdings, spec, series), holdings.covered(series))
+            spans = missing(expected(snapshot, spec, series), snapshot.covered(series))
             if interval not in spec.intervals:
                 spans = intersect(spans, normalise(offer.span for offer in offers[series]))
             if spans:
@@ -206,25 +206,25 @@ def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Int
 
 
 def _knowledge(
-    pair: str, gaps: Mapping[Interval, Spans], holdings: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
+    pair: str, gaps: Mapping[Interval, Spans], snapshot: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> Knowledge:
     exhausted: dict[tuple[Interval, Route], Spans] = {}
     for interval in Interval:
         answered: dict[Route, list[Span]] = {}
         series = Series(pair, interval)
-        for attempt in holdings.attempts.get(series, ()):
+        for attempt in snapshot.attempts.get(series, ()):
             if attempt.error is None:
                 # What had answered before it was refuted may answer otherwise by now.
-                refuted = (each for each in holdings.refutations.get(series, ()) if attempt.id <= each.after_attempt)
+                refuted = (each for each in snapshot.refutations.get(series, ()) if attempt.id <= each.after_attempt)
                 spans = subtract((attempt.span,), normalise(each.span for each in refuted))
                 answered.setdefault(Route(attempt.route), []).extend(spans)
         exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
     return Knowledge(
         gaps=gaps,
-        covered={interval: holdings.covered(Series(pair, interval)) for interval in Interval},
+        covered={interval: snapshot.covered(Series(pair, interval)) for interval in Interval},
         offers={interval: offers.get(Series(pair, interval), ()) for interval in Interval},
         exhausted=exhausted,
-        trades_a_second=holdings.rates.get(pair, DEFAULT_TRADES_A_SECOND),
+        trades_a_second=snapshot.rates.get(pair, DEFAULT_TRADES_A_SECOND),
     )
 
 
@@ -234,21 +234,21 @@ def _gap(
     legs: Mapping[Interval, Overlaps[Leg]],
     tried: Sequence[Attempt],
     older: Sequence[GapRow],
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
 ) -> Gap:
     own = tuple(legs[series.interval].over(span))
     failures = failures_at(tried, span)
-    files, awaited = _archives(series, own, legs, holdings)
+    files, awaited = _archives(series, own, legs, snapshot)
     return Gap(
         series=series,
         span=span,
-        overflow_candles=overflow(span, series.interval, holdings.now),
+        overflow_candles=overflow(span, series.interval, snapshot.now),
         legs=own,
         required_csv_file=",".join(files) or None,
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
-        detected_at=min((record.detected_at for record in older), default=holdings.now),
+        detected_at=min((record.detected_at for record in older), default=snapshot.now),
         failures=failures,
         next_try=retry_at(tried, span),
         awaited=awaited,
@@ -278,14 +278,14 @@ def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
     return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
 
 
-def shown(stores: Stores, gaps: Iterable[Gap], holdings: CatalogSnapshot) -> list[GapRow]:
+def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> list[GapRow]:
     """The gaps as records, with those that a run is filling at this moment marked as such.
 
     A run that was killed leaves its marks; they count for nothing where no run is at work.
     """
     marked = {
         series: Overlaps([record for record in records if record.status is GapStatus.BACKFILLING], _span_of)
-        for series, records in (holdings.records if stores.locks.is_any_running() else {}).items()
+        for series, records in (snapshot.records if stores.locks.is_any_running() else {}).items()
     }
     rows = [gap.row() for gap in gaps]
     return [
@@ -297,7 +297,7 @@ def shown(stores: Stores, gaps: Iterable[Gap], holdings: CatalogSnapshot) -> lis
 
 
 def _archives(
-    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], holdings: CatalogSnapshot
+    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], snapshot: CatalogSnapshot
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
 
@@ -309,10 +309,10 @@ def _archives(
         if leg.route is Route.ARCHIVE:
             files += leg.files
         elif series.interval.in_archives and _is_out_of_reach(leg, legs):
-            for archive, quarter in published(leg.span.start, leg.span.end, holdings.now):
-                if _has_answered(holdings, series, max(leg.span.start, quarter.start), str(quarter)):
+            for archive, quarter in published(leg.span.start, leg.span.end, snapshot.now):
+                if _has_answered(snapshot, series, max(leg.span.start, quarter.start), str(quarter)):
                     continue
-                if quarter.end > holdings.published_until:
+                if quarter.end > snapshot.published_until:
                     awaited.append(archive)
                 else:
                     files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
@@ -327,13 +327,13 @@ def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
     return any(_is_out_of_reach(each, legs) for each in finer)
 
 
-def _has_answered(holdings: CatalogSnapshot, series: Series, start: int, quarter: str) -> bool:
+def _has_answered(snapshot: CatalogSnapshot, series: Series, start: int, quarter: str) -> bool:
     return any(
         container.quarter == quarter
         or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
-        for container in holdings.containers
+        for container in snapshot.containers
         if container.kind == Kind.OHLCVT
-        and (container.sha256, series.pair, series.interval.value) not in holdings.failed
+        and (container.sha256, series.pair, series.interval.value) not in snapshot.failed
     )
 
 
@@ -345,35 +345,35 @@ def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[CatalogSnaps
         Busy: Another process has been recording for too long.
     """
     with stores.locks.gap_records():
-        holdings = load_snapshot(stores, spec, now)
-        found = find_gaps(stores, spec, holdings)
-        _record_gaps(stores, spec, holdings, found)
-    return holdings, found
+        snapshot = load_snapshot(stores, spec, now)
+        found = find_gaps(stores, spec, snapshot)
+        _record_gaps(stores, spec, snapshot, found)
+    return snapshot, found
 
 
-def _record_gaps(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
+def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
     """Brings the gap records of the selected series up to date."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
-    selected = [Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals]
-    touched = [series for series in selected if series in by_series or series in holdings.records]
+    selected = [Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals]
+    touched = [series for series in selected if series in by_series or series in snapshot.records]
     rows: list[GapRow] = []
     for series in touched:
-        older = {record.span: record for record in holdings.records.get(series, ())}
+        older = {record.span: record for record in snapshot.records.get(series, ())}
         found = {gap.span: gap for gap in by_series.get(series, [])}
         records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
-        revision = revise(records, tuple(found), expected(holdings, spec, series), holdings.now)
+        revision = revise(records, tuple(found), expected(snapshot, spec, series), snapshot.now)
         before = Overlaps(older.values(), _span_of)
         now = Overlaps(found.values(), _span_of)
-        rows += [_open_row(series, record, now, before, holdings) for record in revision.open]
-        rows += [_filled_row(series, record, before, holdings.now) for record in revision.filled]
+        rows += [_open_row(series, record, now, before, snapshot) for record in revision.open]
+        rows += [_filled_row(series, record, before, snapshot.now) for record in revision.filled]
     with stores.catalog.write() as connection:
         gap_records.replace_open(connection, touched, rows)
 
 
 def _open_row(
-    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], holdings: CatalogSnapshot
+    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], snapshot: CatalogSnapshot
 ) -> GapRow:
     """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
     gaps = found.over(record.span)
@@ -382,7 +382,7 @@ def _open_row(
         series,
         record.span,
         slots((record.span,), series.interval),
-        overflow(record.span, series.interval, holdings.now),
+        overflow(record.span, series.interval, snapshot.now),
         known.route,
         known.required_csv_file,
         known.status,
@@ -409,24 +409,24 @@ def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now:
     )
 
 
-def measure(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
+def measure(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
     """How complete each selected series is."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
     measured = []
-    for pair in holdings.pairs.values():
+    for pair in snapshot.pairs.values():
         for interval in spec.intervals:
             series = Series(pair.name, interval)
-            wanted = expected(holdings, spec, series)
+            wanted = expected(snapshot, spec, series)
             own = by_series.get(series, [])
             measured.append(
                 SeriesCompleteness(
                     series=series,
                     tier=stores.tiers.tier_of(pair),
                     expected=slots(wanted, interval),
-                    covered=seconds(intersect(holdings.covered(series), wanted)) // interval.seconds,
-                    candles=_candles(stores, holdings, series, wanted),
+                    covered=seconds(intersect(snapshot.covered(series), wanted)) // interval.seconds,
+                    candles=_candles(stores, snapshot, series, wanted),
                     gaps=len(own),
                     unfillable=sum(gap.status is GapStatus.UNFILLABLE for gap in own),
                     action=_action(own),
@@ -435,12 +435,12 @@ def measure(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Iter
     return measured
 
 
-def _candles(stores: Stores, holdings: CatalogSnapshot, series: Series, wanted: Spans) -> int:
+def _candles(stores: Stores, snapshot: CatalogSnapshot, series: Series, wanted: Spans) -> int:
     """How many candles lie in the covered part of what is expected; counted in the lake only where that is cut."""
     count = 0
-    for record in holdings.coverage.get(series, ()):
+    for record in snapshot.coverage.get(series, ()):
         for part in intersect((record.span,), wanted):
-            extent = holdings.extents.get(series)
+            extent = snapshot.extents.get(series)
             is_cut = extent is not None and (
                 extent.first_time < part.start > record.span.start or part.end <= extent.last_time < record.span.end
             )

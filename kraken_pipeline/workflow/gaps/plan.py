@@ -99,19 +99,19 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
     """
     scanned = scan(stores, spec, now)
     offers, first_known = offered(scanned, now)
-    holdings = load_snapshot(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
-    if not holdings.pairs and not scanned.broken:
+    snapshot = load_snapshot(stores, spec, now, also=[task.file.pair for task in scanned.tasks])
+    if not snapshot.pairs and not scanned.broken:
         raise nothing_to_do(stores, spec, scanned)
-    holdings.containers = [*holdings.containers, *scanned.containers]
+    snapshot.containers = [*snapshot.containers, *scanned.containers]
     for pair, first in first_known.items():
-        holdings.first_known[pair] = min(first, holdings.first_known.get(pair, first))
-    gaps = find_gaps(stores, spec, holdings, offers, with_api=spec.api_backfill)
+        snapshot.first_known[pair] = min(first, snapshot.first_known.get(pair, first))
+    gaps = find_gaps(stores, spec, snapshot, offers, with_api=spec.api_backfill)
     rate = stores.settings.kraken_api_rate
     routes = tuple(Planned(gap.series, leg, round(leg.requests / rate, 3)) for gap in gaps for leg in gap.legs)
-    asked = selected(stores, spec, holdings, gaps)
+    asked = selected(stores, spec, snapshot, gaps)
     return Plan(
         routes=routes,
-        missing_archives=tuple(missing_archives(gaps, holdings.published_until)),
+        missing_archives=tuple(missing_archives(gaps, snapshot.published_until)),
         awaited=tuple(awaited_archives(gaps)),
         scanned=scanned,
         gaps=tuple(gaps),

@@ -56,36 +56,36 @@ class Fetch:
 
 
 def selected(
-    stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, gaps: Iterable[Gap]
+    stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]
 ) -> tuple[list[Fetch], list[Fetch]]:
     """Return what a run asks for as things stand: the one answer for the run, its dry run, and what is said of both.
 
     Args:
         stores: For tiers, and for what archives brought.
         spec: What the run is to do.
-        holdings: What is known of its pairs.
+        snapshot: What is known of its pairs.
         gaps: What they lack, with the routes that this spec gives them.
     """
     with stores.catalog.read() as connection:
         archived = file_records.archived_pairs(connection)
     return select(
-        [gap for gap in gaps if holdings.may_be_asked(gap.series.pair)],
+        [gap for gap in gaps if snapshot.may_be_asked(gap.series.pair)],
         spec,
-        holdings.now,
-        unarchived=holdings.pairs.keys() - archived,
-        tier_of=lambda pair: stores.tiers.tier_of(holdings.pairs[pair]),
+        snapshot.now,
+        unarchived=snapshot.pairs.keys() - archived,
+        tier_of=lambda pair: stores.tiers.tier_of(snapshot.pairs[pair]),
     )
 
 
-def unprobed(holdings: CatalogSnapshot, spec: RunSpec) -> list[str]:
+def unprobed(snapshot: CatalogSnapshot, spec: RunSpec) -> list[str]:
     """Return the pairs whose first trade a run asks for: to be complete means from there on."""
     return [
         pair
-        for pair in holdings.pairs
-        if (spec.complete or pair not in holdings.first_known)
+        for pair in snapshot.pairs
+        if (spec.complete or pair not in snapshot.first_known)
         and spec.start is None
-        and holdings.may_be_asked(pair)
-        and (pair not in holdings.listings or holdings.listings[pair].first_trade is None)
+        and snapshot.may_be_asked(pair)
+        and (pair not in snapshot.listings or snapshot.listings[pair].first_trade is None)
     ]
 
 
@@ -106,22 +106,22 @@ class Outlook:
     unprobed: int
 
 
-def outlook(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot) -> Outlook:
+def outlook(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Outlook:
     """Return what it takes to fill all gaps of a selection through the exchange.
 
     Args:
         stores: Where they are.
         spec: Which pairs, intervals and time; its limits count for nothing.
-        holdings: What is known of the pairs.
+        snapshot: What is known of the pairs.
     """
     whole = spec.selecting(complete=True)
-    gaps = find_gaps(stores, whole, holdings)
-    replies, trades = selected(stores, whole, holdings, gaps)
+    gaps = find_gaps(stores, whole, snapshot)
+    replies, trades = selected(stores, whole, snapshot, gaps)
     return Outlook(
         command=whole.as_command("backfill"),
         requests=estimated((*replies, *trades)),
         gaps=sum(any(leg.route.uses_api or not leg.is_ready for leg in gap.legs) for gap in gaps),
-        unprobed=len(unprobed(holdings, whole)),
+        unprobed=len(unprobed(snapshot, whole)),
     )
 
 

@@ -112,7 +112,7 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
     names = sorted(pairs)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, names)
-        holdings = CatalogSnapshot(
+        snapshot = CatalogSnapshot(
             now=now,
             pairs=pairs,
             coverage=evidence_records.coverage_of(connection, pairs=names),
@@ -129,16 +129,16 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
         )
         lost = damage.first_lost(connection, names)
     for series, extent in extents.items():
-        if _is_resampled(holdings.coverage.get(series, ()), extent.first_time):
+        if _is_resampled(snapshot.coverage.get(series, ()), extent.first_time):
             continue
-        known = holdings.first_known.get(series.pair, extent.first_time)
-        holdings.first_known[series.pair] = min(known, extent.first_time)
-    first_trades = {pair: each.first_trade for pair, each in holdings.listings.items() if each.first_trade is not None}
+        known = snapshot.first_known.get(series.pair, extent.first_time)
+        snapshot.first_known[series.pair] = min(known, extent.first_time)
+    first_trades = {pair: each.first_trade for pair, each in snapshot.listings.items() if each.first_trade is not None}
     # What was lost is missing, and not merely expected no more.
     for first in (first_trades, lost):
         for pair, time in first.items():
-            holdings.first_known[pair] = min(holdings.first_known.get(pair, time), time)
-    return holdings
+            snapshot.first_known[pair] = min(snapshot.first_known.get(pair, time), time)
+    return snapshot
 
 
 def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:

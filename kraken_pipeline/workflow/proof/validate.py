@@ -72,7 +72,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> Validatio
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = load_snapshot(stores, spec, run.now)
+    snapshot = load_snapshot(stores, spec, run.now)
     found: list[SeriesValidation] = []
     failed: list[str] = []
     notes: list[str] = []
@@ -81,7 +81,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> Validatio
         budget = Budget(exchange, allowed)
         try:
             exchange.require_online()
-            for series, spans in _recent(holdings, spec):
+            for series, spans in _recent(snapshot, spec):
                 if budget.is_spent:
                     notes.append("The budget of requests is spent; the rest is left to the next run.")
                     break
@@ -99,15 +99,15 @@ def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> Validatio
     return ValidationOutcome(tuple(found), requests, tuple(failed), tuple(notes))
 
 
-def _recent(holdings: CatalogSnapshot, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
+def _recent(snapshot: CatalogSnapshot, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
     """The series that OHLC knows, each with its coverage of the last days."""
-    since = holdings.now - spec.lookback_days * 86_400
-    for pair in holdings.pairs:
+    since = snapshot.now - spec.lookback_days * 86_400
+    for pair in snapshot.pairs:
         for interval in spec.intervals:
             series = Series(pair, interval)
-            if interval.in_rest and holdings.may_be_asked(pair):
-                window = whole_candles((Span(since, holdings.now),), interval)
-                if covered := intersect(holdings.covered(series), window):
+            if interval.in_rest and snapshot.may_be_asked(pair):
+                window = whole_candles((Span(since, snapshot.now),), interval)
+                if covered := intersect(snapshot.covered(series), window):
                     yield series, covered
 
 

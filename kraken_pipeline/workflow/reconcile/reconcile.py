@@ -414,7 +414,7 @@ def _month(year: int, month: int) -> int:
     return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
-def give_up(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, run: RunContext) -> int:
+def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunContext) -> int:
     """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
 
     They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and
@@ -422,11 +422,11 @@ def give_up(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, run: RunCo
     that has no candle, where others count trades: that something is missing is known, and it is no conflict. What was
     merely doubted is believed again, and stays unproven.
     """
-    refuted = {series: found for series, found in holdings.refutations.items() if series.interval in spec.intervals}
+    refuted = {series: found for series, found in snapshot.refutations.items() if series.interval in spec.intervals}
     if not refuted:
         return 0
     none: dict[Series, list[Span]] = {}
-    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), holdings):
+    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), snapshot):
         if gap.series in refuted:
             none.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
     without = {series: normalise(spans) for series, spans in none.items()}

@@ -164,8 +164,8 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = load_snapshot(stores, spec, now)
-    names = sorted(holdings.pairs)
+    snapshot = load_snapshot(stores, spec, now)
+    names = sorted(snapshot.pairs)
     with stores.catalog.read() as connection:
         records = proof_records.contradictions_of(
             connection, names, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
@@ -177,7 +177,7 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]
         ends = withdrawals.release_ends(connection)
         containers = file_records.all_containers(connection)
     # Of all intervals: the side that is short may be one that nobody asked for.
-    gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), holdings) if records else []
+    gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), snapshot) if records else []
     origins = Origins(stores, files, containers)
     # Of all times: what a contradiction has in common with others does not depend on what was asked for.
     causes = zip(records, of_records(records, origins), strict=True)
@@ -368,42 +368,42 @@ def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[CandleVerd
     Raises:
         InvalidRequest: Nothing is known of what was asked for.
     """
-    holdings = load_snapshot(stores, spec, now)
+    snapshot = load_snapshot(stores, spec, now)
     bad: dict[Series, list[CandleVerdict]] = {}
     for each in contradicted(stores, spec, now):
         if each.fine is not None:
             bad.setdefault(Series(each.pair, each.coarse), []).append(each)
-    for pair in holdings.pairs:
+    for pair in snapshot.pairs:
         with stores.catalog.read() as connection:
             proven = proof_records.proofs_of(connection, [pair])
         for coarse in spec.intervals:
             series = Series(pair, coarse)
             if any(finer in spec.intervals for finer in coarse.finer):
                 yield from _of_series(
-                    stores, spec, holdings, series, proven.get(series, NOTHING_PROVEN), bad.get(series, ())
+                    stores, spec, snapshot, series, proven.get(series, NOTHING_PROVEN), bad.get(series, ())
                 )
 
 
 def _of_series(
     stores: Stores,
     spec: RunSpec,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Series,
     proven: Proven,
     bad: Sequence[CandleVerdict],
 ) -> Iterator[CandleVerdict]:
-    rest = expected(holdings, spec, series)
+    rest = expected(snapshot, spec, series)
     for fine in (each for each in series.interval.finer if each in spec.intervals):
         finer = Series(series.pair, fine)
-        domain = intersect(rest, whole_candles(holdings.covered(finer), series.interval))
-        yield from _compared(stores, holdings, series, finer, domain, proven, bad)
+        domain = intersect(rest, whole_candles(snapshot.covered(finer), series.interval))
+        yield from _compared(stores, snapshot, series, finer, domain, proven, bad)
         rest = subtract(rest, domain)
-    yield from _compared(stores, holdings, series, None, rest, proven, bad)
+    yield from _compared(stores, snapshot, series, None, rest, proven, bad)
 
 
 def _compared(
     stores: Stores,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Series,
     finer: Series | None,
     domain: Spans,
@@ -420,7 +420,7 @@ def _compared(
         if finer is not None:
             made = resample(stores.lake.read(finer, span.start, span.end), coarse)
             fine_counts, units = _counts(made), _rounding(stores, finer, coarse).within(differences(made, candles))
-        is_covered = lies_in(holdings.covered(series), times).to_list()
+        is_covered = lies_in(snapshot.covered(series), times).to_list()
         is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
         for index, time in enumerate(times):
             known = next((each for each in bad if time in each.span), None)

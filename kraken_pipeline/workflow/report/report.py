@@ -54,12 +54,12 @@ class Advice:
 NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
 
 
-def unknown(holdings: CatalogSnapshot, spec: RunSpec) -> str:
+def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
     """Why nothing is complete and nothing missing, as a sentence; empty where anything is expected."""
-    if not holdings.pairs:
+    if not snapshot.pairs:
         return NOTHING_KNOWN
-    series = (Series(pair, interval) for pair in holdings.pairs for interval in spec.intervals)
-    return "" if any(expected(holdings, spec, each) for each in series) else _NOTHING_EXPECTED
+    series = (Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals)
+    return "" if any(expected(snapshot, spec, each) for each in series) else _NOTHING_EXPECTED
 
 
 _NOTHING_EXPECTED = "Nothing is known yet of that time: kraken-pipeline report says what is known of all."
@@ -210,9 +210,9 @@ class ReportProof:
     counted: int = 0
 
 
-def find_proof(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot) -> ReportProof:
+def find_proof(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> ReportProof:
     """What is proven of the selected series, and what contradicts."""
-    names, wanted = sorted(holdings.pairs), window(spec)
+    names, wanted = sorted(snapshot.pairs), window(spec)
     states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
     with stores.catalog.read() as connection:
         proven = proof_records.proofs_of(connection, names)
@@ -222,7 +222,7 @@ def find_proof(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot) -> Repo
     contradictions = tuple(
         each
         for each in known
-        if each.pair in holdings.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
+        if each.pair in snapshot.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
     )
     most: Counter[str] = Counter()
     for series, found in counts.items():
@@ -256,41 +256,41 @@ def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
 
 
 def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
-    holdings = load_snapshot(stores, spec, now)
-    return report_of(stores, spec, holdings, find_proof(stores, spec, holdings))
+    snapshot = load_snapshot(stores, spec, now)
+    return report_of(stores, spec, snapshot, find_proof(stores, spec, snapshot))
 
 
-def report_of(stores: Stores, spec: RunSpec, holdings: CatalogSnapshot, proof: ReportProof) -> Report:
+def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof) -> Report:
     """How complete the selected series are, from what has been read."""
-    gaps = find_gaps(stores, spec, holdings)
+    gaps = find_gaps(stores, spec, snapshot)
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
     sides.update(list(proof.disputed))
     series = tuple(
-        replace(_with_proof(spec, holdings, proof, each), conflicts=sides[each.series])
-        for each in measure(stores, spec, holdings, gaps)
+        replace(_with_proof(spec, snapshot, proof, each), conflicts=sides[each.series])
+        for each in measure(stores, spec, snapshot, gaps)
     )
-    filling = outlook(stores, spec, holdings)
+    filling = outlook(stores, spec, snapshot)
     return Report(
-        made_at=holdings.now,
+        made_at=snapshot.now,
         tier=spec.tier,
         series=series,
         gaps=tuple(gaps),
         contradictions=proof.contradictions,
         disputed=proof.disputed,
-        advice=_advice(spec, holdings, series, gaps, filling, proof),
+        advice=_advice(spec, snapshot, series, gaps, filling, proof),
         requests=filling.requests,
-        unknown=unknown(holdings, spec),
+        unknown=unknown(snapshot, spec),
         counted=proof.counted,
     )
 
 
 def _with_proof(
-    spec: RunSpec, holdings: CatalogSnapshot, proof: ReportProof, each: SeriesCompleteness
+    spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof, each: SeriesCompleteness
 ) -> SeriesCompleteness:
     """A series with how many candles of its expected time are covered and proven."""
     series = each.series
-    wanted = intersect(holdings.covered(series), expected(holdings, spec, series))
+    wanted = intersect(snapshot.covered(series), expected(snapshot, spec, series))
     found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
     return replace(
         each, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
@@ -299,7 +299,7 @@ def _with_proof(
 
 def _advice(
     spec: RunSpec,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     series: Sequence[SeriesCompleteness],
     gaps: Sequence[Gap],
     filling: Outlook,
@@ -308,7 +308,7 @@ def _advice(
     """What to do, most useful first; each command is about what the report is about."""
     if not series:
         return (Advice("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir"),)
-    advice = [*_archives_to_fetch(gaps, holdings)]
+    advice = [*_archives_to_fetch(gaps, snapshot)]
     free = sum(all(leg.route is Route.RESAMPLE and leg.is_ready for leg in gap.legs) for gap in gaps)
     if free:
         advice.append(
@@ -349,10 +349,10 @@ def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
         )
 
 
-def _archives_to_fetch(gaps: Sequence[Gap], holdings: CatalogSnapshot) -> Iterator[Advice]:
+def _archives_to_fetch(gaps: Sequence[Gap], snapshot: CatalogSnapshot) -> Iterator[Advice]:
     """The archives that fill gaps, in order of time, with the page that has them; then those that are not out yet."""
     page = DOWNLOADS
-    for archive, count in missing_archives(gaps, holdings.published_until).items():
+    for archive, count in missing_archives(gaps, snapshot.published_until).items():
         parts = f", in its {FULL_PARTS} parts," if archive == FULL_NAME else ""
         yield Advice(
             f"Fetch {archive}{parts} and put it into the drop folder: it would fill gaps of {count:,} series", page=page

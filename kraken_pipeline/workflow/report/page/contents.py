@@ -94,10 +94,10 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         InvalidRequest: Nothing is known of what was asked for.
     """
     spec = of_kept_intervals(stores, spec)
-    holdings = load_snapshot(stores, spec, now)
-    proof = find_proof(stores, spec, holdings)
-    report = report_of(stores, spec, holdings, proof)
-    names, wanted = sorted(holdings.pairs), window(spec)
+    snapshot = load_snapshot(stores, spec, now)
+    proof = find_proof(stores, spec, snapshot)
+    report = report_of(stores, spec, snapshot, proof)
+    names, wanted = sorted(snapshot.pairs), window(spec)
     with stores.catalog.read() as connection:
         counts = proof_records.counts_of(connection, names)
         suspicions = proof_records.suspicions_of(connection, names)
@@ -105,12 +105,12 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         disagreements, disagreement_count = source_records.disagreements(connection, names, MOST_ROWS)
         archives = source_records.archive_sources(connection, names)
         answered = source_records.answered(connection, names)
-    months = months_of(expected(holdings, spec, each.series) for each in report.series)
+    months = months_of(expected(snapshot, spec, each.series) for each in report.series)
     return Contents(
         spec=spec,
         report=report,
         months=months,
-        maps=_maps(spec, holdings, proof, report, counts, suspicious, months),
+        maps=_maps(spec, snapshot, proof, report, counts, suspicious, months),
         trend=(),
         disagreements=tuple(disagreements),
         disagreement_count=disagreement_count,
@@ -127,7 +127,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
 
 def _maps(
     spec: RunSpec,
-    holdings: CatalogSnapshot,
+    snapshot: CatalogSnapshot,
     proof: ReportProof,
     report: Report,
     counts: Mapping[Series, Mapping[int, Sequence[int]]],
@@ -145,8 +145,8 @@ def _maps(
             conflicts.setdefault(Series(each.pair, side), []).append(each.span)
 
     def broken_down(series: Series) -> Breakdown:
-        wanted = expected(holdings, spec, series)
-        covered = intersect(holdings.covered(series), wanted)
+        wanted = expected(snapshot, spec, series)
+        covered = intersect(snapshot.covered(series), wanted)
         return breakdown(
             series.interval,
             months,
@@ -155,7 +155,7 @@ def _maps(
             proven=proof.proven.get(series, NOTHING_PROVEN).within(covered),
             legs={route: normalise(spans) for route, spans in legs.get(series, {}).items()},
             conflicts=conflicts.get(series, ()),
-            candles=_counted(holdings, series, counts),
+            candles=_counted(snapshot, series, counts),
             suspicious=intersect(suspicious.get(series, ()), covered),
         )
 
@@ -171,13 +171,13 @@ def _maps(
 
 
 def _counted(
-    holdings: CatalogSnapshot, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
+    snapshot: CatalogSnapshot, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
 ) -> Mapping[int, Sequence[int]] | None:
     """The candles of a series by year and month; None where some were stored and not counted yet.
 
     They are counted by reconciliation, which leaves a pair that is being written to the next run.
     """
     years = counts.get(series, {})
-    extent = holdings.extents.get(series)
+    extent = snapshot.extents.get(series)
     stored = extent.candles if extent is not None else 0
     return years if sum(map(sum, years.values())) == stored else None
