@@ -53,7 +53,7 @@ class Contradiction:
         fine_trades: How many trades the finer ones count.
         coarse_trades: How many the coarser does.
         shifted: By how many seconds the finer times are to be moved to agree, where that is what is wrong.
-        culprit: The interval that is outvoted by the others; None where nobody can say.
+        outlier: The interval that is outvoted by the others; None where nobody can say.
     """
 
     fine: Interval
@@ -64,7 +64,7 @@ class Contradiction:
     fine_trades: int
     coarse_trades: int
     shifted: int | None = None
-    culprit: Interval | None = None
+    outlier: Interval | None = None
 
     @property
     def short(self) -> Side | None:

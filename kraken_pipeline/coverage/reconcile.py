@@ -111,8 +111,8 @@ class _Reconciling:
         if not domain:
             return
         different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
-        voice = self.known[coarse]
-        self.known[coarse] = replace(voice, independent=subtract(voice.independent, resampled))
+        evidence = self.known[coarse]
+        self.known[coarse] = replace(evidence, independent=subtract(evidence.independent, resampled))
         times = different.select(seconds_of(pl.col("time"))).to_series()
         self.unequal[fine, coarse] = of_candles(times, coarse)
         self.equal[fine, coarse] = subtract(domain, self.unequal[fine, coarse])
@@ -190,19 +190,19 @@ class _Reconciling:
 
     def blame(self) -> None:
         """Says of each conflict which interval is outvoted."""
-        self.found.conflicts = [replace(each, culprit=self._culprit(each)) for each in self.found.conflicts]
+        self.found.conflicts = [replace(each, outlier=self._outlier(each)) for each in self.found.conflicts]
 
-    def _culprit(self, each: Contradiction) -> Interval | None:
-        """The one voice of the smaller camp; of two single ones, the one that is contradicted from both sides."""
+    def _outlier(self, each: Contradiction) -> Interval | None:
+        """Return the interval of the smaller camp, where that is one; of two single ones, the one that is contradicted from both sides."""
         camps = [self._camp(each.span, each.fine, upwards=False), self._camp(each.span, each.coarse, upwards=True)]
-        ranks = [(len(voices), not is_surrounded) for voices, is_surrounded in camps]
+        ranks = [(len(sides), not is_surrounded) for sides, is_surrounded in camps]
         if ranks[0] == ranks[1]:
             return None
-        voices, _ = camps[ranks.index(min(ranks))]
-        return voices[0] if len(voices) == 1 else None
+        sides, _ = camps[ranks.index(min(ranks))]
+        return sides[0] if len(sides) == 1 else None
 
     def _camp(self, span: Span, first: Interval, *, upwards: bool) -> tuple[list[Interval], bool]:
-        """The independent voices on one side of a contradiction, and whether others contradict them from behind."""
+        """Return the independent intervals on one side of a contradiction, and whether others contradict them from behind."""
         beyond = [each for each in self.known if (each >= first if upwards else each <= first)]
         camp: list[Interval] = []
         before: Interval | None = None
@@ -211,8 +211,8 @@ class _Reconciling:
                 pair = (before, interval) if upwards else (interval, before)
                 if clip(self.unequal.get(pair, ()), span):
                     return camp, True
-            voice = self.known[interval]
-            if interval is Interval.M1 or not subtract(clip(voice.covered, span), clip(voice.independent, span)):
+            evidence = self.known[interval]
+            if interval is Interval.M1 or not subtract(clip(evidence.covered, span), clip(evidence.independent, span)):
                 camp.append(interval)
             before = interval
         return camp, False
@@ -301,7 +301,7 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
     """What follows from the comparisons that held, with what was proven before and was not compared again.
 
-    Verified is a coarser candle with a voice of its own that the finer ones add up to, a minute that was made of its
+    Verified is a coarser candle with a evidence of its own that the finer ones add up to, a minute that was made of its
     trades, and what a second source said the same of and no other interval contradicts. The finer ones below a candle
     that they add up to are reconciled with it and no more: only their sum was compared, in which a low that is not the
     lowest takes no part. Quiet ones below a quiet candle would be verified too; to tell them apart would cost a record
@@ -312,13 +312,13 @@ def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans)
     nothing compared, and a still coarser candle that agrees compares its sum with the others again.
     """
     known, equal, proven = work.known, work.equal, dict(kept)
-    for interval, voice in known.items():
-        within = intersect(voice.covered, touched_candles(doubted, max(interval, Interval.D1)))
+    for interval, evidence in known.items():
+        within = intersect(evidence.covered, touched_candles(doubted, max(interval, Interval.D1)))
         contradicted = union(*(spans for pair, spans in work.unequal.items() if interval in pair))
-        confirmed = subtract(intersect(voice.confirmed, within), contradicted)
+        confirmed = subtract(intersect(evidence.confirmed, within), contradicted)
         proven[interval] = proven[interval].and_verified(confirmed)
         if interval is Interval.M1:
-            paged = intersect(voice.by_trades, within)
+            paged = intersect(evidence.by_trades, within)
             proven[interval] = proven[interval].and_reconciled(paged).and_verified(_made_of_trades(work.read, paged))
     for (fine, coarse), spans in equal.items():
         both = whole_candles(intersect(spans, known[coarse].independent), coarse)

@@ -137,7 +137,7 @@ def contradiction(start: int = 0, state: ContradictionState = ContradictionState
 
 
 def test_a_contradiction_is_one_record_whatever_becomes_of_it(connection: sa.Connection) -> None:
-    first, second = contradiction(), replace(contradiction(20), culprit=Interval.H1)
+    first, second = contradiction(), replace(contradiction(20), outlier=Interval.H1)
     proof_records.keep_contradictions(connection, [second, first])
     assert proof_records.contradictions_of(connection) == [first, second]
     settled = proof_records.settled(first, 9)

@@ -206,7 +206,7 @@ def contradiction(fine: Interval, coarse: Interval, start: int) -> Contradiction
         coarse_candle=None,
         fine_trades=1,
         coarse_trades=1,
-        culprit=None,
+        outlier=None,
         state=ContradictionState.CONFLICT,
         reason="they differ",
         made_at=1,

@@ -173,15 +173,15 @@ def test_minutes_that_trades_were_paged_for_are_never_refuted() -> None:
         (M1, M5, Side.FINE),
         (M5, M15, Side.COARSE),
     ]
-    assert [each.culprit for each in found.conflicts] == [M5, M5]
+    assert [each.outlier for each in found.conflicts] == [M5, M5]
 
 
-def test_a_spike_is_a_conflict_of_which_the_others_name_the_culprit() -> None:
+def test_a_spike_is_a_conflict_of_which_the_others_name_the_outlier() -> None:
     candles = steady()
     candles[M15] = changed(candles[M15], START + 900, high=pl.col("high") * 10)
     found = told(candles)
     assert refuted(found) == {}
-    assert {(each.fine, each.coarse, each.culprit) for each in found.conflicts} == {(M5, M15, M15), (M15, H1, M15)}
+    assert {(each.fine, each.coarse, each.outlier) for each in found.conflicts} == {(M5, M15, M15), (M15, H1, M15)}
     assert {each.short for each in found.conflicts} == {None}
 
 
@@ -354,7 +354,7 @@ def test_a_file_whose_times_are_shifted_is_one_conflict_and_nothing_is_refuted(i
     candles[interval] = moved(candles[interval], hours)
     found = told(candles)
     assert (refuted(found), found.stale) == ({}, {})
-    assert {interval} == {each.culprit for each in found.conflicts if each.shifted is not None}
+    assert {interval} == {each.outlier for each in found.conflicts if each.shifted is not None}
     sign = {-hours if each.fine is interval else hours for each in found.conflicts if each.shifted is not None}
     assert {each.shifted for each in found.conflicts if each.shifted is not None} == {next(iter(sign)) * 3_600} or len(
         sign

@@ -146,7 +146,7 @@ def test_what_no_route_is_left_for_is_a_conflict_that_is_covered_and_silent_unti
     assert first.backfilled is not None
     assert (first.backfilled.refuted, first.backfilled.conflicts) == (0, 2)
     conflicts = contradictions(stores, ContradictionState.CONFLICT)
-    assert {(each.fine, each.coarse, each.culprit) for each in conflicts} == {(H1, H4, H4), (H4, H12, H4)}
+    assert {(each.fine, each.coarse, each.outlier) for each in conflicts} == {(H1, H4, H4), (H4, H12, H4)}
     assert {each.fine_candle is not None and each.coarse_candle is not None for each in conflicts} == {True}
     assert subtract((Span(START + 2 * DAY, START + 3 * DAY),), covered(stores, PAIR, 240)) == ()
     again = run(stores, files, run_id="run-two", api_backfill=False)

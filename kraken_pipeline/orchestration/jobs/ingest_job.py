@@ -251,10 +251,10 @@ def outcome_of(
     """What a run did, for its tags: counts, and the first errors."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
-    twins = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
+    duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
     return {
         "files_taken_before": orders.taken,
-        "files_skipped": len(twins),
+        "files_skipped": len(duplicates),
         "files_failed": len(failed) + len(orders.broken),
         "not_archives": orders.skipped,
         "files_waiting": orders.waiting + len(waiting),
@@ -263,7 +263,7 @@ def outcome_of(
         **of_backfill(done),
         **of_published(published),
         "errors": [*orders.broken, *failed, *done.failed][:NOTES],
-        "notes": [*orders.notes, *waiting[:NOTES], *twins[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
+        "notes": [*orders.notes, *waiting[:NOTES], *duplicates[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
     }
 
 

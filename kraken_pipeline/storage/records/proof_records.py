@@ -162,7 +162,7 @@ class ContradictionRecord:
     coarse_candle: Values | None
     fine_trades: int
     coarse_trades: int
-    culprit: Interval | None
+    outlier: Interval | None
     state: ContradictionState
     reason: str
     made_at: int
@@ -206,7 +206,7 @@ def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
         coarse_candle=values_of(row["coarse_candle"]),
         fine_trades=row["fine_trades"],
         coarse_trades=row["coarse_trades"],
-        culprit=None if row["culprit"] is None else Interval(row["culprit"]),
+        outlier=None if row["culprit"] is None else Interval(row["culprit"]),
         state=ContradictionState(row["state"]),
         reason=row["reason"],
         made_at=row["made_at"],
@@ -228,7 +228,7 @@ def keep_contradictions(connection: sa.Connection, records: Iterable[Contradicti
             "coarse_candle": None if each.coarse_candle is None else list(each.coarse_candle),
             "fine_trades": each.fine_trades,
             "coarse_trades": each.coarse_trades,
-            "culprit": None if each.culprit is None else each.culprit.value,
+            "culprit": None if each.outlier is None else each.outlier.value,
             "state": each.state,
             "reason": each.reason,
             "made_at": each.made_at,

@@ -142,12 +142,12 @@ def read_again(
     places = {record.location for record in again}
     sums = {record.sha256 for record in again}
     # Of files that are the same only one was ingested, and another may be the one that is still at hand.
-    twins = [
+    duplicates = [
         record.id
         for record in known
         if record.status is FileStatus.SKIPPED and (record.sha256 in sums or record.location in places)
     ]
-    ids = [*(record.id for record in again), *twins]
+    ids = [*(record.id for record in again), *duplicates]
     for start in range(0, len(ids), _IDS):
         is_one = files.c.id.in_(ids[start : start + _IDS])
         values = {"status": FileStatus.PENDING, "reason": reason, "updated_at": now}

@@ -247,7 +247,7 @@ def _contradiction_json(each: ContradictionRecord) -> dict[str, Any]:
         "coarse": each.coarse.value,
         **_bounds(each.span),
         "short_side": each.short_side,
-        "culprit": None if each.culprit is None else each.culprit.value,
+        "culprit": None if each.outlier is None else each.outlier.value,
         "fine_candle": each.fine_candle and _named(each.fine_candle),
         "coarse_candle": each.coarse_candle and _named(each.coarse_candle),
         "fine_trades": each.fine_trades,

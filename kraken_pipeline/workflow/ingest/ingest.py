@@ -312,11 +312,11 @@ def _store(
 
 
 def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunContext) -> dict[str, FileOutcome]:
-    _find_twins(stores, spec, batch)
+    _find_duplicates(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
         for read in batch
-        if read.staged is not None and read.twin is None
+        if read.staged is not None and read.duplicate is None
     ]
 
     def finish(connection: sa.Connection) -> None:
@@ -332,7 +332,7 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunCon
     return outcomes
 
 
-def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None:
+def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None:
     """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name.
 
     Of what was withdrawn the content alone counts: what it says is no better in another archive.
@@ -350,11 +350,11 @@ def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None
     for read in batch:
         file = read.task.file
         start, end = (read.reach.start, read.reach.end) if read.reach else (None, None)
-        twins = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
-        if read.staged is not None and twins and is_within(twins, window(spec)):
-            read.twin = twins[-1]
+        duplicates = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
+        if read.staged is not None and duplicates and is_within(duplicates, window(spec)):
+            read.duplicate = duplicates[-1]
         if read.staged is not None:
-            read.twin = withdrawn.get((file.kind, file.series, read.facts.sha256), read.twin)
+            read.duplicate = withdrawn.get((file.kind, file.series, read.facts.sha256), read.duplicate)
         if read.error is not None:
             read.rejects = [] if read.is_changed else [*read.rejects, letter(file.name, read.error)]
 
@@ -362,9 +362,13 @@ def _find_twins(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None
 def _status(read: Reading) -> tuple[FileStatus, str | None]:
     if read.error is not None:
         return FileStatus.PENDING if read.is_changed else FileStatus.FAILED, read.error
-    if read.twin is not None:
-        how = f"which was {read.twin.became}" if read.twin.status is FileStatus.WITHDRAWN else read.twin.became
-        return FileStatus.SKIPPED, f"the same as {read.twin.name}, {how}"
+    if read.duplicate is not None:
+        how = (
+            f"which was {read.duplicate.became}"
+            if read.duplicate.status is FileStatus.WITHDRAWN
+            else read.duplicate.became
+        )
+        return FileStatus.SKIPPED, f"the same as {read.duplicate.name}, {how}"
     return FileStatus.COMPLETED, None
 
 

@@ -53,7 +53,7 @@ class Reading:
     error: str | None = None
     is_changed: bool = False  # since it was found: it is to be looked at again
     seconds: float = 0.0
-    twin: FileRecord | None = None  # the same file, ingested or withdrawn before
+    duplicate: FileRecord | None = None  # the same file, ingested or withdrawn before
 
 
 def read_file(

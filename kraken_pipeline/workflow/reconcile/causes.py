@@ -97,8 +97,8 @@ def _bounds(year: int) -> tuple[int, int]:
 
 def suspects_of(each: ContradictionRecord) -> tuple[Interval, ...]:
     """Return which of two intervals may be wrong: one where that is known."""
-    if each.culprit is not None:
-        return (each.culprit,)
+    if each.outlier is not None:
+        return (each.outlier,)
     if each.state is ContradictionState.REFUTED and each.short_side is not None:
         return (each.coarse if each.short_side == "coarse" else each.fine,)
     return each.fine, each.coarse

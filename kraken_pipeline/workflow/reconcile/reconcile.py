@@ -159,7 +159,7 @@ class _Pair:
         found = (each for each in self.active.get(series, ()) if each.id not in answered)
         return normalise(span for each in found for span in each.standing(grants))
 
-    def voice(self, series: Series) -> IntervalEvidence:
+    def evidence(self, series: Series) -> IntervalEvidence:
         """What is known of a series."""
         grants = self.grants[series]
         covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
@@ -199,7 +199,7 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
 def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     """Compares what has changed of a pair and records what is found; the locks of all its series are held."""
     pair = _look(stores, name)
-    known = {each.interval: pair.voice(each) for each in pair.series}
+    known = {each.interval: pair.evidence(each) for each in pair.series}
     tried = {each.key: each.values for each in pair.records if each.state in OPEN}
     doubted = pair.doubted()
 
@@ -356,7 +356,7 @@ def _as_record(pair: str, each: Contradiction, state: ContradictionState, began:
         coarse_candle=each.coarse_candle,
         fine_trades=each.fine_trades,
         coarse_trades=each.coarse_trades,
-        culprit=each.culprit,
+        outlier=each.outlier,
         state=state,
         reason=_reason(pair, each),
         made_at=began,
@@ -367,7 +367,7 @@ def _as_record(pair: str, each: Contradiction, state: ContradictionState, began:
 def _reason(pair: str, each: Contradiction) -> str:
     """What is wrong, in a sentence."""
     fine, coarse = each.fine.value, each.coarse.value
-    who = f"; the others speak against {pair} {each.culprit.value}" if each.culprit is not None else ""
+    who = f"; the others speak against {pair} {each.outlier.value}" if each.outlier is not None else ""
     if each.shifted is not None:
         hours = abs(each.shifted) // 3_600
         late = f"{fine} is {hours} h {'late' if each.shifted < 0 else 'early'} against {coarse}"

@@ -243,13 +243,13 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
 
 def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:
     """What a person can do where nothing is left to try."""
-    suspects = [each.culprit] if each.culprit is not None else [each.fine, each.coarse]
+    suspects = [each.outlier] if each.outlier is not None else [each.fine, each.coarse]
     # What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
     closest = next(
         (
             other
             for other in records
-            if other.pair == each.pair and other.coarse is each.culprit and other.span.overlaps(each.span)
+            if other.pair == each.pair and other.coarse is each.outlier and other.span.overlaps(each.span)
         ),
         each,
     )
