@@ -193,7 +193,7 @@ class _Reconciling:
         self.found.conflicts = [replace(each, outlier=self._outlier(each)) for each in self.found.conflicts]
 
     def _outlier(self, each: Contradiction) -> Interval | None:
-        """Return the interval of the smaller camp, where that is one; of two single ones, the one that is contradicted from both sides."""
+        """Return the interval that the others outvote: a camp of one, or the one contradicted from both sides."""
         camps = [self._camp(each.span, each.fine, upwards=False), self._camp(each.span, each.coarse, upwards=True)]
         ranks = [(len(sides), not is_surrounded) for sides, is_surrounded in camps]
         if ranks[0] == ranks[1]:
@@ -202,7 +202,7 @@ class _Reconciling:
         return sides[0] if len(sides) == 1 else None
 
     def _camp(self, span: Span, first: Interval, *, upwards: bool) -> tuple[list[Interval], bool]:
-        """Return the independent intervals on one side of a contradiction, and whether others contradict them from behind."""
+        """Return the independent intervals on one side, and whether others contradict them from behind."""
         beyond = [each for each in self.known if (each >= first if upwards else each <= first)]
         camp: list[Interval] = []
         before: Interval | None = None
