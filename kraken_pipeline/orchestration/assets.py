@@ -19,15 +19,14 @@ from kraken_pipeline.orchestration.events import agreement_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
-from kraken_pipeline.orchestration.progress import finish, of_backfill, progress_of, tell, watcher
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.progress import finish, of_backfill, run_context, tell
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.orchestration.standing import standings
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.gaps import gaps as gap_flow
 from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
-from kraken_pipeline.workflow.progress import Progress, RunContext
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
 from kraken_pipeline.workflow.report import report_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -67,19 +66,9 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
     return Selection(keys, spec)
 
 
-def stores_of(context: dg.AssetExecutionContext) -> Stores:
-    """The stores of a run."""
-    found = getattr(context.resources, STORES)
-    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
-    return found
-
-
 def run_of(context: dg.AssetExecutionContext) -> RunContext:
-    """The run, with the progress that the assets before this one made in it."""
-    run_id = context.run.run_id
-    stored = context.instance.get_run_by_id(run_id)
-    progress = progress_of(dict(stored.tags)) if stored else Progress()
-    return RunContext(run_id, int(time.time()), watcher(context.instance, run_id), progress)
+    """Return the run, with the progress that the assets before this one made in it."""
+    return run_context(context, int(time.time()))
 
 
 def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:

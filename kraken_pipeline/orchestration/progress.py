@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome
 
 NOTES = 10
@@ -49,6 +49,19 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
             written_at, phase = time.monotonic(), progress.phase
 
     return watch
+
+
+def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext, now: int) -> RunContext:
+    """Return the run of a step, with the progress that the steps before it made.
+
+    Args:
+        context: The step's.
+        now: The moment that the run takes for the present, in seconds since the epoch.
+    """
+    run_id = context.run.run_id
+    stored = context.instance.get_run_by_id(run_id)
+    progress = progress_of(dict(stored.tags)) if stored else Progress()
+    return RunContext(run_id, now, watcher(context.instance, run_id), progress)
 
 
 def progress_of(tags: dict[str, str]) -> Progress:

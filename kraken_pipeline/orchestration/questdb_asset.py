@@ -5,14 +5,14 @@ import dagster as dg
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
-from kraken_pipeline.orchestration.assets import run_of, selected, stores_of
+from kraken_pipeline.orchestration.assets import run_of, selected
 from kraken_pipeline.orchestration.columns import questdb_columns
 from kraken_pipeline.orchestration.events import rows_published
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES
 from kraken_pipeline.orchestration.progress import finish
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.publish import Published
 

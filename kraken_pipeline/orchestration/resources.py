@@ -14,6 +14,13 @@ STORES = "stores"
 STORES_TO_RECOVER = "stores_to_recover"
 
 
+def stores_of(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Stores:
+    """Return the stores that a step was given."""
+    found = getattr(context.resources, STORES)
+    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
+    return found
+
+
 def stores_resource(settings: Settings | None = None, *, is_recovering: bool = False) -> dg.ResourceDefinition:
     """The stores of the home that the settings name; those of the environment where none are given.
 

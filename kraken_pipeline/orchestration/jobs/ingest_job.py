@@ -19,12 +19,12 @@ from kraken_pipeline.orchestration.progress import (
     finish,
     of_backfill,
     of_published,
-    progress_of,
+    run_context,
     tell,
     tell_published,
     watcher,
 )
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
@@ -110,17 +110,8 @@ def spec_mapping(op: str) -> dg.ConfigMapping:
     return mapping(op, config_schema(), lambda values: run_spec(values).as_config())
 
 
-def stores_of(context: dg.OpExecutionContext) -> Stores:
-    """The stores of a step."""
-    found = getattr(context.resources, STORES)
-    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
-    return found
-
-
 def _run(context: dg.OpExecutionContext, orders: IngestPlan) -> RunContext:
-    run = RunContext(context.run_id, orders.now, watcher(context.instance, context.run_id))
-    stored = context.instance.get_run_by_id(context.run_id)
-    run.progress = progress_of(dict(stored.tags)) if stored else orders.progress
+    run = run_context(context, orders.now)
     if not run.progress.files_total:
         run.progress = orders.progress
     return run
@@ -145,7 +136,7 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Ingest
             tasks = found.tasks
             _require_something(stores, spec, found, now)
             record_asked(stores, spec, now)
-            _enlist(context, stores, found, RunContext(context.run_id, now))
+            _enlist(context, stores, found, run_context(context, now))
     orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
     # At least one chunk, if an empty one: the step after them waits for it.

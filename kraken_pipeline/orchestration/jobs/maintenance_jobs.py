@@ -13,17 +13,17 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import changes, published_changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping, spec_tags
 from kraken_pipeline.orchestration.progress import (
     NOTES,
     finish,
     of_backfill,
     of_published,
+    run_context,
     tell,
     tell_published,
-    watcher,
 )
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
@@ -42,7 +42,7 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> RunContext:
     context.instance.add_run_tags(context.run_id, spec_tags(spec))
-    return RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+    return run_context(context, int(time.time()))
 
 
 def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunContext, done: BackfillOutcome) -> None:
@@ -251,7 +251,7 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
     """Delivers what QuestDB is owed, or all that there is."""
     with explained(retried=True):
         stores, config = stores_of(context), context.op_config
-        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = run_context(context, int(time.time()))
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
         for failure in done.failed:
             context.log.error(failure)

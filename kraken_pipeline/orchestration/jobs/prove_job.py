@@ -11,9 +11,9 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import Event, changes, counted_events
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags, stores_of
-from kraken_pipeline.orchestration.progress import NOTES, finish, of_published, tell_published, watcher
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags
+from kraken_pipeline.orchestration.progress import NOTES, finish, of_published, run_context, tell_published
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
@@ -65,7 +65,7 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         spacing, depth = how(config)
         spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
         context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = run_context(context, int(time.time()))
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
             finish(

@@ -11,7 +11,7 @@ from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
-from kraken_pipeline.orchestration.progress import NOTES, finish, watcher
+from kraken_pipeline.orchestration.progress import NOTES, finish, run_context
 from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
@@ -46,7 +46,7 @@ def build_catalog(context: dg.OpExecutionContext) -> None:
         stores = getattr(context.resources, STORES_TO_RECOVER)
         assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
         config = dict(context.op_config)
-        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = run_context(context, int(time.time()))
         if config[_FROM] is not None:
             run.report(phase="copying the catalog")
             done = copy_from(stores, config[_FROM])

@@ -10,17 +10,17 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import checks, partitions
 from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags, stores_of
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags
 from kraken_pipeline.orchestration.progress import (
     NOTES,
     finish,
     of_backfill,
     of_published,
+    run_context,
     tell,
     tell_published,
-    watcher,
 )
-from kraken_pipeline.orchestration.resources import STORES
+from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.progress import RunContext
@@ -59,7 +59,7 @@ def verify_files(context: dg.OpExecutionContext) -> None:
         own = {name: config.pop(name) for name in _OWN if name in config}
         spec = run_spec(config)
         context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = RunContext(context.run_id, int(time.time()), watcher(context.instance, context.run_id))
+        run = run_context(context, int(time.time()))
         if own.get("repair"):
             done = repair(stores, spec, run, quick=own.get("quick", False))
         else:
