@@ -1,11 +1,11 @@
-"""Every Kraken candle, and the knowledge that it is every one.
+"""Archives and REST API of the Kraken exchange as a complete, verified store of candles.
 
 For notebooks::
 
     from kraken_pipeline import Interval, Series, connect_questdb, read_candles
 
-    candles = read_candles("XBTUSD", 60, start="2024-01-01")   # from the lake: a Polars frame; .to_pandas() away
-    with connect_questdb() as questdb:                         # from QuestDB, where that is set up
+    candles = read_candles("XBTUSD", 60, start="2024-01-01")   # from the lake: a Polars frame; or .to_pandas()
+    with connect_questdb() as questdb:                         # from QuestDB, if it is set up
         newest = questdb.latest(Interval.H1)
         candles = questdb.candles(Series("XBTUSD", Interval.H1), start=1_704_067_200)
 """
@@ -31,7 +31,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `import kraken_pipeline.market` stays a matter of milliseconds.
+    # Imported on first use, so that `import kraken_pipeline.market` takes only milliseconds.
     if name in _FROM:
         return getattr(import_module(_FROM[name]), name)
     raise AttributeError(f"module 'kraken_pipeline' has no attribute {name!r}")

@@ -1,6 +1,7 @@
-"""Where the command line begins: before anything that takes time to import.
+"""The entry point of the command line, which runs before any slow import.
 
-So Ctrl-C is always a sentence, and something moves on the terminal while the shell is loaded, which takes seconds.
+So Ctrl-C always prints a sentence instead of a traceback, and the terminal shows activity while the command line is
+loaded, which takes seconds.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from kraken_pipeline.errors import STOPPED, STOPPED_CODE
 
 
 def main() -> None:
-    """Runs `kraken-pipeline`; being asked to end (SIGTERM) is the same as Ctrl-C."""
+    """Run `kraken-pipeline`; SIGTERM is handled like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from rich.console import Console  # noqa: PLC0415
 
         from kraken_pipeline.cli.terminal import progress_bar  # noqa: PLC0415
 
-        # Where the output is read by a program, or by a pager, nothing is drawn beside it.
+        # If standard output goes to a program or a pager, no progress bar is drawn on the terminal.
         with progress_bar(Console(stderr=sys.stdout.isatty()), 1):
             from kraken_pipeline.cli.app import main as run  # noqa: PLC0415
 
         run()
-    except KeyboardInterrupt:  # within an import
+    except KeyboardInterrupt:  # during an import
         sys.stderr.write(f"kraken-pipeline: {STOPPED}\n")
         sys.exit(STOPPED_CODE)
     finally:
-        # Threads that finish their work are waited for; another Ctrl-C would only leave a traceback.
+        # The exit waits for threads that finish their work; another Ctrl-C would only print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,45 +1,45 @@
-"""Every error that the pipeline raises on purpose.
+"""The errors that the pipeline raises on purpose.
 
 ::
 
     PipelineError
-    ├── PassingError             trying again later can help
+    ├── PassingError             a later retry can succeed
     │   ├── Busy                 another process holds the lock that is needed
     │   ├── StoreUnavailable     a server that holds a store does not answer: PostgreSQL, QuestDB
-    │   └── ExchangeUnavailable  Kraken gave no answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
-    │       ├── Throttled        it asks to wait, perhaps until a moment that it names
-    │       ├── Maintenance      it says that it is being worked on
-    │       ├── AnswerTooSlow    its answer takes longer than a request may in all
-    │       └── CircuitOpen      it failed so often in a row that nobody asks it for a while
+    │   └── ExchangeUnavailable  Kraken did not answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
+    │       ├── Throttled        Kraken asks to wait, perhaps until a given time
+    │       ├── Maintenance      Kraken reports maintenance
+    │       ├── AnswerTooSlow    an answer exceeded the total time-out of a request
+    │       └── CircuitOpen      requests are suspended after consecutive failures
     └── LastingError             the same attempt fails again until a person changes something
         ├── InvalidSettings      an environment variable is wrong
         ├── InvalidRequest       what a run was asked to do is wrong or impossible
-        ├── UnreadableArchive    a file is no archive, is damaged, or its name says nothing usable
-        │   └── SourceChanged    it is not, or no longer, the file that was found
-        ├── ExchangeRefused      Kraken answered that what was asked for does not exist or is wrong
-        ├── UnusableReply        Kraken answered with something that is not what it says it is
-        │   ├── ReplyTooLarge    the answer is larger than any of Kraken's, as it comes or unpacked
-        │   └── RedirectRefused  the answer sends us to another address than the one that was asked
-        └── StoreError           the lake, the catalog or QuestDB is not in a state that can be worked on
-            ├── CatalogLost      the catalog is not the one that the lake was written with, or no database
+        ├── UnreadableArchive    a file is not an archive, is damaged, or its name cannot be parsed
+        │   └── SourceChanged    a file is not, or no longer, the one that was found
+        ├── ExchangeRefused      Kraken answered that the request is wrong or its target does not exist
+        ├── UnusableReply        Kraken's reply is not what such a reply should be
+        │   ├── ReplyTooLarge    a reply is larger than any of Kraken's, compressed or decompressed
+        │   └── RedirectRefused  a reply redirects to another address than the one requested
+        └── StoreError           the lake, the catalog or QuestDB is not in a usable state
+            ├── CatalogLost      the catalog is not the one that the lake was written with, or not a database
             ├── DamagedFile      a file of the lake is not the one that was written
-            └── DiskFull         there is no room to write
+            └── DiskFull         the disk has no room to write
 
-A message says what was tried, on which pair, interval and window, and what to do. Whoever retries asks
-for the class (`PassingError`), never for the text.
+A message says what was tried, on which pair, interval and window, and what to do. Code that retries
+checks the class (`PassingError`), never the text.
 """
 
 from unicodedata import category
 
 STOPPED = "stopped; run the same command to go on"
 STOPPED_CODE = 130
-"""The exit code of a program that Ctrl-C ended."""
+"""The exit code of a program ended by Ctrl-C."""
 
 
 def plain(text: str) -> str:
-    r"""A text that every terminal, log and database takes: what cannot be printed is spelled out, as in \x00 and \n.
+    r"""Return a text that is safe for terminals, logs and databases: unprintable characters are escaped, as \x00 or \n.
 
-    Names of files, archives and the exchange hold anything: escape sequences, NUL, bytes that are no UTF-8.
+    Names from files, archives and the exchange may contain anything: escape sequences, NUL, bytes that are not UTF-8.
     """
     if text.isprintable():
         return text
@@ -47,33 +47,33 @@ def plain(text: str) -> str:
 
 
 class PipelineError(Exception):
-    """Anything that went wrong and was foreseen; its message is `plain`, whatever it quotes."""
+    """The base class of the pipeline's errors; the message is passed through `plain`, because it may quote anything."""
 
     def __init__(self, message: str) -> None:
         super().__init__(plain(message))
 
 
 class PassingError(PipelineError):
-    """May pass by itself: the same attempt can succeed later."""
+    """An error that may resolve by itself: the same attempt can succeed later."""
 
 
 class Busy(PassingError):
-    """Another process holds a lock for longer than this one was willing to wait."""
+    """Another process held a lock for longer than the time-out."""
 
 
 class StoreUnavailable(PassingError):
-    """A server that holds a store does not answer, or went away in the middle; what was done before is durable."""
+    """The server of a store does not answer, or its connection was lost; earlier work is durable."""
 
 
 class ExchangeUnavailable(PassingError):
-    """Kraken gave no answer; nothing follows from it about its data."""
+    """Kraken did not answer, which says nothing about its data."""
 
 
 class Throttled(ExchangeUnavailable):
     """Kraken asks for fewer requests.
 
     Attributes:
-        wait_until: When it may be asked again, in seconds since the epoch; None where it does not say.
+        wait_until: The time before which no request may be made, in seconds since the epoch; None if Kraken named none.
     """
 
     def __init__(self, message: str, wait_until: float | None = None) -> None:
@@ -82,18 +82,18 @@ class Throttled(ExchangeUnavailable):
 
 
 class Maintenance(ExchangeUnavailable):
-    """Kraken's status says that it is being worked on."""
+    """Kraken's status reports maintenance."""
 
 
 class AnswerTooSlow(ExchangeUnavailable):
-    """An answer took longer than a request may in all, however steadily it came."""
+    """An answer exceeded the total time-out of a request, although its parts kept coming."""
 
 
 class CircuitOpen(ExchangeUnavailable):
-    """Kraken failed so often in a row that it is left alone for a while.
+    """Requests to Kraken are suspended for a while after consecutive failures.
 
     Attributes:
-        retry_at: When one process will try again, in seconds since the epoch.
+        retry_at: The time when one process will try again, in seconds since the epoch.
     """
 
     def __init__(self, message: str, retry_at: float) -> None:
@@ -102,7 +102,7 @@ class CircuitOpen(ExchangeUnavailable):
 
 
 class LastingError(PipelineError):
-    """Fails in the same way until a person changes something."""
+    """An error that recurs until a person changes something."""
 
 
 class InvalidSettings(LastingError):
@@ -110,46 +110,46 @@ class InvalidSettings(LastingError):
 
 
 class InvalidRequest(LastingError):
-    """What a run was asked to do is wrong or impossible; the message names the value and what is allowed."""
+    """The request to a run is wrong or impossible; the message names the value and the allowed ones."""
 
 
 class UnreadableArchive(LastingError):
-    """A file that cannot be read as what its name says it is."""
+    """A file cannot be read as the archive that its name announces."""
 
 
 class SourceChanged(UnreadableArchive):
-    """An archive file was replaced or written to since it was found: what was read of it is no evidence."""
+    """An archive was replaced or written to after it was found: the data read from it is not evidence."""
 
 
 class ExchangeRefused(LastingError):
-    """Kraken answered that what was asked for does not exist, is wrong or is not allowed."""
+    """Kraken answered that the request is wrong or not allowed, or that its target does not exist."""
 
 
 class UnusableReply(LastingError):
-    """Kraken's reply is well-formed and not what such a reply is: it is no evidence of anything."""
+    """Kraken's reply is well-formed but not what such a reply should be: it is not evidence of anything."""
 
 
 class ReplyTooLarge(UnusableReply):
-    """An answer that is larger than any of Kraken's; it was not read to its end, nor unpacked."""
+    """A reply is larger than any of Kraken's; it was not read to its end, nor decompressed."""
 
 
 class RedirectRefused(UnusableReply):
-    """An answer that sends us to another address than the one that was asked; nobody goes there."""
+    """A reply redirects to another address than the one requested; the redirect is not followed."""
 
 
 class StoreError(LastingError):
-    """The lake, the catalog or QuestDB is not in a state that can be worked on."""
+    """The lake, the catalog or QuestDB is not in a usable state."""
 
 
 class CatalogLost(StoreError):
-    """The catalog is empty beside a lake that is not, older than the lake, or no database; nothing is claimed by it."""
+    """The catalog is empty although the lake is not, older than the lake, or not a database; it is not used."""
 
 
 class DamagedFile(StoreError):
-    """A file of the lake or of the ledger is not the one that was written; nothing that it holds is answered.
+    """A file of the lake or of the ledger is not the one that was written; its contents are not used.
 
     Attributes:
-        paths: Which files, relative to the home.
+        paths: The damaged files, relative to the home.
     """
 
     def __init__(self, message: str, paths: tuple[str, ...] = ()) -> None:
@@ -158,4 +158,4 @@ class DamagedFile(StoreError):
 
 
 class DiskFull(StoreError):
-    """There is no room to write; what was done before is durable, and the same command goes on from there."""
+    """The disk has no room to write; earlier work is durable, and the same command continues from there."""

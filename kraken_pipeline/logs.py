@@ -1,4 +1,4 @@
-"""Logs: for people, or one JSON object a line; never with a password in them."""
+"""Log formatters: text for people, or one JSON object a line; passwords are always hidden."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LOGGER = "kraken_pipeline"
 HIDDEN = "**********"
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _RUN = ("run_id", "job_name", "step_key")
-"""What Dagster tells of a record's run."""
+"""The attributes of a run in Dagster's log records."""
 _PASSWORDS = re.compile(r"^[\w+]+://[^:/@]*:([^/]*)@|[?&](?:ssl)?password=([^&]+)")
 
 
 class Secrets:
-    """Passwords that no line may have in it, however they are spelled: as they are, percent-encoded, or escaped.
+    """The passwords to hide in log lines: in plain text, percent-encoded or escaped.
 
     Args:
-        passwords: As they are.
+        passwords: The passwords in plain text.
     """
 
     def __init__(self, passwords: Iterable[str]) -> None:
@@ -35,12 +35,12 @@ class Secrets:
         self._any = re.compile("|".join("".join(map(_spelled, each)) for each in found)) if found else None
 
     def hide(self, text: str) -> str:
-        """The text without them."""
+        """Return a text with every password replaced by asterisks."""
         return self._any.sub(HIDDEN, text) if self._any else text
 
 
 def _spelled(character: str) -> str:
-    """A pattern of all that may stand for a character of a password."""
+    """Return a pattern that matches every encoding of a character of a password."""
     spellings = {re.escape(character), re.escape(json.dumps(character)[1:-1]), re.escape(ascii(character)[1:-1])}
     spellings.add("(?i:" + "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogateescape")) + ")")
     if character == " ":
@@ -51,11 +51,11 @@ def _spelled(character: str) -> str:
 
 
 class TextLines(logging.Formatter):
-    """Lines for people.
+    """A formatter of text for people.
 
     Args:
-        secrets: What they may not have in them.
-        wrapped: Writes them.
+        secrets: The passwords to hide.
+        wrapped: The formatter that makes the lines.
     """
 
     def __init__(self, secrets: Secrets, wrapped: logging.Formatter | None = None) -> None:
@@ -64,15 +64,19 @@ class TextLines(logging.Formatter):
         self._wrapped = wrapped or logging.Formatter(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Return the line of a record."""
         return self._secrets.hide(self._wrapped.format(record))
 
 
 class JsonLines(logging.Formatter):
-    """An object a line: `time`, `level`, `logger`, `message`; of a run `run_id`, `job`, `step`; of an error `error`.
+    """A formatter of one JSON object a line.
+
+    The keys are `time`, `level`, `logger` and `message`; also `run_id`, `job` and `step` for a run, and `error` for an
+    error.
 
     Args:
-        secrets: What they may not have in them; hidden before JSON's own signs are there, which a password may hold.
+        secrets: The passwords to hide. They are hidden before the encoding as JSON, whose syntax a password may
+            contain.
     """
 
     def __init__(self, secrets: Secrets) -> None:
@@ -80,7 +84,7 @@ class JsonLines(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record, in ASCII: there are signs that some programs take for the end of a line."""
+        """Return the line of a record, in ASCII, because some programs treat other characters as the end of a line."""
         of_run = getattr(record, "dagster_meta", None) or {}
         told: dict[str, str] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -96,7 +100,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(told)
 
     def _error(self, record: logging.LogRecord, of_run: Mapping[str, Any]) -> str | None:
-        """The traceback; of an event of Dagster's, such as a step that failed, the one that it carries."""
+        """Return the traceback of a record, or the one in its Dagster event, such as the failure of a step."""
         if record.exc_info and record.exc_info[0]:
             return self.formatException(record.exc_info)
         error = getattr(getattr(of_run.get("dagster_event"), "event_specific_data", None), "error", None)
@@ -104,7 +108,7 @@ class JsonLines(logging.Formatter):
 
 
 def secrets_of(settings: Settings) -> Secrets:
-    """Every password in the settings: between user and host, or in a query."""
+    """Return every password in the URLs of the settings: before the host, or in the query."""
     found: set[str] = set()
     for name in Settings.model_fields:
         value = getattr(settings, name)
@@ -115,18 +119,18 @@ def secrets_of(settings: Settings) -> Secrets:
 
 
 def formatter(settings: Settings, text: logging.Formatter | None = None) -> logging.Formatter:
-    """What the settings ask for.
+    """Return the log formatter that the settings select.
 
     Args:
-        settings: KRAKEN_LOG_FORMAT and the secrets.
-        text: How lines for people look.
+        settings: The settings, with KRAKEN_LOG_FORMAT and the passwords.
+        text: The formatter of text for people; None for the default.
     """
     is_json = settings.kraken_log_format.lower() == "json"
     return JsonLines(secrets_of(settings)) if is_json else TextLines(secrets_of(settings), text)
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Lets this program's own loggers write to standard error; those of libraries stay as they are."""
+    """Make this program's loggers write to standard error, or to `stream`; the loggers of libraries are unchanged."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(formatter(settings))
     logger = logging.getLogger(LOGGER)

@@ -1,4 +1,4 @@
-"""Every setting, from the environment or from a `.env` file in the current folder, in one class."""
+"""The settings, read from the environment or from a `.env` file in the current folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kraken_pipeline.errors import InvalidSettings
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
-# What stands raw between // and @ is read in three ways by three libraries, and what they take for a host or a port is
-# in their messages: so it must be percent-encoded.
+# User and password must be percent-encoded: three libraries parse special characters between // and @ in three ways,
+# and their messages contain what they parse as host or port.
 _USER = r"(?:[^\s/?#@\[\]]+@)?"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?"
 _HTTP = re.compile(rf"https?://{_USER}{_HOST}/?")
@@ -34,7 +34,7 @@ def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
 
 
 def _is_server(shape: re.Pattern[str], url: str) -> bool:
-    """Whether a URL has this shape and a port that there can be."""
+    """Check whether a URL matches a pattern and has a valid port."""
     if not shape.fullmatch(url):
         return False
     try:
@@ -44,7 +44,7 @@ def _is_server(shape: re.Pattern[str], url: str) -> bool:
 
 
 def _is_pgwire(url: str) -> bool:
-    """Whether libpq can make something of all of a URL."""
+    """Check whether libpq can parse all of a URL."""
     from psycopg import Error  # noqa: PLC0415 - as redis-py below
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
 
@@ -58,22 +58,22 @@ def _is_pgwire(url: str) -> bool:
 
 
 def _is_redis(url: str) -> bool:
-    """Whether redis-py can make something of all of a URL: it drops a database that is no number without a word."""
-    from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, which nobody pays who has no Redis
+    """Check whether redis-py can parse all of a URL; it silently ignores a database that is not a number."""
+    from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, only needed with Redis
 
     if not re.fullmatch(r"rediss?://[^/?#\s]+(/\d*)?(\?[^#\s]+)?", url):
         return False
     try:
-        ConnectionPool.from_url(url).make_connection()  # connects to nothing yet
+        ConnectionPool.from_url(url).make_connection()  # does not connect yet
     except (ValueError, TypeError, AttributeError, RedisError):
         return False
     return True
 
 
 class Settings(BaseSettings):
-    """The settings, each named as its environment variable in lower case.
+    """The settings, each named like its environment variable in lower case.
 
-    `KRAKEN_PIPELINE_HOME` and the other paths may be relative: to the folder the program is started in.
+    `KRAKEN_PIPELINE_HOME` and the other paths may be relative to the folder in which the program is started.
     """
 
     model_config = SettingsConfigDict(
@@ -404,24 +404,27 @@ class Settings(BaseSettings):
 
     @property
     def drop(self) -> Path:
-        """The folder that files are dropped into."""
+        """The drop folder, as an absolute path."""
         return self.home / "drop"
 
     @property
     def archive_dirs(self) -> tuple[Path, ...]:
-        """The folders that are only read, as absolute paths."""
+        """The read-only archive folders, as absolute paths."""
         return tuple(path.expanduser().absolute() for path in self.kraken_archive_dirs)
 
     @property
     def catalog_url(self) -> str:
-        """The catalog's database; with its password, so never to be logged."""
+        """The URL of the catalog's database, with its password: never log it."""
         if self.kraken_catalog_url is not None:
             return self.kraken_catalog_url.get_secret_value()
         return f"sqlite:///{self.home / 'catalog.sqlite'}"
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process.
+    """Return the settings of this process.
+
+    Args:
+        **overrides: Values that override the environment, by name.
 
     Raises:
         InvalidSettings: A variable is wrong; the message names it and says what is allowed.
@@ -430,7 +433,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         wrong = "; ".join(
-            # What is wrong with several together has no place, and its input is all of them: secrets among them.
+            # An error of several settings together has no location, and its input holds all settings, with secrets.
             f"{str(each['loc'][0]).upper()}={_shown(str(each['loc'][0]), each['input'])}: {each['msg']}"
             if each["loc"]
             else each["msg"]

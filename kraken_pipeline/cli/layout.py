@@ -1,6 +1,6 @@
-"""Tables, sentences and quantities that are whole at any width: what does not fit goes onto lines of its own.
+"""Layout of tables and sentences at any width of the terminal: cells and words are moved to further lines, never cut.
 
-Where there is no terminal there is no width: a row, and a sentence, is one line however long, as `grep` wants it.
+Without a terminal there is no width limit: a row or a sentence is one line, however long, which suits `grep`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ _PIECES = re.compile(
     r"|(?:\d{4}-\d\d-\d\d (?=\d\d:\d\d)|[\d,.]+ (?=(?:%|s|min|h)(?:\W|$)))?(?:`[^`]*`|[^ ])+"
     r"|(?<= )(?= )"
 )
-"""What a line is not broken within: a command with all that follows it, a time, a number with its unit, a word."""
+"""Matches the pieces within which no line is broken: a command with its arguments, a time, a number with its unit, or a
+word."""
 _COMMAND = "kraken-pipeline "
 
 
 class TextTable:
-    """Rows under headings, each column as wide as its widest cell.
+    """A table of rows under headings, with each column as wide as its widest cell.
 
-    Where a row is wider than the terminal, its most important columns stay in the line, and the others follow on
-    indented lines, each value with its heading; a value that all rows share is said once, above them, and so is which
-    columns are left out. No number, time, name or command is broken, unless it is wider than the terminal by itself.
+    If the rows are wider than the terminal, the most important columns stay in the line. The others follow on indented
+    lines, each value with its heading. A value shared by all rows is printed once, above them, and so are the names of
+    the columns left out. No number, time, name or command is broken, unless it alone is wider than the terminal.
     """
 
     def __init__(self, title: str, *headings: str, least: Sequence[str] = (), spare: Sequence[str] = ()) -> None:
         """Make a table without rows.
 
         Args:
-            title: What is listed.
-            headings: Of the columns; `>` before one aligns its column to the right, as numbers are.
-            least: The columns that leave the line first, the least important of all first; then the last ones do.
-            spare: Those of them that are left out instead.
+            title: The title of the table.
+            headings: The headings of the columns; a leading `>` aligns the column to the right, as for numbers.
+            least: The columns that leave the line first, the least important first. The other columns leave after
+                them, from right to left.
+            spare: The columns of `least` that are left out instead of moved to further lines.
         """
         self._title = title
         self._headings = [heading.removeprefix(">") for heading in headings]
@@ -49,11 +51,11 @@ class TextTable:
         self._rows: list[tuple[str, ...]] = []
 
     def add_row(self, *cells: str) -> None:
-        """Add a row; what cannot be printed in a cell is written as its escape."""
+        """Add a row; unprintable characters are escaped."""
         self._rows.append(tuple(map(printable, cells)))
 
     def print(self, console: Console) -> None:
-        """Print the table, and an empty line behind it."""
+        """Print the table, followed by an empty line."""
         width = width_of(console)
         columns = list(zip(self._headings, *self._rows, strict=True))
         widths = [max(map(cell_len, column)) for column in columns]
@@ -77,7 +79,7 @@ class TextTable:
         write(console, "")
 
     def _inline(self, widths: Sequence[int], is_filled: Sequence[bool], width: int | None) -> list[int]:
-        """The columns that fit beside each other, in their order: by importance, and empty ones if there is room."""
+        """Return the columns that fit on one line, in their order: the most important first, empty ones last."""
         found: list[int] = []
         taken = -len(_SPACE)
         for index in sorted(self._by_importance, key=lambda index: not is_filled[index]):
@@ -98,14 +100,14 @@ class TextTable:
 
 
 def say(console: Console, text: str, style: str | None = None, *, hang: int = 2, first: str | None = None) -> None:
-    """Print a sentence: one wider than the terminal is wrapped between words, its commands on lines of their own.
+    """Print a sentence; one wider than the terminal is wrapped between words, with commands on lines of their own.
 
     Args:
-        console: Where to.
-        text: The sentence; spaces before it indent all of its lines.
-        style: Of all of it.
-        hang: How much further its later lines stand in.
-        first: The style of its first word.
+        console: The console to print to.
+        text: The sentence; leading spaces indent all of its lines.
+        style: The style of the sentence.
+        hang: The additional indentation of the lines after the first.
+        first: The style of the first word.
     """
     width = width_of(console)
     for sentence in text.splitlines():
@@ -119,24 +121,24 @@ def say(console: Console, text: str, style: str | None = None, *, hang: int = 2,
 
 
 def write(console: Console, line: str, style: str | None = None) -> None:
-    """Print a line as it is: one wider than the terminal is wrapped by that, which copies as one line and is whole."""
+    """Print a line as it is; the terminal itself wraps one that is too wide, so that it is copied as one line."""
     console.print(Text(line, style or ""), soft_wrap=True)
 
 
 def printable(text: str) -> str:
-    """A text in which everything can be seen, on one line: what cannot be printed is written as Python writes it."""
+    """Return a text on one line, with unprintable characters as Python escapes."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
 def width_of(console: Console) -> int | None:
-    """How many columns there are; None where there is no terminal, and so no limit."""
+    """Return the width of the terminal in columns; None without a terminal, which means no limit."""
     return console.width if console.is_terminal else None
 
 
 def _filled(pieces: Iterable[str], width: int | None, indent: int) -> Iterator[str]:
-    """Values with their headings on as few lines as they fit on, none of them broken if it fits on one."""
+    """Yield the lines of labelled values, as few as possible; a value that fits on one line is not broken."""
     line = ""
     for piece in pieces:
         joined = f"{line} · {piece}" if line else piece
@@ -148,7 +150,7 @@ def _filled(pieces: Iterable[str], width: int | None, indent: int) -> Iterator[s
         *whole, line = wrapped(piece, width, indent, 2)
         yield from whole
         line = line.removeprefix(" " * indent)
-        if whole:  # nothing is put behind the end of a sentence
+        if whole:  # nothing follows a wrapped value on its last line
             yield " " * indent + line
             line = ""
     if line:
@@ -156,7 +158,7 @@ def _filled(pieces: Iterable[str], width: int | None, indent: int) -> Iterator[s
 
 
 def wrapped(text: str, width: int | None, indent: int, hang: int) -> list[str]:
-    """Return the lines of a sentence; where it takes several, a command stands on one by itself, however long."""
+    """Return the lines of a sentence; if it is wrapped, each command is on a line of its own, however long."""
     lines = [" " * indent + text]
     if _fits(lines[0], width):
         return lines

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they select."""
+"""The options that commands share, and the run spec that they select."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kraken_pipeline.workflow.ingest.scan import known_pairs
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 MOST = 1_000_000
-"""What is listed at the most."""
+"""The maximum of the options that limit a list."""
 
 Tier = Annotated[str, typer.Option(help="TIER1 to TIER4, or ALL.")]
 Intervals = Annotated[str | None, typer.Option(help="Minutes, separated by commas: 60,1440. All ten by default.")]
@@ -45,13 +45,13 @@ AcceptUnknownPairs = Annotated[
 
 @contextmanager
 def stores_of_home() -> Iterator[Stores]:
-    """Open the stores of the home that the settings name."""
+    """Open the stores of the home for the duration of a block."""
     with opened(load_settings()) as stores:
         yield stores
 
 
 def selection(**given: Any) -> RunSpec:
-    """Return what a command selects; `storjusd` on the command line is the pair STORJUSD."""
+    """Return the run spec of a command's options; `storjusd` on the command line is the pair STORJUSD."""
     spec = run_spec(**given)
     if all(name == name.upper() for name in spec.pairs):
         return spec
@@ -61,5 +61,5 @@ def selection(**given: Any) -> RunSpec:
 
 
 def present() -> int:
-    """Return the present, in whole seconds since the epoch."""
+    """Return the current time, in whole seconds since the epoch."""
     return int(time.time())

@@ -1,4 +1,4 @@
-"""Where commands write: sentences and tables to one of two consoles, or JSON to standard output."""
+"""The output of commands: two consoles for sentences and tables, and JSON to standard output."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ err = tables.console(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """Write JSON to standard output, which then has nothing else."""
+    """Write JSON to standard output; the command must write nothing else there."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What a run would do or ask for, and what that costs."""
+"""Prints the plan of a run: its sources, its fetches, and their cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kraken_pipeline.cli.tables import ROWS, more_rows
 
 
 def plan(console: Console, made: Plan) -> None:
-    """The plan: what each source would give, then one line for each series and source."""
+    """Print a plan: one line for each source, then one for each series and source."""
     by_source: dict[Route, list[Planned]] = {}
     by_series: dict[tuple[Series, Route], list[Planned]] = {}
     for planned in made.routes:
@@ -88,7 +88,7 @@ def _candles(planned: Planned) -> int:
 
 
 def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float, beyond: Sequence[str]) -> None:
-    """What a backfill would ask the exchange for, in its order."""
+    """Print the fetches that a backfill would make, in their order."""
     if beyond:
         say(
             console,

@@ -1,4 +1,4 @@
-"""What a run did."""
+"""Prints the result of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
-    """What a run did; the spec is that of a run that works on series."""
+    """Print the result of a run.
+
+    Args:
+        console: The console to print to.
+        run: The run, as `RunStatus.as_json` returns it.
+        outcome: The outcome of the run.
+        spec: The run spec; None for a run that does not work on selected series.
+    """
     is_ingest = run["job"] == "ingest"
     if is_ingest and outcome.get("files_failed") and not (run["files_ingested"] or run["candles_ingested"]):
         new = " that was new" if outcome["files_taken_before"] or outcome["files_skipped"] else ""
@@ -31,7 +38,7 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
         f"{', '.join(filter(None, (stored, published)))} in {run['duration_s'] or 0:.1f} s.",
         first=colour,
     )
-    # A run reconciles all intervals of its pairs.
+    # A run reconciles all intervals of its pairs, so the command names no intervals.
     reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
     notes = {
         "files_taken_before": "files were ingested before: nothing new in them",

@@ -1,4 +1,4 @@
-"""Dagster runs that commands start in their own process, with progress and result on the terminal."""
+"""Dagster runs that commands execute in their own process, with progress and result on the terminal."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 
 def is_well(run: RunStatus) -> bool:
-    """Whether a run succeeded, and neither a file nor a fetch failed in it."""
+    """Check whether a run succeeded without any failed file or fetch."""
     return run.status == "SUCCESS" and not run.outcome.get("files_failed") and not run.outcome.get("fetches_failed")
 
 
 @contextmanager
 def loading_dagster(settings: Settings, *, as_json: bool) -> Iterator[None]:
-    """Show that something moves while Dagster is imported, and keep its log off the terminal."""
+    """Show activity while Dagster is imported, and keep its log off the terminal."""
     require_writable(settings)
-    # It takes seconds to import, in which something moves, and only the commands that start or list runs need it.
+    # The import takes seconds, and only the commands that start or list runs need it.
     if not os.environ.get("KRAKEN_LOG_LEVEL"):  # an empty variable counts as not set
-        os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the shell says by itself what happens
+        os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the command line reports events itself
     with terminal.progress_bar(err if as_json else out, 1):
         yield
 
 
 def ingest_archives(settings: Settings, spec: RunSpec, resume: str | None, *, as_json: bool) -> RunStatus:
-    """Run the job `ingest`, or continue an earlier run of it with that run's own configuration."""
+    """Run the job `ingest`, or resume an earlier run of it with that run's own configuration."""
     unfinished: list[RunStatus] = []
     with loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_ingest  # noqa: PLC0415
@@ -66,7 +66,7 @@ def ingest_archives(settings: Settings, spec: RunSpec, resume: str | None, *, as
             f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
             "yellow",
         )
-    require_folders(settings, spec)  # of the run that is resumed
+    require_folders(settings, spec)  # those of a resumed run
     return executed(settings, bound_ingest, spec, resume, as_json=as_json)
 
 
@@ -79,7 +79,7 @@ def executed(
     as_json: bool,
     config: dict[str, Any] | None = None,
 ) -> RunStatus:
-    """Runs a job in this process, shows its progress and what it did."""
+    """Run a job in this process, and show its progress and its result."""
     done = run_job(settings, job, spec, resume, console=err if as_json else out, config=config)
     if as_json:
         print_json({**done.as_json(), "outcome": dict(done.outcome)})
@@ -101,7 +101,11 @@ def run_job(
     console: Console,
     config: dict[str, Any] | None = None,
 ) -> RunStatus:
-    """Runs a job in this process and shows its progress."""
+    """Run a job in this process, and show its progress.
+
+    Raises:
+        KeyboardInterrupt: The run was cancelled.
+    """
     from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The story of one candle, as `explain` tells it."""
+"""Prints the explanation of one candle for `explain`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def explained(console: Console, told: Explanation) -> None:
-    """The story of one candle."""
+    """Print the explanation of one candle: its values, coverage, proof and history."""
     say(console, f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
     if told.candle is not None:
         say(console, f"  {_candle(told.candle)}")
@@ -43,7 +43,7 @@ def _candle(candle: Stored) -> str:
 
 
 def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
-    """The parts of a candle's story that are lists, each with its lines."""
+    """Yield the sections of an explanation that are lists: the title and the lines of each."""
     yield "What says so", [line for each in told.evidence for line in _witness(each)]
     yield (
         "What lost",
@@ -76,7 +76,7 @@ def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
 
 
 def _witness(each: Evidence) -> Iterator[str]:
-    """What answered for a candle, and its lines."""
+    """Yield the lines that describe one source of a candle."""
     reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
     what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
     name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what

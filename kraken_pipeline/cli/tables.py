@@ -1,4 +1,4 @@
-"""What the shell prints: tables and advice."""
+"""The tables and the advice that the command line prints."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 
 ROWS = 40
 _HEALTH = 24
-"""Where the sentences of `health` begin."""
+"""The column at which the sentences of `health` begin."""
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where the shell prints; nothing is cut or wrapped but by what prints it."""
+    """Return a console on standard output or standard error; `layout` does the wrapping."""
     return Console(stderr=stderr)
 
 
 def more_rows(console: Console, count: int, where: str) -> None:
-    """Say how many rows are not shown, and which command shows them all."""
+    """Print the number of rows not shown, and the command that shows all of them."""
     if count > ROWS:
         say(console, f"… and {count - ROWS:,} more: {where}", "dim")
 
 
 def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
-    """The gaps, those that have a route first, and of these the longest; where nothing is expected, why."""
+    """Print the gaps: those with a route first, the longest of these first; without gaps, a sentence that says why."""
     if not rows:
         say(console, unknown or "No gaps: everything that is expected is covered.")
         return
@@ -75,7 +75,7 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
 
 
 def report(console: Console, made: Report) -> None:
-    """The completeness report."""
+    """Print the completeness report."""
     table = TextTable(
         "Completeness",
         "tier",
@@ -130,7 +130,7 @@ def report(console: Console, made: Report) -> None:
 
 
 def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_known: bool) -> None:
-    """What contradicts, one line a cause, and what reconciliation did."""
+    """Print the causes of contradictions, one line each, and the result of the reconciliation."""
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:
         return
@@ -161,7 +161,7 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
 
 
 def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean: bool) -> None:
-    """What reconciliation did; there is nothing to say of contradictions where nothing is known."""
+    """Print the result of a reconciliation; `is_clean` means that no contradiction was found."""
     say(
         console,
         f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
@@ -172,7 +172,7 @@ def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean:
 
 
 def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled, *, is_known: bool) -> None:
-    """What reconciliation says, and what it did; it has nothing to say where nothing is known."""
+    """Print the verdicts of reconciliation, one line each, and its result."""
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:
         return
@@ -207,7 +207,7 @@ def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled,
 
 
 def counts(console: Console, found: Sequence[TradeCount]) -> None:
-    """What ids of trades say of the trades that candles count: in all, and each span where they do not agree."""
+    """Print the comparison of trade counts with the ids of trades: a total, and each span that is not proven."""
     proven = [count for count in found if count.verdict is CountVerdict.PROVEN]
     if not found:
         say(console, "No span was counted by the ids of its trades yet.")
@@ -244,7 +244,7 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
 
 
 def resolved(console: Console, done: Resolved) -> None:
-    """What was taken back, what took its place, and what is left to do."""
+    """Print what was withdrawn, what replaced it, and what is left to do."""
     taken = "would be withdrawn" if done.dry_run else "withdrawn"
     if not done.dry_run and not (done.files or done.series):
         say(console, f"{done.what} was withdrawn before; nothing is left of it.")
@@ -269,7 +269,7 @@ def resolved(console: Console, done: Resolved) -> None:
 
 
 def cache(console: Console, state: CacheState) -> None:
-    """How well the cache serves."""
+    """Print the statistics of the reply cache."""
     lookups = state.lookups
     rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
     say(
@@ -281,7 +281,7 @@ def cache(console: Console, state: CacheState) -> None:
 
 
 def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
-    """Runs, the newest first."""
+    """Print runs, the newest first."""
     if not runs:
         say(console, "No runs yet: kraken-pipeline ingest starts one.")
         return
@@ -317,7 +317,7 @@ def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _file_name(location: str) -> str:
-    """What people call a file that lies somewhere: without its folder, with the archive that it is in."""
+    """Return the short name of a file: without its folder, but with the container that it is in."""
     container, _, member = location.rpartition(":")
     if container.lower().endswith(".zip"):
         return f"{Path(container).name}:{Path(member).name}"
@@ -325,7 +325,7 @@ def _file_name(location: str) -> str:
 
 
 def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
-    """Rejected rows and files."""
+    """Print dead letters: rejected rows and files, and failed operations."""
     if not rows:
         say(console, "No dead letters: every row was taken.")
         return
@@ -341,14 +341,14 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
 
 
 def health(console: Console, checks: Sequence[Check]) -> None:
-    """What was looked at, and how it is."""
+    """Print the health checks, one line each."""
     for check in checks:
         line = f"{check.verdict:8} {check.name:14} {check.sentence}"
         say(console, line, first=_COLOURS[str(check.verdict)], hang=_HEALTH)
 
 
 def verification(console: Console, found: Verification) -> None:
-    """What a verification found: each damaged file with what is wrong and what to do."""
+    """Print the result of a verification: each damaged file with its damage, and what to do."""
     size = f"{found.bytes / 2**20:,.1f} MiB"
     if found.adopted:
         say(console, f"{_counted(found.adopted, 'file')} put on record that was sound and not there.")
@@ -367,7 +367,7 @@ def verification(console: Console, found: Verification) -> None:
 
 
 def backed_up(console: Console, done: Backup, to: Path) -> None:
-    """What a backup holds."""
+    """Print the contents of a backup."""
     say(
         console,
         f"The catalog as it was at {iso(done.started_at)} and {_counted(done.files, 'file')} with "
@@ -376,7 +376,7 @@ def backed_up(console: Console, done: Backup, to: Path) -> None:
 
 
 def restored(console: Console, done: Backup, source: Path) -> None:
-    """Which backup was brought back."""
+    """Print which backup was restored."""
     say(
         console,
         f"The backup of {iso(done.started_at)} is back from {source}. What came after it: kraken-pipeline ingest; "
@@ -389,7 +389,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def showcase(console: Console, made: Showcase) -> None:
-    """What the demo's world holds, and what is wrong with it on purpose."""
+    """Print the contents of the demo's world, and its deliberate errors."""
     say(console, "A small exchange made trades, and archives from them:", "bold")
     for line in (
         f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
@@ -403,7 +403,7 @@ def showcase(console: Console, made: Showcase) -> None:
 
 
 def next_steps(console: Console, home: Path) -> None:
-    """What to look at after the demo."""
+    """Print the commands to try after the demo."""
     say(console, "What to look at next", "bold")
     shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
     for command, what in (

@@ -1,4 +1,4 @@
-"""Progress as it is seen: a bar that moves on a terminal, a line now and then where there is none."""
+"""The display of progress: an animated bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PLAIN_SECONDS = 5.0
 def progress_bar(
     console: Console, requests_a_second: float, phase: str = "starting"
 ) -> Iterator[Callable[[Progress], None]]:
-    """Show a run's progress until the block ends: on a terminal a bar with rate and time left, else plain lines."""
+    """Show a run's progress until the block ends: a bar with rate and time left on a terminal, else plain lines."""
     if not console.file.isatty() or console.is_dumb_terminal:
         yield _plain_lines(console, requests_a_second)
         return
     with os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as stream:
         frame = _Frame(requests_a_second, phase)
         screen = _Screen(file=stream, force_terminal=True)
-        # What a step prints goes into its compute log: it must not be led here.
+        # The output of a step belongs in its compute log: it must not be redirected here.
         with Live(
             frame,
             console=screen,
@@ -46,21 +46,21 @@ def progress_bar(
 
 
 class _Screen(Console):
-    """The terminal by a descriptor of its own.
+    """A console on the terminal with a file descriptor of its own.
 
-    Dagster puts a file in the place of descriptors 1 and 2 while a step runs, and Rich, which asks these whether there
-    is a terminal and how wide it is, would draw nothing until the step is over, or draw into the file.
+    Dagster replaces descriptors 1 and 2 by a file while a step runs. Rich asks these whether there is a terminal and
+    how wide it is, so it would draw nothing until the step ends, or draw into the file.
     """
 
     @property  # type: ignore[misc]  # Rich's can be set, too
     def size(self) -> ConsoleDimensions:
-        """As the terminal says at this moment; 80 by 25 where it does not know."""
+        """The current size of the terminal; 80 by 25 if it is unknown."""
         columns, lines = os.get_terminal_size(self.file.fileno())
         return ConsoleDimensions(columns or 80, lines or 25)
 
 
 class _Frame:
-    """The picture of a run's progress, made anew whenever it is drawn."""
+    """A renderable of a run's progress, computed anew for each frame."""
 
     def __init__(self, requests_a_second: float, phase: str) -> None:
         self._requests_a_second = requests_a_second
@@ -69,7 +69,7 @@ class _Frame:
         self._told = ""
 
     def show(self, progress: Progress) -> None:
-        """Take what the next frames show."""
+        """Set the progress that the next frames show."""
         self._progress = progress
         self._told = _told(progress, time.monotonic() - self._began, self._requests_a_second)
 
@@ -93,7 +93,7 @@ class _Frame:
 
 
 def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
-    """What is done and left, and about how long that takes."""
+    """Return a sentence about the work done and left, with an estimate of the time left."""
     if progress.requests_total:
         return (
             f"{progress.requests_done:,} of about {progress.requests_total:,} requests, "
@@ -104,7 +104,7 @@ def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
     if not progress.files_total:
         return f"{progress.candles:,} candles"
     done = f"{progress.files_done:,} of {progress.files_total:,} files, {progress.candles:,} candles"
-    if progress.percent == 100:  # of the files: how long the rest takes is not known
+    if progress.percent == 100:  # the percentage of the files: the time for the rest is unknown
         return done
     rate = progress.candles / max(seconds, 0.001)
     left = f", {duration(seconds * (100 / progress.percent - 1))} left" if progress.percent else ""

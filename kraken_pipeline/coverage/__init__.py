@@ -1,1 +1,1 @@
-"""What is known to be whole, what is missing, and where the missing can come from. Pure; imports `market`."""
+"""Coverage: evidence of what is whole, the gaps, and the sources that can fill them. Pure; imports `market`."""

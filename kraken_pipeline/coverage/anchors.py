@@ -1,8 +1,8 @@
-"""Anchors: what the exchange's numbers of trades say of candles, without any other candle.
+"""Anchors: a check of candles against the exchange's trade ids, without any other candle.
 
 A pair's trades are numbered one by one. The first trade at or after a moment, with its id, is an *anchor*; two anchors
 give the number of trades between them, which is the sum of the trade counts of any interval that covers the span. Where
-the two differ, more anchors between them lead to the candle that is short: `search` says which it needs next.
+the two differ, more anchors between them lead to the candle that is short: `search` returns the ones it needs next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DAY, _HOUR = 86_400, 3_600
 
 
 class Spacing(StrEnum):
-    """The distance between the first anchors of a proof. They lie on the calendar, so that all runs share them."""
+    """The distance between the first anchors of a proof. They lie on calendar edges, so that all runs share them."""
 
     DAY = "1d"
     MONTH = "1mo"
@@ -29,14 +29,14 @@ class Spacing(StrEnum):
 
 
 class Depth(StrEnum):
-    """Down to what a difference is searched."""
+    """The length down to which a difference is searched."""
 
     MINUTE = "minute"
     DAY = "day"
 
     @property
     def seconds(self) -> int:
-        """Its length in seconds."""
+        """The length in seconds."""
         return _DAY if self is Depth.DAY else 60
 
 
@@ -54,12 +54,12 @@ class Anchor:
     """The first trade at or after a moment.
 
     Attributes:
-        moment: In seconds since the epoch, on a minute.
-        trade_id: Its id; where none has followed when it was asked for, that of the newest trade plus one.
-        trade_time: When it was made, in whole seconds since the epoch; None where none had followed.
-        asked_at: When the exchange was asked, in seconds since the epoch; later than the moment.
-        listed: How many trades a full page from there listed; None where only the first one was asked for.
-        numbered: How many ids lie between the first and the last of them, both included: as many, where ids are dense.
+        moment: The moment in seconds since the epoch, on a minute.
+        trade_id: The id of the trade; if no trade had followed at the time of the request, that of the newest plus one.
+        trade_time: The time of the trade in whole seconds since the epoch; None if no trade had followed.
+        asked_at: The time of the request in seconds since the epoch; later than the moment.
+        listed: The number of trades in a full page from the moment on; None if only the first trade was requested.
+        numbered: The number of ids from the first to the last of them, inclusive; equal to `listed` if ids are dense.
     """
 
     moment: int
@@ -71,12 +71,12 @@ class Anchor:
 
     @property
     def is_probed(self) -> bool:
-        """Whether a full page of trades was asked for from the anchor's moment on."""
+        """Whether a full page of trades was requested from the anchor's moment on."""
         return self.listed is not None
 
 
 def _era(moment: int) -> int:
-    """The year of a moment; all since 2021 are one era."""
+    """Return the year of a moment; all years since 2021 are one era."""
     return min(as_datetime(moment).year, as_datetime(DENSE_SINCE).year)
 
 
@@ -85,11 +85,11 @@ def _year(year: int) -> int:
 
 
 def probes(span: Span, until: int) -> tuple[int, ...]:
-    """Return the moments at which full pages test whether ids are dense in the era of a span: none since 2021.
+    """Return the moments at which full pages test whether ids are dense in the era of a span; none since 2021.
 
     Args:
-        span: A span of the calendar, which lies in one year.
-        until: The last moment that can be asked about.
+        span: A calendar span within one year.
+        until: The last moment that can be requested.
     """
     if span.start >= DENSE_SINCE:
         return ()
@@ -98,11 +98,11 @@ def probes(span: Span, until: int) -> tuple[int, ...]:
 
 
 def tested_years(anchors: Mapping[int, Anchor], absences: Iterable[Absence]) -> Spans:
-    """Return the years before 2021 of which full pages at both ends have shown that ids are consecutive.
+    """Return the years before 2021 for which full pages at both ends have shown that ids are consecutive.
 
     Args:
-        anchors: Moment → what is known of it.
-        absences: Ids that are absent: those that were so again speak against their year.
+        anchors: Moment → its anchor.
+        absences: The records of absent ids; a confirmed one excludes its year.
     """
     disproved = {_era(each.absent.start) for each in absences if each.confirmed_at is not None}
     dense = {moment for moment, anchor in anchors.items() if anchor.is_probed and anchor.listed == anchor.numbered}
@@ -115,22 +115,24 @@ def tested_years(anchors: Mapping[int, Anchor], absences: Iterable[Absence]) -> 
 
 
 def is_sparse(span: Span, absent: Iterable[AbsentIds]) -> bool:
-    """Tell whether ids of the era of a span are known not to be dense: before 2021 by any absent, since then by many.
+    """Return whether ids of the era of a span are known not to be dense.
+
+    Before 2021 any absent id shows that; since then only many in one page do.
 
     Args:
-        span: A span of the calendar.
-        absent: The ids that are absent, whether that was confirmed or not.
+        span: A calendar span.
+        absent: The absent ids, confirmed or not.
     """
     era = _era(span.start)
     return any(_era(each.start) == era and (each.parts >= SPARSE or each.start < DENSE_SINCE) for each in absent)
 
 
-# --- what to compare
+# --- spans to compare
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A span to be counted, and the intervals that cover it whole and have candles that begin and end with it."""
+    """A span to count, and the intervals that cover all of it with candles that begin and end on its edges."""
 
     span: Span
     intervals: tuple[Interval, ...]
@@ -139,16 +141,17 @@ class Stretch:
 def stretches(
     coverage: Mapping[Interval, Spans], within: Span, spacing: Spacing, absent: Iterable[AbsentIds] = ()
 ) -> tuple[Stretch, ...]:
-    """Return what of a pair can be counted: parts of the calendar, as far as they are covered.
+    """Return the stretches of a pair that can be counted: the covered parts of calendar spans.
 
-    A calendar's span that an interval covers whole is one stretch. Where coverage begins or ends within one, its whole
-    days are one, so that intervals share their anchors, and the finest interval is counted to its very edges.
+    A calendar span that an interval covers whole is one stretch. Where coverage begins or ends within a calendar span,
+    its whole days are one stretch, so that intervals share their anchors, and the finest interval is counted up to the
+    edges of its coverage.
 
     Args:
-        coverage: Interval → what is covered, on its grid.
-        within: What is asked for; spans of the calendar that reach beyond it are taken whole.
-        spacing: The calendar.
-        absent: Ids that are absent: the minutes that they touch cannot be counted.
+        coverage: Interval → its coverage, on its grid.
+        within: The requested span; calendar spans that reach beyond it are included whole.
+        spacing: The length of the calendar spans.
+        absent: The absent ids; the minutes that they touch cannot be counted.
     """
     unknown = normalise(each.minutes for each in absent)
     known = {interval: subtract(spans, unknown) for interval, spans in coverage.items() if interval <= Interval.D1}
@@ -185,7 +188,7 @@ def _on_grid(span: Span, seconds: int) -> Span | None:
 
 
 def _calendar(span: Span, spacing: Spacing) -> Iterator[Span]:
-    """The spans of the calendar that hold any of a span."""
+    """Yield the calendar spans that overlap a span."""
     at = _floor(span.start, spacing)
     while at < span.end:
         until = _floor(at + {Spacing.DAY: 1, Spacing.MONTH: 32, Spacing.QUARTER: 93}[spacing] * _DAY, spacing)
@@ -201,21 +204,21 @@ def _floor(moment: int, spacing: Spacing) -> int:
     return int(datetime(day.year, month, 1, tzinfo=UTC).timestamp())
 
 
-# --- where they differ
+# --- the search for differences
 
 Counted = Callable[[Interval, Span], int | None]
-"""Gives how many trades the candles of an interval count in a span; None where they do not cover it whole."""
+"""A function that returns the trade count of an interval's candles in a span; None if they cover only a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discrepancy:
-    """A candle, or a day, of which ids and candles count other trades.
+    """A candle, or a day, for which ids and candles give different trade counts.
 
     Attributes:
         interval: The finest interval that differs.
-        span: The span that was searched down to.
-        by_ids: How many trades ids count.
-        counted: How many the candles do.
+        span: The span at which the search ended.
+        by_ids: The number of trades by ids.
+        counted: The number of trades by candles.
     """
 
     interval: Interval
@@ -231,11 +234,11 @@ class Discrepancy:
 
 @dataclass(slots=True)
 class Searched:
-    """The state of a search for the candles whose trades differ from their ids.
+    """The state of a search for the candles whose trade counts differ from their ids.
 
     Attributes:
-        needs: The moments whose anchors it needs next, in order of time; none where it has come to its end.
-        found: What it has found so far, in order of time.
+        needs: The moments whose anchors the search needs next, in order of time; empty when it has ended.
+        found: The discrepancies found so far, in order of time.
     """
 
     needs: list[int] = field(default_factory=list)
@@ -245,17 +248,17 @@ class Searched:
 def search(
     span: Span, intervals: Sequence[Interval], ids: Mapping[int, int], counted: Counted, depth: int = 60
 ) -> Searched:
-    """Look for where ids and candles differ, as far as the anchors at hand tell.
+    """Search for differences between ids and candles, as far as the available anchors allow.
 
-    It has no memory: called again with the anchors that it needed, it goes on where it was. A search for one missing
-    trade in a year needs about twenty.
+    It keeps no state: called again with the anchors that it needed, it continues from there. A search for one missing
+    trade in a year needs about twenty anchors.
 
     Args:
-        span: Where; both edges are needed first.
-        intervals: Which candles, the finest first.
+        span: The span to search; the anchors of both edges are needed first.
+        intervals: The intervals to count, the finest first.
         ids: Moment → the id of the first trade at or after it.
-        counted: Gives what candles count.
-        depth: How long what is found is, in seconds, where no candle is longer.
+        counted: Returns the trades that candles count.
+        depth: The length of a discrepancy in seconds, unless the candle is longer.
     """
     done = Searched([edge for edge in (span.start, span.end) if edge not in ids])
     if not done.needs:
@@ -283,7 +286,7 @@ def _visit(
 
 
 def _middle(span: Span, length: int) -> int | None:
-    """Where a span is halved: on a day, an hour, or else on the grid of what is searched for; None for a single one."""
+    """Return the middle of a span: on a day, on an hour, or else on a multiple of `length`; None if it is too short."""
     if span.seconds <= length:
         return None
     for grid in (_DAY, _HOUR, length):
@@ -291,5 +294,5 @@ def _middle(span: Span, length: int) -> int | None:
             middle = (span.start + span.end + grid) // (2 * grid) * grid
             if span.start < middle < span.end:
                 return middle
-    middle = (span.start // length + 1) * length  # of a span that is not on the grid
+    middle = (span.start // length + 1) * length  # the span is not on the grid
     return middle if middle < span.end else None

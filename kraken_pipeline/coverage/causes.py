@@ -1,18 +1,18 @@
-"""Causes of contradictions: what many of them have in common, so that a person settles one thing and not each of them.
+"""Causes of contradictions: what many of them have in common, so that a person resolves one cause and not each of them.
 
-Every contradiction has exactly one cause, by what is seen of it, in this order:
+Every contradiction has exactly one cause, the first of these that fits:
 
 ===========  =========================================================================================
-shift        Times of a file are moved by hours.
-precision    Prices differ by one unit of the candle that has fewer decimals at the most, and too few
-             prices are known of that time to tell that a side is rounded.
-spike        Trade counts are equal and prices are not, on a few candles by themselves.
-release      What is suspected came from a release.
-file         What is suspected came from one loose file, or two files say different things.
-era          None of these: what a pair has of an interval in a calendar year.
+shift        Times of a file are shifted by hours.
+precision    Prices differ by at most one unit of the candle with fewer decimals, and too few prices of
+             that time are known to show that a side is rounded.
+spike        Trade counts are equal and prices are not, on a few isolated candles.
+release      The suspected candles came from a release.
+file         The suspected candles came from one loose file, or two files disagree.
+era          None of these: all candles of a pair at an interval in a calendar year.
 ===========  =========================================================================================
 
-A cause's id follows from what it stands for, so that it is the same in every run.
+A cause's id is derived from its key, so that it is the same in every run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 
 FEW = 12
-"""So many candles of equal counts and other prices side by side are no spikes: a file or an era is wrong."""
-_APART = 50  # candles; what is further apart than that is by itself
+"""This many nearby candles with equal counts and other prices are no spikes: a file or an era is wrong."""
+_APART = 50  # candles; contradictions further apart belong to different clusters
 
 
 class CauseKind(StrEnum):
-    """What many contradictions have in common."""
+    """A kind of cause."""
 
     SHIFT = "shift"
     PRECISION = "precision"
@@ -49,12 +49,12 @@ class CauseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where candles came from.
+    """The origin of candles.
 
     Attributes:
         kind: RELEASE or FILE.
-        key: What tells it from others, in every run alike.
-        name: What people call it.
+        key: Its unique key, the same in every run.
+        name: The name to display.
     """
 
     kind: CauseKind
@@ -64,12 +64,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What many contradictions have in common.
+    """A cause that many contradictions have in common.
 
     Attributes:
-        kind: Which kind of thing it is.
-        key: What it stands for.
-        name: The same, for people.
+        kind: The kind of cause.
+        key: The parts that identify it within its kind.
+        name: The name to display.
     """
 
     kind: CauseKind
@@ -78,22 +78,22 @@ class Cause:
 
     @property
     def id(self) -> str:
-        """What it is called on the command line."""
+        """The name of the cause on the command line."""
         return f"{self.kind}-{sha256(chr(31).join((self.kind, *self.key)).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Contradicted:
-    """What is known of one contradiction.
+    """A contradiction with the facts that determine its cause.
 
     Attributes:
-        pair: Whose.
-        intervals: The two that contradict each other; one where sources of one interval do.
-        suspects: Those of them that may be wrong: one where that is known.
-        span: When.
-        is_shifted: Whether times of a file are moved.
-        candles: What both sides say; None where a side has no candle, or many.
-        origin: Where the candles of the suspects came from; None where that is no one thing.
+        pair: The name of the pair.
+        intervals: The two intervals that contradict each other; one if sources of one interval do.
+        suspects: The intervals that may be wrong; one if it is known which.
+        span: The span of the contradiction.
+        is_shifted: Whether times of a file are shifted.
+        candles: The candles of both sides; None where a side has no candle, or many.
+        origin: The origin of the suspects' candles; None if there is no single one.
     """
 
     pair: str
@@ -112,7 +112,7 @@ class Contradicted:
 
 
 def causes_of(found: Sequence[Contradicted]) -> list[Cause]:
-    """Return the cause of each of some contradictions; they are all that there are of their pairs."""
+    """Return the cause of each contradiction; the argument holds all contradictions of their pairs."""
     rounded = set(_rounded(found))
     prices = [each for index, each in enumerate(found) if each.is_of_prices and index not in rounded]
     spikes = set(_alone(prices))
@@ -140,7 +140,7 @@ def _series(each: Contradicted) -> str:
 
 
 def _rounded(found: Sequence[Contradicted]) -> Iterator[int]:
-    """Which contradictions are no more than rounding by what the two candles themselves are written with."""
+    """Yield the indexes of contradictions that the decimals of their two candles explain as rounding."""
     rows = [
         (index, *one, *other)
         for index, each in enumerate(found)
@@ -156,7 +156,7 @@ def _rounded(found: Sequence[Contradicted]) -> Iterator[int]:
 
 
 def _alone(prices: Iterable[Contradicted]) -> Iterator[Contradicted]:
-    """Those that have few others close by in which the same is suspected."""
+    """Yield the contradictions that have few others nearby with the same suspects."""
     for group in _by_series(prices).values():
         length = group[0].suspects[-1].seconds
         cluster: list[Contradicted] = []
@@ -169,7 +169,7 @@ def _alone(prices: Iterable[Contradicted]) -> Iterator[Contradicted]:
 
 
 def _are_few(cluster: Sequence[Contradicted]) -> bool:
-    """Whether any two intervals contradict each other on few candles."""
+    """Return whether no two intervals contradict each other on `FEW` candles or more."""
     return max(Counter(each.intervals for each in cluster).values()) < FEW
 
 
@@ -181,9 +181,9 @@ def _by_series(found: Iterable[Contradicted]) -> dict[str, list[Contradicted]]:
 
 
 def _places(found: Iterable[Contradicted]) -> dict[Contradicted, str]:
-    """Where each lies: by where the shortest begins of those that overlap and suspect the same.
+    """Return the place of each contradiction: the start of the shortest one that overlaps it with the same suspects.
 
-    A wrong candle contradicts finer ones and coarser ones, and is one thing.
+    A wrong candle contradicts finer and coarser ones, and all of these share one cause.
     """
     places: dict[Contradicted, str] = {}
     for group in _by_series(found).values():

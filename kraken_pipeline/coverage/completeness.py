@@ -1,4 +1,4 @@
-"""Completeness: how much of what is expected is covered, and what to do about the rest."""
+"""Completeness: the share of the expected time that is covered, and the action that the rest needs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kraken_pipeline.market.tier import Tier
 
 @dataclass(frozen=True, slots=True)
 class SeriesCompleteness:
-    """How complete one series is.
+    """The completeness of one series.
 
     Attributes:
-        series: Which.
-        tier: Its pair's tier.
-        expected: How many candles long the expected time is.
-        covered: How many of them something answered for.
-        candles: How many candles there are in the covered time.
-        gaps: How many gaps there are.
-        unfillable: How many of these have no route.
-        action: What the series needs from a person; empty where nothing.
-        proven: How many of the covered candles are reconciled at least.
-        verified: How many of these are verified.
-        conflicts: How many contradictions it is a side of, with nothing left to try.
+        series: The series.
+        tier: The tier of its pair.
+        expected: The length of the expected time in candles.
+        covered: The number of expected candles that are covered.
+        candles: The number of candles in the covered time.
+        gaps: The number of gaps.
+        unfillable: The number of gaps without a route.
+        action: The action that the series needs from a person; empty if none.
+        proven: The number of covered candles that are at least reconciled.
+        verified: The number of these that are verified.
+        conflicts: The number of conflicts that the series is a side of.
     """
 
     series: Series
@@ -42,30 +42,30 @@ class SeriesCompleteness:
 
     @property
     def quiet(self) -> int:
-        """Covered candles without a trade."""
+        """The number of covered candles without a trade."""
         return self.covered - self.candles
 
     @property
     def percent(self) -> float | None:
-        """How much of the expected time is covered; None where nothing is expected."""
+        """The percentage of the expected time that is covered; None if nothing is expected."""
         return percentage(self.covered, self.expected)
 
     @property
     def proven_percent(self) -> float | None:
-        """How much of the expected time is reconciled at least; None where nothing is expected."""
+        """The percentage of the expected time that is at least reconciled; None if nothing is expected."""
         return percentage(self.proven, self.expected)
 
     @property
     def verified_percent(self) -> float | None:
-        """How much of the expected time is verified; None where nothing is expected."""
+        """The percentage of the expected time that is verified; None if nothing is expected."""
         return percentage(self.verified, self.expected)
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Several series taken together; the attributes are sums, and percents are those of the expected time.
+    """The totals of several series; the attributes are sums, and percentages refer to the expected time.
 
-    A contradiction has two sides, so that a sum over several intervals counts it twice.
+    A conflict has two sides, so a sum over several intervals counts it twice.
     """
 
     series: int
@@ -81,37 +81,37 @@ class Total:
 
     @property
     def quiet(self) -> int:
-        """Covered candles without a trade."""
+        """The number of covered candles without a trade."""
         return self.covered - self.candles
 
     @property
     def percent(self) -> float | None:
-        """How much of the expected time is covered; None where nothing is expected."""
+        """The percentage of the expected time that is covered; None if nothing is expected."""
         return percentage(self.covered, self.expected)
 
     @property
     def proven_percent(self) -> float | None:
-        """How much of the expected time is reconciled at least; None where nothing is expected."""
+        """The percentage of the expected time that is at least reconciled; None if nothing is expected."""
         return percentage(self.proven, self.expected)
 
     @property
     def verified_percent(self) -> float | None:
-        """How much of the expected time is verified; None where nothing is expected."""
+        """The percentage of the expected time that is verified; None if nothing is expected."""
         return percentage(self.verified, self.expected)
 
 
 def percentage(part: int, whole: int) -> float | None:
-    """Percent, rounded down to two digits, so that only what is whole shows as 100; of nothing there is none."""
+    """Return a percentage, rounded down to two digits so that only a whole shows as 100; None if `whole` is 0."""
     return part * 10_000 // whole / 100 if whole else None
 
 
 def shown(percent: float | None) -> str:
-    """A percentage as people read it; a dash where there is none."""
+    """Return a percentage formatted for display; a dash for None."""
     return "–" if percent is None else f"{percent:.2f} %"  # noqa: RUF001 - a dash, as tables have them
 
 
 def total(series: Sequence[SeriesCompleteness]) -> Total:
-    """The sum over some series."""
+    """Return the totals of some series."""
     return Total(
         series=len(series),
         pairs=len({each.series.pair for each in series}),
@@ -127,7 +127,7 @@ def total(series: Sequence[SeriesCompleteness]) -> Total:
 
 
 def by_interval(series: Iterable[SeriesCompleteness]) -> Mapping[Interval, Total]:
-    """The sums of each interval, the finest first."""
+    """Return the totals of each interval, the finest first."""
     groups: dict[Interval, list[SeriesCompleteness]] = {}
     for each in series:
         groups.setdefault(each.series.interval, []).append(each)
@@ -135,7 +135,7 @@ def by_interval(series: Iterable[SeriesCompleteness]) -> Mapping[Interval, Total
 
 
 def by_tier(series: Iterable[SeriesCompleteness]) -> Mapping[Tier, Mapping[Interval, Total]]:
-    """The sums of each tier and interval."""
+    """Return the totals of each tier and interval."""
     groups: dict[Tier, list[SeriesCompleteness]] = {}
     for each in series:
         groups.setdefault(each.tier, []).append(each)

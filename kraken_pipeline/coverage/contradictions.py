@@ -1,4 +1,4 @@
-"""Contradictions: candles of two intervals that do not add up, with both sides."""
+"""Contradictions: candles of two intervals that do not add up, and the findings of a reconciliation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kraken_pipeline.market.interval import Interval
 
 
 class Side(StrEnum):
-    """One of two intervals."""
+    """A side of a contradiction: the finer or the coarser interval."""
 
     FINE = "fine"
     COARSE = "coarse"
@@ -25,13 +25,13 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IntervalEvidence:
-    """What is known of one interval of a pair; all sets on its grid.
+    """The evidence for one interval of a pair; all sets lie on its grid.
 
     Attributes:
-        covered: What something answered for.
-        independent: The part that something else than resampling answered for.
-        by_trades: The part that was paged through trades or read from an archive of them.
-        confirmed: The part of which a second source said the same, candle for candle.
+        covered: The coverage.
+        independent: The part that a source other than resampling answered for.
+        by_trades: The part that was paged through Trades or read from an archive of trades.
+        confirmed: The part for which a second source has the same candles.
     """
 
     covered: Spans = ()
@@ -47,13 +47,13 @@ class Contradiction:
     Attributes:
         fine: The finer interval.
         coarse: The coarser one.
-        span: A candle of the coarser; many where times are shifted.
-        fine_candle: What the finer ones add up to; None where they have none, or are many.
-        coarse_candle: What the coarser says.
-        fine_trades: How many trades the finer ones count.
-        coarse_trades: How many the coarser does.
-        shifted: By how many seconds the finer times are to be moved to agree, where that is what is wrong.
-        outlier: The interval that is outvoted by the others; None where nobody can say.
+        span: The span of one coarser candle; of many if times are shifted.
+        fine_candle: The sum of the finer candles; None if there are none, or if times are shifted.
+        coarse_candle: The coarser candle; None if there is none, or if times are shifted.
+        fine_trades: The trade count of the finer candles.
+        coarse_trades: The trade count of the coarser candles.
+        shifted: The seconds by which the finer times must be moved to agree; None if times are not shifted.
+        outlier: The interval that the others outvote; None if undecided.
     """
 
     fine: Interval
@@ -68,32 +68,32 @@ class Contradiction:
 
     @property
     def short(self) -> Side | None:
-        """The side that counts fewer trades; None where the counts do not tell."""
+        """The side with the lower trade count; None if the counts are equal or times are shifted."""
         if self.shifted is not None or self.fine_trades == self.coarse_trades:
             return None
         return Side.FINE if self.fine_trades < self.coarse_trades else Side.COARSE
 
     @property
     def is_hole(self) -> bool:
-        """Whether one side has no candle at all where the other counts trades."""
+        """Whether one side has no candle where the other counts trades."""
         return self.shifted is None and (self.fine_candle is None or self.coarse_candle is None)
 
     @property
     def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
-        """What contradicts each other: the same values are the same contradiction."""
+        """The values that identify the contradiction: equal values mean the same contradiction."""
         return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a reconciliation found out about a pair.
+    """The findings of a reconciliation of a pair.
 
     Attributes:
         tested: Coarser interval → the candles that were compared with finer ones.
-        refuted: What is to be taken back and filled again: the contradiction, the interval and the span.
-        conflicts: Contradictions that nothing is left to try for.
+        refuted: Each contradiction with the intervals and spans to refute, which are then filled again.
+        conflicts: Contradictions that no source settles.
         stale: Interval → candles that were resampled from finer ones that have changed since.
-        proven: Interval → all that is proven by now.
+        proven: Interval → everything that is proven after the reconciliation.
     """
 
     tested: dict[Interval, Spans] = field(default_factory=dict)
@@ -104,12 +104,12 @@ class Findings:
 
     @property
     def contradictions(self) -> list[Contradiction]:
-        """All of them."""
+        """All contradictions: the refuted ones and the conflicts."""
         return [*(each for each, _ in self.refuted), *self.conflicts]
 
 
 def one_candle(candles: pl.DataFrame) -> Values | None:
-    """Some candles as one, whatever their interval; None where there are none."""
+    """Return some candles as one, whatever their interval; None if there are none."""
     if candles.is_empty():
         return None
     return (

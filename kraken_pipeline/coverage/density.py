@@ -1,7 +1,7 @@
-"""Density: where the ids of a pair's trades count as consecutive, so that an absent id is an absent trade.
+"""Density: the time in which the ids of a pair's trades count as consecutive, so that an absent id is an absent trade.
 
-Kraken numbers the trades of a pair one by one. That was recorded since 2021; what is older is held against its ids only
-where a test has shown that they are consecutive.
+Kraken numbers the trades of a pair one by one. That was recorded since 2021; older trades are checked against their
+ids only where a test has shown that these are consecutive.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtra
 from kraken_pipeline.market.interval import Interval
 
 DENSE_SINCE = 1_609_459_200
-"""2021-01-01: from here on ids count as consecutive until that is disproved; before, that is tested year by year."""
+"""2021-01-01: from here on ids count as consecutive until disproved; earlier years are tested one by one."""
 SPARSE = 3
-"""So many separate gaps in one page are no loss of the exchange's: its numbers of that time count something else."""
+"""This many separate gaps in one page are no lost trades: the ids of that time count something else."""
 APART_SECONDS = 3_600
-"""Seconds that lie at least between two runs that find the same ids absent, before these ids count as not existing."""
+"""The least number of seconds between two runs that find the same ids absent before these count as nonexistent."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,11 +25,11 @@ class AbsentIds:
     """Ids that are absent between two trades.
 
     Attributes:
-        first: The first of them.
-        last: The last of them.
-        start: The second of the trade before them, since the epoch.
-        end: The second of the trade after them.
-        parts: In how many places they are absent: one where the two trades follow each other in the page.
+        first: The first absent id.
+        last: The last absent id.
+        start: The time of the trade before them, in seconds since the epoch.
+        end: The time of the trade after them, in seconds since the epoch.
+        parts: The number of places in which ids are absent; one if the two trades are neighbours in the page.
     """
 
     first: int
@@ -43,28 +43,28 @@ class AbsentIds:
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """The number of ids from the first to the last."""
         return self.last - self.first + 1
 
     @property
     def span(self) -> Span:
-        """The seconds in which a trade with such an id was made, if there was one."""
+        """The span in which a trade with such an id was made, if it exists."""
         return Span(self.start, max(self.start, self.end) + 1)
 
     @property
     def minutes(self) -> Span:
-        """The whole minutes around it: their trades cannot be counted by ids."""
+        """The whole minutes around the span; their trades cannot be counted by ids."""
         minute = Interval.M1
         return Span(minute.floor(self.span.start), minute.floor(self.span.end - 1) + minute.seconds)
 
     @property
     def ids(self) -> Span:
-        """The ids as a range."""
+        """The ids as a half-open range."""
         return Span(self.first, self.last + 1)
 
     @staticmethod
     def of_page(absent: Sequence[AbsentIds]) -> list[AbsentIds]:
-        """Return what of a page is to be put on record: each gap, or one entry where they are many.
+        """Return the entries to record for a page: one for each gap, or a single one if there are many gaps.
 
         Args:
             absent: The gaps of one page, in order of their ids.
@@ -77,13 +77,13 @@ class AbsentIds:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """What is on record of absent ids.
+    """A record of absent ids.
 
     Attributes:
-        absent: Which.
-        run_id: The run that was the first to find them absent.
-        seen_at: When, in seconds since the epoch.
-        confirmed_at: When another run found the same, so that they count as not existing; None before that.
+        absent: The absent ids.
+        run_id: The first run that found them absent.
+        seen_at: The time of that, in seconds since the epoch.
+        confirmed_at: The time at which another run found the same, after which they count as nonexistent; None before.
     """
 
     absent: AbsentIds
@@ -92,27 +92,27 @@ class Absence:
     confirmed_at: int | None = None
 
     def is_due(self, now: int) -> bool:
-        """Tell whether they are to be asked for again."""
+        """Return whether the ids are due to be requested again."""
         return self.confirmed_at is None and now >= self.seen_at + APART_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Density:
-    """What is known of how the trades of a pair are numbered.
+    """The density of the trade ids of a pair.
 
     Attributes:
-        tested: Where a test has shown that ids are consecutive.
-        sparse: Ids that do not exist: the exchange left them out again when it was asked again.
+        tested: The time for which a test has shown that ids are consecutive.
+        sparse: Ids that do not exist: the exchange omitted them again in a second reply.
     """
 
     tested: Spans = ()
     sparse: tuple[AbsentIds, ...] = ()
 
     def holes(self, absent: Iterable[AbsentIds]) -> list[AbsentIds]:
-        """Return those absent ids that are absent trades."""
+        """Return the absent ids that are absent trades."""
         sparse = normalise(known.ids for known in self.sparse)
         return [each for each in absent if self.is_held(each.span) and subtract((each.ids,), clip(sparse, each.ids))]
 
     def is_held(self, span: Span) -> bool:
-        """Tell whether trades of a span are held against their ids."""
+        """Return whether trades of a span are checked against their ids."""
         return all(part.start >= DENSE_SINCE for part in subtract((span,), self.tested))

@@ -1,10 +1,10 @@
-"""Equality of two accounts of a candle: exact, but for the noise of a volume's sum and for what a side was rounded to.
+"""Equality of two accounts of a candle: exact, except for the noise of summed volumes and for rounded prices.
 
 Old eras are rounded: trades may have one decimal where archives of the same days have five. A side counts as rounded
-against the other in a month where two things are seen. It has no price with more than so many decimals, though it has
-several prices, but for one in a hundred that may be wrong itself; and the other has several prices with more. Then
-prices are equal that differ by one unit of its last decimal at the most. Where both have as many decimals nothing was
-rounded between them, and prices are equal or not.
+against the other in a month if two conditions hold. It has several prices, and none has more than a certain number of
+decimals, except for one in a hundred that may be wrong itself; and the other side has several prices with more. Then
+prices are equal if they differ by at most one unit of the last decimal of the rounded side. If both sides have the same
+number of decimals, nothing was rounded between them, and prices must be equal exactly.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 
 SEEN_PRICES = 8
-"""So many prices tell how many decimals a source has, as many as a month of fifteen-day candles: of fewer a price that
-happens to be round says too much."""
+"""The least number of prices that show how many decimals a source has, that of a month of fifteen-day candles.
+
+Among fewer, a price that happens to be round has too much weight.
+"""
 _ODD = 0.01
-"""The share of a source's prices that may have more decimals than it: a spike would make a month of contradictions."""
+"""The share of prices that may exceed a source's decimals; else one spike would cause a month of contradictions."""
 _LOT = 1e-8
-_NOISE = 1e-9  # relative to a price: the difference of two floats is no decimal number
+_NOISE = 1e-9  # relative to a price: the difference of two floats is not an exact decimal
 _EXACT = (*PRICES, "trade_count")
 _VALUES = (*PRICES, "volume", "trade_count")
 _DAY = 86_400
 
 Read = Callable[[Interval, int, int], pl.DataFrame]
-"""Gives the candles of an interval that start in `[start, end)`: the columns of CANDLE_SCHEMA, sorted by time."""
+"""A function that returns the candles of an interval that start in `[start, end)`, sorted by time, as CANDLE_SCHEMA."""
 
 
 def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
@@ -41,7 +43,7 @@ def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         left: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` at least, sorted, unique by time.
-        right: The same.
+        right: The same columns and order.
 
     Returns:
         `time`, these columns of the left and, with the suffix `_right`, of the right; nulls where a side has no candle.
@@ -58,30 +60,30 @@ def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
 
 
 def is_near_in_volume() -> pl.Expr:
-    """Return the expression for volumes that are equal but for the noise of adding, in a frame of `differences`."""
+    """Return the expression for volumes that are equal up to the noise of addition, in a frame of `differences`."""
     most = pl.max_horizontal(pl.col("volume").abs(), pl.col("volume_right").abs())
     return (pl.col("volume") - pl.col("volume_right")).abs() <= VOLUME_TOLERANCE * most + _LOT / 2
 
 
 def are_within(unit: pl.Expr) -> pl.Expr:
-    """Return the expression for prices that differ by a unit at the most, in a frame of `differences`."""
+    """Return the expression for prices that differ by at most one unit, in a frame of `differences`."""
     return pl.all_horizontal(
         (pl.col(name) - pl.col(f"{name}_right")).abs() <= unit + _NOISE * (pl.col(name).abs() + unit) for name in PRICES
     )
 
 
 def rounded_to(decimals_: int) -> float:
-    """Return one unit of a decimal: 0.1 for the first."""
+    """Return one unit of the last of some decimals: 0.1 for one decimal."""
     return float(f"1e-{decimals_}")
 
 
 def equal_within(unit: float) -> str:
-    """Return what a verdict says of prices that rounding explains: equal within 0.1."""
+    """Return the text of a verdict on prices that rounding explains: equal within 0.1."""
     return f"equal within {f'{unit:.{MOST_DECIMALS}f}'.rstrip('0').rstrip('.')}"
 
 
 def is_within_own_rounding(both: pl.DataFrame) -> pl.Series:
-    """Tell of candles of `differences` whether the one with fewer decimals may be the other one rounded."""
+    """Return, for candles of `differences`, whether the one with fewer decimals may be the other one rounded."""
     left, right = (
         most_decimals(both),
         most_decimals(both.select(pl.col(f"{name}_right").alias(name) for name in PRICES)),
@@ -93,12 +95,12 @@ def is_within_own_rounding(both: pl.DataFrame) -> pl.Series:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How many decimals the prices of a source have over some time.
+    """The number of decimals of the prices of a source over some time.
 
     Attributes:
-        most: The largest number that more than one in a hundred of the different prices have.
-        shown: The largest number that several of them have: one alone may be wrong.
-        prices: How many prices there are.
+        most: The largest number that is left without the one in a hundred distinct prices with the most decimals.
+        shown: The largest number that at least `SEEN_PRICES` distinct prices have; a single one may be wrong.
+        prices: The number of prices.
     """
 
     most: int
@@ -107,7 +109,7 @@ class Precision:
 
 
 def precision_of(prices: pl.DataFrame) -> Precision:
-    """Return how many decimals the prices of some candles have."""
+    """Return the precision of the prices of some candles."""
     values = pl.concat([prices[name] for name in PRICES])
     distinct = decimals(values.unique()).sort(descending=True)
     if distinct.is_empty():
@@ -117,7 +119,7 @@ def precision_of(prices: pl.DataFrame) -> Precision:
 
 
 def unit_between(one: Precision, other: Precision) -> float:
-    """Return by how much prices of two sources may differ because one of them is rounded; 0 where neither is."""
+    """Return the difference of prices of two sources that rounding of one of them explains; 0 if neither is rounded."""
     for rounded, exact in ((one, other), (other, one)):
         if rounded.prices >= SEEN_PRICES and rounded.most < exact.shown:
             return rounded_to(rounded.most)
@@ -125,11 +127,11 @@ def unit_between(one: Precision, other: Precision) -> float:
 
 
 def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
-    """Return where candles of one interval have one trade count in two files and differ, in seconds (Int64).
+    """Return the starts of candles of two files that have the same trade count and differ, in seconds (Int64).
 
     Args:
-        one: Candles of a file, with the columns of `differences`.
-        other: Those of the other one.
+        one: Candles of one file, with the columns of `differences`.
+        other: Candles of the other file, of the same interval.
     """
     different = differences(one, other).filter(pl.col("trade_count") == pl.col("trade_count_right"))
     times = different.select(seconds_of(pl.col("time"))).to_series()
@@ -143,7 +145,7 @@ def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
 
 
 def _precision_within(candles: pl.DataFrame, month: Span) -> Precision:
-    """The precision of a file in a month, or where it has few prices there of all that is at hand."""
+    """Return the precision of a file in a month, or of the whole file if it has few prices in that month."""
     seconds = seconds_of(pl.col("time"))
     found = precision_of(candles.filter(seconds >= month.start, seconds < month.end))
     return found if found.prices >= SEEN_PRICES else precision_of(candles)
@@ -151,11 +153,11 @@ def _precision_within(candles: pl.DataFrame, month: Span) -> Precision:
 
 @dataclass(slots=True)
 class Rounding:
-    """What the candles of two intervals are rounded to, month by month and source by source.
+    """The rounding of the candles of two intervals, by month and source.
 
-    It is measured where candles differ and nowhere else, on whole months of both intervals, so that the same lake
-    gives the same whatever part of it is compared. A month with few prices is measured with its year. What was
-    resampled has the decimals of what it was made of, and those may change within a month: it is measured by the day.
+    It is measured only where candles differ, on whole months of both intervals, so that the same lake gives the same
+    result whatever part of it is compared. A month with few prices is measured with its year. Resampled candles have
+    the decimals of the candles that they were made of, which may change within a month: they are measured by the day.
     """
 
     read: Read
@@ -172,16 +174,16 @@ class Rounding:
         return different.filter(~seconds_of(pl.col("time")).is_in(explained.implode()))
 
     def within(self, different: pl.DataFrame) -> dict[int, float]:
-        """Return the candles of `differences` that rounding explains: where each starts, and one unit of it."""
+        """Return the candles of `differences` that rounding explains: start in seconds → unit of the rounding."""
         units = self._units(different)
         is_within = different.select(are_within(pl.lit(units)).fill_null(value=False)).to_series() & (units >= 0)
         times = different.select(seconds_of(pl.col("time"))).to_series()
         return dict(zip(times.filter(is_within), units.filter(is_within), strict=True))
 
     def _units(self, different: pl.DataFrame) -> pl.Series:
-        """Return by how much the prices of each candle of `differences` may differ; -1 where more than prices differ.
+        """Return the tolerance of the prices of each candle of `differences`; -1 where more than prices differ.
 
-        A coarser candle that was resampled is to be what it was made of, exactly.
+        A coarser candle that was resampled must equal exactly what it was made of.
         """
         alike = (pl.col("trade_count") == pl.col("trade_count_right")) & is_near_in_volume()
         is_alike = different.select(alike.fill_null(value=False)).to_series()
@@ -203,7 +205,7 @@ class Rounding:
         units = dict.fromkeys(times, 0.0)
         known: dict[tuple[str, str, int], float] = {}
         for time, source in finer.iter_rows():
-            # Only what was resampled is measured by the day.
+            # Only resampled candles are measured by the day.
             key = source, of_coarse[time], time // _DAY if source == Source.RESAMPLED.value else 0
             if key not in known:
                 known[key] = self._unit(source, of_coarse[time], time, month)
@@ -235,7 +237,7 @@ class Rounding:
         return precision_of(candles.filter(seconds >= window.start, seconds < window.end, pl.col("source") == source))
 
     def _candles(self, interval: Interval, month: Span) -> pl.DataFrame:
-        """The candles of a month, and of the coarser candle over its end."""
+        """Return the candles of a month and of the coarser candle that reaches over its end."""
         if interval not in self._held or self._held[interval][0] != month:
             self._held[interval] = month, self.read(interval, month.start, month.end + self.coarse.seconds)
         return self._held[interval][1]
@@ -264,7 +266,7 @@ def _moment(year: int, month: int) -> int:
 
 
 def _windows(interval: Interval, source: str, time: int, month: Span) -> list[Span]:
-    """What tells how many decimals a source has at some time, the best first."""
+    """Return the windows to measure the decimals of a source at a time in, the best first."""
     year = _months(as_datetime(month.start).year, 1, 12)
     if source == Source.RESAMPLED.value and interval.seconds * 2 < _DAY:
         day = time // _DAY * _DAY

@@ -1,6 +1,6 @@
-"""Evidence: what answered for a range, what was refuted, and the coverage that follows.
+"""Evidence: grants, and the coverage that follows from grants and refutations.
 
-**Covered = union of grants less refutations.** Inside coverage an absent candle means that nobody traded.
+**Covered = union of grants less refutations.** Inside coverage an absent candle means that there was no trade.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 
 MIXED = "MIXED"
 RECOVERED = "RECOVERED"
-"""The source of a grant for candles that say to be made of trades and outlived their catalog.
+"""The source of a grant for candles of trades whose catalog was lost.
 
-Nobody knows any more whether all their trades were read, so they do not prove themselves as minutes of trades do.
+It is no longer known whether all their trades were read, so they do not prove themselves as minutes of trades do.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A range that something answered for: an archive file, a reply, trades paged through it, finer candles.
+    """A record that one source answered for a range: an archive file, a reply, paged trades, or finer candles.
 
     Attributes:
         span: The range, on the interval's grid.
         source: A `market.candle.Source`, or RECOVERED.
-        verified_at: When it answered, in seconds since the epoch.
-        trades: How many trades it counts there.
-        id: The number of its record, which grows with time; 0 before it is on record.
+        verified_at: The time of the answer, in seconds since the epoch.
+        trades: The number of trades that the source counts in the range.
+        id: The number of the record, which grows with time; 0 before it is recorded.
     """
 
     span: Span
@@ -43,8 +43,8 @@ class CoveredRange:
 
     Attributes:
         span: The range.
-        source: The grants' source, or MIXED where they have several.
-        verified_at: When the latest of them answered, in seconds since the epoch.
+        source: The grants' source, or MIXED if they have several.
+        verified_at: The time of the latest grant, in seconds since the epoch.
     """
 
     span: Span
@@ -53,15 +53,15 @@ class CoveredRange:
 
 
 def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[CoveredRange, ...]:
-    """The coverage of one series, sorted, disjoint and not adjacent.
+    """Return the coverage of one series, sorted, disjoint and not adjacent.
 
     Args:
-        grants: What answered, in any order.
-        refuted: What was refuted and has not changed since.
+        grants: The grants of the series, in any order.
+        refuted: The refuted time that has not changed since.
     """
     ordered = sorted(grants, key=lambda grant: grant.span)
     covered: list[CoveredRange] = []
-    reaching: list[Grant] = []  # those that begin before the range ends and may reach into it
+    reaching: list[Grant] = []  # grants that begin before the range ends and may reach into it
     index = 0
     for whole in subtract(normalise(grant.span for grant in ordered), refuted):
         while index < len(ordered) and ordered[index].span.start < whole.end:
@@ -75,5 +75,5 @@ def coverage(grants: Iterable[Grant], refuted: Spans = ()) -> tuple[CoveredRange
 
 
 def answered(start: int, end: int, unanswered: Spans) -> Spans:
-    """What a source that reaches over `[start, end)` answered for, without the spans that it did not."""
+    """Return the part of `[start, end)` that a source answered for: all but the unanswered spans."""
     return subtract((Span(start, end),), unanswered) if start < end else ()

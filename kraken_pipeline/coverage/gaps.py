@@ -1,4 +1,4 @@
-"""Gaps: what is expected and not covered, and what becomes of the record of a gap over time."""
+"""Gaps: the expected time that is not covered, and the records of gaps over time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normal
 from kraken_pipeline.market.interval import Interval
 
 ATTEMPTS = 3
-"""Failures one after another until a gap counts as FAILED."""
+"""The number of consecutive failures after which a gap counts as FAILED."""
 RETRY_SECONDS = 900
 LONGEST_RETRY_SECONDS = 86_400
 OHLC_CANDLES = 720
-"""How many closed candles an OHLC reply reaches back."""
+"""The number of closed candles that an OHLC reply reaches back."""
 
 
 class GapStatus(StrEnum):
-    """How a gap stands."""
+    """The status of a gap."""
 
     DETECTED = "DETECTED"
     BACKFILLING = "BACKFILLING"
@@ -29,30 +29,32 @@ class GapStatus(StrEnum):
 
 
 def expected_span(first_known: int, now: int, interval: Interval, start: int | None, end: int | None) -> Spans:
-    """What a series should have: whole candles from its beginning to the last one that is closed.
+    """Return the expected time of a series: whole candles from its beginning to the last one that is closed.
 
     Args:
-        first_known: Where the pair's first known candle of any interval starts.
-        now: The moment of asking. All times are seconds since the epoch.
+        first_known: The start of the pair's first known candle of any interval.
+        now: The current time. All times are seconds since the epoch.
         interval: The series' interval.
-        start: Where to begin instead.
-        end: Where to end at the latest (that moment itself is left out).
+        start: The beginning to use instead of `first_known`.
+        end: The latest end, exclusive.
     """
     begin = interval.floor(first_known) if start is None else interval.ceil(start)
     return span(begin, interval.floor(now if end is None else min(now, end)))
 
 
 def missing(expected: Spans, covered: Spans) -> Spans:
-    """The gaps of a series; on the interval's grid where both sets are."""
+    """Return the gaps of a series; they lie on the interval's grid if both sets do."""
     return subtract(expected, covered)
 
 
 def next_try(failures: int, last: int) -> int:
-    """When a gap may be tried again: at once until it counts as FAILED, then at a distance that doubles up to a day.
+    """Return the time of the next retry: at once until the gap counts as FAILED, then after a delay that doubles.
+
+    The delay grows up to a day.
 
     Args:
-        failures: How many attempts failed one after another.
-        last: When the last one was made, in seconds since the epoch.
+        failures: The number of consecutive failed attempts.
+        last: The time of the last attempt, in seconds since the epoch.
     """
     if failures < ATTEMPTS:
         return last
@@ -60,19 +62,19 @@ def next_try(failures: int, last: int) -> int:
 
 
 def overflow(gap: Span, interval: Interval, now: int) -> int:
-    """How many candles of a gap lie before the newest 720, out of the reach of OHLC."""
+    """Return the number of candles of a gap that lie before the newest 720, out of the reach of OHLC."""
     reach = interval.floor(now) - OHLC_CANDLES * interval.seconds
     return max(0, (min(gap.end, reach) - gap.start) // interval.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class GapRecord:
-    """A gap as it is on record.
+    """A record of a gap.
 
     Attributes:
         span: The missing range.
-        detected_at: When any of it was first found missing, in seconds since the epoch.
-        status: How it stands.
+        detected_at: The time at which any part of it was first found missing, in seconds since the epoch.
+        status: The status of the gap.
     """
 
     span: Span
@@ -82,11 +84,11 @@ class GapRecord:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What to do with the open records of a series.
+    """A revision of the open records of a series.
 
     Attributes:
-        open: The gaps there are now; each has the age of the oldest record that it overlaps.
-        filled: The parts of the old ones that are missing no more.
+        open: The present gaps; each has the age of the oldest record that it overlaps.
+        filled: The parts of the old records that are no longer missing.
     """
 
     open: tuple[GapRecord, ...]
@@ -94,13 +96,13 @@ class Revision:
 
 
 def revise(records: Sequence[GapRecord], gaps: Spans, judged: Spans, now: int) -> Revision:
-    """Brings the open records of a series up to what is missing now.
+    """Update the open records of a series to its present gaps.
 
     Args:
         records: The open records, disjoint.
-        gaps: What is missing now, within `judged`.
-        judged: The range that was looked at; what records say outside of it stays as it is.
-        now: The moment of asking.
+        gaps: The present gaps, within `judged`.
+        judged: The range that was examined; records outside it are kept as they are.
+        now: The current time, in seconds since the epoch.
     """
     beyond: list[Span] = []
     filled: list[GapRecord] = []

@@ -1,6 +1,6 @@
-"""A series month by month: expected, covered, reconciled, verified, quiet, doubted, missing by route, in conflict.
+"""A series by month: expected, covered, reconciled, verified, quiet, suspicious, missing by route, in conflict.
 
-Vectorised over the months, so that a map of 200 pairs by six intervals by ten years, 144,000 cells, takes a second.
+It is vectorised over the months: a map of 200 pairs by six intervals by ten years, 144,000 cells, takes a second.
 A candle belongs to the UTC month in which it starts.
 """
 
@@ -20,22 +20,22 @@ from kraken_pipeline.market.interval import Interval
 
 Counts = npt.NDArray[np.int64]
 ROUTES: tuple[Route, ...] = tuple(Route)
-"""The order of the routes in what is missing."""
+"""The order of the routes in `Breakdown.missing`."""
 MOST_MONTHS = 600
-"""How many months are looked at: a report that is asked to start in the year 1 has the last fifty years."""
+"""The largest number of months: a report that is requested from the year 1 on has the last fifty years."""
 _YEAR_0 = -1970
 
 
 class State(IntEnum):
-    """How a series stands in a month; of several, the one that most needs to be seen."""
+    """The state of a series in a month; if several apply, the one that matters most."""
 
     NOTHING = 0  # nothing is expected
-    COVERED = 1  # and not all of it reconciled
-    RECONCILED = 2  # and not all of it verified
+    COVERED = 1  # not all of it is reconciled
+    RECONCILED = 2  # not all of it is verified
     VERIFIED = 3
-    QUIET = 4  # covered, and nobody traded all month
-    SUSPICIOUS = 5  # covered, and some of its quiet time is hard to believe
-    ARCHIVE = 6  # from here on: something is missing, most of it with this route
+    QUIET = 4  # covered, and without any trade
+    SUSPICIOUS = 5  # covered, and some of its quiet time is a suspicion
+    ARCHIVE = 6  # from here to NONE: something is missing, most of it with this route
     RESAMPLE = 7
     OHLC = 8
     TRADES = 9
@@ -51,8 +51,8 @@ class Months:
     """Consecutive UTC months.
 
     Attributes:
-        first: The first one, counted from January of the year 0.
-        count: How many there are.
+        first: The first month, counted from January of the year 0.
+        count: The number of months.
     """
 
     first: int
@@ -60,13 +60,13 @@ class Months:
 
     @property
     def edges(self) -> Counts:
-        """Where each of them starts, and where the last one ends, in seconds since the epoch: one more than months."""
+        """The start of each month and the end of the last one, in seconds since the epoch; `count` + 1 values."""
         months = np.arange(self.first, self.first + self.count + 1) + _YEAR_0 * 12
         return months.astype("datetime64[M]").astype("datetime64[s]").astype(np.int64)
 
     @property
     def years(self) -> tuple[tuple[int, int, int], ...]:
-        """Each year, with its first month's place among these and how many of its months are among them."""
+        """Each year, with the index of its first month among these and the number of its months among them."""
         found = []
         for year in range(self.first // 12, (self.first + self.count - 1) // 12 + 1):
             start, end = max(year * 12, self.first), min(year * 12 + 12, self.first + self.count)
@@ -75,7 +75,7 @@ class Months:
 
 
 def months_of(sets: Iterable[Spans]) -> Months:
-    """The months from the first instant of some sets to their last; none where all are empty."""
+    """Return the months from the first instant of some sets to their last; none if all sets are empty."""
     filled = [spans for spans in sets if spans]
     if not filled:
         return Months(0, 0)
@@ -88,17 +88,19 @@ def months_of(sets: Iterable[Spans]) -> Months:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Breakdown:
-    """A series by months. Every array is of Int64, with one number a month; all count candles.
+    """The numbers of a series by month.
+
+    Every array is of Int64, with one number per month; all but `conflicts` count candles.
 
     Attributes:
-        expected: How many there should be.
-        covered: How many of these something answered for.
-        proven: How many of these are reconciled at least.
-        verified: How many of these are verified.
-        candles: How many were traded in the covered time; -1 where nobody has counted yet.
-        missing: How many are not covered, a row for each of `ROUTES`.
-        conflicts: How many contradictions touch the month.
-        suspicious: How many of the covered lie in quiet time that is hard to believe and was not checked.
+        expected: The expected candles.
+        covered: The expected candles that are covered.
+        proven: The covered candles that are at least reconciled.
+        verified: The covered candles that are verified.
+        candles: The candles with trades in the covered time; -1 if they have not been counted yet.
+        missing: The candles that are not covered, one row for each of `ROUTES`.
+        conflicts: The number of contradictions that touch the month.
+        suspicious: The covered candles in quiet time that is a suspicion and was not checked.
     """
 
     expected: Counts
@@ -112,7 +114,7 @@ class Breakdown:
 
     @property
     def quiet(self) -> Counts:
-        """How many nobody traded in; -1 where candles are not counted."""
+        """The covered candles without a trade; -1 where candles have not been counted."""
         return np.where(self.candles < 0, -1, self.covered - self.candles)
 
     @property
@@ -153,21 +155,21 @@ def breakdown(
     candles: Mapping[int, Sequence[int]] | None,
     suspicious: Spans = (),
 ) -> Breakdown:
-    """What there is of a series in each of some months.
+    """Return the numbers of a series for each of some months.
 
     Args:
         interval: The series' interval; all sets but the conflicts are on its grid.
-        months: Which.
-        expected: What there should be.
-        covered: What something answered for, within the expected.
-        proven: What is proven of that.
-        legs: What is missing, by its route.
-        conflicts: The contradictions, which may overlap.
-        candles: Year → how many candles the lake has of each of its twelve months; None where nobody has counted.
-        suspicious: What of the covered lies in quiet time that is hard to believe.
+        months: The months.
+        expected: The expected time.
+        covered: The covered time, within the expected.
+        proven: The proven part of the covered time.
+        legs: Route → the missing time that it fills.
+        conflicts: The spans of the contradictions, which may overlap.
+        candles: Year → the number of candles in the lake for each of its twelve months; None if not counted yet.
+        suspicious: The covered quiet time that is a suspicion.
     """
     edges = months.edges
-    # A candle counts where it starts: a month begins with the first one that starts in it.
+    # A candle counts in the month in which it starts, so a month begins with the first candle that starts in it.
     starts = -(-edges // interval.seconds) * interval.seconds
 
     def slots(spans: Spans) -> Counts:
@@ -187,12 +189,12 @@ def breakdown(
 
 
 def seconds_between(spans: Spans, edges: Counts) -> Counts:
-    """How many seconds of a set lie between each two of some edges, which ascend."""
+    """Return the seconds of a set between each two neighbours of some ascending edges."""
     starts = np.fromiter((each.start for each in spans), np.int64, len(spans))
     ends = np.fromiter((each.end for each in spans), np.int64, len(spans))
     before = np.concatenate(([0], np.cumsum(ends - starts)))
     index = np.searchsorted(starts, edges, side="right")
-    # Of the range that an edge lies in, what comes after the edge is taken back.
+    # Of the range that an edge lies in, the part after the edge is subtracted.
     reach = np.concatenate((edges[:1], ends))[index]
     return np.diff(before[index] - np.where(index > 0, np.maximum(reach - edges, 0), 0))
 
@@ -207,7 +209,7 @@ def _counted(candles: Mapping[int, Sequence[int]], months: Months) -> Counts:
 
 
 def _touching(spans: Sequence[Span], edges: Counts) -> Counts:
-    """How many of some spans share an instant with each month."""
+    """Return the number of spans that share an instant with each month."""
     if not spans or len(edges) < 2:
         return np.zeros(len(edges) - 1, dtype=np.int64)
     started = np.searchsorted(np.sort([each.start for each in spans]), edges[1:], side="left")

@@ -1,4 +1,4 @@
-"""What overlaps a span, of many things that each have one: found without looking at all of them."""
+"""A search for the items that overlap a span, without a scan of all items."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class Overlaps(Generic[T]):
-    """Items by their spans, which may overlap each other and come in any order.
+    """Items indexed by their spans, which may overlap each other and come in any order.
 
     Args:
-        items: Any.
-        span_of: Returns the span of one.
+        items: The items.
+        span_of: Returns the span of an item.
     """
 
     def __init__(self, items: Iterable[T], span_of: Callable[[T], Span]) -> None:
@@ -28,7 +28,7 @@ class Overlaps(Generic[T]):
 
     def over(self, span: Span) -> list[T]:
         """Return the items that overlap a span, in the order in which they were given."""
-        # No item before the first reaches far enough, and none from the last on begins early enough.
+        # No item before `first` reaches far enough, and none from `last` on begins early enough.
         first, last = bisect_right(self._reach, span.start), bisect_left(self._starts, span.end)
         found = (self._items[place] for place in sorted(self._order[first:last]))
         return [item for item, its in found if its.overlaps(span)]

@@ -1,9 +1,9 @@
-"""Proof: how far the candles of a series are confirmed, in two words that mean the same everywhere.
+"""Proof: the two degrees to which candles of a series are confirmed.
 
-**Verified**: each value of the candle was compared with an independent account, and is the same: a coarser candle with
+**Verified**: each value of the candle was compared with an independent account and is the same: a coarser candle with
 the finer ones that add up to it, a minute with the trades that it is made of, a candle with that of a second source.
-**Reconciled**: trades and volume of its neighbourhood add up, so that none is missing, while its own prices were
-compared with nothing: a finer candle within a coarser one that agrees with all of them together.
+**Reconciled**: trades and volume of its neighbourhood add up, so that no trade is missing, but its own prices were not
+compared: a finer candle within a coarser one that agrees with the sum of all of them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from kraken_pipeline.coverage.ranges import Spans, intersect, subtract, union
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is proven of a series; both sets on its grid.
+    """The proven time of a series; both sets lie on its grid.
 
     Attributes:
-        reconciled: What is reconciled at least: it holds all that is verified.
-        verified: What is verified as well.
+        reconciled: The time that is at least reconciled, including all that is verified.
+        verified: The time that is verified.
     """
 
     reconciled: Spans = ()
     verified: Spans = ()
 
     def within(self, spans: Spans) -> Proven:
-        """The part of it within a set."""
+        """Return the part within a set."""
         return Proven(intersect(self.reconciled, spans), intersect(self.verified, spans))
 
     def without(self, spans: Spans) -> Proven:
-        """What is left of it outside a set."""
+        """Return the part outside a set."""
         return Proven(subtract(self.reconciled, spans), subtract(self.verified, spans))
 
     def and_reconciled(self, spans: Spans) -> Proven:
-        """The same, with a set that is reconciled beside it."""
+        """Return the proven time with a set added that is reconciled."""
         return Proven(union(self.reconciled, spans), self.verified)
 
     def and_verified(self, spans: Spans) -> Proven:
-        """The same, with a set that is verified beside it, and so reconciled."""
+        """Return the proven time with a set added that is verified, and so reconciled."""
         return Proven(union(self.reconciled, spans), union(self.verified, spans))
 
 

@@ -1,4 +1,4 @@
-"""Quiet time that is hard to believe: of one market for too short or too long a time, or of all markets at once."""
+"""Suspicions: quiet time that is too short or too long for one market, or common to all markets."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_i
 from kraken_pipeline.market.interval import Interval
 
 NEIGHBOURS = 12
-"""A candle without a trade is hard to believe between so many with one, before it and after it."""
+"""The number of candles with trades on either side between which one without a trade is a suspicion."""
 _LONE = 2  # candles in a row that still count as lone
 LONE_TRADES = 5
-"""Where each of the neighbours has so many trades, none at all is no mere lull."""
+"""The least trade count of each neighbour with which a candle without a trade is more than a lull."""
 USUAL_TRADES = 20.0
-"""Silence is hard to believe where so many trades are usual: by chance, once in 500 million times."""
+"""The usual number of trades with which silence is a suspicion: it has a chance of 1 in 500 million."""
 _DAYS = 7
 MARGIN = (_DAYS + 2) * 86_400
-"""How far around a quiet time a market's recent activity is looked for, in seconds."""
+"""The time around a quiet time in which a market's activity is examined, in seconds."""
 _BURST = 2
-"""So many trades of an hour count where hours without any are usual: the others of it are of the same burst."""
+"""The most trades of an hour that count where hours without trades are usual; the others belong to the same burst."""
 _LOW = 5
-"""Of the days that are compared, a fifth may be quieter than what is called usual: weekends, holidays, other holes."""
+"""One in this many of the compared days may be quieter than usual: weekends, holidays, other holes."""
 _DAY = 86_400
 
 
 def lone_quiet(times: pl.Series, trades: pl.Series, answered: Spans, interval: Interval) -> Spans:
-    """The candles without a trade amid a market that trades all the time.
+    """Return the lone candles without a trade in a market that otherwise trades all the time.
 
     Args:
         times: The start of every candle with a trade, in seconds (Int64), sorted.
-        trades: How many trades each of them has.
-        answered: Where the absence of a candle is to be believed on the word of one source.
-        interval: Of the candles.
+        trades: The trade count of each of them.
+        answered: The time in which the absence of a candle rests on one source alone.
+        interval: The interval of the candles.
 
     Returns:
-        Absent candles within `answered`, at most two in a row, with `NEIGHBOURS` on either side that are there and have
-        `LONE_TRADES` at least.
+        Absent candles within `answered`, at most two in a row, with `NEIGHBOURS` existing candles on either side that
+        have at least `LONE_TRADES` trades each.
     """
     length = interval.seconds
     suspects: list[Span] = []
@@ -62,23 +62,23 @@ def lone_quiet(times: pl.Series, trades: pl.Series, answered: Spans, interval: I
 
 
 def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Spans, interval: Interval) -> Spans:
-    """Find the hours in which a market has no trade at all, though its own recent activity makes many usual.
+    """Return the hours in which a market has no trade, although its own recent activity makes many usual.
 
-    A Poisson process of which E trades are expected has none with a probability of e^-E. At `USUAL_TRADES` = 20 that is
-    2e-9: once in 500 million spans, and a century has not a million hours. Real trades come in bursts, at some hours
-    and on some days, so that a mean would expect too many. E is therefore what all but the quietest fifth of the seven
-    days before and the seven days after had at least, at the same time of the day; and an hour counts for no more than
-    two trades, unless each hour that is compared has `LONE_TRADES`: then none of them is a lull. A span that is longer
-    than a day is compared with the day before its start and the day after its end, and E grows with its length. So it
-    takes half a day of a market that trades every hour, and single hours of one that is always busy; one that rests at
-    weekends is never doubted.
+    A Poisson process with E expected trades has none with a probability of e^-E. At `USUAL_TRADES` = 20 that is 2e-9:
+    once in 500 million spans, and a century has less than a million hours. Real trades come in bursts, at some hours
+    and on some days, so a mean would expect too many. E is therefore the least number of trades at the same time of
+    day among the seven days before and the seven days after, without the quietest fifth of these days. An hour counts
+    for at most two trades, unless each compared hour has `LONE_TRADES`: then none of them is a lull. A span that is
+    longer than a day is compared with the days before its start and after its end, and E grows with its length. This
+    finds half a day of a market that trades every hour, and single hours of one that is always busy. A market that
+    rests at weekends is never suspicious.
 
     Args:
-        times: The start of every candle, in seconds (Int64), sorted; with `MARGIN` around what is doubtful.
-        trades: How many trades each of them has.
-        covered: Where something answered: a week with a day that is not covered whole at that time tells nothing.
-        doubtful: Where the absence of a candle is to be believed on the word of one source.
-        interval: Of the candles: a day at most. Finer ones than an hour are looked at by the hour.
+        times: The start of every candle, in seconds (Int64), sorted; including `MARGIN` around `doubtful`.
+        trades: The trade count of each of them.
+        covered: The coverage; a week is ignored if one of its days is not covered whole at that time of day.
+        doubtful: The time in which the absence of a candle rests on one source alone.
+        interval: The interval of the candles, a day at most. Below an hour, candles are examined by the hour.
 
     Returns:
         Absent candles within `doubtful`, later than the first candle of all.
@@ -102,7 +102,7 @@ def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Sp
 
 
 def _silence(times: pl.Series, moment: int, doubtful: Spans, interval: Interval) -> Span:
-    """The whole doubtful span without a candle that holds a moment, which lies after the first candle."""
+    """Return the whole span without a candle that holds a moment after the first candle, within `doubtful`."""
     place = int(times.search_sorted(moment))
     end = int(times[place]) if place < len(times) else doubtful[-1].end
     return next(each for each in clip(doubtful, Span(int(times[place - 1]) + interval.seconds, end)) if moment in each)
@@ -115,16 +115,16 @@ def _usual_of_spans(
     ends: NDArray[np.int64],
     a_day: int,
 ) -> NDArray[np.float64]:
-    """How many trades are usual in each of some spans of candles, as `long_quiet` says; 0 where nothing tells."""
+    """Return the usual number of trades in each span of candles, as in `long_quiet`; 0 if no week can be compared."""
     lengths = ends - firsts
     compared = np.minimum(lengths, a_day)
     kinds = np.array([is_known, counts, np.minimum(counts, _BURST), counts >= LONE_TRADES], dtype=np.float64)
     before = np.concatenate([np.zeros((len(kinds), 1)), np.cumsum(kinds, axis=1)], axis=1)
     days = np.arange(1, _DAYS + 1)[:, np.newaxis] * a_day
     starts = np.concatenate([firsts - days, ends - compared + days])  # a row a day, a column a span
-    begin, end = (np.clip(edge, 0, len(counts)) for edge in (starts, starts + compared))  # outside nothing is known
+    begin, end = (np.clip(edge, 0, len(counts)) for edge in (starts, starts + compared))  # nothing is known outside
     known, trades, few, busy = before[:, end] - before[:, begin]
-    # A week has every day of it, or it says nothing.
+    # A week is compared only if each of its days is known.
     weeks = (known == compared).reshape(2, _DAYS, -1).all(axis=1)
     is_compared = np.repeat(weeks, _DAYS, axis=0)
     lowest = weeks.sum(axis=0) * _DAYS // _LOW, np.arange(len(firsts))
@@ -134,16 +134,17 @@ def _usual_of_spans(
 
 
 def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> Spans:
-    """The spans in which no market trades, though many trades are usual at that time of the day.
+    """Return the spans in which no market trades, although many trades are usual at that time of day.
 
     Args:
         start: The start of the first candle, in seconds since the epoch.
-        interval: Of the candles.
-        markets: Of each market how many trades each candle has, and whether it is covered; arrays of one length.
+        interval: The interval of the candles.
+        markets: For each market the trade count of each candle and whether it is covered; arrays of equal length.
 
     Returns:
-        Whole candles in which at least two markets are covered and none has a trade. What is usual is each market's
-        mean at the same time of the day, seven days before and after: nights and closed exchanges are no silence.
+        Whole candles in which at least two markets are covered and none has a trade. The usual number of trades is each
+        market's mean at the same time of day, seven days before and after: nights and closed exchanges do not count as
+        silence.
     """
     rest = iter(markets)
     if (first_market := next(rest, None)) is None:
@@ -165,7 +166,7 @@ def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np
 
 
 def _usual(trades: NDArray[np.int64], is_covered: NDArray[np.bool_], a_day: int) -> NDArray[np.float64]:
-    """The mean of each candle's trades on the days before and after, at the same time."""
+    """Return the mean trade count of each candle on the days before and after, at the same time of day."""
     total, days = np.zeros(len(trades)), np.zeros(len(trades))
     counted = np.where(is_covered, trades, 0)
     for shift in (day * a_day for day in range(1, _DAYS + 1) if day * a_day < len(trades)):

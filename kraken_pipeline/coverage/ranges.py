@@ -1,8 +1,7 @@
 """Half-open ranges of time and their algebra.
 
-A *set of ranges* is a tuple of `Span` that is sorted, disjoint and not even adjacent: the one way to write
-down a set of instants, so that equal sets compare equal. `normalise` makes one; all functions here take and
-return such tuples.
+A *set of ranges* is a tuple of `Span` that is sorted, disjoint and not adjacent. This form is unique, so that equal
+sets of instants compare equal. `normalise` makes one; all functions here accept and return such tuples.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ class Span:
         return self.start <= time < self.end
 
     def overlaps(self, other: Span) -> bool:
-        """Whether the two share an instant."""
+        """Return whether the two share an instant."""
         return self.start < other.end and other.start < self.end
 
 
 Spans = tuple[Span, ...]
 EVER = Span(0, 1 << 33)
-"""All the time that a candle can lie in: until the year 2242."""
+"""All the time in which a candle can lie: until the year 2242."""
 
 
 def span(start: int, end: int) -> Spans:
-    """The set of one range, or the empty set where nothing lies between."""
+    """Return the set of one range, or the empty set if `start` is not before `end`."""
     return (Span(start, end),) if start < end else ()
 
 
 def normalise(spans: Iterable[Span]) -> Spans:
-    """The set that holds every instant of the given spans, which may overlap and come in any order."""
+    """Return the set that holds every instant of the given spans, which may overlap and come in any order."""
     merged: list[Span] = []
     start = end = 0
     opened = False
@@ -68,12 +67,12 @@ def normalise(spans: Iterable[Span]) -> Spans:
 
 
 def union(*sets: Spans) -> Spans:
-    """What lies in any of the sets."""
+    """Return the instants that lie in any of the sets."""
     return normalise(each for spans in sets for each in spans)
 
 
 def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
-    """What lies in the first set and not in the second."""
+    """Return the instants that lie in the first set and not in the second."""
     rest: list[Span] = []
     first = 0
     for each in minuend:
@@ -93,7 +92,7 @@ def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
 
 
 def intersect(left: Spans, right: Spans) -> Spans:
-    """What lies in both sets."""
+    """Return the instants that lie in both sets."""
     shared: list[Span] = []
     i = j = 0
     while i < len(left) and j < len(right):
@@ -108,7 +107,7 @@ def intersect(left: Spans, right: Spans) -> Spans:
 
 
 def clip(spans: Spans, span: Span) -> Spans:
-    """What of the set lies within one range; found by bisection, for who asks of many ranges one after another."""
+    """Return the part of the set within one range; it uses bisection, for callers that clip to many ranges in turn."""
     index = bisect_right(spans, span.start, key=lambda each: each.end)
     parts: list[Span] = []
     while index < len(spans) and spans[index].start < span.end:
@@ -118,19 +117,19 @@ def clip(spans: Spans, span: Span) -> Spans:
 
 
 def seconds(spans: Spans) -> int:
-    """How long the set is in all."""
+    """Return the total length of the set in seconds."""
     return sum(each.end - each.start for each in spans)
 
 
 def whole_candles(spans: Spans, interval: Interval) -> Spans:
-    """The part of the set that is made of whole candles: each range shrunk to the interval's grid."""
+    """Return the part of the set that is made of whole candles: each range shrunk to the interval's grid."""
     return tuple(
         Span(start, end) for each in spans if (start := interval.ceil(each.start)) < (end := interval.floor(each.end))
     )
 
 
 def split(spans: Spans, at: int) -> Spans:
-    """The same ranges, with the one that holds a moment cut in two there: adjacent ones, unlike in a set."""
+    """Return the ranges with the one that holds a moment split there; unlike in a set, the two parts are adjacent."""
     return tuple(
         part
         for each in spans
@@ -139,16 +138,16 @@ def split(spans: Spans, at: int) -> Spans:
 
 
 def touched_candles(spans: Spans, interval: Interval) -> Spans:
-    """The candles that hold any instant of the set: each range grown to the interval's grid."""
+    """Return the candles that hold any instant of the set: each range grown to the interval's grid."""
     return normalise(Span(interval.floor(each.start), interval.ceil(each.end)) for each in spans)
 
 
 def of_candles(times: pl.Series, interval: Interval) -> Spans:
-    """The set of some candles.
+    """Return the set that some candles cover.
 
     Args:
-        times: Where they start (Int64, seconds since the epoch), sorted and unique.
-        interval: How long each is.
+        times: The starts of the candles (Int64, seconds since the epoch), sorted and unique.
+        interval: The interval of the candles.
     """
     if times.is_empty():
         return ()
@@ -158,11 +157,11 @@ def of_candles(times: pl.Series, interval: Interval) -> Spans:
 
 
 def slots(spans: Spans, interval: Interval) -> int:
-    """How many candles fit on a set whose ranges lie on the interval's grid."""
+    """Return the number of candles that fit in a set whose ranges lie on the interval's grid."""
     return seconds(spans) // interval.seconds
 
 
 def lies_in(spans: Spans, times: pl.Series) -> pl.Series:
-    """For each of some times (Int64, seconds since the epoch) whether it lies in the set (Boolean)."""
+    """Return whether each time (Int64, seconds since the epoch) lies in the set (Boolean)."""
     edges = pl.Series("edges", [edge for each in spans for edge in (each.start, each.end)], dtype=pl.Int64())
     return edges.search_sorted(times, side="right").cast(pl.Int64()) % 2 == 1

@@ -1,10 +1,10 @@
-"""Reconciliation: the candles of two intervals that knew of each other only by the trades must add up.
+"""Reconciliation: a check that independent candles of two intervals add up.
 
 Open, high, low, close and trade count of a coarser candle follow exactly from the finer ones, volume to 1e-6, and
-prices to what one of the two was rounded to (`coverage.equality`). Where the two agree, the coarser candle is verified,
-all its values having been compared, and the finer ones are reconciled: no trade of them is missing, while prices within
-them could still be wrong. Where not, one of the two is short or wrong. What was resampled says nothing of its own: it
-is proven as far as what it was made of is, and where it differs from that it is merely out of date.
+prices to the rounding of either side (`coverage.equality`). Where the two agree, the coarser candle is verified, since
+all its values were compared, and the finer ones are reconciled: none of their trades is missing, but their prices could
+still be wrong. Where they differ, one of the two is short or wrong. Resampled candles are no evidence of their own:
+they are proven as far as the candles that they were made of, and where they differ from those they are out of date.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def reconcile(
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
     proven: Mapping[Interval, Proven],
 ) -> Findings:
-    """Compares each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
+    """Compare each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
 
-    What is refuted on the way is left out of the comparison of coarser intervals: they would tell the same again.
+    Refuted spans are skipped in the comparison of coarser intervals, which would find the same contradiction again.
 
     Args:
-        known: What is known of each interval.
-        read: Gives candles.
-        doubted: What is to be compared, grown to whole candles of each interval.
-        tried: Contradictions that were tried to be healed or given up before, with their values: the same again is a
-            conflict.
-        proven: What was proven before.
+        known: The evidence for each interval.
+        read: Returns candles.
+        doubted: The time marked for reconciliation, grown to whole candles of each interval.
+        tried: The values of contradictions whose healing was tried or given up before, by finer interval, coarser
+            interval and start. A contradiction that recurs with the same values is a conflict.
+        proven: The proven time before this reconciliation.
     """
     found = Findings()
     work = _Reconciling(dict(known), read, tried, found)
@@ -79,7 +79,7 @@ def reconcile(
 
 @dataclass(slots=True)
 class _Reconciling:
-    """A reconciliation on its way up the intervals."""
+    """A reconciliation in progress, from finer to coarser intervals."""
 
     known: dict[Interval, IntervalEvidence]
     read: Read
@@ -88,12 +88,14 @@ class _Reconciling:
     equal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
     unequal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
     refuted: dict[Interval, Spans] = field(default_factory=dict)
-    open: dict[Interval, Spans] = field(default_factory=dict)  # refuted, or to be judged once something finer is healed
-    doubtful: dict[Interval, Spans] = field(default_factory=dict)  # what a conflict leaves open
-    shifted: dict[Interval, Spans] = field(default_factory=dict)  # of that, where the times of one side are shifted
+    open: dict[Interval, Spans] = field(
+        default_factory=dict
+    )  # refuted, or to be compared once finer candles are filled
+    doubtful: dict[Interval, Spans] = field(default_factory=dict)  # the time of conflicts
+    shifted: dict[Interval, Spans] = field(default_factory=dict)  # of that, the time in which one side is shifted
 
     def judgeable(self, fine: Interval, coarse: Interval, spans: Spans) -> Spans:
-        """Some coarser candles without those below which anything was refuted: they are judged when that is healed."""
+        """Return the coarser candles without a refuted finer one; the others are compared once that one is filled."""
         waiting = intersect(spans, touched_candles(self.open.get(fine, ()), coarse))
         self._leave_open(coarse, waiting)
         return subtract(spans, waiting)
@@ -107,7 +109,7 @@ class _Reconciling:
         self._leave_open(interval, spans)
 
     def compare(self, fine: Interval, coarse: Interval, domain: Spans) -> None:
-        """Compares two intervals where both are covered, and decides about what differs."""
+        """Compare two intervals where both are covered, and decide on the differences."""
         if not domain:
             return
         different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
@@ -119,7 +121,7 @@ class _Reconciling:
         self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
         if different.is_empty():
             return
-        # A row that was not resampled has a say also where nothing but resampling has answered for its time.
+        # A row that was not resampled is evidence even where only resampling has answered for its time.
         is_own = lies_in(self.known[coarse].independent, times) | different["is_own"]
         self._outdate(coarse, of_candles(times.filter(~is_own), coarse))
         runs = self._shifted(fine, coarse, different.filter(is_own))
@@ -138,7 +140,7 @@ class _Reconciling:
     def _decide(
         self, fine: Interval, coarse: Interval, runs: Sequence[Contradiction], singles: Sequence[Contradiction]
     ) -> None:
-        """Refutes, or gives up; of two intervals the candles are different ones, so that none depends on another."""
+        """Refute contradictions or record conflicts; each concerns other candles, so none depends on another."""
         conflicts = list(runs)
         refuted: dict[Interval, list[Span]] = {}
         for each in singles:
@@ -159,15 +161,15 @@ class _Reconciling:
         if clip(self.shifted.get(each.fine, ()), each.span):
             return ()
         was_tried = self.tried.get((each.fine, each.coarse, each.span.start)) == each.values
-        # A side without any candle is no account that a person could believe: it is a gap until something fills it.
+        # A side without any candle is no account for a person to choose: it is a gap until a source fills it.
         if not each.is_hole and (was_tried or clip(self.doubtful.get(each.fine, ()), each.span)):
             return ()
         return self._short_spans(each)
 
     def _short_spans(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
-        """What is refuted: the coarser candle, or all finer ones below it, since nobody knows which of them is short.
+        """Return the spans to refute: the coarser candle, or all finer ones below it, as any of them may be short.
 
-        Minutes that trades were paged through for are what all else is measured by, and never refuted.
+        Minutes of paged trades are the reference for everything else and are never refuted.
         """
         if each.short is None:
             return ()
@@ -189,11 +191,11 @@ class _Reconciling:
         )
 
     def blame(self) -> None:
-        """Says of each conflict which interval is outvoted."""
+        """Set the outlier of each conflict."""
         self.found.conflicts = [replace(each, outlier=self._outlier(each)) for each in self.found.conflicts]
 
     def _outlier(self, each: Contradiction) -> Interval | None:
-        """Return the interval that the others outvote: a camp of one, or the one contradicted from both sides."""
+        """Return the interval that the others outvote: alone in its camp, or contradicted from both sides."""
         camps = [self._camp(each.span, each.fine, upwards=False), self._camp(each.span, each.coarse, upwards=True)]
         ranks = [(len(sides), not is_surrounded) for sides, is_surrounded in camps]
         if ranks[0] == ranks[1]:
@@ -202,7 +204,7 @@ class _Reconciling:
         return sides[0] if len(sides) == 1 else None
 
     def _camp(self, span: Span, first: Interval, *, upwards: bool) -> tuple[list[Interval], bool]:
-        """Return the independent intervals on one side, and whether others contradict them from behind."""
+        """Return the independent intervals on one side, and whether intervals beyond them contradict them."""
         beyond = [each for each in self.known if (each >= first if upwards else each <= first)]
         camp: list[Interval] = []
         before: Interval | None = None
@@ -221,9 +223,9 @@ class _Reconciling:
 def _differences(
     read: Read, fine: Interval, coarse: Interval, domain: Spans, independent: Spans
 ) -> tuple[pl.DataFrame, Spans]:
-    """Where two intervals differ, and what of the coarser was resampled although something else answered for it.
+    """Return the differences of two intervals, and the coarser time that is resampled but counts as independent.
 
-    Beside the columns of `differences`, `is_own` says whether the coarser candle is there and was not resampled.
+    In addition to the columns of `differences`, `is_own` is whether the coarser candle exists and was not resampled.
     """
     found: list[pl.DataFrame] = []
     resampled: list[pl.Series] = []
@@ -243,7 +245,7 @@ def _differences(
 
 
 def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """The candles of both, batch after batch; the next is read beside the work on one, which takes as long as that."""
+    """Yield the candles of both in batches; the next batch is read during the work on one, which takes as long."""
 
     def batch(start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         return read(fine, start, end), read(coarse, start, end)
@@ -260,7 +262,7 @@ def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterat
 
 
 def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
-    """The set year by year, as the finer intervals lie in files, never cut within a candle of `grid`."""
+    """Yield the set year by year, like the files of the finer intervals, without splitting a candle of `grid`."""
     for each in domain:
         at = each.start
         while at < each.end:
@@ -295,21 +297,21 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 # --- files whose times are shifted
 
 
-# --- what is proven
+# --- proof
 
 
 def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
-    """What follows from the comparisons that held, with what was proven before and was not compared again.
+    """Return what the successful comparisons prove, with the earlier proof that was not compared again.
 
-    Verified is a coarser candle with a evidence of its own that the finer ones add up to, a minute that was made of its
-    trades, and what a second source said the same of and no other interval contradicts. The finer ones below a candle
-    that they add up to are reconciled with it and no more: only their sum was compared, in which a low that is not the
-    lowest takes no part. Quiet ones below a quiet candle would be verified too; to tell them apart would cost a record
-    a spell.
+    These are verified: a coarser candle with evidence of its own that the finer ones add up to, a minute that was made
+    of its trades, and a candle that a second source confirms and no other interval contradicts. The finer ones below a
+    candle that they add up to are only reconciled: their sum was compared, to which a low that is not the lowest does
+    not contribute. Quiet ones below a quiet candle would be verified too; to distinguish them would cost a record for
+    each quiet time.
 
-    What was resampled holds what it was made of, and is proven as far as all of that is. So it is verified where the
-    finer candles are; where they are reconciled only, so is it: its open, high, low and close are prices of theirs that
-    nothing compared, and a still coarser candle that agrees compares its sum with the others again.
+    A resampled candle is proven as far as all the candles that it was made of. It is verified where these are
+    verified. Where they are only reconciled, so is it: its open, high, low and close are prices of theirs that were
+    not compared, and a still coarser candle that agrees compares only its sum with the others.
     """
     known, equal, proven = work.known, work.equal, dict(kept)
     for interval, evidence in known.items():
@@ -338,7 +340,7 @@ def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans)
 
 
 def _made_of_trades(read: Read, paged: Spans) -> Spans:
-    """The minutes that trades answered for, without those whose candle another source brought."""
+    """Return the minutes that trades answered for, without those whose candle comes from another source."""
     others = [
         candles.filter(pl.col("source") != Source.TRADES.value).select(seconds_of(pl.col("time"))).to_series()
         for candles in (read(Interval.M1, *bounds) for bounds in _batches(paged, Interval.M1))

@@ -1,8 +1,8 @@
-"""What candles say for themselves when nothing else is left that says where they come from.
+"""Grants that follow from stored candles alone, for a catalog that lost the records of their sources.
 
-A candle is evidence of its own slot: source and release stand in its row. It says nothing of the slots beside it,
-which may have been quiet or missing. And it speaks only where its source had all of its time: the last candle of an
-archive is stored as it was when the archive was made, and answered for nothing.
+A candle is evidence of its own slot: its row holds source and release. It is no evidence of the slots beside it,
+which may have been quiet or missing. It counts only if its source had all of its time: the last candle of an archive
+is stored as it was when the archive was made, and no source answered for it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What an archive file that is at hand has spoken about: what it did not answer for there, its rows do not either.
+    """The reach of an available archive file; its rows grant nothing there beyond what the file itself answered for.
 
     Attributes:
-        source: Of its candles.
-        release: As they say it: the day on which its release ends, in days since the epoch; 0 where it is no release.
-        span: From its first candle to the end of its last one.
+        source: The source of its candles.
+        release: The `release` of its candles: the day on which the release ends, in days since the epoch; 0 for none.
+        span: The span from its first candle to the end of its last one.
     """
 
     source: Source
@@ -37,14 +37,14 @@ class Spoken:
 def own_grants(
     rows: pl.DataFrame, interval: Interval, known: Spans, spoken: tuple[Spoken, ...], verified_at: int
 ) -> list[Grant]:
-    """Return what candles grant by themselves: one grant for each run of them from one source, without a slot between.
+    """Return the grants of candles alone, one for each sequence of adjacent candles from one source.
 
     Args:
-        rows: `time`, `source`, `release` and `trade_count`, sorted and unique by time.
-        interval: Whose candles.
-        known: What is covered already, or refuted.
-        spoken: What the archives that are at hand have spoken about.
-        verified_at: When they were written, in seconds since the epoch.
+        rows: Columns `time`, `source`, `release` and `trade_count`, sorted and unique by time.
+        interval: The interval of the candles.
+        known: The time that is already covered, or refuted.
+        spoken: The reach of the available archives.
+        verified_at: The time at which the candles were written, in seconds since the epoch.
     """
     length = interval.seconds
     timed = rows.with_columns(seconds_of(pl.col("time")).alias("start"))
@@ -84,7 +84,7 @@ def _same(name: str) -> pl.Expr:
 
 
 def _straddles(interval: Interval) -> pl.Expr:
-    """Whether a candle reaches over the end of a quarter: a quarterly archive has a part of such a one at its ends."""
+    """Return whether a candle reaches over a quarter's end; quarterly archives have only a part of such a candle."""
     if interval <= Interval.D1:
         return pl.lit(value=False)
     last = pl.col("time") + pl.duration(seconds=interval.seconds - 1)

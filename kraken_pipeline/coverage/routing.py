@@ -1,7 +1,7 @@
-"""Routes: where the missing can come from, the cheapest first.
+"""Routes: the sources that can fill gaps, the cheapest first.
 
 An archive in the folder → resampling from complete finer candles → OHLC (the newest 720) → Trades (of any age,
-1,000 a request). Finer intervals are planned first, because what they will have makes the coarser ones free.
+1,000 per request). Finer intervals are routed first, because coarser ones can be resampled from them for free.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRADES_A_REQUEST = 1_000
 
 
 class Route(StrEnum):
-    """A source of what is missing."""
+    """The source that fills a leg."""
 
     ARCHIVE = "ARCHIVE"
     RESAMPLE = "RESAMPLE"
@@ -39,17 +39,17 @@ class Route(StrEnum):
 
     @property
     def uses_api(self) -> bool:
-        """Whether it costs requests."""
+        """Whether the route costs requests."""
         return self in (Route.OHLC, Route.TRADES)
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An archive at hand that has not been taken yet.
+    """An available archive that has not been ingested yet.
 
     Attributes:
-        name: What people call it.
-        span: What it can answer for.
+        name: The name to display.
+        span: The span that it can answer for.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Leg:
 
     Attributes:
         span: The part, on the interval's grid.
-        route: Where it comes from.
-        files: The archives at hand, for ARCHIVE.
+        route: The source that fills it.
+        files: The available archives, for ARCHIVE.
         resampled_from: The finer interval, for RESAMPLE.
-        fetched: The interval that is asked for, for OHLC and TRADES: a finer one is resampled afterwards.
-        requests: What it costs; an OHLC reply serves all legs that ask for its interval, and is counted with the first.
-        is_ready: Whether what it needs is there now; a RESAMPLE of candles that are still to come is not.
-        expires_at: When its first candle leaves the reach of OHLC, in seconds since the epoch.
+        fetched: The interval to request, for OHLC and TRADES; a finer one is resampled afterwards.
+        requests: The number of requests; an OHLC reply serves all legs of its interval and counts for the first one.
+        is_ready: Whether its input exists now; not so for a RESAMPLE of candles that are still to be fetched.
+        expires_at: The time at which its first candle leaves the reach of OHLC, in seconds since the epoch.
     """
 
     span: Span
@@ -83,14 +83,14 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What the router is told of a pair; everything by interval, all sets on the interval's grid.
+    """The input of the router for a pair; everything by interval, all sets on the interval's grid.
 
     Attributes:
-        gaps: What is missing and wanted. Ranges may be adjacent: each is priced by itself.
-        covered: What is known.
-        offers: Archives at hand; those of trades stand at one minute.
-        exhausted: What a route has already answered for without filling it, by the interval that was asked for.
-        trades_a_second: How busy the pair is, for the cost of paging its trades.
+        gaps: The gaps to fill. Ranges may be adjacent: the cost of each is computed separately.
+        covered: The coverage.
+        offers: The available archives; archives of trades are listed at one minute.
+        exhausted: The time that a route has already answered for without filling it, by the requested interval.
+        trades_a_second: The pair's trades per second, for the cost of paging its trades.
     """
 
     gaps: Mapping[Interval, Spans]
@@ -101,30 +101,30 @@ class Knowledge:
 
 
 def asked_of(interval: Interval) -> Interval:
-    """The interval to ask OHLC for: 720 minutes are in no reply, but 240 are, and three of those make one."""
+    """Return the interval to request from OHLC: it has no 720 minutes, but three candles of 240 make one."""
     return interval if interval.in_rest else next(finer for finer in interval.finer if finer.in_rest)
 
 
 def trades_requests(gap: Span, trades_a_second: float) -> int:
-    """About how many requests it takes to page through the trades of a span; the last one finds its end."""
+    """Return an estimate of the requests to page through the trades of a span; the last one finds its end."""
     return 1 + int(gap.seconds * trades_a_second) // TRADES_A_REQUEST
 
 
 def route(
     known: Knowledge, *, now: int, max_requests_per_gap: int | None, with_api: bool = True
 ) -> dict[Interval, tuple[Leg, ...]]:
-    """The routes of one pair's gaps: for each interval legs in order of time that add up to its gaps.
+    """Return the routes of one pair's gaps: for each interval, legs in order of time that add up to its gaps.
 
     Args:
-        known: The pair's gaps and what could fill them.
-        now: The moment of asking, in seconds since the epoch.
-        max_requests_per_gap: What a span may cost to be paged through Trades; None for no limit.
-        with_api: Whether requests may be made at all.
+        known: The pair's gaps and the sources that could fill them.
+        now: The current time, in seconds since the epoch.
+        max_requests_per_gap: The most requests that paging one range through Trades may cost; None for no limit.
+        with_api: Whether requests are allowed.
     """
-    having = dict(known.covered)  # what is there, or follows from it by resampling
-    promised = dict(known.covered)  # what will be there when every leg has run
+    having = dict(known.covered)  # covered, or covered after resampling
+    promised = dict(known.covered)  # covered once every leg has run
     routes: dict[Interval, tuple[Leg, ...]] = {}
-    replies: set[Interval] = set()  # of OHLC, that are paid for
+    replies: set[Interval] = set()  # intervals whose OHLC request is already counted
     for interval in sorted(known.gaps):
         rest = known.gaps[interval]
         legs: list[Leg] = []
@@ -146,7 +146,7 @@ def route(
 
 
 def _joined(legs: Iterable[Leg]) -> Iterator[Leg]:
-    """The legs in order of time, those that touch and are alike as one; of trades, each part has its own price."""
+    """Yield the legs in order of time, adjacent ones of one kind joined, except Trades legs, each with its own cost."""
     before: Leg | None = None
     for leg in sorted(legs, key=lambda leg: leg.span):
         if before is not None and before.span.end == leg.span.start and _kind(before) == _kind(leg):
@@ -171,7 +171,7 @@ def _add(sets: dict[Interval, Spans], interval: Interval, legs: Iterable[Leg]) -
 def _free_steps(
     known: Knowledge, interval: Interval, having: Mapping[Interval, Spans], promised: Mapping[Interval, Spans]
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
-    """The sources that cost no request, the best first: each takes what is left and gives legs within it."""
+    """Yield the sources that cost no request, the best first; each returns legs within the rest that it is given."""
     for offer in sorted(known.offers.get(interval, ()), key=lambda offer: (offer.span, offer.name)):
         yield partial(_from_archive, interval, offer)
     for spans, is_ready in ((having, True), (promised, False)):
@@ -183,7 +183,7 @@ def _free_steps(
 def _api_steps(
     known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None, *, is_paid: bool
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
-    """The sources that cost requests, the cheaper first; the reply of OHLC may be paid for by a finer interval."""
+    """Yield the sources that cost requests, the cheaper first; another interval may have paid for the OHLC reply."""
     yield partial(_from_ohlc, interval, known, now, is_paid)
     yield partial(_from_trades, interval, known, max_requests_per_gap)
 

@@ -1,4 +1,4 @@
-"""Shifted files: candles that agree once their times are moved by whole hours."""
+"""Detection of shifted files: candles that agree once their times are moved by whole hours."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from kraken_pipeline.market.resample import resample
 
 _DAY = 86_400
 SHIFTED_BUCKETS = 12
-"""So many contradictions side by side may come from one file whose times are shifted; fewer are looked at singly."""
+"""The least number of nearby contradictions that may come from one shifted file; fewer are treated one by one."""
 
 
-_EXPLAINED = 6  # candles; fewer that agree once times are moved may do so by chance
+_EXPLAINED = 6  # candles; fewer may agree by chance once times are moved
 
 
-_APART = 50  # candles; contradictions further apart than that are not of one file
+_APART = 50  # candles; contradictions further apart do not come from one file
 
 
 _HOURS = 24
@@ -40,7 +40,7 @@ _SAMPLE_ROWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Two intervals of which one may have shifted times, and what each of them covers."""
+    """Two intervals, one of which may have shifted times, with the coverage of each."""
 
     read: Read
     fine: Interval
@@ -49,15 +49,15 @@ class Sides:
     coarse_covered: Spans
 
     def explained(self, times: pl.Series, shift: int) -> tuple[pl.Series, int, int]:
-        """Move the finer times, and compare some coarser candles anew.
+        """Move the finer times and compare some coarser candles again.
 
         Args:
-            times: Where these start, sorted.
-            shift: By how many seconds the finer times are moved.
+            times: The starts of the coarser candles, sorted.
+            shift: The seconds by which the finer times are moved.
 
         Returns:
-            Those that do not differ any more; of how many of them both sides have a candle, and agree; and how many are
-            left: covered by both sides, and not alike. Where neither has a candle, nothing is explained.
+            The starts that no longer differ; the number of these for which both sides have a candle; and the number
+            of the others that both sides cover. A start at which neither side has a candle is in neither number.
         """
         start, end = int(times[0]), int(times[-1]) + self.coarse.seconds
         moved = self.read(self.fine, start - shift, end - shift)
@@ -74,13 +74,13 @@ class Sides:
 
 
 def shifted_runs(sides: Sides, different: pl.DataFrame) -> list[Contradiction]:
-    """The runs of contradictions that vanish when the times of one side are moved by some hours."""
+    """Return one contradiction for each cluster that vanishes when the times of one side are moved by some hours."""
     fine, coarse = sides.fine, sides.coarse
     runs: list[Contradiction] = []
     for cluster in _clusters(different, coarse.seconds):
         if (shift := _shift(sides, cluster)) is not None:
             alike, *_ = sides.explained(cluster["time"], shift)
-            # At its ends such a file lacks some hours, and has some that belong to others.
+            # At its ends a shifted file lacks some hours and has some that belong to other files.
             span = Span(int(alike[0]) - abs(shift), int(alike[-1]) + coarse.seconds + abs(shift))
             span = touched_candles((span,), coarse)[0]
             counts = [
@@ -91,7 +91,7 @@ def shifted_runs(sides: Sides, different: pl.DataFrame) -> list[Contradiction]:
 
 
 def _clusters(different: pl.DataFrame, length: int) -> Iterator[pl.DataFrame]:
-    """Contradictions that lie close together: where each starts (seconds), and which side has a candle."""
+    """Yield clusters of nearby contradictions: the start of each in seconds, and which sides have a candle."""
     if different.height < SHIFTED_BUCKETS:
         return
     rows = different.select(
@@ -106,10 +106,10 @@ def _clusters(different: pl.DataFrame, length: int) -> Iterator[pl.DataFrame]:
 
 
 def _shift(sides: Sides, cluster: pl.DataFrame) -> int | None:
-    """By how many seconds the finer times must be moved so that contradicting candles agree; None for by none.
+    """Return the seconds by which the finer times must be moved so that contradicting candles agree; None if no shift.
 
-    Moving times loses no candle: a side that has not half as many as the other has a hole, and no shift explains that,
-    also where the candles around it happen to be like those that are missing. A shift explains more candles than it
+    A shift loses no candle: a side with less than half as many candles as the other has a hole, which no shift
+    explains, even if the candles around it happen to equal the missing ones. A shift must explain more candles than it
     leaves, each of them with values on both sides.
     """
     fine, coarse = sides.fine, sides.coarse

@@ -1,4 +1,4 @@
-"""Archives as Kraken publishes them, made from a world.
+"""Writers of archives in Kraken's formats, made from a world.
 
 Candles (`seconds,open,high,low,close,volume,trades`, no header, no row without a trade)::
 
@@ -15,8 +15,8 @@ Trades::
     Kraken_Trading_History_Q4_2025.zip         write_quarterly_trades_zip   the same, at the root
     Kraken_Trading_History_Q1_2026.zip         write_quarterly_trades_zip   seven fields under six names
 
-The manifest is that of Kraken's release of September 2026, whose `files` is a number and whose `coverage` names
-the first and the last day. That the sums of the members lie in a file SHA256SUMS in the ZIP is a guess.
+The manifest has the form of Kraken's release of September 2026: `files` is a number, and `coverage` names the first
+and the last day. It is a guess that the sums of the members are in a file SHA256SUMS in the ZIP.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ MANIFEST = "MANIFEST.json"
 SUMS = "SHA256SUMS"
 COLUMNS = ("timestamp", "open", "high", "low", "close", "volume", "trades")
 SIX_NAMES = "Price,Volume,Timestamp,Type,OrderType,Misc"
-"""The header of quarterly trades from 2026 on; below it stands a seventh field, the trade's id."""
+"""The header of quarterly trades from 2026 on. Their lines have a seventh field, the trade's id."""
 
 STRAY = "BTCUSD_Daily_OHLC.csv"
-"""A file with a header that lies in the complete archive among the others."""
+"""A file with a header among the others in the complete archive."""
 STRAY_CONTENT = b"Date,Open,High,Low,Close\n2013-10-06,122.00,123.61,122.00,123.61\n"
 _COMPLETE_FOLDER = "master_q4"
 _APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
@@ -68,33 +68,33 @@ _PUBLISHED_AFTER = timedelta(days=48)  # 2026Q2 was generated on 17 August
 
 
 def has_manifest(quarter: Quarter) -> bool:
-    """Whether a quarter's release has the new name and a manifest: from 2026Q2 on."""
+    """Return whether a quarter's release has the new name and a manifest: from 2026Q2 on."""
     return quarter >= Quarter(2026, 2)
 
 
 def candles_name(quarter: Quarter) -> str:
-    """The archive of a quarter's candles."""
+    """Return the name of the archive of a quarter's candles."""
     middle = str(quarter) if has_manifest(quarter) else f"Q{quarter.number}_{quarter.year}"
     return f"Kraken_OHLCVT_{middle}.zip"
 
 
 def trades_name(quarter: Quarter) -> str:
-    """The archive of a quarter's trades."""
+    """Return the name of the archive of a quarter's trades."""
     return f"Kraken_Trading_History_Q{quarter.number}_{quarter.year}.zip"
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """The candles that a release has.
+    """The candles that a release holds.
 
     Attributes:
-        world: What happened.
+        world: The world with the trades.
         release: The name of the archive.
-        pairs: Altnames.
-        intervals: Of the candles.
-        start: The first moment it knows, in seconds since the epoch.
-        end: The first moment it no longer knows.
-        defects: What is to be wrong with it.
+        pairs: The altnames of the pairs.
+        intervals: The intervals of the candles.
+        start: The start of the release, in seconds since the epoch.
+        end: The end of the release, in seconds since the epoch, exclusive.
+        defects: The defects to apply.
     """
 
     world: World
@@ -111,7 +111,7 @@ class _Contents:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A file of candles that was written into an archive."""
+    """A file of candles that was written to an archive."""
 
     name: str
     pair: str
@@ -132,17 +132,17 @@ def write_csv(
     """Write a loose file of candles, `PAIR_MINUTES.csv`.
 
     Args:
-        folder: Where to.
-        world: What happened.
+        folder: The folder to write to.
+        world: The world with the trades.
         pair: The altname.
         interval: The length of the candles.
-        start: The first moment it knows, in seconds since the epoch.
-        end: The first moment it no longer knows, or the world's present where that is earlier; a candle that this
-            cuts is there with the trades until then.
-        defects: What is to be wrong with it; their `release` is its name.
+        start: The start of the file, in seconds since the epoch.
+        end: The end of the file, in seconds since the epoch, exclusive, or the world's present if that is earlier. A
+            candle cut by it is written with the trades until then.
+        defects: The defects to apply; their `release` is the file's name.
 
     Returns:
-        Its path.
+        The path of the file.
     """
     check_defects(world, defects)
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,17 +167,17 @@ def write_quarterly_zip(
     """Write the candles of a quarter, in the form of its time.
 
     Args:
-        folder: Where to.
-        world: What happened.
-        quarter: Which quarter.
-        intervals: Those that the release has.
-        pairs: Those that it has; None for all of the world. One without a trade in the quarter has no file.
-        cut: When the release was made, in seconds since the epoch, where that is before the quarter's end; it
-            knows no trade from then on.
-        defects: What is to be wrong with it; their `release` is its name.
+        folder: The folder to write to.
+        world: The world with the trades.
+        quarter: The quarter.
+        intervals: The intervals of the release.
+        pairs: The pairs of the release; None for all of the world. A pair without a trade in the quarter has no file.
+        cut: The time at which the release was made, in seconds since the epoch, if that is before the quarter's end.
+            The release has no trade from then on.
+        defects: The defects to apply; their `release` is the archive's name.
 
     Returns:
-        Its path.
+        The path of the archive.
     """
     path = folder / candles_name(quarter)
     end = min(quarter.end, world.now, cut or quarter.end)
@@ -200,18 +200,18 @@ def write_complete_zip(
     pairs: Sequence[str] | None = None,
     defects: Sequence[Defect] = (),
 ) -> Path:
-    """Write all candles since the first trade, as `Kraken_OHLCVT.zip`, with the litter that Kraken's has.
+    """Write all candles since the first trade, as `Kraken_OHLCVT.zip`, with litter like Kraken's archive.
 
     Args:
-        folder: Where to.
-        world: What happened.
-        end: The first moment it no longer knows (seconds since the epoch), or the world's present if earlier.
-        intervals: Those that the release has.
-        pairs: Those that it has; None for all of the world.
-        defects: What is to be wrong with it; their `release` is its name.
+        folder: The folder to write to.
+        world: The world with the trades.
+        end: The end of the release (seconds since the epoch, exclusive), or the world's present if that is earlier.
+        intervals: The intervals of the release.
+        pairs: The pairs of the release; None for all of the world.
+        defects: The defects to apply; their `release` is the archive's name.
 
     Returns:
-        Its path.
+        The path of the archive.
     """
     path = folder / COMPLETE
     end = min(end, world.now)
@@ -238,13 +238,13 @@ def write_full_parts(
     """Write all candles up to the end of a quarter, as `Kraken_OHLCVT_Full_2026Q2.zip.part00` and so on.
 
     Args:
-        folder: Where to; the sums of the parts lie there too.
-        world: What happened.
-        quarter: The last quarter that it holds.
-        intervals: Those that the release has.
-        part_bytes: The size of a part; the last one is smaller.
-        pairs: Those that it has; None for all of the world.
-        defects: What is to be wrong with its files; their `release` is the name without the part.
+        folder: The folder to write to; the sums of the parts are written there, too.
+        world: The world with the trades.
+        quarter: The last quarter of the release.
+        intervals: The intervals of the release.
+        part_bytes: The size of a part in bytes; the last part may be smaller.
+        pairs: The pairs of the release; None for all of the world.
+        defects: The defects to apply to its files; their `release` is the archive's name without `.partNN`.
 
     Returns:
         The paths of the parts, in order.
@@ -290,7 +290,7 @@ def write_trades_zip(folder: Path, world: World, end: int, *, pairs: Sequence[st
 def write_quarterly_trades_zip(
     folder: Path, world: World, quarter: Quarter, *, pairs: Sequence[str] | None = None
 ) -> Path:
-    """Write the trades of a quarter: three fields up to 2025, from 2026 on seven under a header of six names."""
+    """Write the trades of a quarter: with three fields up to 2025, with seven under a header of six names from 2026."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / trades_name(quarter)
     lines_of = _trade_lines if quarter.year < 2026 else _seven_fields
@@ -332,7 +332,7 @@ def _write_candles(archive: zipfile.ZipFile, contents: _Contents, folder: str = 
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, blocks: Iterable[bytes]) -> tuple[int, str]:
-    """Write a file into an archive unless it is empty; its number of lines and its SHA-256."""
+    """Write a file to an archive unless it is empty; return its number of lines and its SHA-256."""
     digest = hashlib.sha256()
     lines = 0
     filled = (block for block in blocks if block)
@@ -366,7 +366,7 @@ def _write_manifest(archive: zipfile.ZipFile, members: Sequence[_Member], start:
 def _candle_lines(
     world: World, pair: str, interval: Interval, *, start: int, end: int, defects: Sequence[Defect]
 ) -> Iterator[bytes]:
-    """The lines of a file of candles, in blocks."""
+    """Yield the lines of a file of candles, in blocks."""
     decimals = world.listing(pair).pair_decimals
     for tallies in world.tallies(pair, interval, start, end):
         rows = spoil_candles(world, pair, interval, tallies, defects).select(
@@ -380,13 +380,13 @@ def _candle_lines(
 
 
 def _trade_lines(world: World, pair: str, start: int, end: int) -> Iterator[bytes]:
-    """The lines of a file of trades with three fields; a line tells the second, without the fraction."""
+    """Yield the lines of a file of trades with three fields; times are whole seconds, without the fraction."""
     for trades, price, volume in _trades_as_text(world, pair, start, end):
         yield _csv(trades.select(pl.col("time") // SECOND_NS, price, volume), "time", "price", "volume")
 
 
 def _seven_fields(world: World, pair: str, start: int, end: int) -> Iterator[bytes]:
-    """The lines of a file of trades of 2026 and later, if there are any, below their header."""
+    """Yield the header and the lines of a file of trades of 2026 and later; nothing if there are no trades."""
     header = f"{SIX_NAMES}\n".encode()
     for trades, price, volume in _trades_as_text(world, pair, start, end):
         rows = trades.select(
@@ -403,7 +403,7 @@ def _seven_fields(world: World, pair: str, start: int, end: int) -> Iterator[byt
 
 
 def _trades_as_text(world: World, pair: str, start: int, end: int) -> Iterator[tuple[pl.DataFrame, pl.Expr, pl.Expr]]:
-    """The trades, some weeks at a time, with how to write their price and volume: BCHEUR's have 6 and 8 decimals."""
+    """Yield the trades, a month at a time, with text expressions for price and volume: BCHEUR has 6 and 8 decimals."""
     decimals = world.listing(pair).pair_decimals
     more = max(0, 6 - decimals)
     price = fixed(pl.col("ticks") * 10**more, decimals + more).alias("price")
@@ -423,11 +423,11 @@ def _csv(rows: pl.DataFrame, *fields: str) -> bytes:
 
 
 def fixed(units: pl.Expr, decimals: int) -> pl.Expr:
-    """Whole units of 10^-decimals as text with all decimals: 90.540000."""
+    """Return whole units of 10^-decimals as text with all decimals: 90.540000."""
     return pl.format("{}.{}", units // 10**decimals, (units % 10**decimals).cast(pl.String).str.zfill(decimals))
 
 
 def shortest(units: pl.Expr, decimals: int) -> pl.Expr:
-    """Whole units of 10^-decimals as text with as many decimals as it takes, but one: 90.54, 315.0."""
+    """Return whole units of 10^-decimals as text with as few decimals as possible, at least one: 90.54, 315.0."""
     text = fixed(units, decimals).str.strip_chars_end("0")
     return pl.when(text.str.ends_with(".")).then(text + "0").otherwise(text)

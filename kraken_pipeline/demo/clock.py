@@ -1,4 +1,4 @@
-"""What time it is at the demo exchange: a callable that gives nanoseconds since the epoch."""
+"""Clocks of the demo exchange: callables that return nanoseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from kraken_pipeline.demo.world import SECOND_NS
 
 
 class FixedClock:
-    """Stands still until it is moved."""
+    """A clock that stands still until it is advanced."""
 
     def __init__(self, now: int) -> None:
-        """Stop at a moment.
+        """Set the clock.
 
         Args:
             now: Seconds since the epoch.
@@ -21,26 +21,26 @@ class FixedClock:
         self._lock = threading.Lock()
 
     def __call__(self) -> int:
-        """Now, in nanoseconds since the epoch."""
+        """Return the current time, in nanoseconds since the epoch."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Advance the clock."""
         with self._lock:
             self._now += round(seconds * SECOND_NS)
 
 
 class MovingClock:
-    """Runs with the wall clock, from another moment on."""
+    """A clock that runs in real time, starting from another time."""
 
     def __init__(self, now: int) -> None:
-        """Start.
+        """Start the clock.
 
         Args:
-            now: What time it is to be at this moment, in seconds since the epoch.
+            now: The time to start from, in seconds since the epoch.
         """
         self._ahead = now * SECOND_NS - time.monotonic_ns()
 
     def __call__(self) -> int:
-        """Now, in nanoseconds since the epoch."""
+        """Return the current time, in nanoseconds since the epoch."""
         return time.monotonic_ns() + self._ahead

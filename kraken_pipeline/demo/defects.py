@@ -1,9 +1,9 @@
-"""What is wrong with real archives, as values: nothing is wrong unless it is asked for.
+"""Defects of real archives, as values that are applied on request.
 
-A `Defect` says what is wrong, where (release, pair, interval) and when. The writers of `archives` apply it to what
-they write, the server of `exchange` to what it answers, in this order::
+A `Defect` states what is wrong, where (release, pair, interval) and when. The writers of `archives` apply it to their
+files, the server of `exchange` to its answers, in this order::
 
-    spoil_candles   what happened is told wrongly, or a row is one that must be rejected
+    spoil_candles   candles are wrong, or a row must be rejected
     spoil_text      a number is written in another way, or a line cannot be read
     spoil_file      the file is damaged, or absent
 """
@@ -25,9 +25,9 @@ from kraken_pipeline.market.interval import Interval
 
 
 class DefectKind(StrEnum):
-    """What can be wrong."""
+    """The kinds of defects."""
 
-    # Data: what a file or a reply says is not what happened.
+    # Data: the content of a file or a reply is not true.
     MISSING_CANDLE = "the candle has no row"
     SHORT_CANDLE = "the candle was cut before it ended: it holds the first half of its trades"
     FEWER_TRADES = "volume and trade count lack about 0.25 %, prices are right: releases that disagree"
@@ -69,17 +69,17 @@ _NEED_TWO_TRADES = (DefectKind.SHORT_CANDLE, DefectKind.FEWER_TRADES, DefectKind
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """Something wrong, and where.
+    """A defect and its place.
 
     Attributes:
-        kind: What.
-        pair: The market's altname; None for every one.
-        interval: Of which candles; None for all.
-        time: The start of the candle, in seconds since the epoch; None for all of a file. Kinds that tell a
-            candle wrongly need it, but for SHIFTED and FEWER_TRADES, which files have as a whole.
-        until: The first candle after `time` that is right again; None where it is only the one at `time`.
-        release: The name of the file that has it (Kraken_OHLCVT_Q2_2023.zip, XBTUSD_60.csv); None for every one.
-        hours: By how much times are late, where that is what is wrong.
+        kind: The kind of defect.
+        pair: The market's altname; None for all.
+        interval: The interval of the candles; None for all.
+        time: The start of the candle, in seconds since the epoch; None for the whole file. Kinds that make a candle
+            wrong require it, except SHIFTED and FEWER_TRADES, which may affect whole files.
+        until: The first candle after `time` that is right again; None if only the one at `time` is affected.
+        release: The name of the file that has it (Kraken_OHLCVT_Q2_2023.zip, XBTUSD_60.csv); None for all.
+        hours: The hours by which times are late, for SHIFTED.
     """
 
     kind: DefectKind
@@ -91,27 +91,27 @@ class Defect:
     hours: int = 0
 
     def concerns(self, release: str, pair: str | None = None, interval: Interval | None = None) -> bool:
-        """Whether a file has it, or a member of a file."""
+        """Return whether a file, or a member of a file, has the defect."""
         return self.release in (None, release) and self.pair in (None, pair) and self.interval in (None, interval)
 
     @property
     def damages_file(self) -> bool:
-        """Whether it is in the bytes of a file, not in a row."""
+        """Whether the defect is in the bytes of a file, not in a row."""
         return self.kind in _DAMAGES
 
     @property
     def rows(self) -> pl.Expr:
-        """Which rows have it, by their column `time` (seconds since the epoch)."""
+        """An expression for the rows with the defect, by their column `time` (seconds since the epoch)."""
         if self.time is None:
             return pl.lit(value=True)
         return pl.col("time").is_between(self.time, self.until or self.time + 1, closed="left")
 
 
 def check_defects(world: World, defects: Iterable[Defect]) -> None:
-    """Refuse what could not be planted: a test that believes in a defect that is not there proves nothing.
+    """Refuse defects that cannot be planted: a test that relies on an absent defect proves nothing.
 
     Raises:
-        InvalidRequest: A defect is to be in a candle that has no trade, or too few of them.
+        InvalidRequest: A defect's place is incomplete, or its candle has no trade, or too few.
     """
     for defect in defects:
         if defect.time is None and defect.kind in _OF_WHOLE_FILES:
@@ -128,14 +128,14 @@ def check_defects(world: World, defects: Iterable[Defect]) -> None:
 def spoil_candles(
     world: World, pair: str, interval: Interval, tallies: pl.DataFrame, defects: Sequence[Defect]
 ) -> pl.DataFrame:
-    """The candles of a file as its defects tell them.
+    """Return the candles of a file with its defects applied.
 
     Args:
-        world: Where they come from.
-        pair: Whose they are.
+        world: The world that they come from.
+        pair: The altname of their pair.
         interval: Their length.
-        tallies: Columns and order as of `world.tally`.
-        defects: Those that concern this file; kinds that are not about candles are passed over.
+        tallies: The candles, with the columns and order of `world.tally`.
+        defects: The defects of this file; kinds that do not affect candles are ignored.
     """
     for defect in defects:
         rows = defect.rows
@@ -176,12 +176,12 @@ def _first_halves(world: World, pair: str, interval: Interval, tallies: pl.DataF
 
 
 def spoil_text(rows: pl.DataFrame, defects: Sequence[Defect]) -> pl.DataFrame:
-    """The rows of a file as its defects write them.
+    """Return the rows of a file as text with its defects applied.
 
     Args:
         rows: The fields as text (`open`, `high`, `low`, `close`, `volume`, `trades`), and as integers `time` and
             `lots`.
-        defects: Those that concern this file; kinds that are not about text are passed over.
+        defects: The defects of this file; kinds that do not affect text are ignored.
 
     Returns:
         The same columns; a null is a field that the line no longer has.
@@ -209,7 +209,7 @@ def spoil_text(rows: pl.DataFrame, defects: Sequence[Defect]) -> pl.DataFrame:
 
 
 def _scientific(lots: pl.Expr) -> pl.Expr:
-    """A volume as Python writes small floats: one digit, the others, and an exponent of two digits."""
+    """Return volumes as Python writes small floats: one digit, the other digits, and an exponent of two digits."""
     digits = lots.cast(pl.String)
     others = digits.str.slice(1).str.strip_chars_end("0")
     exponent = digits.str.len_chars().cast(pl.Int64) - 1 - LOT_DECIMALS
@@ -222,12 +222,12 @@ def _scientific(lots: pl.Expr) -> pl.Expr:
 
 
 def spoil_content(name: str, content: bytes, defects: Iterable[Defect]) -> bytes:
-    """A file's bytes as its defects leave them.
+    """Return a file's bytes with its defects applied.
 
     Args:
         name: The file's name; garbage is always the same for one name.
-        content: All of it.
-        defects: Those that concern the file; kinds that are not about files are passed over.
+        content: The whole content of the file.
+        defects: The defects of the file; kinds that do not affect bytes are ignored.
     """
     for defect in defects:
         if defect.kind is DefectKind.GARBAGE:
@@ -238,7 +238,7 @@ def spoil_content(name: str, content: bytes, defects: Iterable[Defect]) -> bytes
 
 
 def spoil_file(path: Path, defects: Iterable[Defect]) -> None:
-    """Damage a file that was written whole; as `spoil_content` does."""
+    """Damage a file on disk as `spoil_content` does."""
     damage = [defect for defect in defects if defect.damages_file]
     if damage:
         path.write_bytes(spoil_content(path.name, path.read_bytes(), damage))

@@ -1,4 +1,4 @@
-"""Kraken's public REST API on the loopback, over a world: `/0/public/{Time,SystemStatus,AssetPairs,OHLC,Trades}`."""
+"""Server of Kraken's public REST API for a world: `/0/public/{Time,SystemStatus,AssetPairs,OHLC,Trades}`."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class LoggedRequest:
     """A request that reached the server.
 
     Attributes:
-        time: When it came, by the server's timer (seconds since the epoch).
+        time: The time of arrival, by the server's timer (seconds since the epoch).
         endpoint: `OHLC`, `Trades`, …
-        pair: The altname of the pair it names, in whatever spelling; None where it names none that there is.
+        pair: The altname of the pair that it names in any spelling; None if it names no existing pair.
         params: Its query.
-        outcome: `ok`, an error code, `HTTP 520`, or what befell it: `reset`, `delay`, `half a body`, or the text of
-            a `Tampering`.
+        outcome: `ok`, an error code, `HTTP 520`, or the fault that hit it: `reset`, `delay`, `half a body`,
+            `oversized`, `bomb`, `trickle`, `redirect`, or the text of a `Tampering`.
     """
 
     time: float
@@ -70,13 +70,13 @@ class LoggedRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What goes back over the connection, and how."""
+    """An answer to a request, and the way to send it."""
 
     outcome: str
     body: bytes
     status: int = 200
     content_type: str = _JSON
-    date: int = 0  # by the clock of the exchange, in seconds since the epoch
+    date: int = 0  # the exchange's time, in seconds since the epoch
     delay: float = 0.0
     resets: bool = False
     breaks_off: bool = False
@@ -85,7 +85,7 @@ class _Answer:
 
 
 class DemoExchange:
-    """The server; use it as a context manager.
+    """The demo exchange's server, used as a context manager.
 
     ::
 
@@ -105,17 +105,17 @@ class DemoExchange:
         host: str = _LOOPBACK,
         port: int = 0,
     ) -> None:
-        """Prepare a server; it listens from entering the context on.
+        """Prepare a server; it starts to listen when the context is entered.
 
         Args:
-            world: What happens on the exchange.
-            clock: What time it is there, in nanoseconds since the epoch; by default it stands at `world.now`.
-            timer: What time it is for requests, in seconds since the epoch: the log, how long faults last, the
-                throttle. The wall clock, unless a test simulates that too.
-            faults: What goes wrong.
-            throttle: How callers are slowed down; None for not at all.
+            world: The world with the trades.
+            clock: Returns the exchange's time, in nanoseconds since the epoch; by default it stands at `world.now`.
+            timer: Returns the time of requests, in seconds since the epoch, for the log, the duration of faults and
+                the throttle. It is the wall clock, unless a test simulates that too.
+            faults: The faults to inject.
+            throttle: The rate limit for callers; None for no limit.
             defects: False statements of OHLC (`DefectKind.FALSE_QUIET`).
-            host: The address to listen at.
+            host: The address to listen on.
             port: The port; 0 for one that the system chooses.
         """
         self._replies = Replies(world, defects)
@@ -128,7 +128,7 @@ class DemoExchange:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Listen, and answer from threads of its own."""
+        """Start to listen, and answer requests in separate threads."""
         self._server = _Server(self._address, self)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
@@ -142,10 +142,10 @@ class DemoExchange:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end.
+        """The URL of the server, without a slash at the end.
 
         Raises:
-            InvalidRequest: It does not listen yet.
+            InvalidRequest: The server does not listen yet.
         """
         if self._server is None:
             raise InvalidRequest("the demo exchange listens only within its context: with DemoExchange(world) as …")
@@ -154,15 +154,15 @@ class DemoExchange:
 
     @property
     def requests(self) -> tuple[LoggedRequest, ...]:
-        """All requests so far, in the order in which they came."""
+        """All requests so far, in order of arrival."""
         return tuple(self._log)
 
     def inject(self, fault: Fault) -> None:
-        """Let one more thing go wrong from now on."""
+        """Add a fault from now on."""
         self._script.add(fault)
 
     def answer(self, endpoint: str, params: Mapping[str, str], caller: str) -> _Answer:
-        """Decide on a request, and log it."""
+        """Return the answer to a request, and log the request."""
         pair = self._replies.pair_asked_for(params)
         now = self._timer()
         answer = replace(self._decide(endpoint, params, pair, caller=caller, now=now), date=self._clock() // SECOND_NS)
@@ -207,7 +207,7 @@ class DemoExchange:
 
 
 def _handed_over(answer: _Answer, how: Oversized | Trickle | Redirect) -> _Answer:
-    """An answer that goes over the connection in an odd way."""
+    """Return an answer that is sent in an unusual way."""
     match how:
         case Trickle(seconds):
             return replace(answer, outcome="trickle", seconds_a_byte=seconds)
@@ -233,14 +233,14 @@ def serve(
     announce: Callable[[str], None],
     throttle: Throttle | None = None,
 ) -> None:
-    """Answer in the foreground, with a clock that runs on from the world's present, until interrupted.
+    """Serve in the foreground until interrupted, with a clock that starts at the world's present.
 
     Args:
-        world: What happens on the exchange.
-        host: The address to listen at.
+        world: The world with the trades.
+        host: The address to listen on.
         port: The port; 0 for one that the system chooses.
-        announce: Is called with the URL as soon as it answers.
-        throttle: How callers are slowed down; None for not at all.
+        announce: Is called with the URL as soon as the server answers.
+        throttle: The rate limit for callers; None for no limit.
     """
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -253,7 +253,7 @@ def serve(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # the standard 5 turns away clients that start together
+    request_queue_size = 128  # the default of 5 refuses clients that start at the same time
 
     def __init__(self, address: tuple[str, int], exchange: DemoExchange) -> None:
         self.exchange = exchange
@@ -274,12 +274,12 @@ class _Server(ThreadingHTTPServer):
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that no longer waits is what some of the faults are for.
+        # Some faults are meant to make the client give up.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def stop(self) -> None:
-        """Stop listening and close what is open, also where an answer is still being delayed."""
+        """Stop listening and close all connections, even if an answer is still being delayed."""
         self.stopping.set()
         self.shutdown()
         self.server_close()
@@ -289,7 +289,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Trickling:
-    """A connection to which a byte is written every so many seconds, and that closes then."""
+    """A stream that writes one byte at a time, with a pause before each, until the server stops."""
 
     def __init__(self, stream: BufferedIOBase, seconds: float, stopping: threading.Event) -> None:
         self._stream, self._seconds, self._stopping = stream, seconds, stopping
@@ -322,7 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.delay:
             self.server.stopping.wait(answer.delay)
         if answer.resets:
-            # To linger for no time makes the system answer with RST when the socket closes.
+            # A linger time of zero makes the system send RST when the socket closes.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             return
@@ -342,4 +342,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing; the requests are in `DemoExchange.requests`."""
+        """Log nothing; the requests are in `DemoExchange.requests`."""

@@ -1,7 +1,7 @@
-"""What goes wrong on the way to Kraken, scripted: which requests are hit, and by what.
+"""Scripted faults of the demo exchange: effects, and the requests that they hit.
 
-A `Fault` hits the requests that fit it, from the one after the first `after` on, until it has hit `times` or
-`seconds` have passed since its first hit::
+A `Fault` hits the requests that match it. It skips the first `after` of them, and ends after `times` hits or
+`seconds` after its first hit::
 
     Fault(HttpStatus(520), endpoint="OHLC")                    the first OHLC request
     Fault(Reset(), pair="ADAEUR", after=2, times=3)            the third to fifth request about ADAEUR
@@ -21,45 +21,45 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error of Kraken's in its envelope, with HTTP 200: `EService:Busy`."""
+    """A Kraken error in its envelope, with HTTP 200: `EService:Busy`."""
 
     code: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThrottledReply:
-    """`EService:Throttled:<unix time>`, with the time so many seconds from now."""
+    """The error `EService:Throttled:<unix time>`, with a time `seconds` from now."""
 
     seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class HttpStatus:
-    """A status of the CDN with a page in HTML, such as 502, 503, 504, 520, 521, 522."""
+    """An HTTP error of the CDN with an HTML page, such as 502, 503, 504, 520, 521, 522."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection is reset before an answer."""
+    """A connection that is reset before an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The right answer, so many seconds late: beyond what the client waits."""
+    """The right answer, but `seconds` late: longer than the client waits."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class HalfBody:
-    """The answer breaks off in the middle and the connection closes."""
+    """An answer that breaks off in the middle; then the connection closes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oversized:
-    """The right answer with blanks behind it, so many bytes long; packed with gzip, where it is a bomb."""
+    """The right answer, padded with blanks to `size` bytes; packed with gzip, it is a decompression bomb."""
 
     size: int
     is_packed: bool = False
@@ -67,21 +67,21 @@ class Oversized:
 
 @dataclass(frozen=True, slots=True)
 class Trickle:
-    """The right answer, a byte every so many seconds, from the first of its headers on."""
+    """The right answer, sent as one byte every `seconds` seconds, headers included."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """The answer sends the client elsewhere."""
+    """A redirect to another location."""
 
     location: str
 
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """What SystemStatus says: `maintenance`, `cancel_only` or `post_only`, and what it announces beside it."""
+    """A SystemStatus with another status: `maintenance`, `cancel_only` or `post_only`, and with announcements."""
 
     status: str
     upcoming_maintenance: tuple[Mapping[str, Any], ...] | None = None
@@ -90,14 +90,14 @@ class SystemState:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Trades that a page lacks: those with the ids from `first` to `last`."""
+    """Trades that are left out of a page: those with the ids from `first` to `last`."""
 
     first: int
     last: int
 
 
 class Tampering(StrEnum):
-    """A reply that is not what it should be, or that has grown; two are about times of trades, and for Trades alone."""
+    """A change that makes a reply wrong, or adds fields to it. Two change times of trades, and are for Trades only."""
 
     LAST_MISSING = "the result has no `last`"
     LAST_ZERO = "`last` is 0"
@@ -130,16 +130,16 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An effect, and which requests it hits.
+    """An effect, and the requests that it hits.
 
     Attributes:
-        effect: What happens to them.
-        endpoint: `OHLC`, `Trades`, …; None for every one.
-        pair: The altname of what they ask for, however they spell it; None for every one.
-        after: How many fitting requests pass before the first is hit.
-        times: How many it hits; None for all that follow.
-        seconds: How long it lasts from its first hit on, by the server's timer; None for as long as it takes.
-        condition: It hits nothing while this is false.
+        effect: The effect on these requests.
+        endpoint: `OHLC`, `Trades`, …; None for all.
+        pair: The altname of the requested pair, in any spelling; None for all.
+        after: The number of matching requests before the first hit.
+        times: The number of hits; None for no limit.
+        seconds: The duration from the first hit on, by the server's timer; None for no limit.
+        condition: Returns whether the fault is active; while it is false, nothing is hit.
     """
 
     effect: Effect
@@ -151,13 +151,13 @@ class Fault:
     condition: Callable[[], bool] = _always
 
     def fits(self, endpoint: str, pair: str | None) -> bool:
-        """Whether it is about such requests."""
+        """Return whether requests to an endpoint about a pair match."""
         return self.endpoint in (None, endpoint) and self.pair in (None, pair)
 
 
 @dataclass(slots=True)
 class _Course:
-    """How far a fault has come."""
+    """The progress of a fault."""
 
     fault: Fault
     seen: int = 0
@@ -173,25 +173,25 @@ class _Course:
 
 
 class FaultScript:
-    """The faults of a server and how far each has come; for several threads."""
+    """The faults of a server with the progress of each; thread-safe."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        """Take the faults in order; where several are due, the first one hits."""
+        """Set the faults; if several are due, the first one in order hits."""
         self._courses = [_Course(fault) for fault in faults]
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> None:
-        """One more, which counts requests from now on."""
+        """Add a fault, which counts requests from now on."""
         with self._lock:
             self._courses.append(_Course(fault))
 
     def hit(self, endpoint: str, pair: str | None, now: float) -> Effect | None:
-        """What a request is hit by, if it is.
+        """Count a request, and return the effect that hits it; None if none does.
 
         Args:
-            endpoint: What is asked.
-            pair: About which pair (altname), if about one.
-            now: The moment of asking, in seconds.
+            endpoint: The requested endpoint.
+            pair: The altname of the requested pair; None if the request names none.
+            now: The time of the request, in seconds.
         """
         with self._lock:
             fitting = [course for course in self._courses if course.fault.fits(endpoint, pair)]

@@ -1,4 +1,4 @@
-"""What the demo exchange trades: five markets in two tiers, with the names that Kraken gives them."""
+"""The markets of the demo exchange: five in two tiers, with Kraken's names for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ LOT_DECIMALS = 8
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A market, as AssetPairs describes it and as it behaves.
+    """A market: its description in AssetPairs and the properties of its trading.
 
     Attributes:
-        name: The altname, XBTUSD: what archives are named by.
-        key: Kraken's internal key, XXBTZUSD: what REST results are keyed by.
-        wsname: XBT/USD.
+        name: The altname, XBTUSD, used in the names of archives.
+        key: Kraken's internal key, XXBTZUSD, used in REST results.
+        wsname: The name for WebSockets, XBT/USD.
         base: The base asset's internal code, XXBT.
-        quote: The quote asset's, ZUSD.
-        pair_decimals: The decimals of a price, at least 1; the least step is a *tick*.
+        quote: The quote asset's internal code, ZUSD.
+        pair_decimals: The number of decimals of a price, at least 1; the smallest step is a *tick*.
         price: The price at the first trade.
         volume: The median volume of a trade, in units of the base asset.
-        trades_per_day: How many trades a usual day has.
-        first_trade: When trading begins, in seconds since the epoch: the time of the first trade exactly.
-        delisted: From when on there is neither a trade nor a listing; None for never.
+        trades_per_day: The number of trades on a usual day.
+        first_trade: The exact time of the first trade, in seconds since the epoch.
+        delisted: The time from which on there is neither a trade nor a listing, in seconds since the epoch; None for
+            never.
         night: The hours of the day (UTC), `[start, end)`, in which nobody trades; equal for none.
         tokenized: Whether it is a stock's token instead of a currency; such a market is slow at weekends.
-        status: What AssetPairs says: online, cancel_only, post_only, limit_only or reduce_only.
+        status: The status in AssetPairs: online, cancel_only, post_only, limit_only or reduce_only.
     """
 
     name: str
@@ -46,11 +47,11 @@ class Listing:
     status: str = "online"
 
     def is_listed(self, time: int) -> bool:
-        """Whether AssetPairs has it at a moment (seconds since the epoch); also before its first trade."""
+        """Return whether AssetPairs lists it at a time (seconds since the epoch); also before its first trade."""
         return self.delisted is None or time < self.delisted
 
     def asset_pair(self) -> dict[str, Any]:
-        """Its entry in a reply of AssetPairs."""
+        """Return its entry in an AssetPairs reply."""
         leverage = [2, 3] if self.tokenized else [2, 3, 4, 5]
         limit = 400 if self.tokenized else 80
         venue = {"execution_venue": "international"} if self.tokenized else {}
@@ -84,10 +85,10 @@ class Listing:
 
 
 def demo_listings(start: int) -> tuple[Listing, ...]:
-    """The five markets of the demo: four of TIER1, and an illiquid one of TIER4 that comes later.
+    """Return the five markets of the demo: four of TIER1, and an illiquid one of TIER4 that is added later.
 
     Args:
-        start: When the first of them trades for the first time, in seconds since the epoch.
+        start: The time of the first trade in any of them, in seconds since the epoch.
     """
     return (
         Listing("XBTUSD", "XXBTZUSD", "XBT/USD", "XXBT", "ZUSD", 1, 61_250.0, 0.006, 1_500, start),

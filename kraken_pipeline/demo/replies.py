@@ -1,6 +1,6 @@
-"""What Kraken's public endpoints answer, from a world and a moment: no HTTP here.
+"""Replies of Kraken's public endpoints, computed from a world and a time. No HTTP here.
 
-The rules are those that were recorded and measured; where neither says anything, it is marked as a guess.
+The rules come from recordings and measurements; other rules are marked as guesses.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import PairBook
 
 PER_PAIR = ("OHLC", "Trades")
-"""The endpoints that ask for one pair and are throttled by it."""
+"""The endpoints that are about one pair and are throttled per pair."""
 
 _COMMITTED = 720
 _MOST_TRADES = 1_000
-# Trades tell prices with 5 decimals even where the pair has 1 (recording of XBTUSDT).
+# Trades has prices with 5 decimals even if the pair has 1 (recording of XBTUSDT).
 _FEWEST_PRICE_DECIMALS = 5
 
 
 class RefusedError(Exception):
-    """Kraken answers with an error code instead of a result."""
+    """An error code of Kraken's instead of a result."""
 
     def __init__(self, code: str) -> None:
-        """Refuse with a code such as `EQuery:Unknown asset pair`."""
+        """Create the error with a code such as `EQuery:Unknown asset pair`."""
         super().__init__(code)
         self.code = code
 
@@ -39,18 +39,18 @@ def _invalid() -> RefusedError:
 
 
 class Replies:
-    """The answers of the five public endpoints that the pipeline uses."""
+    """The results of the five public endpoints that the pipeline uses."""
 
     def __init__(self, world: World, defects: Sequence[Defect] = ()) -> None:
-        """Answer for a world.
+        """Prepare replies for a world.
 
         Args:
-            world: What happens.
-            defects: Of the kind FALSE_QUIET: which candles OHLC wrongly says to be without a trade. Others are
-                about archives and are passed over.
+            world: The world with the trades.
+            defects: Defects of the kind FALSE_QUIET: candles that OHLC wrongly reports to have no trade. Other kinds
+                affect archives and are ignored.
 
         Raises:
-            InvalidRequest: One of the defects is about a candle that has no trade anyway.
+            InvalidRequest: A defect cannot be planted, because its candle has no trade.
         """
         check_defects(world, defects)
         self._world = world
@@ -67,12 +67,12 @@ class Replies:
         }
 
     def result(self, endpoint: str, params: Mapping[str, str], now_ns: int) -> dict[str, Any]:
-        """The `result` of a reply.
+        """Return the `result` of a reply.
 
         Args:
             endpoint: `OHLC`, `Trades`, …
             params: The query.
-            now_ns: The moment of asking, in nanoseconds since the epoch.
+            now_ns: The time of the request, in nanoseconds since the epoch.
 
         Raises:
             RefusedError: Kraken answers this with an error code.
@@ -82,7 +82,7 @@ class Replies:
         return self._endpoints[endpoint](params, now_ns)
 
     def pair_asked_for(self, params: Mapping[str, str]) -> str | None:
-        """The altname of the pair that a query names in any spelling; None where it names none that there is."""
+        """Return the altname of the pair that a query names in any spelling; None if it names no existing pair."""
         try:
             return self._listing(params.get("pair", "")).name
         except RefusedError:
@@ -120,8 +120,8 @@ class Replies:
 
     def _asset_pairs(self, params: Mapping[str, str], now_ns: int) -> dict[str, Any]:
         # Kraken's documentation names `currency` as the default, and the recordings of tokenized stocks were made with
-        # the parameter. Two guesses: a pair of another class than was asked for is unknown when it is asked for by
-        # its name, and a class that does not exist has no pairs.
+        # the parameter. Two guesses: a pair requested by name is unknown if it is of another class than requested, and
+        # a class that does not exist has no pairs.
         wanted = params.get("aclass_base", "currency")
         listings: Iterable[Listing] = (
             [self._listed_pair({"pair": name}, now_ns) for name in params["pair"].split(",")]
@@ -165,7 +165,7 @@ class Replies:
         close = self._world.last_price(listing.name, start * SECOND_NS) or 0
         rows: list[list[int | str]] = []
         for time in range(start, now + 1, interval.seconds):
-            # Nobody traded: the price stays, and what is a mean of nothing is 0.
+            # Without a trade the price stays the same, and the vwap is 0.
             _, *prices, value, lots, count = traded.get(time, (time, close, close, close, close, 0, 0, 0))
             close = prices[-1]
             vwap = value // lots if lots else 0  # truncated, not rounded
@@ -217,12 +217,12 @@ def _trade_row(listing: Listing, trade: Mapping[str, Any]) -> list[Any]:
     decimals = max(listing.pair_decimals, _FEWEST_PRICE_DECIMALS)
     price = decimal_text(trade["ticks"] * 10 ** (decimals - listing.pair_decimals), decimals)
     volume = decimal_text(trade["lots"], LOT_DECIMALS)
-    # A float holds the second to about 2e-7, as Kraken's own replies do; `last` alone is exact.
+    # A float holds the seconds to about 2e-7, as in Kraken's own replies; only `last` is exact.
     seconds = trade["time"] / SECOND_NS
     return [price, volume, seconds, trade["side"], trade["order_type"], "", trade["id"]]
 
 
 def decimal_text(units: int, decimals: int) -> str:
-    """Whole units of 10^-decimals as text with all decimals: 105433.60000."""
+    """Return whole units of 10^-decimals as text with all decimals: 105433.60000."""
     whole, part = divmod(units, 10**decimals)
     return f"{whole}.{part:0{decimals}d}"

@@ -1,4 +1,4 @@
-"""The small world of `make demo`: a folder of archives of about a year, with a bit of everything that goes wrong."""
+"""The small world of `make demo`: a folder of archives of about a year, with examples of everything that goes wrong."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _REJECTED = (DefectKind.HIGH_BELOW_LOW, DefectKind.NEGATIVE_VOLUME, DefectKind.M
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """What `build_showcase` made, and what it left out or broke on purpose.
+    """The result of `build_showcase`, with the files and candles that it left out or broke on purpose.
 
     Attributes:
-        folder: Where the files lie.
-        world: What really happened.
-        intervals: Of the candles in the archives.
+        folder: The folder with the files.
+        world: The world with the true trades.
+        intervals: The intervals of the candles in the archives.
         quarters: The archives of quarters.
-        loose: The files of the running quarter.
+        loose: The files of the current quarter.
         missing: The name of the quarterly archive that is absent.
-        missing_quarter: The quarter it would hold.
-        corrupt: The file that cannot be opened: a download of the complete archive that broke off.
+        missing_quarter: The quarter that it would hold.
+        corrupt: The file that cannot be opened: a truncated download of the complete archive.
         rejected: The rows that must be rejected; `release` names the archive that has them.
-        wrong: The candles that are told wrongly and that the other intervals contradict: a day that is missing, which
-            heals, and a spike, which a person has to take back.
-        strays: What lies there and is no archive.
+        wrong: The candles that are wrong and that other intervals contradict: a missing day, which is repaired, and a
+            spike, which a person has to withdraw.
+        strays: Files that are not archives.
     """
 
     folder: Path
@@ -68,15 +68,15 @@ class Showcase:
 def build_showcase(
     folder: Path, now: int, *, seed: int = _SEED, intervals: Sequence[Interval] = SHOWCASE_INTERVALS
 ) -> Showcase:
-    """Write five pairs of the four quarters that ended last, and of the running one as loose files.
+    """Write five pairs for the last four complete quarters, and for the current quarter as loose files.
 
-    The same seed and moment give the same bytes.
+    One of the four archives is left out. The same seed and time give the same bytes.
 
     Args:
-        folder: Where to; made if absent.
-        now: The moment that everything goes up to, in seconds since the epoch.
-        seed: What the trades follow from.
-        intervals: Of the candles.
+        folder: The folder to write to; it is created if absent.
+        now: The end of all data, in seconds since the epoch.
+        seed: The seed of the trades.
+        intervals: The intervals of the candles.
     """
     running, quarters = Quarter.of(now), _quarters(now)
     missing = quarters[_MISSING]
@@ -110,18 +110,18 @@ def build_showcase(
 
 
 def build_world(built_at: int, now: int, *, seed: int = _SEED) -> World:
-    """Return what happened on the exchange of a showcase.
+    """Return the world of a showcase.
 
     Args:
-        built_at: The moment that the showcase's archives go up to, in seconds since the epoch.
-        now: The moment that the trades go up to, in seconds since the epoch; trades before it are the same at any time.
-        seed: What the trades follow from.
+        built_at: The end of the showcase's archives, in seconds since the epoch.
+        now: The present of the world, in seconds since the epoch. Trades before it do not depend on it.
+        seed: The seed of the trades.
     """
     return World(seed, demo_listings(_quarters(built_at)[0].start), now)
 
 
 def _quarters(now: int) -> list[Quarter]:
-    """The quarters that ended last, oldest first."""
+    """Return the last complete quarters, oldest first."""
     quarters = [Quarter.of(now).previous]
     while len(quarters) < _QUARTERS:
         quarters.insert(0, quarters[0].previous)
@@ -129,7 +129,7 @@ def _quarters(now: int) -> list[Quarter]:
 
 
 def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[Defect, ...]:
-    """A few rows of one file that break the rules for rows, far from each other."""
+    """Return a few rows of one file that break the rules for rows, far from each other."""
     times = world.candles(_REJECTED_PAIR, interval, quarter.start, quarter.end).select(seconds_of(pl.col("time")))
     step = times.height // (len(_REJECTED) + 1)
     return tuple(
@@ -139,7 +139,7 @@ def _rejected_rows(world: World, quarter: Quarter, interval: Interval) -> tuple[
 
 
 def _wrong_candles(quarter: Quarter, intervals: Sequence[Interval]) -> tuple[Defect, ...]:
-    """A candle of the coarsest interval that is missing, and one of the next finer whose high is ten times too high."""
+    """Return a missing candle of the coarsest interval, and one of the next finer whose high is ten times too high."""
     if len(intervals) < 2:
         return ()
     wrong = (

@@ -1,4 +1,4 @@
-"""Results that are changed on their way: by a status that somebody wants, by rows that are left out, by a tampering."""
+"""Changes to results before they are sent: a given status, rows left out, or a tampering."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HOUR_NS = 3_600 * 10**9
 
 
 def changed(result: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """A result as a fault leaves it."""
+    """Return a result with a change applied."""
     match change:
         case SystemState(status, upcoming, emergency):
             told = {"upcoming_maintenance": upcoming, "emergency": emergency}
@@ -28,7 +28,7 @@ def _with_rows(result: Mapping[str, Any], change: Callable[[list[Any]], list[Any
 
 
 def _exchanged(rows: list[Any]) -> list[Any]:
-    """The rows with the second and third of each four exchanged: most pages begin and end as they were."""
+    """Exchange the second and third of each four rows; most pages then still begin and end with the same rows."""
     return [rows[place ^ 3 if place % 4 in (1, 2) and place ^ 3 < len(rows) else place] for place in range(len(rows))]
 
 

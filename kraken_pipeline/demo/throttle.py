@@ -1,25 +1,25 @@
-"""How the public API slows down who asks too often."""
+"""Rate limiting, as the public API does it."""
 
 from __future__ import annotations
 
 import threading
 
 _LONGEST_S = 10
-"""However much a client goes on, so long after its last call it is let in again (if the rate is 1 a second)."""
+"""The longest wait after a client's last call until it is admitted again, at a rate of 1 per second."""
 
 
 class Throttle:
-    """A counter for each caller that every call raises and that sinks with time.
+    """A counter for each caller, which every call increases and which decreases with time.
 
-    Above `burst` calls are refused. Refused calls count too, so it takes longer if calls go on.
+    Above `burst`, calls are refused. Refused calls count too, so the wait is longer if calls continue.
     """
 
     def __init__(self, burst: int = 30, per_second: float = 1.0) -> None:
-        """Make it.
+        """Create a throttle.
 
         Args:
-            burst: How many calls pass at once (measured with Kraken: about 30).
-            per_second: How fast the counter sinks.
+            burst: The number of calls admitted at once (measured at Kraken: about 30).
+            per_second: The rate at which the counter decreases, per second.
         """
         self._burst = burst
         self._per_second = per_second
@@ -27,12 +27,12 @@ class Throttle:
         self._lock = threading.Lock()
 
     def admits(self, caller: str, pair: str | None, now: float) -> bool:
-        """Count a call and say whether it passes.
+        """Count a call and return whether it is admitted.
 
         Args:
             caller: The client's address.
-            pair: What OHLC and Trades are counted by beside the address; None for the other endpoints.
-            now: The moment of the call, in seconds.
+            pair: The pair, by which OHLC and Trades are counted beside the address; None for the other endpoints.
+            now: The time of the call, in seconds.
         """
         with self._lock:
             level, at = self._counters.get((caller, pair), (0.0, now))

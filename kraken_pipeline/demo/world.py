@@ -1,8 +1,8 @@
-"""Trades made from a seed, and the candles that follow from them: the truth that everything else is measured by.
+"""Trades generated from a seed, and the true candles computed from them, which everything else is compared with.
 
-A day of a pair depends on nothing but the seed, the pair and the day, so any span can be had at any time, in any
-order, by several processes, and a server's clock may run on for ever. Prices are whole ticks and volumes whole
-lots (1e-8 of the base asset) until the last moment, so that no sum is ever rounded.
+A day of a pair depends only on the seed, the pair and the day. So any span can be generated at any time, in any order,
+by several processes, and a server's clock may run without end. Prices are whole ticks and volumes whole lots (1e-8 of
+the base asset) until the final conversion, so that no sum is ever rounded.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SECOND_NS = 1_000_000_000
 DAY_NS = DAY * SECOND_NS
 _MILLISECOND_NS = 1_000_000
 _LOTS_PER_UNIT = 10**LOT_DECIMALS
-# About 25 kB each; a year of the five demo markets is 1,825 of them.
+# A day takes about 25 kB; a year of the five demo markets has 1,825 of them.
 _DAYS_KEPT = 2_048
-# How much is folded at once where a long span is asked for.
+# The days that are folded at once if a long span is requested.
 _CHUNK_DAYS = 60
 
-# What a day looks like. Of Kraken's XBTUSDT, 41 % of neighbouring trades share their time (recording of 2025-11-11).
+# The shape of a day. In Kraken's XBTUSDT, 41 % of neighbouring trades share their time (recording of 2025-11-11).
 _SAME_INSTANT = 0.4
 _SAME_TRADE = 0.15
 _BURST_CHANCE = 0.05
@@ -40,18 +40,18 @@ _DAILY_MOVE = 0.025
 _INTRADAY_MOVE = 0.02
 _WEEKEND = 0.25
 
-# One random stream a purpose, so that drawing more of one never changes another.
+# One random stream per purpose, so that drawing more numbers from one never changes another.
 _COUNTS, _LEVELS, _HOURS, _TRADES = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Many trades at one nanosecond, beside those that the seed makes: what stalls a pager.
+    """Many trades at one nanosecond, in addition to those from the seed. A burst can stall paging.
 
     Attributes:
         pair: The market's altname.
         time: The instant, in nanoseconds since the epoch.
-        trades: How many.
+        trades: The number of trades.
     """
 
     pair: str
@@ -61,7 +61,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A span in which the exchange was down: `[start, end)` in seconds since the epoch, no trade in any market."""
+    """A span without a trade in any market, as the exchange was down: `[start, end)` in seconds since the epoch."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ class Outage:
 class _Course:
     """A market's days since its first trade.
 
-    Day `i` has `counts[i]` trades, numbered from `first_ids[i]` on, while the price goes from `exp(levels[i])` to
+    Day `i` has `counts[i]` trades, numbered from `first_ids[i]` on. The price moves from `exp(levels[i])` to
     `exp(levels[i + 1])`.
     """
 
@@ -82,7 +82,7 @@ class _Course:
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """The trades of a day, in order: time in ns, price in ticks, volume in lots, whether sold, whether at market."""
+    """The trades of a day, in order: time in ns since the epoch, ticks, lots, whether sold, whether at market."""
 
     time: NDArray[np.int64]
     ticks: NDArray[np.int64]
@@ -92,13 +92,13 @@ class _Day:
 
 
 class World:
-    """Some markets, and every trade that was and will be made in them.
+    """Some markets, with all their past and future trades.
 
     Attributes:
         listings: The markets by altname.
-        now: The moment that archives go up to and at which a server's clock stands, in seconds since the epoch.
-            Trades after it can be asked for; they are what will happen.
-        start: When the first market trades for the first time, in seconds since the epoch.
+        now: The present, in seconds since the epoch: archives end at it, and a server's clock stands at it. Later
+            trades can be requested; they are the future.
+        start: The time of the first trade in any market, in seconds since the epoch.
     """
 
     def __init__(
@@ -112,17 +112,17 @@ class World:
         skips_ids: Mapping[str, int] | None = None,
         lacks: Mapping[str, Collection[int]] | None = None,
     ) -> None:
-        """Make a world; nothing is drawn yet.
+        """Create a world; no trade is generated yet.
 
         Args:
-            seed: What all trades follow from.
+            seed: The seed of all random numbers.
             listings: The markets.
             now: The present, in seconds since the epoch.
             bursts: Instants with many trades.
-            outages: Spans without any.
+            outages: Spans without trades.
             skips_ids: Pairs whose ids are not dense, each with the number of trades after which one id is left out.
-            lacks: Pair → the places of trades (1 for its first) that are told to nobody: archives made of such a world
-                lack them at all intervals alike. Ids stay what they are.
+            lacks: Pair → the places of trades (1 for its first) that are hidden. Archives made from such a world lack
+                them at all intervals alike. The ids of other trades do not change.
 
         Raises:
             InvalidRequest: A burst lies outside its market's life.
@@ -145,10 +145,10 @@ class World:
         self._course = lru_cache(maxsize=None)(self._make_course)
 
     def listing(self, pair: str) -> Listing:
-        """The market of that altname.
+        """Return the market with an altname.
 
         Raises:
-            InvalidRequest: There is none.
+            InvalidRequest: There is no such market.
         """
         try:
             return self.listings[pair]
@@ -157,7 +157,7 @@ class World:
             raise InvalidRequest(f"{pair!r} is not traded in this world; there are {known}") from None
 
     def trades(self, pair: str, start_ns: int, end_ns: int) -> pl.DataFrame:
-        """The trades of a span, in the order of trading.
+        """Return the trades of a span, in the order of trading.
 
         Args:
             pair: The altname.
@@ -165,10 +165,9 @@ class World:
             end_ns: Nanoseconds since the epoch, exclusive.
 
         Returns:
-            `id` (1 for the pair's first trade, then without a gap, unless the world skips some for the pair), `time`
-            (nanoseconds since the epoch), `price` and `volume` (floats, the nearest to the decimals), `side` (b or s),
-            `order_type` (m or l), and the same price and volume exactly: `ticks` (of `pair_decimals`) and `lots` (of
-            1e-8).
+            `id` (1 for the pair's first trade, then consecutive, unless the world skips some for the pair), `time`
+            (nanoseconds since the epoch), `price` and `volume` (the nearest floats), `side` (b or s), `order_type`
+            (m or l), and the exact price and volume: `ticks` (of `pair_decimals`) and `lots` (of 1e-8).
         """
         listing = self.listing(pair)
         trades = self._span(listing, start_ns, end_ns)
@@ -185,13 +184,13 @@ class World:
         )
 
     def candles(self, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
-        """The true candles whose start lies in `[start, end)`: the oracle.
+        """Return the true candles whose start lies in `[start, end)`, the oracle for tests.
 
         Args:
             pair: The altname.
-            interval: Their length.
+            interval: The length of the candles.
             start: Seconds since the epoch.
-            end: Seconds since the epoch. The last candle is whole, also where it goes on beyond `end`.
+            end: Seconds since the epoch. The last candle is whole, even if it extends beyond `end`.
 
         Returns:
             The columns of `CANDLE_SCHEMA` without `source` and `release`; only candles with a trade. Volume is the
@@ -203,16 +202,16 @@ class World:
         return tallies.select(
             time_from_seconds(pl.col("time")).alias("time"),
             *(_divided(tallies[name], 10**listing.pair_decimals) for name in ("open", "high", "low", "close")),
-            # Unlike a trade's, a candle's lots may be more than a float holds; Python divides integers of any size
-            # with one rounding.
+            # Unlike a trade's, a candle's lots may exceed what a float holds exactly; Python divides integers of any
+            # size with one rounding.
             pl.Series("volume", [lots / _LOTS_PER_UNIT for lots in tallies["lots"].to_list()], pl.Float64),
             pl.col("trade_count").cast(CANDLE_SCHEMA["trade_count"]),
         )
 
     def tallies(self, pair: str, interval: Interval, start: int, end: int) -> Iterator[pl.DataFrame]:
-        """The trades of `[start, end)` (seconds since the epoch) as exact candles, in frames of two months or so.
+        """Yield the trades of `[start, end)` (seconds since the epoch) as exact candles, in frames of about two months.
 
-        A candle that `start` or `end` cuts holds only the trades on this side of the cut. Columns as of `tally`.
+        A candle that `start` or `end` cuts holds only the trades within the range. The columns are those of `tally`.
         """
         listing = self.listing(pair)
         step = interval.ceil(_CHUNK_DAYS * DAY)
@@ -223,7 +222,7 @@ class World:
             at = until
 
     def last_price(self, pair: str, before_ns: int) -> int | None:
-        """The price in ticks of the last trade before an instant (ns since the epoch); None where there is none."""
+        """Return the price in ticks of the last trade before an instant (ns since the epoch); None if there is none."""
         listing = self.listing(pair)
         for day in range((before_ns - 1) // DAY_NS, listing.first_trade // DAY - 1, -1):
             found = self._span(listing, day * DAY_NS, min((day + 1) * DAY_NS, before_ns))["ticks"]
@@ -258,7 +257,7 @@ class World:
         return np.random.default_rng([self._seed, zlib.crc32(listing.name.encode()), purpose, day])
 
     def _course_to(self, listing: Listing, index: int) -> _Course:
-        # In powers of two, so that few are made while time goes on; each begins as the shorter one does.
+        # Lengths are powers of two, so that few courses are made as time passes; each begins like the shorter ones.
         return self._course(listing.name, 1 << max(9, (index + 1).bit_length()))
 
     def _make_course(self, pair: str, days: int) -> _Course:
@@ -283,7 +282,7 @@ class World:
         return _Course(counts, np.concatenate([[1], 1 + np.cumsum(counts)[:-1]]), levels)
 
     def _special_days(self, listing: Listing) -> set[int]:
-        """The days on which nobody can trade for some of the time, apart from the nights."""
+        """Return the days on which trading is impossible for some of the time, apart from the nights."""
         days = {listing.first_trade // DAY}
         if listing.delisted is not None:
             days.add(listing.delisted // DAY)
@@ -292,7 +291,10 @@ class World:
         return days
 
     def _activity(self, listing: Listing, day: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """How a day's trades are spread: instants (ns since the epoch), and the share of a usual day before each."""
+        """Return the spread of a day's trades: instants (ns since the epoch), and the share of a usual day before each.
+
+        A usual day is one without an outage, and neither the first nor the last of its market.
+        """
         hours = np.arange(24)
         shape = 1 + 0.6 * np.sin((hours - 9) * np.pi / 12)  # busiest in the afternoon (UTC), as New York opens
         shape *= np.exp(self._random(listing, _HOURS, day).normal(0, 0.5, 24))
@@ -319,7 +321,7 @@ class World:
         time = self._times(listing, day, count, random)
         leads = np.concatenate([[True], time[1:] != time[:-1]])
         order = _leader(leads)
-        # A taker's order that meets several makers' is several trades at one time; some of them are equal.
+        # A taker's order that matches several makers' makes several trades at one time; some of these are equal.
         twin = _leader(leads | (random.random(count) >= _SAME_TRADE))
         return _Day(
             time=time,
@@ -357,17 +359,17 @@ _NO_TRADES = _Day(
 
 
 def _divided(units: pl.Series, per_whole: int) -> pl.Series:
-    """Whole units as decimals: the nearest floats. Polars multiplies by the reciprocal, which is not always that."""
+    """Return whole units as the nearest floats; Polars multiplies by the reciprocal, which can give another float."""
     return pl.Series(units.name, units.to_numpy() / per_whole)
 
 
 def _leader(leads: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each place, the last place up to it that leads."""
+    """Return for each place the last place up to it that is a leader."""
     return np.maximum.accumulate(np.where(leads, np.arange(len(leads)), 0))
 
 
 def _ticks(listing: Listing, levels: NDArray[np.float64], count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """A walk from one level to the next, pinned at both, in ticks."""
+    """Return a random walk of prices in ticks that starts at one level and ends at the next."""
     way = np.arange(1, count + 1) / count
     walk = np.cumsum(random.standard_normal(count)) * _INTRADAY_MOVE / np.sqrt(count)
     level = levels[0] + (levels[1] - levels[0]) * way + walk - walk[-1] * way
@@ -376,7 +378,7 @@ def _ticks(listing: Listing, levels: NDArray[np.float64], count: int, random: np
 
 
 def _lots(listing: Listing, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Volumes of all sizes; some of them round, as people type them."""
+    """Return volumes of all sizes; some are round numbers, as people type them."""
     lots: NDArray[np.float64] = np.exp(random.normal(0, 1.3, count)) * listing.volume * _LOTS_PER_UNIT
     unit = 10.0 ** np.floor(np.log10(lots))
     lots = np.where(random.random(count) < _ROUND_VOLUME, np.rint(lots / unit) * unit, lots)
@@ -384,7 +386,7 @@ def _lots(listing: Listing, count: int, random: np.random.Generator) -> NDArray[
 
 
 def tally(trades: pl.DataFrame, interval: Interval) -> pl.DataFrame:
-    """Trades folded to candles, exactly.
+    """Fold trades to candles, exactly.
 
     Args:
         trades: Columns `time` (ns since the epoch), `ticks` and `lots`, in the order of trading.

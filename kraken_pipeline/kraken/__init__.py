@@ -1,1 +1,1 @@
-"""What Kraken publishes and how it is read: archives now, the REST API with it. Stores nothing."""
+"""Readers of Kraken's archives and REST API. Nothing is stored here."""

@@ -1,6 +1,6 @@
 """Kraken's downloadable archives: loose CSV files, folders of them, and ZIPs that are read in place.
 
-`discover` looks at folders and says what is there; `ArchiveReader` opens what it found. Nothing here reads rows.
+`discover` finds the files in folders; `ArchiveReader` opens them. Nothing here reads rows.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Container:
     """A ZIP, whole or in parts.
 
     Attributes:
-        path: Where it lies; of one in parts, the path without `.partNN` (which does not exist).
-        parts: The files that hold its bytes, in order.
-        release: What its name promises; None for a ZIP that is no release.
-        seen: What its parts were when it was found, as `identity_of` says it; empty where that does not matter.
-        inside: Of one in another ZIP, the members that lead to it; its path is then that of the outermost with their
-            names behind it (which does not exist), and its parts are the outermost's.
+        path: Its path. For a ZIP in parts, the path without `.partNN`, which does not exist. For a nested ZIP, the
+            outermost's path followed by the names in `inside`, which does not exist either.
+        parts: The files that hold its bytes, in order; for a nested ZIP, those of the outermost.
+        release: The release that its name promises; None for a ZIP that is not a release.
+        seen: The `identity_of` its parts when it was found; empty if it does not matter.
+        inside: For a ZIP in another ZIP, the members that lead to it.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class Container:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name to show."""
         return plain(self.path.name)
 
 
@@ -81,11 +81,11 @@ class ArchiveFile:
         path: The CSV, or the container.
         member: Its name in the container; None for a loose file.
         kind: Candles or trades.
-        pair: Whose; by the rules for names alone.
-        interval: One minute for trades, which are folded to that.
-        size: In bytes, uncompressed.
-        container: Where it is a member of one.
-        stood: What a loose file was when it was found, as `identity_of` says it; empty where that does not matter.
+        pair: Its pair, by the rules for names alone.
+        interval: Its interval; one minute for trades, which are folded to that.
+        size: The uncompressed size in bytes.
+        container: The container that it is a member of; None for a loose file.
+        stood: The `identity_of` a loose file when it was found; empty if it does not matter.
     """
 
     path: Path
@@ -99,22 +99,22 @@ class ArchiveFile:
 
     @property
     def seen(self) -> str:
-        """What the file, or its container, was when it was found."""
+        """The identity of the file, or of its container, when it was found."""
         return self.container.seen if self.container is not None else self.stood
 
     @property
     def location(self) -> str:
-        """Where it is, for the catalog: unique on one machine."""
+        """The location for the catalog, unique on one machine."""
         return plain(f"{self.path}:{self.member}" if self.member else str(self.path))
 
     @property
     def name(self) -> str:
-        """What people call it: `XBTUSD_60.csv`, `Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv`."""
+        """The name to show: `XBTUSD_60.csv`, `Kraken_OHLCVT_Q2_2023.zip:XBTUSD_60.csv`."""
         return plain(f"{self.path.name}:{self.member.rsplit('/', 1)[-1]}" if self.member else self.path.name)
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether its name alone says that there is such a pair, and names no currency that is known."""
+        """Whether only the file's name suggests that the pair exists, and its quote is not a known currency."""
         is_krakens = self.container is not None and self.container.release is not None
         return not (self.pair.quote or is_krakens)
 
@@ -125,10 +125,10 @@ class ArchiveFile:
 
 
 def identity_of(*files: Path | int) -> str:
-    """Return what changes whenever a file is replaced or written to; of several, as a ZIP in parts is, of all.
+    """Return a string that changes whenever one of the files is replaced or written to.
 
     Args:
-        files: Paths, or descriptors of files that are open.
+        files: Paths, or descriptors of open files; several for a ZIP in parts.
     """
     stats = [file.stat() if isinstance(file, Path) else os.fstat(file) for file in files]
     return "|".join(
@@ -137,7 +137,7 @@ def identity_of(*files: Path | int) -> str:
 
 
 class _Joined(io.RawIOBase):
-    """The bytes of several files, one after the other, as one file that can be read and sought."""
+    """The bytes of several files, one after the other, as one seekable file."""
 
     def __init__(self, parts: tuple[Path, ...]) -> None:
         self._files: list[BinaryIO] = [path.open("rb") for path in parts]
@@ -177,7 +177,7 @@ class _Joined(io.RawIOBase):
 
 
 def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...]]:
-    """A container's bytes, and the descriptors of the files that these are in; `opened` closes them."""
+    """Return a container's bytes, and the descriptors of the files that hold them; `opened` closes them."""
     stream: IO[bytes]
     if len(container.parts) == 1:
         stream = opened.enter_context(container.parts[0].open("rb"))
@@ -189,11 +189,11 @@ def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], tup
 
 
 class OpenedZip(zipfile.ZipFile):
-    """A ZIP that closes what it reads from.
+    """A ZIP that closes the streams that it reads from.
 
     Args:
         stream: Its bytes.
-        descriptors: The files that these are in.
+        descriptors: The descriptors of the files that hold them.
     """
 
     def __init__(self, stream: IO[bytes], descriptors: tuple[int, ...]) -> None:
@@ -202,13 +202,13 @@ class OpenedZip(zipfile.ZipFile):
         super().__init__(stream)
 
     def close(self) -> None:
-        """Closes what it reads from, too."""
+        """Close the ZIP and the streams that it reads from."""
         super().close()
         self.opened.close()
 
 
 class _Member(io.RawIOBase):
-    """The bytes of a member of a ZIP; damage in them is an UnreadableArchive."""
+    """The bytes of a member of a ZIP. Damage raises UnreadableArchive."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         self._name = name
@@ -237,7 +237,7 @@ class _Member(io.RawIOBase):
 
 @contextmanager
 def _unreadable(name: str) -> Iterator[None]:
-    """Takes what zipfile raises for damaged, encrypted and unknown formats for what it means."""
+    """Turn the errors that zipfile raises for damaged, encrypted and unknown formats into UnreadableArchive."""
     try:
         yield
     except _DAMAGE as error:
@@ -245,10 +245,10 @@ def _unreadable(name: str) -> Iterator[None]:
 
 
 def open_zip(container: Container) -> OpenedZip:
-    """The container, opened.
+    """Open a container.
 
     Raises:
-        UnreadableArchive: It is no ZIP, or one cut short.
+        UnreadableArchive: The container is not a ZIP, or is truncated.
     """
     with ExitStack() as opened:
         head = b""
@@ -266,7 +266,7 @@ def open_zip(container: Container) -> OpenedZip:
 
 
 def _cut_off(container: Container, head: bytes) -> str | None:
-    """What is missing of a ZIP in parts, each of which up to the last is there."""
+    """Return why a ZIP in consecutive parts cannot be read: its end is missing. None if that is not the reason."""
     if container.parts[0] == container.path or container.inside or not head.startswith(b"PK"):
         return None
     last = container.parts[-1].name.rpartition(".")[2]
@@ -274,14 +274,14 @@ def _cut_off(container: Container, head: bytes) -> str | None:
 
 
 def container_digest(container: Container, sums: Mapping[str, str]) -> str:
-    """The SHA-256 of a container's bytes, all parts joined.
+    """Return the SHA-256 of a container's bytes, all parts joined.
 
     Args:
-        container: What to read.
-        sums: The sums that its parts should have, by file name; a part that is not named is not checked.
+        container: The container to read.
+        sums: The expected SHA-256 of its parts, by file name; a part that is not named is not checked.
 
     Raises:
-        UnreadableArchive: A part is not what its sum says.
+        UnreadableArchive: A part does not match its sum.
     """
     whole = hashlib.sha256()
     if container.inside:
@@ -303,7 +303,7 @@ def container_digest(container: Container, sums: Mapping[str, str]) -> str:
 
 
 class ArchiveReader:
-    """Opens files of archives, each container once; for one run, from several threads."""
+    """A reader that opens files of archives, and each container only once. It serves one run and is thread-safe."""
 
     def __init__(self) -> None:
         self._zips: dict[Path, OpenedZip] = {}
@@ -318,11 +318,11 @@ class ArchiveReader:
             archive.close()
 
     def open(self, file: ArchiveFile) -> IO[bytes]:
-        """The file's bytes, as a stream.
+        """Open a file and return its bytes as a stream.
 
         Raises:
-            UnreadableArchive: Its container or itself cannot be read; of damage, when it is come to.
-            SourceChanged: It is not the file that was found any more.
+            UnreadableArchive: The file or its container cannot be read. Damage raises it only when it is reached.
+            SourceChanged: The file was changed since it was found.
         """
         stream: IO[bytes]
         if file.container is None or file.member is None:
@@ -336,10 +336,10 @@ class ArchiveReader:
         return stream
 
     def require_same(self, file: ArchiveFile, stream: IO[bytes]) -> None:
-        """Makes sure that a file is what was found, and was neither replaced nor written to since.
+        """Require that a file was neither replaced nor written to since it was found.
 
         Raises:
-            SourceChanged: It is not.
+            SourceChanged: It was.
         """
         if file.container is None:
             _require(file.path, file.seen, (stream.fileno(),))
@@ -347,14 +347,14 @@ class ArchiveReader:
             _require(file.path, file.seen, self._zip(file.container).descriptors)
 
     def dialect(self, file: ArchiveFile, head: bytes | None = None) -> Dialect:
-        """How the file is written, by its first lines and its container's manifest.
+        """Return the dialect of a file, from its first lines and its container's manifest.
 
         Args:
-            file: Which.
-            head: Its first bytes, where they were read already.
+            file: The file.
+            head: Its first bytes, if they were read already.
 
         Raises:
-            UnreadableArchive: It cannot be read, or is written in a way that is not read here.
+            UnreadableArchive: The file cannot be read, or its format is not supported.
         """
         if head is None:
             with self.open(file) as stream:
@@ -365,7 +365,7 @@ class ArchiveReader:
         return dialect_of(head, CANDLES, manifest)
 
     def manifest(self, container: Container) -> ReleaseManifest | None:
-        """What a container's MANIFEST.json says; in it, or beside its parts.
+        """Return a container's MANIFEST.json, from inside it or beside its parts; None if there is none.
 
         Raises:
             UnreadableArchive: The container or its manifest cannot be read.

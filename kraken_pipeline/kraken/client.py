@@ -1,7 +1,7 @@
 """Requests to Kraken's public API: retry → breaker → limiter → HTTP, outermost first.
 
-A breaker outside the retry would take 15 requests for 5 failures. What is shared with other processes (limiter,
-breaker, counters) is passed in.
+A breaker outside the retry would need 15 requests to count 5 failures. The limiter, breaker and counters are shared
+with other processes and are passed in.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from kraken_pipeline.kraken.faults import error_of
 
 _PREFIX = "/0/public/"
 _SHOWN = 200
-"""Characters of a reply that an error quotes."""
+"""The number of bytes of a reply that an error quotes."""
 LARGEST_REPLY = 32 << 20
-"""Bytes of a reply, unpacked. The largest of Kraken's, AssetPairs with 1,400 pairs, has less than two million."""
+"""The size limit of an unpacked reply, in bytes. Kraken's largest, AssetPairs with 1,400 pairs, is under 2 million."""
 LARGEST_PACKED = 8 << 20
-"""Bytes of a reply as it comes."""
+"""The size limit of a reply as received, in bytes."""
 PATIENCE = 2
-"""How many times as long as for its next part is waited for all of an answer."""
+"""The time limit for a whole answer, as a multiple of the time-out for its next part."""
 _PIECE = 1 << 16
 _REDIRECTS = 3
 
@@ -52,30 +52,30 @@ class Limits(Protocol):
     """Permits to make a request, shared by all processes."""
 
     def acquire(self, endpoint: str) -> None:
-        """Waits for a permit."""
+        """Wait for a permit."""
 
     def throttled(self, endpoint: str, until: float | None = None) -> None:
-        """Takes note that the exchange complained."""
+        """Record that the exchange throttled a request."""
 
 
 class Circuit(Protocol):
-    """Whether requests may be made at all, as all processes see it."""
+    """A circuit breaker, shared by all processes."""
 
     def admit(self) -> None:
-        """Lets a request pass, or raises `CircuitOpen`."""
+        """Admit a request, or raise `CircuitOpen`."""
 
     def succeeded(self) -> None:
-        """Takes note of an answer."""
+        """Record an answer."""
 
     def failed(self) -> None:
-        """Takes note of a failure."""
+        """Record a failure."""
 
 
 class RequestCounts(Protocol):
-    """Counts that all processes share."""
+    """Counters, shared by all processes."""
 
     def add(self, name: str, count: int = 1) -> None:
-        """Counts something."""
+        """Add to a counter."""
 
 
 class _Envelope(BaseModel):
@@ -86,18 +86,24 @@ class _Envelope(BaseModel):
 
 
 class Client:
-    """Asks one exchange, and answers with results or errors, never with one that looks like the other.
+    """A client of one exchange. It returns results and raises errors; an error is never mistaken for a result.
 
     Args:
-        url: The exchange, without a slash at the end.
-        limiter: Gives permits.
-        breaker: Stops everybody while the exchange is down.
-        counters: Told of requests, retries and errors.
-        attempts: How often a request is made that fails for a reason that can pass.
+        url: The address of the exchange; a slash at the end is removed.
+        limiter: Grants permits for requests.
+        breaker: Stops the requests of all processes while the exchange is down.
+        counters: Counts requests, retries and errors.
+        attempts: The number of attempts for a request that fails for a temporary reason.
         first_wait: The wait before the second attempt, in seconds; each further one doubles it, with jitter.
-        longest_wait: The longest wait between two attempts. Where Kraken asks for a longer one, there is none.
-        timeout: How long the next part of an answer is waited for, in seconds; for all of it `PATIENCE` times as long.
-        sleep: Waits so many seconds.
+        longest_wait: The longest wait between two attempts, in seconds. If Kraken asks for a longer one, there is no
+            further attempt.
+        timeout: The time-out for the next part of an answer, in seconds; the whole answer may take `PATIENCE` times
+            as long.
+        sleep: Waits the given number of seconds.
+
+    Attributes:
+        requests: The number of requests made.
+        answers: The number of requests answered with a result.
     """
 
     def __init__(
@@ -131,16 +137,16 @@ class Client:
         self.requests = 0
         self.answers = 0
         self.told_time: float | None = None
-        """The exchange's time when it last answered, as the reply's `Date` says; None where that said none."""
+        """The exchange's time of its last answer, from the `Date` header; None if that had no valid date."""
         self.ahead: float | None = None
-        """By how many seconds the clock here was ahead of that time."""
+        """The seconds by which the local clock was ahead of that time; None if it is unknown."""
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._session.close()
 
     def ask(self, endpoint: str, **params: str | int) -> Any:
-        """The `result` of a request.
+        """Make a request and return its `result`.
 
         Args:
             endpoint: `OHLC`, `Trades`, ….
@@ -148,13 +154,13 @@ class Client:
 
         Raises:
             ExchangeUnavailable: There was no answer, after all attempts.
-            ExchangeRefused: Kraken says that the request is wrong.
+            ExchangeRefused: Kraken rejected the request as wrong.
             UnusableReply: The answer has neither an error nor a result.
         """
         return self._retrying(self._attempt, endpoint, params)
 
     def _can_pass(self, error: BaseException) -> bool:
-        """Whether another attempt can succeed soon: not while the circuit is open, in maintenance or locked out."""
+        """Return whether a retry can succeed soon: not while the circuit is open, in maintenance or locked out."""
         if isinstance(error, Throttled) and error.wait_until is not None:
             return error.wait_until - time.time() <= self._longest_wait
         return isinstance(error, ExchangeUnavailable) and not isinstance(error, CircuitOpen | Maintenance)
@@ -173,7 +179,7 @@ class Client:
         except Throttled as error:
             self._counters.add("api.errors")
             self._limiter.throttled(endpoint, error.wait_until)
-            self._breaker.succeeded()  # it answers, and it is the limiter's to do as it says
+            self._breaker.succeeded()  # the exchange is up; slowing down is the limiter's task
             raise
         except LastingError:
             self._counters.add("api.errors")
@@ -204,7 +210,7 @@ class Client:
             envelope = _Envelope.model_validate(body)
         except ValidationError:
             raise UnusableReply(f"{asked}: the answer is not one of Kraken's, {_quoted(content)}") from None
-        # What begins with W is a warning beside a result.
+        # A code that begins with W is a warning and comes with a result.
         if codes := [code for code in envelope.error if not code.startswith("W") or envelope.result is None]:
             raise error_of(codes, asked, time.time())
         if envelope.result is None:
@@ -212,10 +218,10 @@ class Client:
         return envelope.result
 
     def _in_time(self, url: str, params: Mapping[str, str | int], asked: str) -> _Reply:
-        """The answer of a request, if all of it comes in time.
+        """Return the answer to a request, if all of it arrives in time.
 
-        A server that sends a byte now and then, be it of its headers, keeps any time-out of a socket from passing. So
-        the request is made by a thread that is left to itself, with its connections, where it takes too long.
+        A server that sends a byte now and then, even of its headers, never triggers a socket's time-out. So a separate
+        thread makes the request. If it takes too long, the thread is abandoned with its connections.
         """
         session, longest = self._session, PATIENCE * self._timeout
         outcome: list[_Reply | BaseException] = []
@@ -237,19 +243,19 @@ class Client:
         return outcome[0]
 
     def _compare_clocks(self, date: str | None, sent_at: float) -> None:
-        """Takes note of what time it was there when it answered, and here in the middle of the request."""
+        """Record the exchange's time of the answer, and how far the local clock was ahead in mid-request."""
         try:
             self.told_time = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, OverflowError):
             self.told_time = self.ahead = None
         else:
-            # A whole second is told: half of one passed since then, on the average.
+            # The header has whole seconds: on average, half a second has passed since then.
             self.ahead = (sent_at + time.time()) / 2 - (self.told_time + 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """An answer: HTTP's status, what the `Date` header says, the body unpacked."""
+    """An answer: the HTTP status, the `Date` header, and the unpacked body."""
 
     status: int
     date: str | None
@@ -258,7 +264,7 @@ class _Reply:
 
 def _session() -> requests.Session:
     session = requests.Session()
-    # What is packed otherwise could not be unpacked piece by piece here.
+    # Only gzip can be unpacked piece by piece here.
     session.headers.update({"User-Agent": "kraken_pipeline", "Accept-Encoding": "gzip"})
     return session
 
@@ -266,13 +272,13 @@ def _session() -> requests.Session:
 def _answer(
     session: requests.Session, url: str, params: Mapping[str, str | int], asked: str, timeout: float, until: float
 ) -> _Reply:
-    """Makes a request, and follows where its own address leads.
+    """Make a request, following redirects within the same scheme and host.
 
     Raises:
-        ExchangeUnavailable: There is no answer, or half of one.
-        AnswerTooSlow: It is not here by `until`, of the monotonic clock.
-        ReplyTooLarge: It is larger than any of Kraken's.
-        RedirectRefused: It sends us to another address.
+        ExchangeUnavailable: There is no answer, or only a part of one.
+        AnswerTooSlow: The answer is not complete by `until`, on the monotonic clock.
+        ReplyTooLarge: The answer is larger than any of Kraken's.
+        RedirectRefused: The answer redirects to another scheme or host.
     """
     query: dict[str, str | int] | None = dict(params)
     for _ in range(_REDIRECTS):
@@ -298,7 +304,7 @@ def _answer(
 
 
 def _pieces(raw: Any, asked: str, until: float) -> Iterator[bytes]:
-    """The body as it comes, piece by piece."""
+    """Yield the body as received, piece by piece."""
     size = 0
     while piece := raw.read1(_PIECE, decode_content=False):
         size += len(piece)
@@ -310,7 +316,7 @@ def _pieces(raw: Any, asked: str, until: float) -> Iterator[bytes]:
 
 
 def _unpacked(pieces: Iterator[bytes], packed: str, asked: str) -> bytes:
-    """A body unpacked, of which no more is ever in memory than a reply may have."""
+    """Unpack a body, never holding more of it in memory than the size limit of a reply."""
     if packed == "identity":
         return b"".join(pieces)
     if packed != "gzip":

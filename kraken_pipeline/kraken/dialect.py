@@ -1,8 +1,8 @@
-"""How a CSV file is written: which columns its lines have, in which order, and whether a header says so.
+"""The dialect of a CSV file: the columns of its lines, their order, and whether a header names them.
 
-Kraken's own files have no header, and are told by their first line alone. What people made of them has headers, quotes,
-columns in another order, a comma too many. Such a file is read as it says, or refused with what it says and what is
-needed; its columns are never guessed.
+Kraken's own files have no header, and their first line is enough to recognise them. Files that people edited have
+headers, quotes, columns in another order or an extra comma. Such a file is read as its header says, or refused with
+a message that quotes it and lists the columns needed. Columns are never guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kraken_pipeline.errors import UnreadableArchive, plain
 from kraken_pipeline.kraken.manifest import ReleaseManifest
 
 HEAD_BYTES = 1 << 16
-"""So much of a file's beginning is looked at."""
+"""The number of bytes at a file's beginning that are examined."""
 _SAMPLE_LINES = 50
 _PREAMBLE_LINES = 5
 _LIKE_LINES = 3
@@ -30,12 +30,12 @@ _UNITS = ((1e17, "nanoseconds", "1,000,000,000"), (1e14, "microseconds", "1,000,
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The names that the columns of one kind of file go by.
+    """The known column names of one kind of file.
 
     Attributes:
-        thing: What a row is, for people.
+        thing: The word for a row, for messages.
         names: A name as people write it, in lower case with `_` between its words → the column that it means.
-        needed: The columns without which there is no such row, in Kraken's order.
+        needed: The columns that every row must have, in Kraken's order.
         usual: The columns of a file that has no header.
     """
 
@@ -46,18 +46,18 @@ class Vocabulary:
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The columns that may be there."""
+        """The columns that a file may have beside the needed ones."""
         return tuple(name for name in dict.fromkeys(self.names.values()) if name not in self.needed)
 
     def columns(self, names: Sequence[str], where: str) -> tuple[str, ...]:
-        """Return the columns that some names mean, in their order; one without a name is `_` and its place.
+        """Return the columns that names stand for, in the same order; a column without a name is `_` and its place.
 
         Args:
-            names: As they stand there.
-            where: What they stand in, for the message: `header`, `manifest`.
+            names: The names as written.
+            where: Where they are written, for the message: `header`, `manifest`.
 
         Raises:
-            UnreadableArchive: One is not known or stands there twice, or one that is needed is missing.
+            UnreadableArchive: A name is unknown or repeated, or a needed column is missing.
         """
         said = [re.sub("[^a-z0-9]+", "_", name.strip().lower()).strip("_") for name in names]
         columns = [
@@ -111,18 +111,18 @@ TRADES = Vocabulary(
     ("time", "price", "volume"),
 )
 _SIX_NAMES = ("price", "volume", "time", "side", "order_type", "misc")
-"""Kraken's trades of 2026Q1 name these over seven fields; the seventh is the trade's id."""
+"""The header of Kraken's trades of 2026Q1. Their lines have seven fields; the seventh is the trade's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the lines of a file are to be read.
+    """The format of a file's lines.
 
     Attributes:
-        columns: The names of a line's fields, in order; what is not wanted begins with `_`.
-        header_lines: How many lines at the beginning hold names.
-        is_quoted: Whether fields may stand in quotation marks.
-        is_told: Whether a header or a manifest says what the columns are.
+        columns: The names of a line's fields, in order. Names of fields to ignore begin with `_`.
+        header_lines: The number of lines at the beginning that hold names.
+        is_quoted: Whether fields may be in quotation marks.
+        is_told: Whether a header or a manifest names the columns.
     """
 
     columns: tuple[str, ...]
@@ -132,22 +132,26 @@ class Dialect:
 
 
 class Headed:
-    """A stream whose beginning was looked at, and is read again from there."""
+    """A stream whose beginning can be examined before it is read from the start.
+
+    Attributes:
+        head: The first bytes, at most `HEAD_BYTES`.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        """Reads the beginning."""
+        """Read the beginning of a stream."""
         self._stream = stream
         self.head = stream.read(HEAD_BYTES)
         self._at = 0
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes, as many as there are and no more than `size`."""
+        """Return the next bytes, at most `size`."""
         data = self.head[self._at : self._at + size]
         self._at += len(data)
         return data + self._stream.read(size - len(data)) if len(data) < size else data
 
     def readline(self, size: int) -> bytes:
-        """Return what is left of the current line, no more than `size` bytes."""
+        """Return the rest of the current line, at most `size` bytes."""
         end = self.head.find(b"\n", self._at) + 1
         line = self.head[self._at : min(end or len(self.head), self._at + size)]
         self._at += len(line)
@@ -156,15 +160,15 @@ class Headed:
 
 
 def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | None = None) -> Dialect:
-    """Return how a file is written, by its beginning.
+    """Return the dialect of a file, determined from its beginning.
 
     Args:
-        head: Its first bytes; `HEAD_BYTES` are enough.
-        vocabulary: The names of its kind.
-        manifest: What its release says of its files, where it does; a header of its own is believed before it.
+        head: The file's first bytes; `HEAD_BYTES` are enough.
+        vocabulary: The column names of its kind of file.
+        manifest: The manifest of its release, if there is one. A header in the file takes precedence over it.
 
     Raises:
-        UnreadableArchive: It is written in a way that is not read here; the message says what to do.
+        UnreadableArchive: The file's format is not supported; the message says what to do.
     """
     head = head.removeprefix(codecs.BOM_UTF8)
     is_told, has_header = (bool(manifest.columns), manifest.has_header) if manifest is not None else (False, False)
@@ -174,7 +178,7 @@ def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | 
     _require_encoding(head)
     lines = _sample(head)
     _require_separator(lines, len(vocabulary.needed) - 1)
-    # Each by itself: a quotation mark that is left open does not reach into the next line.
+    # Each line is parsed by itself, so that an unclosed quotation mark does not affect the next line.
     rows = [next(csv.reader([line]), []) for line in lines]
     is_quoted = any('"' in line for line in lines)
     _require_points(rows if is_quoted else [])
@@ -190,7 +194,7 @@ def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | 
 
 
 def _is_plain(head: bytes, usual: tuple[str, ...]) -> bool:
-    """Whether the first line is as Kraken writes it, and nothing more needs to be asked: most files are so."""
+    """Return whether the first line is as Kraken writes it; then no further checks are needed, as for most files."""
     fields = head[: head.find(b"\n") + 1 or len(head)].rstrip(b"\r\n").split(b",")
     if len(fields) != len(usual) or not all(field and field[0] in b"0123456789" for field in fields):
         return False
@@ -241,7 +245,7 @@ def _is_number(field: str) -> bool:
 
 
 def _is_header(fields: Sequence[str], vocabulary: Vocabulary) -> bool:
-    """Whether a line holds names: words only, of which one is known or which are as many as a row has at the least."""
+    """Return whether a line holds names: all words, and either one is known or there are enough of them for a row."""
     words = [field for field in fields if field.strip()]
     if len(words) < 2 or any(_is_number(word) or not any(map(str.isalpha, word)) for word in words):
         return False
@@ -276,10 +280,10 @@ def _under_header(rows: Sequence[Sequence[str]], vocabulary: Vocabulary, *, is_q
 
 
 def _headerless(rows: Sequence[Sequence[str]], usual: tuple[str, ...], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The columns of a file without names: the usual ones, and one more that is passed over.
+    """Return the columns of a file without a header: the usual ones, and possibly one more, which is ignored.
 
     Raises:
-        UnreadableArchive: Most of its lines begin with a number, and have another number of fields.
+        UnreadableArchive: Most lines begin with a number and have a different number of fields.
     """
     numbers = [row for row in rows if len(row) > 1 and _is_number(row[0])]
     counts = [len(row) for row in numbers]
@@ -290,7 +294,7 @@ def _headerless(rows: Sequence[Sequence[str]], usual: tuple[str, ...], vocabular
         return (*usual, f"_{len(usual)}")
     if most == len(usual) + 1 and vocabulary is CANDLES and usual == vocabulary.usual and _is_trailing(numbers):
         return (*usual, f"_{len(usual)}")
-    if counts.count(most) < _LIKE_LINES:  # so few may be damaged
+    if counts.count(most) < _LIKE_LINES:  # so few lines may just be damaged
         return usual
     example = next(row for row in numbers if len(row) == most)
     raise UnreadableArchive(
@@ -301,9 +305,10 @@ def _headerless(rows: Sequence[Sequence[str]], usual: tuple[str, ...], vocabular
 
 
 def _is_trailing(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the eighth field is the one too many, and not, as in Kraken's replies, a vwap before the volume.
+    """Return whether the extra field is the eighth, and not a vwap before the volume, as in Kraken's replies.
 
-    A vwap lies between low and high, which a volume does not do all the time, and then trade counts are not whole.
+    A vwap always lies between low and high; a volume does not. With a vwap, the seventh field is a volume, which is
+    not always a whole number as a trade count is.
     """
     values = [[float(field) if _is_number(field) else nan for field in row[:7]] for row in rows if len(row) == 8]
     is_vwap = all(row[3] <= row[5] <= row[2] or row[5] == 0 for row in values)

@@ -1,4 +1,4 @@
-"""Discovery: which archives lie in some folders, and what is passed over and why."""
+"""Discovery of the archives in folders, and of the files that are skipped, each with its reason."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Something in a folder that is not read, and why; both `plain`, however it is named.
+    """A file or member that is not read, with the reason. Name and reason are made `plain`.
 
     Attributes:
-        name: What people call it.
+        name: The name to show.
         reason: Why it is not read.
-        path: The file that it is, or that it lies in.
+        path: The file itself, or the file that contains it.
     """
 
     name: str
@@ -61,13 +61,13 @@ class PassedOver:
 
 @dataclass(slots=True)
 class Discovery:
-    """What lies in some folders.
+    """The contents of some folders, sorted by whether they can be ingested.
 
     Attributes:
-        files: What can be ingested, in the order of reading.
-        skipped: What is no archive: litter, strays, other formats.
-        waiting: What still grows, or did a moment ago.
-        broken: Containers that cannot be opened.
+        files: The files that can be ingested, in the order of reading.
+        skipped: Files that are not archives: litter, strays, other formats.
+        waiting: Files that are still growing, or were a moment ago.
+        broken: Containers that cannot be opened, and files and members that cannot be read.
     """
 
     files: list[ArchiveFile] = field(default_factory=list)
@@ -77,13 +77,13 @@ class Discovery:
 
 
 def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Interval] | str:
-    """What a CSV's name says: kind, pair and interval, or why it is not one of Kraken's.
+    """Return the kind, pair and interval that a CSV's name states, or why it is not one of Kraken's files.
 
-    A name without minutes is a trades archive's, and then its quote must be a known one: `summary.csv` is no pair.
+    A name without minutes is a file of trades. Its quote must then be a known one: `summary.csv` is not a pair.
 
     Args:
-        name: With its folders.
-        release: The release that it is a member of: Kraken names these, and so they are taken as they are.
+        name: The name, with its folders.
+        release: The release that the file is a member of. Kraken names these files, so any quote is accepted.
     """
     parse = pair_of_file if release is None else parse_pair
     is_trades = release is not None and release.kind is Kind.TRADES
@@ -112,14 +112,14 @@ def discover(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Discovery:
-    """What lies in folders (or is named directly), in all depths, without what was ingested before.
+    """Find archives in folders at any depth, or named directly, except those that were ingested before.
 
     Args:
         folders: Folders, or single files.
-        settle_seconds: A file that was changed less than this ago is taken for one that still grows.
+        settle_seconds: A file that was changed less than this ago counts as still growing.
         patience: Whether to wait, once, until the youngest file has settled, instead of leaving it for later.
-        clock: Gives the moment of asking, in seconds since the epoch.
-        sleep: Waits so many seconds.
+        clock: Returns the current time, in seconds since the epoch.
+        sleep: Waits the given number of seconds.
 
     Raises:
         InvalidRequest: A folder does not exist.
@@ -153,7 +153,7 @@ def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
             pieces.setdefault(piece[0], []).append(piece[1])
     for path in paths:
         if path in pieces or piece_of(path) is not None:
-            continue  # told of as a whole
+            continue  # reported with its whole
         if (part := _PART.fullmatch(path.name)) is not None:
             parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
         elif path.suffix.lower() == ".zip":
@@ -216,7 +216,7 @@ def _look_into(container: Container, found: Discovery) -> None:
 
 
 def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
-    """Puts a member where it belongs; returns it where it cannot be read."""
+    """Add a member to the discovery; if it cannot be read, return it with the reason instead."""
     name = f"{container.path.name}:{member.filename}"
     base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
     described = classify(member.filename, container.release)
@@ -263,7 +263,7 @@ def _look_deeper(container: Container, member: str, found: Discovery) -> PassedO
 
 
 def _listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
-    """The container as it is now, and its members in the order of their bytes."""
+    """Return the container as it is now, and its members in the order of their bytes."""
     return _kept_listing(container) if container.inside else _read_listing(container)
 
 
@@ -273,7 +273,7 @@ def _read_listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInf
         return replace(container, seen=identity_of(*archive.descriptors)), tuple(members)
 
 
-# One that is packed once more is not unpacked anew with each look at the folder.
+# Cached, so that a ZIP compressed inside a ZIP is not unpacked again each time the folder is checked.
 _kept_listing = lru_cache(maxsize=256)(_read_listing)
 
 

@@ -1,6 +1,6 @@
-"""The first and the last time in a file, without reading its rows: what an archive spans, and where a release ends.
+"""The first and the last time in a file, found without reading all rows, and the end of a release.
 
-Rows that say that nobody traded are passed over: what stands outside the candles of a file says nothing.
+Rows for quiet time are skipped: outside the candles of a file they are no evidence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where in a line the time stands, and what tells that nobody traded."""
+    """The places of a line's fields: of the time, and of the counts that are 0 in quiet time."""
 
     time: int
     counts: tuple[int, ...]
@@ -31,10 +31,10 @@ class _Places:
 
 
 def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The first time that can be read near the file's beginning; None where there is none.
+    """Return the first time near the file's beginning, in seconds since the epoch; None if there is none.
 
     Raises:
-        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+        UnreadableArchive: The file cannot be read, or its format is not supported.
     """
     with reader.open(file) as opened:
         stream = Headed(opened)
@@ -48,10 +48,10 @@ def first_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None
 
 
 def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
-    """The last time that can be read near the file's end; None where there is none.
+    """Return the last time near the file's end, in seconds since the epoch; None if there is none.
 
     Raises:
-        UnreadableArchive: The file cannot be read, or is written in a way that is not.
+        UnreadableArchive: The file cannot be read, or its format is not supported.
     """
     with reader.open(file) as opened:
         stream = Headed(opened)
@@ -60,36 +60,39 @@ def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
     found = next(iter(_times(reversed(tail.split(b"\n")), places, file, now)), None)
     if found is not None or not _has_quiet(tail, places):
         return found
-    with reader.open(file) as opened:  # more rows without a trade than the tail holds
+    with reader.open(file) as opened:  # there are more quiet rows than the tail holds
         lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(opened))
         return max((each for each in lasts if each is not None), default=None)
 
 
 def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
-    """Where a release really ends: with the latest candle among its members of the finest interval.
+    """Return the actual end of a release: the end of the latest candle among its members of the finest interval.
 
-    A release that was cut at 23:00 is cut in every interval alike. The largest members come first, because an
-    active pair usually reaches the nominal end, and then nothing more needs to be read. Where no member of the finest
-    interval can be read, it ends with the start of the latest candle of the next.
+    A release that was cut at 23:00 is cut at all intervals alike. The largest members are read first, because an
+    active pair usually reaches the nominal end, and then nothing more needs to be read. If no member of the finest
+    interval can be read, the release ends with the start of the latest candle of the next coarser one.
 
     Args:
         files: The release's members.
         reader: Opens them.
-        now: The moment of asking; times are seconds since the epoch.
-        nominal: Where its name says that it ends; None where it does not.
+        now: The current time; times are seconds since the epoch.
+        nominal: The end that the release's name states; None if it states none.
+
+    Returns:
+        The end, not later than the nominal one; None if no member has a time that can be read.
     """
     members = sorted(files, key=lambda file: (file.interval, -file.size))
     for interval, some in groupby(members, key=lambda file: file.interval):
         if (latest := _latest(some, reader, now, nominal)) is not None:
-            # A candle of the finest interval ends the release; where none of these can be read, a coarser one may have
-            # been cut short with it.
+            # The release ends with a candle of the finest interval. A coarser candle may have been cut short by the
+            # end of the release, so only its start counts.
             end = latest + (interval.seconds if interval is members[0].interval else 0)
             return end if nominal is None else min(end, nominal)
     return None
 
 
 def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
-    """The start of the latest candle of some members of one interval."""
+    """Return the start of the latest candle of some members of one interval; None if none can be read."""
     latest: int | None = None
     for member in members:
         if nominal is not None and latest is not None and latest + member.interval.seconds >= nominal:
@@ -97,7 +100,7 @@ def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nom
         try:
             last = last_time(member, reader, now)
         except (UnreadableArchive, OSError, EOFError, ValueError):
-            continue  # it will fail by itself, with its own record
+            continue  # reading it later fails again, and is recorded then
         if last is not None:
             latest = max(latest or 0, member.interval.floor(last))
     return latest

@@ -1,4 +1,4 @@
-"""Kraken's public market data: status, pairs, OHLC and Trades, cached where a reply may serve again."""
+"""Kraken's public market data: status, pairs, OHLC and Trades, with a reply cache."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from kraken_pipeline.market.series import Series
 
 CURRENCY, TOKENIZED = "currency", "tokenized_asset"
 _CLASSES: Mapping[str, Mapping[str, str]] = {CURRENCY: {}, TOKENIZED: {"aclass_base": TOKENIZED}}
-"""AssetPairs lists currencies unless it is asked for tokenized stocks."""
+"""Class of pairs → query of AssetPairs. Without a parameter it lists currencies, not tokenized stocks."""
 
 
 class Kept(Protocol):
-    """What a cache gives back."""
+    """A value from a reply cache."""
 
     @property
     def value(self) -> Any:
-        """The value, of JSON."""
+        """The JSON value."""
 
     @property
     def made_at(self) -> float:
-        """When the source gave it, in seconds since the epoch."""
+        """The time at which the source gave it, in seconds since the epoch."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether it has expired and is given because the source failed."""
+        """Whether it has expired and is returned because the source failed."""
 
 
 class ReplyCache(Protocol):
-    """Values that serve again for a while."""
+    """A cache of replies, each with a lifetime."""
 
     def get_or_make(
         self,
@@ -59,24 +59,24 @@ class ReplyCache(Protocol):
         *,
         in_memory: bool = True,
     ) -> Kept:
-        """The value under a key, made by the source where none serves."""
+        """Return the value under a key, made by the source if there is no usable one."""
 
     def peek(self, parts: Sequence[str]) -> Kept | None:
-        """The value under a key, however old; None where there is none."""
+        """Return the value under a key, however old; None if there is none."""
 
     def put(self, parts: Sequence[str], value: Any) -> Kept:
-        """Keeps a value that the source has just given."""
+        """Store a value that the source has just given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """For how many seconds replies serve again.
+    """The lifetimes of cached replies, in seconds.
 
     Attributes:
-        prices: Those with one-minute candles.
-        replies: Those with coarser ones.
-        history: Full pages of trades, which change no more.
-        assets: The list of pairs.
+        prices: Of OHLC replies with one-minute candles.
+        replies: Of OHLC replies with coarser candles.
+        history: Of full pages of trades, which no longer change.
+        assets: Of the list of pairs.
     """
 
     prices: float = 60.0
@@ -87,15 +87,15 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class ListedPairs:
-    """What AssetPairs says.
+    """The pairs that AssetPairs lists.
 
     Attributes:
         book: The pairs by any of their names.
-        tokenized: The names of those that are tokenized stocks.
-        is_stale: Whether this is an older list, because there was no answer.
-        made_at: When the exchange gave it, in seconds since the epoch.
-        unreadable: The names of entries that cannot be read: these pairs are listed, and nothing else is known of them.
-        is_whole: Whether it answered for all classes of pairs, now or before: what is absent then is not listed.
+        tokenized: The names of the pairs that are tokenized stocks.
+        is_stale: Whether this is an older list, used because there was no answer.
+        made_at: The time at which the exchange gave it, in seconds since the epoch.
+        unreadable: The names of entries that cannot be read: these pairs are listed, but nothing else is known of them.
+        is_whole: Whether there is a list, new or older, of every class of pairs, so that an absent pair is not listed.
     """
 
     book: PairBook
@@ -106,18 +106,18 @@ class ListedPairs:
     is_whole: bool = True
 
     def lacks(self, pair: Pair) -> bool:
-        """Whether it shows that a pair is not listed."""
+        """Return whether the list shows that a pair is not listed."""
         return self.is_whole and pair not in self.book and pair.name not in self.unreadable
 
 
 class Exchange:
-    """One exchange, as everything else sees it.
+    """An exchange, with typed results and a reply cache.
 
     Args:
-        client: Asks it.
-        cache: Keeps replies.
-        lifetimes: For how long.
-        told: Is given each status that the exchange tells.
+        client: Makes the requests.
+        cache: Stores the replies.
+        lifetimes: The lifetimes of the replies.
+        told: Is called with each status of the exchange.
     """
 
     def __init__(
@@ -131,43 +131,43 @@ class Exchange:
         self._cache = cache
         self._lifetimes = lifetimes
         self._told = told
-        self._ahead: float | None = None  # of the monotonic clock
+        self._ahead: float | None = None  # the exchange's time minus the monotonic clock
         self._listed: tuple[tuple[float, ...], ListedPairs] | None = None
         self._refused: dict[str, Kept | None] = {}
         self._warnings: dict[str, None] = {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What its answers had that nobody here knows, and that changes nothing; each said once."""
+        """The warnings about unexpected but harmless content of answers, each listed once."""
         return tuple(self._warnings)
 
     @property
     def requests(self) -> int:
-        """How many requests were made."""
+        """The number of requests made."""
         return self._client.requests
 
     @property
     def answers(self) -> int:
-        """How many of them were answered with a result."""
+        """The number of requests answered with a result."""
         return self._client.answers
 
     @property
     def clock_ahead(self) -> float | None:
-        """By how many seconds the clock here is ahead of the exchange's; None where no answer has told its time."""
+        """The seconds by which the local clock is ahead of the exchange's; None if the last answer had no time."""
         return self._client.ahead
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._client.close()
 
     def require_online(self) -> SystemStatus:
-        """Asks for the status, and takes the exchange's clock from it.
+        """Return the exchange's status, and set the exchange's clock from it.
 
         With `cancel_only` and `post_only` nobody trades, but market data is served.
 
         Raises:
-            Maintenance: It is being worked on.
-            ExchangeUnavailable: It does not answer.
+            Maintenance: The exchange is in maintenance.
+            ExchangeUnavailable: The exchange does not answer.
         """
         status = parse_status(self._client.ask("SystemStatus"))
         self._ahead = status.time - time.monotonic()
@@ -179,24 +179,24 @@ class Exchange:
         return status
 
     def now(self) -> float:
-        """The exchange's time in seconds since the epoch, which its status tells.
+        """Return the exchange's time in seconds since the epoch, derived from its status.
 
         Raises:
-            ExchangeUnavailable: It was not asked yet, and does not answer.
+            ExchangeUnavailable: No status is known yet, and the exchange does not answer.
         """
         if self._ahead is None:
             self.require_online()
         return time.monotonic() + (self._ahead or 0.0)
 
     def listed_pairs(self, *, is_fresh: bool = False) -> ListedPairs:
-        """The pairs that it lists.
+        """Return the pairs that the exchange lists.
 
         Args:
-            is_fresh: Whether no kept list is used: a pair may have been listed, or not be any more, since then.
+            is_fresh: Whether to bypass the cache, because a pair may have been listed or delisted since then.
 
         Raises:
             ExchangeUnavailable: There is no answer, and no older list.
-            UnusableReply: The list is none.
+            UnusableReply: The answer is not a list of pairs.
         """
         lists = [self._class(name, is_fresh=is_fresh) for name in _CLASSES]
         kept = [each for each in lists if each is not None]
@@ -211,7 +211,7 @@ class Exchange:
         return replace(self._listed[1], is_stale=is_stale, is_whole=None not in lists)
 
     def _class(self, name: str, *, is_fresh: bool) -> Kept | None:
-        """The list of one class of pairs; None where it was refused and had never been known."""
+        """Return the list of one class of pairs; None if it was refused and no older list is known."""
         if name in self._refused and not is_fresh:
             return self._refused[name]
         parts = ("assets", "AssetPairs", name)
@@ -238,22 +238,23 @@ class Exchange:
         self._warnings[text] = None
 
     def ohlc(self, series: Series, start: int, *, until: int, is_fresh: bool = False) -> Ohlc:
-        """The committed candles of a series from a moment on, as far as OHLC reaches back (720 candles).
+        """Return the committed candles of a series from a time on, as far as OHLC reaches back (720 candles).
 
         Args:
-            series: Which; not of 720 minutes, which OHLC does not know.
-            start: Where to begin, in seconds since the epoch.
-            until: What the reply must reach; a kept one that ends before is not used.
-            is_fresh: Whether no kept reply is used at all.
+            series: The series; not of 720 minutes, which OHLC does not support.
+            start: The time to begin at, in seconds since the epoch.
+            until: The time that the reply must reach, in seconds since the epoch; a cached reply that ends before is
+                not used.
+            is_fresh: Whether to bypass the cache.
 
         Raises:
             ExchangeUnavailable: There is no answer.
             ExchangeRefused: The pair is not listed.
-            UnusableReply: The answer is not one.
+            UnusableReply: The answer is not a valid reply.
         """
         pair, interval = series.pair, series.interval
         key, others, more = self._spelling(pair)
-        # `since` is exclusive on the candle's start: a moment within the candle before begins with this one.
+        # `since` excludes the candle that starts at it, so a second earlier is sent.
         since = max(0, interval.ceil(start) - 1)
         asked = f"OHLC of {series}"
 
@@ -263,7 +264,7 @@ class Exchange:
 
         def ask() -> Any:
             result = self._client.ask("OHLC", pair=pair, interval=interval.value, since=since, **more)
-            read(result)  # an answer that is none is not kept
+            read(result)  # raises, so that an invalid answer is not cached
             return result
 
         def is_enough(result: Any) -> bool:
@@ -276,12 +277,12 @@ class Exchange:
         return replace(read(kept.value), made_at=kept.made_at)
 
     def trades(self, pair: str, since: int) -> TradesPage:
-        """A page of trades, from a time in nanoseconds on, that time included.
+        """Return a page of trades, from a time in nanoseconds on, that time included.
 
         Raises:
             ExchangeUnavailable: There is no answer.
             ExchangeRefused: The pair is not listed.
-            UnusableReply: The answer is not one.
+            UnusableReply: The answer is not a valid page.
         """
         key, others, more = self._spelling(pair)
         asked = f"Trades of {pair} since {since}"
@@ -297,26 +298,26 @@ class Exchange:
 
         def ask() -> Any:
             result = self._client.ask("Trades", pair=pair, since=since, count=FULL_PAGE, **more)
-            require_possible(read(result), since)  # an answer that is none is not kept
+            require_possible(read(result), since)  # raises, so that an invalid answer is not cached
             return result
 
         def is_enough(result: Any) -> bool:
-            # Any other may be longer by now, or have what this one lacks.
+            # Any other page may be longer by now, or contain ids that this one lacks.
             page = read(result)
             return len(page.rows) >= FULL_PAGE and not page.absent()
 
         parts = ("history", "Trades", pair, str(since))
-        # Only a run that was stopped asks for a page again.
+        # A page is requested again only after a stopped run, so it is not kept in memory.
         kept = self._cache.get_or_make(parts, self._lifetimes.history, ask, is_enough, in_memory=False)
         return read(kept.value)
 
     def first_trade(self, pair: str) -> int | None:
-        """The start of the minute of a pair's first trade, in seconds; None where there has been none.
+        """Return the start of the minute of a pair's first trade, in seconds since the epoch; None if there is none.
 
         Raises:
             ExchangeUnavailable: There is no answer.
             ExchangeRefused: The pair is not listed.
-            UnusableReply: The answer is not one.
+            UnusableReply: The answer is not a valid page.
         """
         key, others, more = self._spelling(pair)
         result = self._client.ask("Trades", pair=pair, since=0, count=1, **more)
@@ -324,22 +325,22 @@ class Exchange:
         return Interval.M1.floor(int(rows[0][2])) if rows else None
 
     def trade_from(self, pair: str, moment: int) -> TradeRow | None:
-        """The first trade at or after a moment, in seconds since the epoch; None where none has followed.
+        """Return the first trade at or after a time in seconds since the epoch; None if there is none.
 
         Raises:
             ExchangeUnavailable: There is no answer.
             ExchangeRefused: The pair is not listed.
-            UnusableReply: The answer is not one.
+            UnusableReply: The answer is not a valid page.
         """
         return self._one_trade(pair, f"the first trade of {pair} since {moment}", since=moment * 10**9)
 
     def newest_trade(self, pair: str) -> TradeRow | None:
-        """The newest trade; None where there has been none.
+        """Return the newest trade of a pair; None if there is none.
 
         Raises:
             ExchangeUnavailable: There is no answer.
             ExchangeRefused: The pair is not listed.
-            UnusableReply: The answer is not one.
+            UnusableReply: The answer is not a valid page.
         """
         return self._one_trade(pair, f"the newest trade of {pair}")
 
@@ -350,7 +351,7 @@ class Exchange:
         return rows[-1] if rows else None
 
     def _spelling(self, pair: str) -> tuple[tuple[str, ...], Callable[[str], bool], dict[str, str]]:
-        """The key that replies about a pair have, where it is listed; other pairs'; what else must be said of it."""
+        """Return a listed pair's key in replies, a test for keys of other pairs, and further query parameters."""
         listed = self.listed_pairs()
         book = listed.book
         found = book.resolve(pair)
@@ -379,6 +380,6 @@ def _listed(found: PairsReply, made_at: float) -> ListedPairs:
 
 
 def _metadata(entry: Any) -> Any:
-    """What is kept of a pair's entry: fees and limits are most of it, and nobody here asks for them."""
+    """Return the part of a pair's entry that is cached: without fees and limits, which are most of it and not used."""
     wanted = ("altname", "wsname", "aclass_base", "base", "quote", "status", "execution_venue")
     return {name: entry[name] for name in wanted if name in entry} if isinstance(entry, Mapping) else None

@@ -1,4 +1,4 @@
-"""Kraken's error codes, and what each means for whoever asked: again, never, or wait until a moment."""
+"""Kraken's error codes, and the error that each stands for: retry, never retry, or wait until a given time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kraken_pipeline.errors import ExchangeRefused, ExchangeUnavailable, Throttled
 
 LOCKOUT_SECONDS = 900
-"""A temporary lockout lasts for about a quarter of an hour. Kraken asks for no longer wait than that."""
+"""The length of a temporary lockout, about a quarter of an hour. Kraken never asks for a longer wait."""
 
 _NEVER = (
     "EQuery:Unknown asset",  # also of a pair
@@ -23,15 +23,14 @@ _UNTIL = re.compile(r"EService:Throttled:\s*(\d+(?:\.\d+)?)")
 
 
 def error_of(codes: Sequence[str], asked: str, now: float) -> ExchangeRefused | ExchangeUnavailable:
-    """The error that Kraken's codes stand for.
+    """Return the error that Kraken's codes stand for.
 
-    A code that is not known here counts as one that passes: a request made in vain costs a second, a gap given up
-    costs the candles.
+    An unknown code counts as temporary: a request made in vain costs a second, a gap given up costs the candles.
 
     Args:
-        codes: What the reply's `error` lists.
-        asked: What was asked, for the message.
-        now: The moment, in seconds since the epoch.
+        codes: The codes in the reply's `error`.
+        asked: The request, for the message.
+        now: The current time, in seconds since the epoch.
     """
     said = "; ".join(codes)
     if any(code.startswith(_NEVER) for code in codes):
@@ -43,7 +42,10 @@ def error_of(codes: Sequence[str], asked: str, now: float) -> ExchangeRefused | 
 
 
 def _wait_until(code: str, now: float) -> float | None:
-    """The moment that a code names; a clock that is off, or another unit, must not stop everybody for years."""
+    """Return the time that a code says to wait until, at most `LOCKOUT_SECONDS` from now; None if it names none.
+
+    Without the limit, a wrong clock or another unit could stop all requests for years.
+    """
     latest = now + LOCKOUT_SECONDS
     if found := _UNTIL.match(code):
         return min(float(found[1]), latest)

@@ -1,4 +1,4 @@
-"""Incidents: when the exchange is down or is going to be, as its SystemStatus tells."""
+"""Incidents: the times in which the exchange is or will be down, from its SystemStatus."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.market.moment import iso
 
 DOWN_STATUSES = frozenset({"maintenance", "cancel_only", "post_only"})
-"""In these no two orders meet: nobody trades."""
+"""The statuses in which orders are not matched, so that nobody trades."""
 _TRADING = frozenset({"spot_trading", "all", "unspecified"})
 
 
 class IncidentKind(StrEnum):
-    """What the exchange tells an incident by."""
+    """The part of SystemStatus that reports an incident."""
 
     MAINTENANCE = "MAINTENANCE"  # announced, with its window
-    EMERGENCY = "EMERGENCY"  # going on until it is not told any more
+    EMERGENCY = "EMERGENCY"  # lasts until it is no longer reported
     STATUS = "STATUS"  # the status itself, in which nobody trades
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """A time in which the exchange was down, or is to be.
+    """A time in which the exchange was or will be down.
 
     Attributes:
-        name: What tells it from others.
-        kind: What it is told by.
+        name: A name that distinguishes it from other incidents.
+        kind: The part of the status that reports it.
         title: The exchange's own words.
-        start: When it begins, in seconds since the epoch.
-        end: When it ends, as announced, or as far as it is known to have gone on.
+        start: Its start, in seconds since the epoch.
+        end: Its announced end, or the latest time at which it is known to have lasted, in seconds since the epoch.
         is_open: Whether its end is not known yet.
         stops_trading: Whether nobody can trade meanwhile.
     """
@@ -53,15 +53,15 @@ class Incident:
 
     @property
     def span(self) -> Span:
-        """Its time; a second at least."""
+        """The span of the incident; at least one second."""
         return Span(self.start, max(self.end, self.start + 1))
 
 
 def incidents_told(status: SystemStatus) -> Iterator[Incident]:
-    """Yield what a status tells of incidents; an entry that says no time of a maintenance is none.
+    """Yield the incidents in a status. A maintenance without a valid window is ignored.
 
     Args:
-        status: As the exchange gave it; its own time is the present.
+        status: The exchange's status; its own time is the present.
     """
     now = int(status.time)
     if status.status in DOWN_STATUSES:
@@ -86,7 +86,7 @@ def _window(entry: Mapping[str, Any]) -> Span | None:
 
 
 def _start(entry: Mapping[str, Any]) -> int | None:
-    """When an emergency began; by whatever name that has."""
+    """Return the start of an emergency, from any field whose name suggests one; None if there is none."""
     moments = [_moment(value) for name, value in entry.items() if "start" in name or "created" in name]
     return min((moment for moment in moments if moment is not None), default=None)
 
@@ -110,6 +110,6 @@ def _title(entry: Mapping[str, Any], otherwise: str) -> str:
 
 
 def _stops(entry: Mapping[str, Any]) -> bool:
-    """Whether an incident is one of trading; one that does not say what it affects may be of everything."""
+    """Return whether an incident stops trading; without a list of affected services it may affect everything."""
     services = entry.get("affected_services")
     return not isinstance(services, list) or not services or not _TRADING.isdisjoint(map(str, services))

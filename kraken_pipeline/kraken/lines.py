@@ -1,4 +1,4 @@
-"""The lines of an archive's file that a candle was made of, found by their time without parsing the others."""
+"""Search for the lines of an archive's file that a candle was made of, by their time, without parsing the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kraken_pipeline.kraken.dialect import Dialect
 from kraken_pipeline.kraken.release import Kind
 
 MOST = 20
-"""So many lines are shown at the most: a minute can have thousands of trades."""
+"""The number of lines shown at most: a minute can have thousands of trades."""
 _BLOCK = 1 << 22
 
 
@@ -29,12 +29,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """What a file says of a time.
+    """The lines of a file that belong to one candle.
 
     Attributes:
-        first: The first lines of it, `MOST` at the most.
-        count: How many there are.
-        sha256: Of all bytes of the file.
+        first: The first of these lines, at most `MOST`.
+        count: The number of these lines.
+        sha256: The SHA-256 of all bytes of the file.
     """
 
     first: tuple[Line, ...]
@@ -43,16 +43,16 @@ class Lines:
 
 
 def find_lines(file: ArchiveFile, candle: Span, reader: ArchiveReader) -> Lines:
-    """The lines of a file that are of a candle: its row, or the trades within it.
+    """Find the lines of a file that belong to a candle: its row, or the trades within it.
 
     Args:
-        file: Which.
-        candle: The candle, in seconds since the epoch; of a file of trades a minute.
-        reader: Opens it.
+        file: The file to search.
+        candle: The span of the candle, in seconds since the epoch; for a file of trades, a minute.
+        reader: Opens the file.
 
     Raises:
-        UnreadableArchive: It cannot be read.
-        OSError: The same.
+        UnreadableArchive: The file cannot be read.
+        OSError: The file cannot be read.
     """
     dialect = reader.dialect(file)
     pattern = _trades(candle, dialect) if file.kind is Kind.TRADES else _row(candle, dialect)
@@ -85,7 +85,7 @@ def _trades(candle: Span, dialect: Dialect) -> re.Pattern[bytes]:
 
 
 def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    """A file in blocks that end with lines."""
+    """Yield a file in blocks of whole lines."""
     rest = b""
     while block := stream.read(_BLOCK):
         whole, newline, rest = (rest + block).rpartition(b"\n")

@@ -1,11 +1,11 @@
-"""What newer releases say of themselves: MANIFEST.json and lists of SHA-256 sums.
+"""Metadata of newer releases: MANIFEST.json and lists of SHA-256 sums.
 
 ::
 
     {"product": "ohlcvt", "columns": ["timestamp", "open", …], "has_header": false,
      "coverage": {"start": "2026-04-01", "end": "2026-06-30"}, "pairs": 1399, "files": 9793, "rows": 35247327}
 
-Everything is optional: what is not said is not checked, what is said must hold.
+Everything is optional: what is absent is not checked, what is present must be true.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def _start(value: Any) -> Any:
 
 
 def _end(value: Any) -> Any:
-    """A date that ends a release means the whole of that day."""
+    """Return the end of a release; a date includes the whole of that day."""
     return _start(value) + 86_400 if isinstance(value, str) and len(value) == _DATE else _start(value)
 
 
 class PromisedSpan(BaseModel):
-    """The time that a release says it covers, `[start, end)` in seconds since the epoch."""
+    """The time that a release promises to cover, `[start, end)` in seconds since the epoch."""
 
     start: Annotated[int | None, BeforeValidator(_start)] = None
     end: Annotated[int | None, BeforeValidator(_end)] = None
@@ -51,8 +51,8 @@ class ReleaseManifest(BaseModel):
     Attributes:
         columns: The names of a row's fields, in order.
         has_header: Whether files begin with a line of names.
-        coverage: What the release covers.
-        files: How many CSV files it holds.
+        coverage: The time that the release covers.
+        files: The number of CSV files in it.
     """
 
     columns: tuple[str, ...] = ()
@@ -62,10 +62,10 @@ class ReleaseManifest(BaseModel):
 
 
 def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
-    """The manifest of a container.
+    """Parse the manifest of a container.
 
     Raises:
-        UnreadableArchive: It is not one.
+        UnreadableArchive: The content is not a valid manifest.
     """
     try:
         return ReleaseManifest.model_validate_json(content)
@@ -75,7 +75,7 @@ def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
 
 
 def read_sums(folder: Path) -> Mapping[str, str]:
-    """File name → SHA-256 in lower case, of all lists of sums in a folder (`…SHA256SUMS….txt`)."""
+    """Return file name → SHA-256 in lower case, from all lists of sums in a folder (`…SHA256SUMS….txt`)."""
     sums: dict[str, str] = {}
     for path in sorted(folder.glob(SUMS)):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""Candles from OHLC: what a reply lists is answered for, its last row never."""
+"""Candles from OHLC replies. A reply answers for the committed candles that it lists, never for its last row."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from kraken_pipeline.market.resample import NO_CANDLES
 
 @dataclass(frozen=True, slots=True)
 class Ohlc:
-    """What a reply of OHLC says.
+    """The content of an OHLC reply.
 
     Attributes:
         candles: `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count`; without quiet ones.
-        listed: What the reply answers for: the committed candles that it lists, whether or not anybody traded.
-        committed: The end of the last committed candle, in seconds since the epoch: not later than the last row,
-            nor than the reply's own word for it.
-        rejects: Rows that are no candles, or that contradict each other; their times are not in `listed`.
-        made_at: When it was given, in seconds since the epoch by the clock here; infinite where nobody kept that.
+        listed: The spans that the reply answers for: the committed candles that it lists, with or without trades.
+        committed: The end of the last committed candle, in seconds since the epoch. It is later neither than the
+            start of the last row nor than the reply's `last` allows.
+        rejects: Rows that are not candles, or that contradict each other; their times are not in `listed`.
+        made_at: When the reply was given, in seconds since the epoch by the local clock; infinite if not recorded.
     """
 
     candles: pl.DataFrame
@@ -38,15 +38,15 @@ class Ohlc:
 
 
 def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str) -> Ohlc:
-    """What the rows of a reply say; see `Ohlc`.
+    """Read the rows of a reply.
 
-    The last row is the current candle, which still changes. It is always there, so that a reply without rows is an
-    error, whatever it looks like.
+    The last row is the current candle, which still changes. It is always present, so a reply without rows is an
+    error.
 
     Args:
-        rows: As `replies.parse_ohlc` gives them.
-        last: The start of the last committed candle, as the reply says.
-        interval: What was asked for.
+        rows: The rows as `replies.parse_ohlc` returns them.
+        last: The start of the last committed candle, according to the reply.
+        interval: The interval that was requested.
         asked: The request, for messages.
 
     Raises:
@@ -89,11 +89,11 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
 
 
 def _contradictions() -> dict[str, pl.Expr]:
-    """What can be wrong with a row of a reply beside the rules that all candles keep."""
+    """Return the rules for rows of a reply in addition to those for all candles."""
     moved = (pl.col("volume") != 0) | (pl.col("low") != pl.col("high"))
     return {
         "a trade count of 0 stands beside a volume, or beside prices that differ": (pl.col("trades") == 0) & moved,
-        # Which of them is right, nobody can say.
+        # It is unknown which of them is right, so all are rejected.
         "the reply has a row of the same time": pl.col("time").is_duplicated(),
         "the time is not later than that of the row before": pl.col("time") <= pl.col("time").shift(1).cum_max(),
     }

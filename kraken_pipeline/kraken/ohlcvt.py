@@ -1,7 +1,7 @@
-"""Candle archives: `time,open,high,low,close,volume,trades`, one line a candle that had a trade.
+"""Reader of candle archives: `time,open,high,low,close,volume,trades`, one line per candle that had a trade.
 
-Files that other programs filled have rows for quiet time, too. Such a row is no candle. It says that nobody traded, and
-that is believed between two candles of the file; what stands before the first or after the last of them says nothing.
+Files that other programs wrote have rows for quiet time, too. Such a row is not a candle; it says that nobody traded.
+It is believed between two candles of the file. Before the first candle and after the last it is no evidence.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from kraken_pipeline.market.interval import Interval
 
 COLUMNS = CANDLES.usual
 COARSER_ROWS = 24
-"""From so many rows on the distances of its times tell a file of hours from one of minutes."""
+"""The number of rows that are enough to tell a file's interval from the distances of its times."""
 _CHAIN_ROWS = 1_000
 _NOT_WHOLE = "trade count is not a whole number"
 _NO_TRADE = "volume without a trade"
@@ -51,11 +51,11 @@ _UNBELIEVABLE = ("time is not a multiple", "time is before 2011", "time is in th
 
 
 class OutOfOrder(Exception):
-    """The rows are not in order of time, or repeat one: the file must be read with `sort`."""
+    """The rows are not in order of time, or repeat a time: the file must be read with `sort_in`."""
 
 
 class CandleReader:
-    """Reads one file of candles, in blocks, and gathers `facts` on the way."""
+    """A reader of one file of candles. It yields blocks, and gathers `facts` on the way."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class CandleReader:
         manifest: ReleaseManifest | None = None,
         sort_in: Path | None = None,
     ) -> None:
-        """Reads nothing yet.
+        """Prepare a reader; nothing is read yet.
 
         Args:
             stream: The file's bytes.
             interval: The length of its candles.
-            now: The moment of asking (seconds since the epoch); no candle starts after it.
-            manifest: What the file's release says of its files, where it does.
-            sort_in: A folder to sort in, for a file that is out of order; the rows then come sorted, and of
-                repeated times only the last.
+            now: The current time (seconds since the epoch); a candle that starts later is rejected.
+            manifest: The manifest of the file's release, if there is one.
+            sort_in: A folder for temporary files, to sort a file that is out of order. The rows then come sorted, with
+                only the last row of a repeated time.
         """
         self._stream = stream
         self._interval = interval
@@ -88,13 +88,13 @@ class CandleReader:
         self.facts = Facts()
 
     def blocks(self) -> Generator[Block, None, None]:
-        """The candles, sorted and unique by time from block to block, and the rejected rows.
+        """Yield the candles, sorted and unique by time across blocks, and the rejected rows.
 
         A block's rows have the columns of `CANDLE_SCHEMA` up to `trade_count`.
 
         Raises:
             OutOfOrder: The rows are not strictly ascending in time and `sort_in` is not given.
-            UnreadableArchive: There is not one good row, or its columns or times are not what they should be.
+            UnreadableArchive: The file has no good row, or its columns or times are wrong.
         """
         if self._sort_in is None:
             yield from self._in_order(self._parsed())
@@ -142,7 +142,7 @@ class CandleReader:
             yield self._noted(traded)
 
     def _traded(self, block: Block) -> Block:
-        """The block without the rows that say that nobody traded; their times are noted."""
+        """Return the block without the rows for quiet time, whose times are recorded."""
         trades = block.rows["trades"]
         if block.rows.is_empty() or (_lowest(trades) > 0 and not trades.null_count()):
             return block
@@ -154,7 +154,7 @@ class CandleReader:
         return Block(traded, block.rejects)
 
     def _contradict_quiet(self, traded: pl.Series) -> None:
-        """Takes out the candles that other rows say are none: the file contradicts itself."""
+        """Exclude the candles for which another row says that nobody traded: the file contradicts itself."""
         for quiet in self._quiet:
             times = quiet.filter(quiet.is_in(traded.implode())).unique().to_list()
             self._unanswered.add(*times)
@@ -162,7 +162,7 @@ class CandleReader:
             self.facts.contradicted = normalise((*self.facts.contradicted, *spans))
 
     def _outer_quiet(self) -> Spans:
-        """The time before the first candle and after the last that rows say nobody traded in: they say nothing."""
+        """Return the time of quiet rows before the first candle and after the last, where they are no evidence."""
         if not self._quiet or self.facts.first_time is None or self.facts.last_time is None:
             return ()
         times = pl.concat(self._quiet).unique().sort()
@@ -173,7 +173,7 @@ class CandleReader:
         return tuple(Span(start, end) for start, end in zip(starts.to_list(), ends.to_list(), strict=True))
 
     def _sorted(self, blocks: Iterable[Block], scratch: Path) -> Iterator[Block]:
-        """Spills the rows by year, then sorts a year at a time, so that memory does not grow with the file."""
+        """Spill the rows by year, then sort one year at a time, so that memory does not grow with the file."""
         years: set[int] = set()
         repeats: list[int] = []
         placed: list[pl.DataFrame] = [pl.DataFrame(schema={"time": pl.Int64(), LINE: pl.UInt32()})]
@@ -203,11 +203,11 @@ class CandleReader:
         self._judge(pl.concat(placed).filter(~pl.col(LINE).is_in(repeats)), rejects)
 
     def _judge(self, rows: pl.DataFrame, rejects: Sequence[Reject]) -> None:
-        """Takes out what the file does not answer for because rows stand outside its order, or were rejected.
+        """Exclude the spans that are doubtful because rows are outside the file's order, or were rejected.
 
         Args:
-            rows: `time` and `line` of the good ones, but for those that repeat another.
-            rejects: The bad ones.
+            rows: `time` and `line` of the good rows, without those that repeat another.
+            rejects: The rejected rows.
         """
         order = order_of(rows["time"].to_numpy())
         if order.is_shuffled:
@@ -217,16 +217,16 @@ class CandleReader:
             self._unanswered.add(*(reject.time for reject in rejects if reject.time is not None))
             return
         self._unanswered.add_between(*order.doubtful)
-        # From the other end, a file that descends is one that rises.
+        # Read from its end, a descending file is an ascending one.
         number = -pl.col(LINE).cast(pl.Int64) if order.descends else pl.col(LINE).cast(pl.Int64)
         standing = rows.filter(pl.Series(order.believed)).select("time", number).sort(LINE)
         turned = [replace(reject, line=-reject.line) for reject in reversed(rejects)] if order.descends else rejects
         self._unanswered.take(Block(standing, tuple(turned)))
 
     def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame, repeats: list[int]) -> tuple[Reject, ...]:
-        """The rows that a later one of the same time outdoes; lines that say the same are added to `repeats`.
+        """Return the rows replaced by a later one of the same time; lines with equal values are added to `repeats`.
 
-        Where they say something else, the file contradicts itself, and does not answer for that candle.
+        If the values differ, the file contradicts itself, and does not answer for that candle.
         """
         values = [name for name in COLUMNS if name != "time"]
         same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_kept") for name in values)
@@ -256,7 +256,7 @@ class CandleReader:
 
 
 class _Grid:
-    """Tells a file of coarser candles than its name says, by the distances of its times."""
+    """A check for a file of coarser candles than its name says, by the distances of its times."""
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
@@ -266,7 +266,7 @@ class _Grid:
         self._divisor = 0  # the greatest common divisor of all distances so far
 
     def take(self, times: pl.Series) -> None:
-        """Takes times, later than those before."""
+        """Add times, which must be later than those before."""
         self._rows += len(times)
         if self._divisor == self._interval.seconds or not len(times):
             return
@@ -281,13 +281,13 @@ class _Grid:
         self._last = int(seconds[-1])
 
     def require_own(self) -> None:
-        """Refuses a file whose rows are all as far apart as those of a coarser interval.
+        """Refuse a file whose rows are all as far apart as those of a coarser interval.
 
         Raises:
-            UnreadableArchive: They are.
+            UnreadableArchive: All distances are multiples of a coarser interval.
         """
         coarser = [each for each in Interval if each > self._interval and self._divisor % each.seconds == 0]
-        # A stock that trades for half a day has every other half-day alone, in step with days, but not on them.
+        # A stock that trades half of each day has every other half-day only: a day apart, but not at the start of days.
         coarser = [each for each in coarser if each != 2 * self._interval or self._first % each.seconds == 0]
         if self._rows >= COARSER_ROWS and coarser:
             minutes = coarser[-1].value
@@ -298,20 +298,20 @@ class _Grid:
 
 
 class _Judge:
-    """Tells a file without a header whose columns cannot be what they are taken for, by their values."""
+    """A check for a file without a header whose columns cannot be the assumed ones, by their values."""
 
     def __init__(self, interval: Interval) -> None:
         self._interval = interval
         self._chain: list[tuple[NDArray[Any], ...]] = []  # times, opens, closes
         self._chained = 0
-        self.is_asked = True  # where a header tells, it is believed
+        self.is_asked = True  # False if a header or a manifest names the columns: that is believed
         self._lines = 0
         self._disordered = 0
         self._fractional = 0
-        self._has_parts = False  # whether a good row has a volume that is no whole number
+        self._has_parts = False  # whether a good row has a volume that is not a whole number
 
     def take(self, block: Block) -> None:
-        """Takes the rows of a block; where none was ever rejected there is nothing to judge."""
+        """Count the rows of a block; until a row is rejected there is nothing to check."""
         if not self.is_asked or not (block.rejects or self._lines):
             return
         self._lines += block.rows.height + len(block.rejects)
@@ -323,10 +323,10 @@ class _Judge:
             self.require_sound()  # before a large file has as many dead letters as lines
 
     def require_sound(self) -> None:
-        """Refuses a file whose rows contradict the order of its columns.
+        """Refuse a file whose rows contradict the assumed order of columns.
 
         Raises:
-            UnreadableArchive: They do.
+            UnreadableArchive: Low, high or the trade count cannot be in their columns.
         """
         if self._disordered >= 2 and self._disordered * 2 > self._lines:
             raise UnreadableArchive(_misnamed(f"low or high is not that in {self._disordered} of {self._lines} lines"))
@@ -339,7 +339,7 @@ class _Judge:
             )
 
     def chain(self, rows: pl.DataFrame) -> None:
-        """Takes rows in order of time; the first thousand of a file are looked at."""
+        """Add rows in order of time; the first thousand of a file are checked."""
         if self.is_asked and self._chained < _CHAIN_ROWS:
             self._chain.append(tuple(rows[name][:_CHAIN_ROWS].to_numpy() for name in ("time", "open", "close")))
             self._chained += rows.height
@@ -347,7 +347,7 @@ class _Judge:
                 self.require_chained()
 
     def require_chained(self) -> None:
-        """Refuses a file of which each candle closes where the one before it opened.
+        """Refuse a file whose candles close at the open of the candle before.
 
         Raises:
             UnreadableArchive: Open and close have changed places.
@@ -382,7 +382,7 @@ def _format(interval: Interval, now: int, dialect: Dialect) -> Format:
         name if name in wanted else f"_{place}": wanted.get(name, pl.String())
         for place, name in enumerate(dialect.columns)
     }
-    # A file without counts says of a row with a volume that there was a trade at least, and no more.
+    # In a file without counts, a volume only shows that there was at least one trade.
     derived = () if "trades" in columns else ((pl.col("volume") > 0).cast(pl.Float64).alias("trades"),)
     is_quiet = (
         (pl.col("trades").fill_null(0) == 0)
@@ -403,7 +403,7 @@ def _format(interval: Interval, now: int, dialect: Dialect) -> Format:
 
 
 def _is_plain(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
-    """Whether all of some rows are good candles with a trade each."""
+    """Return whether all rows are good candles with a trade each."""
     return rows.is_empty() or (is_sound(rows, interval, now) and _lowest(rows["trades"]) >= 1)
 
 

@@ -1,8 +1,8 @@
-"""The order of a file's rows, and the rows that stand outside it: their times cannot be believed.
+"""The order of a file's rows, and the rows outside that order, whose times cannot be believed.
 
-Kraken writes files in order of time. One that is not was turned round, shuffled or put together by somebody, which
-makes no time in it wrong; or a time in it was damaged. A damaged row stands alone, or with a few, among many that are
-in order: where it stands a candle is missing that was there, and where it says that it belongs there may be none.
+Kraken writes files in order of time. A file out of order was either reversed, shuffled or assembled by a person, which
+makes no time in it wrong, or a time in it was damaged. Damaged rows are few among many that are in order. At such a
+row's place in the file, a candle is missing that was there. At the time that the row states, there may be no candle.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIECE_ROWS = 24
-"""So many rows that follow each other, and share their time with no others, were put where they are together."""
+"""The least length of a rising run that is believed if no other row lies within its time: it was moved as a whole."""
 FOREVER = 1 << 40
 
 Times = NDArray[np.int64]
 Bounds = tuple[int, int]
-"""The times of two rows; 0 and `FOREVER` where there is none."""
+"""The times of two rows; 0 or `FOREVER` stands for a row that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the order of a file's rows says of their times.
+    """The order of a file's rows, and which of their times can be believed.
 
     Attributes:
         descends: Whether the newest row comes first.
-        is_shuffled: Whether there is no order: where a row stands then says nothing of its time.
-        believed: For each row whether it stands in order; all do where there is no order.
-        doubtful: Pairs of rows between which a row may belong that stands outside the order.
+        is_shuffled: Whether there is no order, so that a row's place says nothing about its time.
+        believed: For each row, whether it is in order; True for all rows if there is no order.
+        doubtful: The bounds between which a row outside the order may belong.
     """
 
     descends: bool
@@ -45,7 +45,8 @@ def order_of(times: Times) -> Order:
     """Return the order of some rows.
 
     Args:
-        times: In the order of the file. Repeats that say the same are left out, so that equal times contradict.
+        times: The times in the order of the file, in seconds since the epoch. Identical repeats must be left out, so
+            that equal times are a contradiction.
     """
     steps = np.diff(times)
     if (steps < 0).sum() > (steps > 0).sum():
@@ -72,21 +73,21 @@ def _rising(times: Times) -> Order:
 
 
 def _longest_rise(times: Times) -> NDArray[np.bool_]:
-    """Mark the rows of a longest strictly rising subsequence: by leaving out the fewest, the rest is in order."""
+    """Mark the rows of a longest strictly rising subsequence, so that the fewest rows are outside the order."""
     highest = np.maximum.accumulate(times)
     lowest = np.minimum.accumulate(times[::-1])[::-1]
     marked = np.ones(len(times), np.bool_)
     marked[1:] &= times[1:] > highest[:-1]
     marked[:-1] &= times[:-1] < lowest[1:]
-    # These are in order with every other row, so only what lies between two of them has to be looked at.
+    # The marked rows are in order with every other row, so only the runs between them need the search.
     for start, end in _runs(~marked):
         marked[start:end] = _longest_rise_of(times[start:end].tolist())
     return marked
 
 
 def _longest_rise_of(times: list[int]) -> NDArray[np.bool_]:
-    ends: list[int] = []  # the lowest time that a rise of each length ends with
-    rows: list[int] = []  # and its row
+    ends: list[int] = []  # for each length, the lowest time at which a rise of that length ends
+    rows: list[int] = []  # the row of that time
     before = np.full(len(times), -1, np.int64)
     for row, time in enumerate(times):
         length = bisect_left(ends, time)
@@ -102,7 +103,7 @@ def _longest_rise_of(times: list[int]) -> NDArray[np.bool_]:
 
 
 def _strays(times: Times, is_kept: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Find the rows outside the order: the places of the first and behind the last of each rising run."""
+    """Yield the rising runs of rows outside the order, as half-open ranges of places."""
     for start, end in _runs(~is_kept):
         falls = np.flatnonzero(np.diff(times[start:end]) <= 0) + start + 1
         bounds = [start, *falls.tolist(), end]
@@ -115,10 +116,16 @@ def _runs(marked: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
 
 
 def _around(kept: Times, rank: int, first: int, last: int) -> list[Bounds]:
-    """What some rows cast doubt on that stand before the row `rank` of those in order, and say that they are elsewhere.
+    """Return the bounds that become doubtful because of a run of rows outside the order.
 
-    They may belong where they stand; and they may not be where they say. Where only few rows lie in between, it may
-    as well be those that are wrong.
+    The rows may belong at their place in the file, and may not belong at the times that they state. If only few rows
+    lie in between, those may be the wrong ones instead, so everything from one to the other is doubtful.
+
+    Args:
+        kept: The times of the rows in order.
+        rank: The place among these before which the run is in the file.
+        first: The first time of the run.
+        last: The last time of the run.
     """
     stand = (_at(kept, rank - 1), _at(kept, rank))
     below, above = int(np.searchsorted(kept, first)), int(np.searchsorted(kept, last, side="right"))

@@ -1,4 +1,4 @@
-"""What archives are packed with: what of it is not read here and why, and how much may come out of it."""
+"""Compression of archives: formats that are not supported and why, and limits on the unpacked size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import IO, Any
 from kraken_pipeline.errors import UnreadableArchive
 
 MOST_RATIO = 200
-"""Candles pack to a tenth; what unpacks to more than so many times its size is no archive of them."""
+"""The largest ratio of unpacked to packed size. Candles pack to a tenth, so no archive of candles exceeds it."""
 FREE_BYTES = 256 << 20
-"""So much may come out of anything."""
+"""The unpacked size that is allowed at any ratio."""
 MOST_DEPTH = 2
-"""So deep ZIPs may lie in ZIPs: people pack a folder of ZIPs, and browsers pack what several people have packed."""
+"""The depth to which ZIPs may be nested: people pack a folder of ZIPs, and browsers pack several such files again."""
 _BLOCK = 1 << 20
 _BY_HAND = "unpack it and name the folder that its files are in"
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 99: "AES encryption"}
@@ -47,7 +47,7 @@ _PIECE = re.compile(r"(?P<whole>.+\.zip)\.(?P<number>[0-9]{3})|(?P<stem>.+)\.z(?
 
 
 def foreign(name: str) -> str | None:
-    """Return why a file is not read that is packed with something else than ZIP, by its name; None for others."""
+    """Return why a file in another format than ZIP is not read, by its name; None for other files."""
     base = name.lower()
     ending = next((ending for ending in _OTHERS if base.endswith(ending)), None)
     if ending is None or base.endswith(".csv.gz"):
@@ -56,13 +56,16 @@ def foreign(name: str) -> str | None:
 
 
 def disguised(head: bytes) -> str | None:
-    """Return why a file that is named as a ZIP is none, by its first bytes; None where they do not tell."""
+    """Return why a file named as a ZIP is not one, by its first bytes; None if they are of no known format."""
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     return None if kind is None else f"it is {kind} in spite of its name, which is not read here; {_BY_HAND}"
 
 
 def piece_of(path: Path) -> tuple[Path, int] | None:
-    """Return the ZIP that a file is a piece of (`.zip.001`, `.z01`), and which; None for what is none."""
+    """Return the ZIP that a file is a piece of, and the piece's number; None if it is not a piece.
+
+    The number is above zero for `.zip.001`, and below zero for `.z01`.
+    """
     if (found := _PIECE.fullmatch(path.name)) is None:
         return None
     if found["whole"]:
@@ -71,11 +74,11 @@ def piece_of(path: Path) -> tuple[Path, int] | None:
 
 
 def split(whole: Path, numbers: Iterable[int]) -> str:
-    """Return why a ZIP in pieces is not read, and how they are joined.
+    """Return why a ZIP in pieces is not read, and how to join the pieces.
 
     Args:
         whole: The path without the piece's ending.
-        numbers: Which pieces there are, as `piece_of` says it; those of `.z01` below zero.
+        numbers: The numbers of the pieces present, as from `piece_of`; those of `.z01` are below zero.
     """
     there = sorted(numbers, key=abs)
     missing = sorted(set(range(1, abs(there[-1]) + 1)) - {abs(number) for number in there})
@@ -88,7 +91,7 @@ def split(whole: Path, numbers: Iterable[int]) -> str:
 
 
 def fault_of(member: zipfile.ZipInfo) -> str | None:
-    """Return why a member of a ZIP is not read, without reading it; None where it may be."""
+    """Return why a member of a ZIP cannot be read, without reading it; None if it may be readable."""
     if member.flag_bits & 1 or member.compress_type == 99:
         return "it is encrypted; unpack it with its password and name the folder that its files are in"
     if member.compress_type not in _READ:
@@ -100,7 +103,7 @@ def fault_of(member: zipfile.ZipInfo) -> str | None:
 
 
 def limit(packed: int) -> int:
-    """Return how many bytes may come out of so many."""
+    """Return the largest unpacked size allowed for a packed size, both in bytes."""
     return max(FREE_BYTES, MOST_RATIO * packed)
 
 
@@ -112,7 +115,7 @@ def _too_much(packed: int) -> str:
 
 
 def unpacked_size(path: Path) -> int:
-    """Return about how many bytes a gzip file unpacks to, as its end says; it may be wrong."""
+    """Return the approximate unpacked size of a gzip file in bytes, from its trailer, which may be wrong."""
     with path.open("rb") as stream:
         packed = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, packed - 4))
@@ -122,15 +125,15 @@ def unpacked_size(path: Path) -> int:
 
 
 class Gunzipped(io.RawIOBase):
-    """The bytes that come out of a gzip file, no more than may."""
+    """The unpacked bytes of a gzip file, up to the size limit."""
 
     def __init__(self, stream: IO[bytes], name: str, packed: int) -> None:
-        """Reads nothing yet.
+        """Prepare a stream; nothing is read yet.
 
         Args:
-            stream: What is packed; it is closed with this.
-            name: For messages.
-            packed: How many bytes that has.
+            stream: The packed bytes; it is closed together with this stream.
+            name: The file's name, for messages.
+            packed: The number of packed bytes.
         """
         self._stream = stream
         self._name = name
@@ -139,18 +142,18 @@ class Gunzipped(io.RawIOBase):
         self._gzip = gzip.GzipFile(fileobj=stream)
 
     def readable(self) -> bool:
-        """It can be read, and not sought in."""
+        """Return True: the stream can be read, but not seek."""
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor of what is packed."""
+        """Return the descriptor of the packed file."""
         return self._stream.fileno()
 
     def readinto(self, buffer: Any) -> int:
         """Unpack some bytes.
 
         Raises:
-            UnreadableArchive: They are damaged, or more than may come out.
+            UnreadableArchive: The bytes are damaged, or exceed the size limit.
         """
         try:
             read = self._gzip.read(len(buffer))
@@ -163,14 +166,14 @@ class Gunzipped(io.RawIOBase):
         return len(read)
 
     def close(self) -> None:
-        """Closes what is packed, too."""
+        """Close this stream and the packed one."""
         self._gzip.close()
         self._stream.close()
         super().close()
 
 
 class _Window(io.RawIOBase):
-    """Some of the bytes of a file, as a file."""
+    """A range of a file's bytes, as a file."""
 
     def __init__(self, stream: IO[bytes], start: int, size: int) -> None:
         self._stream = stream
@@ -198,18 +201,18 @@ class _Window(io.RawIOBase):
 
 
 def inner_stream(stream: IO[bytes], names: Sequence[str], opened: ExitStack) -> IO[bytes]:
-    """Return the bytes of a ZIP that lies in a ZIP, or deeper.
+    """Return the bytes of a ZIP nested in another ZIP, at any depth.
 
-    One that is stored as it is, as nearly all are, is read where it lies; one that is packed once more is unpacked
-    beside, into a file without a name.
+    A stored ZIP, as nearly all nested ones are, is read in place. A compressed one is unpacked into a temporary file
+    without a name.
 
     Args:
         stream: The outermost ZIP; it must stay open.
-        names: The members that lead to it, from the outermost on.
-        opened: Closes what is opened for it.
+        names: The members that lead to the ZIP, from the outermost on.
+        opened: Closes the streams that are opened on the way.
 
     Raises:
-        UnreadableArchive: One is encrypted, packed in a way that is not read, or too much.
+        UnreadableArchive: A member is encrypted, packed with an unsupported method, or too large.
     """
     for name in names:
         with zipfile.ZipFile(stream) as archive:

@@ -1,4 +1,4 @@
-"""Kraken's releases: which archive holds which time, by its name.
+"""Kraken's releases: the time that each archive covers, according to its name.
 
 ::
 
@@ -6,10 +6,10 @@
     Kraken_OHLCVT_Q2_2023.zip            a quarter, up to 2026Q1
     Kraken_OHLCVT_2026Q2.zip             a quarter, since 2026Q2
     Kraken_OHLCVT_Full_2026Q2.zip.part00 complete up to the end of a quarter, in parts
-    Kraken_Trading_History….zip, TimeAndSales_Combined….zip   the same of trades
+    Kraken_Trading_History….zip, TimeAndSales_Combined….zip   the same for trades
 
-A name promises only what it says whole: `FORMS` is the table of all that do. Any other ZIP (one more word, a range, a
-part of the year) is a loose collection, each file of which answers for what lies between its own first and last row.
+A name promises something only if all of it matches one of `FORMS`. Any other ZIP (one more word, a range, a part of
+the year) is a loose collection: each of its files answers only for the time between its own first and last row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kraken_pipeline.market.quarter import Quarter
 
 
 class Kind(StrEnum):
-    """What an archive's rows are."""
+    """The kind of an archive's rows: candles or trades."""
 
     OHLCVT = "OHLCVT"
     TRADES = "TRADES"
@@ -34,25 +34,25 @@ DOWNLOADS = (
     "https://support.kraken.com/articles/"
     "360047124832-downloadable-historical-ohlcvt-open-high-low-close-volume-trades-data"
 )
-"""Kraken's page with all of them."""
+"""The address of Kraken's page with all archives."""
 FULL = Quarter(2026, 2)
-"""The last quarter of the complete archive whose name says where it ends; it comes in parts."""
+"""The last quarter of the complete archive that names its end; it comes in parts."""
 FULL_NAME = f"Kraken_OHLCVT_Full_{FULL}.zip"
 FULL_PARTS = 5
 FIRST_QUARTERLY = Quarter(2023, 1)
-"""Before it there are only complete archives."""
+"""The first quarter with an archive of its own; earlier ones are only in complete archives."""
 FIRST_NEW_NAME = Quarter(2026, 2)
-"""From it on a quarter is named 2026Q2 instead of Q2_2026."""
+"""The first quarter whose archive is named by the new scheme: 2026Q2 instead of Q2_2026."""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What an archive's name promises: `[start, end)` in seconds since the epoch.
+    """The promise of an archive's name: a kind of rows and a span `[start, end)` in seconds since the epoch.
 
     Attributes:
         kind: Candles or trades.
-        start: Where it begins; 2011 for a complete one.
-        end: Where it nominally ends; None for a complete one whose name does not say.
+        start: The start of the span; 2011 for a complete one.
+        end: The nominal end; None for a complete one whose name does not state it.
         quarter: The one quarter that it holds; None for a complete one.
     """
 
@@ -64,14 +64,14 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way in which Kraken names releases.
+    """A form of the names that Kraken gives to releases.
 
     Attributes:
-        whole: What a name of this form is from its beginning to its end, without `.zip` and what marks a copy.
-        kind: What its rows are.
+        whole: The pattern of a whole name of this form, without `.zip` and the mark of a copy.
+        kind: The kind of its rows.
         is_complete: Whether it begins with the first trade, and not with the quarter that it names.
         example: A name of this form.
-        promise: What such a release answers for, for people.
+        promise: A description of the time that such a release answers for.
     """
 
     whole: re.Pattern[str]
@@ -102,17 +102,17 @@ FORMS: tuple[Form, ...] = (
 )
 """Every form of a name that promises something; docs/archives.md shows the same table."""
 
-# What browsers, desktops and this project's own drop folder (.1) add where a name is taken.
+# The marks that browsers, desktops and this project's drop folder (.1) add if a name is already in use.
 _COPY = re.compile(r"(?:[ _-]*\([0-9]{1,3}\)|[ _-]+copy(?:[ _-]?[0-9]{1,3})?|\.[0-9]{1,3})+$", re.IGNORECASE)
 
 
 def without_copy_mark(stem: str) -> str:
-    """Return a file's name, given without its ending, without what marks it as a copy: ` (1)`, `-copy`, ` - Copy`."""
+    """Return a file's stem without the mark of a copy: ` (1)`, `-copy`, ` - Copy`."""
     return _COPY.sub("", stem)
 
 
 def release_of(container: str) -> Release | None:
-    """Return what the name of a ZIP promises, without its folder; None for one that does not say it whole."""
+    """Return the release that a ZIP's name (without its folder) promises; None if the name matches no form."""
     stem, _, ending = container.rpartition(".")
     if ending.lower() != "zip":
         return None
@@ -134,7 +134,7 @@ def _promised(form: Form, said: Mapping[str, str | None]) -> Release:
 
 
 def archive_name(quarter: Quarter) -> str:
-    """The file that Kraken publishes the candles of a quarter in; before 2023, the complete archive."""
+    """Return the name of the archive with a quarter's candles; before 2023, the complete archive."""
     if quarter < FIRST_QUARTERLY:
         return "Kraken_OHLCVT.zip"
     if quarter < FIRST_NEW_NAME:
@@ -143,9 +143,10 @@ def archive_name(quarter: Quarter) -> str:
 
 
 def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
-    """The archives that hold some of `[start, end)`, each with its quarter, in order.
+    """Return the archives that hold some of `[start, end)`, each with its quarter, in order.
 
-    A quarter that has not ended has none. Before 2023 the complete archive stands once, with the first quarter.
+    A quarter that has not ended by `now` has no archive. For the time before 2023 the complete archive is listed once,
+    with the first quarter. Times are seconds since the epoch.
     """
     names: list[tuple[str, Quarter]] = []
     quarter = Quarter.of(start)
@@ -157,17 +158,17 @@ def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
 
 
 def fewest(names: Iterable[str], now: int) -> Mapping[str, tuple[str, ...]]:
-    """Return the fewest files to download that hold what some archives hold, in order of time.
+    """Return the fewest files to download for the contents of some archives, in order of time.
 
-    That is each archive by itself, or the complete one in its parts instead of all that it holds, where these are more
-    than its parts.
+    This is each archive by itself, unless the complete archive contains more of them than it has parts; then it
+    replaces those that it contains.
 
     Args:
         names: Archives, as `published` names them.
-        now: Up to when archives of quarters that have ended count as published, in seconds since the epoch.
+        now: The current time, in seconds since the epoch. Archives of quarters that have ended count as published.
 
     Returns:
-        Each archive to fetch, with those that it stands for.
+        Each archive to download, with the archives that it replaces.
     """
     quarters = {name: release.quarter or Quarter.of(0) for name in names if (release := release_of(name)) is not None}
     ordered = sorted(quarters, key=lambda name: quarters[name])

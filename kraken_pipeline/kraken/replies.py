@@ -1,4 +1,4 @@
-"""What Kraken's endpoints answer, as models that every reply must pass."""
+"""Models and parsers of the replies of Kraken's endpoints. Every reply must pass them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _listed(value: Any) -> list[Any]:
 
 
 Decimal = Annotated[float, BeforeValidator(_number)]
-"""Kraken writes prices and volumes as text; a number is read as well."""
+"""A price or volume. Kraken writes these as text; a number is accepted, too."""
 
 Seconds = Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_no_truth)]
-"""A moment in seconds since the epoch, up to 2106: one in milliseconds or nanoseconds is greater."""
+"""A time in seconds since the epoch, up to 2106, so that milliseconds or nanoseconds are refused."""
 
 Moment = Annotated[FiniteFloat, BeforeValidator(_no_truth)]
-"""A moment in seconds since the epoch, with its fraction."""
+"""A time in seconds since the epoch, with its fraction."""
 
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63), BeforeValidator(_no_truth)]
 """A whole number that columns and databases can hold."""
@@ -50,7 +50,7 @@ OhlcRow = tuple[Seconds, Decimal, Decimal, Decimal, Decimal, Decimal, Decimal, W
 """Start (seconds), open, high, low, close, vwap, volume, count."""
 
 Text = Annotated[str, BeforeValidator(str)]
-"""What nothing here depends on, whatever it has become."""
+"""A value that nothing here depends on, so that any type is accepted."""
 
 TradeRow = tuple[Decimal, Decimal, Moment, Text, Text, Text, Whole]
 """Price, volume, time (seconds, to 1e-7), side, order type, miscellaneous, id."""
@@ -59,7 +59,7 @@ KNOWN_STATUSES = frozenset({"online", "maintenance", "cancel_only", "post_only",
 KNOWN_SIDES = frozenset({"b", "s"})
 KNOWN_ORDERS = frozenset({"m", "l"})
 MAIN_BOOK = "international"
-"""Where a pair is traded unless its entry says otherwise."""
+"""The venue of a pair whose entry names none."""
 
 
 class _Model(BaseModel):
@@ -67,7 +67,7 @@ class _Model(BaseModel):
 
 
 class SystemStatus(_Model):
-    """Whether Kraken works, and what time it has."""
+    """The status of the exchange, with its time."""
 
     status: str
     timestamp: datetime
@@ -76,7 +76,7 @@ class SystemStatus(_Model):
 
     @property
     def time(self) -> float:
-        """Its time in seconds since the epoch."""
+        """The exchange's time in seconds since the epoch; UTC if the timestamp names no zone."""
         return self.timestamp.replace(tzinfo=self.timestamp.tzinfo or UTC).timestamp()
 
 
@@ -93,18 +93,18 @@ class AssetPair(_Model):
 
     @property
     def is_of_main_book(self) -> bool:
-        """Whether it is the pair that its name stands for, and not its listing at another venue (`XBTUSD:BTNL`)."""
+        """Whether it is the pair itself, and not its listing at another venue (`XBTUSD:BTNL`)."""
         return (self.execution_venue or MAIN_BOOK) == MAIN_BOOK and ":" not in self.altname + self.wsname
 
 
 @dataclass(frozen=True, slots=True)
 class PairsReply:
-    """What can be read of a reply of AssetPairs.
+    """The readable and unreadable entries of an AssetPairs reply.
 
     Attributes:
         pairs: Kraken's internal key → pair; those of other venues are left out.
-        unreadable: The key of each entry that cannot be read → what is wrong with it.
-        unreadable_names: These keys, and the altnames of these entries where they have one.
+        unreadable: The key of each entry that cannot be read → the reason.
+        unreadable_names: The keys of these entries, and their altnames if they have one.
     """
 
     pairs: Mapping[str, AssetPair]
@@ -120,19 +120,19 @@ _Parsed = TypeVar("_Parsed")
 
 
 def parse_status(result: Any) -> SystemStatus:
-    """A result of SystemStatus.
+    """Parse a result of SystemStatus.
 
     Raises:
-        UnusableReply: It is none.
+        UnusableReply: The result is not valid.
     """
     return _parsed(_STATUS, result, "SystemStatus")
 
 
 def parse_pairs(result: Any) -> PairsReply:
-    """A result of AssetPairs, entry by entry: one that cannot be read takes no other along.
+    """Parse a result of AssetPairs, entry by entry, so that an unreadable entry does not affect others.
 
     Raises:
-        UnusableReply: It is none, or nothing of it can be read.
+        UnusableReply: The result is not an object, or has no readable pair.
     """
     if not isinstance(result, Mapping):
         raise UnusableReply(f"AssetPairs: the result is {type(result).__name__}, not an object")
@@ -157,18 +157,19 @@ def parse_pairs(result: Any) -> PairsReply:
 def parse_ohlc(
     result: Any, asked: str, keys: Iterable[str] = (), others: Callable[[str], bool] = lambda _: False
 ) -> tuple[list[OhlcRow], int]:
-    """A result of OHLC: its rows, and the start of the last committed candle in seconds.
+    """Parse a result of OHLC into its rows and the start of the last committed candle, in seconds since the epoch.
 
-    Rows are read by position; what they have beyond eight values is not for us, nor is what stands beside them.
+    Rows are read by position. Values beyond the eighth are ignored, as are other fields of the result.
 
     Args:
-        result: Of the reply.
+        result: The reply's `result`.
         asked: The request, for messages.
-        keys: Under which the rows should stand. Another is believed where it is the only one, and no other pair's.
-        others: Whether a key is another pair's.
+        keys: The keys under which the rows are expected. Another key is accepted if it is the only one with a list and
+            not another pair's.
+        others: Returns whether a key is another pair's.
 
     Raises:
-        UnusableReply: It is none, or about another pair.
+        UnusableReply: The result is not valid, or is about another pair.
     """
     rows, last = _under_key(result, asked, keys, others)
     if isinstance(last, str) and re.fullmatch(r"[0-9]{1,19}", last):
@@ -181,12 +182,12 @@ def parse_ohlc(
 def parse_trades(
     result: Any, asked: str, keys: Iterable[str] = (), others: Callable[[str], bool] = lambda _: False
 ) -> tuple[list[TradeRow], int | None]:
-    """A result of Trades: its rows, and the time of the last one in nanoseconds where the reply has it.
+    """Parse a result of Trades into its rows and the time of the last one in nanoseconds, if the reply has it.
 
     The rest is as for `parse_ohlc`; a row has seven values.
 
     Raises:
-        UnusableReply: It is none, or about another pair.
+        UnusableReply: The result is not valid, or is about another pair.
     """
     rows, last = _under_key(result, asked, keys, others)
     is_number = not isinstance(last, bool) and re.fullmatch(r"[0-9]{1,19}", str(last))
@@ -194,7 +195,7 @@ def parse_trades(
 
 
 def unknown_words(rows: Sequence[TradeRow]) -> list[str]:
-    """Return the sides and kinds of orders of some trades that nobody knew of: they say nothing about a candle."""
+    """Return the unknown sides and order types of some trades; no candle depends on them."""
     sides, orders = {row[3] for row in rows} - KNOWN_SIDES, {row[4] for row in rows} - KNOWN_ORDERS
     return [
         *(f"the side {word!r:.20}" for word in sorted(sides)),
@@ -203,12 +204,12 @@ def unknown_words(rows: Sequence[TradeRow]) -> list[str]:
 
 
 def _cut(rows: Any, length: int) -> Any:
-    """Rows without what they have grown beyond what is known of them."""
+    """Return rows cut to their known fields."""
     return [row[:length] if isinstance(row, list) else row for row in rows] if isinstance(rows, list) else rows
 
 
 def _under_key(result: Any, asked: str, keys: Iterable[str], others: Callable[[str], bool]) -> tuple[Any, Any]:
-    """The rows of a result, and its `last`."""
+    """Return the rows of a result, and its `last`."""
     if not isinstance(result, Mapping):
         raise UnusableReply(f"{asked}: the result is {type(result).__name__}, not an object")
     last = result.get("last")

@@ -1,7 +1,7 @@
-"""Rows of CSV, in blocks: read by Polars where all of a block is well-formed, line by line where it is not.
+"""Parser of CSV rows in blocks: by Polars if a whole block is well-formed, else line by line.
 
 Whatever the bytes are, every line comes out once: as a row of a frame or as a `Reject` with its number, its text and
-the reason. The two archive formats (`ohlcvt`, `time_and_sales`) say which columns and which rules there are.
+the reason. The two archive formats (`ohlcvt`, `time_and_sales`) define the columns and the rules.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from kraken_pipeline.kraken.order import FOREVER
 from kraken_pipeline.market.interval import Interval
 
 BLOCK_BYTES = 16 << 20
-"""Measured on a file of 287 MB: 16 MiB is quickest (0.88 s; 8: 1.08 s, 32: 1.04 s), and memory stays small."""
+"""The block size; 16 MiB is fastest on a file of 287 MB (0.88 s; 8: 1.08 s, 32: 1.04 s), and memory stays small."""
 LINE_BYTES = 1 << 20
-"""A line that is longer is none of a CSV file: what has no line feeds would otherwise be read into memory whole."""
+"""The longest line allowed. Without a limit, a file without line feeds would be read into memory whole."""
 TEXT_CHARACTERS = 500
 LINE = "line"
 
@@ -35,13 +35,13 @@ ColumnType = pl.Int64 | pl.Float64 | pl.String
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that is no candle and no trade.
+    """A row that is neither a candle nor a trade.
 
     Attributes:
         line: Its number in the file, from 1; 0 stands for the file as a whole.
-        text: What it says, cut to 500 characters; bytes that are no UTF-8 are spelled out.
+        text: Its text, cut to 500 characters; bytes that are not UTF-8 are escaped.
         reason: Why it was rejected.
-        time: Its time in seconds since the epoch, where that can be read and believed.
+        time: Its time in seconds since the epoch; None if it cannot be read or believed.
     """
 
     line: int
@@ -55,8 +55,8 @@ class Block:
     """Some consecutive lines of a file.
 
     Attributes:
-        rows: The good rows: the asked columns and `line` (UInt32 numbers from 1), in the order of the file.
-        rejects: The bad ones.
+        rows: The good rows: the wanted columns and `line` (UInt32 numbers from 1), in the order of the file.
+        rejects: The rejected rows.
     """
 
     rows: pl.DataFrame
@@ -64,39 +64,39 @@ class Block:
 
 
 class StreamDigest:
-    """The SHA-256 of the bytes that pass."""
+    """The SHA-256 of a stream, computed while it is read."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
         self.size = 0
 
     def update(self, data: bytes) -> None:
-        """Takes more bytes."""
+        """Add bytes."""
         self.size += len(data)
         self._digest.update(data)
 
     def hexdigest(self) -> str:
-        """The sum of all bytes taken."""
+        """Return the SHA-256 of all bytes added."""
         return self._digest.hexdigest()
 
 
 class ByteStream(Protocol):
-    """What bytes are read from."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return so many bytes; fewer at the end."""
+        """Return the next `size` bytes; fewer at the end."""
         ...
 
     def readline(self, size: int, /) -> bytes:
-        """Return the rest of the current line, no more than so many bytes."""
+        """Return the rest of the current line, at most `size` bytes."""
         ...
 
 
 def line_blocks(stream: ByteStream, digest: StreamDigest) -> Generator[bytes, None, None]:
-    """The stream's bytes in blocks of whole lines, each ending in a line feed; without a byte order mark.
+    """Yield the stream's bytes in blocks of whole lines, each ending in a line feed, without a byte order mark.
 
-    Of a file of several blocks, the next one is read, unpacked and summed while the last one is worked on: that takes
-    a third of the time that the work does.
+    In a file of several blocks, the next block is read, unpacked and hashed while the caller processes the current
+    one. This takes a third of the time of the processing.
     """
     blocks = _line_blocks(stream, digest)
     block = next(blocks, None)
@@ -127,17 +127,18 @@ def _line_blocks(stream: ByteStream, digest: StreamDigest) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Format:
-    """What the lines of an archive must be.
+    """The columns and rules for the lines of an archive.
 
     Attributes:
-        columns: Field name → type, in the order of the fields; `time` is in seconds since the epoch. What begins with
-            `_` is passed over.
-        rules: Reason → where it applies, as `market.candle.broken_rules` gives it.
-        time_rules: Those of the reasons that say that a row's time cannot be believed.
-        is_sound: Whether no rule applies to any of some rows without nulls; a quicker way to ask it.
-        quiet: Which rows say that nobody traded: they are good, whatever else they hold. None where there are none.
-        derived: Columns that follow from the others.
-        is_quoted: Whether fields may stand in quotation marks.
+        columns: Field name → type, in the order of the fields; `time` is in seconds since the epoch. Names that begin
+            with `_` are ignored.
+        rules: Reason → expression that is true for the rows that break the rule, as from `market.candle.broken_rules`.
+        time_rules: The reasons that mean that a row's time cannot be believed.
+        is_sound: Returns whether rows without nulls break no rule; faster than evaluating `rules`.
+        quiet: Expression that is true for rows of quiet time. These are good, whatever else they hold. None if the
+            format has no such rows.
+        derived: Columns that are computed from the others.
+        is_quoted: Whether fields may be in quotation marks.
     """
 
     columns: Mapping[str, ColumnType]
@@ -150,13 +151,13 @@ class Format:
 
     @cached_property
     def wanted(self) -> list[str]:
-        """The columns that come out."""
+        """The columns of the result."""
         derived = (each.meta.output_name() for each in self.derived)
         return [*(name for name in self.columns if not name.startswith("_")), *derived]
 
 
 def parse_block(data: bytes, first_line: int, form: Format) -> Block:
-    """The rows of a block: whole lines, each ending in a line feed; the first has the number `first_line`."""
+    """Parse a block of whole lines, each ending in a line feed; the first has the number `first_line`."""
     height = data.count(b"\n")
     if form.is_quoted:
         data = data.replace(b'"', b"")
@@ -175,8 +176,8 @@ def _numbers(first_line: int, height: int) -> pl.Series:
 
 
 def _parse_well_formed(data: bytes, form: Format) -> pl.DataFrame | None:
-    """All lines at once, or None where one of them is not of the format."""
-    if data.startswith(codecs.BOM_UTF8):  # within a file it is damage, which Polars would pass over
+    """Parse all lines at once; return None if one of them does not match the format."""
+    if data.startswith(codecs.BOM_UTF8):  # within a file it is damage, which Polars would ignore
         return None
     try:
         rows = pl.read_csv(data, has_header=False, schema=dict(form.columns), quote_char=None)
@@ -211,8 +212,8 @@ def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
     if form.quiet is not None:
         is_quiet = form.quiet.fill_null(value=False) & (pl.col("_fields") == len(form.columns))
         reason = pl.when(~is_quiet).then(reason)
-    # Whatever else is wrong with a row comes first as a reason, but does not make its time believable; and a line with
-    # too many fields, or with zeros where a disk failed, may be what is left of several rows.
+    # Another reason may come first, but it does not make the time believable. A line with too many fields, or with NUL
+    # bytes from a failed disk, may be the remains of several rows.
     unbelievable = pl.any_horizontal(
         pl.col("_fields") > len(form.columns),
         pl.col("text").str.contains("\0", literal=True),
@@ -237,7 +238,7 @@ def _field(text: pl.Expr, name: str, kind: ColumnType) -> pl.Expr:
     number = text.cast(pl.Float64, strict=False)
     if isinstance(kind, pl.Float64):
         return number.alias(name)
-    # 1594818000.0 is a time as well; 1594818000.5 is not. Whole floats below 2^53 are exact.
+    # 1594818000.0 is a valid time; 1594818000.5 is not. Whole floats below 2^53 are exact.
     whole = pl.when((number == number.floor()) & (number.abs() < 2**53)).then(number.cast(pl.Int64, strict=False))
     return pl.coalesce(text.cast(pl.Int64, strict=False), whole).alias(name)
 
@@ -245,36 +246,35 @@ def _field(text: pl.Expr, name: str, kind: ColumnType) -> pl.Expr:
 class Unanswered:
     """The spans that a file does not answer for because rows of it were rejected.
 
-    A rejected row takes its own candle out. Where its time cannot be believed, because it cannot be read, breaks a rule
-    or lies beyond those of its neighbours in the file, everything between these goes, because it may have been any of
-    that.
+    A rejected row excludes its own candle. If its time cannot be read, breaks a rule or lies outside those of its
+    neighbours in the file, everything between the neighbours is excluded, because the row may belong anywhere there.
     """
 
     def __init__(self, interval: Interval, *, neighbours_too: bool) -> None:
-        """Nothing yet.
+        """Start with no spans.
 
         Args:
             interval: The length of a candle.
-            neighbours_too: Whether the neighbours' own candles fall with it: of trades, a minute holds many.
+            neighbours_too: Whether the neighbours' own candles are excluded too; so for trades, as a minute holds many.
         """
         self._interval = interval
         self._neighbours_too = neighbours_too
         self._spans: Spans = ()
         self._last = 0  # the time of the last good row
         self._pending: list[int | None] = []  # the times of the rows after it, up to the next good one
-        self._since = FOREVER  # from where on doubt reaches up to that next good row
+        self._since = FOREVER  # the time from which on everything is doubtful, up to that next good row
 
     def take(self, block: Block, since: Mapping[int, int] | None = None) -> None:
-        """Takes the rejects of the next block of a file, and its good rows as their neighbours.
+        """Process the rejects of the next block of a file, with its good rows as their neighbours.
 
         Args:
-            block: In order of time.
-            since: Rejected lines that cast doubt on what stands before them, too: from which time on.
+            block: The block, in order of time.
+            since: Rejected line → the time from which on the rows before it are doubtful, too.
         """
         rows = block.rows
         lines = rows[LINE].to_list() if block.rejects else []
         spans: list[Span] = []
-        index = 0  # of the good row that comes next
+        index = 0  # the index of the next good row
         for reject in block.rejects:
             found = bisect(lines, reject.line, index)
             if found > index:
@@ -290,23 +290,23 @@ class Unanswered:
             self._spans = normalise((*self._spans, *spans))
 
     def add(self, *times: int) -> None:
-        """Takes out the candles that hold some moments."""
+        """Exclude the candles that contain some times."""
         self._spans = normalise((*self._spans, *map(self._candle, times)))
 
     def add_between(self, *bounds: tuple[int, int]) -> None:
-        """Takes out what lies between two rows, without their own candles."""
+        """Exclude the time between two rows; their own candles too only if `neighbours_too` was given."""
         self._spans = normalise((*self._spans, *(each for pair in bounds for each in self._between(*pair))))
 
     def add_spans(self, spans: Iterable[Span]) -> None:
-        """Takes some spans out."""
+        """Exclude some spans."""
         self._spans = normalise((*self._spans, *spans))
 
     def spans(self) -> Spans:
-        """What is taken out so far; it reaches over the file's ends where rows there cannot be placed."""
+        """Return the spans excluded so far. They extend beyond the file's ends if rows there cannot be placed."""
         return normalise((*self._spans, *self._rest(FOREVER)))
 
     def _meet(self, after: int) -> list[Span]:
-        """What the rejected rows since the last good one take out, now that the next is known."""
+        """Return the spans that the rejects since the last good row exclude, now that the next good row is known."""
         spans = self._rest(after)
         self._pending = []
         self._since = FOREVER
@@ -321,7 +321,7 @@ class Unanswered:
         return spans if is_believed else [*spans, *self._between(start, after)]
 
     def _are_in_order(self, *times: int | None) -> bool:
-        """Whether all times can be read and follow each other; trades may share one."""
+        """Return whether all times can be read and are in order; trades may share a time."""
         step = 0 if self._neighbours_too else 1
         return all(
             before is not None and after is not None and before + step <= after for before, after in pairwise(times)
@@ -341,18 +341,18 @@ class Unanswered:
 
 @dataclass(slots=True)
 class Facts:
-    """What reading a file to its end brought to light.
+    """The facts about a file that are known once it has been read to its end.
 
     Attributes:
-        lines: How many lines it has.
-        rows: How many of them are good.
-        quiet: How many rows say that nobody traded; they are no candles.
-        first_time: The start of its first candle (or its first trade), in seconds since the epoch.
-        last_time: The start of its last candle (or its last trade).
-        trades: How many trades its candles count.
-        unanswered: What it does not answer for, because rows were rejected.
-        contradicted: The candles of which it has several rows that differ.
-        sha256: Of all its bytes.
+        lines: The number of lines.
+        rows: The number of good rows.
+        quiet: The number of rows for quiet time; they are not candles.
+        first_time: The start of the first candle (or the time of the first trade), in seconds since the epoch.
+        last_time: The start of the last candle (or the time of the last trade).
+        trades: The number of trades that its candles count.
+        unanswered: The spans that it does not answer for, because rows were rejected.
+        contradicted: The candles that it contradicts itself about: several of its rows for one differ.
+        sha256: The SHA-256 of all its bytes.
     """
 
     lines: int = 0
@@ -367,10 +367,10 @@ class Facts:
 
 
 def require_rows(facts: Facts, what: str) -> None:
-    """Refuses a file that holds nothing.
+    """Refuse a file without a good row.
 
     Raises:
-        UnreadableArchive: It is empty, or none of its lines is good.
+        UnreadableArchive: The file is empty, or none of its lines is good.
     """
     if not facts.lines:
         raise UnreadableArchive("the file is empty; download it again")

@@ -1,4 +1,4 @@
-"""Trades archives, folded to one-minute candles on the way in.
+"""Reader of trades archives, which folds them to one-minute candles.
 
 ::
 
@@ -6,11 +6,11 @@
     90.54,1.1,1767225600.1234,b,l,,1234567                             since 2026Q1, under a header that
                                                                        names six of its seven fields
 
-Any other header is followed, too (`kraken.dialect`).
+Other headers are followed, too (`kraken.dialect`).
 
-Rows without an id are never deduplicated: equal rows are separate fills. With ids, a repeated one is rejected, rows are
-taken in the order of their ids where their times rise with these, and where ids are not consecutive though they should
-be, the minutes around are not answered for.
+Rows without an id are never deduplicated: equal rows are separate fills. Rows with a repeated id are rejected. Rows
+are read in the order of their ids if their times rise with them. Where ids should be consecutive and are not, the file
+does not answer for the minutes around the break.
 """
 
 from __future__ import annotations
@@ -79,17 +79,17 @@ def _is_sound(rows: pl.DataFrame, now: int) -> bool:
 
 
 class TradesReader:
-    """Reads one file of trades, in blocks, into one-minute candles, and gathers `facts` on the way."""
+    """A reader of one file of trades. It yields one-minute candles in blocks, and gathers `facts` on the way."""
 
     def __init__(self, stream: IO[bytes], now: int, *, edges_are_whole: bool, density: Density | None = None) -> None:
-        """Reads nothing yet.
+        """Prepare a reader; nothing is read yet.
 
         Args:
             stream: The file's bytes.
-            now: The moment of asking (seconds since the epoch); no trade was made after it.
-            edges_are_whole: Whether the minutes of the first and the last trade are whole, as in a release that
-                begins and ends elsewhere; in a loose file they are cut.
-            density: Where the ids of the pair are consecutive.
+            now: The current time (seconds since the epoch); a later trade is rejected.
+            edges_are_whole: Whether the minutes of the first and the last trade are whole, as in a release, which
+                begins and ends elsewhere. In a loose file they may be cut.
+            density: The ranges in which the ids of the pair are consecutive.
         """
         self._stream = stream
         self._now = now
@@ -104,10 +104,10 @@ class TradesReader:
         self.facts = Facts()
 
     def blocks(self) -> Generator[Block, None, None]:
-        """The one-minute candles that are whole, sorted and unique by time, and the rejected rows.
+        """Yield the whole one-minute candles, sorted and unique by time, and the rejected rows.
 
         Raises:
-            UnreadableArchive: There is not one good row, or its columns or times are not what they should be.
+            UnreadableArchive: The file has no good row, or its columns or times are wrong.
         """
         for minutes in fold_trades(self._trades()):
             yield Block(self._whole(minutes), self._taken_rejects())
@@ -168,7 +168,7 @@ class TradesReader:
                 self._hold_against_ids(block.rows)
 
     def _hold_against_ids(self, rows: pl.DataFrame) -> None:
-        """Takes out the minutes between trades whose ids do not follow each other, where they should."""
+        """Exclude the minutes between trades whose ids should be consecutive and are not."""
         ids, seconds = rows["trade_id"], rows["time"].cast(pl.Int64)
         last_id, last_second = self._last or (int(ids[0]) - 1, int(seconds[0]))
         before, earlier = ids.shift(1, fill_value=last_id), seconds.shift(1, fill_value=last_second)
@@ -189,11 +189,11 @@ class TradesReader:
         return bool(self._density.holes([AbsentIds(before + 1, after - 1, earlier, later)]))
 
     def _in_order(self, block: Block) -> tuple[Block, dict[int, int]]:
-        """Rejects what runs backwards in time, and repeated ids (among this block and the one before).
+        """Reject rows whose time runs backwards, and repeated ids (within this block and the one before).
 
         Returns:
-            The block, and from when on each line that runs backwards casts doubt on what stands before it: from the
-            last trade that is not later. Its own time may be wrong, or that of any since.
+            The block, and for each line that runs backwards the time from which the rows before it are doubtful: that
+            of the last trade that is not later. Its own time may be wrong, or that of any row since.
         """
         rows = block.rows
         reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(self._reached))
@@ -225,7 +225,7 @@ class TradesReader:
         return Block(good, ordered), self._last_before(bad.filter(pl.col("_reason") == _BACKWARDS))
 
     def _last_before(self, rows: pl.DataFrame) -> dict[int, int]:
-        """For each line the time of a good trade of the last minute that began no later; 0 where there is none."""
+        """Return for each line the first good time of the latest minute that began no later than it; 0 if none did."""
         if rows.is_empty():
             return {}
         self._minutes = [pl.concat(self._minutes)]
@@ -238,12 +238,12 @@ class TradesReader:
 
 
 def _by_id(block: Block) -> Block:
-    """A block in the order of its trades' ids, where times rise with these; what order the file has says nothing."""
+    """Return a block in the order of its trades' ids if times rise with them; else return it unchanged."""
     rows = block.rows
     if "trade_id" not in rows.columns or rows["trade_id"].is_sorted():
         return block
     ordered = rows.sort("trade_id", maintain_order=True)
     if not ordered["time"].is_sorted() or ordered["trade_id"].is_duplicated().any():
         return block
-    # The lines stay in order: they tell where rejected rows lie.
+    # The line numbers stay in order, because they locate the rejected rows.
     return Block(ordered.with_columns(rows[LINE]), block.rejects)

@@ -1,4 +1,4 @@
-"""Ids of the trades of a page: whether they follow each other, and what is absent where they do not."""
+"""Ids of the trades of a page: whether they are consecutive, and which are absent if not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class PageIds:
     """The ids of a page.
 
     Attributes:
-        rows: Its trades by id.
-        breaks: The trades before and after each place at which an id is not the next one.
+        rows: Its trades, sorted by id.
+        breaks: Pairs of neighbouring trades whose ids are not consecutive.
     """
 
     rows: tuple[TradeRow, ...]
@@ -24,32 +24,32 @@ class PageIds:
 
     @property
     def listed(self) -> int:
-        """How many trades it has."""
+        """The number of trades."""
         return len(self.rows)
 
     @property
     def numbered(self) -> int:
-        """How many ids lie between its first and its last one, both included."""
+        """The number of ids from the first to the last, both included."""
         return self.rows[-1][6] - self.rows[0][6] + 1 if self.rows else 0
 
     @property
     def absent(self) -> AbsentIds | None:
-        """The ids that should be there and are not, as one stretch; None where there is no break."""
+        """The ids from the first to the last absent one, as one range; None if there is no break."""
         if not self.breaks:
             return None
         before, after = self.breaks[0][0], self.breaks[-1][1]
-        first = before[6] + 1  # of ids that are repeated, the first of them
+        first = before[6] + 1  # for a repeated id, `max` below makes this one the last, too
         return AbsentIds(first, max(first, after[6] - 1), int(before[2]), int(after[2]), len(self.breaks))
 
     def lacks(self, trade_id: int) -> bool:
-        """Tell whether the page reaches over an id and does not have it."""
+        """Return whether an id lies between the page's first and last and is absent."""
         if not self.rows or not self.rows[0][6] < trade_id < self.rows[-1][6]:
             return False
         return all(row[6] != trade_id for row in self.rows)
 
 
 def ids_of(rows: Sequence[TradeRow]) -> PageIds:
-    """Look at the ids of a page of trades."""
+    """Return the ids of a page of trades."""
     by_id = tuple(sorted(rows, key=lambda row: row[6]))
     breaks = tuple((before, after) for before, after in pairwise(by_id) if after[6] != before[6] + 1)
     return PageIds(by_id, breaks)

@@ -1,12 +1,12 @@
-"""Paging through a pair's trades, folded to one-minute candles as they come: memory is flat for any length.
+"""Paging through a pair's trades, which are folded to one-minute candles page by page, in constant memory.
 
-A page is asked for by the nanosecond of the last trade known, which must come again with it and is dropped by its id:
-so a page that is empty, or not the one asked for, is never taken for the end. What a page closes is whole up to the
-start of the minute that is still open, so that whoever stores it can go on from there.
+Each page is requested from the nanosecond of the last known trade. That trade must be in the page again, and is dropped
+by its id. So an empty or a wrong page is never mistaken for the end. The result of a page is whole up to the start of
+the minute that is still open, so that a stopped paging can continue from there.
 
-Rows are taken in the order of their ids, whatever order they come in. Where ids are consecutive, one that is absent is
-a trade that the page lacks: it is asked for again once, from the trade before it, and while it stays absent the minutes
-in which it may have been made are not answered for.
+Rows are read in the order of their ids, whatever order they come in. Where ids are consecutive, an absent id is a trade
+that the page lacks. It is requested once more, from the trade before it. If it stays absent, the minutes in which it
+may have been made are not answered for.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ from kraken_pipeline.market.resample import TradeFold
 
 FULL_PAGE = 1_000
 SETTLING_SECONDS = 5
-"""How long a trade may take to be listed."""
+"""The time that a trade may take to be listed."""
 _NS = 1_000_000_000
 _IMPRECISION_NS = 500
-"""More than a row's time can be off: a float holds the seconds of today to 240 ns."""
+"""An upper bound for the error of a row's time: a float holds today's seconds to 240 ns."""
 _BACKWARDS_SECONDS = 1e-6
-"""By how much the time of a trade may lie behind that of another that was not earlier: an honest row does by 134 ns."""
+"""The tolerance for a trade that is earlier than the one before it by id: in correct rows, up to 134 ns occur."""
 _AHEAD_SECONDS = 2.0
-"""By how much a trade may be later than the exchange's own clock, which tells whole seconds."""
+"""The tolerance for a trade that is later than the exchange's own clock, which gives whole seconds."""
 _MINUTE = Interval.M1
 
 
 @dataclass(frozen=True, slots=True)
 class TradesPage:
-    """A page of trades as it came.
+    """A page of trades as received.
 
     Attributes:
         rows: Its trades, in their order.
-        last: The time of the last one in nanoseconds; None where the reply does not say.
-        asked_at: When it was asked for by the exchange's clock, in seconds since the epoch.
+        last: The time of the last one in nanoseconds; None if the reply does not state it.
+        asked_at: The time of the request by the exchange's clock, in seconds since the epoch.
         asked: The request, for messages.
-        answered_at: When it was answered, by the exchange's clock; infinite where nobody knows.
+        answered_at: The time of the answer by the exchange's clock, in seconds since the epoch; infinite if unknown.
     """
 
     rows: Sequence[TradeRow]
@@ -70,13 +70,13 @@ class TradesPage:
     answered_at: float = inf
 
     def by_id(self) -> TradesPage:
-        """Its trades in the order of their ids, which nothing but chance keeps in a reply."""
+        """Return the page with its trades in the order of their ids, which a reply does not guarantee."""
         if all(before[6] < after[6] for before, after in pairwise(self.rows)):
             return self
         return replace(self, rows=sorted(self.rows, key=lambda row: row[6]))
 
     def absent(self) -> list[AbsentIds]:
-        """The ids that lie between those of its trades, which are in the order of their ids."""
+        """Return the ids that are absent between those of its trades; these must be in the order of their ids."""
         return [
             AbsentIds(before[6] + 1, after[6] - 1, int(before[2]), int(after[2]))
             for before, after in pairwise(self.rows)
@@ -86,14 +86,14 @@ class TradesPage:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What a page brought to an end.
+    """The result of a page: the minutes that it closed.
 
     Attributes:
         candles: The one-minute candles that it closed, with the columns of `resample`.
-        answered: What it answers for, on the grid of minutes.
-        until: Everything before it is settled (answered, or in `lost`): where to go on after a stop.
-        trades: How many trades the candles count.
-        lost: Minutes whose trades cannot all be had: one nanosecond has as many as a page holds, or more.
+        answered: The spans that it answers for, on the grid of minutes.
+        until: The time before which everything is settled (answered, or in `lost`); a stopped paging continues there.
+        trades: The number of trades that the candles count.
+        lost: Minutes whose trades are not all available: one nanosecond has as many as a page holds, or more.
         rejects: Trades that cannot be true; their minutes are not answered for.
         absent: Ids of trades that the exchange has left out twice; the minutes around them are not answered for.
     """
@@ -109,7 +109,7 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class _Paging:
-    """What a paging is about; see `page_trades`."""
+    """The parameters of a paging; see `page_trades`."""
 
     fetch: Callable[[int], TradesPage]
     wanted: Span
@@ -120,18 +120,18 @@ class _Paging:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a paging has got.
+    """The progress of a paging.
 
     Attributes:
-        settled: Everything before it was given out, in seconds since the epoch.
-        open: The minute of the latest trade; before the first one, that before the span.
+        settled: The time before which everything was yielded, in seconds since the epoch.
+        open: The minute of the latest trade; before the first trade, the minute before the span.
         latest: The time of the latest trade, in seconds since the epoch.
-        since: What to ask for next, in nanoseconds.
+        since: The time to request next, in nanoseconds.
         seen: The ids of the page before.
-        last: The id of its last trade, which the next page must have; None where none must.
-        lost: Minutes with trades that cannot be had, as far as they were not given out.
-        bad: Minutes with trades that cannot be true, or that are absent, as far as they were not given out.
-        absent: Ids that were left out twice, as far as they were not given out.
+        last: The id of that page's last trade, which the next page must have; None if it need not have one.
+        lost: Minutes with trades that are not available, as far as not yet yielded.
+        bad: Minutes with trades that cannot be true, or that are absent, as far as not yet yielded.
+        absent: Ids that were left out twice, as far as not yet yielded.
     """
 
     settled: int
@@ -154,24 +154,24 @@ def page_trades(
     density: Density | None = None,
     left_out: Callable[[Sequence[AbsentIds]], Sequence[AbsentIds]] = tuple,
 ) -> Iterator[Folded]:
-    """Pages through the trades of a span.
+    """Page through the trades of a span.
 
     Args:
-        fetch: Gives the page from a time in nanoseconds on, that time included.
+        fetch: Returns the page from a time in nanoseconds on, that time included.
         wanted: The span, on the grid of minutes.
-        known_trade: The start of the latest candle known to have had a trade, from whatever source. A page that says
-            there are no more trades before that is an error, not an answer.
-        full_page: How many trades a page holds that may not be the last one.
-        density: Where the ids of the pair are consecutive.
-        left_out: Told of ids that the exchange has left out twice; returns those that still count as trades.
+        known_trade: The start of the latest candle known to have had a trade, from any source. A page by which the
+            trades end before that is an error, not an answer.
+        full_page: The number of trades in a full page, after which there may be more.
+        density: The ranges in which the ids of the pair are consecutive.
+        left_out: Receives ids that the exchange has left out twice; returns those that still count as trades.
 
     Yields:
-        What each page closed; the last one reaches the end of the span, or the last minute that was closed when the
-        exchange was asked.
+        The result of each page. The last one reaches the end of the span, or of the last minute that was closed at the
+        time of the request.
 
     Raises:
-        ExchangeUnavailable: There was no answer. What was yielded before stands.
-        UnusableReply: A page is not one.
+        ExchangeUnavailable: There was no answer, or an incomplete one. Results yielded before remain valid.
+        UnusableReply: A page cannot be what was requested.
     """
     paging = _Paging(fetch, wanted, full_page, density or Density(), left_out)
     fold = TradeFold()
@@ -189,7 +189,7 @@ def page_trades(
             return
         if not new:
             _require_known_trade(at, page, known_trade)
-            # The minute that is not over yet is nobody's, and what was traded just now may not be listed yet.
+            # The current minute is not over yet, and the newest trades may not be listed yet.
             end = min(wanted.end, _MINUTE.floor(int(page.asked_at - SETTLING_SECONDS)))
             last = fold.finish().filter(pl.col("time").dt.epoch("s") < end)
             yield _settled(at, last, end, rejects)
@@ -210,7 +210,7 @@ def _next_page(fetch: Callable[[int], TradesPage], at: _Progress, known_trade: i
 
 
 def _held_against_ids(paging: _Paging, page: TradesPage, at: _Progress) -> TradesPage:
-    """A page without holes, as far as the exchange fills them; the minutes of the others are not answered for."""
+    """Return a page with its holes filled as far as the exchange can; mark the minutes of the others as bad."""
     holes = _holes(paging, page, at)
     if not holes:
         return page
@@ -223,7 +223,7 @@ def _held_against_ids(paging: _Paging, page: TradesPage, at: _Progress) -> Trade
 
 
 def _holes(paging: _Paging, page: TradesPage, at: _Progress) -> Sequence[AbsentIds]:
-    """The trades that a page lacks behind the last one of the page before, and not behind the span."""
+    """Return the trades that a page lacks, after the last trade of the page before and before the end of the span."""
     absent = [
         each for each in page.absent() if each.start < paging.wanted.end and (at.last is None or each.first > at.last)
     ]
@@ -231,9 +231,9 @@ def _holes(paging: _Paging, page: TradesPage, at: _Progress) -> Sequence[AbsentI
 
 
 def _asked_again(paging: _Paging, page: TradesPage, hole: AbsentIds, since: int) -> TradesPage:
-    """A page with what the exchange has of it when it is asked once more, from the trade before a hole on."""
+    """Request a page once more, from the trade before a hole on, and return both pages merged."""
     before = next(row for row in page.rows if row[6] == hole.first - 1)
-    # That trade's time is a float: from a little before it on, and not from before the page.
+    # That trade's time is an imprecise float, so start a little before it, but not before the page.
     again = _page_from(paging.fetch, max(since, int(before[2] * 1e7) * 100 - _IMPRECISION_NS))
     if all(row[6] != before[6] for row in again.rows):
         raise ExchangeUnavailable(f"{again.asked}: the page lacks the trade {before[6]}, which it was asked to have")
@@ -241,16 +241,19 @@ def _asked_again(paging: _Paging, page: TradesPage, hole: AbsentIds, since: int)
     rows = {row[6]: row for row in (*later, *page.rows)}
     last, until = page.last, page.rows[-1][6]
     if len(again.rows) >= paging.full_page or again.rows[-1][6] >= until:
-        # What lies behind it was asked for once, and comes with the next page.
+        # Later rows were requested only once; they come again with the next page.
         last, until = again.last, again.rows[-1][6]
     kept = [rows[number] for number in sorted(rows) if number <= until]
     return replace(page, rows=kept, last=last, asked=f"{page.asked}, and again {again.asked}")
 
 
 def _require_end(empty: TradesPage, earlier: TradesPage, since: int) -> None:
-    """Refuses a page that says that there are no more trades, where one from before them does not bear that out.
+    """Refuse an empty page if an earlier page does not confirm that there are no more trades.
 
-    A page without rows says nothing that could be checked; one from the last known trade on must at least have that.
+    An empty page has nothing to check. A page from the last known trade on must contain at least that trade.
+
+    Raises:
+        ExchangeUnavailable: The earlier page is empty too, or has a trade after `since`.
     """
     if not earlier.rows or earlier.rows[-1][2] > since / _NS:
         raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
@@ -263,15 +266,15 @@ def _page_from(fetch: Callable[[int], TradesPage], since: int) -> TradesPage:
 
 
 def require_possible(page: TradesPage, since: int) -> None:
-    """Refuse a page that cannot be what was asked for: it would end minutes, or the paging, that are not over.
+    """Refuse a page that cannot be what was requested: it would close minutes, or end the paging, too early.
 
     Args:
-        page: As it came.
-        since: What it was asked from, in nanoseconds.
+        page: The page as received.
+        since: The time from which it was requested, in nanoseconds.
 
     Raises:
-        UnusableReply: It has trades from before that, two with one id, or later ones than it says or the exchange's
-            clock allows.
+        UnusableReply: The page has trades from before `since`, two trades with one id, or a trade later than its
+            `last` or the exchange's clock allows.
     """
     if not page.rows:
         return
@@ -287,10 +290,10 @@ def require_possible(page: TradesPage, since: int) -> None:
 
 
 def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], since: int) -> Sequence[TradeRow]:
-    """The rows of a page, each with a time in the minute of its trade.
+    """Return the rows of a page, each with a time in the minute of its trade.
 
-    A float is too coarse for the last 120 ns of a minute: such a trade reads as one at the start of the next. The
-    exchange itself knows better, and is asked which of the trades at such a time are at or after it.
+    A float is too coarse for the last 120 ns of a minute: such a trade reads as one at the start of the next minute.
+    So the exchange is asked which of the trades at such a time are at or after it.
     """
     for start in sorted({int(row[2]) for row in rows if row[2] % _MINUTE.seconds == 0}):
         if start * _NS > since:
@@ -302,7 +305,7 @@ def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], si
 
 
 def _last(page: TradesPage) -> int:
-    """The time of a page's last trade in nanoseconds, or a little before it where the page does not tell it exactly."""
+    """Return the time of a page's last trade in nanoseconds, or a little less if the page does not give it exactly."""
     told = int(page.rows[-1][2] * 1e7) * 100
     if page.last is None or abs(page.last - told) > _IMPRECISION_NS:
         return told - _IMPRECISION_NS
@@ -310,9 +313,9 @@ def _last(page: TradesPage) -> int:
 
 
 def _step_over(at: _Progress, page: TradesPage, wanted: Span) -> None:
-    """Goes on behind an instant that has more trades than a page holds; what of them was not seen is lost."""
+    """Continue after an instant that has more trades than a page holds; those not seen are lost."""
     instant = _last(page)
-    if instant != page.last:  # it lies somewhere behind
+    if instant != page.last:  # the exact instant is a little later
         instant += 2 * _IMPRECISION_NS
     at.since = max(at.since, instant) + 1
     at.seen, at.last = (), None
@@ -322,7 +325,7 @@ def _step_over(at: _Progress, page: TradesPage, wanted: Span) -> None:
 
 
 def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
-    """The trades of a page that lie in the span and can be true, ready to be folded."""
+    """Return the trades of a page that lie in the span and can be true, ready to be folded, and the rejected ones."""
     good: list[tuple[int, float, float]] = []
     rejects: list[Reject] = []
     bad: list[Span] = []
@@ -341,7 +344,7 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
             continue
         if minute in wanted:
             rejects.append(Reject(0, ",".join(str(value) for value in row), reason, int(seconds)))
-            # Which of the two times is wrong cannot be told: nothing between them is sure.
+            # It is unknown which of the two times is wrong, so everything between them is doubtful.
             bad.append(Span(minute, max(minute, at.open) + _MINUTE.seconds))
     at.bad = union(at.bad, normalise(bad))
     frame = pl.DataFrame(good, schema={"time": pl.Int64(), "price": pl.Float64(), "volume": pl.Float64()}, orient="row")
@@ -349,7 +352,7 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
 
 
 def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Reject, ...]) -> Folded:
-    """What can be given out now: everything before `until` but for lost and bad minutes, and their candles."""
+    """Return the result up to `until`: everything that is neither lost nor bad, with its candles."""
     whole = span(at.settled, until)
     lost = intersect(at.lost, whole)
     unsure = union(at.lost, at.bad)
@@ -363,7 +366,11 @@ def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Re
 
 
 def _require_known_trade(at: _Progress, page: TradesPage, known_trade: int | None) -> None:
-    """Refuses a last page without a trade that it must have: it is known to lie behind what was asked for."""
+    """Refuse a last page that lacks a known trade after the time from which the page was requested.
+
+    Raises:
+        ExchangeUnavailable: All trades of the page are before the known one.
+    """
     if known_trade is None or at.since > known_trade * _NS:
         return
     if all(row[2] < known_trade for row in page.rows):

@@ -1,1 +1,1 @@
-"""What Kraken trades and how it is counted: pairs, intervals, candles, trades. Pure; imports no other package."""
+"""The market model: pairs, intervals, candles and trades. Pure; imports no other package."""

@@ -1,4 +1,4 @@
-"""The candle: its columns, the rules a row must keep, and the one order in which candles of two sources merge."""
+"""The candle: its columns, the rules for a row, and the precedence by which candles of two sources merge."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from kraken_pipeline.market.decimals import PRICES, most_decimals
 from kraken_pipeline.market.interval import Interval
 
 EARLIEST_TIME = 1_293_840_000
-"""2011-01-01T00:00:00Z; nothing was traded on Kraken before (its first trade is of September 2013)."""
+"""2011-01-01T00:00:00Z; Kraken has no earlier trades (its first one is of September 2013)."""
 
 
 class Source(StrEnum):
-    """Where a candle or a piece of evidence came from; in this order of trust, the best first."""
+    """The source of a candle or of a piece of evidence, in order of trust, the best first."""
 
     CSV = "CSV"
     TRADES = "TRADES"
@@ -24,13 +24,13 @@ class Source(StrEnum):
 
 
 VOLUME_TOLERANCE = 1e-6
-"""Relative; a sum of floats depends on the order of adding."""
+"""The relative tolerance of volumes: a sum of floats depends on the order of addition."""
 
 Values = tuple[float, float, float, float, float, int]
 """Open, high, low, close, volume and trade count of a candle."""
 
 Account = tuple[str, int]
-"""Whose word a candle is: its source, and the day on which its release ends (days since the epoch; 0 for none)."""
+"""The origin of a candle: its source, and the day on which its release ends (days since the epoch; 0 for none)."""
 
 SOURCE = pl.Enum([source.value for source in Source])
 TIME = pl.Datetime("us", "UTC")
@@ -45,14 +45,14 @@ CANDLE_SCHEMA = pl.Schema(
         "volume": pl.Float64(),  # in units of the base asset
         "trade_count": pl.Int32(),
         "source": SOURCE,
-        # When the archive release ends that the row came from, in days since the epoch; 0 for everything else.
-        # It is stored because a merge prefers the later release, whatever the order of ingestion.
+        # The day on which the archive release of the row ends, in days since the epoch; 0 for everything else.
+        # Stored because a merge prefers the later release, whatever the order of ingestion.
         "release": pl.Int32(),
     }
 )
 
-# The total order of a merge: the greatest wins, and second come the decimals of a row's prices. The values come last,
-# so that two rows that differ in nothing else still have one winner in every order of ingestion.
+# The total order of a merge: the greatest row wins. The decimals of a row's prices rank second. The values rank last,
+# so that two rows that differ in nothing else have the same winner in every order of ingestion.
 _TRUST = pl.col("source").to_physical().cast(pl.Int32)
 _PRECEDENCE: tuple[pl.Expr, ...] = (
     pl.col("trade_count"),
@@ -69,24 +69,24 @@ _IS_MADE = pl.col("source") == Source.RESAMPLED.value
 _IS_NEXT = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in ("time", "trade_count")) & (
     pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in PRICES) | (_IS_MADE.shift(1) != _IS_MADE)
 )
-# Where decimals decide, of sorted rows: one time and trade count, and other prices, or one of the two was resampled. To
-# count those of two years of minutes that agree would double what their merge costs.
+# Sorted rows that decimals decide: same time and trade count, but other prices, or one of the two was resampled.
+# Counting the decimals of rows that agree would double the cost of merging two years of minutes.
 _IS_TIED = (_IS_NEXT | _IS_NEXT.shift(-1)).fill_null(value=False)
-# A resampled candle has no prices of its own. It is offered where nothing else is known and not where something is, so
-# that which of the two comes first would decide if it ever won by the decimals of others.
+# A resampled candle has no prices of its own, so its decimals count as 0. It is offered only where nothing else is
+# known; if it could win by the decimals of others, the order of arrival would decide.
 _OWN_DECIMALS = pl.when(~_IS_MADE).then(pl.col("_decimals")).otherwise(0).cast(pl.Int8).alias("_decimals")
 
 
 def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
-    """What can be wrong with a row: a reason for people → an expression that is true where it applies.
+    """Return the possible errors of a row: a readable reason → an expression that is true where it applies.
 
     The rows have the columns `time` (seconds since the epoch, integer), `open`, `high`, `low`, `close`,
-    `volume` and `trades` (floats). Where several apply, the first one is the reason to give. A null is taken
-    for a field that cannot be read as a number, and is the parser's to explain.
+    `volume` and `trades` (floats). Where several apply, the first one is the reason to report. A null stands
+    for a field that cannot be read as a number; the parser reports it.
 
     Args:
-        interval: What the times must be aligned to.
-        now: The moment of asking, in seconds since the epoch; a candle cannot start after it.
+        interval: The interval that the times must be aligned to.
+        now: The current time, in seconds since the epoch; a candle cannot start after it.
     """
     prices = [pl.col(name) for name in ("open", "high", "low", "close")]
     return {
@@ -108,11 +108,11 @@ def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
 
 
 def is_sound(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
-    """Whether no rule of `broken_rules` applies to any of some rows without nulls.
+    """Return whether no rule of `broken_rules` applies to any of the rows, which have no nulls.
 
-    For most files that is all there is to ask, and asked this way it costs 0.1 ms for 2,000 rows, where evaluating
-    all rules for each row costs 0.5 ms: as much as parsing them. A comparison takes NaN for the greatest number, so
-    that what is below infinity is finite; low and high then hold the other prices in.
+    Most files need only this check. It costs 0.1 ms for 2,000 rows; evaluating all rules for each row costs 0.5 ms,
+    as much as parsing them. Comparisons treat NaN as the greatest number, so a value below infinity is finite; low
+    and high then bound the other prices.
     """
     time, low, high, trades = rows["time"], rows["low"], rows["high"], rows["trades"]
     return (
@@ -132,27 +132,28 @@ def is_sound(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
 
 
 def seconds_of(times: pl.Expr) -> pl.Expr:
-    """A time column as seconds since the epoch (Int64)."""
+    """Return a time column as seconds since the epoch (Int64)."""
     return times.dt.epoch("s")
 
 
 def time_from_seconds(seconds: pl.Expr) -> pl.Expr:
-    """Seconds since the epoch (Int64) as a time column."""
+    """Return seconds since the epoch (Int64) as a time column."""
     return (seconds * 1_000_000).cast(TIME)
 
 
 def finished(candles: pl.DataFrame, source: Source) -> pl.DataFrame:
-    """Candles that no archive brought, with all columns of `CANDLE_SCHEMA` in their order."""
+    """Return candles that come from no archive with all columns of `CANDLE_SCHEMA`, in their order."""
     return candles.with_columns(
         pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release")
     ).select(CANDLE_SCHEMA.names())
 
 
 def are_independent(one: Account, other: Account) -> bool:
-    """Whether two sources know nothing of each other, so that what both say is confirmed.
+    """Return whether two sources are independent, so that agreement between them confirms a candle.
 
-    Two archives are where both are releases and end on different days: a loose file may be copied from any release, and
-    of two that end on one day a candle does not tell which it came from. What was resampled is no source.
+    Two archives are independent if both are releases and end on different days: a loose file may be a copy from any
+    release, and a candle does not identify one of two releases that end on the same day. Resampled candles are not a
+    source.
     """
     (source, release), (source_of_other, release_of_other) = one, other
     if Source.RESAMPLED in (source, source_of_other):
@@ -163,17 +164,17 @@ def are_independent(one: Account, other: Account) -> bool:
 
 
 def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
-    """The candles of both frames, sorted and unique by time.
+    """Return the candles of both frames, sorted and unique by time.
 
-    Where both have a candle, the greater trade count wins, then the prices with more decimals (what was resampled has
-    none of its own), then CSV > TRADES > RESAMPLED > OHLC, then the later release, then a fixed order of values. It is
-    a total order of rows by what they hold, so the order in which sources arrive never matters; counts come first
-    because the known defects of archives are missing trades, decimals next because old eras are rounded in some
+    Where both have a candle, the greater trade count wins, then the prices with more decimals (a resampled candle has
+    none of its own), then CSV > TRADES > RESAMPLED > OHLC, then the later release, then a fixed order of values. This
+    is a total order of rows by their content, so the order in which sources arrive never matters. Counts come first
+    because the known defects of archives are missing trades; decimals come next because old eras are rounded in some
     sources and not in others.
 
     Args:
         stored: Columns of `CANDLE_SCHEMA`, sorted and unique by time.
-        offered: The same.
+        offered: The same columns and order.
     """
     if stored.is_empty():
         return offered
@@ -199,9 +200,9 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
 
 
 def contradicting(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
-    """The candles of `loser` that a merge did not keep and whose prices, volume or trade count are not the kept one's.
+    """Return the candles of `loser` whose prices, volume or trade count differ from those that a merge kept.
 
-    A copy that differs in provenance or in the noise of its volume says the same.
+    A copy that differs only in provenance or in the noise of its volume does not count as different.
     """
     names = (*PRICES, "trade_count")
     kept = merged.select("time", *(pl.col(name).alias(f"kept_{name}") for name in (*names, "volume")))
@@ -214,9 +215,9 @@ def contradicting(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
 
 
 def outvoted(merged: pl.DataFrame, loser: pl.DataFrame) -> pl.DataFrame:
-    """The candles of `loser` that a merge did not keep and whose trade count is not the kept one's.
+    """Return the candles of `loser` whose trade count differs from that of the candle that a merge kept.
 
-    These contradict what is stored, unlike a copy that differs in provenance or in the noise of its volume.
+    These contradict the stored candles, unlike a copy that differs in provenance or in the noise of its volume.
     """
     kept = merged.select("time", pl.col("trade_count").alias("kept"))
     return (

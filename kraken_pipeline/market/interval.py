@@ -1,4 +1,4 @@
-"""The ten candle intervals, in minutes, and how their candles lie in time."""
+"""The ten candle intervals, in minutes, and the grids of their candles."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kraken_pipeline.errors import InvalidRequest
 class Interval(IntEnum):
     """The length of a candle in minutes.
 
-    Every candle starts at a multiple of its length since the Unix epoch, in UTC. For weeks that is a
-    Thursday, because 1970-01-01 was one; fifteen-day candles lie on multiples of 1,296,000 seconds.
+    Every candle starts at a multiple of its length since the Unix epoch, in UTC. Weeks start on a Thursday,
+    because 1970-01-01 was one; fifteen-day candles lie on multiples of 1,296,000 seconds.
     """
 
     M1 = 1
@@ -32,33 +32,33 @@ class Interval(IntEnum):
 
     @property
     def in_archives(self) -> bool:
-        """Whether Kraken has ever published archives of it (the set varies between releases)."""
+        """Whether Kraken has ever published archives of the interval (the set varies between releases)."""
         return self <= Interval.D1
 
     @property
     def in_rest(self) -> bool:
-        """Whether the OHLC endpoint knows it."""
+        """Whether the OHLC endpoint supports the interval."""
         return self is not Interval.H12
 
     def floor(self, time: int) -> int:
-        """The start of the candle that holds `time` (seconds since the epoch)."""
+        """Return the start of the candle that holds `time` (seconds since the epoch)."""
         return time - time % self.seconds
 
     def ceil(self, time: int) -> int:
-        """The first candle start at or after `time` (seconds since the epoch)."""
+        """Return the first candle start at or after `time` (seconds since the epoch)."""
         return -(-time // self.seconds) * self.seconds
 
     @property
     def finer(self) -> tuple[Interval, ...]:
-        """The intervals of which whole candles add up to one of these, coarsest (the fewest rows) first."""
+        """The intervals whose whole candles add up to one of this interval, coarsest (fewest rows) first."""
         return tuple(i for i in reversed(Interval) if i < self and self % i == 0)
 
     @classmethod
     def parse(cls, value: int | str) -> Interval:
-        """The interval of so many minutes.
+        """Return the interval with the given length in minutes.
 
         Raises:
-            InvalidRequest: There is no such interval; the message lists those there are.
+            InvalidRequest: There is no such interval; the message lists the allowed ones.
         """
         try:
             return cls(int(value))

@@ -1,4 +1,4 @@
-"""Moments as people write them and as the pipeline counts them: seconds since the epoch, UTC. And lengths of time."""
+"""Parsing and formatting of moments (seconds since the epoch, UTC) and of durations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, date, datetime
 from kraken_pipeline.errors import InvalidRequest
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
-"""The first and the last second that ISO 8601 writes with a year of four digits, as Python's datetime."""
+"""The first and the last second with a four-digit year in ISO 8601, the range of Python's datetime."""
 
 
 def parse_moment(text: str) -> int:
-    """The seconds of an ISO date (its midnight) or time; UTC where it does not say otherwise.
+    """Return the seconds since the epoch of an ISO date (its midnight) or time; UTC if it has no offset.
 
     Raises:
-        InvalidRequest: It is neither; the message shows how it is written.
+        InvalidRequest: The text is neither; the message shows the format.
     """
     try:
         if len(text) == len("2023-10-01"):
@@ -27,22 +27,22 @@ def parse_moment(text: str) -> int:
 
 
 def as_datetime(seconds: int) -> datetime:
-    """A moment as a UTC datetime."""
+    """Return a moment as a UTC datetime."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def iso(seconds: int) -> str:
-    """A moment in ISO 8601, in UTC: 2023-10-01T00:00:00Z."""
+    """Return a moment in ISO 8601, in UTC: 2023-10-01T00:00:00Z."""
     return as_datetime(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def short(seconds: int) -> str:
-    """A moment for tables: the date alone where it is a midnight."""
+    """Return a moment for tables: the date alone if it is a midnight."""
     return as_datetime(seconds).strftime("%Y-%m-%d" if seconds % 86_400 == 0 else "%Y-%m-%d %H:%M")
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the unit that suits it: 12 s, 34 min, 5.6 h."""
+    """Return a duration in a readable unit: 12 s, 34 min, 5.6 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

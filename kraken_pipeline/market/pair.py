@@ -1,7 +1,7 @@
-"""Pairs and their many names.
+"""Pairs and the resolution of their names.
 
-The name this project uses is Kraken's *altname* with Kraken's own asset codes (XBT, XDG): that is what the
-archives are named by, and what AssetPairs lists. Other spellings resolve to it; case matters (AAPLxUSD).
+This project names a pair by Kraken's *altname* with Kraken's own asset codes (XBT, XDG), which archives and
+AssetPairs use. Other spellings resolve to it; case matters (AAPLxUSD).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEGACY_ASSETS: Mapping[str, str] = {
     **{f"Z{code}": code for code in ("USD", "EUR", "GBP", "JPY", "CAD", "AUD")},
 }
 ALIASES: Mapping[str, str] = {"BTC": "XBT", "DOGE": "XDG"}
-# What pairs are quoted in, for names that come without AssetPairs. The longest that fits wins: EURUSDT is
+# Quote assets, for parsing names without AssetPairs. The longest that fits wins: EURUSDT is
 # EUR/USDT, not EURUS/DT.
 QUOTES: tuple[str, ...] = (
     "USDT", "USDC", "USDG", "USDQ", "USDR", "USDS", "RLUSD", "PYUSD", "EURC", "EURQ", "EURR", "EURT",
@@ -38,7 +38,7 @@ class Pair:
     Attributes:
         name: Kraken's altname with Kraken's asset codes; unique, and case-sensitive.
         base: The asset that is bought and sold.
-        quote: What it is priced in; empty where the name does not say (until AssetPairs does).
+        quote: The asset that it is priced in; empty if the name does not reveal it and AssetPairs is not known.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Pair:
 
 
 def parse_pair(name: str) -> Pair:
-    """The pair that a name stands for, by rules alone, for when AssetPairs is not at hand.
+    """Return the pair that a name stands for, by rules alone, without AssetPairs.
 
-    Takes altnames (XBTUSD), wsnames (XBT/USD), the internal keys of the legacy assets (XXBTZUSD) and the
-    usual codes for bitcoin and dogecoin (BTCUSD, DOGE/EUR). DOGUSD stays what it is: DOG is another coin.
+    Accepts altnames (XBTUSD), wsnames (XBT/USD), the internal keys of the legacy assets (XXBTZUSD) and the
+    usual codes for bitcoin and dogecoin (BTCUSD, DOGE/EUR). DOGUSD is unchanged: DOG is another coin.
 
     Raises:
         InvalidRequest: The text cannot be the name of a pair.
@@ -71,9 +71,9 @@ def parse_pair(name: str) -> Pair:
 
 
 def pair_of_file(name: str) -> Pair:
-    """Return the pair that a file's name stands for: people write the exchange's capitals small, all of them.
+    """Return the pair that a file's name stands for; a name in lower case only is read as upper case.
 
-    A mixed name is as the exchange writes it (AAPLxUSD).
+    A name in mixed case is kept, because the exchange has such names (AAPLxUSD).
 
     Raises:
         InvalidRequest: The text cannot be the name of a pair.
@@ -83,11 +83,11 @@ def pair_of_file(name: str) -> Pair:
 
 
 def named_pair(name: str, known: Collection[str]) -> str:
-    """Return the name of the pair that somebody means, who need not write capitals as the exchange does.
+    """Return the name of the pair that user input means, whatever its case.
 
     Args:
-        name: As it was given.
-        known: The pairs that there are; what is none of them is taken by the rules for files.
+        name: The name as it was given.
+        known: The existing pairs; a name that matches none of them is read by the rules for files.
 
     Raises:
         InvalidRequest: The text cannot be the name of a pair.
@@ -100,7 +100,7 @@ def named_pair(name: str, known: Collection[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Return the names of pairs that somebody may have meant, the nearest first; three at the most."""
+    """Return the names of at most three similar pairs, the nearest first."""
     by_capitals: dict[str, str] = {}
     for each in sorted(known):
         by_capitals.setdefault(each.upper(), each)
@@ -108,7 +108,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that names the nearest pairs; nothing where none is near."""
+    """Return the end of a sentence that names the nearest pairs; empty if none is near."""
     names = nearest(name, known)
     return f"; near it there are {', '.join(names)}" if names else ""
 
@@ -118,7 +118,7 @@ def _asset(code: str) -> str:
 
 
 def _split_key(name: str) -> tuple[str, str] | None:
-    """XXBTZUSD → XBT, USD; only where both halves are legacy codes, and for the one odd key, USDTZUSD."""
+    """Split a key, XXBTZUSD → XBT, USD, if both halves are legacy codes, or if it is the one odd key, USDTZUSD."""
     base, quote = name[:4], name[4:]
     if quote in LEGACY_ASSETS and (base in LEGACY_ASSETS or name == "USDTZUSD"):
         return _asset(base), _asset(quote)
@@ -137,7 +137,7 @@ def _split_altname(name: str) -> tuple[str, str]:
 class PairBook:
     """The pairs that Kraken lists, resolvable by any of their names.
 
-    Built from the `result` of an AssetPairs reply; without one (offline) it is empty, and names are read by
+    It is built from the `result` of an AssetPairs reply. Without one (offline) it is empty, and names are parsed by
     the rules of `parse_pair`.
     """
 
@@ -153,7 +153,7 @@ class PairBook:
             self._keys.setdefault(pair.name, key)
             names.append((pair, (key, wsname, pair.name, f"{base}/{quote}")))
             self._by_name.setdefault(str(listed["altname"]), pair)
-        # No other spelling of one pair takes the altname of another.
+        # An altname has precedence over any other spelling of another pair.
         for pair, others in names:
             for name in others:
                 self._by_name.setdefault(name, pair)
@@ -162,14 +162,14 @@ class PairBook:
         return pair.name in self._keys
 
     def __iter__(self) -> Iterator[str]:
-        """Return the names of its pairs."""
+        """Iterate over the names of the pairs."""
         return iter(self._keys)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def resolve(self, name: str) -> Pair:
-        """The pair of that name, listed or not.
+        """Return the pair with the given name, listed or not.
 
         Raises:
             InvalidRequest: The text cannot be the name of a pair.
@@ -180,5 +180,5 @@ class PairBook:
         return self._by_name.get(parsed.name, parsed)
 
     def key(self, pair: Pair) -> str:
-        """Kraken's internal key, under which replies hold the pair's rows; the name where it is not listed."""
+        """Return Kraken's internal key, which holds the pair's rows in replies; the name if the pair is not listed."""
         return self._keys.get(pair.name, pair.name)

@@ -1,4 +1,4 @@
-"""Quarters of a year: what Kraken's releases are cut by."""
+"""Quarters of a year, by which Kraken divides its releases."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ class Quarter:
 
     @classmethod
     def of(cls, time: int) -> Quarter:
-        """The quarter that holds a moment (seconds since the epoch)."""
+        """Return the quarter that holds a moment (seconds since the epoch)."""
         day = datetime.fromtimestamp(time, UTC)
         return cls(day.year, (day.month + 2) // 3)
 
     @property
     def start(self) -> int:
-        """Its first second since the epoch."""
+        """The first second of the quarter, since the epoch."""
         return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
 
     @property
     def end(self) -> int:
-        """The first second after it."""
+        """The first second after the quarter, since the epoch."""
         return self.next.start
 
     @property
     def next(self) -> Quarter:
-        """The quarter after it."""
+        """The following quarter."""
         return Quarter(self.year + self.number // 4, self.number % 4 + 1)
 
     @property
     def previous(self) -> Quarter:
-        """The quarter before it."""
+        """The preceding quarter."""
         return Quarter.of(self.start - 1)
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Trades to one-minute candles, and finer candles to coarser ones.
+"""Resampling of trades to one-minute candles, and of finer candles to coarser ones.
 
-Open, high, low, close and trade count follow exactly. Volume is a sum of floats; it is rounded to Kraken's eight
-decimals of a lot, which takes the noise of the order of addition out of it.
+Open, high, low, close and trade count are exact. Volume is a sum of floats; it is rounded to Kraken's eight decimals of
+a lot, which removes the noise of the order of addition.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def _grid(times: pl.Expr, interval: Interval) -> pl.Expr:
 
 
 def resample(candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
-    """Coarser candles from finer ones.
+    """Return coarser candles computed from finer ones.
 
     Args:
         candles: Columns `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count` (others are ignored),
-            sorted by time, of one interval that divides the wanted one. A row without a trade is left out.
+            sorted by time, of one interval that divides the wanted one. Rows without a trade are skipped.
         interval: The wanted interval.
 
     Returns:
-        The same seven columns. A coarser candle stands wherever one finer candle does, whether or not the rest of
-        it is known: whether it is whole is a question for coverage.
+        The same seven columns. There is a coarser candle wherever there is one finer candle, even if the rest of it
+        is unknown: coverage decides whether it is whole.
     """
     if candles.height and candles["trade_count"].min() == 0:
         candles = candles.filter(pl.col("trade_count") > 0)
@@ -72,20 +72,20 @@ def _fold_chunk(trades: pl.DataFrame) -> pl.DataFrame:
 
 
 class TradeFold:
-    """Trades folded to one-minute candles as they come, holding one open minute."""
+    """A fold of a stream of trades to one-minute candles; it holds one open minute."""
 
     def __init__(self) -> None:
         self._open: pl.DataFrame | None = None
 
     def add(self, trades: pl.DataFrame) -> pl.DataFrame:
-        """The minutes that these trades close.
+        """Add trades and return the minutes that they close.
 
         Args:
             trades: Columns `time` (datetime[us, UTC]), `price` and `volume`, in the order of trading, not earlier than
-                those before. Equal rows are separate trades.
+                those added before. Equal rows are separate trades.
 
         Returns:
-            Candles with the columns of `resample`, sorted by time; each later than those returned before.
+            Candles with the columns of `resample`, sorted by time, all later than those returned before.
         """
         if trades.is_empty():
             return NO_CANDLES
@@ -96,19 +96,19 @@ class TradeFold:
         return _rounded(minutes.head(minutes.height - 1))
 
     def finish(self) -> pl.DataFrame:
-        """The minute that is still open, which holds the last trade; nothing where there was none."""
+        """Return the open minute, which holds the last trade; no candle if there were no trades."""
         return NO_CANDLES if self._open is None else _rounded(self._open)
 
 
 def fold_trades(chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """One-minute candles from a stream of trades, holding one open minute and one chunk at a time.
+    """Fold a stream of trades to one-minute candles, with one open minute and one chunk in memory.
 
     Args:
-        chunks: Frames as `TradeFold.add` takes them.
+        chunks: Frames in the form that `TradeFold.add` expects.
 
     Yields:
         Frames of closed minutes with the columns of `resample`, sorted by time, no minute twice. The last frame
-        holds the minute of the last trade; whether the first and the last minute are whole is for the caller to say.
+        holds the minute of the last trade. The caller decides whether the first and the last minute are whole.
     """
     fold = TradeFold()
     for trades in chunks:
@@ -119,7 +119,7 @@ def fold_trades(chunks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 
 def _join(carried: pl.DataFrame, minutes: pl.DataFrame) -> pl.DataFrame:
-    """The open minute and those after it, of which only the first can be the same: grouping all costs a sixth more."""
+    """Join the open minute to later ones. Only the first of them can be the same; grouping all costs a sixth more."""
     edge = pl.concat([carried, minutes.head(1)]).group_by("time", maintain_order=True).agg(*_FOLD)
     return pl.concat([edge, minutes.slice(1)], rechunk=True)
 

@@ -1,4 +1,4 @@
-"""A series: the candles of one pair in one interval; the unit of work, of locking and of reporting."""
+"""The series: the candles of one pair at one interval, the unit of work, of locking and of reporting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kraken_pipeline.market.interval import Interval
 
 @dataclass(frozen=True, slots=True, order=True)
 class Series:
-    """The candles of one pair (by name) in one interval."""
+    """The candles of one pair (by name) at one interval."""
 
     pair: str
     interval: Interval

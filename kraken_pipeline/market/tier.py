@@ -1,4 +1,4 @@
-"""Tiers: which pairs come first."""
+"""Tiers, which rank pairs by priority."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kraken_pipeline.market.pair import ALIASES, Pair
 
 
 class Tier(StrEnum):
-    """A tier of pairs; ALL stands for every one of them in requests and is no pair's tier."""
+    """A tier of pairs; ALL means every tier in requests and is never the tier of a pair."""
 
     TIER1 = "TIER1"
     TIER2 = "TIER2"
@@ -22,7 +22,7 @@ class Tier(StrEnum):
     ALL = "ALL"
 
     def covers(self, tier: Tier) -> bool:
-        """Whether a request for this tier means pairs of the given one."""
+        """Return whether a request for this tier includes pairs of the given one."""
         return self is Tier.ALL or self is tier
 
 
@@ -31,21 +31,21 @@ TIERS: tuple[Tier, ...] = (Tier.TIER1, Tier.TIER2, Tier.TIER3, Tier.TIER4)
 
 @dataclass(frozen=True, slots=True)
 class TierTable:
-    """Which base assets belong to which tier, in which quotes; whatever it does not name is TIER4."""
+    """The tier of each base asset, and the quote assets that it applies to; every other pair is TIER4."""
 
     tiers: Mapping[str, Tier]
     quotes: frozenset[str]
 
     def tier_of(self, pair: Pair) -> Tier:
-        """The tier of a pair, never ALL."""
+        """Return the tier of a pair, never ALL."""
         return self.tiers.get(pair.base, Tier.TIER4) if pair.quote in self.quotes else Tier.TIER4
 
 
 def load_tiers(path: Path | None = None) -> TierTable:
-    """The table in a TOML file, or the one that comes with the project.
+    """Load the tier table from a TOML file, or the one that comes with the project.
 
     Raises:
-        InvalidSettings: The file is missing or not such a table; the message says what is wrong with it.
+        InvalidSettings: The file is missing or not a valid table; the message names the error.
     """
     path = path or Path(__file__).with_name("tiers.toml")
     try:

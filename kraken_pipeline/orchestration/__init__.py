@@ -1,13 +1,14 @@
-"""The only place that knows Dagster: partitions, assets, jobs, sensors, and what the run history says.
+"""The only package that uses Dagster: partitions, assets, jobs, sensors, and the run history.
 
-What belongs here: the translation between Dagster's notions and the workflows'. What does not: deciding anything,
-reading or writing candles, SQL.
+This package translates between Dagster's concepts and the workflows'. It makes no decisions, reads and writes no
+candles, and contains no SQL.
 """
 
 import warnings
 
 from dagster import BetaWarning
 
-# Dagster's version is pinned; it passes a sensor's owners to itself, and makes the references of its own function.
+# Dagster is pinned and triggers these warnings itself: it forwards a sensor's owners, and makes code references for its
+# own function.
 warnings.filterwarnings("ignore", r"Parameter `(backfill_policy|owners)`", BetaWarning)
 warnings.filterwarnings("ignore", r"(Function|Class) `\w*(source_code_references|CodeReference)", BetaWarning)

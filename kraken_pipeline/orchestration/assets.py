@@ -1,6 +1,6 @@
 """The assets of a tier: candles → coverage → gaps → backfilled_candles, and the completeness report.
 
-Partitioned by asset by interval. Each body selects the series of its partitions and calls a workflow.
+They are partitioned by asset and interval. Each body selects the series of its partitions and calls a workflow.
 """
 
 import time
@@ -39,8 +39,8 @@ class Selection:
     """The partitions of a run.
 
     Attributes:
-        keys: Series → partition key.
-        spec: The same as what a run is to do: a rectangle of pairs by intervals.
+        keys: The partition key of each series.
+        spec: The run spec of the partitions: a rectangle of pairs by intervals.
     """
 
     keys: dict[Series, str]
@@ -48,10 +48,10 @@ class Selection:
 
 
 def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
-    """What a run of a partitioned asset is to work on.
+    """Return the selection of a run of a partitioned asset.
 
     Raises:
-        InvalidRequest: Its partitions are none: Dagster takes a range with reversed corners for an empty one.
+        InvalidRequest: The run selects no partition: Dagster treats a range with reversed corners as an empty one.
     """
     keys = {series_of(key): key for key in context.partition_keys}
     if not keys:
@@ -67,18 +67,18 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
 
 
 def run_of(context: dg.AssetExecutionContext) -> RunContext:
-    """Return the run, with the progress that the assets before this one made in it."""
+    """Return the context of the run, with the progress that earlier assets made in it."""
     return run_context(context, int(time.time()))
 
 
 def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
-    """Logs checks of single partitions; a result that is returned is one of all the partitions of a run."""
+    """Log the checks of single partitions; a returned check result would apply to all partitions of the run."""
     for each in evaluations:
         context.log_event(each)
 
 
 def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
-    """The five assets of a tier."""
+    """Return the five assets of a tier."""
     prefix = tier.value.lower()
     partitions, backfill_policy = SERIES[tier], dg.BackfillPolicy.single_run()
     key = {name: dg.AssetKey([prefix, name]) for name in NAMES}

@@ -1,4 +1,4 @@
-"""Asset checks: the candles keep their rules, and no series has more gaps than the settings allow."""
+"""The asset checks: rules of candles, number of gaps, agreement of intervals, QuestDB against lake, intact files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAKE_INTACT = "lake_intact"
 
 
 def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """Every stored candle keeps the rules of a candle."""
+    """Return the spec of the check that every stored candle is valid."""
     return dg.AssetCheckSpec(
         CANDLE_RULES,
         asset=asset,
@@ -36,14 +36,14 @@ def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def few_gaps_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """No series has more open gaps than KRAKEN_MAX_GAPS."""
+    """Return the spec of the check that no series has more open gaps than KRAKEN_MAX_GAPS."""
     return dg.AssetCheckSpec(
         FEW_GAPS, asset=asset, description="No series has more open gaps than KRAKEN_MAX_GAPS (100)."
     )
 
 
 def equals_lake_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """QuestDB holds what the lake holds."""
+    """Return the spec of the check that QuestDB holds the same candles as the lake."""
     return dg.AssetCheckSpec(
         EQUALS_LAKE,
         asset=asset,
@@ -52,7 +52,7 @@ def equals_lake_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def intervals_agree_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """Each series agrees with the other intervals of its pair."""
+    """Return the spec of the check that each series agrees with the other intervals of its pair."""
     return dg.AssetCheckSpec(
         INTERVALS_AGREE,
         asset=asset,
@@ -62,7 +62,7 @@ def intervals_agree_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def lake_intact_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
-    """The files of the lake are those that were written."""
+    """Return the spec of the check that the files of the lake are those that were written."""
     return dg.AssetCheckSpec(
         LAKE_INTACT,
         asset=asset,
@@ -72,7 +72,7 @@ def lake_intact_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
 
 
 def lake_intact(stores: Stores, asset: dg.AssetKey, series: Iterable[Series]) -> dg.AssetCheckResult:
-    """Compares the files of some series with the manifest, by size and footer, and with what is known to be damaged."""
+    """Check the files of some series for known damage, and compare their sizes and footers with the manifest."""
     wanted = list(series)
     with stores.catalog.read() as connection:
         known = open_damages(connection, {each.pair for each in wanted})
@@ -82,7 +82,7 @@ def lake_intact(stores: Stores, asset: dg.AssetKey, series: Iterable[Series]) ->
 
 
 def lake_intact_events(stores: Stores, done: Verification) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check of each tier of which a verification looked at anything."""
+    """Yield the check `lake_intact` of each tier of which a verification read any file."""
     tiers = {
         tier: set(names) for tier, names in partitions.by_tier(stores.tiers, stores.lake.asset_ids.pairs()).items()
     }
@@ -108,7 +108,7 @@ def _intact(asset: dg.AssetKey, damaged: Sequence[Damage]) -> dg.AssetCheckResul
 
 
 def candle_rules(stores: Stores, asset: dg.AssetKey, series: Iterable[Series], now: int) -> dg.AssetCheckResult:
-    """Looks at the stored candles of some series."""
+    """Check the stored candles of some series against the rules of a candle."""
     broken = broken_candles(stores, series, now)
     return dg.AssetCheckResult(
         check_name=CANDLE_RULES,
@@ -119,7 +119,7 @@ def candle_rules(stores: Stores, asset: dg.AssetKey, series: Iterable[Series], n
 
 
 def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.AssetCheckResult:
-    """Counts the gaps of each series."""
+    """Check the number of gaps of each series against KRAKEN_MAX_GAPS."""
     counts: dict[Series, int] = {}
     for gap in gaps:
         counts[gap.series] = counts.get(gap.series, 0) + 1
@@ -137,8 +137,8 @@ _DISPUTED = "two files of one release say different things at the same trade cou
 
 
 def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:
-    """What reconciliation says of a series, or of several together."""
-    # Both sides of a contradiction have it.
+    """Return the check result of the contradictions and disputes of one series or of several."""
+    # Each contradiction is listed with both of its series.
     records = {(each.pair, each.key): each for agreement in found.values() for each in agreement.contradictions}
     disputed = {series: agreement.disputed for series, agreement in found.items() if agreement.disputed}
     conflicts = sum(each.state is ContradictionState.CONFLICT for each in records.values()) + len(disputed)
@@ -155,7 +155,7 @@ def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg
         check_name=INTERVALS_AGREE,
         asset_key=asset,
         passed=not rows,
-        # What is being filled passes by itself.
+        # Only a conflict is an error: other contradictions resolve once their gaps are filled.
         severity=dg.AssetCheckSeverity.ERROR if conflicts else dg.AssetCheckSeverity.WARN,
         metadata={
             **percents(
@@ -170,12 +170,12 @@ def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg
 
 
 def _least(percents_: Iterable[float | None]) -> float | None:
-    """The least of the percentages that there are."""
+    """Return the least of the percentages that are not None; None if there are none."""
     return min((each for each in percents_ if each is not None), default=None)
 
 
 def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) -> dg.AssetCheckResult:
-    """Compares QuestDB with the lake.
+    """Compare QuestDB with the lake.
 
     Raises:
         StoreUnavailable: QuestDB does not answer.
@@ -186,14 +186,14 @@ def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) 
         check_name=EQUALS_LAKE,
         asset_key=asset,
         passed=not found,
-        # What is owed is known to be missing; what differs and is not owed, nobody would ever deliver.
+        # A pending range will still be published; no run would ever publish a difference that is not pending.
         severity=dg.AssetCheckSeverity.WARN if all(each.is_owed for each in found) else dg.AssetCheckSeverity.ERROR,
         metadata={"different": dg.MetadataValue.md(table(("series", "lake", "QuestDB", "owed"), rows))} if rows else {},
     )
 
 
 def evaluation(result: dg.AssetCheckResult, partition: str | None = None) -> dg.AssetCheckEvaluation:
-    """The same result as an event: for a run that is not one of the asset, or of one partition of several."""
+    """Return a check result as an event: for a run that is not one of the asset, or for one partition of several."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey.from_coercible(result.asset_key or []),
         check_name=result.check_name or "",

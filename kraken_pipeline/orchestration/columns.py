@@ -1,4 +1,4 @@
-"""The columns of assets that are tables: names and types from the schemas, sentences for people from here."""
+"""The column schemas of assets that are tables: names and types from the schemas, descriptions from this module."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _OF_GAPS: Mapping[str, str] = {
 
 
 def lake_columns() -> dg.TableSchema:
-    """The columns of the lake's files."""
+    """Return the columns of the lake's files."""
     columns = [
         dg.TableColumn(
             name,
@@ -73,7 +73,7 @@ def lake_columns() -> dg.TableSchema:
 
 
 def questdb_columns() -> dg.TableSchema:
-    """The columns that each of QuestDB's tables has."""
+    """Return the columns of each of QuestDB's tables."""
     columns = [
         dg.TableColumn(name, kind.lower(), description=_OF_CANDLES.get(name))
         for name, kind in questdb_schema.COLUMNS.items()
@@ -82,12 +82,12 @@ def questdb_columns() -> dg.TableSchema:
 
 
 def coverage_columns() -> dg.TableSchema:
-    """The columns of the catalog's table of what is covered."""
+    """Return the columns of the catalog's table of coverage."""
     return _of_table(schema.coverage, _OF_COVERAGE)
 
 
 def gap_columns() -> dg.TableSchema:
-    """The columns of the catalog's table of gaps."""
+    """Return the columns of the catalog's table of gaps."""
     return _of_table(schema.gaps, _OF_GAPS)
 
 
@@ -106,7 +106,7 @@ def _of_table(table: sa.Table, sentences: Mapping[str, str]) -> dg.TableSchema:
 
 
 def _type_name(dtype: pl.DataType) -> str:
-    """A type as readers of Parquet name it, and as the UI knows a symbol for it."""
+    """Return the name of a type, as in readers of Parquet and as the UI has an icon for it."""
     if isinstance(dtype, pl.Datetime):
         return f"timestamp[{dtype.time_unit}, {dtype.time_zone}]"
     return "string" if isinstance(dtype, pl.Enum) else str(dtype).lower()

@@ -1,4 +1,4 @@
-"""What a run of the job `ingest` reports: a materialisation of each partition that it changed, and the checks."""
+"""The events that runs of jobs report: a materialisation of each partition that they changed, and checks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from kraken_pipeline.workflow.report.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 FULL_REPORT_SERIES = 500
-"""A run that changed more series than this reports their candles only; `coverage` and `gaps` wait for a backfill of
-theirs. Measured: an event costs 8 ms or more on SQLite, so that three for each of 3,840 series took longer than all
+"""The number of changed series above which a run reports their candles only; later backfills report `coverage` and
+`gaps`. Measured: an event costs 8 ms or more on SQLite, so three events for each of 3,840 series took longer than all
 their candles."""
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
@@ -40,15 +40,15 @@ def changes(
     published: PublishOutcome,
     now: int,
 ) -> Iterator[Event]:
-    """The events of a run, by series and then by tier.
+    """Yield the events of a run: those of each series, then those of each tier.
 
     Args:
-        stores: What they are about.
-        spec: What the run was asked to do.
-        files: What became of its files.
-        done: What was filled, and the gaps that are left.
-        published: What QuestDB got.
-        now: The run's moment, in seconds since the epoch.
+        stores: The stores that the run changed.
+        spec: The run spec.
+        files: The outcomes of the run's files.
+        done: The outcome of the backfill: the series filled, and the gaps left.
+        published: The series published to QuestDB.
+        now: The time of the run, in seconds since the epoch.
     """
     read: dict[Series, list[FileOutcome]] = {}
     for outcome in files:
@@ -66,7 +66,7 @@ def changes(
             yield _materialised(tier, "candles", metadata.of_files(read[series], own), series)
         if series in filled:
             yield _materialised(tier, "backfilled_candles", metadata.of_plan(own, filled[series]), series)
-        # Of an interval that nobody asked for (minutes, on the way to hours) no gaps were put on record.
+        # Gaps are not recorded for intervals outside the run spec, such as the minutes from which hours are resampled.
         if len(changed) <= FULL_REPORT_SERIES and series.interval in spec.intervals:
             yield _materialised(tier, "coverage", metadata.of_coverage(own), series)
             yield _materialised(tier, "gaps", metadata.of_gaps(own.gaps), series)
@@ -77,7 +77,7 @@ def changes(
 
 
 def counted_events(stores: Stores, counted: Collection[Series], now: int) -> Iterator[Event]:
-    """The events of series whose trades were counted by their ids, and that have not changed; none of very many."""
+    """Yield the events of unchanged series whose trades were counted by their ids; none for very many series."""
     if len(counted) > FULL_REPORT_SERIES:
         return
     for series, standing in _standings(stores, sorted(counted), now).items():
@@ -86,9 +86,9 @@ def counted_events(stores: Stores, counted: Collection[Series], now: int) -> Ite
 
 
 def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, SeriesSnapshot]:
-    """How the changed series stand as a whole, whatever part of their time the run was about.
+    """Return snapshots of the changed series over all of their time, not only over the run's window.
 
-    A run's own window and limits would make the numbers of a partition jump from one materialisation to the next.
+    With the window and the limits of each run, the numbers of a partition would jump between materialisations.
     """
     if not changed:
         return {}
@@ -97,25 +97,25 @@ def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping
 
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:
-    """The events of what QuestDB got: a materialisation a series, and a comparison with the lake."""
+    """Yield the events of a publication: a materialisation of each series, and a comparison with the lake."""
     pairs = {pair.name: pair for pair in stores.lake.asset_ids.pairs()}
     tiers: dict[Tier, list[Series]] = {}
     rows: Mapping[Series, int] = {}
-    with suppress(StoreUnavailable, StoreError):  # it has just gone away, or is broken: nothing can be said
+    with suppress(StoreUnavailable, StoreError):  # QuestDB has just gone away or fails: the row counts are unknown
         rows = rows_published(stores, [each.series for each in published.series])
     for each in published.series:
         tier = stores.tiers.tier_of(pairs[each.series.pair])
         tiers.setdefault(tier, []).append(each.series)
         yield _materialised(tier, "questdb_candles", metadata.of_published(each, rows.get(each.series)), each.series)
     if len(published.series) > FULL_REPORT_SERIES:
-        return  # `publish --verify` compares as many as there are
+        return  # `publish --verify` compares any number of series
     for tier, series in tiers.items():
         with suppress(StoreUnavailable, StoreError):
             yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
 
 
 def agreement_events(tier: Tier, found: Mapping[Series, Agreement]) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check of each series against the other intervals of its pair; of very many, only where something is wrong."""
+    """Yield the check `intervals_agree` of each series; for very many series, only of those with contradictions."""
     key = _key(tier, "backfilled_candles")
     for series, agreement in found.items():
         if agreement.contradictions or len(found) <= FULL_REPORT_SERIES:
@@ -123,7 +123,7 @@ def agreement_events(tier: Tier, found: Mapping[Series, Agreement]) -> Iterator[
 
 
 def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series, int]:
-    """How many candles QuestDB has of some series, as it says itself; its tables must be there.
+    """Return the number of candles that QuestDB holds of each of some series; its tables must exist.
 
     Raises:
         StoreUnavailable: It does not answer.
@@ -140,7 +140,7 @@ def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) ->
     yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
     yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
     yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
-    # The UI shows the last evaluation of a check: that of the whole tier, after those of its series.
+    # The UI shows the last evaluation of a check, so that of the whole tier comes after those of its series.
     standing = agreements(stores, [each.series for each in whole.series])
     yield checks.evaluation(checks.intervals_agree(_key(tier, "backfilled_candles"), standing))
 

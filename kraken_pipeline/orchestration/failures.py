@@ -1,10 +1,9 @@
-"""Which retry mechanism each error talks to.
+"""The translation of the pipeline's errors into Dagster's failures and retries.
 
-A `LastingError` fails in the same way again, so it forbids retries; a `PassingError` may be retried. Faults of a
-disk, a database or a Parquet file are taken for what they mean. What is left is a mistake of the program and keeps its
-traceback.
+A `LastingError` would recur, so it forbids retries; a `PassingError` may be retried. Faults of a disk, a database or a
+Parquet file are translated into one of these. Any other error is a bug of the program and keeps its traceback.
 
-Ops have no retry policy of Dagster's: with one, an op that Ctrl-C ends is tried again too.
+Ops have no Dagster retry policy: with one, Dagster also retries an op that Ctrl-C ended.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from kraken_pipeline.storage.faults import faults_explained
 
 MAX_RETRIES = 2
 WAIT = 3
-"""Seconds before each retry: a server that is restarted is back by the second."""
+"""The wait before each retry, in seconds: a restarted server is back by the second retry."""
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def explained(*, retried: bool = False) -> Iterator[None]:
     """Turn the pipeline's errors into Dagster's, with their sentence as the description.
 
     Args:
-        retried: Whether a `PassingError` has the op tried again, because what it did before is known.
+        retried: Whether a `PassingError` makes Dagster retry the op; set it only if the op can resume its earlier work.
     """
     try:
         with faults_explained():

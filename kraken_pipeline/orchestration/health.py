@@ -1,4 +1,4 @@
-"""The asset `health`: what the pipeline stands on, as checks that a schedule keeps up to date."""
+"""The asset `health`: checks of everything that the pipeline depends on, kept up to date by a schedule."""
 
 import dagster as dg
 
@@ -12,7 +12,7 @@ KEY = dg.AssetKey([OPERATIONS, "health"])
 
 
 def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
-    """One check of the asset: all that was seen of one thing."""
+    """Return the check result of one subject of the asset, such as the catalog."""
     verdict = worst(checks)
     return dg.AssetCheckResult(
         check_name=name,
@@ -37,7 +37,7 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
     check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
 )
 def health() -> dg.MaterializeResult:
-    """Looks at everything; a thing that is not well is a check that does not pass, and no failed run."""
+    """Check everything that the pipeline depends on; a problem is a check that does not pass, not a failed run."""
     checks = check_health(load_settings())
     results = [_result(name, [check for check in checks if check.about == name]) for name in NAMES]
     rows = [(check.name, check.verdict, check.sentence) for check in checks]
@@ -53,7 +53,7 @@ def health() -> dg.MaterializeResult:
 health_job = dg.define_asset_job(
     "check_health",
     selection=[KEY],
-    # A run without a word about loggers would have Dagster's own, which knows no KRAKEN_LOG_FORMAT.
+    # Without this, the run would use Dagster's own logger, which ignores KRAKEN_LOG_FORMAT.
     config=dg.ConfigMapping(config_fn=lambda _: {"loggers": {"console": {}}}, config_schema={}),
     executor_def=dg.in_process_executor,
     description="Looks at everything that the pipeline stands on: lake, catalog, servers, exchange.",

@@ -22,10 +22,13 @@ STORAGE_VARIABLE = "KRAKEN_DAGSTER_STORAGE"
 
 @contextmanager
 def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The instance that `dagster.yaml` describes, or, without one, the same storage with Dagster's defaults.
+    """Open the instance that `dagster.yaml` describes, or, without one, the same storage with Dagster's defaults.
 
-    Its database is created under a lock: of four processes that find none, one used to fail. Where it is only to read,
-    it is a copy that is read: SQLite wants to write beside what it reads, and Dagster into it.
+    The database is created under a lock: when four processes created it at once, one used to fail. If the storage is
+    read-only, a copy is opened: SQLite writes next to the database that it reads, and Dagster writes into it.
+
+    Raises:
+        InvalidSettings: DAGSTER_HOME is not an absolute path.
     """
     for name, default in ((STORAGE_VARIABLE, settings.home / "dagster"), (HOME_VARIABLE, "")):
         if not os.environ.get(name):  # an empty variable counts as not set
@@ -40,7 +43,7 @@ def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     storage.mkdir(parents=True, exist_ok=True)
     described = Path(os.environ[HOME_VARIABLE]) / "dagster.yaml"
     if described.parent == storage and not described.exists():
-        described.write_text("telemetry:\n  enabled: false\n", encoding="utf-8")  # or Dagster says where it is missing
+        described.write_text("telemetry:\n  enabled: false\n", encoding="utf-8")  # or Dagster reports the missing file
     with FileLock(storage / "instance.lock", timeout=120):
         instance = dg.DagsterInstance.get()
         instance.get_runs(limit=1)

@@ -1,7 +1,7 @@
-"""What the UI sorts assets by: groups, owners, tags.
+"""The labels by which the UI sorts assets: groups, owners, tags.
 
-A group is a step of the path that a tier's data takes. A group of all tiers' assets of one step would do for the
-catalog; but the graph shows an asset by the last part of its key, so that four `coverage` could not be told apart.
+A group is one step in the path of a tier's data. Groups across tiers would suffice for the list of assets, but the
+graph labels an asset with the last part of its key only, so four assets `coverage` would look the same.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ OPERATIONS = "operations"
 
 
 class Step(StrEnum):
-    """What archives said, what is known and missing, what filled it, who is given it, how complete it is.
+    """A step in the path of a tier's data: from archives, evidence, filling and publication to the report.
 
-    In a list by name they stand in this order, too.
+    The alphabetical order of the names is the order of the steps.
     """
 
     ARCHIVES = "archives"
@@ -29,20 +29,20 @@ class Step(StrEnum):
 
 
 class Layer(StrEnum):
-    """Where what an asset holds lies; assets of different groups can share a store."""
+    """The store that holds an asset's data; assets of different groups can share a store."""
 
     LAKE = "lake"
     CATALOG = "catalog"
     QUESTDB = "questdb"
-    HISTORY = "history"  # Dagster's own: what a materialisation says is all there is
+    HISTORY = "history"  # Dagster's run history: the asset consists of its materialisations alone
 
 
 def group(tier: Tier, step: Step) -> str:
-    """The group of a tier's step: `tier1_evidence`."""
+    """Return the group of a tier's step: `tier1_evidence`."""
     return f"{tier.value.lower()}_{step.value}"
 
 
 def tags(layer: Layer, tier: Tier | None = None) -> Mapping[str, str]:
-    """What an asset can be found by: `tag:"kraken/tier"="tier1"` shows the whole path of one tier."""
+    """Return the tags of an asset; the selection `tag:"kraken/tier"="tier1"` shows all assets of a tier."""
     of_tier = {"kraken/tier": tier.value.lower()} if tier else {}
     return {"kraken/layer": layer.value, **of_tier}

@@ -1,6 +1,6 @@
-"""How runs log to the console: by KRAKEN_LOG_LEVEL and KRAKEN_LOG_FORMAT, without passwords.
+"""The console logger of runs, set by KRAKEN_LOG_LEVEL and KRAKEN_LOG_FORMAT, without passwords.
 
-What Dagster stores of a run is its own; no message of ours has a password in it.
+Dagster stores the messages of a run itself; the pipeline's messages never contain a password.
 """
 
 import logging
@@ -18,7 +18,7 @@ _FIELDS = {
 
 @dg.logger(config_schema=_FIELDS, description="Text in colours, or one JSON object a line; without passwords.")
 def console(context: dg.InitLoggerContext) -> logging.Logger:
-    """The logger of every job: Dagster's own, with our lines."""
+    """The logger of every job: Dagster's own, with the pipeline's formatter."""
     settings = load_settings()
     config = {"log_level": settings.kraken_log_level.upper(), **context.logger_config}
     logger = dg.colored_console_logger.logger_fn(dg.build_init_logger_context(logger_config=config))

@@ -1,7 +1,7 @@
-"""What a materialisation says about its partition.
+"""The metadata of materialisations.
 
-A number has one name and one type wherever it is said: the UI plots each key over all materialisations of a partition,
-whoever made them, and refuses to plot one whose type changes.
+A number has the same name and the same type everywhere: the UI plots each key over all materialisations of a partition,
+from any run, and does not plot a key whose type changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST = 50
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; long ones are cut, and say so."""
+    """Return a Markdown table; a long one is cut, with a note of how many rows are missing."""
     listed = [[str(cell) for cell in row] for row in rows]
     lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in listed[:_LONGEST])]
     text = "\n".join(f"| {line} |" for line in lines)
@@ -36,17 +36,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _listed(name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Metadata:
-    """A table under a name; where it would have no rows, nothing: the numbers beside it say so."""
+    """Return a table under a name, or nothing for no rows."""
     return {name: dg.MetadataValue.md(table(header, rows))} if rows else {}
 
 
 def percents(**values: float | None) -> Metadata:
-    """Percentages by name; where nothing is expected there is none, and nothing to plot."""
+    """Return percentages by name, without those that are None because nothing is expected."""
     return {name: dg.MetadataValue.float(value) for name, value in values.items() if value is not None}
 
 
 def of_series(standing: SeriesSnapshot) -> Metadata:
-    """What is said of a series wherever its candles are: how many there are, and how complete they are."""
+    """Return the metadata of a series that all assets of candles share: the candles and their completeness."""
     extent = standing.extent
     bounds = {"first_candle": extent.first_time, "last_candle": extent.last_time} if extent else {}
     return {
@@ -58,7 +58,7 @@ def of_series(standing: SeriesSnapshot) -> Metadata:
 
 
 def of_files(outcomes: Sequence[FileOutcome], standing: SeriesSnapshot) -> Metadata:
-    """What files brought into one series."""
+    """Return the metadata of the files ingested into one series."""
     rows, seconds = sum(each.rows for each in outcomes), sum((each.seconds for each in outcomes), start=0.0)
     return {
         **of_series(standing),
@@ -78,7 +78,7 @@ def of_files(outcomes: Sequence[FileOutcome], standing: SeriesSnapshot) -> Metad
 
 
 def of_coverage(standing: SeriesSnapshot) -> Metadata:
-    """How much of one series is covered, and by what."""
+    """Return the metadata of the coverage of one series, with its sources."""
     measured = standing.measured
     return {
         **percents(coverage_pct=measured.percent),
@@ -99,7 +99,7 @@ def of_coverage(standing: SeriesSnapshot) -> Metadata:
 
 
 def of_gaps(gaps: Sequence[Gap]) -> Metadata:
-    """The gaps of one series."""
+    """Return the metadata of the gaps of one series."""
     return {
         "gaps": dg.MetadataValue.int(len(gaps)),
         "missing_candles": dg.MetadataValue.int(sum(gap.missing_candles for gap in gaps)),
@@ -122,7 +122,7 @@ def of_gaps(gaps: Sequence[Gap]) -> Metadata:
 
 
 def of_plan(standing: SeriesSnapshot, filled: int) -> Metadata:
-    """What was filled of one series, and what is planned for the rest."""
+    """Return the metadata of the candles filled in one series, and of the plan for its remaining gaps."""
     legs = [leg for gap in standing.gaps for leg in gap.legs]
     return {
         **of_series(standing),
@@ -137,7 +137,7 @@ def of_plan(standing: SeriesSnapshot, filled: int) -> Metadata:
 
 
 def of_published(published: Published, rows: int | None) -> Metadata:
-    """What QuestDB got of one series, and how many rows it has of it; None where it cannot be asked any more."""
+    """Return the metadata of one published series; `rows` is its row count in QuestDB, None if unknown."""
     return {
         **({} if rows is None else {ROWS: dg.MetadataValue.int(rows)}),
         "candles_published": dg.MetadataValue.int(published.candles),
@@ -146,13 +146,13 @@ def of_published(published: Published, rows: int | None) -> Metadata:
 
 
 def of_page(page: Page) -> Metadata:
-    """A report whose page was made just now: its numbers, its picture, and where it lies."""
+    """Return the metadata of a report with a new page: its numbers, its picture and its path."""
     picture = {"picture": dg.MetadataValue.md(page.markdown)} if page.picture else {}
     return {**of_report(page.report, page.path), **picture}
 
 
 def of_report(report: Report, page: Path) -> Metadata:
-    """The headline numbers of a report, its tables, and the page of its tier where there is one."""
+    """Return the metadata of a report: its headline numbers, its tables, and the page of its tier if there is one."""
     return {
         **({"page": dg.MetadataValue.path(page)} if page.exists() else {}),
         **percents(

@@ -1,4 +1,4 @@
-"""Partitions: asset by interval, a set of assets for each tier; keys read `XBTUSD|60`."""
+"""The partitions: asset by interval, with a set of assets for each tier; a key is `XBTUSD|60`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SERIES: Mapping[Tier, dg.MultiPartitionsDefinition] = {
 
 
 def key_of(series: Series) -> dg.MultiPartitionKey:
-    """The partition of a series."""
+    """Return the partition key of a series."""
     return dg.MultiPartitionKey({ASSET: series.pair, INTERVAL: str(series.interval.value)})
 
 
 def series_of(key: str) -> Series:
-    """The series of a partition key, `XBTUSD|60`."""
+    """Return the series of a partition key, `XBTUSD|60`."""
     pair, _, minutes = key.rpartition("|")
     return Series(pair, Interval.parse(minutes))
 
 
 def register(instance: dg.DagsterInstance, tiers: TierTable, pairs: Iterable[Pair]) -> list[str]:
-    """Makes pairs partitions of their tiers; returns the names of those that were none yet."""
+    """Add pairs to the partitions of their tiers; return the names of those added."""
     new: list[str] = []
     for tier, names in by_tier(tiers, pairs).items():
         known = set(instance.get_dynamic_partitions(_name(tier)))
@@ -46,7 +46,7 @@ def register(instance: dg.DagsterInstance, tiers: TierTable, pairs: Iterable[Pai
 
 
 def by_tier(tiers: TierTable, pairs: Iterable[Pair]) -> Mapping[Tier, Sequence[str]]:
-    """The names of pairs, sorted, by tier."""
+    """Return the sorted names of pairs, by tier."""
     groups: dict[Tier, set[str]] = {}
     for pair in pairs:
         groups.setdefault(tiers.tier_of(pair), set()).add(pair.name)

@@ -1,4 +1,4 @@
-"""A run's progress and outcome, kept in tags of the run itself: run storage is the only job tracking."""
+"""The progress and the outcome of a run, stored in the run's own tags: run storage is the only record of runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome
 
 NOTES = 10
-"""Names of each kind in a run's outcome, which is a tag; its log has all of them."""
+"""The maximum number of names of each kind in a run's outcome, which is a tag; the log has all of them."""
 PROGRESS_TAG = "kraken/progress"
 OUTCOME_TAG = "kraken/outcome"
 _SECONDS_BETWEEN = 2.0
-"""Measured: adding a tag costs about 10 ms on SQLite."""
+"""The time between two writes of progress. Measured: adding a tag costs about 10 ms on SQLite."""
 
 _listeners: list[Callable[[Progress], None]] = []
 
 
 @contextmanager
 def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
-    """Tells a listener of the progress of runs in this process: the shell draws its bar from it."""
+    """Pass the progress of runs in this process to a listener, such as a progress bar, until the block ends."""
     _listeners.append(listener)
     try:
         yield
@@ -36,7 +36,10 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 
 def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], None]:
-    """Writes progress into the run's tags, at most every two seconds, and passes it on to listeners."""
+    """Return a function that passes progress to listeners and, at most every two seconds, writes it to the run's tags.
+
+    A new phase is written at once.
+    """
     written_at = 0.0
     phase = ""
 
@@ -52,11 +55,11 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
 
 
 def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext, now: int) -> RunContext:
-    """Return the run of a step, with the progress that the steps before it made.
+    """Return the run context of a step, with the progress that earlier steps made.
 
     Args:
-        context: The step's.
-        now: The moment that the run takes for the present, in seconds since the epoch.
+        context: The context of the step.
+        now: The time that the run uses as the present, in seconds since the epoch.
     """
     run_id = context.run.run_id
     stored = context.instance.get_run_by_id(run_id)
@@ -65,25 +68,25 @@ def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext, now: 
 
 
 def progress_of(tags: dict[str, str]) -> Progress:
-    """The progress that a run's tags tell."""
+    """Return the progress in a run's tags."""
     return Progress(**json.loads(tags[PROGRESS_TAG])) if PROGRESS_TAG in tags else Progress()
 
 
 def finish(
     instance: dg.DagsterInstance, run_id: str, progress: Progress, outcome: dict[str, Any] | None = None
 ) -> None:
-    """Writes the last progress into the run's tags, and the outcome where there is one."""
+    """Write the final progress to the run's tags, and the outcome if there is one."""
     told = {OUTCOME_TAG: json.dumps(outcome)} if outcome else {}
     instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), **told})
 
 
 def outcome_of(tags: dict[str, str]) -> dict[str, Any]:
-    """The outcome that a run's tags tell; empty for one that has not come to its end."""
+    """Return the outcome in a run's tags; empty for a run that has not finished."""
     return dict(json.loads(tags[OUTCOME_TAG])) if OUTCOME_TAG in tags else {}
 
 
 def tell(log: dg.DagsterLogManager, done: BackfillOutcome) -> None:
-    """Logs what a backfill could not do, and why."""
+    """Log the failures and the notes of a backfill."""
     for failure in done.failed:
         log.error(failure)
     for note in done.notes:
@@ -91,20 +94,20 @@ def tell(log: dg.DagsterLogManager, done: BackfillOutcome) -> None:
 
 
 def tell_published(log: dg.DagsterLogManager, done: PublishOutcome) -> None:
-    """Logs what QuestDB did not take, and why."""
+    """Log the failures of a publication."""
     for failure in done.failed:
         log.warning(failure)
 
 
 def of_published(done: PublishOutcome) -> dict[str, Any]:
-    """What QuestDB got of a run, for its outcome: nothing where there is no QuestDB."""
+    """Return the outcome of a run's publication; empty if there was nothing to publish."""
     if not (done.series or done.failed or done.owed):
         return {}
     return {"candles_published": done.candles, "publications_owed": done.owed}
 
 
 def of_backfill(done: BackfillOutcome) -> dict[str, Any]:
-    """What a backfill did, for the outcome of its run: counts, and the first errors."""
+    """Return the outcome of a run's backfill: counts, the first errors and the first notes."""
     return {
         "requests": done.requests,
         "fetches_failed": len(done.failed),

@@ -1,4 +1,4 @@
-"""The asset of a tier that there is where there is a QuestDB: `questdb_candles`, the same candles there."""
+"""The asset `questdb_candles` of a tier, which exists only if a QuestDB is set up."""
 
 import dagster as dg
 
@@ -20,7 +20,7 @@ NAME = "questdb_candles"
 
 
 def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
-    """What QuestDB has of a tier, by asset and interval."""
+    """Return the asset of a tier's candles in QuestDB, partitioned by asset and interval."""
     prefix = tier.value.lower()
     key = dg.AssetKey([prefix, NAME])
 

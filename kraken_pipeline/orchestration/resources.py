@@ -1,4 +1,4 @@
-"""The stores as a Dagster resource. Nothing is opened before a run needs it."""
+"""The stores as a Dagster resource, opened only when a run needs them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ STORES_TO_RECOVER = "stores_to_recover"
 
 
 def stores_of(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Stores:
-    """Return the stores that a step was given."""
+    """Return the stores of a step's resources."""
     found = getattr(context.resources, STORES)
     assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
     return found
 
 
 def stores_resource(settings: Settings | None = None, *, is_recovering: bool = False) -> dg.ResourceDefinition:
-    """The stores of the home that the settings name; those of the environment where none are given.
+    """Return a resource with the stores of the home in the settings, which are loaded if none are given.
 
-    A catalog that was lost is opened only to be recovered.
+    Each run holds its lock while it has the stores, so that `status` can distinguish a running run from a killed one.
 
-    Each run holds its lock while it has them, so that `status` can tell a run at work from one that was killed.
+    Args:
+        settings: The settings; None to load them from the environment when a run begins.
+        is_recovering: Whether to open the stores for a recovery, which accepts a lost catalog.
     """
 
     @dg.resource(description="The lake, the catalog and the locks under KRAKEN_PIPELINE_HOME.")

@@ -1,4 +1,4 @@
-"""Runs: started from here, and read back from Dagster's run storage, which is the only record of them."""
+"""Executes runs, and reads them from Dagster's run storage, which is the only record of runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OURS = "kraken_pipeline.errors."
 _EVENT_LOST = "Exception while writing logger call to event log"
 RESUMES_TAG = "kraken/resumes"
 BEGUN_BY_TAG = "kraken/begun_by"
-"""Finds the run of one call of `execute`."""
+"""The tag that identifies the run of one call of `execute`."""
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
 _CORNER_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -38,7 +38,7 @@ UNFINISHED = ("FAILURE", "CANCELED", INTERRUPTED)
 _BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
 _BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 BEGINNING_SECONDS = 600.0
-"""A run that has not begun for so long has lost its process before it could take its lock."""
+"""The time after which a run that has not started counts as dead: its process ended before it acquired its lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class RunStatus:
 
     Attributes:
         run_id: Dagster's id.
-        job: `ingest`, or `assets` for a run of assets that the UI started.
-        spec: What it was asked to do; None for a run of assets.
+        job: The name of the job, such as `ingest`, or `assets` for a run of assets that the UI started.
+        spec: The run spec; None if the run has none.
         status: Dagster's status, or INTERRUPTED for a run whose process is gone.
-        progress: How far it got.
-        outcome: What it did in the end; empty until then.
-        started_at: In seconds since the epoch; None before it began.
-        finished_at: The same.
-        error: What it failed with, with the traceback.
-        resumes: The run that it continues.
+        progress: The progress of the run.
+        outcome: The outcome of the run; empty until it finishes.
+        started_at: The start, in seconds since the epoch; None before it.
+        finished_at: The end, in seconds since the epoch; None before it.
+        error: The error with its traceback, or the errors in the outcome; None without any.
+        resumes: The id of the run that it resumes; None if it resumes none.
     """
 
     run_id: str
@@ -71,11 +71,11 @@ class RunStatus:
 
     @property
     def percent(self) -> float:
-        """How far it got; 100 for one that succeeded."""
+        """The progress in per cent; 100 for a run that succeeded."""
         return 100.0 if self.status == "SUCCESS" else round(self.progress.percent, 1)
 
     def as_json(self) -> dict[str, object]:
-        """As `status --json` shows it."""
+        """Return the run as `status --json` shows it."""
         spec = self.spec
         ended = self.finished_at
         return {
@@ -101,7 +101,7 @@ class RunStatus:
 def statuses(
     instance: dg.DagsterInstance, locks: Locks, limit: int | None, *, job: str | None = None
 ) -> list[RunStatus]:
-    """The newest runs, of all jobs or of one, the newest first."""
+    """Return the newest runs, of all jobs or of one, the newest first."""
     records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=limit)
     return [_status(instance, locks, record) for record in records]
 
@@ -127,7 +127,7 @@ def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) ->
 
 
 def _is_probing(record: dg.RunRecord) -> bool:
-    """Whether it is a look at the health, which takes no lock: it must not need the catalog that may hold it."""
+    """Check whether a run is a recent health check; it holds no lock, because a lock may need the catalog."""
     return record.dagster_run.job_name == health_job.name and (
         record.create_timestamp.timestamp() > time.time() - BEGINNING_SECONDS
     )
@@ -142,7 +142,7 @@ def _spec(run: dg.DagsterRun) -> RunSpec | None:
 
 
 def _spec_of_assets(run: dg.DagsterRun) -> RunSpec | None:
-    """What a run of assets works on, as far as its selection and the corners of its partitions tell."""
+    """Return the run spec of a run of assets, as far as its selection and its partitions' corners determine it."""
     tiers = {key.path[0].upper() for key in run.asset_selection or ()}
     if len(tiers) != 1:
         return None
@@ -161,7 +161,7 @@ def _warnings(outcome: Mapping[str, Any]) -> str | None:
 
 
 def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The sentence of the first failed step, and the traceback where there is one."""
+    """Return the sentence of the first failed step, and the traceback if there is one."""
     for event_type in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
         for entry in instance.all_logs(run.run_id, of_type=event_type):
             event = entry.dagster_event
@@ -171,22 +171,22 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             error = getattr(event.event_specific_data, "error", None)
             trace = error.to_string() if error is not None else (event.message or "")
             while error is not None and error.cause is not None and not error.message.startswith(_OURS):
-                error = error.cause  # Dagster wraps what happened; a sentence of ours says what that was
+                error = error.cause  # Dagster wraps the pipeline's error, which has the sentence
             sentence = failure.description if failure is not None else _said(error.message) if error else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed, and left no event that says why"
 
 
 def _said(message: str) -> str:
-    """The message of an error, without its class where it is one of ours: those are sentences."""
+    """Return the message of an error; one of the pipeline's errors is a sentence and loses its class name."""
     return message.partition(": ")[2] if message.startswith(_OURS) else message
 
 
 def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStatus:
-    """The run whose id begins like that.
+    """Return the run whose id has this prefix.
 
     Raises:
-        InvalidRequest: There is none, or more than one.
+        InvalidRequest: No run matches, or more than one does.
     """
     found = [record for record in instance.get_run_records() if record.dagster_run.run_id.startswith(run_id) and run_id]
     if len(found) != 1:
@@ -196,7 +196,7 @@ def find_run(instance: dg.DagsterInstance, locks: Locks, run_id: str) -> RunStat
 
 
 def at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
-    """The run of a job that has not ended; one that was killed holds no lock, and holds up nothing."""
+    """Return the id of a job's unfinished run; a killed run does not count, because it holds no lock."""
     since = time.time() - BEGINNING_SECONDS
     for record in instance.get_run_records(dg.RunsFilter(job_name=job, statuses=[*_BEGINNING, *_BEGUN])):
         run = record.dagster_run
@@ -207,7 +207,7 @@ def at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
 
 
 def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
-    """The ingests that failed, were cancelled or were killed, and that no later one has made up for."""
+    """Return the ingests that failed, were cancelled or were killed, and that no later run completed or resumed."""
     made_up: set[str] = set()
     found: list[RunStatus] = []
     done: list[RunSpec | None] = []
@@ -232,14 +232,17 @@ def execute(
     *,
     config: Mapping[str, Any] | None = None,
 ) -> str:
-    """Runs a job in this process, as a run like any other; returns its id, whatever became of it.
+    """Run a job in this process as an ordinary Dagster run, and return its id, whether it succeeded or not.
 
     Args:
-        instance: Whose run it is.
-        job: Gives the job with its resources; a function of a module, which Dagster can find again.
-        spec: What it is to do, for jobs that take that.
-        resumes: The run that it continues.
-        config: What it is to do, for others.
+        instance: The Dagster instance that records the run.
+        job: Returns the job with its resources; a module-level function, which Dagster can import again.
+        spec: The run spec, for jobs that use one.
+        resumes: The id of the run that it resumes.
+        config: The run config, for other jobs.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C arrived before the run's first step or after its last one.
     """
     told = {BEGUN_BY_TAG: uuid.uuid4().hex}
     if spec is not None:
@@ -247,13 +250,13 @@ def execute(
     if resumes:
         told[RESUMES_TAG] = resumes
     run_config = dict(config or {}) if spec is None else spec.as_config()
-    # The result is not entered: that would open the run's stores once more, which may be what it failed at.
+    # The result is not used as a context manager: that would open the stores again, which may be what failed.
     try:
         with redirect_stderr(cast("TextIO", _WithoutStatements(sys.stderr))):
             result = dg.execute_job(
                 dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
             )
-    except KeyboardInterrupt:  # before the run's steps, or behind them
+    except KeyboardInterrupt:  # before the run's first step, or after its last one
         for run in instance.get_runs(dg.RunsFilter(tags={BEGUN_BY_TAG: told[BEGUN_BY_TAG]})):
             _cancel(instance, run)
         raise
@@ -263,10 +266,10 @@ def execute(
 
 
 class _WithoutStatements:
-    """Standard error without the SQL that Dagster writes there when its history cannot be written.
+    """A wrapper of standard error that drops the SQL that Dagster writes when its history cannot be written.
 
     Args:
-        stream: Where everything else goes.
+        stream: The stream that receives everything else.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -283,7 +286,7 @@ class _WithoutStatements:
 
 
 def _is_interruption(event: dg.DagsterEvent) -> bool:
-    """Whether an event ends a run that was interrupted; Dagster takes that for a failure."""
+    """Check whether an event reports the interruption of a run, which Dagster treats as a failure."""
     reason = event.job_failure_data.failure_reason if event.is_job_failure else None
     return reason is not None and reason.name == "UNEXPECTED_TERMINATION"
 

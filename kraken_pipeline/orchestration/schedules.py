@@ -1,7 +1,7 @@
-"""The schedules: what keeps a collection up by itself. Times, tier and intervals are settings; they all run in UTC.
+"""The schedules that maintain a collection; times, tier and intervals are settings, and all times are UTC.
 
-All are off until they are switched on, in the UI or by KRAKEN_SCHEDULES, but for the cleaning up, which asks nobody for
-anything and without which the catalog of a fresh installation would only grow.
+All but the cleanup are off until they are switched on, in the UI or by KRAKEN_SCHEDULES. The cleanup makes no requests,
+and without it the catalog of a new installation would only grow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kraken_pipeline.storage.stores import opened, opened_locks
 
 
 def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
-    """Every schedule, by the settings."""
+    """Return every schedule, configured by the settings."""
     selection: dict[str, Any] = {"tier": settings.kraken_schedule_tier.upper()}
     if settings.kraken_schedule_intervals is not None:
         selection["intervals"] = settings.kraken_schedule_intervals
@@ -52,7 +52,7 @@ def _schedule(
     is_probe: bool = False,
     name: str | None = None,
 ) -> dg.ScheduleDefinition:
-    """A schedule whose ticks ask for one run at a time; a probe runs also where the catalog or the lake does not."""
+    """Return a schedule of at most one run at a time; a probe runs even if catalog or lake cannot be opened."""
     status = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(

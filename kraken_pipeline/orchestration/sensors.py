@@ -1,4 +1,4 @@
-"""Sensors: dropped files become one run of `ingest`, a backfill follows it, and what QuestDB is owed is delivered."""
+"""The sensors: they ingest dropped files in one run, start a backfill after it, and publish pending ranges."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _REASONS = 5
 
 
 def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = ()) -> str:
-    """What the files are: names, sizes, and both ends of each; not all of it, because a tick has 60 seconds.
+    """Return a digest of files: their names, their sizes, and the first and last bytes of each.
 
-    Of containers that cannot be opened, what is wrong with them: a run puts them on record.
+    The files are not read whole, because a tick has 60 seconds. For containers that cannot be opened, the digest covers
+    the reasons, so that a run records them.
     """
     digest = hashlib.sha256("".join(sorted(f"{each.name}: {each.reason}\n" for each in broken)).encode())
     for path in sorted({part for file in files for part in (file.container.parts if file.container else (file.path,))}):
@@ -47,10 +48,11 @@ def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = 
 
 
 def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
-    """What a tick does about the drop folder.
+    """Return the result of a tick of the drop folder's sensor.
 
-    The cursor holds a digest of what lay there, and how often a run was asked for: the same file, dropped again after
-    it was moved away, is asked for again, although Dagster never runs the same key twice.
+    The cursor holds a digest of the folder's files and the number of runs requested so far. The number is part of the
+    run key, because Dagster never runs the same key twice: a file that is dropped again after it was moved away is
+    ingested again.
     """
     settings.drop.mkdir(parents=True, exist_ok=True)
     found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
@@ -72,7 +74,7 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
     ]
     return dg.SensorResult(
         run_requests=[
-            # What lies in the folder is stored at once; `auto_gap_fill` asks the exchange afterwards.
+            # The files are stored at once; `auto_gap_fill` makes the requests to the exchange afterwards.
             dg.RunRequest(run_key=f"{digest}-{count + 1}", job_name=ingest_job.name, run_config={"api_backfill": False})
         ],
         dynamic_partitions_requests=requests,
@@ -81,7 +83,7 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
 
 
 def drop_folder_sensor() -> dg.SensorDefinition:
-    """The sensor that ingests what is dropped into the folder; on from the start."""
+    """Return the sensor that ingests the files in the drop folder; it is on by default."""
 
     @dg.sensor(
         name="drop_folder",
@@ -97,7 +99,7 @@ def drop_folder_sensor() -> dg.SensorDefinition:
 
 
 def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
-    """The backfill that comes after an ingest: of the same pairs and intervals."""
+    """Return the request for a backfill after an ingest, with the same pairs and intervals."""
     spec = run_spec(json.loads(run.tags.get(SPEC_TAG, "{}")))
     if spec.dry_run or spec.api_backfill:
         return dg.SkipReason("the ingest itself asked the exchange, or was a dry run")
@@ -107,7 +109,7 @@ def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
 
 
 def auto_gap_fill_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that backfills after each ingest; off unless KRAKEN_AUTO_GAP_FILL is set."""
+    """Return the sensor that starts a backfill after each ingest; it is off unless KRAKEN_AUTO_GAP_FILL is set."""
     status = dg.DefaultSensorStatus.RUNNING if settings.kraken_auto_gap_fill else dg.DefaultSensorStatus.STOPPED
 
     @dg.run_status_sensor(
@@ -125,11 +127,12 @@ def auto_gap_fill_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 OWED_SECONDS = 60.0
-"""Runs deliver what they change themselves; what is owed for longer, they could not."""
+"""The age of a pending range after which the sensor publishes it: runs publish their own changes, and one pending for
+longer could not be published."""
 
 
 def delivery(settings: Settings, instance: dg.DagsterInstance, now: float) -> dg.RunRequest | dg.SkipReason:
-    """What a tick does about the outbox; QuestDB is only asked whether it is there."""
+    """Return the result of a tick of the outbox's sensor; of QuestDB, it only checks that it answers."""
     with opened(settings) as stores:
         with stores.catalog.read() as connection:
             backlog = publications.backlog(connection)
@@ -146,7 +149,7 @@ def delivery(settings: Settings, instance: dg.DagsterInstance, now: float) -> dg
 
 
 def deliver_publications_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that delivers what QuestDB could not take when it was owed; on from the start."""
+    """Return the sensor that publishes ranges that earlier runs could not publish; it is on by default."""
 
     @dg.sensor(
         name="deliver_publications",

@@ -1,6 +1,6 @@
-"""How series stand: what the lake has of each, what is covered, and what is missing, at one moment.
+"""Snapshots of series at one moment: their candles in the lake, their coverage and their gaps.
 
-Assets and the events of job runs say it of a partition in the same numbers, so it is asked in one place.
+Assets and the events of job runs report the same numbers for a partition, so both use this module.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class SeriesSnapshot:
-    """How one series stands.
+    """A snapshot of one series.
 
     Attributes:
-        measured: How complete it is.
-        extent: What the lake has of it; None for nothing.
+        measured: The completeness of the series.
+        extent: The extent of its candles in the lake; None if it has none.
         ranges: Its coverage, in order of time.
         gaps: Its gaps, in order of time.
-        counted: The spans whose trades are counted by their ids.
+        counted: The spans in which the ids of trades prove the number of trades.
     """
 
     measured: SeriesCompleteness
@@ -40,15 +40,15 @@ class SeriesSnapshot:
 
 
 def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
-    """How every selected series stands.
+    """Return a snapshot of every selected series.
 
     Args:
-        stores: Where from.
-        spec: What is selected.
-        now: The moment of asking, in seconds since the epoch.
+        stores: The stores to read.
+        spec: The run spec that selects the series.
+        now: The current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selected series.
     """
     return heeding(lambda: _standings(stores, spec, now))
 

@@ -1,1 +1,1 @@
-"""Where things lie: the lake of candles, the catalog of evidence, locks. Small and passed in; decides nothing."""
+"""The stores: lake, catalog, QuestDB, locks, reply cache. Each is small and passed in; none makes decisions."""

@@ -1,4 +1,4 @@
-"""What goes wrong with disks, databases and Parquet files, as sentences that say what to do."""
+"""Turns errors of disks, databases and Parquet files into errors whose messages say what to do."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ import sqlalchemy as sa
 from kraken_pipeline.errors import Busy, CatalogLost, DiskFull, PipelineError, StoreError, StoreUnavailable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how Polars ends what it passes on
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # the end of an operating system error in a Polars message
 _DAMAGED = ("not a database", "malformed", "no such table", "no such column", "has no column", "already exists")
 _MALFORMED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _CATALOG = "the catalog "
 _OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
-"""Mistakes of the program's, which keep their traceback."""
+"""Bugs of this program, which keep their traceback."""
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether something exists, and this process may not write it."""
+    """Check whether a path exists and this process may not write it."""
     return path.exists() and not os.access(path, os.W_OK)
 
 
 def is_malformed(error: BaseException) -> bool:
-    """Tell whether SQLite says that its file is damaged, or no database."""
+    """Check whether an error is SQLite's report that its file is malformed or not a database."""
     cause = getattr(error, "orig", error)
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _MALFORMED
 
@@ -44,11 +44,11 @@ def malformed(place: str, said: str) -> CatalogLost:
 
 
 def fault_of(error: BaseException, what: str = "") -> PipelineError | None:
-    """What an error means, where it is the machine's fault or that of a file; None where it may be ours.
+    """Return the pipeline's error for a fault of the machine or of a file; None for what may be a bug.
 
     Args:
-        error: Anything that was raised; what caused it is looked at as well.
-        what: What was worked on, for what does not say so itself: `the catalog /data/catalog.sqlite`.
+        error: The error raised; its causes are examined too.
+        what: The thing worked on, for errors that do not name it: `the catalog /data/catalog.sqlite`.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -60,7 +60,11 @@ def fault_of(error: BaseException, what: str = "") -> PipelineError | None:
 
 @contextmanager
 def faults_explained(what: str = "") -> Iterator[None]:
-    """Raises what `fault_of` makes of an error in its place."""
+    """Replace an error raised in a block by the one that `fault_of` returns for it.
+
+    Raises:
+        PipelineError: `fault_of` explains the error.
+    """
     try:
         yield
     except (Exception, pl.exceptions.PanicException) as error:
@@ -87,9 +91,9 @@ def _of_sqlite(error: BaseException, what: str) -> PipelineError | None:
     if not isinstance(error, sqlite3.Error) or isinstance(error, _OURS):
         return None
     where, text = what or "Dagster's history", " ".join(str(error).split())
-    if "syntax error" in text and "malformed" not in text:  # a mistake of the program's as well
+    if "syntax error" in text and "malformed" not in text:  # also a bug of this program
         return None
-    # On a full disk the memory that SQLite's processes share cannot grow either.
+    # On a full disk, SQLite's shared-memory file cannot grow either.
     if "disk is full" in text or getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
         return DiskFull(_full(where))
     if "readonly database" in text:

@@ -1,4 +1,4 @@
-"""How names are spelled on disk."""
+"""Paths of the lake, the encoding of names in them, and durable writes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kraken_pipeline.market.series import Series
 
 
 def spelled(name: str) -> str:
-    """A name as a part of a path, distinct for distinct names even where a file system does not tell case.
+    """Return a name encoded as a part of a path, unique even on a file system that ignores case.
 
-    Everything but capital letters, digits, dot, dash and underscore is percent-encoded, which readers of Hive
-    layouts decode: AAPLxUSD lies in `pair=AAPL%78USD` and is read as AAPLxUSD.
+    Everything but capital letters, digits, dot, dash and underscore is percent-encoded. Readers of Hive layouts decode
+    that: AAPLxUSD is stored in `pair=AAPL%78USD` and read as AAPLxUSD.
     """
     return "".join(
         letter if letter.isascii() and (letter.isupper() or letter.isdigit() or letter in ".-_") else f"%{byte:02X}"
@@ -24,12 +24,12 @@ def spelled(name: str) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder where it is missing, unless what is there of its path is only to read.
+    """Create a folder with its parents, unless its nearest existing parent is read-only.
 
-    Who only reads needs no folder that nothing lies in. Whoever writes will be told.
+    Reading does not need the empty folder. A later write raises an error.
 
     Raises:
-        OSError: It cannot be made, although it could be written to.
+        OSError: The folder cannot be created, although its parent is writable.
     """
     there = folder
     while not there.exists() and there != there.parent:
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder as durable as the files they name."""
+    """Sync a folder to disk, so that the names in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Makes a written file durable."""
+    """Sync a written file to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -63,7 +63,7 @@ def named_in(path: str) -> tuple[Series | None, int | None]:
         path: Relative to the home, with slashes: `lake/interval=1/pair=XBTUSD/year=2025/candles.parquet`.
 
     Returns:
-        The series, or None where the path names none; the year, or None where it names none.
+        The series, or None if the path names none; the year, or None if it names none.
     """
     parts = dict(part.partition("=")[::2] for part in path.split("/") if "=" in part)
     try:
@@ -75,11 +75,11 @@ def named_in(path: str) -> tuple[Series | None, int | None]:
 
 
 def candles_path(series: Series, year: int | None) -> str:
-    """Return where the candles of a series lie, of one year where it is split by years, relative to the home."""
+    """Return the path of a series' candles, relative to the home; of one year, if the series is split by year."""
     folder = f"lake/interval={series.interval.value}/pair={spelled(series.pair)}"
     return f"{folder}/candles.parquet" if year is None else f"{folder}/year={year}/candles.parquet"
 
 
 def is_split_by_year(interval: Interval) -> bool:
-    """Tell whether a series of this interval lies in a file a year instead of in one."""
+    """Check whether a series of this interval is stored in one file for each year instead of in one file."""
     return interval <= Interval.M30

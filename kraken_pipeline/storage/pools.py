@@ -1,11 +1,11 @@
-"""How busy a pool of connections is."""
+"""The statistics of a connection pool."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 BUSY = 0.80
-"""Of a pool of which more than this part is in use, health warns."""
+"""The share of a pool in use above which the health check warns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +13,12 @@ class PoolStats:
     """The connections of one pool in this process.
 
     Attributes:
-        size: How many are open.
-        in_use: How many of them somebody has at this moment.
-        idle: How many wait to be used.
-        overflow: How many of them are open beyond those that are kept.
-        waiting: How many callers wait for one.
-        limit: How many there may be.
+        size: The number of open connections.
+        in_use: The number of open connections in use.
+        idle: The number of open connections not in use.
+        overflow: The number of open connections beyond those that are kept.
+        waiting: The number of callers that wait for a connection.
+        limit: The maximum number of connections.
     """
 
     size: int
@@ -30,7 +30,7 @@ class PoolStats:
 
     @property
     def is_busy(self) -> bool:
-        """Whether callers will soon have to wait."""
+        """Whether more than `BUSY` of the pool is in use, so that callers will soon have to wait."""
         return self.in_use > BUSY * self.limit
 
     def __str__(self) -> str:

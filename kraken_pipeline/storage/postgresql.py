@@ -1,4 +1,4 @@
-"""A PostgreSQL server: connections that are pooled, tried before use, and waited for while it is being restarted."""
+"""Connections to a PostgreSQL server: pooled, checked before use, and retried while the server restarts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kraken_pipeline.storage.pools import PoolStats
 
 _CONNECT_SECONDS = 5
 _RETRY_SECONDS = 0.2
-# Who is gone without a word is noticed within a minute, not after two hours: the server by us, also while it owes us
-# the receipt of what we sent, and we by the server, which holds our locks until then.
+# Each side notices within a minute, not after two hours, that the other has vanished: the client notices the server
+# even while data it sent is unacknowledged, and the server notices the client, whose locks it holds until then.
 _KEEPALIVE = {
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -27,7 +27,7 @@ _KEEPALIVE = {
 }
 _SERVERS_KEEPALIVE = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 _FIRST_CONNECTIONS = 2
-# It answers, and does not let us in: waiting changes nothing about that.
+# The server answers but rejects the login: waiting does not help.
 _REFUSALS = (
     "authentication failed",
     "no password supplied",
@@ -40,13 +40,13 @@ _REFUSALS = (
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
-    """How connections to a server are kept.
+    """The size and the time-outs of a connection pool.
 
     Attributes:
-        kept: How many stay open.
-        overflow: How many more there may be for a moment.
-        recycle_seconds: How old one may become.
-        patience_seconds: How long a connection is waited for, also while the server is being restarted.
+        kept: The number of connections that stay open.
+        overflow: The number of additional connections that may be open for a moment.
+        recycle_seconds: The maximum age of a connection.
+        patience_seconds: The time to wait for a connection, also while the server restarts.
     """
 
     kept: int = 20
@@ -60,8 +60,8 @@ class PostgreSQL:
 
     Args:
         url: An SQLAlchemy URL; `postgresql://` means psycopg 3.
-        sizes: How they are kept.
-        options: Of the engine, as SQLAlchemy names them.
+        sizes: The size and the time-outs of the pool.
+        options: Further options of the SQLAlchemy engine.
     """
 
     def __init__(self, url: sa.URL, sizes: PoolSizes, **options: Any) -> None:
@@ -83,18 +83,18 @@ class PostgreSQL:
         )
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self.engine.dispose()
 
     def warm(self) -> None:
-        """Opens the first connections."""
+        """Open the first connections."""
         with ExitStack() as opened:
             for _ in range(min(_FIRST_CONNECTIONS, self._sizes.kept)):
                 opened.enter_context(self.connect())
 
     @property
     def statistics(self) -> PoolStats:
-        """How busy the connections are."""
+        """The number of connections in use, idle and waited for."""
         pool = self.engine.pool
         assert isinstance(pool, sa.QueuePool)  # noqa: S101 - for the type checker; it was made so
         idle, in_use = pool.checkedin(), pool.checkedout()
@@ -108,10 +108,10 @@ class PostgreSQL:
         )
 
     def connect(self) -> sa.Connection:
-        """A connection; a server that does not answer is waited for, as long as patience lasts.
+        """Return a connection; retry for `patience_seconds` if the server does not answer.
 
         Raises:
-            StoreUnavailable: It does not answer, does not let us in, or all connections are in use.
+            StoreUnavailable: The server does not answer or rejects the login, or all connections are in use.
         """
         until = time.monotonic() + self._sizes.patience_seconds
         with self._guard:
@@ -136,10 +136,10 @@ class PostgreSQL:
 
 @contextmanager
 def going_away() -> Iterator[None]:
-    """Tells a server that goes away in the middle from everything else that can be wrong with a statement.
+    """Turn the loss of a server in the middle of a block into an error; pass other errors of statements on.
 
     Raises:
-        StoreUnavailable: It did.
+        StoreUnavailable: The server went away.
     """
     try:
         yield
@@ -150,9 +150,9 @@ def going_away() -> Iterator[None]:
 
 
 def alone(connection: sa.Connection, table: sa.Table) -> None:
-    """Lets nobody else write a table until the transaction ends, so that what is read of it first stays so.
+    """Lock a table against other writers until the transaction ends, so that what is read of it stays valid.
 
-    SQLite does that by itself. It comes before everything else that a transaction does to the table.
+    SQLite does that by itself. Call it before the transaction does anything else with the table.
     """
     if connection.dialect.name == "postgresql":
         name = connection.dialect.identifier_preparer.format_table(table)

@@ -23,7 +23,7 @@ from kraken_pipeline.storage.postgresql import PoolSizes
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What a workflow works on."""
+    """The open stores of a home, with its settings and its tiers: what every workflow works on."""
 
     settings: Settings
     lake: Lake
@@ -32,22 +32,22 @@ class Stores:
     tiers: TierTable
 
     def close(self) -> None:
-        """Closes what is open: the connections of the catalog and of the locks."""
+        """Close the connections of the catalog and of the locks."""
         self.locks.close()
         self.catalog.close()
 
 
 def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
-    """Opens the stores, creating what does not exist yet.
+    """Open the stores, and create those that do not exist yet.
 
     Args:
-        settings: Of the home.
-        is_recovering: Whether a catalog that was lost is opened as well, to be built anew; a damaged one is set aside.
+        settings: The settings of the home.
+        is_recovering: Whether to open the stores for a recovery: accept a lost catalog, and set a malformed one aside.
 
     Raises:
         StoreError: The home cannot be written, or the catalog cannot be opened.
         CatalogLost: The catalog is not the one that the lake was written with.
-        Busy: A run is at work, and the catalog is to be built anew.
+        Busy: `is_recovering` is set while a run is in progress.
         InvalidSettings: The table of tiers is wrong.
     """
     tiers = load_tiers(settings.kraken_tiers_file)
@@ -77,10 +77,10 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
 
 
 def require_writable(settings: Settings) -> None:
-    """Refuses to begin what writes in a home that is only to read.
+    """Check that the home is writable.
 
     Raises:
-        StoreError: It is.
+        StoreError: The home is read-only.
     """
     if is_read_only(settings.home):
         raise _cannot_be_written(settings, ": it is only to read for this user")
@@ -91,7 +91,7 @@ def _cannot_be_written(settings: Settings, why: str) -> StoreError:
 
 
 def _make_way(settings: Settings, locks: Locks) -> None:
-    """Sets a catalog of SQLite's aside that is damaged, if nobody is at work on it."""
+    """Set a malformed SQLite catalog aside, unless a run is in progress."""
     _require_rest(locks)
     loss.require_finished(settings.home, loss.RECOVER)
     url = sa.make_url(settings.catalog_url)
@@ -105,7 +105,7 @@ def _require_rest(locks: Locks) -> None:
 
 
 def pool_sizes(settings: Settings) -> PoolSizes:
-    """How connections to the catalog's server are kept."""
+    """Return the pool sizes for the catalog's server, from the settings."""
     return PoolSizes(
         settings.kraken_catalog_pool,
         settings.kraken_catalog_overflow,
@@ -116,10 +116,10 @@ def pool_sizes(settings: Settings) -> PoolSizes:
 
 @contextmanager
 def opened_locks(settings: Settings) -> Iterator[Locks]:
-    """The locks alone, for who only looks at what is at work.
+    """Open the locks alone for the duration of a block, to see which runs are in progress.
 
     Raises:
-        StoreError: The home cannot be written, or the catalog's URL names nothing that can be used.
+        StoreError: The home cannot be written, or the catalog's URL is unusable.
     """
     catalog = new_catalog(settings.catalog_url, pool_sizes(settings))
     with (
@@ -131,7 +131,7 @@ def opened_locks(settings: Settings) -> Iterator[Locks]:
 
 @contextmanager
 def opened(settings: Settings, *, is_recovering: bool = False) -> Iterator[Stores]:
-    """The stores, for as long as a block runs; see `create_stores`."""
+    """Open the stores for the duration of a block; see `create_stores`."""
     stores = create_stores(settings, is_recovering=is_recovering)
     try:
         yield stores

@@ -1,1 +1,1 @@
-"""The use cases, each called by Dagster and by the shell alike. Knows nothing of either."""
+"""The use cases, called by Dagster and the shell alike. They depend on neither."""

@@ -1,4 +1,4 @@
-"""Cleaning up: records that nobody needs any more. Neither candles nor evidence are ever among them."""
+"""Cleanup of records that are no longer needed. Neither candles nor evidence are ever deleted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class CleanupOutcome:
-    """What was deleted.
+    """The number of deleted records and files.
 
     Attributes:
         gaps: Records of gaps that were filled long ago.
-        attempts: Attempts of that time whose span is covered.
-        counters: Hours of counts.
+        attempts: Equally old attempts whose span is covered.
+        counters: Hourly counts.
         files: Damaged files that were set aside, and files of the ledger.
     """
 
@@ -31,7 +31,7 @@ class CleanupOutcome:
 
 
 def clean_up(stores: Stores, retention_days: int, now: int) -> CleanupOutcome:
-    """Deletes what is older than so many days."""
+    """Delete records older than `retention_days`, and files older than the settings keep them."""
     before = now - retention_days * _DAY
     files = _forget_files(stores, now)
     with stores.catalog.write() as connection:
@@ -44,13 +44,13 @@ def clean_up(stores: Stores, retention_days: int, now: int) -> CleanupOutcome:
 
 
 def _forget_files(stores: Stores, now: int) -> int:
-    """Deletes what was set aside, and what gave way, longer ago than the settings keep it; returns how many files."""
+    """Delete damaged files and ledger files that are older than the settings keep them; return how many."""
     days = stores.settings.kraken_aside_retention_days
     if days is None:
         return 0
     before = now - days * _DAY
     with stores.catalog.write() as connection:
-        # Off the record first: a file that is left over by a crash is sound, and `verify` puts it back on record.
+        # The record goes first: a file that a crash leaves over is sound, and `verify` records it again.
         given_way = manifest.ledger_before(connection, before)
         manifest.strike(connection, given_way)
     paths = [*(stores.lake.home / path for path in given_way), *_old(stores.lake.home / "damaged", before)]
@@ -60,7 +60,7 @@ def _forget_files(stores: Stores, now: int) -> int:
 
 
 def _old(folder: Path, before: int) -> Iterator[Path]:
-    """The files below a folder that were moved there before a moment, by the time in their names (nanoseconds)."""
+    """Yield the files below a folder that were moved there before a time, by the nanoseconds in their names."""
     for path in folder.rglob("*"):
         moved = path.suffix.removeprefix(".")
         if path.is_file() and moved.isdecimal() and int(moved) < before * 10**9:

@@ -1,4 +1,4 @@
-"""Heeding damage: work that meets a damaged file is done again without what that file had covered."""
+"""Heeding damage: work that meets a damaged file is retried without what that file had covered."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Result = TypeVar("Result")
 
 
 def heeding(work: Callable[[], Result]) -> Result:
-    """Return the result of some work, which is begun again after each damaged file that it meets.
+    """Return the result of some work, which is retried after each damaged file that it meets.
 
-    The lake has put the damage on record by then, so that what the file had covered is a gap for the next attempt.
+    The lake has recorded the damage by then, so that the retry sees a gap where the file had covered time.
 
     Raises:
-        DamagedFile: The work met the same files again, as where nothing can be put on record.
+        DamagedFile: The work met the same files again, for example because nothing can be recorded.
     """
     met: set[str] = set()
     while True:

@@ -1,8 +1,8 @@
-"""The one way into the lake, in the order that a crash cannot hurt.
+"""The only write path into the lake, ordered so that a crash does no harm.
 
-`publication owed, range doubted, files announced` → files renamed → `files confirmed, grants`. A crash leaves rows
-without coverage and a publication too many, never coverage without rows, nor rows that are never published or never
-reconciled, nor a file that the manifest does not name.
+`range pending, marked for reconciliation, files announced` → files renamed → `files confirmed, grants`. A crash leaves
+rows without coverage and a superfluous publication. It never leaves coverage without rows, rows that are never
+published or reconciled, or a file that the manifest does not name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from kraken_pipeline.storage.stores import Stores
 
 @dataclass(frozen=True, slots=True)
 class LakeWrite:
-    """Candles of one series that lie ready, and the evidence that comes with them.
+    """Staged candles of one series with their evidence.
 
     Attributes:
-        staged: The candles.
-        grants: What their source answered for.
-        file_id: The archive file's record, where it is one.
-        contradicted: Candles of which the source says two things at once.
+        staged: The staged candles.
+        grants: The grants of their source.
+        file_id: The id of the archive file's record, if they come from a file.
+        contradicted: The spans of candles for which the source has several rows that differ.
     """
 
     staged: Staged
@@ -43,17 +43,17 @@ class LakeWrite:
 def commit(
     stores: Stores, writes: Sequence[LakeWrite], now: int, finish: Callable[[sa.Connection], None] | None = None
 ) -> None:
-    """Brings writes of different series into the lake and the catalog; their locks must be held.
+    """Commit writes of different series to the lake and the catalog; the caller holds their locks.
 
     Args:
-        stores: Where to.
-        writes: One a series at the most.
-        now: The moment, in seconds since the epoch.
-        finish: What else to put on record in the transaction that grants.
+        stores: The stores to write to.
+        writes: At most one write for each series.
+        now: The current time, in seconds since the epoch.
+        finish: Records more in the transaction that records the grants.
 
     Raises:
-        StoreUnavailable: The catalog's server went away. What it was told before stays; files may have been moved whose
-            coverage is not granted: doing it again is right.
+        StoreUnavailable: The catalog's server went away. Earlier transactions stay, and files may have been renamed
+            whose coverage is not granted. Committing again is safe.
     """
     written = [write.staged.series for write in writes]
     owed = [(write.staged.series, write.staged.changed_span) for write in writes]
@@ -72,7 +72,7 @@ def commit(
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     stages = [write.staged for write in writes]
     with stores.catalog.write() as connection:
-        stores.locks.require(written)  # or what the lake holds by now is not what was read of it
+        stores.locks.require(written)  # without the locks, others may have changed what was read from the lake
         manifest.confirm(connection, files)
         proof_records.confirm(connection, _confirmed(connection, writes))
         dispute_records.settle(
@@ -102,10 +102,10 @@ def commit(
 
 
 def _confirmed(connection: sa.Connection, writes: Sequence[LakeWrite]) -> dict[Series, Spans]:
-    """Where a source says the same as an independent one that had answered before: candle for candle, quiet included.
+    """Return the spans where a source equals an earlier independent one, candle for candle, quiet time included.
 
-    A spell without any candle that both have is left out: that neither has any is no agreement on a value, and where
-    two archives differ in every candle the quiet ones in between would be a record each.
+    Spans without a candle that both have are left out. Common quiet time is no agreement on a value, and where two
+    archives differ in every candle, each quiet time in between would become a record.
     """
     compared = {write.staged.series: write for write in writes if len(write.staged.alike)}
     answers = evidence_records.answers_of(connection, compared)
@@ -123,7 +123,7 @@ def _confirmed(connection: sa.Connection, writes: Sequence[LakeWrite]) -> dict[S
 
 
 def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:
-    """What a source says otherwise than what is kept, or than itself: the span, how many candles, and a sentence."""
+    """Yield where a source differs from the stored candles or from itself: the span, the number of candles, why."""
     staged = write.staged
     if staged.refused_span is not None:
         yield staged.refused_span, staged.refused, f"{staged.origin} counts fewer trades than what is kept"
@@ -135,7 +135,7 @@ def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:
 
 
 def all_times(stores: Stores, staged: Staged) -> pl.Series:
-    """The start of every candle that the lake has of a series after its write, in seconds (Int64), sorted."""
+    """Return the start of every candle of a series in the lake after its write, in seconds (Int64), sorted."""
     untouched = stores.lake.times(staged.series, without=staged.years)
     if untouched.is_empty():
         return staged.times

@@ -1,4 +1,4 @@
-"""How far a run has got, for whoever watches it."""
+"""The progress of a run, and the context that its work shares."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has got.
+    """The progress of a run.
 
     Attributes:
-        phase: What it is doing.
-        files_total: How many files it is to read.
-        files_done: How many it has brought to an end, well or badly.
-        files_ingested: How many of these gave candles.
-        candles: How many candles it has stored.
-        bytes_total: The size of the files that it is to read.
-        bytes_done: The size of those it has brought to an end.
-        requests_total: About how many requests it is to make.
-        requests_done: How many it has made.
-        published: How many candles QuestDB has taken of it.
+        phase: The current phase.
+        files_total: The number of files to read.
+        files_done: The number of files that are finished, successfully or not.
+        files_ingested: The number of finished files that gave candles.
+        candles: The number of candles stored.
+        bytes_total: The size of the files to read.
+        bytes_done: The size of the finished files.
+        requests_total: The approximate number of requests to make.
+        requests_done: The number of requests made.
+        published: The number of candles published to QuestDB.
     """
 
     phase: str = "starting"
@@ -36,30 +36,30 @@ class Progress:
 
     @property
     def percent(self) -> float:
-        """Of the bytes to read or, once these are done, of the requests to make."""
+        """The percentage of the bytes that are read or, once there are requests to make, of the requests made."""
         if self.requests_total:
             return min(100.0, 100.0 * self.requests_done / self.requests_total)
         return 100.0 * self.bytes_done / self.bytes_total if self.bytes_total else 0.0
 
     @property
     def requests_left(self) -> int:
-        """About how many requests it still has to make."""
+        """The approximate number of requests still to make."""
         return max(0, self.requests_total - self.requests_done)
 
 
 def _unwatched(_: Progress) -> None:
-    """Nobody looks."""
+    """Ignore the progress."""
 
 
 @dataclass(slots=True)
 class RunContext:
-    """What the work of one run shares: who it is, its moment, and who is told how far it has got.
+    """The context that the work of one run shares: its id, its time and its progress.
 
     Attributes:
         run_id: Dagster's id of the run.
-        now: The moment that the run takes for the present, in seconds since the epoch.
-        watch: Told of every step.
-        progress: How far it has got.
+        now: The time that the run uses as the present, in seconds since the epoch.
+        watch: Called with the progress after every step.
+        progress: The current progress.
     """
 
     run_id: str
@@ -68,6 +68,6 @@ class RunContext:
     progress: Progress = field(default_factory=Progress)
 
     def report(self, **changes: object) -> None:
-        """Takes a step and tells whoever watches."""
+        """Update the progress and pass it to `watch`."""
         self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]
         self.watch(self.progress)

@@ -1,11 +1,11 @@
-"""Publishing: QuestDB gets what the outbox owes it, in order of time across pairs.
+"""Publishing: sends the pending ranges of the outbox to QuestDB, in order of time across pairs.
 
-Each pair by itself would make QuestDB rewrite the same partitions again and again: measured 257,000 rows a second for
-the first ten pairs falling to 140,000 at sixty, against 500,000 to 650,000, flat, in order of time. So all series of a
-table are read in windows of time, a few hundred thousand rows each: that is what bounds the memory.
+Publishing pair by pair would make QuestDB rewrite the same partitions again and again: measured 257,000 rows a second
+for the first ten pairs, falling to 140,000 at sixty, against a flat 500,000 to 650,000 in order of time. So all series
+of a table are read in windows of time of a few hundred thousand rows each, which bounds the memory.
 
-What QuestDB has applied before it goes away is not owed any more, all else is. Nothing here stops a run: what cannot be
-delivered now is delivered by the next one, or by the sensor.
+Ranges that QuestDB has applied before it goes away are no longer pending; all others are. A failure here stops no run:
+the next run or the sensor publishes what is still pending.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
 
 ROWS_OF_A_PAIR = 1_000
-"""A window is so long that it holds about as many rows of each pair: a read costs a millisecond, however short."""
+"""The approximate number of rows of each pair in a window; a read costs a millisecond, however short it is."""
 _EVER = Span(-(1 << 62), 1 << 62)
 _DENSEST = 4
-"""A window holds at most so many times the rows that are asked for: as many as there would be without quiet time."""
+"""The limit of a window's rows, counted without quiet time, as a multiple of the rows asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was delivered of one series.
+    """The published candles of one series.
 
     Attributes:
-        series: Which.
-        candles: How many were sent.
-        spans: Where they lie.
+        series: The series.
+        candles: The number of candles sent.
+        spans: The spans that they lie in.
     """
 
     series: Series
@@ -52,12 +52,12 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome:
-    """What publishing did.
+    """The outcome of publishing.
 
     Attributes:
-        series: What was delivered, and is applied.
-        failed: What was not, with the reason.
-        owed: How many ranges are owed after it.
+        series: The series of which candles were published and applied.
+        failed: What was not published, with the reason.
+        owed: The number of ranges that are still pending.
     """
 
     series: tuple[Published, ...] = ()
@@ -66,20 +66,20 @@ class PublishOutcome:
 
     @property
     def candles(self) -> int:
-        """How many were delivered."""
+        """The number of candles published."""
         return sum(each.candles for each in self.series)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A series of which QuestDB does not hold what the lake holds.
+    """A series that differs between QuestDB and the lake.
 
     Attributes:
-        series: Which.
-        lake: What the lake has; None where it has nothing.
-        questdb: What QuestDB has; None where it has nothing.
-        is_owed: Whether the outbox knows of it.
-        is_damaged: Whether a file of it in the lake is damaged, so that nobody can say what it should be.
+        series: The series.
+        lake: The content of the lake; None if it has nothing.
+        questdb: The content of QuestDB; None if it has nothing.
+        is_owed: Whether ranges of the series are pending.
+        is_damaged: Whether a file of the series in the lake is damaged, so that its right content is unknown.
     """
 
     series: Series
@@ -96,12 +96,12 @@ class Difference:
 
 
 def publish(stores: Stores, run: RunContext, series: Collection[Series] | None = None) -> PublishOutcome:
-    """Delivers what is owed, as far as QuestDB lets it.
+    """Publish the pending ranges, as far as QuestDB accepts them.
 
     Args:
-        stores: Where from.
-        run: Who does it; told of every window.
-        series: Only of these; of all where it is None.
+        stores: The stores to publish from.
+        run: The run that publishes; its progress is updated after every window.
+        series: The series to publish; None for all.
 
     Raises:
         InvalidRequest: QuestDB is off.
@@ -128,7 +128,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
 
 
 def deliver(stores: Stores, run: RunContext) -> PublishOutcome:
-    """Delivers what is owed at the end of a run, where there is a QuestDB; what fails is told and stays owed."""
+    """Publish the pending ranges at the end of a run, if there is a QuestDB; failures are reported and stay pending."""
     return publish(stores, run) if stores.settings.has_questdb else PublishOutcome()
 
 
@@ -142,10 +142,10 @@ def _publish_table(
     done: dict[Series, Published],
     failed: list[str],
 ) -> None:
-    """Delivers what is owed of one interval; its lock is held from reading to applied.
+    """Publish the pending ranges of one interval, with its table locked from reading until they are applied.
 
-    A lock that is lost on the way, with the connection to the catalog's server, may be another's by now, who has
-    published newer candles and settled them. Then what was sent here may be older, and is owed once more.
+    The lock is lost if the connection to the catalog's server is lost. Another process may then have published newer
+    candles and settled them. What was sent here may be older, so it becomes pending again.
     """
     with stores.catalog.read() as connection:
         owed = publications.owed(connection, interval, series)
@@ -186,10 +186,10 @@ def _publish_table(
 
 
 def _is_settled(stores: Stores, series: Series, failed: list[str]) -> bool:
-    """Waits until nobody is in the middle of writing a series; returns whether that came to be.
+    """Wait until no process is writing a series; return whether that was so in time.
 
-    A writer puts a range into the outbox before it moves its files. Whoever read the lake between the two, and then
-    took the range out, would lose it.
+    A writer puts a range into the outbox before it moves its files. Reading the lake between the two, and then removing
+    the range from the outbox, would lose it.
     """
     try:
         with stores.locks.series([series]):
@@ -200,7 +200,7 @@ def _is_settled(stores: Stores, series: Series, failed: list[str]) -> bool:
 
 
 def _is_sound(stores: Stores, series: Series, failed: list[str]) -> bool:
-    """Tells whether the files of a series are those that were written; of others nothing is published."""
+    """Return whether the files of a series are those that were written; other series are not published."""
     if stores.lake.is_sound(series):
         return True
     failed.append(f"{series}: a file of it is damaged, and what is owed of it stays owed: {REPAIR}")
@@ -209,7 +209,7 @@ def _is_sound(stores: Stores, series: Series, failed: list[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Candles of all series of a table within a time."""
+    """Candles of all series of a table within a span of time."""
 
     span: Span
     rows: pl.DataFrame
@@ -217,7 +217,7 @@ class _Window:
 
 
 class _Rows:
-    """What is owed of one table, window after window in order of time."""
+    """The pending rows of one table, window by window in order of time."""
 
     def __init__(self, stores: Stores, interval: Interval, spans: Mapping[Series, Spans]) -> None:
         self._stores = stores
@@ -236,17 +236,17 @@ class _Rows:
             span = self._cut(Span(at, min(end, at + max(length, self._interval.seconds))))
             window = self._read(span)
             yield window
-            # What comes is likely as dense as what came.
+            # The next window is probably as dense as this one.
             length = min(2 * length, span.seconds * self._wanted // max(1, window.rows.height))
             at = self._next_start(span.end)
 
     def _next_start(self, at: int) -> int:
-        """The first moment from `at` on at which something is owed; nothing is read in between."""
+        """Return the first moment from `at` on at which a range is pending; nothing is read before it."""
         starts = [max(at, span.start) for spans in self._spans.values() for span in spans if span.end > at]
         return min(starts, default=1 << 62)
 
     def _cut(self, span: Span) -> Span:
-        """The beginning of a span that would not be too much even without quiet time."""
+        """Shorten a span until its rows are within the limit even without quiet time."""
         while span.seconds > self._interval.seconds and self._slots(span) > _DENSEST * self._wanted:
             half = max(self._interval.seconds, self._interval.floor(span.seconds // 2))
             span = Span(span.start, span.start + half)
@@ -281,9 +281,9 @@ class _Rows:
 def _in_order(
     windows: Iterator[_Window], send: Callable[[_Window], Receipt], confirm: Callable[[_Window, Receipt], None]
 ) -> None:
-    """Sends windows, reads each beside the sending of the one before, and waits for that to be applied beside both.
+    """Send windows in order; meanwhile, read the next window and wait for the previous one to be applied.
 
-    Waiting for each alone would leave QuestDB idle while it is read, and the reader while it is applied.
+    Without this overlap, QuestDB would be idle while a window is read, and the reader while one is applied.
     """
     with ThreadPoolExecutor(1) as beside:
         reading = beside.submit(next, windows, None)
@@ -299,13 +299,13 @@ def _in_order(
 
 
 def rebuild(stores: Stores, run: RunContext, intervals: Sequence[Interval] = tuple(Interval)) -> PublishOutcome:
-    """Empties tables and fills them anew from the lake.
+    """Empty tables and refill them from the lake.
 
-    Everything is put into the outbox before a table is dropped, so whoever is interrupted only has to publish.
+    Everything is put into the outbox before a table is dropped, so publishing is enough after an interruption.
 
     Raises:
         InvalidRequest: QuestDB is off.
-        StoreUnavailable: It does not answer; nothing has changed.
+        StoreUnavailable: QuestDB does not answer; nothing has changed.
     """
     with open_questdb(stores.settings) as questdb:
         questdb.ping()
@@ -318,7 +318,7 @@ def rebuild(stores: Stores, run: RunContext, intervals: Sequence[Interval] = tup
 
 
 def owe_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tuple(Interval)) -> None:
-    """Puts every series of the lake into the outbox, whole."""
+    """Enqueue every series of the lake, whole, in the outbox."""
     changes = [
         (series, Span(int(times[0]), int(times[-1]) + series.interval.seconds))
         for series in stores.lake.series()
@@ -329,21 +329,21 @@ def owe_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tup
 
 
 def owed_series(stores: Stores) -> set[Series]:
-    """Every series of which something is owed."""
+    """Return every series with pending ranges."""
     with stores.catalog.read() as connection:
         return {each for interval in Interval for each in publications.owed(connection, interval)}
 
 
 def differences(stores: Stores, series: Collection[Series] | None = None) -> list[Difference]:
-    """The series of which QuestDB and the lake do not hold the same: count, first, last and a checksum of all values.
+    """Return the series that differ between QuestDB and the lake in count, first, last or a checksum of all values.
 
     Args:
-        stores: The lake.
-        series: Only these; all that either side has where it is None.
+        stores: The stores with the lake.
+        series: The series to compare; None for all that either side has.
 
     Raises:
         InvalidRequest: QuestDB is off.
-        StoreUnavailable: It does not answer.
+        StoreUnavailable: QuestDB does not answer.
     """
     found: list[Difference] = []
     in_lake = set(stores.lake.series())
@@ -370,7 +370,7 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
 
 
 def digest_of(stores: Stores, series: Series) -> RangeDigest | None:
-    """What the lake holds of a series, as QuestDB would say it."""
+    """Return the digest of a series in the lake, in the form that QuestDB gives it."""
     times = stores.lake.times(series)
     if times.is_empty():
         return None

@@ -1,4 +1,4 @@
-"""Reading candles: for notebooks, and for files that other programs read."""
+"""Reading candles for notebooks, and exporting them to files for other programs."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def read_candles(
     fill_quiet: bool = False,
     settings: Settings | None = None,
 ) -> pl.DataFrame:
-    """The candles of one series.
+    """Return the candles of one series.
 
     Args:
-        pair: Any of its names: XBTUSD, XBT/USD, BTCUSD.
-        interval: Minutes.
-        start: The first candle's start at the earliest; an ISO date or time, a datetime, or seconds since the epoch.
-        end: Where to end; a candle that starts then is left out. Everything is UTC.
+        pair: Any name of the pair: XBTUSD, XBT/USD, BTCUSD.
+        interval: The interval in minutes.
+        start: The earliest start of a candle: an ISO date or time, a datetime, or seconds since the epoch.
+        end: The end, in the same forms; a candle that starts then is left out. All times are UTC.
         fill_quiet: Whether candles without a trade are filled in where coverage proves that there was none: open,
             high, low and close are the previous close, volume and trade count are 0, source is null.
-        settings: Instead of those from the environment.
+        settings: The settings; those from the environment by default.
 
     Returns:
-        One row a candle, sorted by time: `time` (datetime[us, UTC], the candle's start), `open`, `high`, `low`,
+        One row for each candle, sorted by time: `time` (datetime[us, UTC], the candle's start), `open`, `high`, `low`,
         `close` (in the quote currency), `volume` (in the base asset), `trade_count`, `source` (CSV, TRADES,
-        RESAMPLED or OHLC). Empty where nothing is stored.
+        RESAMPLED or OHLC). Empty if nothing is stored.
 
     Raises:
         InvalidRequest: The pair's name, the interval or a time is wrong.
@@ -59,10 +59,10 @@ def read_candles(
 
 @contextmanager
 def connect_questdb(settings: Settings | None = None) -> Iterator[QuestDB]:
-    """QuestDB, for as long as a block runs.
+    """Yield a client of QuestDB for the duration of a `with` block.
 
     Args:
-        settings: Instead of those from the environment.
+        settings: The settings; those from the environment by default.
 
     Raises:
         InvalidRequest: KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL are not set.
@@ -74,7 +74,7 @@ def connect_questdb(settings: Settings | None = None) -> Iterator[QuestDB]:
 def read_series(
     stores: Stores, series: Series, *, start: int | None, end: int | None, fill_quiet: bool = False
 ) -> pl.DataFrame:
-    """The candles of a series that start in `[start, end)` (seconds since the epoch), as `read_candles` gives them."""
+    """Return the candles of a series that start in `[start, end)` (seconds since the epoch), as `read_candles` does."""
     if start is not None and end is not None and start >= end:
         raise InvalidRequest("end must be later than start; the range is half-open, so end itself is left out")
     candles = stores.lake.read(series, start, end).select(COLUMNS)
@@ -87,7 +87,7 @@ def read_series(
 
 
 def _filled(stores: Stores, series: Series, candles: pl.DataFrame, covered: Spans) -> pl.DataFrame:
-    """Adds a row for every covered slot without a candle, from the first candle ever on."""
+    """Add a row for every covered slot without a candle, from the first candle ever on."""
     earlier = stores.lake.read(series, None, covered[0].start if covered else 0).tail(1) if covered else candles.clear()
     length = series.interval.seconds
     grid = pl.concat(
@@ -114,10 +114,10 @@ def _filled(stores: Stores, series: Series, candles: pl.DataFrame, covered: Span
 
 
 def export(candles: pl.DataFrame, path: Path) -> None:
-    """Writes candles to a `.csv` (time in seconds since the epoch) or a `.parquet` file.
+    """Write candles to a `.csv` (time in seconds since the epoch) or a `.parquet` file.
 
     Raises:
-        InvalidRequest: The file's name ends in neither.
+        InvalidRequest: The file's name has another ending.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise InvalidRequest(f"{path} must end in .csv or .parquet: that says what to write")

@@ -1,4 +1,4 @@
-"""What one run is to do, checked before anything happens. The shell, jobs, schedules and sensors all use it."""
+"""The specification of a run, checked before anything happens. The shell, jobs, schedules and sensors all use it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ALL_INTERVALS = {
     "reconcile": _SELECTION,
     "prove": ("tier", "pairs", "start", "end", "budget"),
 }
-"""The options of the commands that take all ten intervals where none is named; others take the default selection."""
+"""The options of the commands that use all ten intervals if none is named; others use the default selection."""
 
 
 class RunSpec(BaseModel):
-    """What one run is to do.
+    """The specification of one run.
 
     Lists may be given as comma-separated text, times as ISO dates or times (UTC). Ranges are half-open: with
     `end: 2023-10-01`, 1 October is left out.
@@ -85,7 +85,7 @@ class RunSpec(BaseModel):
                 str(path).encode()
             except UnicodeEncodeError:  # a run's configuration is JSON
                 raise InvalidRequest(f"the name of the folder {path} is no UTF-8; call it otherwise") from None
-        # What was taken of a folder is known by its path, and a run may be resumed from another folder.
+        # Ingested files are known by their path, and a run may be resumed from another working directory.
         return tuple(dict.fromkeys(path.expanduser().resolve() for path in value))
 
     @field_validator("start", "end", mode="before")
@@ -101,28 +101,28 @@ class RunSpec(BaseModel):
 
     @property
     def names_intervals(self) -> bool:
-        """Whether intervals were asked for by name; all ten, named, are not the same as none."""
+        """Whether intervals are named; naming all ten is not the same as naming none."""
         return "intervals" in self.model_fields_set
 
     def selecting(self, **instead: Any) -> RunSpec:
-        """Return a spec of the same pairs, intervals and time alone, or of others where they are given instead."""
+        """Return a spec with only the tier, pairs, intervals and time of this one; values given here replace them."""
         given = {name: getattr(self, name) for name in _SELECTION if name in self.model_fields_set}
         return RunSpec(**{**given, **instead})
 
     @property
     def takes_everything(self) -> bool:
-        """Whether no part of a file is left out for its time."""
+        """Whether no part of a file is excluded by its time."""
         return self.start is None and self.end is None
 
     def selects(self, pair: Pair, tiers: TierTable) -> bool:
-        """Whether a pair is one of those asked for."""
+        """Return whether a pair is selected."""
         return (not self.pairs or pair.name in self.pairs) and self.tier.covers(tiers.tier_of(pair))
 
     def require_tier(self, tiers: TierTable) -> None:
-        """Refuses pairs that are in another tier than the one asked for.
+        """Reject named pairs that are not in the selected tier.
 
         Raises:
-            InvalidRequest: One is; the message names its own.
+            InvalidRequest: A pair is in another tier; the message names it.
         """
         for name in self.pairs:
             tier = tiers.tier_of(parse_pair(name))
@@ -130,15 +130,15 @@ class RunSpec(BaseModel):
                 raise InvalidRequest(f"{name} is in {tier}, not in {self.tier}; leave the tier out, or name its own")
 
     def as_config(self) -> dict[str, Any]:
-        """As plain values, with defaults left out; `run_spec` makes the same of it again."""
+        """Return the spec as plain values without defaults; `run_spec` restores it."""
         named = {"intervals": [each.value for each in self.intervals]} if self.names_intervals else {}
         return self.model_dump(mode="json", exclude_defaults=True) | named
 
     def as_command(self, command: str) -> str:
-        """Return the shell's words with which a command of `kraken-pipeline` is about the same as this spec.
+        """Return the command line that runs a command of `kraken-pipeline` on what this spec selects.
 
         Args:
-            command: Such as `backfill`; options that it does not have are left out.
+            command: The command, such as `backfill`; options that it does not have are left out.
         """
         return shlex.join(["kraken-pipeline", command, *self._options(command)])
 
@@ -153,7 +153,7 @@ class RunSpec(BaseModel):
 
 
 def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec:
-    """What a run is asked to do, from plain values; those that are None count as not given.
+    """Return the spec of a run from plain values; None counts as not given.
 
     Raises:
         InvalidRequest: A value is wrong; the message says which, and what is allowed.
@@ -173,7 +173,7 @@ def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """The shell's words for one option that is not at its default."""
+    """Return the words of the command line for one option that is not at its default."""
     option = "--" + {"max_gaps_per_asset": "max-gaps"}.get(name, name.replace("_", "-"))
     if name == "archive_dirs":
         return [word for path in value for word in ("--archive-dir", str(path))]

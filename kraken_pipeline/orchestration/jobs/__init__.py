@@ -1,1 +1,1 @@
-"""The jobs that Dagster runs beside the assets, each with its config and its ops."""
+"""The Dagster jobs other than the assets' runs, each with its config and its ops."""

@@ -1,4 +1,4 @@
-"""The job `ingest`: one run over any tier, pairs, intervals and dates, for the shell, the sensor and the schedules.
+"""The job `ingest`: one run over any tier, pairs, intervals and dates, started by the command line or a sensor.
 
 It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
 """
@@ -42,26 +42,26 @@ from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 CHUNK_FILES = 512
-"""Files of one step: what a re-execution from failure repeats, and 0.1 s of Dagster's own work a step."""
+"""The number of files in one step: a re-execution from failure repeats a step, and a step costs Dagster 0.1 s."""
 ABANDONED_SECONDS = 86_400
-"""What lies beside the lake untouched for so long was left by a run that was killed."""
+"""The age in seconds at which a temporary file of the lake counts as left behind by a killed run."""
 SPEC_TAG = "kraken/spec"
 
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """What the first step found out for the others.
+    """The findings of the first step, for the other steps.
 
     Attributes:
-        spec: What the run is to do.
-        now: The moment that it takes for the present, in seconds since the epoch.
-        progress: What is to be done in all.
-        taken: How many files were ingested before.
-        skipped: How many things in the folders are no archives.
-        waiting: How many files still grow.
-        broken: Containers that cannot be read, with the reason.
-        new_pairs: Pairs that were never seen before, with their tier.
-        notes: What the first of these were and why, for people.
+        spec: The run spec.
+        now: The time that the run uses as the present, in seconds since the epoch.
+        progress: The progress at the start, with the totals of the work.
+        taken: The number of files that were ingested before.
+        skipped: The number of files in the folders that are not archives.
+        waiting: The number of files that may still grow.
+        broken: The containers that cannot be read, with the reasons.
+        new_pairs: The pairs never seen before, with their tiers.
+        notes: The first waiting, taken and skipped files with the reasons, for people.
     """
 
     spec: RunSpec
@@ -77,14 +77,14 @@ class IngestPlan:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some of the files of a run."""
+    """The files of one step of a run."""
 
     orders: IngestPlan
     tasks: tuple[Task, ...]
 
 
 def config_schema() -> dict[str, dg.Field]:
-    """The options of `RunSpec`, which checks them, for the launchpad to show."""
+    """Return the fields of `RunSpec` as the job's config, for the launchpad; `RunSpec` itself validates them."""
     return {
         name: dg.Field(dg.Noneable(dg.Any), is_required=False, description=field.description)
         for name, field in RunSpec.model_fields.items()
@@ -94,7 +94,13 @@ def config_schema() -> dict[str, dg.Field]:
 def mapping(
     op: str, fields: Mapping[str, dg.Field], checked: Callable[[Mapping[str, Any]], dict[str, Any]]
 ) -> dg.ConfigMapping:
-    """Checks what a run is asked to do before there is one, and hands it to its first step."""
+    """Return a config mapping that validates a run's config before the run exists, and passes it to an op.
+
+    Args:
+        op: The name of the op.
+        fields: The fields of the config.
+        checked: Validates the config, and returns the config of the op.
+    """
 
     def mapped(values: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -106,7 +112,7 @@ def mapping(
 
 
 def spec_mapping(op: str) -> dg.ConfigMapping:
-    """The same for a run that is asked for by a `RunSpec`."""
+    """Return the config mapping of a run whose config is a `RunSpec`."""
     return mapping(op, config_schema(), lambda values: run_spec(values).as_config())
 
 
@@ -123,7 +129,7 @@ def _run(context: dg.OpExecutionContext, orders: IngestPlan) -> RunContext:
     out={"orders": dg.Out(IngestPlan), "chunks": dg.DynamicOut(Chunk)},
 )
 def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
-    """Finds the archives that are asked for and have not been taken, and deals them out."""
+    """Find the selected archives that have not been ingested yet, and distribute them over the steps."""
     with explained():
         stores, spec, now = stores_of(context), run_spec(context.op_config), int(time.time())
         context.instance.add_run_tags(context.run_id, spec_tags(spec))
@@ -139,7 +145,7 @@ def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[Ingest
             _enlist(context, stores, found, run_context(context, now))
     orders = _orders(stores, spec, now, tasks, found)
     watcher(context.instance, context.run_id)(orders.progress)
-    # At least one chunk, if an empty one: the step after them waits for it.
+    # At least one chunk, even if it is empty, because the last step waits for the chunks.
     for number, start in enumerate(range(0, max(len(tasks), 1), CHUNK_FILES)):
         chunk = Chunk(orders, tuple(tasks[start : start + CHUNK_FILES]))
         yield dg.DynamicOutput(chunk, mapping_key=f"{number:04d}", output_name="chunks")
@@ -164,7 +170,7 @@ def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], foun
 
 
 def spec_tags(spec: RunSpec) -> dict[str, str]:
-    """What tells a run's spec to whoever reads runs."""
+    """Return the tag that stores the run spec with the run."""
     return {SPEC_TAG: json.dumps(spec.as_config())}
 
 
@@ -196,8 +202,8 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
 
 @dg.op(required_resource_keys={STORES}, out=dg.Out(list))
 def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
-    """Brings files into the lake, each by itself, and reports the partitions that changed."""
-    # What passes by itself, such as a restart of the catalog's server, need not end a run: files taken are on record.
+    """Ingest the files of one step into the lake, each on its own."""
+    # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
         stores, run = stores_of(context), _run(context, chunk.orders)
         with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
@@ -215,7 +221,7 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
 
 @dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, outcomes: list[list[FileOutcome]]) -> None:
-    """Tidies the drop folder, resamples what follows from finer candles, records the gaps that are left."""
+    """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
     files = [outcome for chunk in outcomes for outcome in chunk]
     with explained(retried=True):
         stores, run = stores_of(context), _run(context, orders)
@@ -230,7 +236,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, out
         tell_published(context.log, published)
         run.report(phase="reporting")
         for event in changes(stores, orders.spec, files, done, published, run.now):
-            # It takes evaluations too; its annotation lags behind.
+            # The method accepts evaluations too; its annotation does not say so.
             context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", bytes_done=run.progress.bytes_total, requests_total=run.progress.requests_done)
     finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done, published))
@@ -239,7 +245,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, out
 def outcome_of(
     orders: IngestPlan, files: Sequence[FileOutcome], done: BackfillOutcome, published: PublishOutcome
 ) -> dict[str, Any]:
-    """What a run did, for its tags: counts, and the first errors."""
+    """Return the outcome of a run for its tags: counts, the first errors and the first notes."""
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
     duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
@@ -265,6 +271,6 @@ def outcome_of(
     description="Brings archives into the lake, fills gaps, says what is covered: any tier, pairs, intervals, dates.",
 )
 def ingest_job() -> None:
-    """The one job for the shell, the sensor and the schedules."""
+    """Ingest archives into the lake, fill gaps, and report the changed partitions."""
     orders, chunks = look_at_folders()
     fill_gaps_and_report(orders, chunks.map(ingest_files).collect())

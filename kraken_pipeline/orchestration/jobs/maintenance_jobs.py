@@ -1,6 +1,7 @@
-"""The jobs that keep a collection up: filling gaps, reporting, validating, cleaning up, trying again.
+"""The maintenance jobs: filling gaps, reporting, validating, cleaning up, retrying, publishing.
 
-Each is one step that calls its workflow; `schedules` runs them, and so does anybody by `dagster job launch`.
+Each job is one step that calls its workflow. Schedules, sensors and the command line run them, and so does
+`dagster job launch`.
 """
 
 import time
@@ -46,7 +47,7 @@ def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> RunContext:
 
 
 def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunContext, done: BackfillOutcome) -> None:
-    """Publishes what changed, reports the partitions, and says what the run did."""
+    """Publish the changes, report the changed partitions, and record the outcome of the run."""
     stores = stores_of(context)
     tell(context.log, done)
     published = publish.deliver(stores, run)
@@ -54,7 +55,7 @@ def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunCont
     partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
     run.report(phase="reporting")
     for event in changes(stores, spec, (), done, published, run.now):
-        # It takes evaluations too; its annotation lags behind.
+        # The method accepts evaluations too; its annotation does not say so.
         context.log_event(event)  # type: ignore[arg-type]
     run.report(phase="done", requests_total=run.progress.requests_done)
     outcome = {**of_backfill(done), **of_published(published)}
@@ -64,7 +65,7 @@ def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunCont
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def fill_gaps(context: dg.OpExecutionContext) -> None:
-    """Resamples, and asks the exchange for what is left, as far as lookback and budget go."""
+    """Fill gaps by resampling, then from the exchange, within lookback and budget."""
     with explained(retried=True):
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
@@ -90,7 +91,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
     description="Fills gaps from the cheapest source: resampling, OHLC, Trades; any tier, pairs, intervals, lookback.",
 )
 def backfill_job() -> None:
-    """Gaps are filled; what needs archives is left to `ingest`."""
+    """Fill gaps from resampling, OHLC and Trades; gaps that need archives are filled by `ingest`."""
     fill_gaps()
 
 
@@ -99,7 +100,7 @@ _IDS = {"ids": dg.Field([int], default_value=[], description="Of `dead-letters l
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def retry_operations(context: dg.OpExecutionContext) -> None:
-    """Does again what failed for good."""
+    """Retry operations that are dead letters: those with the given ids, or all of them."""
     with explained():
         stores, ids = stores_of(context), set(context.op_config["ids"])
         with stores.catalog.read() as connection:
@@ -122,12 +123,12 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
     description="Does operations again that failed for good: those with these ids, or all of them.",
 )
 def retry_job() -> None:
-    """The same operations as before."""
+    """Retry operations that are dead letters."""
     retry_operations()
 
 
 def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
-    """The report of a tier, as a page; one of some pairs or days takes no page of a whole tier's place."""
+    """Return the metadata of a tier's report; only a report on the whole tier writes the tier's page."""
     if spec.pairs or not spec.takes_everything:
         return metadata.of_report(make_report(stores, spec, now), page_path(stores.settings, spec.tier))
     return metadata.of_page(write_page(stores, spec, now))
@@ -135,7 +136,7 @@ def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def report_completeness(context: dg.OpExecutionContext) -> None:
-    """Makes the completeness report of each tier that is asked for and has pairs."""
+    """Make the completeness report of each selected tier that has pairs."""
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
@@ -155,13 +156,13 @@ def report_completeness(context: dg.OpExecutionContext) -> None:
     description="Says of each tier how complete it is, and what to do about the rest.",
 )
 def report_job() -> None:
-    """The report as an asset's materialisation, tier by tier."""
+    """Materialise the asset `completeness_report` of each tier."""
     report_completeness()
 
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
-    """Compares what is stored of the last days with fresh replies; what differs is recorded as a conflict."""
+    """Compare the stored candles of the last days with fresh replies of OHLC; record each difference as a conflict."""
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
         run = _begin(context, spec)
@@ -192,7 +193,7 @@ def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
     description="Stored candles of the last days against a fresh reply of OHLC: equal, or the difference on record.",
 )
 def validate_job() -> None:
-    """Nothing in the lake is changed."""
+    """Compare stored candles with OHLC, without changing the lake."""
     compare_with_ohlc()
 
 
@@ -209,7 +210,7 @@ def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def forget_old_records(context: dg.OpExecutionContext) -> None:
-    """Deletes records of gaps that were filled long ago, and attempts and counts of that time."""
+    """Delete records of gaps filled long ago, attempts and counts of that time, and old damaged or replaced files."""
     with explained():
         stores = stores_of(context)
         days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
@@ -236,7 +237,7 @@ def forget_old_records(context: dg.OpExecutionContext) -> None:
     description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
 )
 def cleanup_job() -> None:
-    """No candle and no evidence is among them."""
+    """Delete old records of gaps, attempts and counts; no candle and no evidence is deleted."""
     forget_old_records()
 
 
@@ -248,7 +249,7 @@ _PUBLISH = {
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def publish_owed(context: dg.OpExecutionContext) -> None:
-    """Delivers what QuestDB is owed, or all that there is."""
+    """Publish pending ranges to QuestDB, or rebuild its tables from the lake."""
     with explained(retried=True):
         stores, config = stores_of(context), context.op_config
         run = run_context(context, int(time.time()))
@@ -278,9 +279,9 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
     description="Delivers to QuestDB what it is owed; can fill it anew from the lake, and compare the two.",
 )
 def publish_job() -> None:
-    """What cannot be delivered stays owed."""
+    """Publish candles to QuestDB; ranges that cannot be published stay pending."""
     publish_owed()
 
 
 UPKEEP_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
-"""All of them but publishing, which is there where QuestDB is."""
+"""The maintenance jobs other than publishing, which exists only if a QuestDB is set up."""

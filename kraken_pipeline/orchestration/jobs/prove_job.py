@@ -1,4 +1,4 @@
-"""The job `prove`: trades are counted by their ids, and what is short is healed; for the shell and a schedule."""
+"""The job `prove`: counts trades by their ids and heals short candles; started by the command line or a schedule."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -35,10 +35,10 @@ _OWN = {
 
 
 def how(values: Mapping[str, Any]) -> tuple[Spacing, Depth]:
-    """Read how a proof is made, from a run's configuration.
+    """Return the spacing and the depth of a proof, from a run's config.
 
     Raises:
-        InvalidRequest: A value is none of those that there are.
+        InvalidRequest: A value is not one of the allowed ones.
     """
     found: list[Any] = []
     for name, kind, default in (("every", Spacing, Spacing.QUARTER), ("depth", Depth, Depth.MINUTE)):
@@ -50,7 +50,7 @@ def how(values: Mapping[str, Any]) -> tuple[Spacing, Depth]:
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, checked before there is a run."""
+    """Return the config of the op, validated before the run exists."""
     how(values)
     own = {name: values[name] for name in _OWN if values.get(name) is not None}
     spec = run_spec({name: value for name, value in values.items() if name not in _OWN})
@@ -59,7 +59,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def count_trades(context: dg.OpExecutionContext) -> None:
-    """Compares trades as ids count them with those that candles count, within the budget."""
+    """Compare the number of trades by their ids with the trade counts of candles, within the budget."""
     with explained(retried=True):
         stores, config = stores_of(context), dict(context.op_config)
         spacing, depth = how(config)
@@ -139,5 +139,5 @@ def _outcome(done: ProveOutcome, published: PublishOutcome) -> dict[str, Any]:
     description="Counts the trades of candles by the ids that the exchange gives them, and heals what is short.",
 )
 def prove_job() -> None:
-    """What was asked for once is never asked again."""
+    """Count trades by their ids; a recorded anchor is not requested again."""
     count_trades()

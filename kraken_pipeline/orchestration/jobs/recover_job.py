@@ -1,4 +1,4 @@
-"""The job `recover_catalog`: a catalog is built from the lake and the archives at hand, or copied from another."""
+"""The job `recover_catalog`: builds a catalog from the lake and the available archives, or copies another catalog."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _OWN = {
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, checked before there is a run."""
+    """Return the config of the op, validated before the run exists."""
     archives = values.get("archive_dirs")
     url = values.get(_FROM)
     if url is not None and archives:
@@ -41,7 +41,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dg.op(config_schema=dict, required_resource_keys={STORES_TO_RECOVER}, out=dg.Out(dg.Nothing))
 def build_catalog(context: dg.OpExecutionContext) -> None:
-    """Builds the catalog, makes its pairs partitions, and reports those that changed."""
+    """Build the catalog, add its pairs to the partitions, and report the changed partitions."""
     with explained():
         stores = getattr(context.resources, STORES_TO_RECOVER)
         assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
@@ -91,5 +91,5 @@ def _outcome(done: Recovery) -> dict[str, Any]:
     description="Builds a catalog that was lost from the lake and the archives at hand, or copies it from another.",
 )
 def recover_job() -> None:
-    """What cannot be known again is a gap, never quiet time."""
+    """Build or copy the catalog; time whose evidence is lost becomes a gap, never quiet time."""
     build_catalog()

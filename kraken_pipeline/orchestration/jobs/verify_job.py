@@ -1,4 +1,4 @@
-"""The job `verify_lake`: files are compared with the manifest, a part a night, and repaired where that is asked for."""
+"""The job `verify_lake`: compares files with the manifest, a part each night, and repairs them on request."""
 
 import time
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _OWN = {
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, checked before there is a run."""
+    """Return the config of the op, validated before the run exists."""
     own = {name: values[name] for name in _OWN if values.get(name) is not None}
     if not 0 < own.get("part", 1) <= 1:
         raise InvalidRequest(f"part={own['part']}: write a share between 0 and 1, such as 0.04 for a twenty-fifth")
@@ -53,7 +53,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
 def verify_files(context: dg.OpExecutionContext) -> None:
-    """Compares files with the manifest; repairs what is damaged where that is asked for."""
+    """Compare files with the manifest; repair damaged files on request."""
     with explained():
         stores, config = stores_of(context), dict(context.op_config)
         own = {name: config.pop(name) for name in _OWN if name in config}
@@ -92,7 +92,7 @@ def _outcome(found: Verification) -> dict[str, Any]:
 def _reported(
     context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, done: Repair, run: RunContext
 ) -> dict[str, Any]:
-    """Publishes what came back and reports the partitions that changed; returns what that adds to the outcome."""
+    """Publish the repaired ranges, report the changed partitions, and return the additions to the outcome."""
     for check in checks.lake_intact_events(stores, done.verification):
         context.log_event(check)  # type: ignore[arg-type]
     if done.backfilled is None:
@@ -120,5 +120,5 @@ def _reported(
     description="Compares every file of the lake with what was written; repairs what is damaged where that is asked.",
 )
 def verify_job() -> None:
-    """What is damaged is a gap from then on, whoever finds it."""
+    """Compare files with the manifest; what a damaged file held is a gap from then on."""
     verify_files()

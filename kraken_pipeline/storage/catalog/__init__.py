@@ -1,1 +1,1 @@
-"""The catalog as a database: tables, migrations, checksums of rows, copies, dumps. What rows mean is in `records`."""
+"""The catalog as a database: tables, migrations, row checksums, copies and dumps; `records` defines the rows."""

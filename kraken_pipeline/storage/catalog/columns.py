@@ -1,4 +1,4 @@
-"""Types of the catalog's columns that say so where a value cannot be one that was written: its row is damaged."""
+"""Column types of the catalog that raise an error for a value that cannot have been written: its row is damaged."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Minutes(sa.types.TypeDecorator[int]):
     cache_ok = True
 
     def process_result_value(self, value: int | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
-        """Refuse what is no interval."""
+        """Return the value; reject one that is no interval."""
         if not self.can_be(value):
             raise _damaged(value)
         return value
 
     def can_be(self, value: object) -> bool:
-        """Tell whether a value, as the database has it, can have been written."""
+        """Return whether a raw database value can have been written."""
         return value is None or value in _MINUTES
 
 
@@ -55,22 +55,22 @@ class Word(sa.types.TypeDecorator[str]):
         self.words = frozenset(str(word) for word in words)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        """Refuse what is none of them."""
+        """Return the value; reject one that is not in the enumeration."""
         if not self.can_be(value):
             raise _damaged(value)
         return value
 
     def can_be(self, value: object) -> bool:
-        """Tell whether a value, as the database has it, can have been written."""
+        """Return whether a raw database value can have been written."""
         return value is None or value in self.words
 
 
 class Json(sa.types.TypeDecorator[Any]):
-    """Anything that JSON can say.
+    """Any JSON value.
 
     Args:
-        is_sealed: Whether its row carries a checksum: then what is no JSON is handed on as it is, and fails that.
-        none_as_null: Whether None is NULL, and not JSON's null.
+        is_sealed: Whether the row has a checksum: invalid JSON is then returned as it is, and fails the checksum.
+        none_as_null: Whether None is stored as NULL and not as JSON's null.
     """
 
     impl = sa.JSON
@@ -81,7 +81,7 @@ class Json(sa.types.TypeDecorator[Any]):
         self.is_sealed = is_sealed
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        """Read what was written, or find that it is not what was written."""
+        """Return a function that decodes a value, and raises an error for invalid JSON."""
         process = super().result_processor(dialect, coltype)
 
         def processed(value: Any) -> Any:
@@ -95,7 +95,7 @@ class Json(sa.types.TypeDecorator[Any]):
         return processed
 
     def can_be(self, value: object) -> bool:
-        """Tell whether a text, as the database has it, can have been written."""
+        """Return whether a raw database text can have been written."""
         try:
             return value is None or json.loads(str(value)) is not ...
         except ValueError:
@@ -103,7 +103,7 @@ class Json(sa.types.TypeDecorator[Any]):
 
 
 def take_out_damaged(connection: sa.Connection, table: sa.Table) -> int:
-    """Delete the rows of an SQLite table in which a value stands that cannot be; return how many there were."""
+    """Delete the rows of an SQLite table that hold an impossible value, and return their number."""
     checked = {column: type_ for column in table.columns if isinstance(type_ := column.type, (Minutes, Word, Json))}
     keys = list(table.primary_key.columns)
     raw = [sa.type_coerce(column, sa.types.NullType()) for column in (*keys, *checked)]

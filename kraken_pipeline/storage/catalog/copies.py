@@ -1,4 +1,4 @@
-"""Copying a whole catalog into another one, of whichever kind: nothing of it is lost."""
+"""Copying of a whole catalog, without loss, into another one of the same or another kind of database."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kraken_pipeline.storage.catalog.schema import assets, breakers, counters, l
 
 _ROWS = 2_000
 _PASSING = (assets, limits, breakers, counters)
-"""What a catalog may hold without knowing anything: any command may have written it."""
+"""The tables that may have rows in a catalog that counts as empty: any command may have written them."""
 
 
 def copy_catalog(source: Catalog, target: Catalog) -> Mapping[str, int]:
     """Copy every table of one catalog into another one that is empty; both are at the newest migration.
 
     Returns:
-        How many rows of each table were copied.
+        The number of rows copied, by table.
 
     Raises:
-        InvalidRequest: The other one is not empty.
-        StoreError: It does not take a row.
+        InvalidRequest: The target is not empty.
+        StoreError: The target rejects a row.
     """
     try:
         with source.read() as reading, target.write() as writing:
@@ -70,7 +70,7 @@ def _batches(connection: sa.Connection, table: sa.Table) -> Iterator[list[dict[s
             yield [dict(row) for row in partition]
 
 
-# --- ids: one that was given is not given again, also where its row is gone
+# --- ids: an id is never reused, even after its row was deleted
 
 
 def _last_id(connection: sa.Connection, table: sa.Table) -> int:

@@ -1,7 +1,7 @@
-"""The catalog: a database of evidence, gaps and files; SQLite by default, PostgreSQL where many work at once.
+"""The catalog database of evidence, gaps and files: SQLite by default, PostgreSQL for many concurrent processes.
 
-This module opens it, keeps it at the newest migration and hands out transactions; `file_records`,
-`evidence_records`, `gap_records`, `publications` and `dead_letters` say what is written in them.
+This module opens it, migrates it and provides transactions. `file_records`, `evidence_records`, `gap_records`,
+`publications` and `dead_letters` define what is written in them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _BUSY_SECONDS = 60
 class Catalog:
     """A catalog database.
 
-    A write transaction on SQLite takes the write lock at once (BEGIN IMMEDIATE): measured with four processes,
-    a plain BEGIN lost a third of them to "database is locked", this one none.
+    A write transaction on SQLite acquires the write lock at once (BEGIN IMMEDIATE). Measured with four processes, a
+    plain BEGIN lost a third of the transactions to "database is locked", and BEGIN IMMEDIATE lost none.
 
     Args:
         url: An SQLAlchemy URL; `postgresql://` means psycopg 3.
-        sizes: How connections to a server are kept; SQLite has none.
+        sizes: The pool sizes for connections to a server; unused for SQLite.
     """
 
     def __init__(self, url: str, sizes: PoolSizes | None = None) -> None:
@@ -48,7 +48,7 @@ class Catalog:
         self._sizes = sizes or PoolSizes()
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._path = Path(parsed.database) if self.is_sqlite and parsed.database else None
-        # SQLite needs to write beside a database that it only reads, unless it is told that nobody else does.
+        # SQLite writes beside a database even to read it, unless it is told that no other process writes.
         self.is_read_only = self._path is not None and (is_read_only(self._path) or is_read_only(self._path.parent))
         self._server = None if self.is_sqlite else PostgreSQL(parsed, self._sizes)
         if self._server is not None:
@@ -62,35 +62,35 @@ class Catalog:
 
     @property
     def place(self) -> str:
-        """Where it is, for people: a file, or the URL of a server's database without the password."""
+        """The location, for display: a file, or the URL of a server's database without the password."""
         return str(self._path or self.engine.url.render_as_string(hide_password=True))
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The display name."""
         return f"the catalog {self.place}"
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self.engine.dispose()
 
     def warm(self) -> None:
-        """Opens the first connections to a server."""
+        """Open the first connections to a server."""
         if self._server is not None:
             self._server.warm()
 
     @property
     def statistics(self) -> PoolStats | None:
-        """How busy its connections are; None for SQLite, which has no server."""
+        """The usage of the connection pool; None for SQLite, which has no server."""
         return self._server.statistics if self._server is not None else None
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that writes: all of it or nothing. Holds no HTTP and no Parquet work.
+        """Open a write transaction, which commits all or nothing. Do no HTTP and no Parquet work in it.
 
         Raises:
-            StoreUnavailable: The server does not answer, or went away in the middle. Nothing of it was written, unless
-                it went in the very moment of the commit.
+            StoreUnavailable: The server does not answer, or went away during the transaction. Nothing was written,
+                unless the server went away at the moment of the commit.
         """
         if self.is_read_only:
             raise StoreError(f"{self.name} cannot be written: it is only to read for this user")
@@ -99,10 +99,10 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads: one consistent state.
+        """Open a read-only transaction, which sees one consistent state.
 
         Raises:
-            StoreUnavailable: The server does not answer, or went away in the middle.
+            StoreUnavailable: The server does not answer, or went away during the transaction.
         """
         with self._connected() as connection:
             if self.is_sqlite:
@@ -120,7 +120,7 @@ class Catalog:
                 yield connection
 
     def require_sound(self) -> None:
-        """Make sure that the database is a whole one; PostgreSQL looks after itself.
+        """Check the integrity of an SQLite database; PostgreSQL needs no check.
 
         Raises:
             CatalogLost: SQLite finds its file damaged.
@@ -133,12 +133,12 @@ class Catalog:
             raise malformed(self.place, "; ".join(map(str, found)))
 
     def revision(self) -> str | None:
-        """The migration that the database is at; None before the first."""
+        """Return the current migration of the database; None before the first."""
         with self.read() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
     def upgrade(self) -> None:
-        """Brings the database to the newest migration; safe to call from many processes at once.
+        """Upgrade the database to the newest migration; safe to call from many processes at once.
 
         Raises:
             StoreError: The database is newer than this program.
@@ -181,32 +181,32 @@ class Catalog:
                 yield
 
     def locks(self) -> Locks:
-        """Locks in the database itself; not for SQLite, which has none."""
-        # As many connections as locks: who holds one and waited for the connection of the next, would wait for himself.
+        """Return locks in the database itself; not for SQLite, which has none."""
+        # As many connections as locks: a holder that waited for a connection for its next lock could deadlock itself.
         sizes = replace(self._sizes, overflow=-1)
         return Locks(AdvisoryLocks(PostgreSQL(self.engine.url, sizes, isolation_level="AUTOCOMMIT")))
 
 
 def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
-    """The catalog at an SQLAlchemy URL, to which nothing has been said yet.
+    """Return the catalog at an SQLAlchemy URL, without connecting to it.
 
     Raises:
-        StoreError: The URL names nothing that can be used.
+        StoreError: The URL names no usable database.
     """
     try:
         return Catalog(url, sizes)
     except (sa.exc.ArgumentError, ImportError) as error:
         raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
-    except ValueError:  # which quotes what stands where the port should: perhaps the password
+    except ValueError:  # its message quotes the text in place of the port, perhaps the password
         raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is no number") from None
 
 
 def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
-    """The catalog at an SQLAlchemy URL, created or upgraded where that is needed.
+    """Open the catalog at an SQLAlchemy URL; create or upgrade it where needed.
 
     Raises:
         StoreError: It cannot be opened, or is newer than this program.
-        CatalogLost: It is a file of SQLite's that is damaged, or no database at all.
+        CatalogLost: It is an SQLite file that is damaged, or no database at all.
         StoreUnavailable: Its server does not answer.
     """
     catalog = new_catalog(url, sizes)
@@ -225,19 +225,19 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
 
 
 def _first_line(error: BaseException) -> str:
-    """An error's own words; SQLAlchemy adds the statement, its values and an address of its documentation."""
+    """Return the first line of an error's own message, without the statement, values and link of SQLAlchemy."""
     told = getattr(error, "orig", None) or error
     return (str(told).strip().splitlines() or [type(told).__name__])[0]
 
 
 def _connect_only_to_read(path: Path) -> sqlite3.Connection:
-    """Opens a database where nothing can be written beside it.
+    """Open a database where nothing can be written beside it.
 
     Raises:
-        StoreError: It was not closed well, and what was committed last cannot be read without writing.
+        StoreError: It was not closed cleanly, and the last commits cannot be read without writing.
     """
     log = path.with_name(f"{path.name}-wal")
-    # Whoever says that it never changes does not look at the log of what was committed last.
+    # With `immutable`, SQLite does not read the log, which holds the last commits.
     is_closed = not (log.exists() and log.stat().st_size)
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
@@ -261,13 +261,13 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")  # what is committed survives a power cut: files are moved after it
+    cursor.execute("PRAGMA synchronous=FULL")  # commits survive a power cut: files are moved after them
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
 def _text(content: bytes) -> str:
-    """Decode a text; a damaged one becomes another one, so that its row fails its checksum instead of every query."""
+    """Decode a text; replace damaged bytes, so that the row fails its checksum and queries do not fail."""
     return content.decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Dumps: a catalog saved to a file as it is at one moment, while others write, and brought back from there."""
+"""Dumps: saving a catalog to a file as of one moment, while other processes write, and restoring it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _ENVIRONMENT = {
 
 
 def save(catalog: Catalog, target: Path) -> None:
-    """Save a catalog as it is at this moment; nobody has to wait for it.
+    """Save a catalog as of this moment, without blocking other processes.
 
     Args:
-        catalog: Which.
-        target: A file that is not there yet: of SQLite's, or in the format of `pg_dump`.
+        catalog: The catalog.
+        target: A file that does not exist yet: an SQLite database, or a dump in the format of `pg_dump`.
 
     Raises:
-        StoreError: It cannot be saved, or what was saved is not whole.
+        StoreError: It cannot be saved, or the saved copy is damaged.
     """
     if catalog.is_sqlite:
         _save_sqlite(Path(catalog.place), target)
@@ -56,7 +56,7 @@ def save(catalog: Catalog, target: Path) -> None:
 def _save_sqlite(path: Path, target: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=60)) as source, closing(sqlite3.connect(target)) as copy:
-            source.backup(copy)  # in one step: in several it would begin again with each write of another process
+            source.backup(copy)  # in one step: with several, each write of another process would restart it
             found = copy.execute("PRAGMA integrity_check(1)").fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"the catalog {path} cannot be saved: {error}") from error
@@ -65,10 +65,10 @@ def _save_sqlite(path: Path, target: Path) -> None:
 
 
 def load(catalog: Catalog, dump: Path) -> None:
-    """Bring a catalog on PostgreSQL back from a dump, into a database that is empty but for tables without rows.
+    """Restore a catalog on PostgreSQL from a dump, into a database that has only tables without rows.
 
     Raises:
-        StoreError: It cannot be brought back; the database is as it was then, without those tables.
+        StoreError: It cannot be restored; the database is then as before, without those tables.
     """
     with catalog.write() as connection:
         metadata.drop_all(connection)
@@ -79,11 +79,11 @@ def load(catalog: Catalog, dump: Path) -> None:
 
 
 def _run(name: str, catalog: Catalog, *arguments: str) -> None:
-    """Runs a program of PostgreSQL's on a catalog; the password is in its environment, where nobody lists it."""
+    """Run a PostgreSQL program on a catalog; the password is in its environment, hidden from process lists."""
     url = catalog.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     said = {_ENVIRONMENT[key]: str(value) for key, value in conninfo_to_dict(url).items() if key in _ENVIRONMENT}
     command = [_program(name), "--no-password", *arguments]
-    done = subprocess.run(  # noqa: S603 - a program of PostgreSQL's, with arguments of ours
+    done = subprocess.run(  # noqa: S603 - a PostgreSQL program, with our own arguments
         command, env={**os.environ, **said}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
@@ -92,7 +92,7 @@ def _run(name: str, catalog: Catalog, *arguments: str) -> None:
 
 
 def _program(name: str) -> str:
-    """A program of PostgreSQL's client, the newest where there are several: it must not be older than the server."""
+    """Return the path of a PostgreSQL client program, the newest of several: it must not be older than the server."""
     versions = sorted(
         (path for path in _DEBIAN.glob(f"*/bin/{name}") if path.parts[-3].isdecimal()),
         key=lambda path: int(path.parts[-3]),

@@ -1,7 +1,7 @@
 """The catalog's tables.
 
-Times are seconds since the epoch, ranges half-open `[start, end)`, intervals minutes. `storage/migrations` brings a
-database to this state; a test compares the two.
+Times are in seconds since the epoch, ranges are half-open `[start, end)`, intervals are in minutes. The migrations in
+`storage/catalog/migrations` bring a database to this state; a test compares the two.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ metadata = sa.MetaData(
 )
 
 
-# SQLite gives ids by itself to INTEGER keys only, PostgreSQL needs BIGINT for the outbox of years.
+# SQLite generates ids for INTEGER keys only; PostgreSQL needs BIGINT for years of outbox ids.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 _PAIRS = 10_000
-"""From how many pairs on a query does not name them: SQLite allows 32,766 variables."""
+"""The number of pairs from which on a query does not name them: SQLite allows 32,766 variables."""
 
 
 def of_pairs(column: sa.Column[str], pairs: Collection[str] | None) -> sa.ColumnElement[bool]:
-    """The condition that narrows a query to some pairs; to none, where all are asked for or more than can be named."""
+    """Return the condition that selects some pairs; it is always true for None, or for more pairs than can be named."""
     return sa.true() if pairs is None or len(pairs) >= _PAIRS else column.in_(list(pairs))
 
 
@@ -46,7 +46,7 @@ def _series() -> list[sa.Column[str] | sa.Column[int]]:
 
 
 def _plain_series() -> list[sa.Column[str] | sa.Column[int]]:
-    """The same in a table without checksums, where an interval that is none is found when it is read."""
+    """Return the columns of a series in a table without checksums, where reading detects an invalid interval."""
     return [sa.Column("pair", sa.String(64), nullable=False), sa.Column("interval", Minutes, nullable=False)]
 
 
@@ -58,12 +58,12 @@ def _span() -> list[sa.Column[int]]:
 
 
 def _checksum() -> sa.Column[int]:
-    """The column of `storage.seals`: a row whose values do not add up to it claims nothing."""
+    """Return the checksum column of `storage.catalog.seals`: a row that does not match it claims nothing."""
     return sa.Column("checksum", sa.BigInteger, nullable=False)
 
 
 def _rows() -> list[sa.Column[str] | sa.Column[int]]:
-    """What tells the candles of one file of the lake: where they lie, how many, and a digest of their values."""
+    """Return the columns that identify the candles of one lake file: their year, number and digest."""
     return [
         sa.Column("year", sa.Integer),
         sa.Column("rows", sa.BigInteger, nullable=False),
@@ -82,26 +82,26 @@ lake_files = sa.Table(
     sa.Column("last_time", sa.BigInteger),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("write_id", sa.String(64), nullable=False),  # begins with the time of writing: later ones sort behind
+    sa.Column("write_id", sa.String(64), nullable=False),  # begins with the time of writing: later ones sort last
     sa.Column("written_at", sa.BigInteger, nullable=False),
-    sa.Column("scrubbed_at", sa.BigInteger),  # when all of it was last read and found right; null before the first time
+    sa.Column("scrubbed_at", sa.BigInteger),  # when it was last read in full and found correct; null before
     sa.Column("version", sa.String(64), nullable=False),  # of an object in a store that has versions; empty for a file
     _checksum(),
-    # Beside the file that is there, one may be announced: about to be renamed to its place, or renamed just now.
+    # Besides the existing file, one may be announced: about to be renamed to its place, or renamed just now.
     sa.Column("is_announced", sa.Boolean, nullable=False),
     sa.PrimaryKeyConstraint("path", "write_id"),
     sa.Index(None, "pair", "interval"),
 )
 
 unadopted = sa.Table(
-    "unadopted",  # series written before there was a manifest, and not yet looked at by `verify`
+    "unadopted",  # series written before there was a manifest, and not yet checked by `verify`
     metadata,
     *_plain_series(),
     sa.PrimaryKeyConstraint("pair", "interval"),
 )
 
 damages = sa.Table(
-    "damages",  # files of the lake that were found not to be what was written
+    "damages",  # files of the lake that are not the ones that were written
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("path", sa.Text, nullable=False),
@@ -110,16 +110,16 @@ damages = sa.Table(
     sa.Column("year", sa.Integer),
     sa.Column("kind", Word(DamageKind), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
-    sa.Column("candles", sa.BigInteger, nullable=False),  # that it held, as far as is known
-    sa.Column("first_time", sa.BigInteger),  # of these, where it was no resampled one: the pair was traded by then
+    sa.Column("candles", sa.BigInteger, nullable=False),  # that it held, as far as known
+    sa.Column("first_time", sa.BigInteger),  # of these; null where resampled: no trade may have occurred by then
     sa.Column("noticed_at", sa.BigInteger, nullable=False),
-    sa.Column("settled_at", sa.BigInteger),  # null while the file is still in the way
-    sa.Column("moved_to", sa.Text),  # where what was left of it lies, relative to the home
+    sa.Column("settled_at", sa.BigInteger),  # null while the file is still in place
+    sa.Column("moved_to", sa.Text),  # the new path of what was left of it, relative to the home
     sa.Index(None, "path"),
 )
 
 verifications = sa.Table(
-    "verifications",  # how often the lake was read and compared with the manifest, and how much of it
+    "verifications",  # one row for each comparison of the lake with the manifest, with its extent
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("started_at", sa.BigInteger, nullable=False),
@@ -132,7 +132,7 @@ verifications = sa.Table(
 )
 
 deliveries = sa.Table(
-    "deliveries",  # which content of which file of the lake QuestDB has applied: what it can give back
+    "deliveries",  # the content of lake files that QuestDB has applied, and from which they can be restored
     metadata,
     sa.Column("path", sa.Text, primary_key=True),
     *_series(),
@@ -142,7 +142,7 @@ deliveries = sa.Table(
 )
 
 assets = sa.Table(
-    "assets",  # the ids of pairs; `lake/assets.parquet` is their copy that lies with the candles
+    "assets",  # the ids of pairs; `lake/assets.parquet` is a copy beside the candles
     metadata,
     sa.Column("asset_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("pair", sa.String(64), nullable=False, unique=True),
@@ -151,18 +151,18 @@ assets = sa.Table(
 )
 
 containers = sa.Table(
-    "containers",  # archives that hold many files: what is known of them by their content, whatever their name
+    "containers",  # archives that hold many files, identified by their content, whatever their names
     metadata,
     sa.Column("sha256", sa.String(64), primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("start", sa.BigInteger),  # what it covers; null where it is no release
+    sa.Column("start", sa.BigInteger),  # the range of the release; null where it is no release
     sa.Column("end", sa.BigInteger),
-    sa.Column("quarter", sa.String(8)),  # 2023Q2; null for complete archives
-    sa.Column("series", Json(), nullable=False),  # ["XBTUSD_60", …]: so that no gap is sent to look here in vain
+    sa.Column("quarter", sa.String(8)),  # 2023Q2; null for complete releases
+    sa.Column("series", Json(), nullable=False),  # ["XBTUSD_60", …]: no gap is routed here in vain
     sa.Column(
         "stamp", sa.Text, nullable=False
-    ),  # path, size and time of change: what has not changed is not hashed again
+    ),  # path, size and modification time: an unchanged container is not hashed again
     sa.Column("seen_at", sa.BigInteger, nullable=False),
     sa.Index(None, "stamp"),
 )
@@ -172,9 +172,9 @@ files = sa.Table(
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("location", sa.Text, nullable=False),  # absolute path, with :member for one in a container
-    sa.Column("name", sa.Text, nullable=False),  # what people call it: XBTUSD_60.csv, Release.zip:XBTUSD_60.csv
+    sa.Column("name", sa.Text, nullable=False),  # the display name: XBTUSD_60.csv, Release.zip:XBTUSD_60.csv
     sa.Column("container", sa.String(64)),  # the container's SHA-256
-    sa.Column("stamp", sa.Text),  # of a loose file, as a container's
+    sa.Column("stamp", sa.Text),  # of a loose file, like a container's
     sa.Column("kind", sa.String(16)),  # kind, pair and interval are null for a container that cannot be opened
     sa.Column("pair", sa.String(64)),
     sa.Column("interval", Minutes),
@@ -182,9 +182,9 @@ files = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("sha256", sa.String(64)),
     sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("start", sa.BigInteger),  # what the file answers for
+    sa.Column("start", sa.BigInteger),  # the range that the file answers for
     sa.Column("end", sa.BigInteger),
-    sa.Column("taken_start", sa.BigInteger),  # the window that a run was asked to take of it; null: no limit
+    sa.Column("taken_start", sa.BigInteger),  # the window that a run was asked to ingest; null: no limit
     sa.Column("taken_end", sa.BigInteger),
     sa.Column("first_time", sa.BigInteger),
     sa.Column("last_time", sa.BigInteger),
@@ -199,31 +199,31 @@ files = sa.Table(
 )
 
 grants = sa.Table(
-    "grants",  # what something answered for
+    "grants",  # spans that a source has answered for
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_series(),
     *_span(),
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("file_id", _ID, sa.ForeignKey("files.id")),
-    sa.Column("trades", sa.BigInteger, nullable=False),  # made in the span, as the source counts them
+    sa.Column("trades", sa.BigInteger, nullable=False),  # in the span, as the source counts them
     sa.Column("verified_at", sa.BigInteger, nullable=False),
     _checksum(),
     sa.Index(None, "pair", "interval"),
 )
 
 refutations = sa.Table(
-    "refutations",  # what turned out not to be so; ends once something has answered for all of it again
+    "refutations",  # answers that turned out to be wrong; a row ends once all of it is answered for again
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_series(),
     *_span(),
-    sa.Column("refuted", Json(is_sealed=True, none_as_null=True)),  # what stood there, as one candle; null: absent
+    sa.Column("refuted", Json(is_sealed=True, none_as_null=True)),  # the refuted values, as one candle; null: absent
     sa.Column("reason", sa.Text, nullable=False),
-    # The newest grant and attempt of that moment: what came before does not count as an answer.
+    # The newest grant and attempt at that time: earlier ones do not count as answers.
     sa.Column("after_grant", _ID, nullable=False),
     sa.Column("after_attempt", _ID, nullable=False),
-    # What took the evidence away, where that was damage: then later answers count for the part they are about.
+    # The damage that removed the evidence, if any: later answers then count for the part that they cover.
     sa.Column("damage_id", _ID, sa.ForeignKey("damages.id")),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("ended_at", sa.BigInteger),
@@ -232,7 +232,7 @@ refutations = sa.Table(
 )
 
 proofs = sa.Table(
-    "proofs",  # what is reconciled or verified; no two rows of a series overlap: derived by reconciliation
+    "proofs",  # reconciled or verified spans, derived by reconciliation; no two rows of a series overlap
     metadata,
     *_series(),
     *_span(),
@@ -242,7 +242,7 @@ proofs = sa.Table(
 )
 
 confirmations = sa.Table(
-    "confirmations",  # where a second source, independent of what the lake has, said the same candle for candle
+    "confirmations",  # spans in which a second source, independent of the lake's, has the same candles
     metadata,
     *_series(),
     *_span(),
@@ -251,7 +251,7 @@ confirmations = sa.Table(
 )
 
 disputes = sa.Table(
-    "disputes",  # candles of which two files of one release say different things at one trade count
+    "disputes",  # candles in which two files of one release differ at one trade count
     metadata,
     *_series(),
     *_span(),
@@ -260,36 +260,36 @@ disputes = sa.Table(
 )
 
 anchors = sa.Table(
-    "anchors",  # the first trade at or after a moment, as the exchange numbers them: asked for once
+    "anchors",  # the first trade at or after a moment, as the exchange numbers it: requested once
     metadata,
     sa.Column("pair", sa.String(64), nullable=False),
     sa.Column("moment", sa.BigInteger, nullable=False),
     sa.Column("trade_id", sa.BigInteger, nullable=False),
-    sa.Column("trade_time", sa.BigInteger),  # null where no trade had followed: then the id is the newest one plus one
+    sa.Column("trade_time", sa.BigInteger),  # null where no trade followed: the id is then the newest one plus one
     sa.Column("asked_at", sa.BigInteger, nullable=False),
-    sa.Column("listed", sa.Integer),  # how many trades a full page from there had; null where only the first was asked
-    sa.Column("numbered", sa.BigInteger),  # how many ids lie between the first and the last of them
+    sa.Column("listed", sa.Integer),  # the number of trades in a full page from there; null where one was requested
+    sa.Column("numbered", sa.BigInteger),  # the number of ids between the first and the last of them
     _checksum(),
     sa.PrimaryKeyConstraint("pair", "moment"),
 )
 
 absent_ids = sa.Table(
-    "absent_ids",  # ids between two trades of a pair that the exchange has left out though it was asked twice
+    "absent_ids",  # ids between two trades of a pair that the exchange left out of two replies
     metadata,
     sa.Column("pair", sa.String(64), nullable=False),
     sa.Column("first", sa.BigInteger, nullable=False),
     sa.Column("last", sa.BigInteger, nullable=False),
     *_span(),  # from the second of the trade before them to that of the trade after them
-    sa.Column("parts", sa.Integer, nullable=False),  # in how many places of the page they are absent
-    sa.Column("run_id", sa.String(64), nullable=False),  # that was the first to find them absent
+    sa.Column("parts", sa.Integer, nullable=False),  # the number of places in the page where they are absent
+    sa.Column("run_id", sa.String(64), nullable=False),  # the run that found them absent first
     sa.Column("seen_at", sa.BigInteger, nullable=False),
-    sa.Column("confirmed_at", sa.BigInteger),  # when another run found the same: they do not exist
+    sa.Column("confirmed_at", sa.BigInteger),  # when another run confirmed it: they do not exist
     _checksum(),
     sa.PrimaryKeyConstraint("pair", "first", "last"),
 )
 
 trade_counts = sa.Table(
-    "trade_counts",  # what ids of trades say of the trades that candles count; a proven one goes with its evidence
+    "trade_counts",  # trades counted by ids and by candles; a proven count is deleted with its evidence
     metadata,
     *_series(),
     *_span(),
@@ -304,7 +304,7 @@ trade_counts = sa.Table(
 )
 
 doubts = sa.Table(
-    "doubts",  # what has changed since it was reconciled, as the outbox is for QuestDB
+    "doubts",  # ranges marked for reconciliation, as the outbox is for QuestDB
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_plain_series(),
@@ -315,19 +315,19 @@ doubts = sa.Table(
 )
 
 contradictions = sa.Table(
-    "contradictions",  # candles of two intervals that do not agree, and what is done about it
+    "contradictions",  # candles of two intervals that do not agree, and their state
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("pair", sa.String(64), nullable=False),
     sa.Column("fine", Minutes, nullable=False),
     sa.Column("coarse", Minutes, nullable=False),
-    *_span(),  # a candle of the coarser, or many of a file whose times are shifted
-    sa.Column("short_side", sa.String(8)),  # fine or coarse; null where their trade counts do not tell
+    *_span(),  # one candle of the coarser interval, or many of a file with shifted times
+    sa.Column("short_side", sa.String(8)),  # fine or coarse; null where trade counts do not decide
     sa.Column("fine_candle", Json(none_as_null=True)),  # [open, high, low, close, volume, trades]; null: absent
     sa.Column("coarse_candle", Json(none_as_null=True)),
     sa.Column("fine_trades", sa.BigInteger, nullable=False),
     sa.Column("coarse_trades", sa.BigInteger, nullable=False),
-    sa.Column("culprit", Minutes),  # the interval that the others speak against; null where nobody can say
+    sa.Column("culprit", Minutes),  # the interval that contradicts the others; null where unknown
     sa.Column("state", Word(ContradictionState), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
@@ -336,7 +336,7 @@ contradictions = sa.Table(
 )
 
 suspicions = sa.Table(
-    "suspicions",  # quiet time that is hard to believe: of one series, or of all pairs at once
+    "suspicions",  # suspicions about quiet time: of one series, or of all pairs at once
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("pair", sa.String(64)),  # null: all pairs, an outage of the exchange
@@ -350,7 +350,7 @@ suspicions = sa.Table(
 )
 
 withdrawals = sa.Table(
-    "withdrawals",  # what a person has taken back: a file, a release, or a span of a series
+    "withdrawals",  # what a person has withdrawn: a file, a release, or a span of a series
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_plain_series(),
@@ -363,7 +363,7 @@ withdrawals = sa.Table(
 )
 
 candle_counts = sa.Table(
-    "candle_counts",  # how many candles the lake has of each month: derived, so that reports need not open its files
+    "candle_counts",  # candles in the lake by month: derived, so that reports need not open its files
     metadata,
     *_series(),
     sa.Column("year", sa.Integer, nullable=False),
@@ -373,7 +373,7 @@ candle_counts = sa.Table(
 )
 
 reports = sa.Table(
-    "reports",  # the headline numbers of each report that was made, for the trend
+    "reports",  # the headline numbers of each report, for the trend
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("tier", sa.String(8), nullable=False),
@@ -383,7 +383,7 @@ reports = sa.Table(
 )
 
 coverage = sa.Table(
-    "coverage",  # grants less refutations, merged: derived, and made anew for a series whenever they change
+    "coverage",  # grants less refutations, merged: derived anew for a series whenever they change
     metadata,
     *_series(),
     *_span(),
@@ -395,7 +395,7 @@ coverage = sa.Table(
 )
 
 extents = sa.Table(
-    "extents",  # a series' candles as the lake holds them: derived, so that reports need not open its files
+    "extents",  # the candles of a series in the lake: derived, so that reports need not open its files
     metadata,
     *_series(),
     sa.Column("candles", sa.BigInteger, nullable=False),
@@ -406,7 +406,7 @@ extents = sa.Table(
 )
 
 attempts = sa.Table(
-    "attempts",  # a try to fill a span; outlives the gap record, whose span grows, splits and comes back
+    "attempts",  # attempts to fill a span; they outlive gap records, whose spans grow, split and return
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_plain_series(),
@@ -441,13 +441,13 @@ dead_letters = sa.Table(
     "dead_letters",  # rows of files and of replies that were rejected, and operations that failed for good
     metadata,
     sa.Column("id", _ID, primary_key=True),
-    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),  # null for what a request brought or tried to bring
-    sa.Column("pair", sa.String(64)),  # where there is no file that says it
+    sa.Column("file_id", _ID, sa.ForeignKey("files.id")),  # null for rows and failures of requests
+    sa.Column("pair", sa.String(64)),  # set where there is no file record
     sa.Column("interval", Minutes),
     sa.Column(
         "operation", Json(none_as_null=True)
-    ),  # {"route": "OHLC", "start": …, "end": …}: what `dead-letters retry` does again
-    sa.Column("retried_at", sa.BigInteger),  # when the operation succeeded after all
+    ),  # {"route": "OHLC", "start": …, "end": …}: what `dead-letters retry` repeats
+    sa.Column("retried_at", sa.BigInteger),  # when the operation succeeded on a retry
     sa.Column("location", sa.Text, nullable=False),
     sa.Column("line", sa.BigInteger),
     sa.Column("text", sa.Text, nullable=False),
@@ -458,7 +458,7 @@ dead_letters = sa.Table(
 )
 
 conflicts = sa.Table(
-    "conflicts",  # a source that says fewer or more trades than what is kept, one row a file and series
+    "conflicts",  # sources with fewer or more trades than the stored candles, one row a file and series
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_plain_series(),
@@ -471,67 +471,67 @@ conflicts = sa.Table(
 )
 
 publications = sa.Table(
-    "publications",  # the outbox: what QuestDB is still owed
+    "publications",  # the outbox: ranges that QuestDB has not confirmed yet
     metadata,
     sa.Column("id", _ID, primary_key=True),
     *_plain_series(),
     *_span(),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "pair", "interval"),
-    # SQLite gives the highest id again once its row is gone: whoever delivered the old one would take out the new one.
+    # SQLite reuses the highest id once its row is gone: a publisher of the old range would delete the new one.
     sqlite_autoincrement=True,
 )
 
 listings = sa.Table(
-    "listings",  # what Kraken's AssetPairs said of each pair that the lake has or a run asked for
+    "listings",  # Kraken's AssetPairs on each pair that the lake has or a run asked for
     metadata,
     sa.Column("pair", sa.String(64), primary_key=True),
-    sa.Column("delisted_at", sa.BigInteger),  # when it was first found to be listed no more
-    sa.Column("first_trade", sa.BigInteger),  # the start of the minute of its first trade; null until it was asked for
+    sa.Column("delisted_at", sa.BigInteger),  # when it was first found to be no longer listed
+    sa.Column("first_trade", sa.BigInteger),  # the start of the minute of its first trade; null until requested
     sa.Column("seen_at", sa.BigInteger, nullable=False),
     _checksum(),
 )
 
 absences = sa.Table(
-    "absences",  # pairs that AssetPairs has left out, and that another list of it may show to be listed no more
+    "absences",  # pairs missing from one AssetPairs reply, which another one may confirm as delisted
     metadata,
     sa.Column("pair", sa.String(64), primary_key=True),
-    sa.Column("listed_at", sa.BigInteger, nullable=False),  # when the exchange gave the first list without it
+    sa.Column("listed_at", sa.BigInteger, nullable=False),  # when the exchange sent the first list without it
     _checksum(),
 )
 
 incidents = sa.Table(
-    "incidents",  # when the exchange was down or was to be, as its SystemStatus has told
+    "incidents",  # outages and maintenance, past and announced, as the exchange's SystemStatus reported
     metadata,
-    sa.Column("name", sa.String(160), primary_key=True),  # what tells one from another, as the exchange does
+    sa.Column("name", sa.String(160), primary_key=True),  # the key by which the exchange distinguishes incidents
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("start", sa.BigInteger, nullable=False),
-    sa.Column("end", sa.BigInteger, nullable=False),  # as announced; or when it was last told that it goes on
-    sa.Column("is_open", sa.Boolean, nullable=False),  # whether nobody has told yet that it is over
+    sa.Column("end", sa.BigInteger, nullable=False),  # as announced; or when it was last reported to continue
+    sa.Column("is_open", sa.Boolean, nullable=False),  # whether its end has not been reported yet
     sa.Column("stops_trading", sa.Boolean, nullable=False),
     sa.Column("seen_at", sa.BigInteger, nullable=False),
     _checksum(),
 )
 
 asked_intervals = sa.Table(
-    "asked_intervals",  # the intervals that a run named: reports are about these and those of archives
+    "asked_intervals",  # the intervals that runs named: reports are about these and those of archives
     metadata,
     sa.Column("interval", Minutes, primary_key=True, autoincrement=False),
     sa.Column("asked_at", sa.BigInteger, nullable=False),  # when it was first named
 )
 
 earlier_archives = sa.Table(
-    "earlier_archives",  # pairs whose archives a version before 0010 read, until `workflow.earlier_archives` is done
+    "earlier_archives",  # pairs whose archives were read before 0010, until `ingest.earlier_archives` is done
     metadata,
     sa.Column("pair", sa.String(64), primary_key=True),
 )
 
 limits = sa.Table(
-    "limits",  # the request rate that all processes share: a row for all requests, and one an endpoint
+    "limits",  # the request rate shared by all processes: a row for all requests, and one an endpoint
     metadata,
     sa.Column("name", sa.String(32), primary_key=True),
-    sa.Column("next_at", sa.Float, nullable=False),  # the moment of the next permit, in seconds since the epoch
+    sa.Column("next_at", sa.Float, nullable=False),  # the time of the next permit, in seconds since the epoch
     sa.Column("slowness", sa.Float, nullable=False),  # 1 at the full rate, 2 at half of it
 )
 
@@ -541,11 +541,11 @@ breakers = sa.Table(
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("failures", sa.Integer, nullable=False),  # one after another
     sa.Column("opened_at", sa.Float),  # null while it is closed
-    sa.Column("probe_until", sa.Float),  # until when one process has the right to try
+    sa.Column("probe_until", sa.Float),  # until when one process may probe
 )
 
 counters = sa.Table(
-    "counters",  # requests, errors, hits: by hour, so that rates are those of today and old ones can be dropped
+    "counters",  # requests, errors and hits by hour, so that rates are recent and old counts can be dropped
     metadata,
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("hour", sa.BigInteger, nullable=False),  # its start, in seconds since the epoch

@@ -1,4 +1,4 @@
-"""Seals: a checksum over the columns of a row that a claim rests on, so that a row that was damaged claims nothing."""
+"""Seals: checksums over the columns of a row that a claim rests on, so that a damaged row claims nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 _UNSEALED = frozenset({"id", "checksum", "is_announced", "scrubbed_at"})
-"""What tells a row from others, or how far work on it has got, and is no claim."""
+"""The columns that identify a row or record the progress of work on it, and make no claim."""
 
 
 @cache
@@ -22,7 +22,7 @@ def checksum(table: sa.Table, row: Mapping[str, Any] | sa.RowMapping) -> int:
     """Compute the checksum of a row: CRC-32 over the values of its columns, in their order.
 
     Args:
-        table: Whose row.
+        table: The table of the row.
         row: Column → value.
     """
     return zlib.crc32("\x1f".join([str(row[name]) for name in _columns(table)]).encode())
@@ -35,34 +35,34 @@ def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _places(table: sa.Table) -> tuple[tuple[int, ...], int]:
-    """Where the values of a row lie that its checksum is of, and where that lies, in a row of all columns."""
+    """Return the positions of the sealed columns, and of the checksum, in a row of all columns."""
     names = [column.name for column in table.columns]
     return tuple(names.index(name) for name in _columns(table)), names.index("checksum")
 
 
 def _is_right(table: sa.Table, row: sa.Row[Any]) -> bool:
-    """Tell whether a row of all columns, in their order, has the values that it was written with."""
+    """Return whether a row of all columns, in table order, matches its checksum."""
     places, at = _places(table)
     return bool(row[at] == zlib.crc32("\x1f".join([str(row[place]) for place in places]).encode()))
 
 
 def intact(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[sa.Row[Any]]:
-    """Leave out of rows of a table, with all its columns in their order, those that are not what was written."""
+    """Return those rows of a table, with all its columns in table order, that match their checksums."""
     return (row for row in rows if _is_right(table, row))
 
 
 def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:
-    """Return the rows of a table that have not the values that they were written with."""
+    """Return the rows of a table that do not match their checksums."""
     return [row._mapping for row in connection.execute(sa.select(table)).all() if not _is_right(table, row)]
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapping]) -> None:
-    """Delete some rows of a table, by their primary keys as they are read."""
+    """Delete some rows of a table, by their primary keys as read."""
     for row in rows:
         is_one = [column == row[column.name] for column in table.primary_key.columns]
         connection.execute(sa.delete(table).where(*is_one))
 
 
 def is_intact(table: sa.Table, row: sa.RowMapping) -> bool:
-    """Tell whether a row, read with all its columns, still has the values that it was written with."""
+    """Return whether a row, read with all its columns, matches its checksum."""
     return bool(row["checksum"] == checksum(table, row))

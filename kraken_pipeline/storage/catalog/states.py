@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class FileStatus(StrEnum):
-    """How far an archive file has got."""
+    """The processing state of an archive file."""
 
     PENDING = "PENDING"
     INGESTING = "INGESTING"
@@ -17,22 +17,22 @@ class FileStatus(StrEnum):
 
 
 class ContradictionState(StrEnum):
-    """What is being done about two intervals that contradict each other."""
+    """The state of a contradiction between two intervals."""
 
-    REFUTED = "REFUTED"  # the side that is short is a gap, and being filled
-    CONFLICT = "CONFLICT"  # nothing is left to try: a person decides
-    SETTLED = "SETTLED"  # they agree by now
+    REFUTED = "REFUTED"  # the short side is a gap and is being filled
+    CONFLICT = "CONFLICT"  # nothing is left to try: a person has to decide
+    SETTLED = "SETTLED"  # the intervals agree by now
 
 
 class ProofLevel(StrEnum):
-    """How far a candle is proven; see `coverage.proof`."""
+    """The level to which a candle is proven; see `coverage.proof`."""
 
-    RECONCILED = "RECONCILED"  # and not verified
+    RECONCILED = "RECONCILED"  # but not verified
     VERIFIED = "VERIFIED"
 
 
 class SuspicionState(StrEnum):
-    """What became of a quiet time that is hard to believe."""
+    """The state of a suspicion about quiet time."""
 
     UNPROVEN = "UNPROVEN"
     PROVEN_QUIET = "PROVEN_QUIET"
@@ -41,9 +41,9 @@ class SuspicionState(StrEnum):
 
 
 class DamageKind(StrEnum):
-    """How a file differs from what was written."""
+    """The kind of difference between a file and what was written."""
 
-    MISSING = "MISSING"  # it is on record and not there
-    CHANGED = "CHANGED"  # its size, its bytes, or what it says of itself are others
+    MISSING = "MISSING"  # it is on record but does not exist
+    CHANGED = "CHANGED"  # its size, bytes or footer differ
     UNREADABLE = "UNREADABLE"  # it cannot be read as Parquet, or not at all
     UNKNOWN = "UNKNOWN"  # no row of the manifest names it

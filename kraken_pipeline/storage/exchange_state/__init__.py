@@ -1,1 +1,1 @@
-"""What all processes know of the exchange together: request rate, circuit breaker, counts, listings, incidents."""
+"""The state of the exchange shared by all processes: request rate, circuit breaker, counts, listings, incidents."""

@@ -1,4 +1,4 @@
-"""The circuit breaker that all processes share: one row of the catalog."""
+"""The circuit breaker shared by all processes: one row of the catalog."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _IS_IT = breakers.c.name == _NAME
 
 
 class BreakerState(StrEnum):
-    """Whether requests may be made."""
+    """The state of the circuit breaker, which decides whether requests may be made."""
 
     CLOSED = "CLOSED"
     OPEN = "OPEN"
@@ -29,12 +29,12 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRecord:
-    """How the breaker stands.
+    """A snapshot of the breaker.
 
     Attributes:
-        state: Closed: requests are made. Open: none. Half-open: one process may try.
-        failures: How many requests have failed one after another.
-        retry_at: When it becomes half-open, in seconds since the epoch; None while it is closed.
+        state: Closed: requests are made. Open: none are made. Half-open: one process may make a request.
+        failures: The number of consecutive failures.
+        retry_at: The time when the breaker becomes half-open, in seconds since the epoch; None while it is closed.
     """
 
     state: BreakerState
@@ -43,16 +43,16 @@ class BreakerRecord:
 
 
 class Breaker:
-    """Leaves the exchange alone after so many failures in a row, and then lets exactly one process try.
+    """A circuit breaker that stops requests after consecutive failures, then admits a probe from exactly one process.
 
-    Every change is one statement that says under which condition it holds (compare and set), so that it needs no lock.
-    The right to try is known by the moment at which it ends: while it is open, only whoever has it changes that.
+    Every change is a single conditional statement (compare and set), so it needs no lock. The right to probe is
+    identified by the time at which it expires. While the breaker is open, only the process with that right changes it.
 
     Args:
-        catalog: Where it lies.
-        failures: How many failures in a row open it.
-        seconds: For how long it stays open.
-        clock: The moment in seconds since the epoch, the same for all processes.
+        catalog: The catalog with the breaker's row.
+        failures: The number of consecutive failures that opens the breaker.
+        seconds: The time that the breaker stays open.
+        clock: Returns the current time in seconds since the epoch, the same for all processes.
     """
 
     def __init__(
@@ -62,26 +62,26 @@ class Breaker:
         self._most = failures
         self._seconds = seconds
         self._clock = clock
-        self._probe = 0.0  # when the right to try ends that this one took last
+        self._probe = 0.0  # the expiry of the last right to probe that this process got
 
     def record(self) -> BreakerRecord:
-        """How it stands."""
+        """Return the current state of the breaker."""
         with self._catalog.read() as connection:
             row = connection.execute(sa.select(breakers).where(_IS_IT)).one_or_none()
         if row is None or row.opened_at is None:
             return BreakerRecord(BreakerState.CLOSED, row.failures if row else 0, None)
         now = self._clock()
-        # What was opened so much later than now was opened by a clock that has stepped back since.
+        # An opening this far in the future was recorded before the clock stepped back.
         is_past = row.opened_at > now + self._seconds
         retry_at = now if is_past else row.opened_at + self._seconds
         state = BreakerState.OPEN if now < retry_at else BreakerState.HALF_OPEN
         return BreakerRecord(state, row.failures, retry_at)
 
     def admit(self) -> None:
-        """Lets a request pass, or not.
+        """Admit a request, or raise an error.
 
         Raises:
-            CircuitOpen: It is open, or another process is trying at this moment.
+            CircuitOpen: The breaker is open, or another process is probing.
         """
         record = self.record()
         if record.state is BreakerState.CLOSED:
@@ -96,8 +96,8 @@ class Breaker:
     def _takes_the_probe(self) -> bool:
         now = self._clock()
         until = now + self._seconds
-        # A right that ends far later was given by a clock that has stepped back since; one that ends a little later by
-        # another process, whose clock was read a moment after this one.
+        # An expiry far in the future was set before the clock stepped back. One slightly later than ours was set by
+        # another process that read its clock a moment after this one.
         is_free = (
             breakers.c.probe_until.is_(None)
             | (breakers.c.probe_until <= now)
@@ -114,7 +114,7 @@ class Breaker:
         return breakers.c.opened_at.is_(None) | (breakers.c.probe_until == self._probe)
 
     def succeeded(self) -> None:
-        """Takes note of an answer. Of requests that began before it opened, none closes it: only the probe does."""
+        """Record a success; an open breaker is closed by the probe alone, not by a request begun before it opened."""
         with self._catalog.read() as connection:
             row = connection.execute(sa.select(breakers).where(_IS_IT)).one_or_none()
         if row is None or (row.failures == 0 and row.opened_at is None):
@@ -127,10 +127,10 @@ class Breaker:
             )
 
     def failed(self) -> None:
-        """Takes note of a failure. Of requests that began before it opened, none keeps it open for longer."""
+        """Record a failure; a request begun before the breaker opened does not keep it open for longer."""
         now = self._clock()
         with self._catalog.write() as connection:
-            with suppress(sa.exc.IntegrityError), connection.begin_nested():  # only the first failure of all adds it
+            with suppress(sa.exc.IntegrityError), connection.begin_nested():  # the row exists after the first failure
                 connection.execute(sa.insert(breakers).values(name=_NAME, failures=0))
             connection.execute(sa.update(breakers).where(_IS_IT).values(failures=breakers.c.failures + 1))
             connection.execute(

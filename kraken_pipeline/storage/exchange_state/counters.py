@@ -1,4 +1,4 @@
-"""Counts that all processes share, by hour: requests, errors, retries, hits."""
+"""Hourly counts shared by all processes: requests, errors, retries, cache hits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _HOUR = 3_600
 
 
 class Counters:
-    """Adds up in memory and writes every few seconds: a transaction a count would cost more than what is counted.
+    """Counters added up in memory and written every few seconds.
+
+    A transaction for each count would cost more than the event that is counted.
 
     Args:
-        catalog: Where they lie.
-        clock: The moment in seconds since the epoch.
+        catalog: The catalog with the counts.
+        clock: Returns the current time, in seconds since the epoch.
     """
 
     def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
@@ -32,7 +34,7 @@ class Counters:
         self._written_at = clock()
 
     def add(self, name: str, count: int = 1) -> None:
-        """Counts something."""
+        """Add to a counter."""
         now = self._clock()
         key = name, _hour_of(now)
         with self._lock:
@@ -41,7 +43,7 @@ class Counters:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has been added up."""
+        """Write the counts added up in memory."""
         with self._lock:
             counts, self._counts = self._counts, {}
             self._written_at = self._clock()
@@ -52,7 +54,7 @@ class Counters:
                 is_it = (counters.c.name == name) & (counters.c.hour == hour)
                 adding = sa.update(counters).where(is_it).values(value=counters.c.value + count)
                 if not connection.execute(adding).rowcount:
-                    # On PostgreSQL another process may be the first of the hour at the same moment.
+                    # On PostgreSQL, another process may insert the hour's row at the same moment.
                     with suppress(sa.exc.IntegrityError), connection.begin_nested():
                         connection.execute(sa.insert(counters).values(name=name, hour=hour, value=0))
                     connection.execute(adding)
@@ -63,7 +65,7 @@ def _hour_of(moment: float) -> int:
 
 
 def totals(connection: sa.Connection, names: Iterable[str], since: float) -> Mapping[str, int]:
-    """The sums of some counters since a moment (seconds since the epoch; its whole hour counts)."""
+    """Return the sums of some counters since a moment, in seconds since the epoch; its whole hour is included."""
     wanted = list(names)
     query = (
         sa.select(counters.c.name, sa.func.sum(counters.c.value))
@@ -75,5 +77,5 @@ def totals(connection: sa.Connection, names: Iterable[str], since: float) -> Map
 
 
 def forget(connection: sa.Connection, before: float) -> int:
-    """Deletes the counts of hours that were over at a moment; returns how many."""
+    """Delete the counts of the hours that had ended at a moment; return the number of rows."""
     return connection.execute(sa.delete(counters).where(counters.c.hour < _hour_of(before))).rowcount

@@ -1,4 +1,4 @@
-"""The calendar of incidents: when the exchange has told that it was down, or was going to be."""
+"""The records of incidents: maintenance and outages that the exchange reported or announced."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from kraken_pipeline.storage.catalog.seals import is_intact, sealed
 from kraken_pipeline.storage.postgresql import alone
 
 SILENCE_SECONDS = 3_600
-"""What was down and was not asked about for longer is not taken to have been down all that time."""
+"""The longest time without a status, in seconds, that an incident can span; after a longer one, it ended at its last
+report."""
 
 
 def incidents_of(connection: sa.Connection) -> list[Incident]:
-    """Return all that is on record, in order of time."""
+    """Return all recorded incidents, in order of time."""
     query = sa.select(incidents).order_by(incidents.c.start, incidents.c.name)
     return [
         Incident(
@@ -36,24 +37,25 @@ def incidents_of(connection: sa.Connection) -> list[Incident]:
 
 
 def down_times(connection: sa.Connection) -> Spans:
-    """Return when nobody could trade, as the exchange has told."""
+    """Return the time during which trading was impossible, according to the exchange."""
     return normalise(each.span for each in incidents_of(connection) if each.stops_trading)
 
 
 def is_news(connection: sa.Connection, told: Sequence[Incident], now: int) -> bool:
-    """Tell whether what a status tells changes anything on record."""
+    """Check whether a status may change the records."""
     return bool(told) or any(each.is_open or each.start > now for each in incidents_of(connection))
 
 
 def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -> None:
-    """Put on record what a status tells, and what it does not tell any more: an emergency is over then.
+    """Record the incidents of a status, and end those that it no longer reports.
 
-    A maintenance that is announced no more before it begins is called off; afterwards it is never announced.
+    A maintenance that is no longer announced before its start was cancelled, and its record is deleted. After its
+    start, a maintenance is never announced.
 
     Args:
-        connection: Of a transaction that writes.
-        told: All that it tells.
-        now: When it was given, in seconds since the epoch by the exchange's clock.
+        connection: A connection in a write transaction.
+        told: All incidents of the status.
+        now: The time of the status, in seconds since the epoch by the exchange's clock.
     """
     alone(connection, incidents)
     known = {each.name: each for each in incidents_of(connection)}

@@ -1,4 +1,4 @@
-"""The request rate that all processes of all runs share: reservations in the catalog."""
+"""The rate limiter shared by the processes of all runs: reservations in the catalog."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.schema import limits
 
 SLOWEST = 16.0
-"""However often the exchange complains, it is asked at a sixteenth of the rate."""
+"""The maximum slowness: however often the exchange throttles, requests go on at a sixteenth of the rate."""
 RECOVERY = 0.98
-"""What is left of the slowness after each permit: half of the rate becomes the full one in 35 requests."""
+"""The factor applied to the slowness after each permit: half of the rate recovers to the full rate in 35 requests."""
 LONGEST_WAIT = 120.0
-"""A permit further away than this is not waited for: whoever asks says so, and comes back later."""
+"""The longest wait for a permit, in seconds; a later one raises `Throttled`."""
 EVERY = "every request"
 SILENCE = "no request"
-"""The row that says until when nothing is asked at all, in the place of the next permit."""
+"""The row with the time until which no request is made, in the column of the next permit."""
 SILENT_SINCE = "no request since"
-"""The row that says when that was set: a clock that is before it has stepped back."""
+"""The row with the time when `SILENCE` was set; a clock that reads earlier has stepped back."""
 _LATE_SECONDS = 0.1
 
 
 class Limiter:
-    """Permits to make a request, so many a second over all processes, in the order in which they are asked for.
+    """A rate limiter that grants permits for requests across all processes, in the order of reservation.
 
-    A permit is reserved by one transaction (`next_at = max(next_at, now) + period`) and waited for afterwards, so
-    nobody holds anything while waiting, and whoever is killed takes one permit along at the most. Measured with six
-    processes, each gets its share to a tenth, where a shared bucket gave all to one of them.
+    A permit is reserved in one transaction (`next_at = max(next_at, now) + period`). The wait comes afterwards, so a
+    waiting process holds no lock, and a killed process wastes at most one permit. Measured with six processes, each got
+    its share to within a tenth; a shared bucket gave all permits to one of them.
 
-    An endpoint with a limit of its own costs two permits: first its own, then one of everybody's. Were they taken
-    together, the one of everybody's would wait for the endpoint's, and all other endpoints behind it.
+    A request to an endpoint with its own limit needs two permits: first the endpoint's, then one of the common limit.
+    If both were reserved together, the common permit would wait for the endpoint's, and so would all other endpoints.
 
     Args:
-        catalog: Where the reservations lie.
-        rate: Requests a second.
-        endpoints: Limits of single endpoints beside it, by name.
-        clock: The moment in seconds since the epoch, the same for all processes.
-        sleep: Waits so many seconds.
+        catalog: The catalog with the reservations.
+        rate: The number of requests a second, over all endpoints.
+        endpoints: Additional limits of single endpoints, by name, in requests a second.
+        clock: Returns the current time in seconds since the epoch, the same for all processes.
+        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Limiter:
         self._sleep = sleep
 
     def acquire(self, endpoint: str) -> None:
-        """Waits for a permit.
+        """Wait for a permit.
 
         Raises:
-            Throttled: The next one is too far away to wait for, because the exchange asked for it.
+            Throttled: The next permit is too far away to wait for, because the exchange throttles.
         """
         for name in self._limits_of(endpoint):
             while True:
@@ -77,19 +77,19 @@ class Limiter:
         return [name for name in (endpoint, EVERY) if name in self._periods]
 
     def _still_holds(self, name: str, at: float) -> bool:
-        """Whether a permit may be used, after the wait for it."""
-        # The exchange may have asked for silence in the meantime.
+        """Check whether a permit is still valid after the wait for it."""
+        # The exchange may have throttled in the meantime.
         with self._catalog.read() as connection:
             silence = connection.scalar(sa.select(limits.c.next_at).where(limits.c.name == SILENCE))
-        # Whoever slept through the next permits as well would come at the same time as their owners.
+        # A process that overslept its permit would make its request at the same time as the owners of later ones.
         is_late = self._clock() - at >= max(self._periods[name], _LATE_SECONDS)
         return not is_late and at >= (silence or 0.0)
 
     def reserve(self, name: str) -> float:
-        """Takes the next permit of one limit, and returns its moment in seconds since the epoch.
+        """Reserve the next permit of one limit, and return its time in seconds since the epoch.
 
         Raises:
-            Throttled: It is too far away to wait for; none is taken.
+            Throttled: The permit is too far away to wait for; none is reserved.
         """
         with self._catalog.write() as connection:
             now = self._clock()
@@ -104,9 +104,9 @@ class Limiter:
         return at
 
     def throttled(self, endpoint: str, until: float | None = None) -> None:
-        """Takes note that the exchange complained: slower from now on, and nothing before `until`.
+        """Record that the exchange throttled: halve the rate, and make no request before `until`.
 
-        Permits before that moment are void, also those that others are waiting for.
+        Permits before that time become invalid, even those that other processes are waiting for.
         """
         names = self._limits_of(endpoint)
         with self._catalog.write() as connection:
@@ -121,12 +121,12 @@ class Limiter:
             self._update(connection, SILENT_SINCE, now, 1.0)
 
     def _next_at(self, name: str, recorded: float, now: float) -> float:
-        """The next permit of a limit; at once, where none so far away can have been given by this clock."""
+        """Return the time of a limit's next permit; now, if the recorded one was set before the clock stepped back."""
         is_possible = recorded <= now + LONGEST_WAIT + SLOWEST * self._periods[name]
         return recorded if is_possible else now
 
     def _silence(self, connection: sa.Connection, rows: Mapping[str, tuple[float, float]], now: float) -> float:
-        """Until when nothing is asked: as long as was said, also where the clock has stepped back since then."""
+        """Return the time until which no request is made; keep its duration if the clock has stepped back since."""
         until, since = rows[SILENCE][0], rows[SILENT_SINCE][0]
         if since <= now or until <= now:
             return until
@@ -136,20 +136,20 @@ class Limiter:
         return until
 
     def slowness(self) -> float:
-        """How many times slower than its rate it is now."""
+        """Return the factor by which requests are now slower than the rate."""
         with self._catalog.read() as connection:
             found = connection.scalar(sa.select(limits.c.slowness).where(limits.c.name == EVERY))
         return float(found or 1.0)
 
     def _rows(self, connection: sa.Connection, names: Iterable[str]) -> dict[str, tuple[float, float]]:
-        """The rows of some names, locked; made where there are none."""
+        """Return the rows of some names, locked for update; insert those that are missing."""
         wanted = set(names)
         query = sa.select(limits).where(limits.c.name.in_(wanted)).order_by(limits.c.name).with_for_update()
         found = {row.name: (row.next_at, row.slowness) for row in connection.execute(query)}
         if not (absent := sorted(wanted - found.keys())):
             return found
         for name in absent:
-            # On PostgreSQL another process may be making the same one at this moment.
+            # On PostgreSQL, another process may insert the same row at the same moment.
             with suppress(sa.exc.IntegrityError), connection.begin_nested():
                 connection.execute(sa.insert(limits).values(name=name, next_at=0.0, slowness=1.0))
         return self._rows(connection, wanted)

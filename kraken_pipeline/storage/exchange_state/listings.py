@@ -1,4 +1,4 @@
-"""What the exchange lists: the pairs that it no longer does, and when each was traded for the first time."""
+"""The records of listings: the pairs that the exchange has delisted, and the first trade of each pair."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from kraken_pipeline.storage.catalog.seals import is_intact, sealed
 from kraken_pipeline.storage.postgresql import alone
 
 DAY = 86_400
-"""How far apart two lists must be that both lack a pair, for it to count as listed no more."""
+"""The time in seconds between two lists without a pair after which the pair counts as delisted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingRecord:
-    """What the exchange said of a pair.
+    """The listing of a pair, as the exchange reported it.
 
     Attributes:
-        delisted_at: When it was first found to be listed no more, in seconds since the epoch; None where it is.
-        first_trade: The start of the minute of its first trade; None until that was asked for.
+        delisted_at: The time when the pair was found to be delisted, in seconds since the epoch; None while it is
+            listed.
+        first_trade: The start of the minute of its first trade, in seconds since the epoch; None until it was fetched.
     """
 
     delisted_at: int | None
@@ -29,7 +30,7 @@ class ListingRecord:
 
 
 def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[str, ListingRecord]:
-    """What is on record of all pairs, or of some."""
+    """Return the records of all pairs, or of some, by name."""
     query = sa.select(listings).where(of_pairs(listings.c.pair, pairs))
     return {
         row["pair"]: ListingRecord(row["delisted_at"], row["first_trade"])
@@ -39,7 +40,7 @@ def listings_of(connection: sa.Connection, pairs: Sequence[str] | None = None) -
 
 
 def absences_of(connection: sa.Connection) -> dict[str, int]:
-    """The pairs that a list has lacked and that count as listed, and when it was given (seconds since the epoch)."""
+    """Return the pairs absent from a list that still count as listed, with its time in seconds since the epoch."""
     rows = connection.execute(sa.select(absences)).mappings()
     return {row["pair"]: row["listed_at"] for row in rows if is_intact(absences, row)}
 
@@ -47,18 +48,18 @@ def absences_of(connection: sa.Connection) -> dict[str, int]:
 def record_listed(
     connection: sa.Connection, listed: Iterable[str], absent: Iterable[str], now: int
 ) -> tuple[list[str], list[str]]:
-    """Puts on record which pairs a list has, and which it lacks.
+    """Record which pairs a list has, and which it lacks.
 
-    A pair is listed no more once two lists lack it that were given a day apart, and none between them had it.
+    A pair counts as delisted once two lists at least a day apart lack it, and none between them had it.
 
     Args:
-        connection: Of a transaction that writes.
-        listed: What the list has.
-        absent: What it lacks.
-        now: When it was given, in seconds since the epoch.
+        connection: A connection in a write transaction.
+        listed: The pairs in the list.
+        absent: The known pairs that the list lacks.
+        now: The time of the list, in seconds since the epoch.
 
     Returns:
-        The pairs that are newly found absent, and those that are listed no more from now on.
+        The pairs found absent for the first time, and the pairs that count as delisted from now on.
     """
     alone(connection, listings)
     known, missed = listings_of(connection), absences_of(connection)
@@ -70,7 +71,7 @@ def record_listed(
     _write(connection, known, [{"_pair": pair, "delisted_at": now} for pair in gone], now)
     _write(connection, known, [{"_pair": pair, "delisted_at": None} for pair in back], now)
     over = [pair for pair in missed if pair in listed or pair in gone]
-    for pair in (*over, *new):  # of a new one there may be a damaged row, which says nothing
+    for pair in (*over, *new):  # a new one may have a damaged row, which is ignored
         connection.execute(sa.delete(absences).where(absences.c.pair == pair))
     if new:
         connection.execute(sa.insert(absences), [sealed(absences, {"pair": each, "listed_at": now}) for each in new])
@@ -78,7 +79,7 @@ def record_listed(
 
 
 def record_first_trade(connection: sa.Connection, pair: str, first_trade: int, now: int) -> None:
-    """Puts on record when a pair was traded for the first time."""
+    """Record the first trade of a pair."""
     alone(connection, listings)
     _write(connection, listings_of(connection, [pair]), [{"_pair": pair, "first_trade": first_trade}], now)
 

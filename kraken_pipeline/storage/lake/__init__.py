@@ -1,1 +1,1 @@
-"""The lake: Parquet files of candles, how they are written, and whether they are still what was written."""
+"""The lake: the Parquet files of candles, their reading and writing, and the inspection for damage."""

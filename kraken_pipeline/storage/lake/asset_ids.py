@@ -1,4 +1,4 @@
-"""The ids of pairs: in the catalog, and copied beside the candles for whoever reads the lake without the catalog."""
+"""The ids of pairs: in the catalog, and in a copy beside the candles for readers without the catalog."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AssetIds:
 
     Args:
         home: The folder.
-        catalog: Where they are on record.
+        catalog: The catalog that records them.
     """
 
     def __init__(self, home: Path, catalog: Catalog) -> None:
@@ -45,13 +45,13 @@ class AssetIds:
         make_folder(self._lock.parent)
 
     def all(self) -> pl.DataFrame:
-        """Every pair the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
+        """Return every pair that the lake ever held: `asset_id`, `pair`, `base`, `quote`. Ids are never reused."""
         with self._catalog.read() as connection:
             rows = connection.execute(sa.select(asset_ids).order_by(asset_ids.c.asset_id)).all()
         return pl.DataFrame(rows, schema=ASSETS_SCHEMA, orient="row")
 
     def register(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Gives an id to every pair that has none; returns those that are new."""
+        """Assign an id to every pair that has none, and return the new pairs."""
         wanted = {pair.name: pair for pair in pairs}
         known = set(self.all()["pair"])
         if wanted.keys() <= known:
@@ -72,7 +72,7 @@ class AssetIds:
         return new
 
     def copy(self) -> None:
-        """Write the ids of pairs beside the candles, for whoever reads the lake without the catalog."""
+        """Write the ids of pairs beside the candles, for readers of the lake without the catalog."""
         with FileLock(self._lock, timeout=60, is_singleton=False):
             written = self._scratch / f"{uuid.uuid4().hex}.parquet"
             self.all().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
@@ -84,7 +84,7 @@ class AssetIds:
             sync_folder(self.path.parent)
 
     def take_over(self) -> None:
-        """Take over the ids of a lake whose catalog has none: they were kept in the file alone before.
+        """Import the ids of a lake whose catalog has none: earlier versions kept them in the file only.
 
         Raises:
             StoreError: The file cannot be read.
@@ -93,7 +93,7 @@ class AssetIds:
             self.adopt()
 
     def adopt(self) -> None:
-        """Take over the ids of pairs that the file knows and the catalog does not.
+        """Import the ids of pairs that are in the file and not in the catalog.
 
         Raises:
             StoreError: The file cannot be read.
@@ -113,7 +113,7 @@ class AssetIds:
                 connection.execute(sa.insert(asset_ids), rows)
 
     def restore(self) -> bool:
-        """Take the ids over from the file, where that is the one that was written; tell whether it is."""
+        """Replace the ids with those of the file, if it is the one that was written; return whether it is."""
         with self._catalog.read() as connection:
             recorded = manifest.digest_of(connection, self._name)
         try:
@@ -130,5 +130,5 @@ class AssetIds:
         return True
 
     def pairs(self) -> list[Pair]:
-        """Every pair that has an id, by name."""
+        """Return every pair that has an id, by name."""
         return [Pair(row["pair"], row["base"], row["quote"]) for row in self.all().sort("pair").to_dicts()]

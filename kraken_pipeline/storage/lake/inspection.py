@@ -1,4 +1,4 @@
-"""Inspection: whether a file of the lake or of the ledger is the one that was written."""
+"""Inspection: checks that a file of the lake or the ledger is the one that was written."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest, SeriesFiles
 
 WRITE_ID, ROWS, DIGEST = "kraken_pipeline.write_id", "kraken_pipeline.rows", "kraken_pipeline.digest"
-"""The keys under which a file says in its footer which write it is, how many rows it has, and their digest."""
+"""The keys in a file's footer for the id of the write, the number of rows, and their digest."""
 
 
 class Inspector:
-    """Compares files with the manifest.
+    """An inspector that compares files with the manifest.
 
     Args:
-        home: Where the lake and the ledger lie.
-        manifest: What was written there.
+        home: The home of the lake and the ledger.
+        manifest: The manifest of the files in that home.
     """
 
     def __init__(self, home: Path, manifest: Manifest) -> None:
@@ -38,17 +38,17 @@ class Inspector:
     def open(
         self, series: Series, path: Path, *, is_whole: bool = False
     ) -> tuple[BufferedReader | None, Damage | None]:
-        """Open a file that is the one on record, or one that is announced.
+        """Open a file if it is the one on record or an announced one.
 
-        The manifest is read once more before anything is found wrong: a writer may have replaced the file since.
+        The manifest is read again before damage is reported, because a writer may have replaced the file since.
 
         Args:
-            series: Whose it is.
-            path: Which.
-            is_whole: Whether all its bytes are compared, and not only its size and its footer.
+            series: The series of the file.
+            path: The file.
+            is_whole: Whether to compare all its bytes, and not only its size and its footer.
 
         Returns:
-            The open file, or what is wrong with it; neither, where none is there and none is expected.
+            The open file, or its damage; neither where there is no file and none is expected.
         """
         known = self._manifest.of(series)
         while True:
@@ -84,7 +84,7 @@ class Inspector:
         return stream, None
 
     def damage(self, series: Series, path: Path, kind: DamageKind, detail: str) -> Damage:
-        """Return what is to be said of a file that is damaged."""
+        """Return the damage of a file, with what the manifest has on record of it."""
         relative = self.relative(path)
         known = self._manifest.of(series).files.get(relative, ())
         _, year = named_in(relative)
@@ -96,9 +96,9 @@ class Inspector:
 def _difference(
     stream: BufferedReader, files: Sequence[LakeFile], *, is_trusted: bool, is_whole: bool
 ) -> tuple[DamageKind, str] | None:
-    """What tells an open file from those that the manifest names; None where it is one of them."""
+    """Return the difference between an open file and those in the manifest; None where it is one of them."""
     if not files:
-        # Before there was a manifest no file said who wrote it; `verify` puts those on record.
+        # Files from before the manifest have no write id in their footer; `verify` records them.
         if is_trusted and said_by(stream) is None:
             return None
         return DamageKind.UNKNOWN, "is named by no row of the manifest"
@@ -111,14 +111,14 @@ def _difference(
         sha256 = file_digest(stream, "sha256").hexdigest()
         return None if sha256 in {file.sha256 for file in of_size} else (DamageKind.CHANGED, "has other bytes")
     said = said_by(stream)
-    # A file of the time before there was a manifest says nothing of itself, and its size has to do.
+    # A file from before the manifest has nothing in its footer to compare, so its size has to suffice.
     if said is not None and said not in {(file.write_id, file.rows) for file in of_size}:
         return DamageKind.CHANGED, f"says that it is write {said[0]} of {said[1]:,} candles, which is not on record"
     return None
 
 
 def said_by(stream: BufferedReader) -> tuple[str, int] | None:
-    """Return the write and the number of rows that a file's footer names; None for one from before the manifest.
+    """Return the write id and the number of rows in a file's footer; None for a file from before the manifest.
 
     Raises:
         PolarsError: The footer cannot be read.
@@ -131,5 +131,5 @@ def said_by(stream: BufferedReader) -> tuple[str, int] | None:
 
 
 def unreadable(error: Exception) -> str:
-    """Return what a library said of a file that it could not read, in one line."""
+    """Return a library's error about an unreadable file as one line of text."""
     return f"cannot be read ({str(error).strip().partition(chr(10))[0]})"

@@ -1,21 +1,21 @@
-"""The lake: validated candles in Parquet, a folder a series, readable by Polars, DuckDB and Spark as it is.
+"""The lake: validated candles in Parquet, one folder for each series, readable as is by Polars, DuckDB and Spark.
 
 ::
 
     <home>/lake/interval=60/pair=XBTUSD/candles.parquet
     <home>/lake/interval=1/pair=XBTUSD/year=2025/candles.parquet     1, 5, 15 and 30 minutes
-    <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger: what gave way, in order of their names
+    <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger, in the order of the file names
 
-A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees the old or
-the new one, whole. Whoever writes a series holds its lock from `writer` until `lake_write.commit` has returned.
+A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees either the
+old or the new file in full. A writer holds the lock of its series from `writer` until `lake_write.commit` has returned.
 
-A file that is not the one that was written is damage: it answers nothing, what it covered is covered no longer from
-then on, and whoever reads it gets a `DamagedFile`. Readers compare existence, size, and what the file's own footer says
-(which write, how many rows); a writer, whose merge would give damage a new digest, compares the digest of all bytes.
+A file that is not the one that was written is damage: it is not read, its span is no longer covered, and its readers
+get a `DamagedFile`. Readers compare existence, size and footer (the id of the write and the number of rows). Writers
+compare the digest of all bytes, because their merge would give damaged data a new, valid digest.
 
-The lake keeps the winner of each merge. Whoever lost stands in the ledger, beside the lake, because a stray file under
-`lake/` breaks `scan_parquet(folder)`. Its file is moved before the candles that replace what it holds: a crash between
-the two leaves an entry too many, which doing the write again repeats, and `replaced` gives once.
+The lake keeps the winner of each merge. The loser goes into the ledger, which lies beside the lake because a stray file
+under `lake/` breaks `scan_parquet(folder)`. The ledger's file is moved before the candles that replace its content. A
+crash between the two moves leaves an extra entry; repeating the write adds it again, and `replaced` returns it once.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest
 
 ROW_GROUP_ROWS = 20_000
-"""Measured: a two-week slice of 100 pairs costs half of what it does in one row group, for 2 % of size."""
+"""Measured: a two-week slice of 100 pairs costs half as much as with one row group, for 2 % more size."""
 
 ZSTD_LEVEL = 1
-"""Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB at Polars' default."""
+"""Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB with Polars' default."""
 
 _FILE = "candles.parquet"
 _TIMES = pl.Schema({"time": pl.Int64()})
@@ -96,7 +96,7 @@ class Lake:
 
     Args:
         home: The folder.
-        catalog: Where the manifest and the ids of pairs are on record.
+        catalog: The catalog with the manifest and the ids of pairs.
     """
 
     def __init__(self, home: Path, catalog: Catalog) -> None:
@@ -114,27 +114,27 @@ class Lake:
     # --- reading
 
     def read(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
-        """The candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted and unique by time.
+        """Return the candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted, unique by time.
 
         Raises:
-            DamagedFile: A file that is to be read is not the one that was written.
+            DamagedFile: A file to be read is not the one that was written.
         """
         found = [(year, path) for year, path in self.partitions(series) if _year_meets(year, start, end)]
-        # Of whole years there is nothing to leave out, and looking for it costs as much as reading them.
+        # Whole years need no filter, which would cost as much as reading them.
         within = _within(start, end) if any(_year_is_cut(year, start, end) for year, _ in found) else []
         return self._collected(series, [path for _, path in found], lambda frame: frame.filter(*within), CANDLE_SCHEMA)
 
     def without_trades(self, series: Series) -> pl.DataFrame:
-        """The rows without a trade, which versions before migration 0010 stored from files that had some.
+        """Return the rows without a trade, which versions before migration 0010 stored from files that had some.
 
         Raises:
-            DamagedFile: A file that is to be read is not the one that was written.
+            DamagedFile: A file to be read is not the one that was written.
         """
         paths = [path for _, path in self.partitions(series)]
         return self._collected(series, paths, lambda frame: frame.filter(pl.col("trade_count") == 0), CANDLE_SCHEMA)
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
-        """The candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
+        """Yield the candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
         for each in spans:
             at = each.start
             while at < each.end:
@@ -150,9 +150,10 @@ class Lake:
         start: int | None = None,
         end: int | None = None,
     ) -> pl.Series:
-        """The start of every candle in `[start, end)`, in seconds (Int64), sorted; without those in some partitions.
+        """Return the start of every candle in `[start, end)`, in seconds (Int64), sorted; without some partitions.
 
-        A damaged file holds none: what it covered is not covered, so that nothing is taken for quiet time.
+        Damaged files are left out. Their spans are no longer covered, so the missing candles do not pass for quiet
+        time.
         """
         left_out = set(without)
         paths = [
@@ -162,11 +163,11 @@ class Lake:
         return self._times(series, paths, _within(start, end), is_noted=True)
 
     def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
-        """The start of every candle in the files that are not damaged; whoever puts damage on record asks for it.
+        """Return the start of every candle in the undamaged files, for recording damage.
 
         Args:
-            series: Whose.
-            without: Paths of files that are damaged, and not on record as such yet.
+            series: The series.
+            without: The paths of damaged files that are not on record as such yet.
         """
         paths = [path for _, path in self.partitions(series) if self.inspector.relative(path) not in without]
         return self._times(series, paths, [], is_noted=False)
@@ -185,16 +186,17 @@ class Lake:
                 paths = [path for path in paths if self.inspector.relative(path) not in error.paths]
 
     def replaced(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
-        """What lost of the candles that start in `[start, end)`, and to what.
+        """Return the candles in the ledger that start in `[start, end)`, each with the reason.
 
         Args:
-            series: Whose.
-            start: In seconds since the epoch; from the first on where it is None.
-            end: The same, half-open.
+            series: The series.
+            start: The start, in seconds since the epoch; unbounded where it is None.
+            end: The end, likewise, excluded.
 
         Returns:
-            One row a loser, in the order in which they lost, with the columns of `LEDGER_SCHEMA`. What lost in the
-            same way to the same origin more than once, as a file that is read again does, is one row: the first.
+            One row for each candle, in the order in which they were added, with the columns of `LEDGER_SCHEMA`. A
+            candle that was added more than once for the same reason by the same origin, as when a file is read again,
+            is one row: the first.
         """
         recorded = (self.home / path for path in self.manifest.of(series).files if not path.startswith("lake/"))
         paths = sorted({*self._ledger_folder(series).glob("*.parquet"), *recorded})
@@ -202,7 +204,7 @@ class Lake:
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
     def series(self) -> list[Series]:
-        """Every series that has candles, or once had, sorted."""
+        """Return every series that has or once had candles, sorted."""
         found = {Series(pair, interval) for interval in Interval for pair in self._spelled_pairs(interval)}
         return sorted(found | self.manifest.series())
 
@@ -219,15 +221,15 @@ class Lake:
         return self.ledger / self._folder(series).relative_to(self.root)
 
     def ledger_files(self, series: Series) -> list[Path]:
-        """The files of a series in the ledger, in the order in which they were written."""
+        """Return the files of a series in the ledger, in the order in which they were written."""
         return sorted(self._ledger_folder(series).glob("*.parquet"))
 
     def path(self, series: Series, year: int | None) -> Path:
-        """Where the candles of a series lie, of one year where it is split by years."""
+        """Return the path of the candles of a series, of one year where it is split by years."""
         return self.home / candles_path(series, year)
 
     def partitions(self, series: Series) -> list[tuple[int | None, Path]]:
-        """The files of a series that are there or on record, each with its year, in order of time."""
+        """Return the files of a series that exist or are on record, each with its year, in order of time."""
         recorded = {file.year for files in self.manifest.of(series).files.values() for file in files if file.is_candles}
         if not is_split_by_year(series.interval):
             path = self.path(series, None)
@@ -236,10 +238,10 @@ class Lake:
         years = {year for year in recorded if year is not None} | {int(year) for year in found if year.isdecimal()}
         return [(year, self.path(series, year)) for year in sorted(years)]
 
-    # --- what is there against what was written
+    # --- inspection
 
     def damaged(self, series: Series) -> list[Damage]:
-        """The files of a series, in the lake and in the ledger, that a reader would refuse."""
+        """Return the damage of a series' files, in the lake and in the ledger, that a reader would detect."""
         found: list[Damage] = []
         recorded = {self.home / path for path in self.manifest.of(series).files}
         ledger = self._ledger_folder(series).glob("*.parquet")
@@ -252,7 +254,7 @@ class Lake:
         return found
 
     def is_sound(self, series: Series) -> bool:
-        """Tell whether every file of a series in the lake passes a reader's check; damage is put on record."""
+        """Return whether every file of a series in the lake passes a reader's check; record any damage."""
         found = [damage for damage in self.damaged(series) if damage.is_candles]
         damages.notice(self.catalog, self, found)
         return not found
@@ -266,10 +268,10 @@ class Lake:
         *,
         is_noted: bool = True,
     ) -> pl.DataFrame:
-        """The result of a query over files; they are opened once, because by then a writer may have replaced them.
+        """Return the result of a query over files, which are opened once: a writer may replace them meanwhile.
 
         Raises:
-            DamagedFile: One of them is not the one that was written; it is on record by then.
+            DamagedFile: One of them is not the one that was written. The damage is recorded first if `is_noted`.
         """
         with contextlib.ExitStack() as opened:
             streams: list[BufferedReader] = []
@@ -292,7 +294,7 @@ class Lake:
         raise damages.refusal(found)
 
     def _unreadable(self, series: Series, paths: Sequence[Path], error: Exception) -> Damage:
-        """Which of some files cannot be read."""
+        """Return the damage of the first of some files that cannot be read."""
         for path in paths:
             try:
                 pl.read_parquet(path, hive_partitioning=False)
@@ -303,21 +305,21 @@ class Lake:
     # --- writing
 
     def writer(self, series: Series, *, origin: str, now: int, remade: Spans = ()) -> CandleWriter:
-        """Takes candles in order of time and stages them merged with those the lake has.
+        """Return a writer that stages candles, in order of time, merged with those in the lake.
 
         Args:
-            series: Whose.
-            origin: Where they come from, for people and for the ledger.
-            now: The moment of the run, in seconds since the epoch.
-            remade: Where the offered ones were resampled, and take the place of what was resampled there before: such a
-                candle has no say of its own, and would keep what its finer candles no longer hold.
+            series: The series.
+            origin: The origin of the candles, for display and for the ledger.
+            now: The time of the run, in seconds since the epoch.
+            remade: The spans in which the offered candles were resampled and replace all earlier resampled ones. A
+                resampled candle is no evidence of its own, and would keep what its finer candles no longer hold.
         """
         return CandleWriter(self, Staged(series, origin, now), remade)
 
     def _to_merge(self, series: Series, path: Path) -> pl.DataFrame:
-        """What a file holds that is about to be merged into, if all its bytes are those that were written.
+        """Return the candles of a file to be merged into, after comparing all its bytes with the manifest.
 
-        A damaged one is set aside: what it held is a gap by then, and nothing of it is carried on.
+        A damaged file is set aside, and no candles are returned: its span is a gap by then.
         """
         stream, damage = self.inspector.open(series, path, is_whole=True)
         if stream is not None:
@@ -332,10 +334,10 @@ class Lake:
         return _NOTHING
 
     def set_aside(self, damage: Damage) -> str | None:
-        """Move a damaged file to `<home>/damaged` and take it off the record; whoever does so holds its series' lock.
+        """Move a damaged file to `<home>/damaged` and delete its record; the caller holds the lock of its series.
 
         Returns:
-            Where it lies now, relative to the home; None where it was missing.
+            The new path, relative to the home; None where the file was missing.
         """
         path = self.home / damage.path
         moved_to: str | None = None
@@ -356,14 +358,14 @@ class Lake:
     def stage_partition(
         self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged, remade: Spans = ()
     ) -> None:
-        """Merges frames, in order of time, into one partition and writes the result beside the lake."""
+        """Merge frames, in order of time, into one partition and write the result beside the lake."""
         path = self.path(series, year)
         candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
         stored = self._to_merge(series, path)
         staying = without_resampled(stored, remade)
         gone = stored.height - staying.height
-        # What comes after all that is there, as most updates and every page of trades do, contradicts nothing of it:
-        # comparing a year of minutes row by row would cost most of the time and of the memory of such a write.
+        # Candles after all stored ones, as in most updates and every page of trades, contradict none of them.
+        # Comparing a year of minutes row by row would take most of the time and memory of such a write.
         is_appended = not (gone or candles.is_empty()) and (
             stored.is_empty() or stored["time"][-1] < candles["time"][0]
         )
@@ -389,19 +391,19 @@ class Lake:
         staged.years = (*staged.years, year)
 
     def stage_rest(self, staged: Staged, remade: Spans) -> None:
-        """Stages the partitions in which something was remade and nothing came of it."""
+        """Stage the partitions that meet the remade spans but got no candles."""
         for year, _ in self.partitions(staged.series):
             if year not in staged.years and any(_year_meets(year, span.start, span.end) for span in remade):
                 self.stage_partition(staged.series, year, [_NOTHING], staged, remade)
 
     def stage_removal(self, series: Series, gone: pl.DataFrame, *, origin: str, now: int) -> Staged:
-        """Stages a series without some of its candles, which go into the ledger as withdrawn.
+        """Stage a series without some of its candles, which go into the ledger as withdrawn.
 
         Args:
-            series: Whose.
+            series: The series.
             gone: The candles, as the lake has them.
-            origin: Why, for the ledger.
-            now: The moment, in seconds since the epoch.
+            origin: The reason, for the ledger.
+            now: The current time, in seconds since the epoch.
         """
         staged = Staged(series, origin, now)
         try:
@@ -422,7 +424,7 @@ class Lake:
         return staged
 
     def _stage_losers(self, staged: Staged, losers: Mapping[Lost, pl.DataFrame]) -> None:
-        """Writes what loses into a file of the ledger; it is moved before the candles that it lost to."""
+        """Write the losing candles to a file of the ledger, which is moved before the candles that replace them."""
         frames = [
             lost.with_columns(pl.lit(how.value, LEDGER_SCHEMA["lost"]).alias("lost"))
             for how, lost in losers.items()
@@ -430,7 +432,7 @@ class Lake:
         ]
         if frames:
             told = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
-            # By the clock, not by the run's moment: the writes of a run have to stay in their order.
+            # The clock, not the time of the run, because the writes of a run have to stay in order.
             name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
             self.stage_file(
                 staged,
@@ -441,14 +443,14 @@ class Lake:
     def stage_file(
         self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None, times: pl.Series | None = None
     ) -> None:
-        """Writes a file beside the lake, with what the manifest will say of it, and puts it among what is staged.
+        """Write a file beside the lake and add it to a staged write, with its record for the manifest.
 
         Args:
-            staged: Where it is put.
-            rows: What it holds, in order of time.
-            path: Where it will lie.
-            year: Whose candles they are, where the series is split by years.
-            times: When the rows start, in seconds since the epoch, where the caller knows.
+            staged: The staged write.
+            rows: The rows of the file, in order of time.
+            path: The destination of the file.
+            year: The year of the candles, where the series is split by years.
+            times: The start of each row, in seconds since the epoch, if the caller has them already.
         """
         name = uuid.uuid4().hex
         written = self.scratch / f"{name}.parquet"
@@ -484,12 +486,12 @@ class Lake:
         staged.moves.append(Move(written, path, file))
 
     def sweep(self, before: float) -> int:
-        """Deletes what a killed writer left beside the lake, if last touched before a moment (seconds)."""
+        """Delete the leftovers of killed writers last modified before a moment (seconds), and return their number."""
         swept = 0
         for path in self.scratch.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
-                    if path.is_dir():  # where a file out of order was being sorted
+                    if path.is_dir():  # in which an unsorted file was being sorted
                         shutil.rmtree(path)
                     else:
                         path.unlink()
@@ -498,10 +500,10 @@ class Lake:
 
 
 class CandleWriter:
-    """Stages one series: `add` frames in order of time, then `finish`.
+    """A writer that stages one series: `add` frames in order of time, then `finish`.
 
-    A year that is complete is written and synced beside the reading of the next one: with 5 million rows in ten years,
-    that takes a quarter off the time of both. The last year, which for most files is the only one, starts no thread.
+    A complete year is written and synced while the next one is read: with 5 million rows in ten years, that saves a
+    quarter of the total time. The last year, which for most files is the only one, starts no thread.
     """
 
     def __init__(self, lake: Lake, staged: Staged, remade: Spans) -> None:
@@ -514,7 +516,7 @@ class CandleWriter:
         self._writing: Future[None] | None = None
 
     def add(self, candles: pl.DataFrame) -> None:
-        """Takes candles with the columns of `CANDLE_SCHEMA`, sorted and unique by time, later than those before."""
+        """Add candles with the columns of `CANDLE_SCHEMA`, sorted and unique by time, later than all added before."""
         if candles.is_empty():
             return
         if not is_split_by_year(self._staged.series.interval):
@@ -542,7 +544,7 @@ class CandleWriter:
             self._writing.result()
 
     def finish(self) -> Staged:
-        """What is staged, ready to be committed or discarded."""
+        """Write the rest and return the staged write, ready to be committed or discarded."""
         self._wait()
         self._beside.shutdown()
         if self._open:
@@ -553,7 +555,7 @@ class CandleWriter:
         return self._staged
 
     def discard(self) -> None:
-        """Gives up: nothing of it will reach the lake."""
+        """Discard all that was added: nothing of it reaches the lake."""
         self._beside.shutdown()
         self._open = []
         self._staged.discard()

@@ -1,8 +1,8 @@
-"""The last write: a note in the home of the newest file that went into the lake.
+"""The last write: a note in the home of the newest file that was renamed into the lake.
 
-It lies beside the lake, so that a catalog that is older than the lake, such as one that was restored by itself, is
-known for what it is when it is opened. A write is announced in the catalog before its file is renamed, and noted here
-after that: a catalog that the lake was written with knows the write that stands here, or a later one of that file.
+The note lies beside the lake, so that a catalog that is older than the lake, such as one restored by itself, is
+detected when it is opened. A write is announced in the catalog before its file is renamed, and noted here afterwards.
+The catalog that the lake was written with therefore knows the noted write, or a later one of that file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class LastWrite:
     """The write that is noted.
 
     Attributes:
-        path: Its file, relative to the home, with slashes.
-        write_id: Which write of that file.
+        path: The path of its file, relative to the home, with slashes.
+        write_id: The id of the write of that file.
     """
 
     path: str
@@ -40,7 +40,7 @@ class LastWrite:
 def note(home: Path, files: Iterable[LakeFile]) -> None:
     """Note the newest of some files that were renamed into the lake just now.
 
-    Where it cannot be written, the note stays that of an earlier write, which is no less true.
+    If the note cannot be written, the note of an earlier write stays, which is still correct.
     """
     newest = max((file for file in files if file.is_candles), key=lambda file: file.write_id, default=None)
     if newest is None:
@@ -52,7 +52,7 @@ def note(home: Path, files: Iterable[LakeFile]) -> None:
 
 
 def noted(home: Path) -> LastWrite | None:
-    """Return the write that is noted; None where none is, or where the note cannot be read."""
+    """Return the noted write; None where there is none, or where the note cannot be read."""
     try:
         said = json.loads((home / _NAME).read_text(encoding="utf-8"))
         return LastWrite(str(said["path"]), str(said["write_id"]))
@@ -61,14 +61,14 @@ def noted(home: Path) -> LastWrite | None:
 
 
 def forget(home: Path) -> None:
-    """Forget the note: what it is about is not what will lie in the home."""
+    """Delete the note, because the home is about to get another lake."""
     (home / _NAME).unlink(missing_ok=True)
 
 
 def unknown(home: Path, connection: sa.Connection) -> LastWrite | None:
-    """Return the noted write if the catalog knows nothing of it; None where it knows it, or where nobody can tell.
+    """Return the noted write if the catalog does not know it; None where it does, or where this is uncertain.
 
-    The file itself is asked as well: one that was replaced, set aside or damaged since is no sign of an old catalog.
+    The file itself is checked as well: one that was replaced, set aside or damaged since is no sign of an old catalog.
     """
     last = noted(home)
     if last is None:

@@ -1,7 +1,7 @@
-"""Loss: a catalog that is not the one that the lake was written with, and what was begun to get it back.
+"""Loss: a catalog that is not the one that the lake was written with, and unfinished commands to recover it.
 
-Where it is empty beside a lake that is not, or older than the lake, what it says is covered, missing or complete is not
-so. It is then refused with one sentence, whoever opens it, until it is recovered or restored.
+If the catalog is empty beside a lake that is not, or older than the lake, its claims of what is covered, missing or
+complete are wrong. Every command then refuses it with one sentence, until it is recovered or restored.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _EVIDENCE = (
     schema.files,
     schema.damages,
 )
-"""Any home with candles has rows in one of these."""
+"""The tables of which at least one has rows in any home with candles."""
 
 
 def require_catalog(home: Path, catalog: Catalog) -> None:
-    """Make sure that a catalog is the one that the lake was written with.
+    """Check that a catalog is the one that the lake was written with.
 
     Raises:
-        CatalogLost: It is not, or something was begun to get it back and not brought to its end.
+        CatalogLost: It is not, or a command to recover it is unfinished.
     """
     require_finished(home)
-    if is_empty(catalog) and has_candles(home) and is_empty(catalog):  # a run may write its first ones just now
+    if is_empty(catalog) and has_candles(home) and is_empty(catalog):  # again: a run may be writing its first candles
         raise CatalogLost(
             f"the catalog {catalog.place} is empty, and the lake in {home / 'lake'} is not: kraken-pipeline "
             f"{RECOVER} builds one from what is left, or with --from copies the one that the lake was written with"
         )
-    # A run that replaces that very file between two looks is no sign of anything, and is not met twice.
+    # Checked twice: a run may replace that very file during one check, but hardly during both.
     if _missed(home, catalog) is not None and (last := _missed(home, catalog)) is not None:
         raise CatalogLost(
             f"the catalog {catalog.place} is older than the lake: it does not know {last.path} as it was written "
@@ -56,7 +56,7 @@ def require_catalog(home: Path, catalog: Catalog) -> None:
 
 
 def is_empty(catalog: Catalog) -> bool:
-    """Tell whether a catalog knows of no candle, no archive and no damage."""
+    """Return whether a catalog has no record of a candle, an archive or damage."""
     with catalog.read() as connection:
         return not any(
             connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() for table in _EVIDENCE
@@ -64,7 +64,7 @@ def is_empty(catalog: Catalog) -> bool:
 
 
 def has_candles(home: Path) -> bool:
-    """Tell whether there is any file of candles in the lake of a home."""
+    """Return whether there is any file of candles in the lake of a home."""
     return next((home / "lake").glob("interval=*/**/*.parquet"), None) is not None
 
 
@@ -73,16 +73,16 @@ def _missed(home: Path, catalog: Catalog) -> last_write.LastWrite | None:
         return last_write.unknown(home, connection)
 
 
-# --- what is begun and not yet done
+# --- unfinished commands
 
 
 @contextmanager
 def unfinished(home: Path, command: str) -> Iterator[None]:
-    """Leave a mark in the home for as long as a command is not done, which refuses the home to everybody else.
+    """Mark the home as unfinished while a command runs, so that all other commands refuse it.
 
     Args:
-        home: Which.
-        command: What has to be run again if it does not come to its end.
+        home: The home.
+        command: The command that has to be run again if it does not finish.
     """
     mark = home / _UNFINISHED
     mark.write_text(command, encoding="utf-8")
@@ -91,15 +91,15 @@ def unfinished(home: Path, command: str) -> Iterator[None]:
 
 
 def is_unfinished(home: Path) -> bool:
-    """Tell whether something was begun in a home that has not come to its end."""
+    """Return whether a command in a home is unfinished."""
     return (home / _UNFINISHED).exists()
 
 
 def require_finished(home: Path, command: str | None = None) -> None:
-    """Make sure that nothing was begun in a home that has not come to its end, unless by this command.
+    """Check that no command in a home is unfinished, other than this one.
 
     Raises:
-        CatalogLost: Something was.
+        CatalogLost: Another command is unfinished.
     """
     try:
         begun = (home / _UNFINISHED).read_text(encoding="utf-8")
@@ -112,18 +112,18 @@ def require_finished(home: Path, command: str | None = None) -> None:
         )
 
 
-# --- what cannot be read
+# --- damaged catalogs
 
 
 def set_malformed_aside(path: Path, lock: Path) -> Path | None:
-    """Rename a catalog of SQLite's that is damaged, with what belongs to it; nothing of it is deleted.
+    """Rename an SQLite catalog that is damaged, with its other files; nothing is deleted.
 
     Args:
         path: The file.
-        lock: Held meanwhile, so that two that recover at once do not set the new one aside.
+        lock: The lock to hold meanwhile, so that of two concurrent recoveries none sets the new catalog aside.
 
     Returns:
-        Where it lies now; None where it is whole, or not there.
+        The new path; None where the catalog is whole or does not exist.
     """
     with FileLock(lock, timeout=600):
         if not path.exists() or _is_whole(path):
@@ -132,7 +132,7 @@ def set_malformed_aside(path: Path, lock: Path) -> Path | None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a catalog of SQLite's, with what belongs to it; returns where it lies now."""
+    """Rename an SQLite catalog, with its other files, and return its new path."""
     target = path.with_name(f"{path.name}.{time.time_ns():020d}")
     for suffix in ("-wal", "-shm", ""):
         part = path.with_name(path.name + suffix)

@@ -1,4 +1,4 @@
-"""A digest of candles: equal for equal rows, whatever file, compression or version of a library they lie in."""
+"""A digest of candles: equal for equal rows, whatever file, compression or library version they are stored with."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA
 
 
 def row_digest(rows: pl.DataFrame) -> str:
-    """Return the digest of some rows: for each column of `CANDLE_SCHEMA` the sum of its values' bits.
+    """Return the digest of some rows: for each column of `CANDLE_SCHEMA`, the sum of the bits of its values.
 
-    Damage changes bits of single values, and a sum in 64 bits shows any such change. It is a tenth of the price of
-    SHA-256 over the same columns: the digest of the file's bytes is the strong one, this one says of a file that no
-    manifest names whether its rows are whole, and of QuestDB's rows whether they are those that were sent.
+    Damage changes bits of single values, and a 64-bit sum shows any such change at a tenth of the cost of SHA-256 over
+    the same columns. The digest of the file's bytes is the strong one. This one shows whether the rows of a file that
+    no manifest names are whole, and whether QuestDB's rows are those that were sent.
 
     Args:
-        rows: Frame with these columns; of the ledger's other columns nothing is in the digest.
+        rows: A frame with these columns; the other columns of the ledger are not part of the digest.
 
     Returns:
-        Sixteen hexadecimal digits a column, in the order of the schema, joined by dashes.
+        Sixteen hexadecimal digits for each column, in the order of the schema, joined by dashes.
     """
     return "-".join(f"{_sum_of_bits(rows[name]):016x}" for name in CANDLE_SCHEMA.names())
 
 
 def _sum_of_bits(column: pl.Series) -> int:
-    # By NumPy: each expression of Polars takes longer to set up than a small file has to be summed.
+    # NumPy, because setting up a Polars expression takes longer than summing a small file.
     values = column.drop_nulls() if column.null_count() else column
     if isinstance(column.dtype, pl.Enum):
         values = values.to_physical()

@@ -1,4 +1,4 @@
-"""Writes that lie beside the lake: their files, and how what they bring compares with what is stored."""
+"""Staged writes: files that lie beside the lake, and how their candles compare with the stored ones."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from kraken_pipeline.storage.records.manifest import LakeFile
 
 
 class Lost(StrEnum):
-    """How a candle in the ledger lost."""
+    """The reason why a candle is in the ledger."""
 
-    REPLACED = "REPLACED"  # it was stored, and gave way
-    REFUSED = "REFUSED"  # it was offered with other prices or another trade count, and not taken
-    WITHDRAWN = "WITHDRAWN"  # it was stored, and a person took it back
+    REPLACED = "REPLACED"  # it was stored and was replaced
+    REFUSED = "REFUSED"  # it was offered with other prices or another trade count, and was refused
+    WITHDRAWN = "WITHDRAWN"  # it was stored and a person withdrew it
 
 
 LEDGER_SCHEMA = pl.Schema(
     {
         **CANDLE_SCHEMA,
         "lost": pl.Enum([lost.value for lost in Lost]),
-        "by": pl.String(),  # the origin of the write that caused it; of a withdrawal its reason
-        "at": pl.Int64(),  # the moment of the run that did it, in seconds since the epoch
+        "by": pl.String(),  # the origin of the write that caused it; for a withdrawal, its reason
+        "at": pl.Int64(),  # the time of the run that did it, in seconds since the epoch
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A written file, and where it goes.
+    """A written file and its destination.
 
     Attributes:
-        written: Where it lies now, synced.
-        final: Where it goes.
-        file: What the manifest will say of it.
+        written: The current path; the file is synced.
+        final: The destination in the lake or the ledger.
+        file: The record for the manifest.
     """
 
     written: Path
@@ -60,25 +60,28 @@ class Move:
 
 @dataclass(slots=True)
 class Staged:
-    """What a write will bring into the lake, lying beside it.
+    """A write to the lake whose files still lie beside it.
 
     Attributes:
-        series: Whose candles.
-        origin: Where they come from, for people: a file's name, `OHLC of XBTUSD 60`, `resampling`.
-        now: The moment of the run that writes, in seconds since the epoch.
-        changed: Candles that are new or different, or gone.
-        changed_span: From the first of them to the end of the last; None where nothing changes.
-        times: Start of every candle that the touched partitions will hold, in seconds, sorted.
-        years: The touched partitions; None for a series that is one file.
-        refused: Candles offered that contradict what is kept (another trade count), and their hull.
-        outdone: Candles of another archive that were kept and gave way to greater trade counts, and their hull.
-        alike: Start of every candle offered that an independent source had brought with the same values, in seconds.
-        unlike: Start of every other candle, stored or offered, in the partitions that have such ones, sorted.
-        compared: What these partitions reach over.
-        account: Source and release of the candles offered; None where nothing was compared.
-        disputed: Start of every candle offered that differs from one of the same release and trade count, in seconds.
-        undisputed: Start of every candle that is kept of another source, release or trade count than before.
-        moves: Written files, in the order of going.
+        series: The series.
+        origin: The origin of the candles, for display: a file's name, `OHLC of XBTUSD 60`, `resampling`.
+        now: The time of the run that writes, in seconds since the epoch.
+        changed: The number of candles that are new, different or gone.
+        changed_span: The time from the first of these to the end of the last; None where nothing changes.
+        times: The start of every candle that the touched partitions will hold, in seconds, sorted.
+        years: The touched partitions; None for a series in one file.
+        refused: The number of offered candles that contradict the stored ones (another trade count).
+        refused_span: The hull of these; None where there are none.
+        outdone: The number of stored candles of another archive that were replaced by greater trade counts.
+        outdone_span: The hull of these; None where there are none.
+        alike: The start of every offered candle that equals a stored one of an independent source, in seconds.
+        unlike: The start of every other candle, stored or offered, in the partitions that have such ones, sorted.
+        compared: The time range of these partitions.
+        account: The source and release of the offered candles; None where nothing was compared.
+        disputed: The start of every offered candle that differs from one of the same release and trade count, in
+            seconds.
+        undisputed: The start of every candle now kept from another source, release or trade count than before.
+        moves: The written files, in the order in which they are moved.
     """
 
     series: Series
@@ -101,17 +104,17 @@ class Staged:
     moves: list[Move] = field(default_factory=list)
 
     def discard(self) -> None:
-        """Deletes what was written and not committed."""
+        """Delete the files that were written and not committed."""
         for move in self.moves:
             move.written.unlink(missing_ok=True)
         self.moves.clear()
 
 
 def rename_all(stages: Iterable[Staged]) -> None:
-    """Renames the written files of several writes into the lake; each is then there whole, and durable.
+    """Rename the written files of several writes into the lake; each is then there in full, and durable.
 
-    First come all the renames: the first folder that is synced then takes the journal's entries of the others along,
-    and each costs half of what it does alone (0.2 ms, not 0.5 ms).
+    All renames come before the syncs: the first folder that is synced then writes the journal entries of the others as
+    well, so that each folder costs half of what it costs alone (0.2 ms instead of 0.5 ms).
     """
     changed: set[Path] = set()
     for staged in stages:
@@ -129,7 +132,7 @@ def rename_all(stages: Iterable[Staged]) -> None:
 
 
 def without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:
-    """Return stored candles without the resampled ones of some spans."""
+    """Return stored candles without the resampled ones in some spans."""
     if not remade or stored.is_empty():
         return stored
     is_made = pl.col("source") == Source.RESAMPLED.value
@@ -144,27 +147,27 @@ def changed_rows(stored: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
 
 
 def count_changed(staged: Staged, count: int, times: pl.Series) -> None:
-    """Add candles that are new, different or gone to what a write changes."""
+    """Add candles that are new, different or gone to the changed ones of a write."""
     staged.changed += count
     staged.changed_span = _grown(staged.changed_span, times, staged.series.interval.seconds)
 
 
 def count_refused(staged: Staged, refused: pl.DataFrame) -> None:
-    """Add candles that were offered and not taken."""
+    """Add candles that were offered and refused to those of a write."""
     if refused.height:
         staged.refused += refused.height
         staged.refused_span = _grown(staged.refused_span, seconds_in(refused), staged.series.interval.seconds)
 
 
 def count_outdone(staged: Staged, outdone: pl.DataFrame) -> None:
-    """Add candles that were stored and gave way to greater trade counts."""
+    """Add candles that were stored and replaced by greater trade counts to those of a write."""
     if outdone.height:
         staged.outdone += outdone.height
         staged.outdone_span = _grown(staged.outdone_span, seconds_in(outdone), staged.series.interval.seconds)
 
 
 def count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, year: int | None) -> None:
-    """Tells the candles of a partition that an independent source had brought alike from all others."""
+    """Add the candles of a partition that equal those of an independent source, and all others, to a write."""
     if offered.is_empty() or stored.is_empty():
         return
     staged.account = account = (offered["source"][0], offered["release"][0])
@@ -184,10 +187,10 @@ def count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, yea
 def find_disputes(
     staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, replaced: pl.DataFrame, merged: pl.DataFrame
 ) -> None:
-    """Tells where another file of the same release had said something else, and where that is of no account any more.
+    """Add to a write the candles in which another file of the same release differs, and those whose disputes end.
 
-    What is compared is what the kept candle is: of one source, release and trade count. Whichever of some files comes
-    first, the same candles are disputed in the end.
+    Disputes are about the kept candle, with its source, release and trade count. The same candles are therefore
+    disputed in the end, in whatever order files are ingested.
     """
     what = ("trade_count", "source", "release")
     if replaced.height:
@@ -203,7 +206,7 @@ def find_disputes(
 
 
 def _reach_of(year: int | None) -> Span:
-    """What a partition can hold: a year, or all time."""
+    """Return the time that a partition can hold: a year, or all time."""
     first, last = (1, 9999) if year is None else (year, year + 1)
     return Span(*(int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (first, last)))
 

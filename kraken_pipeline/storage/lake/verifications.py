@@ -1,4 +1,4 @@
-"""The catalog's records of verifications: when the lake was read and compared with what was written."""
+"""Catalog records of verifications, in which the lake is read and compared with what was written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class VerificationRecord:
     """One verification.
 
     Attributes:
-        started_at: When it began, in seconds since the epoch.
-        finished_at: When it ended.
+        started_at: The start, in seconds since the epoch.
+        finished_at: The end, in seconds since the epoch.
         is_quick: Whether only sizes and footers were compared.
-        is_all: Whether all files of the lake were, and not a part of them.
-        files: How many files.
-        bytes: How large they are together.
-        damaged: How many were damaged.
+        is_all: Whether all files of the lake were compared, and not a part of them.
+        files: The number of files.
+        bytes: The total size of the files in bytes.
+        damaged: The number of damaged files.
     """
 
     started_at: int
@@ -33,7 +33,7 @@ class VerificationRecord:
 
 
 def record(connection: sa.Connection, done: VerificationRecord) -> None:
-    """Put a verification on record."""
+    """Record a verification."""
     connection.execute(sa.insert(verifications).values(asdict(done)))
 
 

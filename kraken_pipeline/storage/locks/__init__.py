@@ -1,1 +1,1 @@
-"""Locks between processes, on one machine by files and on several by PostgreSQL."""
+"""Locks between processes: files on one machine, PostgreSQL across machines."""

@@ -1,8 +1,8 @@
-"""Locks that work across processes: of a series, a table, a fetch, a run, and the few slots that bound parallel work.
+"""Locks across processes: on a series, a table, a fetch, a run, and the slots that limit parallel work.
 
-Embedded, a lock is a file under `<home>/locks` held by the operating system; with a catalog on PostgreSQL it is an
-advisory lock of that database, and holds on every machine. Either is free at once when its process is gone, however it
-went.
+With an embedded catalog, a lock is a file under `<home>/locks`, locked by the operating system. With a catalog on
+PostgreSQL, it is an advisory lock of that database, and works across machines. Either is released as soon as its
+process ends, even if the process was killed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from kraken_pipeline.storage.paths import make_folder, spelled
 from kraken_pipeline.storage.postgresql import PostgreSQL, going_away
 
 RUN_SECONDS = 60.0
-"""How long a run waits for a lock that only its own earlier process can hold."""
+"""The time that a run waits for a lock that only its own earlier process can hold."""
 _POLL_SECONDS = 0.05
 
 
 class LockKind(IntEnum):
-    """What is locked. The number is part of an advisory lock's key, so it never changes."""
+    """The kind of thing that a lock protects. The number is part of an advisory lock's key, so it never changes."""
 
     SERIES = 1
     RUNS = 2
@@ -44,15 +44,15 @@ class LockKind(IntEnum):
 
     @property
     def folder(self) -> str:
-        """Where its files lie."""
+        """The name of the folder with its lock files."""
         return self.name.lower()
 
 
 class Taken(Exception):
-    """Somebody else holds a lock.
+    """Another process or thread holds a lock.
 
     Attributes:
-        name: Which.
+        name: The name of the lock.
     """
 
     def __init__(self, name: str) -> None:
@@ -61,23 +61,23 @@ class Taken(Exception):
 
 
 class LockBackend(Protocol):
-    """Where locks lie."""
+    """The mechanism that implements locks."""
 
     def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> AbstractContextManager[Callable[[], bool]]:
-        """Holds several locks for as long as a block runs; gives what tells whether they are still held.
+        """Hold several locks for the duration of a block; yield a function that checks whether they are still held.
 
         Raises:
-            Taken: Somebody else held one of them for longer than `timeout` seconds.
+            Taken: One of them was held elsewhere for longer than `timeout` seconds.
         """
 
     def is_held(self, kind: LockKind, name: str) -> bool:
-        """Whether a lock is held, by whomever."""
+        """Check whether a lock is held, by this process or another."""
 
     def is_any_held(self, kind: LockKind) -> bool:
-        """Whether any of a kind is."""
+        """Check whether any lock of a kind is held."""
 
     def close(self) -> None:
-        """Lets go of what the backend itself keeps open."""
+        """Close the resources that the backend itself keeps open."""
 
 
 class Locks:
@@ -85,18 +85,18 @@ class Locks:
 
     def __init__(self, backend: LockBackend) -> None:
         self._backend = backend
-        # What tells of those that this process holds; two of one series where the lock was lost and taken again.
+        # The checks of the series locks that this process holds: two for a series whose lock was lost and reacquired.
         self._series: dict[Series, list[Callable[[], bool]]] = {}
         self._guard = threading.Lock()
         self._runs: dict[str, _RunLock] = {}
 
     def close(self) -> None:
-        """Closes what it has open; locks are let go of by the blocks that hold them."""
+        """Close the backend; locks are released by the blocks that hold them."""
         self._backend.close()
 
     @contextmanager
     def series(self, names: Iterable[Series], timeout: float = 600) -> Iterator[None]:
-        """Holds several series; taken in one order, so that no two wait in a circle.
+        """Hold the locks of several series; they are acquired in sorted order, which prevents deadlocks.
 
         Raises:
             Busy: Another process held one of them for longer than `timeout` seconds.
@@ -124,10 +124,10 @@ class Locks:
                             del self._series[each]
 
     def require(self, names: Iterable[Series]) -> None:
-        """Makes sure that this process still holds some series, right before it writes them.
+        """Check that this process still holds the locks of some series, right before it writes them.
 
-        An advisory lock ends with its connection: after a restart of the database another process may have taken it,
-        and what was read before would undo what that one has written since.
+        An advisory lock ends with its connection. After a restart of the database, another process may have acquired
+        the lock and written the series, and a write based on an earlier read would undo that.
 
         Raises:
             StoreUnavailable: One of the locks was lost.
@@ -142,7 +142,7 @@ class Locks:
 
     @contextmanager
     def slot(self, kind: str, count: int) -> Iterator[None]:
-        """Holds one of `count` slots, waiting for as long as all are taken."""
+        """Hold one of `count` slots; wait while all are in use."""
         with ExitStack() as stack:
             while True:
                 for number in range(count):
@@ -156,37 +156,43 @@ class Locks:
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[None]:
-        """Held by whoever asks the exchange for something, so that nobody else asks for the same.
+        """Hold the lock of a fetch, so that no two processes send the same requests to the exchange.
 
         Raises:
-            Busy: Another process does.
+            Busy: Another process holds it.
         """
         with self._held(LockKind.FETCHES, name, 0, f"another run is fetching {name}"):
             yield
 
     @contextmanager
     def table(self, name: str, timeout: float = 600) -> Iterator[Callable[[], bool]]:
-        """Held by whoever publishes to a table of QuestDB; gives what tells whether it is still held.
+        """Hold the lock of a QuestDB table while publishing to it; yield a function that checks that it is still held.
 
         Raises:
-            Busy: Another process has done so for longer than `timeout` seconds.
+            Busy: Another process held it for longer than `timeout` seconds.
         """
         with self._held(LockKind.TABLES, name, timeout, f"another run is publishing to {name}") as is_held:
             yield is_held
 
     @contextmanager
     def gap_records(self) -> Iterator[None]:
-        """Held from looking at what is covered until the gaps are on record, or an older look could come last.
+        """Hold the lock of the gap records, from reading the coverage until the gaps are recorded.
+
+        Without it, gaps of an older read could overwrite those of a newer one.
 
         Raises:
-            Busy: Another process has held it for ten minutes.
+            Busy: Another process held it for ten minutes.
         """
         with self._held(LockKind.RECORDS, "gaps", 600, "another run is recording gaps"):
             yield
 
     @contextmanager
     def migration(self) -> Iterator[None]:
-        """Held by whoever brings the catalog to its newest migration."""
+        """Hold the lock of the catalog's migration.
+
+        Raises:
+            Busy: Another process held it for a minute.
+        """
         with self._held(LockKind.MIGRATIONS, "catalog", 60, "another process is migrating the catalog"):
             yield
 
@@ -201,7 +207,11 @@ class Locks:
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:
-        """Held by a run for as long as its process lives; taken again where it was lost, with the next series."""
+        """Hold the lock of a run for as long as its process lives; a lost lock is reacquired with the next series.
+
+        Raises:
+            Busy: Another process held it for `RUN_SECONDS`.
+        """
         lock = _RunLock(self._backend, run_id)
         try:
             lock.take(RUN_SECONDS)
@@ -215,18 +225,18 @@ class Locks:
             lock.release()
 
     def is_running(self, run_id: str) -> bool:
-        """Whether a process holds the lock of this run."""
+        """Check whether a process holds the lock of this run."""
         return self._backend.is_held(LockKind.RUNS, run_id)
 
     def is_any_running(self) -> bool:
-        """Whether any run is at work."""
+        """Check whether a process holds the lock of any run."""
         return self._backend.is_any_held(LockKind.RUNS)
 
 
 class _RunLock:
-    """The lock of a run, which is taken again after it was lost: a run at work is not to look like one that was killed.
+    """The lock of a run, reacquired after a loss, so that a running run does not look like one that was killed.
 
-    Whoever works on series asks for it, in whatever thread.
+    Any thread that locks series renews it.
     """
 
     def __init__(self, backend: LockBackend, run_id: str) -> None:
@@ -245,7 +255,7 @@ class _RunLock:
         with self._guard:
             if not self._is_held():
                 self._stack.close()
-                with suppress(Taken):  # by what the server has not yet noticed to be gone: it is held all the same
+                with suppress(Taken):  # held by the lost connection, as the server sees it
                     self.take(0)
 
     def release(self) -> None:
@@ -257,7 +267,7 @@ class _RunLock:
 
 
 class FileLocks:
-    """Locks in files under a folder, held by the operating system."""
+    """Locks as files under a folder, locked by the operating system."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -265,12 +275,12 @@ class FileLocks:
             make_folder(folder / kind.folder)
 
     def _lock(self, kind: LockKind, name: str) -> FileLock:
-        # One lock object a use, never shared: two threads of one process exclude each other as processes do.
+        # A new lock object for each use: two threads of one process then exclude each other as processes do.
         return FileLock(self._folder / kind.folder / f"{spelled(name)}.lock", is_singleton=False, thread_local=False)
 
     @contextmanager
     def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
-        """Holds several locks; they last as long as the process does."""
+        """Hold several locks; they are never lost while the process lives."""
         with ExitStack() as held:
             for name in names:
                 lock = self._lock(kind, name)
@@ -278,13 +288,13 @@ class FileLocks:
                     held.enter_context(lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS))
                 except Timeout:
                     raise Taken(name) from None
-                if kind is LockKind.RUNS:  # there is one more with every run
-                    # It goes while it is held: nobody else's file is deleted.
+                if kind is LockKind.RUNS:  # every run adds a file
+                    # The file is deleted while its lock is held, so no other holder's file is deleted.
                     held.callback(Path(lock.lock_file).unlink, missing_ok=True)
             yield _always
 
     def is_held(self, kind: LockKind, name: str) -> bool:
-        """Whether a lock is held."""
+        """Check whether a lock is held."""
         lock = self._lock(kind, name)
         if not Path(lock.lock_file).exists():
             return False
@@ -293,19 +303,19 @@ class FileLocks:
                 return False
         except Timeout:
             return True
-        except OSError:  # it may not be written
+        except OSError:  # this process may not write the file
             return _is_locked(Path(lock.lock_file))
 
     def is_any_held(self, kind: LockKind) -> bool:
-        """Whether any of a kind is held."""
+        """Check whether any lock of a kind is held."""
         return any(self.is_held(kind, unquote(path.stem)) for path in (self._folder / kind.folder).glob("*.lock"))
 
     def close(self) -> None:
-        """Keeps nothing open."""
+        """Do nothing: file locks keep nothing open."""
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock of a file that this process may only read."""
+    """Check whether the lock of a file is held, if this process may only read the file."""
     with path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -324,12 +334,12 @@ def _always() -> bool:
 class AdvisoryLocks:
     """Advisory locks of a PostgreSQL database.
 
-    Each hold has a connection of its own, because a session may take the same lock twice; and each is tied to it, so
-    that the server lets go of it when the process is gone. The connections are not those of the catalog's pool: a run
-    that held all of these could not go on to write.
+    Each hold uses a connection of its own, because a session may acquire the same lock twice. The locks are bound to
+    the connection, so the server releases them when the process ends. The connections do not come from the catalog's
+    pool: a run whose locks used up that pool could not write.
 
     Args:
-        server: Gives connections that commit by themselves; closed by `close`.
+        server: The server, with autocommit connections; closed by `close`.
     """
 
     def __init__(self, server: PostgreSQL) -> None:
@@ -337,11 +347,11 @@ class AdvisoryLocks:
 
     @contextmanager
     def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
-        """Holds several locks for as long as the connection lasts."""
+        """Hold several locks for as long as the connection lasts."""
         by_key = {_key(kind, name): name for name in names}
         with self._server.connect() as connection:
             try:
-                # In the order of their keys, so that no two sessions wait in a circle.
+                # Sorted by key, so that two sessions never deadlock.
                 for key in sorted(by_key):
                     if not _take(connection, key, timeout):
                         raise Taken(by_key[key])
@@ -350,12 +360,12 @@ class AdvisoryLocks:
                 _let_go(connection)
 
     def is_held(self, kind: LockKind, name: str) -> bool:
-        """Whether a lock is held."""
+        """Check whether a lock is held."""
         high, low = divmod(_key(kind, name), 1 << 32)
         return self._is_any("classid = :high AND objid = :low", high=high, low=low)
 
     def is_any_held(self, kind: LockKind) -> bool:
-        """Whether any of a kind is held."""
+        """Check whether any lock of a kind is held."""
         return self._is_any("classid >> 24 = :kind", kind=kind.value)
 
     def _is_any(self, condition: str, **values: int) -> bool:
@@ -368,12 +378,12 @@ class AdvisoryLocks:
             return bool(connection.scalar(sa.text(query), values))
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Close the server's connections."""
         self._server.close()
 
 
 def _key(kind: LockKind, name: str) -> int:
-    """A lock's number: its kind in the highest byte, and 56 bits of a hash of its name."""
+    """Return a lock's key: its kind in the highest byte, then 56 bits of a hash of its name."""
     digest = hashlib.sha256(name.encode()).digest()[:7]
     return kind.value << 56 | int.from_bytes(digest, "big")
 
@@ -382,7 +392,7 @@ def _take(connection: sa.Connection, key: int, timeout: float) -> bool:
     with going_away():
         if not timeout:
             return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))
-        milliseconds = max(1, round(timeout * 1_000))  # 0 would be for ever
+        milliseconds = max(1, round(timeout * 1_000))  # 0 would mean no time-out
         connection.execute(sa.select(sa.func.set_config("lock_timeout", str(milliseconds), sa.false())))
         try:
             connection.execute(sa.select(sa.func.pg_advisory_lock(key)))
@@ -408,4 +418,4 @@ def _let_go(connection: sa.Connection) -> None:
     try:
         connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
     except sa.exc.SQLAlchemyError:
-        connection.invalidate()  # its locks went with it
+        connection.invalidate()  # its locks end with it

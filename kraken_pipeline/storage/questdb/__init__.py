@@ -1,1 +1,1 @@
-"""QuestDB: its tables, and the client that writes and reads them."""
+"""The QuestDB tables, and the client that writes and reads them."""

@@ -1,7 +1,7 @@
-"""QuestDB, where candles are queried: written over ILP/HTTP, read over PGWire, always with parameters.
+"""The QuestDB client: writes candles over ILP/HTTP and queries them over PGWire, always with parameters.
 
-What is here can be rebuilt from the lake at any time. "Written" means applied: QuestDB takes rows into a log first, and
-`Receipt`s are redeemed by `wait_until_applied`.
+QuestDB's tables can be rebuilt from the lake at any time. QuestDB appends rows to a log (WAL) before it applies them to
+a table. Rows count as written once they are applied: pass the `Receipt` of a `send` to `wait_until_applied`.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from kraken_pipeline.storage.questdb.values import (
 
 _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
 _REQUEST_ROWS = 100_000
-"""Rows of one HTTP request, which QuestDB commits as one."""
+"""The number of rows in one HTTP request, which QuestDB commits as one transaction."""
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
-# What no second attempt changes: wrong credentials, a table that is not what it should be.
+# Errors that a retry does not resolve: wrong credentials, or a table with another schema.
 _REFUSALS = (
     QuestDBErrorCode.AuthError,
     QuestDBErrorCode.ConfigError,
@@ -64,16 +64,16 @@ _REFUSALS = (
 class QuestDB:
     """A QuestDB server.
 
-    Every query takes typed values and is sent with parameters; what has the wrong type is refused before anything is
-    sent. Connections to PGWire are pooled, and opened when the first is needed.
+    Queries take typed values and send them as parameters. A value of the wrong type is rejected before anything is
+    sent. PGWire connections are pooled, and opened on first use.
 
     Args:
         http_url: `http://user:password@host:9000`.
         pg_url: `postgresql://user:password@host:8812/qdb`.
-        pool: How many connections there are at least and at most.
-        recycle_seconds: How old one may become.
-        timeout: How long a connection or an answer is waited for, in seconds.
-        apply_seconds: How long it may take to apply what was sent, and to read a table from its beginning to its end.
+        pool: The minimum and maximum number of connections.
+        recycle_seconds: The maximum age of a connection.
+        timeout: The time-out for a connection or an answer, in seconds.
+        apply_seconds: The time-out for applying the rows sent, and for reading a whole table.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class QuestDB:
         self._is_ready = False
         self._sender: Sender | None = None
         self._sending = threading.Lock()
-        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of, the caller is told as an error
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller gets its warnings as errors
         self._pool = ConnectionPool(
             pg_url,
             min_size=pool[0],
@@ -117,14 +117,14 @@ class QuestDB:
         self.close()
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         with self._sending:
             self._hang_up()
         self._pool.close()
 
     @property
     def statistics(self) -> PoolStats:
-        """How busy the pool is."""
+        """The number of connections in use, idle and waited for."""
         if self._pool.closed:
             return PoolStats(size=0, in_use=0, idle=0, overflow=0, waiting=0, limit=self._pool.max_size)
         found = self._pool.get_stats()
@@ -141,17 +141,17 @@ class QuestDB:
     # --- the schema
 
     def prepare(self, intervals: Collection[Interval] = tuple(Interval)) -> None:
-        """Creates the tables and the view, and brings those of an earlier version up to date.
+        """Create the tables and the view, and upgrade those of an earlier version.
 
-        That is done once. After it, only whether the tables that are asked for are still what they were: the client
-        would have QuestDB make what somebody dropped, in a shape of its own.
+        The first call does this. Later calls only check that the tables of `intervals` still have the expected shape:
+        on a write to a dropped table, QuestDB would create the table anew, with a schema of its own.
 
         Args:
-            intervals: Whose tables are needed; what is wrong with others hinders nobody.
+            intervals: The intervals whose tables are needed. Errors in other tables are ignored.
 
         Raises:
             StoreUnavailable: QuestDB does not answer.
-            StoreError: A table is not what this program makes.
+            StoreError: A table has another schema than this program creates.
         """
         known = {
             name: (kind, partition, is_log, is_dedup)
@@ -199,7 +199,7 @@ class QuestDB:
         if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
             self._make(schema.enable_dedup(interval))
             has_changed = True
-        if has_changed:  # these, too, go into the log first
+        if has_changed:  # schema changes go through the log too
             self.wait_until_applied(Receipt(interval, self._log(table)[1]))
 
     def _prepare_view(self, known: Mapping[str, tuple[str, str, bool, bool]]) -> None:
@@ -213,7 +213,7 @@ class QuestDB:
         self._make(f"CREATE OR REPLACE VIEW {schema.VIEW} AS ({query})")
 
     def _make(self, statement: str) -> None:
-        """Runs a statement that may be run twice: while others run the same, QuestDB refuses it for a moment."""
+        """Run an idempotent statement, with retries: QuestDB rejects it while another client runs the same one."""
         for pause in _PAUSES:
             try:
                 self._fetch(statement)
@@ -226,22 +226,22 @@ class QuestDB:
         self._fetch(statement)
 
     def drop(self, interval: Interval) -> None:
-        """Deletes every candle of an interval; `prepare` makes its table anew."""
+        """Drop the table of an interval, with every candle; `prepare` creates it again."""
         self._fetch(f"DROP TABLE IF EXISTS {schema.TABLES[interval]}")
 
     # --- writing
 
     def send(self, interval: Interval, rows: pl.DataFrame) -> Receipt:
-        """Sends candles; those of the same time and asset replace what is there.
+        """Send candles; each replaces a stored candle with the same time and asset.
 
         Args:
-            interval: Which table.
-            rows: The columns of `ROW_SCHEMA`, in order of time.
+            interval: The interval whose table is written.
+            rows: The candles, with the columns of `ROW_SCHEMA`, sorted by time.
 
         Raises:
-            InvalidRequest: The rows are of another shape.
-            StoreUnavailable: QuestDB does not answer, or went away in the middle: some may have arrived.
-            StoreError: It refuses them.
+            InvalidRequest: The rows have another schema.
+            StoreUnavailable: QuestDB does not answer, or the connection was lost midway: some rows may have arrived.
+            StoreError: QuestDB rejects the rows.
         """
         if rows.schema != ROW_SCHEMA:
             raise InvalidRequest(f"rows for QuestDB have the columns {ROW_SCHEMA}, not {rows.schema}")
@@ -250,10 +250,10 @@ class QuestDB:
         if not rows.height:
             return Receipt(interval, before)
         with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
-            # The client takes frames of pandas; of numbers that copies nothing.
+            # The client accepts pandas frames only; numeric columns convert without a copy.
             sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
             sender.flush()
-            # A connection keeps the table that it has written to, and QuestDB takes rows for it even when that is gone.
+            # A connection stays bound to the table it wrote to, and QuestDB accepts rows even after that was dropped.
             if (taken := self._log(table)[1]) <= before:
                 raise StoreUnavailable(
                     f"QuestDB took {rows.height:,} candles into a {table} that is gone: somebody dropped it, and made "
@@ -263,7 +263,7 @@ class QuestDB:
 
     @contextmanager
     def _connected(self, failure: str) -> Iterator[Sender]:
-        """The connection to HTTP, one caller at a time; opening it asks for the protocols that the server speaks."""
+        """Yield the HTTP connection to one caller at a time; opening it negotiates the protocol version."""
         with self._sending:
             try:
                 if self._sender is None:
@@ -275,7 +275,7 @@ class QuestDB:
                 self._hang_up()
                 raise (StoreError if error.code in _REFUSALS else StoreUnavailable)(said) from error
             except BaseException:
-                self._hang_up()  # or what lies in its buffer would be sent with the next rows
+                self._hang_up()  # or the rows in its buffer would be sent with the next ones
                 raise
 
     def _hang_up(self) -> None:
@@ -284,7 +284,7 @@ class QuestDB:
             self._sender = None
 
     def _log(self, table: str) -> tuple[int, int, str | None]:
-        """The last transaction of a table that is applied, the last one taken, and why it stopped, if it did."""
+        """Return a table's last applied transaction, its last logged one, and the reason if applying is suspended."""
         found = self._fetch(
             "SELECT writerTxn, sequencerTxn, suspended, errorMessage FROM wal_tables() WHERE name = %s", (table,)
         )
@@ -294,11 +294,11 @@ class QuestDB:
         return int(applied), int(taken), (error or "it does not say why") if is_suspended else None
 
     def wait_until_applied(self, receipt: Receipt) -> None:
-        """Waits until what was sent can be queried, and will be there after a restart.
+        """Wait until the rows sent can be queried and survive a restart.
 
         Raises:
             StoreUnavailable: QuestDB does not answer, or is too slow.
-            StoreError: It has stopped applying, and going on was in vain.
+            StoreError: QuestDB has suspended applying, and resuming it failed.
         """
         table = schema.TABLES[receipt.interval]
         until, pause, has_resumed = time.monotonic() + self._apply_seconds, _FIRST_POLL, False
@@ -325,15 +325,15 @@ class QuestDB:
     # --- reading
 
     def candles(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
-        """The candles of a series that start in `[start, end)`, sorted by time, with the columns of `READ_SCHEMA`.
+        """Return the candles of a series that start in `[start, end)`, sorted by time, in the `READ_SCHEMA` columns.
 
         Args:
-            series: Which.
-            start: In seconds since the epoch, UTC.
-            end: The same.
+            series: The series.
+            start: The start of the range, in seconds since the epoch, UTC.
+            end: The end of the range, not included, in seconds since the epoch, UTC.
 
         Raises:
-            InvalidRequest: Something is of the wrong type.
+            InvalidRequest: An argument has the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
         table, low, high = schema.TABLES[checked_series(series).interval], *bounds(start, end)
@@ -346,10 +346,10 @@ class QuestDB:
         return frame_of(rows, READ_SCHEMA)
 
     def latest(self, interval: Interval, pairs: Collection[str] | None = None) -> pl.DataFrame:
-        """The newest candle of every pair, or of some: `pair` and the columns of `READ_SCHEMA`, sorted by pair.
+        """Return the newest candle of every pair, or of some: `pair` and the `READ_SCHEMA` columns, sorted by pair.
 
         Raises:
-            InvalidRequest: Something is of the wrong type.
+            InvalidRequest: An argument has the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
         table = schema.TABLES[checked_interval(interval)]
@@ -364,10 +364,10 @@ class QuestDB:
         return frame_of(rows, pl.Schema({"pair": pl.String(), **READ_SCHEMA})).sort("pair")
 
     def counts(self, interval: Interval, start: int | None = None, end: int | None = None) -> dict[str, int]:
-        """How many candles each pair has that start in `[start, end)` (seconds since the epoch).
+        """Return the number of candles of each pair that start in `[start, end)` (seconds since the epoch).
 
         Raises:
-            InvalidRequest: Something is of the wrong type.
+            InvalidRequest: An argument has the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
         table = schema.TABLES[checked_interval(interval)]
@@ -379,10 +379,10 @@ class QuestDB:
         return {pair or "": int(count) for pair, count in sorted(rows, key=lambda row: row[0] or "")}
 
     def ranges(self, interval: Interval, pairs: Collection[str] | None = None) -> dict[str, RangeDigest]:
-        """What each pair holds, or each of some: count, first, last and a checksum, by name.
+        """Return the count, first time, last time and checksum of the candles of every pair, or of some, by name.
 
         Raises:
-            InvalidRequest: Something is of the wrong type.
+            InvalidRequest: An argument has the wrong type.
             StoreUnavailable: QuestDB does not answer.
         """
         table = schema.TABLES[checked_interval(interval)]
@@ -394,14 +394,14 @@ class QuestDB:
                 names or (),
                 self._apply_seconds,
             ):
-                # A column that an earlier version did not have is null in its rows.
+                # A column added by an upgrade is null in older rows.
                 found[pair or ""] = RangeDigest(
                     int(count), seconds_of_value(first), seconds_of_value(last), int(checksum or 0)
                 )
         return dict(sorted(found.items()))
 
     def lags(self) -> list[Lag]:
-        """How far each table's log is ahead of what can be queried.
+        """Return the lag of each table: the number of logged transactions that are not applied yet.
 
         Raises:
             StoreUnavailable: QuestDB does not answer.
@@ -415,7 +415,7 @@ class QuestDB:
         ]
 
     def sizes(self) -> dict[Interval, int]:
-        """How many bytes each table takes on QuestDB's disk.
+        """Return the size of each table on QuestDB's disk, in bytes.
 
         Raises:
             StoreUnavailable: QuestDB does not answer.
@@ -424,17 +424,17 @@ class QuestDB:
         return {interval: int(found[table]) for interval, table in schema.TABLES.items() if table in found}
 
     def ping(self) -> None:
-        """Asks both sides for something that costs nothing.
+        """Check that QuestDB answers over PGWire and over HTTP, with a cheap request to each.
 
         Raises:
-            StoreUnavailable: One of them does not answer; the message says which.
-            StoreError: It does not let us in.
+            StoreUnavailable: One of them does not answer; the message names it.
+            StoreError: QuestDB rejects the credentials.
         """
         self._fetch("SELECT 1")
-        # A write of nothing: what the client asks for when it connects is told to everybody, whatever the password.
+        # An empty write checks the password; the client's own handshake succeeds even with a wrong one.
         try:
             with requests.Session() as session:
-                session.trust_env = False  # the client that writes knows no proxies either
+                session.trust_env = False  # the ILP client uses no proxies either
                 address = f"{self._scheme}://{self._where}/write"
                 reply = session.post(address, auth=self._credentials, timeout=self._timeout)
         except requests.RequestException as error:
@@ -451,14 +451,15 @@ class QuestDB:
     def _fetch(
         self, statement: str, parameters: Sequence[object] = (), seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
-        """Runs one statement; its text is made of names of `questdb_schema` alone, and all values are parameters.
+        """Run one statement, and return its rows.
 
-        They are given even where there are none, because only then the driver reads %% as one sign.
+        The text of a statement is built from the names in `questdb.tables` alone; all values are parameters. Parameters
+        are passed even where there are none, because only then the driver reads %% as one percent sign.
 
         Args:
-            statement: What to run.
-            parameters: Its values.
-            seconds: How long the answer may take; the time-out where it is None.
+            statement: The SQL text.
+            parameters: The values of its placeholders.
+            seconds: The time-out of the answer; None for the client's own.
         """
         try:
             self._pool.open()
@@ -476,14 +477,14 @@ class QuestDB:
             raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
-        """Whether a connection that lay idle is still good; the pool makes a new one where it is not."""
+        """Check that an idle connection still works; the pool replaces one that does not."""
         with _within(connection, self._timeout):
             ConnectionPool.check_connection(connection)
 
 
 @contextmanager
 def _within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Hangs up on a server that takes longer for its answer: the driver itself would wait for ever."""
+    """Close the connection if the server takes longer to answer: the driver itself would wait for ever."""
 
     def hang_up() -> None:
         with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as doubled:
@@ -500,10 +501,10 @@ def _within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[Non
 
 @contextmanager
 def open_questdb(settings: Settings) -> Iterator[QuestDB]:
-    """The QuestDB of the settings, for as long as a block runs.
+    """Open the QuestDB of the settings for the duration of a block.
 
     Raises:
-        InvalidRequest: None is set.
+        InvalidRequest: The settings name no QuestDB.
     """
     with QuestDB(
         *require_questdb(settings),
@@ -516,10 +517,10 @@ def open_questdb(settings: Settings) -> Iterator[QuestDB]:
 
 
 def require_questdb(settings: Settings) -> tuple[str, str]:
-    """The URLs of both sides, with their passwords.
+    """Return the HTTP URL and the PGWire URL, with their passwords.
 
     Raises:
-        InvalidRequest: None is set.
+        InvalidRequest: The settings name no QuestDB.
     """
     if settings.kraken_questdb_url is None or settings.kraken_questdb_pg_url is None:
         raise InvalidRequest(
@@ -530,7 +531,7 @@ def require_questdb(settings: Settings) -> tuple[str, str]:
 
 
 def _sender_conf(url: str, timeout: float) -> str:
-    """The client's own spelling of a URL."""
+    """Return a URL as a configuration string of the ILP client."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 9000)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

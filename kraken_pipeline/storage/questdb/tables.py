@@ -1,9 +1,11 @@
-"""QuestDB's tables: one an interval, because the partition is what costs there; and a view over all, for people.
+"""QuestDB's tables, one for each interval, and a view over all of them for people.
 
-Measured with QuestDB 9.3.4: 90,000 hourly candles of one pair into a table partitioned by day ran at 2,000 to 14,000
-rows a second, by year at 250,000 to 450,000. So minutes lie by month, hours and more by year.
+Each interval has a table of its own because the number of partitions decides the speed of writes. Measured with QuestDB
+9.3.4: 90,000 hourly candles of one pair were written at 2,000 to 14,000 rows a second to a table partitioned by day,
+and at 250,000 to 450,000 to one partitioned by year. So intervals of minutes are partitioned by month, and intervals of
+an hour or more by year.
 
-Every name in a statement comes from here, never from outside.
+Every name in a statement comes from this module, never from input.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ COLUMNS: Mapping[str, str] = {
     "pair": "SYMBOL",
 }
 KEYS = ("time", "asset_id", "quote_currency")
-"""What makes a row one. The source is not among them: the archive's and the API's copy of a candle would both stay."""
+"""The columns that identify a row. The source is not one of them: a candle would stay twice, from archive and API."""
 VIEW_COLUMNS = (
     "asset_id",
     "interval_minutes",
@@ -60,12 +62,12 @@ VIEW_COLUMNS = (
 
 
 def partitioning(interval: Interval) -> str:
-    """By what a table is partitioned."""
+    """Return the unit by which an interval's table is partitioned."""
     return "YEAR" if interval >= Interval.H1 else "MONTH"
 
 
 def create_table(interval: Interval) -> str:
-    """The statement that makes an interval's table."""
+    """Return the statement that creates an interval's table."""
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     return (
         f"CREATE TABLE IF NOT EXISTS {TABLES[interval]} ({columns}) TIMESTAMP(time) "
@@ -74,17 +76,17 @@ def create_table(interval: Interval) -> str:
 
 
 def add_column(interval: Interval, name: str) -> str:
-    """The statement that brings a table of an earlier version one column further."""
+    """Return the statement that adds a column to a table of an earlier version."""
     return f"ALTER TABLE {TABLES[interval]} ADD COLUMN IF NOT EXISTS {name} {COLUMNS[name]}"
 
 
 def enable_dedup(interval: Interval) -> str:
-    """The statement after which a table keeps one row a key."""
+    """Return the statement that makes a table keep one row for each key."""
     return f"ALTER TABLE {TABLES[interval]} DEDUP ENABLE UPSERT KEYS({', '.join(KEYS)})"
 
 
 def view_query() -> str:
-    """What the view is of: QuestDB pushes a range of time down into each of its parts."""
+    """Return the query of the view: a union of all tables; QuestDB pushes a range of time down into each table."""
 
     def part(interval: Interval) -> str:
         names = (f"{interval.value} interval_minutes" if name == "interval_minutes" else name for name in VIEW_COLUMNS)
@@ -93,11 +95,11 @@ def view_query() -> str:
     return " UNION ALL ".join(part(interval) for interval in Interval)
 
 
-# A checksum that both sides come to on their own: QuestDB in SQL, more than a million rows a second, and Polars over
-# the lake. A value is taken apart into three whole numbers: what lies above its point, the first 53 bits below it, and
-# the next 53. These steps are exact, so that nothing depends on how a side rounds, and nothing is lost of any value
-# between 1e-16 and 9e18. The rest is arithmetic of integers, which wraps alike; the weights tell the columns apart, and
-# the factor of the time tells two rows apart that changed places.
+# A checksum that QuestDB computes in SQL, at more than a million rows a second, and Polars computes over the lake. A
+# value is split into three integers: the part before the point, the first 53 bits after it, and the next 53. These
+# steps are exact, so the result does not depend on rounding, and no bit is lost of any value between 1e-16 and 9e18.
+# The rest is integer arithmetic, which wraps alike on both sides. The weights distinguish the columns, and the factor
+# of the time distinguishes rows that swapped places.
 _BITS = float(1 << 53)
 _VALUES = ("open", "high", "low", "close", "volume")
 _PARTS = 3
@@ -105,12 +107,13 @@ _MODULUS = 1 << 62
 _WEIGHTS = tuple(pow(0x1E3779B97F4A7C15, power, _MODULUS) for power in range(1, _PARTS * len(_VALUES) + 3))  # all odd
 _TRADES, _SOURCE = _WEIGHTS[-2:]
 _PERIOD = 1_021
-"""In minutes: a prime, so that candles of one factor are so many candles apart; and below 2**10, so that the difference
-of two factors never shifts the highest bit of a part out of a LONG, not even that of four equal prices."""
+"""The period of the time factor, in minutes. It is prime, so that candles with the same factor are that many candles
+apart; and below 2**10, so that the difference of two factors never shifts the highest bit of a part out of a LONG, not
+even that of four equal prices."""
 
 
 def checksum_sql() -> str:
-    """The checksum of the rows of a group, a LONG."""
+    """Return the SQL expression of the checksum of a group's rows, a LONG."""
 
     def parts(name: str) -> list[str]:
         large = f"{name} * {_BITS}"
@@ -124,18 +127,18 @@ def checksum_sql() -> str:
 
 
 def wrapped(total: int) -> int:
-    """A sum of checksums as a LONG has it: the one of all their candles."""
+    """Return a sum of checksums, wrapped like a LONG: the checksum of all their candles."""
     return (total + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def checksum() -> pl.Expr:
-    """The same of candles with the columns of `CANDLE_SCHEMA`, an Int64."""
+    """Return the expression of the same checksum for candles in the `CANDLE_SCHEMA` columns, an Int64."""
 
     def parts(name: str) -> list[pl.Expr]:
         value, large = pl.col(name), pl.col(name) * _BITS
         return [value, (value - value.floor()) * _BITS, (large - large.floor()) * _BITS]
 
-    # Of what is larger than any LONG both sides make a null.
+    # Both sides turn a value too large for a LONG into a null.
     whole = [part.floor().cast(pl.Int64, strict=False) for name in _VALUES for part in parts(name)]
     whole += [pl.col("trade_count").cast(pl.Int64), pl.col("source").to_physical().cast(pl.Int64) + 1]
     row = whole[0] * _WEIGHTS[0]

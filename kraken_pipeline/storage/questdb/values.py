@@ -1,4 +1,4 @@
-"""Values of QuestDB's queries: which are allowed, and frames of what comes back."""
+"""The values of QuestDB queries: checks of parameters, and frames of results."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ ROW_SCHEMA = pl.Schema(
         "pair": pl.Categorical(),
     }
 )
-"""What is sent; the order of the columns does not matter."""
+"""The schema of the rows sent to QuestDB; the order of the columns does not matter."""
 
 
 _PARAMETERS = 1_000
 
 
 _LAST = 1 << 33
-"""In the year 2242."""
+"""The latest moment in a query, in seconds since the epoch: in the year 2242."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What QuestDB has taken and not necessarily applied yet.
+    """A position in the log of a table up to which QuestDB has accepted rows, but not necessarily applied them.
 
     Attributes:
-        interval: Of which table.
-        transaction: Up to which of the table's log.
+        interval: The interval of the table.
+        transaction: The last accepted transaction in the table's log.
     """
 
     interval: Interval
@@ -68,13 +68,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class RangeDigest:
-    """What a series holds, in four numbers.
+    """The candles of a series, summed up in four numbers.
 
     Attributes:
-        candles: How many.
-        first_time: The start of the first, in seconds since the epoch.
-        last_time: The start of the last.
-        checksum: Of all their values, as `questdb_schema.checksum`.
+        candles: The number of candles.
+        first_time: The start of the first candle, in seconds since the epoch.
+        last_time: The start of the last candle, in seconds since the epoch.
+        checksum: The checksum of all values, as `questdb.tables.checksum` computes it.
     """
 
     candles: int
@@ -89,12 +89,12 @@ class RangeDigest:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a table's log is ahead of what can be queried.
+    """The lag of a table: logged transactions that cannot be queried yet.
 
     Attributes:
-        table: Which.
-        transactions: How many are not applied yet.
-        error: Why QuestDB has stopped applying them; None where it has not.
+        table: The name of the table.
+        transactions: The number of transactions not applied yet.
+        error: The reason why QuestDB has suspended applying them; None if it has not.
     """
 
     table: str
@@ -103,15 +103,15 @@ class Lag:
 
 
 def escaped(value: str) -> str:
-    """Return a value as it may stand in a configuration of the sender's."""
+    """Return a value escaped for a configuration string of the ILP client."""
     return value.replace(";", ";;")
 
 
 def checked_series(value: Series) -> Series:
-    """Return a series as it is.
+    """Return a series unchanged, after checking its type.
 
     Raises:
-        InvalidRequest: It is something else.
+        InvalidRequest: The value is not a series.
     """
     if not isinstance(value, Series) or not isinstance(value.pair, str):
         raise InvalidRequest(f"a Series is needed, such as Series('XBTUSD', Interval.H1), not {value!r}")
@@ -120,10 +120,10 @@ def checked_series(value: Series) -> Series:
 
 
 def checked_interval(value: Interval) -> Interval:
-    """Return an interval as it is.
+    """Return an interval unchanged, after checking its type.
 
     Raises:
-        InvalidRequest: It is something else.
+        InvalidRequest: The value is not an interval.
     """
     if not isinstance(value, Interval):
         raise InvalidRequest(f"an Interval is needed, such as Interval.H1, not {value!r}")
@@ -131,7 +131,7 @@ def checked_interval(value: Interval) -> Interval:
 
 
 def parts_of(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
-    """The names for which a query is to be asked, a part at a time; one None for all that there are."""
+    """Split the names of pairs into batches, one for each query; return a single None for all pairs."""
     if pairs is None:
         return [None]
     if isinstance(pairs, str) or not all(isinstance(value, str) for value in pairs):
@@ -141,12 +141,12 @@ def parts_of(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
 
 
 def among(names: tuple[str, ...] | None) -> str:
-    """A condition with a place for each name."""
+    """Return a WHERE clause with a placeholder for each name."""
     return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "
 
 
 def bounds(start: int | None, end: int | None) -> tuple[str, str]:
-    """A range of time as QuestDB reads it: text in ISO 8601."""
+    """Return a range of time as QuestDB reads it: text in ISO 8601."""
     for value in (start, end):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
             raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
@@ -154,16 +154,16 @@ def bounds(start: int | None, end: int | None) -> tuple[str, str]:
 
 
 def iso_moment(moment: int) -> str:
-    """Return a moment, in seconds since the epoch, as QuestDB reads it: ISO 8601 with microseconds, UTC."""
+    """Return a moment in seconds since the epoch as QuestDB reads it: ISO 8601 with microseconds, UTC."""
     return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
 def seconds_of_value(value: Any) -> int:
-    """Return a timestamp of QuestDB's, which has no time zone and is UTC, in seconds since the epoch."""
+    """Return a QuestDB timestamp, which is UTC without a time zone, in seconds since the epoch."""
     return int(value.replace(tzinfo=as_datetime(0).tzinfo).timestamp())
 
 
 def frame_of(rows: Sequence[tuple[Any, ...]], wanted: pl.Schema) -> pl.DataFrame:
-    """Rows of a query; times come without a zone, and are UTC."""
+    """Return a query's rows as a frame; QuestDB's times come without a zone, and are UTC."""
     plain = {name: pl.Datetime("us") if kind == TIME else kind for name, kind in wanted.items()}
     return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))

@@ -1,1 +1,1 @@
-"""What the catalog has on record: files and their answers, gaps, proof, damage, what was taken back, the outbox."""
+"""The catalog's records: files and their grants, gaps, proof, damage, withdrawals and the outbox."""

@@ -1,4 +1,4 @@
-"""The catalog's record of anchors: what the exchange has said of the first trade at or after a moment."""
+"""Catalog records of anchors: the first trade at or after a moment, as the exchange reported it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kraken_pipeline.storage.postgresql import alone
 
 
 def anchors_of(connection: sa.Connection, pair: str) -> dict[int, Anchor]:
-    """Read the anchors of a pair by their moments; a damaged row is none, and is asked for again."""
+    """Return the anchors of a pair by moment; damaged rows are left out, so that they are requested again."""
     query = sa.select(anchors).where(anchors.c.pair == pair).order_by(anchors.c.moment)
     names = ("moment", "trade_id", "trade_time", "asked_at", "listed", "numbered")
     return {
@@ -25,7 +25,7 @@ def anchors_of(connection: sa.Connection, pair: str) -> dict[int, Anchor]:
 
 
 def keep_anchors(connection: sa.Connection, pair: str, found: Iterable[Anchor]) -> None:
-    """Put anchors of a pair on record, in place of what was known of their moments."""
+    """Record anchors of a pair, replacing earlier records of the same moments."""
     alone(connection, anchors)
     rows = [
         {
@@ -45,6 +45,6 @@ def keep_anchors(connection: sa.Connection, pair: str, found: Iterable[Anchor]) 
 
 
 def forget_anchors(connection: sa.Connection, pair: str, span: Span) -> None:
-    """Take the anchors within a span off the record, which are then asked for again."""
+    """Delete the anchors strictly within a span, so that they are requested again."""
     is_within = (anchors.c.moment > span.start) & (anchors.c.moment < span.end)
     connection.execute(sa.delete(anchors).where(anchors.c.pair == pair, is_within))

@@ -1,6 +1,6 @@
-"""What the catalog knows of one candle: what answered for it, what contradicts it, what was rejected of its time.
+"""Read-only queries about one candle: its grants, its files, its conflicts and the rows rejected at its time.
 
-Only read here; `evidence_records`, `dead_letters` and others write it.
+`evidence_records`, `dead_letters` and others write these records.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from kraken_pipeline.storage.records.file_records import FileRecord
 
 @dataclass(frozen=True, slots=True)
 class GrantRecord:
-    """A grant that holds a candle.
+    """A grant that covers a candle.
 
     Attributes:
-        span: What it answers for.
+        span: The span that was answered for.
         source: A `market.candle.Source`.
-        file_id: The file that answered, where it is one.
-        verified_at: When it answered, in seconds since the epoch.
+        file_id: The id of the file that answered; None for other sources.
+        verified_at: The time of the answer, in seconds since the epoch.
     """
 
     span: Span
@@ -39,7 +39,7 @@ class GrantRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConflictRecord:
-    """A source that says otherwise than what is kept; see `schema.conflicts`."""
+    """A source that differs from the stored candles; see `schema.conflicts`."""
 
     span: Span
     candles: int
@@ -48,7 +48,7 @@ class ConflictRecord:
 
 
 def grants_over(connection: sa.Connection, series: Series, span: Span) -> list[GrantRecord]:
-    """What answered for any of a span, in order of time."""
+    """Return the grants that overlap a span, by the time of the answer."""
     query = sa.select(grants).where(_overlaps(grants, series, span)).order_by(grants.c.verified_at, grants.c.id)
     return [
         GrantRecord(Span(row["start"], row["end"]), row["source"], row["file_id"], row["verified_at"])
@@ -57,19 +57,19 @@ def grants_over(connection: sa.Connection, series: Series, span: Span) -> list[G
 
 
 def files_of(connection: sa.Connection, ids: Collection[int]) -> dict[int, FileRecord]:
-    """Files by the number of their record."""
+    """Return file records by id."""
     return {record.id: record for record in file_records.matching(connection, files.c.id.in_(sorted(ids)))}
 
 
 def files_over(connection: sa.Connection, series: Series, span: Span) -> list[FileRecord]:
-    """The files that were ingested and whose rows reach over a span."""
+    """Return the ingested files whose rows overlap a span."""
     is_there = (files.c.first_time < span.end) & (files.c.last_time >= span.start)
     condition = (files.c.pair == series.pair) & (files.c.interval == series.interval.value) & is_there
     return file_records.matching(connection, condition & (files.c.status == FileStatus.COMPLETED))
 
 
 def conflicts_over(connection: sa.Connection, series: Series, span: Span) -> list[ConflictRecord]:
-    """What is on record of a span as said otherwise, in order of time."""
+    """Return the conflicts that overlap a span, oldest first."""
     query = sa.select(conflicts).where(_overlaps(conflicts, series, span)).order_by(conflicts.c.id)
     return [
         ConflictRecord(Span(row["start"], row["end"]), row["candles"], row["reason"], row["made_at"])
@@ -78,10 +78,12 @@ def conflicts_over(connection: sa.Connection, series: Series, span: Span) -> lis
 
 
 def letters_about(connection: sa.Connection, series: Series, time: int) -> list[dict[str, Any]]:
-    """The rejected rows of a series whose text names a time, as far as that tells, in order of lines.
+    """Return the rejected rows of a series whose text contains a time, by location and line.
+
+    The text is searched for the time as seconds since the epoch and in ISO form, so matches are approximate.
 
     Returns:
-        `location`, `line`, `text`, `reason` and `made_at` of each.
+        `location`, `line`, `text`, `reason` and `made_at` of each row.
     """
     names = ("location", "line", "text", "reason", "made_at")
     pair = sa.func.coalesce(dead_letters.c.pair, files.c.pair)

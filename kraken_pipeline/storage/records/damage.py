@@ -1,4 +1,4 @@
-"""Damage: a file of the lake that is not the one that was written, and what is claimed no longer because of it."""
+"""Damage: files of the lake that are not the ones that were written, and the claims that they invalidate."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Damage:
     """A file that is not the one that was written.
 
     Attributes:
-        path: Which, relative to the home, with slashes.
-        series: Whose candles it held; None where its path names no series.
-        year: Which of the series' years; None for a series that is one file, and outside the lake.
-        kind: How it differs.
-        detail: What was expected, and what is there; goes on after the path.
-        candles: How many it held, as far as is known.
-        first_time: The start of the first of them, in seconds since the epoch; None where that is not known.
+        path: The path relative to the home, with slashes.
+        series: The series of its candles; None where the path names no series.
+        year: The year of its candles; None for a series in one file, and outside the lake.
+        kind: The kind of difference.
+        detail: The expected and the actual state, worded to follow the path.
+        candles: The number of candles that it held, as far as known.
+        first_time: The start of its first candle, in seconds since the epoch; None where unknown.
     """
 
     path: str
@@ -50,14 +50,14 @@ class Damage:
 
     @property
     def is_candles(self) -> bool:
-        """Whether it is a file of the lake itself, so that coverage rests on it."""
+        """Whether it is a candle file of the lake, so that coverage depends on it."""
         if self.series is None or is_split_by_year(self.series.interval) != (self.year is not None):
             return False
         return self.path == candles_path(self.series, self.year)
 
     @property
     def span(self) -> Span:
-        """The time that it answered for at the most."""
+        """The longest time that the file can have covered."""
         if self.year is None:
             return EVER
         start, end = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (self.year, self.year + 1))
@@ -65,7 +65,7 @@ class Damage:
 
     @property
     def action(self) -> str:
-        """What to do about it."""
+        """The recommended repair, as text."""
         return f"{REPAIR} sets it aside and fills what it held again, from whatever is left that has it"
 
     def __str__(self) -> str:
@@ -73,25 +73,25 @@ class Damage:
 
 
 def refusal(found: Sequence[Damage]) -> DamagedFile:
-    """Return the error for whoever asked for candles that lie in damaged files."""
+    """Return the error for a request for candles in damaged files."""
     more = f"; and {len(found) - 1:,} more files" if len(found) > 1 else ""
     return DamagedFile(f"{found[0]}{more}: {found[0].action}", tuple(damage.path for damage in found))
 
 
 class DamagedLake(Protocol):
-    """What is asked of the lake: the candles that are left of a series, and to look at its files anew."""
+    """The part of a lake that damage handling uses: the manifest, and the candles in undamaged files."""
 
     manifest: Manifest
 
     def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
-        """The start of every candle in the files that are not damaged, in seconds (Int64), sorted."""
+        """Return the start of every candle in the undamaged files, in seconds (Int64), sorted."""
 
 
 def notice(catalog: Catalog, lake: DamagedLake, found: Iterable[Damage]) -> None:
-    """Put damage on record, and take back what rests on it: coverage, proof, and that QuestDB is up to date.
+    """Record damage and invalidate what depends on the files: coverage, proof, and the publication to QuestDB.
 
-    What is on record already changes nothing. Where nothing can be written, as in a home that is only read, nothing is
-    put on record, and whoever asked gets the same error.
+    Damage that is already on record is skipped. Where the catalog cannot be written, as in a read-only home, nothing is
+    recorded, and the caller raises the same error.
     """
     fresh = list(found)
     if not fresh:
@@ -136,7 +136,7 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
 
 
 def _first_traded(connection: sa.Connection, damage: Damage) -> int | None:
-    """The start of the first candle that a file held; None where it was resampled: nobody may have traded by then."""
+    """Return the start of a file's first candle; None where it was resampled, as no trade may have occurred by then."""
     if damage.series is None or damage.first_time is None:
         return None
     records = evidence_records.coverage_of(connection, [damage.series.interval], [damage.series.pair])
@@ -148,7 +148,7 @@ def _first_traded(connection: sa.Connection, damage: Damage) -> int | None:
 
 
 def first_lost(connection: sa.Connection, pairs: Collection[str]) -> dict[str, int]:
-    """Return when each pair was traded first, as far as files knew that were lost and not replaced yet (seconds)."""
+    """Return the earliest first candle of each pair among files that were lost and not replaced yet (seconds)."""
     table, refuted = schema.damages, schema.refutations
     query = (
         sa.select(refuted.c.pair, sa.func.min(table.c.first_time))
@@ -160,7 +160,7 @@ def first_lost(connection: sa.Connection, pairs: Collection[str]) -> dict[str, i
 
 
 def uncover(connection: sa.Connection, series: Series, within: Span, reason: str, now: int, damage_id: int) -> None:
-    """Refute what is covered of a span, with what follows from it; `evidence_records.renew` has to come after it."""
+    """Refute the covered part of a span and what depends on it; call `evidence_records.renew` afterwards."""
     grants = evidence_records.grants_of(connection, [series])
     standing = evidence_records.refuted(connection, [series], grants)
     granted = tuple(grant.span for grant in grants.get(series, ()))
@@ -175,7 +175,7 @@ def uncover(connection: sa.Connection, series: Series, within: Span, reason: str
 
 
 def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: int) -> None:
-    """Refute all that is covered of a series because of damage to the catalog itself."""
+    """Refute all coverage of a series because of damage to the catalog itself."""
     row = {"path": "catalog", "pair": series.pair, "interval": series.interval.value, "kind": DamageKind.CHANGED}
     told = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
     made = connection.execute(sa.insert(schema.damages).values({**row, **told}).returning(schema.damages.c.id))
@@ -191,14 +191,14 @@ def _unprove(connection: sa.Connection, series: Series, spans: Spans) -> None:
 
 
 def settle(connection: sa.Connection, damage: Damage, moved_to: str | None = None) -> None:
-    """Take note that a damaged file is in the way no longer; where it was moved to, relative to the home."""
+    """Record that a damaged file is out of the way, and where it was moved to, relative to the home."""
     table = schema.damages
     is_open = (table.c.path == damage.path) & table.c.settled_at.is_(None)
     connection.execute(sa.update(table).where(is_open).values(settled_at=int(time.time()), moved_to=moved_to))
 
 
 def lift(catalog: Catalog, lake: DamagedLake, damage: Damage, now: int) -> None:
-    """Give back what a file had covered that is in its place again, whole; it is reconciled anew."""
+    """Restore the coverage of a file that is back in place and whole, and mark it for reconciliation."""
     table = schema.damages
     with catalog.write() as connection:
         settle(connection, damage)
@@ -215,7 +215,7 @@ def lift(catalog: Catalog, lake: DamagedLake, damage: Damage, now: int) -> None:
 
 
 def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutation]]:
-    """Return what was lost to damage and that nothing has answered for again as a whole, by series."""
+    """Return the refutations caused by damage that have not been answered in full again, by series."""
     found: dict[Series, list[refutations.Refutation]] = {}
     for refutation in refutations.matching(connection, schema.refutations.c.damage_id.is_not(None)):
         found.setdefault(refutation.series, []).append(refutation)
@@ -223,13 +223,13 @@ def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutati
 
 
 def open_paths(connection: sa.Connection) -> set[str]:
-    """Return the paths of the damaged files that are still in the way."""
+    """Return the paths of the damage that is not settled."""
     table = schema.damages
     return set(connection.scalars(sa.select(table.c.path).where(table.c.settled_at.is_(None))))
 
 
 def open_damages(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[Damage]:
-    """Return the damage that is on record and not settled, by path."""
+    """Return the damage that is not settled, by path; of some pairs or of all."""
     table = schema.damages
     query = sa.select(table).where(table.c.settled_at.is_(None)).order_by(table.c.path)
     if pairs is not None:
@@ -238,14 +238,14 @@ def open_damages(connection: sa.Connection, pairs: Collection[str] | None = None
 
 
 def settled_since(connection: sa.Connection, moment: int) -> list[Damage]:
-    """Return the damage that was settled from a moment on (seconds since the epoch), by path."""
+    """Return the damage settled at or after a moment (seconds since the epoch), by path."""
     table = schema.damages
     query = sa.select(table).where(table.c.settled_at >= moment).order_by(table.c.path)
     return [_damage(row) for row in connection.execute(query).mappings()]
 
 
 def numbered(connection: sa.Connection, ids: Collection[int | None]) -> list[Damage]:
-    """Return the damage with these numbers, settled or not, by path."""
+    """Return the damage with these ids, settled or not, by path."""
     wanted = sorted(id_ for id_ in ids if id_ is not None)
     query = sa.select(schema.damages).where(schema.damages.c.id.in_(wanted)).order_by(schema.damages.c.path)
     return [_damage(row) for row in connection.execute(query).mappings()]

@@ -1,6 +1,6 @@
-"""Dead letters: rows of files and replies that are no candle and no trade, and operations that failed for good.
+"""Dead letters: rows of files and replies that are neither candle nor trade, and operations that failed for good.
 
-Each says where it comes from, what it was and why it was given up.
+Each records its origin, its content and the reason.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from kraken_pipeline.storage.postgresql import alone
 
 
 def forget(connection: sa.Connection, file_ids: Iterable[int]) -> None:
-    """Deletes the dead letters of some files, which are about to be read again."""
+    """Delete the dead letters of files that are about to be read again."""
     connection.execute(sa.delete(dead_letters).where(dead_letters.c.file_id.in_(list(file_ids))))
 
 
 def add(
     connection: sa.Connection, file_id: int, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
 ) -> None:
-    """Adds dead letters to those of a file."""
+    """Add dead letters of a file."""
     if rejects:
         connection.execute(
             sa.insert(dead_letters),
@@ -50,20 +50,20 @@ def add(
 
 
 def _text(reject: Reject) -> str:
-    return reject.text.replace("\x00", "\\x00")  # PostgreSQL holds no NUL in text
+    return reject.text.replace("\x00", "\\x00")  # PostgreSQL cannot store NUL in text
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something that was to be done and failed for good: what to do again, and what became of it.
+    """An operation that failed for good, with what is needed to retry it.
 
     Attributes:
-        id: Of its dead letter.
-        series: Whose gap.
-        span: Which.
-        route: From where, as a `Route`.
-        error: What it failed with the last time.
-        made_at: When, in seconds since the epoch.
+        id: The id of its dead letter.
+        series: The series of the gap.
+        span: The span of the gap.
+        route: The route, as a `Route`.
+        error: The last error.
+        made_at: The time of the failure, in seconds since the epoch.
     """
 
     id: int
@@ -77,7 +77,7 @@ class Operation:
 def add_of_reply(
     connection: sa.Connection, series: Series, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
 ) -> None:
-    """Adds rows of a reply; one that came before with an earlier reply is not added again."""
+    """Add rejected rows of a reply, skipping rows that came with an earlier reply."""
     known = sa.select(dead_letters.c.text, dead_letters.c.reason).where(
         dead_letters.c.pair == series.pair,
         dead_letters.c.interval == series.interval.value,
@@ -104,7 +104,7 @@ def add_of_reply(
 def give_up(
     connection: sa.Connection, series: Series, span: Span, route: str, error: str, *, run_id: str, now: int
 ) -> None:
-    """Adds an operation that failed for good, in the place of what was known of the same one."""
+    """Add an operation that failed for good, replacing earlier records of the same operation."""
     alone(connection, dead_letters)
     for each in operations(connection, [series.pair]):
         if each.series == series and each.route == route and each.span.overlaps(span):
@@ -124,7 +124,7 @@ def give_up(
 
 
 def operations(connection: sa.Connection, pairs: Iterable[str] | None) -> list[Operation]:
-    """The operations that failed for good and have not succeeded since, the oldest first."""
+    """Return the operations that failed for good and have not succeeded since, oldest first."""
     query = (
         sa.select(dead_letters)
         .where(dead_letters.c.operation.is_not(sa.null()), dead_letters.c.retried_at.is_(None))
@@ -146,14 +146,15 @@ def operations(connection: sa.Connection, pairs: Iterable[str] | None) -> list[O
 
 
 def settle(connection: sa.Connection, ids: Iterable[int], now: int) -> None:
-    """Takes note that operations succeeded after all."""
+    """Record that operations have succeeded after a retry."""
     connection.execute(sa.update(dead_letters).where(dead_letters.c.id.in_(list(ids))).values(retried_at=now))
 
 
 def listed(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> list[dict[str, Any]]:
-    """Dead letters, the newest file first, in order of lines, then those of no file; see `COLUMNS`.
+    """Return dead letters, newest file first and by line, then those without a file; see `COLUMNS`.
 
-    An operation has what `dead-letters retry` does again under `operation`; one that has succeeded since is left out.
+    For a failed operation, `operation` is what `dead-letters retry` repeats. Operations that have succeeded since are
+    left out.
     """
     return list(_rows(connection, pairs, limit))
 
@@ -185,12 +186,12 @@ def _narrowed(query: sa.Select[Any], pairs: Iterable[str] | None) -> sa.Select[A
 
 
 def count(connection: sa.Connection, pairs: Iterable[str] | None = None) -> int:
-    """How many there are, of all pairs or of some."""
+    """Return the number of dead letters, of all pairs or of some."""
     return int(connection.scalar(_narrowed(sa.select(sa.func.count(dead_letters.c.id)), pairs)) or 0)
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A dead letter as `dead-letters list --json` shows it."""
+    """Return a dead letter as `dead-letters list --json` shows it."""
     operation = row["operation"]
     shown = operation and {
         "route": operation["route"],
@@ -204,7 +205,7 @@ COLUMNS = ("id", "pair", "interval", "location", "line", "reason", "text", "oper
 
 
 def export(connection: sa.Connection, pairs: Iterable[str] | None, path: Path) -> int:
-    """Writes all of them to a CSV file with a header; returns how many there are."""
+    """Write all dead letters to a CSV file with a header, and return their number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with path.open("w", newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""The catalog's records of deliveries: which content of which file of the lake QuestDB has applied as a whole."""
+"""Catalog records of deliveries: the content of lake files that QuestDB has applied in full."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kraken_pipeline.storage.records import manifest
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """The content of a file of the lake that QuestDB has.
+    """The content of a lake file that QuestDB has applied.
 
     Attributes:
-        path: Of the file, relative to the home.
-        rows: How many candles it had.
-        digest: Of them, as `row_digest` computes it.
+        path: The path of the file, relative to the home.
+        rows: The number of candles.
+        digest: The digest of the candles, as computed by `row_digest`.
     """
 
     path: str
@@ -29,7 +29,7 @@ class DeliveryRecord:
 
 
 def record(connection: sa.Connection, series: Collection[Series], now: int) -> None:
-    """Take note that QuestDB has all of some series, but for those of which anything is owed by now."""
+    """Record that QuestDB has all candles of some series, skipping series with pending ranges."""
     owed = {
         (pair, interval)
         for pair, interval in connection.execute(sa.select(publications.c.pair, publications.c.interval).distinct())
@@ -56,7 +56,7 @@ def record(connection: sa.Connection, series: Collection[Series], now: int) -> N
 
 
 def of_path(connection: sa.Connection, path: str) -> DeliveryRecord | None:
-    """Return what QuestDB has of a file as it was written last; None where it has not all of it."""
+    """Return the content of a file in QuestDB, as last written; None where QuestDB does not have all of it."""
     row = connection.execute(sa.select(deliveries).where(deliveries.c.path == path)).mappings().first()
     if row is None or not is_intact(deliveries, row):
         return None

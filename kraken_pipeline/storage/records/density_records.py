@@ -1,4 +1,4 @@
-"""Ids of trades that the exchange has left out: what is on record of them, and which are known not to exist."""
+"""Catalog records of absent ids: trade ids that the exchange left out, and those known not to exist."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kraken_pipeline.storage.records.anchors import anchors_of, forget_anchors
 
 
 def density_of(connection: sa.Connection, pair: str) -> Density:
-    """Return what is known of how the trades of a pair are numbered."""
+    """Return what is known about the numbering of a pair's trades."""
     absences = absences_of(connection, pair)
     sparse = tuple(each.absent for each in absences if each.confirmed_at is not None)
     return Density(tested_years(anchors_of(connection, pair), absences), sparse)
 
 
 def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
-    """Return what is on record of absent ids of a pair, in their order; a damaged row is none."""
+    """Return the recorded absent ids of a pair, in order; damaged rows are left out."""
     query = sa.select(absent_ids).where(absent_ids.c.pair == pair).order_by(absent_ids.c.first, absent_ids.c.last)
     return [
         Absence(
@@ -40,19 +40,19 @@ def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
 def record_absent(
     connection: sa.Connection, pair: str, absent: Sequence[AbsentIds], run_id: str, now: int
 ) -> list[AbsentIds]:
-    """Put ids on record that a run was not given though it asked twice.
+    """Record ids that a run did not receive in two requests.
 
-    Those that an earlier run, an hour ago or longer, was not given either do not exist from now on.
+    Ids that an earlier run, at least an hour ago, did not receive either are confirmed as non-existent.
 
     Args:
-        connection: Of a transaction that writes.
-        pair: Whose trades.
-        absent: Which ids: those of one page, in their order.
+        connection: A write transaction.
+        pair: The pair of the trades.
+        absent: The absent ids of one page, in order.
         run_id: The run.
-        now: Its moment, in seconds since the epoch.
+        now: The time of the run, in seconds since the epoch.
 
     Returns:
-        Those that still count as trades.
+        The ids that still count as trades.
     """
     alone(connection, absent_ids)
     records = absences_of(connection, pair)
@@ -70,16 +70,16 @@ def record_absent(
 
 
 def forget_answered(connection: sa.Connection, pair: str, answered: Spans) -> None:
-    """Delete from record that ids were absent where the exchange has answered for all of the time around them."""
+    """Delete unconfirmed absent ids where the exchange has answered for all of the time around them."""
     for record in absences_of(connection, pair):
         if record.confirmed_at is None and not subtract((record.absent.span,), answered):
             forget_absent(connection, pair, record.absent)
 
 
 def forget_absent(connection: sa.Connection, pair: str, absent: AbsentIds) -> None:
-    """Delete from record that ids were absent, which the exchange has given after all.
+    """Delete the record of absent ids that the exchange has returned after all.
 
-    What was asked about moments among them was answered by the trade behind them, and is to be asked for again.
+    Anchors at moments among these ids name the trade after them, so they are deleted too and requested again.
     """
     _delete(connection, pair, absent)
     forget_anchors(connection, pair, absent.minutes)

@@ -1,8 +1,8 @@
-"""The catalog's records of disputes: candles of which two files of one release differ at one trade count.
+"""Catalog records of disputes: candles in which two files of one release differ at one trade count.
 
-A merge keeps one of the two by a fixed order of values, which settles nothing. A dispute is about the candle that is
-kept: it ends when a greater trade count or a later release takes its place, and when a file is taken back that it came
-from. The files that are left are read again then, and tell anew what they differ in.
+A merge keeps one of the two by a fixed order of values, which settles nothing. A dispute is about the stored candle. It
+ends when a candle with a greater trade count or of a later release replaces that candle, and when a file that the
+candle came from is withdrawn. The remaining files are then read again, and their differences are recorded anew.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def disputed(connection: sa.Connection, pairs: Collection[str] | None = None) ->
 
 
 def dispute(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
-    """Put candles on record as disputed; what is known already is not added again."""
+    """Record candles as disputed; those already on record are skipped."""
     known = disputed(connection, {series.pair for series, spans in found.items() if spans})
     for series, spans in found.items():
         if subtract(spans, known.get(series, ())):

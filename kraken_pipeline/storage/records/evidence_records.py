@@ -1,4 +1,4 @@
-"""The catalog's grants, refutations and coverage, and what lies in the lake for each series."""
+"""Catalog records of grants and coverage, and of the candles in the lake of each series."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kraken_pipeline.storage.catalog.seals import is_intact, sealed
 from kraken_pipeline.storage.records import refutations
 
 _SERIES = 5_000
-"""How many series one statement names at the most, with two variables each: SQLite allows 32,766."""
+"""The maximum number of series in one statement, with two variables each: SQLite allows 32,766."""
 
 
 _DAY = 86_400
@@ -31,8 +31,8 @@ class CoverageRecord:
     Attributes:
         span: The range.
         source: A `Source`, or MIXED.
-        candles: How many candles the lake has in it.
-        verified_at: When it was last answered for, in seconds since the epoch.
+        candles: The number of candles in the lake.
+        verified_at: The time of the last answer, in seconds since the epoch.
     """
 
     span: Span
@@ -43,7 +43,7 @@ class CoverageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What the lake has of a series: how many candles, and when the first and the last one start (seconds)."""
+    """The candles of a series in the lake: their number, and the start of the first and the last one (seconds)."""
 
     candles: int
     first_time: int
@@ -51,11 +51,11 @@ class Extent:
 
 
 def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Grant], int | None]]) -> None:
-    """Puts grants on record; `renew` then makes the coverage that follows.
+    """Record grants; call `renew` afterwards to update the coverage.
 
     Args:
-        connection: A transaction that writes.
-        given: Series, each with what was answered for it and the id of the file that answered.
+        connection: A write transaction.
+        given: Series, each with its grants and the id of the file that answered.
     """
     _insert(
         connection,
@@ -69,7 +69,7 @@ def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Gran
 
 
 def grant_found(connection: sa.Connection, series: Series, grants: Iterable[Grant]) -> None:
-    """Puts grants on record that stand apart from each other, each as a record of its own; `renew` comes after it."""
+    """Record separate grants, each as a record of its own; call `renew` afterwards to update the coverage."""
     _insert(connection, [_row(series, each, None) for each in grants])
 
 
@@ -92,11 +92,11 @@ def _insert(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> 
 
 
 def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
-    """Adds a grant to one of the same day and source that ends where it begins.
+    """Extend a grant of the same day and source that ends where this one begins; return whether there was one.
 
-    Each page of trades and each update of every few minutes brings one; thousands of them would make every derivation
-    of coverage slower. The day is kept apart, so that it stays known when something answered; and each answer for what
-    is refuted, which counts only what came since.
+    Each page of trades and each update every few minutes brings a grant. Thousands of them would slow down every
+    derivation of coverage. Days are kept apart, so that the time of an answer stays known. Answers for a series with
+    refutations are kept apart as well, because a refutation counts only later answers.
     """
     if refutations.is_doubted(connection, series):
         return False
@@ -119,13 +119,13 @@ def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
 
 
 def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> None:
-    """Derives the coverage of some series anew from their grants and refutations.
+    """Derive the coverage of some series anew from their grants and refutations.
 
-    Six statements do it for all of them: a statement for each series and table would cost 1.2 ms a series.
+    Six statements serve all series: a statement for each series and table would cost 1.2 ms a series.
 
     Args:
-        connection: A transaction that writes.
-        lake_times: Series → the start of every candle that the lake has of it, in seconds (Int64), sorted.
+        connection: A write transaction.
+        lake_times: Series → the start of every candle in the lake, in seconds (Int64), sorted.
     """
     if not lake_times:
         return
@@ -163,7 +163,7 @@ def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator
 
 
 def inconsistent(connection: sa.Connection) -> list[Series]:
-    """Return the series whose coverage on record is not what follows from their grants and refutations."""
+    """Return the series whose recorded coverage does not follow from their grants and refutations."""
     stored = coverage_of(connection)
     every = {*stored, *_series_in(connection, schema.grants)}
     grants = grants_of(connection, every)
@@ -183,7 +183,7 @@ def _series_in(connection: sa.Connection, table: sa.Table) -> set[Series]:
 
 
 def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[Grant]]:
-    """Every grant of some series; a row that is damaged grants nothing."""
+    """Return all grants of some series; damaged rows are left out."""
     found: dict[Series, list[Grant]] = {}
     table = schema.grants
     query = sa.select(table).order_by(table.c.id)
@@ -197,7 +197,7 @@ def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Serie
 
 
 def answers_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[tuple[Span, Account]]]:
-    """What answered for some series, each with the source and the day on which its release ends; 0 for none."""
+    """Return the answered spans of some series, each with its source and the end day of its release; 0 for none."""
     found: dict[Series, list[tuple[Span, Account]]] = {}
     grants, files, containers = schema.grants, schema.files, schema.containers
     names = (grants.c.pair, grants.c.interval, grants.c.start, grants.c.end, grants.c.source, containers.c.end)
@@ -216,7 +216,7 @@ def answers_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Seri
 def refuted(
     connection: sa.Connection, series: Iterable[Series], grants: Mapping[Series, Sequence[Grant]]
 ) -> dict[Series, Spans]:
-    """What is refuted of some series, given all their grants."""
+    """Return the refuted spans of some series, given all their grants."""
     found: dict[Series, list[Span]] = {}
     for condition in _are(schema.refutations, series):
         for refutation in refutations.matching(connection, condition):
@@ -226,7 +226,7 @@ def refuted(
 
 
 def _are(table: sa.Table, series: Iterable[Series]) -> Iterator[sa.ColumnElement[bool]]:
-    """Conditions that together find the rows of some series, each with few enough variables for SQLite."""
+    """Yield conditions that together select the rows of some series, each with few enough variables for SQLite."""
     wanted = [(each.pair, each.interval.value) for each in series]
     for start in range(0, len(wanted), _SERIES):
         yield sa.tuple_(table.c.pair, table.c.interval).in_(wanted[start : start + _SERIES])
@@ -235,9 +235,9 @@ def _are(table: sa.Table, series: Iterable[Series]) -> Iterator[sa.ColumnElement
 def coverage_of(
     connection: sa.Connection, intervals: Sequence[Interval] | None = None, pairs: Sequence[str] | None = None
 ) -> dict[Series, list[CoverageRecord]]:
-    """The coverage of every series, or of those of some intervals and pairs, each in order of time.
+    """Return the coverage of every series, or of those of some intervals and pairs, in order of time.
 
-    A row that is damaged covers nothing.
+    Damaged rows are left out.
     """
     table = schema.coverage
     query = (
@@ -256,7 +256,7 @@ def coverage_of(
 
 
 def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[Series, Extent]:
-    """What the lake has of every series, or of those of some pairs."""
+    """Return the extent of every series in the lake, or of those of some pairs."""
     table = schema.extents
     query = sa.select(table).where(schema.of_pairs(table.c.pair, pairs))
     return {
@@ -267,9 +267,9 @@ def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> di
 
 
 def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
-    """How many trades a second each pair has had, over all that its grants count since its first candle.
+    """Return the trades per second of each pair, over its grants since its first candle.
 
-    A complete archive answers for the years before a pair was listed as well.
+    Earlier time is left out, because a complete archive also answers for the years before a pair was listed.
     """
     grants, extents = schema.grants, schema.extents
     first = (
@@ -286,7 +286,7 @@ def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
 
 
 def conflicting(connection: sa.Connection, series: Series, reason: str | None = None) -> Spans:
-    """What is on record of a series as conflicting, for one reason or for any."""
+    """Return the spans of a series with conflicts on record, for one reason or for any."""
     table = schema.conflicts
     query = sa.select(table.c.start, table.c.end).where(
         table.c.pair == series.pair, table.c.interval == series.interval.value
@@ -299,7 +299,7 @@ def conflicting(connection: sa.Connection, series: Series, reason: str | None = 
 def record_conflict(
     connection: sa.Connection, series: Series, span: Span, *, candles: int, reason: str, file_id: int | None, now: int
 ) -> None:
-    """Puts on record that something said other trade counts than what is kept."""
+    """Record that a source reported other trade counts than the stored ones."""
     connection.execute(
         sa.insert(schema.conflicts).values(
             pair=series.pair,

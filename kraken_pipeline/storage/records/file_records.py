@@ -1,4 +1,4 @@
-"""The catalog's records of archive files and of the containers that hold them."""
+"""Catalog records of archive files and of the containers that hold them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.postgresql import alone
 
 _VARIABLES = 10_000
-"""How many values one statement takes at the most: SQLite allows 32,766."""
+"""The maximum number of values in one statement: SQLite allows 32,766."""
 DONE = (FileStatus.COMPLETED, FileStatus.SKIPPED, FileStatus.WITHDRAWN)
-"""What is not read again, as long as the file is the same."""
+"""The states of files that are not read again as long as they are unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """What is known of a container by its content.
+    """A container, identified by its content.
 
     Attributes:
-        sha256: Of its bytes.
-        name: What it was called.
-        kind: Of its release.
-        start: What the release covers, `[start, end)` in seconds since the epoch; None where it is no release.
-        end: The same.
-        quarter: The one quarter that it holds (2023Q2); None for a complete one.
-        series: Its members, `XBTUSD_60` each.
+        sha256: The SHA-256 of its bytes.
+        name: Its file name.
+        kind: The kind of its release.
+        start: The start of the release's range `[start, end)`, in seconds since the epoch; None where it is no release.
+        end: The end of that range; None where it is no release.
+        quarter: The quarter that it holds (2023Q2); None for a complete release.
+        series: Its members, each as `XBTUSD_60`.
     """
 
     sha256: str
@@ -46,12 +46,12 @@ class ContainerRecord:
 
 
 def container_by_stamp(connection: sa.Connection, stamp: str) -> ContainerRecord | None:
-    """The container that lay there, unchanged since."""
+    """Return the container with this stamp, that is at the same path and unchanged; None where there is none."""
     return _container(connection, containers.c.stamp == stamp)
 
 
 def container_by_digest(connection: sa.Connection, sha256: str) -> ContainerRecord | None:
-    """The container with that content, whatever its name."""
+    """Return the container with this content, whatever its name; None where there is none."""
     return _container(connection, containers.c.sha256 == sha256)
 
 
@@ -66,7 +66,7 @@ def _as_container(row: Mapping[Any, Any]) -> ContainerRecord:
 
 
 def keep_container(connection: sa.Connection, record: ContainerRecord, stamp: str, now: int) -> None:
-    """Puts a container on record, in place of what was known of the same content."""
+    """Record a container, replacing earlier records of the same content."""
     alone(connection, containers)
     connection.execute(sa.delete(containers).where(containers.c.sha256 == record.sha256))
     values = {name: getattr(record, name) for name in ("sha256", "name", "kind", "start", "end", "quarter")}
@@ -74,13 +74,13 @@ def keep_container(connection: sa.Connection, record: ContainerRecord, stamp: st
 
 
 def all_containers(connection: sa.Connection) -> list[ContainerRecord]:
-    """Every container that was ever looked into."""
+    """Return every container that was ever opened."""
     return [_as_container(row) for row in connection.execute(sa.select(containers)).mappings()]
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An archive file's record; see `schema.files` for the columns."""
+    """The record of an archive file; see `schema.files` for the columns."""
 
     id: int
     location: str
@@ -108,12 +108,12 @@ class FileRecord:
 
     @property
     def series(self) -> Series:
-        """Whose candles it holds."""
+        """The series of its candles."""
         return Series(self.pair, Interval(self.interval))
 
     @property
     def span(self) -> Span | None:
-        """From its first candle to the end of its last one; None where it has none."""
+        """The time from its first candle to the end of its last one; None where it has none."""
         if self.first_time is None or self.last_time is None:
             return None
         interval = self.series.interval
@@ -121,14 +121,14 @@ class FileRecord:
 
     @property
     def became(self) -> str:
-        """What became of it, for people; only of a file that is done with."""
+        """The outcome, as text; valid only for a file that is done."""
         if self.status is FileStatus.WITHDRAWN:
             return f"withdrawn: {self.reason}"
         return self.reason or f"ingested by run {self.run_id[:8]}"
 
     @property
     def taken(self) -> Span:
-        """The window that was taken of it; without limits where all of it was."""
+        """The window of the file that was ingested; without limits where all of it was."""
         return Span(
             -(1 << 60) if self.taken_start is None else self.taken_start,
             1 << 60 if self.taken_end is None else self.taken_end,
@@ -144,12 +144,12 @@ def _records(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> li
 
 
 def matching(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[FileRecord]:
-    """The records of files, not of containers, that meet a condition, the oldest first."""
+    """Return the records of files, not of containers, that meet a condition, oldest first."""
     return _records(connection, condition & files.c.pair.is_not(None))
 
 
 def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str, list[FileRecord]]:
-    """The records of files at these places, the oldest first."""
+    """Return the records of files by location, oldest first, for these locations."""
     found: dict[str, list[FileRecord]] = {}
     for start in range(0, len(locations), _VARIABLES):
         condition = files.c.location.in_(locations[start : start + _VARIABLES])
@@ -159,7 +159,7 @@ def by_location(connection: sa.Connection, locations: Sequence[str]) -> dict[str
 
 
 def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
-    """Makes the files PENDING again that were ingested and have no grant any more; returns their series."""
+    """Reset ingested files that have lost their grants to PENDING, and return their series."""
     answered = sa.select(grants.c.file_id).where(grants.c.file_id.is_not(None))
     had = (files.c.start < files.c.end) & (files.c.rows > 0)
     lost = (files.c.status == FileStatus.COMPLETED) & had & files.c.id.not_in(answered)
@@ -170,19 +170,19 @@ def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
 
 
 def pending(connection: sa.Connection, series: Collection[Series]) -> list[FileRecord]:
-    """The records of the files of some series that are to be read, or read again."""
+    """Return the files of some series that are to be read, or read again."""
     is_pending = files.c.status == FileStatus.PENDING
     found = matching(connection, of_pairs(files.c.pair, {each.pair for each in series}) & is_pending)
     return [record for record in found if record.series in series]
 
 
 def completed(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str] | None = None) -> list[FileRecord]:
-    """The records of the files of some pairs that were ingested; only of those with one of some SHA-256 sums."""
+    """Return the ingested files of some pairs; where `sums` is given, only those with one of these SHA-256 sums."""
     return _of_pairs(connection, pairs, FileStatus.COMPLETED, sums)
 
 
 def withdrawn(connection: sa.Connection, pairs: Sequence[str], sums: Collection[str]) -> list[FileRecord]:
-    """The records of the files of some pairs that were withdrawn and have one of some SHA-256 sums."""
+    """Return the withdrawn files of some pairs that have one of some SHA-256 sums."""
     return _of_pairs(connection, pairs, FileStatus.WITHDRAWN, sums)
 
 
@@ -204,18 +204,18 @@ def enlist(
     run_id: str,
     now: int,
 ) -> dict[str, int]:
-    """Puts files on record as PENDING, and returns their ids by location.
+    """Record files as PENDING and return their ids by location.
 
-    A file that an earlier run did not bring to an end keeps its record.
+    A file that an earlier run did not finish keeps its record.
 
     Args:
-        connection: A transaction that writes.
+        connection: A write transaction.
         wanted: Files, each with its container's SHA-256 and its stamp.
         run_id: The run that will read them.
-        now: The moment, in seconds since the epoch.
+        now: The current time, in seconds since the epoch.
     """
     entries = list(wanted)
-    alone(connection, files)  # what another run is completing at this moment does not become PENDING again
+    alone(connection, files)  # a file that another run is completing now must not become PENDING again
     known = by_location(connection, [file.location for file, _, _ in entries])
     ids: dict[str, int] = {}
     new: list[dict[str, Any]] = []
@@ -252,21 +252,21 @@ def enlist(
 
 
 def set_status(connection: sa.Connection, ids: Sequence[int], status: FileStatus, run_id: str, now: int) -> None:
-    """Moves records on."""
+    """Set the status of some records and clear their reason."""
     connection.execute(
         sa.update(files).where(files.c.id.in_(ids)).values(status=status, run_id=run_id, updated_at=now, reason=None)
     )
 
 
 def finish(connection: sa.Connection, results: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the outcome of files: mappings of the same columns of `schema.files`, each with the record's `id`."""
+    """Write the outcomes of files: mappings with the same columns of `schema.files`, each with the record's `id`."""
     if results:
         rows = [{("of_id" if name == "id" else name): value for name, value in each.items()} for each in results]
         connection.execute(sa.update(files).where(files.c.id == sa.bindparam("of_id")), rows)
 
 
 def fail_container(connection: sa.Connection, location: str, name: str, reason: str, *, run_id: str, now: int) -> int:
-    """Puts a container that cannot be opened on record as FAILED; returns the record's id, the same as last time."""
+    """Record a container that cannot be opened as FAILED; return the record's id, which later failures reuse."""
     values = {
         "location": location,
         "name": name,
@@ -286,9 +286,9 @@ def fail_container(connection: sa.Connection, location: str, name: str, reason: 
 
 
 def failed_members(connection: sa.Connection) -> frozenset[tuple[str, str, int]]:
-    """The members of containers that have answered for nothing: the container's SHA-256, pair and interval of each.
+    """Return the members that have not answered for anything, each as container SHA-256, pair and interval.
 
-    They could not be read, or are to be read (again).
+    They could not be read, or are still to be read or read again.
     """
     has_not = files.c.status.in_([FileStatus.FAILED, FileStatus.PENDING, FileStatus.INGESTING])
     query = sa.select(files.c.container, files.c.pair, files.c.interval).where(
@@ -298,7 +298,7 @@ def failed_members(connection: sa.Connection) -> frozenset[tuple[str, str, int]]
 
 
 def withdrawn_containers(connection: sa.Connection) -> dict[str, str]:
-    """The containers that were withdrawn as a whole: SHA-256 → the reason."""
+    """Return the containers that were withdrawn as a whole: SHA-256 → reason."""
     query = sa.select(files.c.container, files.c.reason).where(
         files.c.status == FileStatus.WITHDRAWN, files.c.pair.is_(None), files.c.container.is_not(None)
     )
@@ -306,14 +306,14 @@ def withdrawn_containers(connection: sa.Connection) -> dict[str, str]:
 
 
 def archived_pairs(connection: sa.Connection) -> frozenset[str]:
-    """The pairs of which an archive brought anything."""
+    """Return the pairs with an ingested archive."""
     query = sa.select(files.c.pair).where(files.c.status == FileStatus.COMPLETED, files.c.pair.is_not(None)).distinct()
     return frozenset(connection.scalars(query))
 
 
 @dataclass(frozen=True, slots=True)
 class FilesDone:
-    """What a run has brought to an end: how many files, how many of them well, their candles and bytes."""
+    """The totals of a run's finished files: all files, successfully ingested files, candles and bytes."""
 
     files: int
     completed: int
@@ -322,7 +322,7 @@ class FilesDone:
 
 
 def done_by(connection: sa.Connection, run_id: str) -> FilesDone:
-    """What is on record of a run's work on files."""
+    """Return the totals of a run's finished files."""
     is_done = files.c.status.in_([*DONE, FileStatus.FAILED]) & files.c.pair.is_not(None)
     totals = [
         sa.func.count(),
@@ -335,7 +335,7 @@ def done_by(connection: sa.Connection, run_id: str) -> FilesDone:
 
 
 def counts(connection: sa.Connection, run_id: str | None = None) -> dict[str, int]:
-    """How many files have each status, of one run or of all."""
+    """Return the number of files by status, of one run or of all."""
     query = sa.select(files.c.status, sa.func.count()).group_by(files.c.status)
     if run_id is not None:
         query = query.where(files.c.run_id == run_id)

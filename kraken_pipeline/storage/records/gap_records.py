@@ -1,4 +1,4 @@
-"""The catalog's records of gaps, and of the attempts to fill them."""
+"""Catalog records of gaps, and of the attempts to fill them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kraken_pipeline.storage.records.refutations import is_doubted
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A try to fill a span.
+    """An attempt to fill a span.
 
     Attributes:
-        span: What was tried.
-        route: From where, as a `Route`.
+        span: The span.
+        route: The route, as a `Route`.
         origin: The file, interval or reply; None where it does not matter.
-        error: What went wrong; None for an answer.
-        made_at: When, in seconds since the epoch.
-        id: Of its record; 0 before there is one.
+        error: The error; None for an answer.
+        made_at: The time of the attempt, in seconds since the epoch.
+        id: The id of its record; 0 before it is recorded.
     """
 
     span: Span
@@ -39,7 +39,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class GapRow:
-    """A gap as it goes on record; see `schema.gaps` for the columns."""
+    """The record of a gap; see `schema.gaps` for the columns."""
 
     series: Series
     span: Span
@@ -55,7 +55,7 @@ class GapRow:
 
 
 def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attempt], run_id: str) -> None:
-    """Puts attempts on record."""
+    """Record attempts."""
     rows = [
         {
             "pair": series.pair,
@@ -76,9 +76,10 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
 
 
 def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
-    """Adds an answer to one by the same route that ends where it begins: a row for each of many would be read often.
+    """Extend an answer by the same route that ends where this one begins; return whether there was one.
 
-    Not where something was tried or refuted there since: what came later would look as if it had been before.
+    This keeps the number of rows small, because they are read often. Answers stay apart where the span was tried or
+    refuted since: the later answer would look older than it is.
     """
     if is_doubted(connection, series):
         return False
@@ -107,7 +108,7 @@ def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool
 
 
 def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[Attempt]]:
-    """Every attempt at the series of some pairs, the oldest first."""
+    """Return every attempt at the series of some pairs, oldest first."""
     query = sa.select(attempts).order_by(attempts.c.id)
     query = query.where(of_pairs(attempts.c.pair, pairs))
     found: dict[Series, list[Attempt]] = {}
@@ -119,12 +120,12 @@ def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[
 
 
 def open_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
-    """The open records of the series of some pairs, in order of time."""
+    """Return the open gaps of the series of some pairs, in order of time."""
     return _rows(connection, pairs, gaps.c.closed_at.is_(None))
 
 
 def closed_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
-    """The records of gaps that are no more, in order of time."""
+    """Return the closed gaps of the series of some pairs, in order of time."""
     return _rows(connection, pairs, gaps.c.closed_at.is_not(None))
 
 
@@ -155,8 +156,8 @@ def _rows(
 
 
 def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:
-    """Makes these the open records of some series, and adds those among them that are closed to the others."""
-    alone(connection, gaps)  # otherwise two runs that do this at once would each leave theirs
+    """Replace the open records of some series with these rows, and add the closed ones among the rows."""
+    alone(connection, gaps)  # otherwise two concurrent runs would each leave their rows
     keys = [{"_pair": each.pair, "_interval": each.interval.value} for each in series]
     if keys:
         connection.execute(
@@ -190,7 +191,7 @@ def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iter
 
 
 def mark(connection: sa.Connection, series: Series, spans: Iterable[Span], status: GapStatus) -> None:
-    """Gives the open records that overlap some spans a status."""
+    """Set the status of the open records that overlap some spans."""
     for span in spans:
         connection.execute(
             sa.update(gaps)
@@ -206,12 +207,15 @@ def mark(connection: sa.Connection, series: Series, spans: Iterable[Span], statu
 
 
 def forget_closed(connection: sa.Connection, before: int) -> int:
-    """Deletes the records of gaps that were filled before a moment (seconds since the epoch); returns how many."""
+    """Delete the records of gaps closed before a moment (seconds since the epoch), and return their number."""
     return connection.execute(sa.delete(gaps).where(gaps.c.closed_at < before)).rowcount
 
 
 def forget_attempts(connection: sa.Connection, before: int) -> int:
-    """Deletes attempts made before a moment whose span is covered by now, so that no route depends on them."""
+    """Delete attempts made before a moment whose span is now covered, and return their number.
+
+    No route depends on such attempts.
+    """
     is_covered = (
         sa.select(coverage.c.start)
         .where(

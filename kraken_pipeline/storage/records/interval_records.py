@@ -1,4 +1,4 @@
-"""The catalog's record of the intervals that somebody keeps: those that runs named, and those of archives."""
+"""Catalog records of the intervals in use: those that runs named, and those of archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kraken_pipeline.storage.postgresql import alone
 
 
 def record_asked(connection: sa.Connection, intervals: Iterable[Interval], now: int) -> None:
-    """Put intervals on record as named by a run; those that are there keep their moment."""
+    """Record intervals as named by a run; those already on record keep their time."""
     alone(connection, asked_intervals)
     known = set(connection.scalars(sa.select(asked_intervals.c.interval)))
     if new := [{"interval": each.value, "asked_at": now} for each in intervals if each.value not in known]:
@@ -27,9 +27,9 @@ def asked(connection: sa.Connection) -> frozenset[Interval]:
 
 
 def archived(connection: sa.Connection) -> frozenset[Interval]:
-    """Return the intervals of which an archive of candles was ingested, and not withdrawn.
+    """Return the intervals of candle archives that were ingested and not withdrawn.
 
-    Archives of trades do not count: every interval follows from them, so that they single out none.
+    Archives of trades do not count: every interval can be made from them, so they select none.
     """
     is_archive = (files.c.status == FileStatus.COMPLETED) & (files.c.kind == Kind.OHLCVT)
     query = sa.select(files.c.interval).where(is_archive, files.c.interval.is_not(None)).distinct()

@@ -1,7 +1,7 @@
-"""The manifest: every file of the lake and of the ledger, as it was written, on record in the catalog.
+"""The manifest: the catalog's record of every file of the lake and the ledger, as it was written.
 
-A file that is about to be renamed to its place is announced first, with its digest. So after a crash a file is either
-the one on record or an announced one, and nothing else is taken for good::
+A file is announced with its digest before it is renamed to its place. After a crash, a file is therefore either the one
+on record or an announced one, and any other file is damage::
 
     announce → rename → confirm
 """
@@ -25,7 +25,7 @@ from kraken_pipeline.storage.catalog.seals import intact, sealed
 
 _PATHS = 500
 _NO_INTERVAL = 0
-"""Of the copy of the pairs' ids, which is a file of the lake and of no series."""
+"""The interval recorded for the copy of the pairs' ids, a lake file that belongs to no series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +33,20 @@ class LakeFile:
     """A file of the lake or of the ledger, as it was written.
 
     Attributes:
-        path: Where it lies, relative to the home, with slashes.
-        series: Whose candles it holds.
-        year: Which of the series' years; None for a series that is one file, and for the ledger.
-        rows: How many candles.
-        first_time: The start of the first one, in seconds since the epoch; None where there is none.
-        last_time: The start of the last one.
-        bytes: Its size.
-        sha256: Of its bytes, as hexadecimal digits.
-        digest: Of its rows, as `row_digest` computes it.
-        write_id: Names the write; it begins with its time, so that later ones sort behind.
-        written_at: The moment of that write, in seconds since the epoch.
-        version: Of an object in a store that has versions; empty for a file.
+        path: The path relative to the home, with slashes.
+        series: The series of its candles.
+        year: The year of its candles; None for a series in one file, and for the ledger.
+        rows: The number of candles.
+        first_time: The start of the first candle, in seconds since the epoch; None where there is none.
+        last_time: The start of the last candle, likewise.
+        bytes: The size in bytes.
+        sha256: The SHA-256 of its bytes, as hexadecimal digits.
+        digest: The digest of its rows, as computed by `row_digest`.
+        write_id: The id of the write; it begins with the time, so that later writes sort after earlier ones.
+        written_at: The time of the write, in seconds since the epoch.
+        version: The version of an object in a versioned store; empty for a file.
         is_announced: Whether it is about to be renamed to its place, or was renamed just now.
-        scrubbed_at: When it was last read whole and found right; None before the first time.
+        scrubbed_at: The time when it was last read in full and found correct; None before the first time.
     """
 
     path: str
@@ -72,13 +72,13 @@ class LakeFile:
 
 @dataclass(frozen=True, slots=True)
 class SeriesFiles:
-    """What is on record of one series.
+    """The recorded files and damage of one series.
 
     Attributes:
-        files: Path → the file on record and those announced, in the lake and in the ledger.
+        files: Path → the file on record and the announced ones, in the lake and in the ledger.
         is_unadopted: Whether the series was written before there was a manifest, and not all its files are on record.
-        damaged: Path → kind and detail of the damage that is on record and not settled: a byte that was changed shows
-            in neither size nor footer.
+        damaged: Path → kind and detail of the damage that is not settled. It is kept because a changed byte shows in
+            neither size nor footer.
     """
 
     files: Mapping[str, tuple[LakeFile, ...]]
@@ -87,10 +87,10 @@ class SeriesFiles:
 
 
 class Manifest:
-    """The manifest of one lake, as readers and writers of files ask for it.
+    """The manifest of one lake, cached by series, for readers and writers of files.
 
-    What was read of a series is kept, because most of its reads find files as they were. Whoever finds one that is not
-    reads the manifest once more, with `reread`, before saying so: another process may have written it since.
+    The cache works because most reads find the files unchanged. A caller that finds a mismatch must call `reread`
+    before reporting it, because another process may have written the file since.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -99,17 +99,17 @@ class Manifest:
         self._guard = threading.Lock()
 
     def of(self, series: Series) -> SeriesFiles:
-        """Return what is on record of one series, as it was read last."""
+        """Return the records of one series, as last read."""
         with self._guard:
             known = self._known.get(series)
         return known or self.reread(series)
 
     def reread(self, series: Series) -> SeriesFiles:
-        """Return what is on record of one series now."""
+        """Return the current records of one series."""
         return self.reread_all([series])[series]
 
     def reread_all(self, series: Collection[Series]) -> dict[Series, SeriesFiles]:
-        """Return what is on record of some series now: a query for all of them costs little more than for one."""
+        """Return the current records of some series; a query for all of them costs little more than for one."""
         pairs = {each.pair for each in series}
         with self._catalog.read() as connection:
             legacy = unadopted_series(connection, pairs)
@@ -127,7 +127,7 @@ class Manifest:
         return known
 
     def forget(self, series: Iterable[Series]) -> None:
-        """Forget what was read of some series, because it has changed."""
+        """Drop the cached records of some series, because they have changed."""
         with self._guard:
             for changed in series:
                 self._known.pop(changed, None)
@@ -144,7 +144,7 @@ class Manifest:
 
 
 def _damaged(connection: sa.Connection, pairs: Collection[str]) -> dict[tuple[str, int], dict[str, tuple[str, str]]]:
-    """Pair and interval → path → kind and detail of the damage that is not settled."""
+    """Return the damage that is not settled: pair and interval → path → kind and detail."""
     columns = (damages.c.pair, damages.c.interval, damages.c.path, damages.c.kind, damages.c.detail)
     query = sa.select(*columns).where(of_pairs(damages.c.pair, pairs), damages.c.settled_at.is_(None))
     found: dict[tuple[str, int], dict[str, tuple[str, str]]] = {}
@@ -157,7 +157,7 @@ def _damaged(connection: sa.Connection, pairs: Collection[str]) -> dict[tuple[st
 
 
 def announce(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
-    """Put files on record that are about to be renamed to their places; QuestDB's copy of the old ones is outdated."""
+    """Record files that are about to be renamed to their places, and delete the deliveries of the replaced files."""
     found = list(files)
     if not found:
         return
@@ -169,7 +169,7 @@ def announce(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
 
 
 def confirm(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
-    """Take note that announced files have been renamed to their places; what lay there before is not on record."""
+    """Record that announced files were renamed to their places, and delete the records of the files they replaced."""
     keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
     if not keys:
         return
@@ -180,7 +180,7 @@ def confirm(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
 
 
 def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
-    """Put files on record that lie in their places already, in place of what was on record there."""
+    """Record files that are already in their places, replacing earlier records of their paths."""
     found = list(files)
     strike(connection, [file.path for file in found])
     if found:
@@ -188,14 +188,14 @@ def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
 
 
 def strike(connection: sa.Connection, paths: Collection[str]) -> None:
-    """Take files off the record: they are known to be gone, and what they held is refuted."""
+    """Delete the records of files that are known to be gone, and whose coverage is refuted."""
     names = sorted(paths)
     for start in range(0, len(names), _PATHS):
         connection.execute(sa.delete(lake_files).where(lake_files.c.path.in_(names[start : start + _PATHS])))
 
 
 def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str, tuple[LakeFile, ...]]:
-    """Return path → the file on record, and those announced, of some series; a row that is damaged names nothing."""
+    """Return path → the file on record and the announced ones, of some series; damaged rows are left out."""
     wanted = set(series)
     query = sa.select(lake_files).where(of_pairs(lake_files.c.pair, {each.pair for each in wanted}))
     if len({each.interval for each in wanted}) == 1:
@@ -204,18 +204,18 @@ def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str,
 
 
 def all_files(connection: sa.Connection) -> dict[str, tuple[LakeFile, ...]]:
-    """Return path → the file on record, and those announced, of the whole lake."""
+    """Return path → the file on record and the announced ones, of the whole lake."""
     return _files(connection, sa.select(lake_files))
 
 
 def ledger_before(connection: sa.Connection, moment: int) -> list[str]:
-    """Return the paths of the ledger's files that were written before a moment, in seconds since the epoch."""
+    """Return the paths of the ledger files written before a moment, in seconds since the epoch."""
     is_old = lake_files.c.path.like("replaced/%") & (lake_files.c.written_at < moment)
     return list(connection.scalars(sa.select(lake_files.c.path).where(is_old, lake_files.c.is_announced.is_(False))))
 
 
 def rows_of(connection: sa.Connection) -> dict[Series, int]:
-    """Return how many candles the files of each series in the lake have together."""
+    """Return the number of candles in the lake files of each series."""
     query = (
         sa.select(lake_files.c.pair, lake_files.c.interval, sa.func.sum(lake_files.c.rows))
         .where(lake_files.c.path.like("lake/interval=%"), lake_files.c.is_announced.is_(False))
@@ -245,7 +245,7 @@ _INTERVALS = {interval.value: interval for interval in Interval}
 
 
 def _file(row: sa.Row[Any]) -> LakeFile:
-    """The file of a row, by the places of its columns: by their names it takes twice as long, for 10,000 of them."""
+    """Convert a row by column position: by column name, 10,000 rows take twice as long."""
     values = tuple(row)
     series = Series(values[1], _INTERVALS[values[2]])
     return LakeFile(values[0], series, *(values[place] for place in _PLACES))
@@ -258,7 +258,7 @@ def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
 
 
 def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
-    """Put the copy of the pairs' ids on record, which is about to be renamed to its place."""
+    """Record the copy of the pairs' ids, which is about to be renamed to its place."""
     strike(connection, [path])
     row = {
         "path": path,
@@ -279,7 +279,7 @@ def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
 
 
 def digest_of(connection: sa.Connection, path: str) -> str | None:
-    """Return the SHA-256 on record of one file; None where there is none."""
+    """Return the recorded SHA-256 of a file; None where there is none."""
     query = sa.select(lake_files.c.sha256).where(lake_files.c.path == path).order_by(lake_files.c.write_id.desc())
     return connection.scalars(query.limit(1)).first()
 
@@ -291,7 +291,7 @@ def unadopted_series(connection: sa.Connection, pairs: Collection[str] | None = 
 
 
 def adopted(connection: sa.Connection, series: Sequence[Series]) -> None:
-    """Take note that all files of some series are on record."""
+    """Record that all files of some series are in the manifest."""
     keys = [{"of_pair": each.pair, "of_interval": each.interval.value} for each in series]
     if keys:
         is_one = (unadopted.c.pair == sa.bindparam("of_pair")) & (unadopted.c.interval == sa.bindparam("of_interval"))
@@ -299,7 +299,7 @@ def adopted(connection: sa.Connection, series: Sequence[Series]) -> None:
 
 
 def scrubbed(connection: sa.Connection, files: Iterable[LakeFile], now: int) -> None:
-    """Take note that some files were read whole and found right."""
+    """Record that some files were read in full and found correct."""
     keys = [{"of_path": file.path, "of_write": file.write_id} for file in files]
     if keys:
         is_one = (lake_files.c.path == sa.bindparam("of_path")) & (lake_files.c.write_id == sa.bindparam("of_write"))

@@ -1,4 +1,4 @@
-"""The catalog's records of proof: what is reconciled or verified, what contradicts, which quiet is hard to believe."""
+"""Catalog records of proof: proven and confirmed spans, contradictions, suspicions, and candle counts by month."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from kraken_pipeline.storage.records.refutations import values_of
 
 _KEYS = 500
 
-# --- what is proven
+# --- proofs and confirmations
 
 
 def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
-    """Read how far every series is proven, or those of some pairs, without what rests on doubted quiet time.
+    """Return what is proven of every series, or of those of some pairs, without what rests on suspicious quiet time.
 
-    Two intervals that lack the same time agree that nobody traded, and can both be wrong. What was counted by ids of
-    trades is reconciled whatever anybody doubts: none is missing.
+    Two intervals that lack the same time agree that there was no trade, and can both be wrong. Time that was counted by
+    ids of trades is reconciled despite any suspicion, because no trade is missing there.
     """
     found = added_up(connection, pairs)
     doubts = suspicious(connection, found, pairs)
@@ -46,7 +46,7 @@ def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
 
 
 def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Proven]:
-    """Read where intervals agree, also where they do so about quiet time that is hard to believe."""
+    """Return where intervals agree, including on quiet time that is under suspicion."""
     query = sa.select(proofs).where(of_pairs(proofs.c.pair, pairs))
     query = query.order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
     found: dict[Series, tuple[list[Span], list[Span]]] = {}
@@ -61,16 +61,17 @@ def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) ->
 
 
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
-    """Read what is reconciled at least of every series, or of those of some pairs, as `proofs_of` reads it."""
+    """Return the spans of `proofs_of` that are at least reconciled, of every series or of those of some pairs."""
     return {series: found.reconciled for series, found in proofs_of(connection, pairs).items()}
 
 
 def suspicious(
     connection: sa.Connection, wanted: Iterable[Series], pairs: Collection[str] | None = None
 ) -> dict[Series, Spans]:
-    """Read the doubted quiet time of some series that was not checked yet: whole candles of each of them.
+    """Return the suspicious quiet time of some series that is not checked yet, extended to whole candles.
 
-    A doubt about one interval is one about all that have a candle there: those that are made of it lack the same.
+    A suspicion about one interval applies to every interval with a candle there, because candles made from that
+    interval lack the same trades.
     """
     doubted: dict[str | None, list[Span]] = {}
     for each in suspicions_of(connection, pairs):
@@ -84,7 +85,7 @@ def suspicious(
 
 
 def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:
-    """Makes these what is proven of some series."""
+    """Replace the proofs of some series."""
     rows = []
     for series, each in found.items():
         is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
@@ -107,7 +108,7 @@ def _key(series: Series) -> dict[str, object]:
 
 
 def confirmed(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
-    """Where a second source said the same, of every series or of those of some pairs."""
+    """Return the spans confirmed by a second source, of every series or of those of some pairs."""
     table = confirmations
     query = (
         sa.select(table).where(of_pairs(table.c.pair, pairs)).order_by(table.c.pair, table.c.interval, table.c.start)
@@ -121,7 +122,7 @@ def confirmed(connection: sa.Connection, pairs: Collection[str] | None = None) -
 
 
 def confirm(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
-    """Puts on record where a second source said the same."""
+    """Record the spans confirmed by a second source."""
     pairs = {series.pair for series, spans in found.items() if spans}
     known = confirmed(connection, pairs) if pairs else {}
     for series, spans in found.items():
@@ -130,7 +131,7 @@ def confirm(connection: sa.Connection, found: Mapping[Series, Spans]) -> None:
 
 
 def unconfirm(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
-    """Forgets what was confirmed or counted of some spans, before their candles or their evidence change."""
+    """Delete the confirmations and proven counts of some spans before their candles or their evidence change."""
     trade_counts.void(connection, changing)
     for series, known in confirmed(connection, {series.pair for series in changing}).items():
         if intersect(known, changing.get(series, ())):
@@ -146,12 +147,12 @@ def _replace_confirmed(connection: sa.Connection, series: Series, spans: Spans) 
         connection.execute(sa.insert(table), rows)
 
 
-# --- what contradicts
+# --- contradictions
 
 
 @dataclass(frozen=True, slots=True)
 class ContradictionRecord:
-    """Two intervals of a pair that do not agree; see `schema.contradictions` for the columns."""
+    """A contradiction between two intervals of a pair; see `schema.contradictions` for the columns."""
 
     pair: str
     fine: Interval
@@ -170,12 +171,12 @@ class ContradictionRecord:
 
     @property
     def key(self) -> tuple[Interval, Interval, int]:
-        """What tells it from others of its pair."""
+        """The key that is unique among the contradictions of a pair."""
         return self.fine, self.coarse, self.span.start
 
     @property
     def values(self) -> tuple[Span, Values | None, Values | None, int, int]:
-        """What contradicts each other: the same values are the same contradiction."""
+        """The span and the contradicting values; equal values mean the same contradiction."""
         return self.span, self.fine_candle, self.coarse_candle, self.fine_trades, self.coarse_trades
 
 
@@ -184,7 +185,7 @@ def contradictions_of(
     pairs: Collection[str] | None = None,
     states: Collection[ContradictionState] = tuple(ContradictionState),
 ) -> list[ContradictionRecord]:
-    """What contradicts, or once did, by pair, interval and time; of some pairs or of all."""
+    """Return contradictions by pair, interval and time, settled ones included by default; of some pairs or of all."""
     table = contradictions
     query = (
         sa.select(table)
@@ -215,7 +216,7 @@ def _contradiction(row: sa.RowMapping) -> ContradictionRecord:
 
 
 def keep_contradictions(connection: sa.Connection, records: Iterable[ContradictionRecord]) -> None:
-    """Puts contradictions on record, in place of what was known of the same buckets."""
+    """Record contradictions, replacing earlier records of the same buckets."""
     rows = [
         {
             "pair": each.pair,
@@ -246,16 +247,16 @@ def keep_contradictions(connection: sa.Connection, records: Iterable[Contradicti
 
 
 def settled(record: ContradictionRecord, now: int) -> ContradictionRecord:
-    """The record of a contradiction that is none any more."""
+    """Return the record of a contradiction as settled."""
     return replace(record, state=ContradictionState.SETTLED, changed_at=now)
 
 
-# --- which quiet time is hard to believe
+# --- suspicions
 
 
 @dataclass(frozen=True, slots=True)
 class SuspicionRecord:
-    """A quiet time that is hard to believe; see `schema.suspicions`. Its pair is None for an outage of all."""
+    """A suspicion about quiet time; see `schema.suspicions`. The pair is None for an outage of all pairs."""
 
     pair: str | None
     interval: Interval
@@ -268,7 +269,7 @@ class SuspicionRecord:
 
 
 def suspicions_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> list[SuspicionRecord]:
-    """Every suspicion in order of time: those of some pairs and the outages of all, or all there are."""
+    """Return suspicions in order of time: those of some pairs and the outages of all pairs, or all of them."""
     query = sa.select(suspicions).order_by(suspicions.c.start, suspicions.c.id)
     query = query.where(suspicions.c.pair.is_(None) | of_pairs(suspicions.c.pair, pairs))
     return [
@@ -287,7 +288,7 @@ def suspicions_of(connection: sa.Connection, pairs: Collection[str] | None = Non
 
 
 def suspect(connection: sa.Connection, found: Iterable[SuspicionRecord]) -> None:
-    """Puts suspicions on record."""
+    """Record suspicions."""
     rows = [
         {
             "pair": each.pair,
@@ -306,12 +307,12 @@ def suspect(connection: sa.Connection, found: Iterable[SuspicionRecord]) -> None
 
 
 def judge(connection: sa.Connection, ids: Collection[int], state: SuspicionState, now: int) -> None:
-    """Says what became of some suspicions."""
+    """Set the state of some suspicions."""
     connection.execute(sa.update(suspicions).where(suspicions.c.id.in_(list(ids))).values(state=state, changed_at=now))
 
 
 def dispel(connection: sa.Connection, ids: Sequence[int]) -> None:
-    """Forgets suspicions of times that are not quiet any more, or not covered."""
+    """Delete suspicions about time that is no longer quiet or no longer covered."""
     for start in range(0, len(ids), _KEYS):
         connection.execute(sa.delete(suspicions).where(suspicions.c.id.in_(list(ids[start : start + _KEYS]))))
 
@@ -320,7 +321,7 @@ def dispel(connection: sa.Connection, ids: Sequence[int]) -> None:
 
 
 def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, dict[int, list[int]]]:
-    """Series → year → how many candles the lake has of each of its twelve months."""
+    """Return series → year → the number of candles in the lake in each of the twelve months."""
     query = sa.select(candle_counts)
     query = query.where(of_pairs(candle_counts.c.pair, pairs))
     found: dict[Series, dict[int, list[int]]] = {}
@@ -331,14 +332,14 @@ def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
 
 
 def forget_counts(connection: sa.Connection, series: Series) -> None:
-    """Forgets how many candles a series has, until reconciliation counts them again."""
+    """Delete the candle counts of a series, until reconciliation counts again."""
     table = candle_counts
     is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
     connection.execute(sa.delete(table).where(is_one))
 
 
 def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, Sequence[int]]) -> None:
-    """Puts the counts of some years of a series on record, in place of what was known of them."""
+    """Record the candle counts of some years of a series, replacing earlier counts of these years."""
     table = candle_counts
     is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
     connection.execute(sa.delete(table).where(is_one, table.c.year.in_(list(years))))

@@ -1,9 +1,9 @@
-"""The outboxes: which ranges of which series QuestDB is still owed, and which have changed since they were reconciled.
+"""The outboxes: ranges that are pending for QuestDB, and ranges that are marked for reconciliation.
 
-A range is put in before the lake changes. It goes out of the one once QuestDB has applied it, of the other once it was
-reconciled. Whoever delivers reads what is owed first, then waits until nobody is in the middle of writing these series,
-and only then reads the lake: a writer that has put its range in and not yet moved its files would otherwise be taken
-for done. Whoever reconciles holds the locks of the series for all of it.
+A range is added before the lake changes. It is removed from the first outbox once QuestDB has applied it, and from the
+second once it was reconciled. The publisher reads the pending ranges first, then waits until no process is writing
+these series, and only then reads the lake. Otherwise a writer that has added its range but not yet moved its files
+would pass for finished. Reconciliation holds the locks of the series throughout.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import doubts, of_pairs, publications
 
 _IDS = 500
-"""Ids in one statement: SQLite and PostgreSQL both take many more, but not as many as a rebuild has."""
+"""The number of ids in one statement: SQLite and PostgreSQL allow many more, but not as many as a rebuild has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A range that is owed.
+    """A range in an outbox.
 
     Attributes:
-        id: Of its record; a range that changes gets a new one.
-        series: Whose candles.
-        span: Which.
-        made_at: Since when, in seconds since the epoch.
+        id: The id of its record; a range that changes gets a new id.
+        series: The series.
+        span: The range.
+        made_at: The time since when it is there, in seconds since the epoch.
     """
 
     id: int
@@ -43,11 +43,11 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much is owed.
+    """A summary of the pending ranges.
 
     Attributes:
-        count: How many ranges.
-        oldest: Since when the oldest is, in seconds since the epoch; None where there is none.
+        count: The number of ranges.
+        oldest: The time since when the oldest is pending, in seconds since the epoch; None where there is none.
     """
 
     count: int
@@ -55,21 +55,21 @@ class Backlog:
 
 
 def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
-    """Puts changed ranges into the outbox, before the lake changes: QuestDB is never left without them.
+    """Add changed ranges to the outbox before the lake changes, so that QuestDB never misses them.
 
-    A range that touches one that is owed already takes its place, under a new id: each page of trades brings one. Who
-    is publishing the old one at that moment ends by deleting an id that is gone, and the new one stays owed.
+    A range that touches a pending one is merged with it under a new id, because each page of trades brings a range. A
+    publisher that is working on the old range then deletes an id that is gone, and the new range stays pending.
     """
     _put(connection, publications, changes, now)
 
 
 def doubt(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
-    """Takes note that ranges have changed, candles or evidence, and are to be reconciled."""
+    """Mark ranges for reconciliation, because their candles or evidence have changed."""
     _put(connection, doubts, changes, now)
 
 
 def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
-    """What is to be reconciled, by pair; of some pairs or of all."""
+    """Return the ranges that are marked for reconciliation, by pair; of some pairs or of all."""
     query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
     query = query.where(of_pairs(doubts.c.pair, pairs))
     found: dict[str, list[Publication]] = {}
@@ -81,7 +81,7 @@ def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> 
 
 
 def reconciled(connection: sa.Connection, ids: Sequence[int]) -> None:
-    """Takes ranges out that were reconciled."""
+    """Remove ranges that were reconciled."""
     for start in range(0, len(ids), _IDS):
         connection.execute(sa.delete(doubts).where(doubts.c.id.in_(ids[start : start + _IDS])))
 
@@ -108,7 +108,10 @@ def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Ser
 
 @cache
 def _touched(table: sa.Table) -> sa.Select[Any]:
-    """The rows of a series that overlap or touch a range; built once, because that takes longer than to ask."""
+    """Return a query for the rows of a series that overlap or touch a range.
+
+    It is built once, because building it takes longer than running it.
+    """
     return sa.select(table).where(
         table.c.pair == sa.bindparam("of_pair"),
         table.c.interval == sa.bindparam("of_interval"),
@@ -120,12 +123,12 @@ def _touched(table: sa.Table) -> sa.Select[Any]:
 def owed(
     connection: sa.Connection, interval: Interval, series: Collection[Series] | None = None
 ) -> dict[Series, list[Publication]]:
-    """What is owed of one interval, by series and in order of time.
+    """Return the pending ranges of one interval, by series and in order of time.
 
     Args:
-        connection: The catalog.
-        interval: Which.
-        series: Only of these; of all where it is None.
+        connection: A transaction of the catalog.
+        interval: The interval.
+        series: Only these series; all where it is None.
     """
     table = publications
     query = (
@@ -142,9 +145,9 @@ def owed(
 
 
 def deliver(connection: sa.Connection, ids: Sequence[int], until: int) -> None:
-    """Takes note that QuestDB has everything of some publications that lies before a moment.
+    """Record that QuestDB has applied everything before a moment of some pending ranges.
 
-    What has been replaced under a new id in the meantime is not touched.
+    Ranges that were replaced under a new id in the meantime are not touched.
     """
     table = publications
     for start in range(0, len(ids), _IDS):
@@ -154,6 +157,6 @@ def deliver(connection: sa.Connection, ids: Sequence[int], until: int) -> None:
 
 
 def backlog(connection: sa.Connection) -> Backlog:
-    """How much is owed in all."""
+    """Return the summary of all pending ranges."""
     count, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(publications.c.made_at))).one()
     return Backlog(int(count), oldest)

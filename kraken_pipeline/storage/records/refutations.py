@@ -1,7 +1,7 @@
-"""Refutations: what a source answered and turned out not to be so.
+"""Refutations: answers of a source that turned out to be wrong.
 
-A refuted span is not covered, so that it is a gap with a route. Only what comes after it counts as an answer: hence the
-ids of the newest grant and attempt, which each record holds.
+A refuted span is not covered, so it is a gap with a route. Only later answers count, so each record holds the ids of
+the newest grant and attempt at that time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Refutation:
     """A span that is refuted.
 
     Attributes:
-        id: Of its record.
-        series: Whose.
-        span: Which.
-        refuted: What stood there, as one candle of its length; None where there was none.
-        reason: What refutes it.
-        after_grant: The newest grant of that moment.
-        after_attempt: The newest attempt of that moment.
-        made_at: When, in seconds since the epoch.
-        damage_id: The damage that took the evidence away, where no other source refuted it.
+        id: The id of its record.
+        series: The series.
+        span: The span.
+        refuted: The refuted values, as one candle of the span's length; None where there was none.
+        reason: The reason, as text.
+        after_grant: The id of the newest grant at that time.
+        after_attempt: The id of the newest attempt at that time.
+        made_at: The time of the refutation, in seconds since the epoch.
+        damage_id: The id of the damage that removed the evidence; None where another source refuted it.
     """
 
     id: int
@@ -52,10 +52,10 @@ class Refutation:
     damage_id: int | None = None
 
     def standing(self, grants: Iterable[Grant]) -> Spans:
-        """Return the part of the span that is refuted still, given all grants of the series.
+        """Return the part of the span that is still refuted, given all grants of the series.
 
-        Evidence that was lost is replaced piece by piece. Values that were refuted stay refuted as a whole, until
-        reconciliation finds that something has answered for all of them.
+        Lost evidence is replaced piece by piece. Refuted values stay refuted as a whole, until reconciliation finds
+        that the whole span has been answered for.
         """
         if self.damage_id is None:
             return (self.span,)
@@ -69,13 +69,13 @@ def refute(
     *,
     damage_id: int | None = None,
 ) -> None:
-    """Puts refutations on record; `evidence_records.renew` then takes the coverage back.
+    """Record refutations; call `evidence_records.renew` afterwards to remove the coverage.
 
     Args:
-        connection: A transaction that writes.
-        found: Series, span, what stood there as one candle, and what refutes it.
-        now: The moment, in seconds since the epoch.
-        damage_id: The damage that took the evidence away, where it is that.
+        connection: A write transaction.
+        found: Series, span, the refuted values as one candle, and the reason.
+        now: The current time, in seconds since the epoch.
+        damage_id: The id of the damage that removed the evidence; None for any other cause.
     """
     newest = [connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0))) for table in _DATED]
     rows = [
@@ -110,7 +110,7 @@ _DATED = (schema.grants, schema.attempts)
 
 
 def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[Refutation]]:
-    """The refutations that have not ended, by series and in order of time; of some pairs or of all."""
+    """Return the refutations that have not ended, by series and in order of time; of some pairs or of all."""
     found: dict[Series, list[Refutation]] = {}
     for refutation in matching(connection, of_pairs(refutations.c.pair, pairs)):
         found.setdefault(refutation.series, []).append(refutation)
@@ -118,13 +118,13 @@ def active(connection: sa.Connection, pairs: Collection[str] | None = None) -> d
 
 
 def matching(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Refutation]:
-    """The refutations that have not ended and meet a condition on their table, in order of time."""
+    """Return the refutations that have not ended and meet a condition on their table, in order of time."""
     query = sa.select(refutations).where(refutations.c.ended_at.is_(None), condition).order_by(refutations.c.start)
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
 def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tuple[Refutation, int | None]]:
-    """Every refutation of a series that overlaps a span, ended or not, the oldest first, each with when it ended."""
+    """Return the refutations of a series that overlap a span, oldest first, each with its end time or None."""
     query = (
         sa.select(refutations)
         .where(
@@ -139,7 +139,7 @@ def of_series(connection: sa.Connection, series: Series, span: Span) -> list[tup
 
 
 def _record(row: sa.RowMapping) -> Refutation:
-    """The record of a row; one that is damaged refutes all of its series, since nobody knows what it was about."""
+    """Return the record of a row; a damaged row refutes all of its series, because its span is unknown."""
     return Refutation(
         row["id"],
         Series(row["pair"], Interval(row["interval"])),
@@ -154,7 +154,7 @@ def _record(row: sa.RowMapping) -> Refutation:
 
 
 def values_of(found: Sequence[float] | None) -> Values | None:
-    """A candle's values as a column of JSON has them."""
+    """Return a candle's values from a JSON column."""
     if found is None:
         return None
     opened, high, low, close, volume, trades = found
@@ -162,12 +162,12 @@ def values_of(found: Sequence[float] | None) -> Values | None:
 
 
 def end(connection: sa.Connection, ids: Sequence[int], now: int) -> None:
-    """Ends refutations; `evidence_records.renew` then gives the coverage back."""
+    """End refutations; call `evidence_records.renew` afterwards to restore the coverage."""
     change(connection, ids, ended_at=now)
 
 
 def change(connection: sa.Connection, ids: Sequence[int], **values: int) -> None:
-    """Changes columns of some refutations, and their checksums with them."""
+    """Change columns of some refutations and update their checksums."""
     for start in range(0, len(ids), _IDS):
         is_one = refutations.c.id.in_(ids[start : start + _IDS])
         rows = connection.execute(sa.select(refutations).where(is_one)).mappings().all()
@@ -182,9 +182,9 @@ def change(connection: sa.Connection, ids: Sequence[int], **values: int) -> None
 
 
 def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Span, str]]:
-    """What has answered for a refuted span since, each with its source; of one-minute candles trades at any time.
+    """Return the spans granted since a refutation that overlap it, each with its source.
 
-    Minutes that were paged through before are never refuted: trades are what all else is measured by.
+    Minutes that were paged through as trades before are never refuted: trades are the reference for all other sources.
     """
     table = schema.grants
     query = sa.select(table.c.start, table.c.end, table.c.source).where(
@@ -198,7 +198,7 @@ def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Sp
 
 
 def is_doubted(connection: sa.Connection, series: Series) -> bool:
-    """Whether anything of a series is refuted: then each answer is kept by itself, to tell what came since."""
+    """Return whether anything of a series is refuted: its answers are then kept apart, to show which came later."""
     query = sa.select(refutations.c.id).where(
         refutations.c.pair == series.pair,
         refutations.c.interval == series.interval.value,

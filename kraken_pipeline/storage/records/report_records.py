@@ -1,4 +1,4 @@
-"""The catalog's records of reports: the headline numbers of each one that was made as a page, for the trend."""
+"""Catalog records of reports: the headline numbers of each report page, for the trend."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class ReportRecord:
     """A report that was made.
 
     Attributes:
-        tier: Of which pairs; ALL for every one.
-        made_at: When, in seconds since the epoch.
+        tier: The tier of its pairs; ALL for all pairs.
+        made_at: The time of the report, in seconds since the epoch.
         numbers: Its headline numbers by name, at least `completeness_pct`, `proven_pct` (both None where nothing was
-            expected), `gaps`, `conflicts` and `candles`, newer ones `verified_pct` as well; and `selection`, what else
-            it was narrowed to: only reports on the same things make a trend.
+            expected), `gaps`, `conflicts` and `candles`; newer reports have `verified_pct` as well. `selection` holds
+            the other filters of the report: only reports with the same selection form a trend.
     """
 
     tier: str
@@ -29,13 +29,13 @@ class ReportRecord:
 
 
 def keep_report(connection: sa.Connection, record: ReportRecord) -> None:
-    """Puts the numbers of a report on record."""
+    """Record the numbers of a report."""
     values = {"tier": record.tier, "made_at": record.made_at, "numbers": dict(record.numbers)}
     connection.execute(sa.insert(reports).values(**values))
 
 
 def reports_of(connection: sa.Connection, tier: str, newest: int) -> list[ReportRecord]:
-    """The newest so many reports of a tier, the oldest of them first."""
+    """Return the newest reports of a tier, at most `newest` of them, oldest first."""
     query = (
         sa.select(reports.c.tier, reports.c.made_at, reports.c.numbers)
         .where(reports.c.tier == tier)

@@ -1,6 +1,6 @@
-"""What the catalog knows of where candles came from: archives and loose files, and what each kind of source answered.
+"""Read-only queries about the sources of candles: containers, loose files, and the answers of each kind of source.
 
-Only read here; `file_records` and `evidence_records` write it.
+`file_records` and `evidence_records` write these records.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from kraken_pipeline.storage.catalog.states import FileStatus
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSource:
-    """An archive that holds many files, or a loose file.
+    """A container or a loose file.
 
     Attributes:
-        name: What people call it.
-        kind: Of its release, or of the file; empty where it could not be opened.
-        is_loose: Whether it is a file by itself.
-        files: How many files of it are on record.
-        completed: How many of these are ingested.
-        failed: How many failed.
-        rows: How many rows were read from them.
-        rows_rejected: How many of these were rejected.
+        name: The display name.
+        kind: The kind of its release, or of the file; empty where it could not be opened.
+        is_loose: Whether it is a loose file.
+        files: The number of its files on record.
+        completed: The number of files that were ingested or skipped.
+        failed: The number of files that failed.
+        rows: The number of rows read.
+        rows_rejected: The number of rows rejected.
         first: The start of the first candle, in seconds since the epoch; None where there is none.
-        last: The start of the last one.
+        last: The start of the last candle, likewise.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ArchiveSource:
 
 
 def archive_sources(connection: sa.Connection, pairs: Sequence[str]) -> list[ArchiveSource]:
-    """Each archive and loose file from which candles of some pairs came, or that failed; archives first, by name."""
+    """Return the containers and loose files with candles of some pairs, or that failed; containers first, by name."""
 
     def count(*statuses: FileStatus) -> sa.ColumnElement[int]:
         return sa.func.sum(sa.case((files.c.status.in_([str(status) for status in statuses]), 1), else_=0))
@@ -83,15 +83,15 @@ def archive_sources(connection: sa.Connection, pairs: Sequence[str]) -> list[Arc
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one kind of source answered for, of one interval.
+    """The answers of one kind of source at one interval.
 
     Attributes:
         source: A `market.candle.Source`.
-        interval: Of which candles.
-        series: For how many series.
-        seconds: For how much time of them in all; what answered twice counts twice.
-        trades: How many trades it counts there.
-        verified_at: When it last answered, in seconds since the epoch.
+        interval: The interval of the candles.
+        series: The number of series.
+        seconds: The total time of the answers; time answered for twice counts twice.
+        trades: The number of trades that the source counts there.
+        verified_at: The time of the last answer, in seconds since the epoch.
     """
 
     source: str
@@ -103,7 +103,7 @@ class Answered:
 
 
 def answered(connection: sa.Connection, pairs: Sequence[str]) -> list[Answered]:
-    """What each kind of source answered for of some pairs, by source and interval."""
+    """Return the answers of each kind of source for some pairs, by source and interval."""
     query = (
         sa.select(
             grants.c.source,
@@ -125,15 +125,15 @@ def answered(connection: sa.Connection, pairs: Sequence[str]) -> list[Answered]:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A source that counts other trades than what is kept; see `schema.conflicts`.
+    """A source whose trade counts differ from the stored ones; see `schema.conflicts`.
 
     Attributes:
-        series: Whose.
-        span: From the first such candle to the last.
-        candles: How many there are.
-        reason: What it says.
-        file: The file that says it; None for a reply.
-        made_at: When it said so, in seconds since the epoch.
+        series: The series.
+        span: The time from the first such candle to the last.
+        candles: The number of such candles.
+        reason: The difference, as text.
+        file: The name of the file; None for a reply.
+        made_at: The time when the difference was recorded, in seconds since the epoch.
     """
 
     series: Series
@@ -145,17 +145,17 @@ class Disagreement:
 
     @property
     def is_of_counts(self) -> bool:
-        """Whether it is about how many trades there were, as between two archives, and not about prices."""
+        """Whether it is about trade counts, as between two archives, and not about prices."""
         return " trades than " in self.reason
 
     @property
     def is_outdoing(self) -> bool:
-        """Whether the source is kept, because it counts more trades than another archive."""
+        """Whether the source is kept because it counts more trades than another archive."""
         return " more trades than " in self.reason
 
 
 def disagreements(connection: sa.Connection, pairs: Sequence[str], most: int) -> tuple[list[Disagreement], int]:
-    """The sources that count other trades than what is kept of some pairs, the worst first, and how many there are."""
+    """Return up to `most` sources of some pairs with differing trade counts, worst first, and their total number."""
     is_wanted = of_pairs(conflicts.c.pair, pairs)
     query = (
         sa.select(conflicts, files.c.name)

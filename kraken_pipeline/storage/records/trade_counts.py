@@ -1,8 +1,8 @@
-"""The catalog's record of counting: what ids of trades say of the trades that candles count, span by span.
+"""Catalog records of trade counts: the number of trades by ids and by candles, span by span.
 
-A count that is proven is proof like any other, and goes with its evidence: `void` is called before candles change, and
-whenever anything is refuted. It is about a sum, so that all of it goes where any of it does; the anchors stay, and
-counting anew costs no request.
+A proven count is a proof like any other and is deleted with its evidence: `void` is called before candles change, and
+whenever anything is refuted. A count is a sum, so all of it is deleted where any part is. The anchors stay, so counting
+again costs no request.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from kraken_pipeline.storage.catalog.seals import is_intact, sealed
 
 @dataclass(frozen=True, slots=True)
 class TradeCount:
-    """What ids of trades say of a span of a series.
+    """The trades of a span of a series, counted by ids and by candles.
 
     Attributes:
-        series: Which.
+        series: The series.
         span: The span.
-        by_ids: How many trades ids count; None where they say nothing.
-        counted: How many the candles count; None where they were not counted.
-        verdict: What follows.
-        action: What was done about it, or what to do.
+        by_ids: The number of trades by ids; None where ids say nothing.
+        counted: The number of trades by candles; None where they were not counted.
+        verdict: The verdict on the two numbers.
+        action: The action that was taken or is recommended.
         run_id: The run that found it.
     """
 
@@ -48,11 +48,11 @@ class TradeCount:
 
     @property
     def when(self) -> str:
-        """The span, for people."""
+        """The span, as text."""
         return f"from {short(self.span.start)} to {short(self.span.end)}"
 
     def as_json(self) -> dict[str, object]:
-        """As `prove --json` shows it."""
+        """Return the count as `prove --json` shows it."""
         return {
             "pair": self.series.pair,
             "start": iso(self.span.start),
@@ -66,17 +66,17 @@ class TradeCount:
 
 
 def in_all(counts: Iterable[TradeCount]) -> str:
-    """Say how many trades were counted of some spans that do not overlap: "counted: 34,817 trades by ids and …"."""
+    """Return the total of some spans that do not overlap, as text: "counted: 34,817 trades by ids and …"."""
     return as_counted(sum(count.counted or 0 for count in counts))
 
 
 def as_counted(trades: int) -> str:
-    """Say that so many trades are counted alike."""
+    """Return the text for a number of trades on which ids and candles agree."""
     return f"counted: {trades:,} trades by ids and by candles"
 
 
 def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> None:
-    """Put counts on record, in place of what was known of the same spans."""
+    """Record counts, replacing earlier records of the same spans."""
     for count in found:
         row = {
             "pair": count.series.pair,
@@ -92,7 +92,7 @@ def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> 
         }
         is_of_series = [trade_counts.c[name] == row[name] for name in ("pair", "interval")]
         is_one = (trade_counts.c.start == row["start"]) & (trade_counts.c.end == row["end"])
-        if count.verdict is CountVerdict.PROVEN:  # what it holds says nothing more; each night brings a longer one
+        if count.verdict is CountVerdict.PROVEN:  # it supersedes shorter ones: each night brings a longer one
             is_within = (trade_counts.c.start >= row["start"]) & (trade_counts.c.end <= row["end"])
             is_one = is_one | (is_within & (trade_counts.c.verdict == row["verdict"]))
         connection.execute(sa.delete(trade_counts).where(*is_of_series, is_one))
@@ -100,17 +100,17 @@ def record(connection: sa.Connection, found: Iterable[TradeCount], now: int) -> 
 
 
 def of_pair(connection: sa.Connection, pair: str) -> dict[tuple[Series, Span], TradeCount]:
-    """Read what is on record of a pair, by series and span."""
+    """Return the counts of a pair, by series and span."""
     return {(count.series, count.span): count for count in _read(connection, trade_counts.c.pair == pair)}
 
 
 def of_run(connection: sa.Connection, run_id: str) -> list[TradeCount]:
-    """Read what a run found, by pair, time and interval."""
+    """Return the counts that a run found, by pair, time and interval."""
     return _read(connection, trade_counts.c.run_id == run_id)
 
 
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, list[TradeCount]]:
-    """Read what is proven by ids of every series, or of those of some pairs, in order of time; none within another."""
+    """Return the proven counts of every series, or of those of some pairs, in order of time and without overlaps."""
     is_proven = trade_counts.c.verdict == str(CountVerdict.PROVEN)
     found: dict[Series, list[TradeCount]] = {}
     rows = _read(connection, is_proven & of_pairs(trade_counts.c.pair, pairs))
@@ -141,9 +141,9 @@ def _read(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[
 
 
 def void(connection: sa.Connection, changing: Mapping[Series, Spans]) -> None:
-    """Forget what was proven by counting some spans, before their candles or their evidence change.
+    """Delete the proven counts of some spans before their candles or their evidence change.
 
-    Candles longer than a day are proven by the counts of their days, and go with these.
+    Candles longer than a day are proven by the counts of their days, so their counts are deleted with these.
     """
     pairs = {series.pair for series, spans in changing.items() if spans}
     if not pairs:

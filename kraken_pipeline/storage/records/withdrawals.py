@@ -1,6 +1,6 @@
-"""The catalog's records of what a person takes back: files, releases and spans, and the evidence that goes with them.
+"""Catalog records of withdrawals: of files, releases and spans, and of the evidence that is removed with them.
 
-The order of a withdrawal is that of `workflow.resolve`: evidence goes before candles do.
+`workflow.withdraw.resolve` defines the order of a withdrawal: evidence is removed before candles.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IDS = 500
 
 @dataclass(frozen=True, slots=True)
 class WithdrawalRecord:
-    """What was taken back of a series; see `schema.withdrawals` for the columns."""
+    """A withdrawal from a series; see `schema.withdrawals` for the columns."""
 
     series: Series
     span: Span
@@ -39,13 +39,13 @@ class WithdrawalRecord:
 
 
 def files_called(connection: sa.Connection, name: str) -> list[FileRecord]:
-    """The files with this name, location or SHA-256."""
+    """Return the files with this name, location or SHA-256."""
     condition = sa.or_(files.c.name == name, files.c.location == name, files.c.sha256 == name)
     return file_records.matching(connection, condition)
 
 
 def same_files(connection: sa.Connection, records: Iterable[FileRecord]) -> list[FileRecord]:
-    """These files, and those with the same content of the same series under whatever name."""
+    """Return these files, and those of the same series with the same content, whatever their names."""
     found = {record.id: record for record in records}
     sums = sorted({record.sha256 for record in found.values() if record.sha256 is not None})
     what = {(record.kind, record.series, record.sha256) for record in found.values()}
@@ -57,24 +57,24 @@ def same_files(connection: sa.Connection, records: Iterable[FileRecord]) -> list
 
 
 def containers_called(connection: sa.Connection, name: str) -> list[ContainerRecord]:
-    """The containers with this name or SHA-256."""
+    """Return the containers with this name or SHA-256."""
     return [each for each in file_records.all_containers(connection) if name in (each.name, each.sha256)]
 
 
 def release_ends(connection: sa.Connection) -> dict[str, int | None]:
-    """Where the release of each container ends, in seconds since the epoch; its SHA-256 → None where it is none."""
+    """Return SHA-256 → the end of the container's release, in seconds since the epoch; None where it is no release."""
     query = sa.select(containers.c.sha256, containers.c.end)
     return {row.sha256: row.end for row in connection.execute(query)}
 
 
 def members(connection: sa.Connection, sha256: str, pair: str | None = None) -> list[FileRecord]:
-    """The files of a container that are on record; of one pair or of all."""
+    """Return the files of a container that are on record; of one pair or of all."""
     condition = files.c.container == sha256
     return file_records.matching(connection, condition if pair is None else condition & (files.c.pair == pair))
 
 
 def some_names(connection: sa.Connection, count: int) -> tuple[list[str], list[str]]:
-    """A few names of files that were ingested, and of containers."""
+    """Return up to `count` names of ingested files, and as many of containers."""
     loose = sa.select(files.c.name).where(files.c.status == FileStatus.COMPLETED).distinct()
     return (
         list(connection.scalars(loose.order_by(files.c.name).limit(count))),
@@ -83,19 +83,19 @@ def some_names(connection: sa.Connection, count: int) -> tuple[list[str], list[s
 
 
 def withdraw_files(connection: sa.Connection, ids: Sequence[int], reason: str, now: int) -> None:
-    """Takes files back: they are not ingested again, and their grants are gone."""
+    """Withdraw files: they are not ingested again, and their grants and conflicts are deleted."""
     for start in range(0, len(ids), _IDS):
         some = ids[start : start + _IDS]
         values: dict[str, Any] = {"status": FileStatus.WITHDRAWN, "reason": reason, "updated_at": now}
-        # No window is left to be taken of it.
+        # A withdrawn file has no ingested window.
         values |= {"taken_start": None, "taken_end": None}
         connection.execute(sa.update(files).where(files.c.id.in_(some)).values(**values))
         connection.execute(sa.delete(grants).where(grants.c.file_id.in_(some)))
-        connection.execute(sa.delete(conflicts).where(conflicts.c.file_id.in_(some)))  # its word counts no longer
+        connection.execute(sa.delete(conflicts).where(conflicts.c.file_id.in_(some)))
 
 
 def withdraw_container(connection: sa.Connection, record: ContainerRecord, reason: str, run_id: str, now: int) -> None:
-    """Takes a container back with all its members, also those that were never read."""
+    """Withdraw a container with all its members, including those that were never read."""
     if record.sha256 in file_records.withdrawn_containers(connection):
         return
     connection.execute(
@@ -119,18 +119,18 @@ def withdraw_container(connection: sa.Connection, record: ContainerRecord, reaso
 def read_again(
     connection: sa.Connection, series: Series, spans: Spans, reason: str, now: int, *, without: Collection[Kind] = ()
 ) -> list[FileRecord]:
-    """Makes the files PENDING again that have answered for any of some spans, and those that are the same.
+    """Reset to PENDING the files that have answered for any of some spans, and their duplicates.
 
     Args:
-        connection: A transaction that writes.
-        series: Whose.
-        spans: What has to be answered for again.
-        reason: Why, for people.
-        now: The moment, in seconds since the epoch.
-        without: Kinds that are not to be read again.
+        connection: A write transaction.
+        series: The series.
+        spans: The spans that have to be answered for again.
+        reason: The reason, as text.
+        now: The current time, in seconds since the epoch.
+        without: The kinds of files that are not read again.
 
     Returns:
-        Those that had been ingested.
+        The files that had been ingested.
     """
     is_series = (files.c.pair == series.pair) & (files.c.interval == series.interval.value)
     known = [record for record in file_records.matching(connection, is_series) if record.kind not in without]
@@ -141,7 +141,7 @@ def read_again(
     ]
     places = {record.location for record in again}
     sums = {record.sha256 for record in again}
-    # Of files that are the same only one was ingested, and another may be the one that is still at hand.
+    # Only one of several equal files was ingested, and another one may be the one that still exists.
     duplicates = [
         record.id
         for record in known
@@ -156,7 +156,7 @@ def read_again(
 
 
 def _reach(record: FileRecord) -> list[Span]:
-    """What a file answers for, and where its rows lie: the last row of a loose one is stored and not answered for."""
+    """Return the span of a file's rows and the span it answers for; a loose file does not answer for its last row."""
     spans = [] if record.span is None else [record.span]
     if record.start is not None and record.end is not None and record.start < record.end:
         spans.append(Span(record.start, record.end))
@@ -169,17 +169,17 @@ def _reach(record: FileRecord) -> list[Span]:
 def trim_grants(
     connection: sa.Connection, series: Series, spans: Spans, source: str | None = None, file_id: int | None = None
 ) -> None:
-    """Takes some spans out of the grants of a series; `evidence_records.renew` then takes the coverage back.
+    """Cut some spans out of the grants of a series; call `evidence_records.renew` afterwards to update the coverage.
 
-    A grant that is cut in pieces keeps its number for the first of them. The others get new ones, which would look like
-    answers that came after what is refuted there: those refutations count from now on.
+    A grant that is cut into pieces keeps its id for the first piece. The others get new ids, which would look like
+    answers later than the refutations there. These refutations therefore count from now on.
 
     Args:
-        connection: A transaction that writes.
-        series: Whose.
-        spans: What nothing answers for any more.
-        source: Only of this source; of all where it is None.
-        file_id: Only of this file; of all where it is None.
+        connection: A write transaction.
+        series: The series.
+        spans: The spans to cut out.
+        source: Only grants of this source; all where it is None.
+        file_id: Only grants of this file; all where it is None.
     """
     if not spans:
         return
@@ -229,7 +229,7 @@ def _count_refutations_from_now(connection: sa.Connection, series: Series, piece
 
 
 def forget_conflicts(connection: sa.Connection, series: Series, spans: Spans) -> None:
-    """Forgets what replies of the exchange said otherwise than what stood in some spans, which is gone."""
+    """Delete the conflicts between replies of the exchange and candles of some spans, which are gone."""
     query = sa.select(conflicts).where(_overlaps(conflicts, series, spans), conflicts.c.file_id.is_(None))
     ids = [
         row["id"]
@@ -241,7 +241,7 @@ def forget_conflicts(connection: sa.Connection, series: Series, spans: Spans) ->
 
 
 def forget_answers(connection: sa.Connection, touched: Mapping[Series, Spans]) -> None:
-    """Forgets the attempts that were answered, so that every route to some spans may be taken once more."""
+    """Delete the answered attempts at some spans, so that every route can be tried again."""
     for series, spans in touched.items():
         query = sa.select(attempts).where(_overlaps(attempts, series, spans), attempts.c.error.is_(None))
         ids = [row["id"] for row in connection.execute(query).mappings() if _meets(row, spans)]
@@ -250,9 +250,9 @@ def forget_answers(connection: sa.Connection, touched: Mapping[Series, Spans]) -
 
 
 def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans], now: int) -> None:
-    """Takes back what followed from comparing: refutations end, contradictions are settled, proofs are none any more.
+    """Revert the results of comparisons: end refutations, settle contradictions and delete proofs.
 
-    Reconciliation, to which all of it is put as a doubt, finds anew what still holds.
+    The spans are marked for reconciliation, which finds again what still holds.
     """
     ended = [
         each.id
@@ -281,7 +281,7 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
 
 
 def _overlaps(table: sa.Table, series: Series, spans: Spans) -> sa.ColumnElement[bool]:
-    """Rows of a series that overlap the hull of some spans."""
+    """Return the condition for rows of a series that overlap the hull of some spans."""
     return sa.and_(
         table.c.pair == series.pair,
         table.c.interval == series.interval.value,
@@ -294,11 +294,11 @@ def _meets(row: Mapping[Any, Any], spans: Spans) -> bool:
     return bool(intersect((Span(row["start"], row["end"]),), spans))
 
 
-# --- what was taken back
+# --- withdrawals
 
 
 def record(connection: sa.Connection, records: Iterable[WithdrawalRecord]) -> None:
-    """Puts on record what was taken back; with it a withdrawal is complete."""
+    """Record withdrawals; this is the last step of a withdrawal."""
     rows = [
         {
             "pair": each.series.pair,
@@ -317,7 +317,7 @@ def record(connection: sa.Connection, records: Iterable[WithdrawalRecord]) -> No
 
 
 def complete(connection: sa.Connection, ids: Collection[int]) -> set[int]:
-    """Which of some files were taken back to the end."""
+    """Return the ids of those files whose withdrawal is complete."""
     wanted = sorted(ids)
     found: set[int] = set()
     for start in range(0, len(wanted), _IDS):
@@ -327,7 +327,7 @@ def complete(connection: sa.Connection, ids: Collection[int]) -> set[int]:
 
 
 def of_series(connection: sa.Connection, series: Series, span: Span) -> list[WithdrawalRecord]:
-    """What was taken back of a series that overlaps a span, the oldest first."""
+    """Return the withdrawals from a series that overlap a span, oldest first."""
     query = sa.select(withdrawals).where(_overlaps(withdrawals, series, (span,))).order_by(withdrawals.c.id)
     return [
         WithdrawalRecord(

@@ -1,1 +1,1 @@
-"""The cache of the exchange's replies: in memory, on the machine, and in Redis."""
+"""The reply cache: replies of the exchange in memory, in a file on the machine, and in Redis."""

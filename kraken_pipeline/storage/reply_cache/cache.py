@@ -1,11 +1,11 @@
-"""Replies of the exchange that serve again for a while: in this process, then in a level for all, then the source.
+"""The reply cache: looks a key up in this process's memory, then in a level shared by all processes, then asks Kraken.
 
-A region of dogpile.cache over that level, which is a small SQLite file or Redis, with a level in memory above it. One
-process fetches a cold key while the others wait for it, and what has expired can still be had when the source fails.
-(dogpile's own `get_or_create` gives what has expired also while another process is fetching, which here would pass for
-fresh.) A reply is evidence only of what it says itself, up to the moment when it was made.
+The shared level is a small SQLite file or Redis, used through a region of dogpile.cache. One process fetches a cold key
+while the others wait for it. An expired value is returned when the source fails. (dogpile's own `get_or_create` returns
+expired values also while another process is fetching; here they would look fresh.) A reply is evidence only of its
+contents, up to the moment when it was made.
 
-Nothing fails because of the cache: what cannot be read from it is a miss, and what cannot be written is not kept.
+The cache never causes a failure: an unreadable value is a miss, and a value that cannot be written is not kept.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _LONGEST_MEMORY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the cache holds under a key.
+    """A value of the cache, with its age.
 
     Attributes:
-        value: A value of JSON.
-        made_at: When the source gave it, in seconds since the epoch.
-        is_stale: Whether it has expired, and is given because the source failed.
+        value: A JSON value.
+        made_at: The time when the source returned it, in seconds since the epoch.
+        is_stale: Whether the value has expired and is returned because the source failed.
     """
 
     value: Any
@@ -53,25 +53,25 @@ class Entry:
 
 
 class Level(Protocol):
-    """What all processes share, as far as dogpile.cache does not ask for it."""
+    """The shared level's methods that dogpile.cache does not define."""
 
     def clear(self, prefix: str) -> int:
-        """Forgets the keys that begin like that; returns how many there were."""
+        """Delete the keys with this prefix; return their number."""
 
     def stats(self, prefix: str) -> CacheStats:
-        """How much it holds of what begins like that."""
+        """Return the number and the size of the values whose keys have this prefix."""
 
 
 class Cache:
     """A cache of JSON values.
 
     Args:
-        folder: Where its file and its locks lie.
-        environment: What every key begins with.
-        largest: How many bytes of values are kept on disk.
-        counters: Told of hits, misses and stale values.
-        pool: Connections to the Redis that serves before the file on disk does; closed with the cache.
-        clock: The moment in seconds since the epoch.
+        folder: The folder of its file and its locks.
+        environment: The prefix of every key.
+        largest: The maximum size of the values on disk, in bytes.
+        counters: The counters of hits, misses and stale values.
+        pool: Connections to Redis, which is used before the file on disk; closed with the cache.
+        clock: Returns the current time, in seconds since the epoch.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Cache:
         self._guard = threading.Lock()
 
     def key(self, *parts: str) -> str:
-        """The key of some parts: the environment first, and hashed where it would be too long."""
+        """Return the key of some parts: the environment, then the parts; a key that is too long ends in a hash."""
         key = ":".join((self._environment, *parts))
         if len(key) <= LONGEST_KEY:
             return key
@@ -117,26 +117,27 @@ class Cache:
         *,
         in_memory: bool = True,
     ) -> Entry:
-        """The value under a key, made by the source where there is none.
+        """Return the value of a key; fetch it from the source if the cache has none.
 
-        A lookup of a key that was never there counts as `cold` and neither as a hit nor as a miss: replies with the
-        newest candles and pages of trades are asked for once by their nature, and say nothing of how the cache serves.
+        A lookup of a key that was never cached counts as `cold`, neither as a hit nor as a miss: replies with the
+        newest candles and pages of trades are requested only once, and say nothing about the use of the cache.
 
         Args:
-            parts: The key.
-            seconds: How old a value may be.
-            make: Asks the source. What it raises is never kept.
-            is_enough: Whether a value serves; where a known one does not, the source is asked anew, and what it gives
-                is kept only if it does.
-            in_memory: Whether it is kept in this process as well; not what is large and hardly asked for twice.
+            parts: The parts of the key.
+            seconds: The maximum age of a value.
+            make: Fetches the value from the source. Its errors are never cached.
+            is_enough: Checks whether a value suffices. If a cached value does not, the source is asked again; its value
+                is cached only if it suffices.
+            in_memory: Whether to keep the value in this process as well; False for large values that are rarely
+                requested twice.
 
         Raises:
-            ExchangeUnavailable: The source failed, and not even an old value serves.
+            ExchangeUnavailable: The source failed, and the cache has not even an expired value that suffices.
         """
         key = self.key(*parts)
 
         def serving(entry: Entry | None) -> Entry | None:
-            # What seems to be made later than now was made by a clock that has stepped back since.
+            # An entry from the future was made before the clock stepped back.
             is_young = entry is not None and abs(self._clock() - entry.made_at) < seconds
             return entry if entry is not None and is_young and is_enough(entry.value) else None
 
@@ -159,23 +160,23 @@ class Cache:
             return self.put(parts, value, in_memory=in_memory) if is_enough(value) else Entry(value, self._clock())
 
     def peek(self, parts: Sequence[str]) -> Entry | None:
-        """The value under a key, however old, without counting the lookup; None where there is none."""
+        """Return the value of a key at any age, without counting the lookup; None if there is none."""
         return self._kept(self.key(*parts))
 
     def put(self, parts: Sequence[str], value: Any, *, in_memory: bool = True) -> Entry:
-        """Keeps a value that the source has just given."""
+        """Cache a value that the source has just returned."""
         key, made_at = self.key(*parts), self._clock()
         self._region.set(key, {"value": value, "made_at": made_at})
         entry = Entry(value, made_at)
         return self._remember(key, entry) if in_memory else entry
 
     def _kept(self, key: str) -> Entry | None:
-        """What the level for all has, however old."""
+        """Return the entry of the shared level at any age; None if there is none."""
         try:
             found = self._region.get(key, ignore_expiration=True)
             return None if isinstance(found, NoValue) else Entry(found["value"], float(found["made_at"]))
         except (zlib.error, ValueError, TypeError, LookupError):
-            return None  # damaged, or somebody else's: what takes its place will not be
+            return None  # corrupt, or written by another program: the next value replaces it
 
     def _remembered(self, key: str) -> Entry | None:
         with self._guard:
@@ -189,24 +190,24 @@ class Cache:
         return entry
 
     def clear(self, prefix: str = "") -> int:
-        """Forgets the keys of this environment that begin like that; returns how many there were.
+        """Delete the keys of this environment with this prefix; return their number.
 
-        What another process has in memory serves there for another minute at the most.
+        Values in another process's memory remain in use there for at most another minute.
         """
         with self._guard:
             self._memory.clear()
         return self._level.clear(f"{self._environment}:{prefix}")
 
     def stats(self) -> CacheStats:
-        """How much it holds of this environment."""
+        """Return the number and the size of this environment's values."""
         return self._level.stats(f"{self._environment}:")
 
     def redis_health(self) -> RedisHealth | None:
-        """How its Redis is, asked now; None where none is configured."""
+        """Query the health of Redis; return None if none is configured."""
         return None if self._pool is None else redis_health(self._pool)
 
     def close(self) -> None:
-        """Closes the connections to Redis, where there are any."""
+        """Close the connections to Redis, if there are any."""
         if self._pool is not None:
             self._pool.close()
 

@@ -1,4 +1,4 @@
-"""What the cache says of itself: how much it holds, and how its Redis is."""
+"""The statistics of the reply cache, and the health of its Redis."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from kraken_pipeline.storage.pools import PoolStats
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """How much the cache holds of its environment, in the level that serves at this moment.
+    """The contents of the cache for its environment, in the level in use.
 
     Attributes:
-        keys: How many keys it has, also of what has expired.
-        size: How many bytes their values take; what Redis or SQLite need beside them is not counted.
-        level: Redis, or the file on disk.
-        pool: The connections to Redis, also where it is away; None where none is configured.
+        keys: The number of keys, expired ones included.
+        size: The size of the values in bytes, without the overhead of Redis or SQLite.
+        level: The level in use: Redis, or the file on disk.
+        pool: The connections to Redis, even if it is unavailable; None if none is configured.
     """
 
     keys: int
@@ -27,17 +27,19 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class RedisHealth:
-    """How Redis is; None is what it does not say, as servers before 7 and some that are only like Redis do not.
+    """The health of Redis; values that the server does not report are None.
+
+    Servers before version 7, and some that only resemble Redis, do not report all values.
 
     Attributes:
         name: Host, port and database, without a password.
         answers: Whether it answered a PING.
-        version: Its version.
-        used_memory: The bytes it has allocated.
-        clients: How many are connected to it.
-        max_clients: How many may be.
+        version: The server's version.
+        used_memory: The memory that it has allocated, in bytes.
+        clients: The number of connected clients.
+        max_clients: The maximum number of clients.
         pool: The connections of this cache.
-        error: A sentence of what went wrong; None where nothing did.
+        error: A sentence that describes the error; None without one.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The embedded level of the cache: a small SQLite file and locks beside it, for all processes of one machine."""
+"""The embedded level of the cache: a small SQLite file, with lock files, for all processes of one machine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _Result = TypeVar("_Result")
 
 
 class SqliteStore:
-    """The file, which may be deleted at any time.
+    """The SQLite file of the cache, which may be deleted at any time.
 
-    It is not in the catalog, because what can be fetched again need not survive a power cut, nor go into a backup.
-    A file that is no database any more is deleted, and whatever fails otherwise (a full disk) is as if it were empty.
+    The cache is not part of the catalog: values that can be fetched again need not survive a power cut, and do not
+    belong in a backup. A file that is not a database any more is deleted. On any other error, such as a full disk, the
+    cache behaves as if it were empty.
     """
 
     def __init__(self, path: Path, largest: int) -> None:
@@ -34,7 +35,7 @@ class SqliteStore:
         self._largest = largest
 
     def _do(self, work: Callable[[sqlite3.Connection], _Result], otherwise: _Result) -> _Result:
-        """Does something in a transaction, or gives what stands for its failure."""
+        """Run some work in a transaction; return `otherwise` if it fails."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
@@ -50,13 +51,13 @@ class SqliteStore:
             return otherwise
 
     def get(self, key: str) -> bytes | None:
-        """The value of a key."""
+        """Return the value of a key; None if there is none."""
         query = "SELECT value FROM entries WHERE key = ?"
         row = self._do(lambda connection: connection.execute(query, (key,)).fetchone(), None)
         return row[0] if row else None
 
     def set(self, key: str, value: bytes) -> None:
-        """Keeps a value, and makes room for it by forgetting the oldest."""
+        """Store a value, and delete the oldest values to make room."""
 
         def put(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (key, time.time(), value))
@@ -75,65 +76,65 @@ class SqliteStore:
             size -= length
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Forgets some keys."""
+        """Delete some keys."""
         query = "DELETE FROM entries WHERE key = ?"
         self._do(lambda connection: connection.executemany(query, [(key,) for key in keys]), None)
 
     def clear(self, prefix: str) -> int:
-        """Forgets the keys that begin like that."""
+        """Delete the keys with this prefix; return their number."""
         query = "DELETE FROM entries WHERE substr(key, 1, ?) = ?"
         return self._do(lambda connection: connection.execute(query, (len(prefix), prefix)).rowcount, 0)
 
     def stats(self, prefix: str) -> CacheStats:
-        """How many keys begin like that, and how large their values are."""
+        """Return the number of keys with this prefix, and the size of their values."""
         query = "SELECT count(*), total(length(value)) FROM entries WHERE substr(key, 1, ?) = ?"
         keys, size = self._do(lambda connection: connection.execute(query, (len(prefix), prefix)).fetchone(), (0, 0))
         return CacheStats(int(keys), int(size))
 
 
 class SqliteBackend(BytesBackend):
-    """What dogpile.cache needs of the level on disk."""
+    """The dogpile.cache backend of the level on disk."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._store: SqliteStore = arguments["store"]
         self._locks: Path = arguments["locks"]
 
     def get_mutex(self, key: str) -> CacheMutex:
-        """One of a few locks that work across processes; which one, the key says."""
+        """Return the lock of a key, which works across processes: one of a few, chosen by a hash of the key."""
         stripe = zlib.crc32(key.encode()) % _STRIPES
         return _Mutex(self._locks / f"{stripe}.lock")
 
     def get_serialized(self, key: str) -> SerializedReturnType:
-        """The bytes of a key."""
+        """Return the bytes of a key."""
         return self._store.get(key) or NO_VALUE
 
     def get_serialized_multi(self, keys: Iterable[str]) -> Sequence[SerializedReturnType]:
-        """The bytes of several keys."""
+        """Return the bytes of several keys."""
         return [self.get_serialized(key) for key in keys]
 
     def set_serialized(self, key: str, value: bytes) -> None:
-        """Keeps the bytes of a key."""
+        """Store the bytes of a key."""
         self._store.set(key, value)
 
     def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
-        """Keeps the bytes of several keys."""
+        """Store the bytes of several keys."""
         for key, value in mapping.items():
             self._store.set(key, value)
 
     def delete(self, key: str) -> None:
-        """Forgets a key."""
+        """Delete a key."""
         self._store.delete([key])
 
     def delete_multi(self, keys: Iterable[str]) -> None:
-        """Forgets several keys."""
+        """Delete several keys."""
         self._store.delete(list(keys))
 
     def clear(self, prefix: str) -> int:
-        """Forgets the keys that begin like that; returns how many there were."""
+        """Delete the keys with this prefix; return their number."""
         return self._store.clear(prefix)
 
     def stats(self, prefix: str) -> CacheStats:
-        """How much it holds of what begins like that."""
+        """Return the number and the size of the values whose keys have this prefix."""
         return self._store.stats(prefix)
 
 

@@ -1,12 +1,12 @@
-"""The shared level of the cache: Redis, and the embedded level for as long as Redis is away.
+"""The Redis level of the cache, which falls back on the embedded level while Redis is unavailable.
 
-The pool neither retries nor waits for long: with redis-py's ten retries a call took 15 s where Redis was down. Here one
-that fails is answered by the embedded level at once; a second later the next call tries Redis again.
+The pool does not retry, and its time-outs are short: with redis-py's ten retries, a call took 15 s while Redis was
+down. If a call fails, the embedded level answers it at once. A second later, the next call tries Redis again.
 
-dogpile's own backend for Redis is not used: it calls SETEX, which redis-py 8 warns of as deprecated, and its GET fails
-at a key that is no string. What it would save are the five commands of `RedisFirstBackend`; the lock is redis-py's.
+dogpile's own Redis backend is not used: it calls SETEX, which redis-py 8 reports as deprecated, and its GET fails on a
+key whose value is not a string. It would only save the five commands of `RedisFirstBackend`; the lock is redis-py's.
 
-Redis holds the values under the keys of the cache as they are, and its locks under `_lock` and the key.
+Redis stores a value under its cache key, and a lock under `_lock` and the key.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from kraken_pipeline.storage.reply_cache.embedded_cache import SqliteBackend
 
 REDIS_FIRST = "kraken_pipeline.redis_first"
 KEPT_SECONDS = 7 * 86_400
-"""For how long Redis keeps a value: long after it has expired, to be had as stale where the exchange is down."""
+"""The time that Redis keeps a value: long past its expiry, so that a stale value exists if the exchange is down."""
 LOCK_SECONDS = 120
-"""Who holds a lock for longer, or was killed with it, holds it no more; and who waits for longer goes on without."""
+"""The time after which a lock expires, if its holder is slow or was killed, and a waiter goes on without it."""
 PAUSE_SECONDS = 1.0
-"""For how long Redis is left alone after a failure: silence costs a time-out a second then, and not one a call."""
+"""The pause after a failure of Redis: an unresponsive Redis then costs one time-out a second instead of one a call."""
 HEALTH_CHECK_SECONDS = 30
 _BATCH = 1_000
 _Result = TypeVar("_Result")
@@ -46,12 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 def redis_pool(url: str, size: int, timeout: float) -> ConnectionPool:
-    """The connections to a Redis; none is made yet.
+    """Return a connection pool for Redis, without connecting yet.
 
     Args:
-        url: `redis://…` or `rediss://…`; what its query says counts more than what is said here.
-        size: How many there may be.
-        timeout: How long connecting may take, and an answer, in seconds.
+        url: `redis://…` or `rediss://…`; options in its query override those set here.
+        size: The maximum number of connections.
+        timeout: The time-out for connecting and for an answer, in seconds.
     """
     return ConnectionPool.from_url(
         url,
@@ -61,26 +61,26 @@ def redis_pool(url: str, size: int, timeout: float) -> ConnectionPool:
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
-        # Version 3, redis-py's default, would let the server relax the time-outs to 10 s ("maintenance notifications"),
-        # and takes 104 µs a GET instead of 56.
+        # Protocol 3, redis-py's default, would let the server relax the time-outs to 10 s ("maintenance
+        # notifications"), and takes 104 µs for a GET instead of 56.
         protocol=2,
     )
 
 
 def pool_stats(pool: ConnectionPool) -> PoolStats:
-    """How many connections there are; nobody waits for one, because who gets none asks the embedded level."""
+    """Return the pool's statistics; no caller ever waits, because one without a connection uses the embedded level."""
     (idle, _), (in_use, _) = pool.get_connection_count()
     return PoolStats(idle + in_use, in_use, idle, 0, 0, pool.max_connections)
 
 
 def redis_name(pool: ConnectionPool) -> str:
-    """Host, port and database: what may be logged of the URL."""
+    """Return host, port and database: the parts of the URL that may be logged."""
     found = pool.connection_kwargs
     return f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
 
 
 def redis_health(pool: ConnectionPool) -> RedisHealth:
-    """Asks Redis how it is, whether or not it was left alone a moment ago."""
+    """Query the health of Redis, even during the pause after a failure."""
     health = RedisHealth(redis_name(pool), False, None, None, None, None, pool_stats(pool))
     client = Redis(connection_pool=pool)
     try:
@@ -99,16 +99,16 @@ def redis_health(pool: ConnectionPool) -> RedisHealth:
 
 
 class RedisFirstBackend(BytesBackend):
-    """What dogpile.cache needs of both levels: Redis does each call, or the embedded one where Redis fails.
+    """The dogpile.cache backend of both levels: Redis handles each call, or the embedded level if Redis fails.
 
-    Arguments are the `pool`, those of `SqliteBackend`, and the `environment` that keys begin with.
+    The arguments are the `pool`, those of `SqliteBackend`, and the `environment`, which is the prefix of keys.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._pool: ConnectionPool = arguments["pool"]
         self._redis = Redis(connection_pool=self._pool)
         self._embedded = SqliteBackend(arguments)
-        # A Redis that is full, or a replica, answers to reading alone. It is back when something can be written.
+        # A full Redis, or a replica, still answers reads. It is available again once a write succeeds.
         probe = f"_lock{arguments['environment']}"
         self._presence = Presence(redis_name(self._pool), lambda: self._redis.set(probe, b"", ex=1))
 
@@ -116,55 +116,55 @@ class RedisFirstBackend(BytesBackend):
         return self._presence.call(work, otherwise)
 
     def get_mutex(self, key: str) -> CacheMutex:
-        """A lock for the processes of all machines; where Redis is away when it is taken, for those of this one."""
+        """Return the lock of a key, across machines; it covers this machine only if Redis is away on acquisition."""
         lock = self._redis.lock(
             f"_lock{key}",
             timeout=LOCK_SECONDS,
             blocking_timeout=LOCK_SECONDS,
-            sleep=0.05,  # as long as filelock sleeps
+            sleep=0.05,  # the same as filelock's
             thread_local=False,
         )
         return _Mutex(lock, self._embedded.get_mutex(key), self._presence)
 
     def get_serialized(self, key: str) -> SerializedReturnType:
-        """The bytes of a key."""
+        """Return the bytes of a key."""
         return self.get_serialized_multi([key])[0]
 
     def get_serialized_multi(self, keys: Iterable[str]) -> Sequence[SerializedReturnType]:
-        """The bytes of several keys."""
+        """Return the bytes of several keys."""
         wanted = list(keys)
 
         def get() -> Sequence[SerializedReturnType]:
-            # Unlike GET, MGET gives nothing, and no error, where somebody has put a list or a hash.
+            # Unlike GET, MGET returns nil, not an error, for a key that another program set to a list or a hash.
             found = cast("list[bytes | None]", self._redis.mget(wanted))
             return [NO_VALUE if value is None else value for value in found]
 
         return self._do(get, lambda: self._embedded.get_serialized_multi(wanted))
 
     def set_serialized(self, key: str, value: bytes) -> None:
-        """Keeps the bytes of a key."""
+        """Store the bytes of a key."""
         self._do(
             lambda: self._redis.set(key, value, ex=KEPT_SECONDS), lambda: self._embedded.set_serialized(key, value)
         )
 
     def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
-        """Keeps the bytes of several keys."""
+        """Store the bytes of several keys."""
         for key, value in mapping.items():
             self.set_serialized(key, value)
 
     def delete(self, key: str) -> None:
-        """Forgets a key."""
+        """Delete a key."""
         self.delete_multi([key])
 
     def delete_multi(self, keys: Iterable[str]) -> None:
-        """Forgets several keys."""
+        """Delete several keys."""
         unwanted = list(keys)
         self._do(lambda: self._redis.unlink(*unwanted), lambda: self._embedded.delete_multi(unwanted))
 
     def clear(self, prefix: str) -> int:
-        """Forgets the keys that begin like that in both levels; returns how many there were.
+        """Delete the keys with this prefix in both levels; return their number.
 
-        Where Redis is away it keeps them, as the warning of its being away says.
+        If Redis is unavailable, its keys remain; the warning logged then says that it is away.
         """
 
         def unlink() -> int:
@@ -173,9 +173,9 @@ class RedisFirstBackend(BytesBackend):
         return self._embedded.clear(prefix) + self._do(unlink, lambda: 0)
 
     def stats(self, prefix: str) -> CacheStats:
-        """How much the level in use holds of what begins like that.
+        """Return the number and the size of the values whose keys have this prefix, in the level in use.
 
-        The lengths of the values are asked for by the thousand: MEMORY USAGE would have Redis walk through each.
+        The lengths are queried in batches of a thousand. MEMORY USAGE would make Redis traverse each value.
         """
 
         def measure() -> CacheStats:
@@ -184,7 +184,7 @@ class RedisFirstBackend(BytesBackend):
                 with self._redis.pipeline(transaction=False) as pipeline:
                     for key in batch:
                         pipeline.strlen(key)
-                    lengths = pipeline.execute(raise_on_error=False)  # no string: somebody else's
+                    lengths = pipeline.execute(raise_on_error=False)  # errors: other programs' keys, not strings
                 keys += len(batch)
                 size += sum(length for length in lengths if isinstance(length, int))
             return CacheStats(keys, size, "redis")
@@ -192,18 +192,18 @@ class RedisFirstBackend(BytesBackend):
         return replace(self._do(measure, lambda: self._embedded.stats(prefix)), pool=pool_stats(self._pool))
 
     def _batches(self, prefix: str) -> Iterable[Sequence[bytes]]:
-        """The keys that begin like that, each of them once, which SCAN does not promise."""
+        """Return the keys with this prefix in batches, each key once, which SCAN does not guarantee."""
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
         keys = list(set(self._redis.scan_iter(match=pattern, count=_BATCH)))
         return [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
 
 
 class Presence:
-    """Whether Redis is there, as this process has last seen it, and who finds out whether it is back.
+    """The availability of Redis, as last seen by this process; one thread at a time probes whether it is back.
 
     Args:
-        name: What it is called in warnings.
-        probe: Asks it for something that it can do only when all is well.
+        name: The name of Redis in warnings.
+        probe: Sends a command that succeeds only if Redis is fully available.
     """
 
     def __init__(self, name: str, probe: Callable[[], object]) -> None:
@@ -211,10 +211,10 @@ class Presence:
         self._probe = probe
         self._guard = threading.Lock()
         self._retry_at: float | None = None
-        """None where Redis is there; else when the next call tries it, which is never while another one does."""
+        """None if Redis is available; else the time of the next probe, infinite while another thread probes."""
 
     def call(self, work: Callable[[], _Result], otherwise: Callable[[], _Result]) -> _Result:
-        """Has Redis do something, or another do it where Redis is away or fails."""
+        """Run `work` on Redis; run `otherwise` if Redis is unavailable or fails."""
         if self._is_here():
             try:
                 return work()
@@ -223,10 +223,10 @@ class Presence:
         return otherwise()
 
     def fail(self, error: RedisError) -> None:
-        """Leaves Redis alone for a while."""
+        """Mark Redis as unavailable for `PAUSE_SECONDS`."""
         with self._guard:
             if self._retry_at is not None:
-                return  # another thread's call was first
+                return  # another thread has marked it already
             self._retry_at = time.monotonic() + PAUSE_SECONDS
         _log.warning("Redis at %s is away, the embedded cache takes over: %s", self._name, error)
 
@@ -251,7 +251,7 @@ class Presence:
 
 
 class _Mutex(CacheMutex):
-    """Redis's lock, or the embedded one where Redis is away when it is taken."""
+    """A lock of Redis, or the embedded one if Redis is unavailable on acquisition."""
 
     def __init__(self, lock: Lock, embedded: CacheMutex, presence: Presence) -> None:
         self._lock = lock
@@ -273,14 +273,14 @@ class _Mutex(CacheMutex):
         return self._presence.call(take_lock, take_embedded)
 
     def release(self) -> None:
-        """Gives it back; also to a Redis that is left alone, where it would stay for others to wait for."""
+        """Release the lock, even during a pause of Redis: otherwise other processes would wait until it expires."""
         held, self._held = self._held, None
         if held is None:
-            return  # waited for in vain
+            return  # the lock was never acquired
         try:
             held.release()
         except LockError:
-            pass  # held for too long, or Redis was started anew: it is free already
+            pass  # the lock has expired, or Redis was restarted: it is free already
         except RedisError as error:
             self._presence.fail(error)
 

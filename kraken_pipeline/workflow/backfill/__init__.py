@@ -1,1 +1,1 @@
-"""Backfilling: gaps filled by resampling, by OHLC and by trades."""
+"""Backfilling: filling gaps by resampling, by OHLC and by trades."""

@@ -1,7 +1,8 @@
-"""Backfilling: gaps are filled from where their routes lead, the cheapest source first.
+"""Backfilling: fills gaps along their routes, the cheapest source first.
 
-Resampling costs nothing and comes before, between and after; then OHLC, whose routes expire; then trades. ARCHIVE is
-`ingest`. What cannot be asked for now (maintenance, no answer, no budget left) is left to the next run as it is.
+Resampling costs nothing and runs before, between and after the other routes. OHLC comes next, because its routes
+expire, and then trades. `ingest` fills the ARCHIVE route. What cannot be asked for now (maintenance, no answer, no
+budget left) is left unchanged to the next run.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ from kraken_pipeline.workflow.reconcile.suspicion import take_back, unproven
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _ROUNDS = 3 * len(Interval)
-"""What is healed of one interval can show what the next coarser one lacks; more rounds than that would be a mistake."""
+"""The most rounds. Healing one interval can reveal gaps of the next coarser one; more rounds would be a bug."""
 
 
 def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
-    """Fills what can be filled, and puts on record what is left.
+    """Fill the gaps that can be filled, and record those that are left.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     run.report(phase="resampling")
     work = _Backfill(stores, spec, run)
@@ -71,10 +72,10 @@ def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
 
 
 def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
-    """What a backfill would ask the exchange for, in its order, as things stand; asks for nothing and writes nothing.
+    """Return the fetches of a backfill in its order, as things stand; request nothing and write nothing.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     if not spec.api_backfill:
         return []
@@ -84,17 +85,17 @@ def planned(stores: Stores, spec: RunSpec, now: int) -> list[Fetch]:
 
 
 def beyond(stores: Stores, spec: RunSpec, now: int) -> list[str]:
-    """Return the pairs whose first trade a backfill asks for first: what lies before their candles is in no plan yet.
+    """Return the pairs whose first trade a backfill asks for first; no plan includes the time before their candles yet.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     return unprobed(load_snapshot(stores, spec, now), spec) if spec.api_backfill else []
 
 
 @dataclass(slots=True)
 class _Backfill:
-    """What a backfill has done so far."""
+    """The state of a backfill: what it has done so far."""
 
     stores: Stores
     spec: RunSpec
@@ -106,16 +107,16 @@ class _Backfill:
     refuted: int = 0
     conflicts: int = 0
     healed: int = 0
-    tried: set[tuple[str, Spans]] = field(default_factory=set)  # what was asked for
-    withheld: dict[Series, Spans] = field(default_factory=dict)  # what the exchange has left out twice
+    tried: set[tuple[str, Spans]] = field(default_factory=set)  # fetches that were made
+    withheld: dict[Series, Spans] = field(default_factory=dict)  # trades that the exchange left out twice
 
     @property
     def stored(self) -> int:
-        """How many candles are new or changed."""
+        """The number of new or changed candles."""
         return sum(each.candles_stored for each in self.filled.values())
 
     def outcome(self, left: Sequence[Gap]) -> BackfillOutcome:
-        """What it did, with the gaps that are left."""
+        """Return the outcome, with the gaps that are left."""
         filled = tuple(self.filled[series] for series in sorted(self.filled))
         return BackfillOutcome(
             filled,
@@ -129,14 +130,14 @@ class _Backfill:
         )
 
     def add(self, filled: Iterable[SeriesOutcome]) -> None:
-        """Takes note of what was filled: one outcome a series, whatever number of replies it took."""
+        """Add what was filled to the outcome of its series; a series may take several replies."""
         for each in filled:
             known = self.filled.get(each.series, SeriesOutcome(each.series, 0, ()))
             spans = normalise((*known.spans, *each.spans))
             self.filled[each.series] = SeriesOutcome(each.series, known.candles_stored + each.candles_stored, spans)
 
     def resample(self) -> None:
-        """Fills what follows from finer candles by now, reconciles what has changed, and fills what that takes back."""
+        """Resample what follows from finer candles, reconcile the changes, and repeat for what that refutes."""
         for _ in range(_ROUNDS):
             self.add(resample_gaps(self.stores, self.spec, self.run))
             done = reconcile_changes(self.stores, selected_pairs(self.stores, self.spec), self.run)
@@ -149,7 +150,10 @@ class _Backfill:
         self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
 
     def settled_gaps(self) -> list[Gap]:
-        """What is missing in the end, on record: what was refuted and has no route left is a conflict, and is there."""
+        """Record and return the gaps that are left in the end.
+
+        Refutations without a route left become conflicts, and their coverage comes back.
+        """
         for _ in range(_ROUNDS):
             snapshot, left = recorded_gaps(self.stores, self.spec, self.run.now)
             if not give_up(self.stores, self.spec, snapshot, self.run):
@@ -158,16 +162,16 @@ class _Backfill:
         return left
 
     def gaps(self) -> tuple[CatalogSnapshot, list[Gap]]:
-        """What is missing now."""
+        """Return the current snapshot and its gaps."""
         snapshot = load_snapshot(self.stores, self.spec, self.run.now)
         return snapshot, find_gaps(self.stores, self.spec, snapshot)
 
     def is_withheld(self, fetch: Fetch) -> bool:
-        """Whether all that a fetch is about are trades that the exchange has left out in this run, twice."""
+        """Return whether a fetch asks only for trades that the exchange has left out twice in this run."""
         return fetch.route is Route.TRADES and not subtract(fetch.spans, self.withheld.get(fetch.series, ()))
 
     def selected(self, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> tuple[list[Fetch], list[Fetch]]:
-        """What to ask for, as things stand."""
+        """Return the fetches to make, as things stand."""
         return selected(self.stores, self.spec, snapshot, gaps)
 
 
@@ -179,7 +183,7 @@ def _fill_through_api(work: _Backfill) -> None:
     if not _has_unknown_pairs(stores, spec):
         work.resample()
         snapshot, gaps = work.gaps()
-        is_in_doubt = any(not snapshot.may_be_asked(name) for name in spec.pairs)  # who names it, believes it is back
+        is_in_doubt = any(not snapshot.may_be_asked(name) for name in spec.pairs)  # a pair that is named may be back
         is_suspicious = bool(_suspects(work, snapshot))
         if not (any(work.selected(snapshot, gaps)) or unprobed(snapshot, spec) or is_in_doubt or is_suspicious):
             return
@@ -187,7 +191,7 @@ def _fill_through_api(work: _Backfill) -> None:
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, _allowed(stores, spec))
         if _prepare(work, exchange, budget):
-            # What trades show of quiet time may be a gap of other pairs.
+            # Checking quiet time can reveal gaps of other pairs.
             while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
                 pass
         work.requests = exchange.requests
@@ -206,7 +210,7 @@ def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
 
 
 def _prepare(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
-    """Asks whether the exchange works and what it lists; returns whether it makes sense to go on."""
+    """Ask for the exchange's status, its list of pairs and first trades; return whether to continue."""
     if budget.is_spent:
         work.notes.append("The budget allows no request: nothing was asked of the exchange.")
         return False
@@ -215,7 +219,7 @@ def _prepare(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
         _record_listed(work, exchange, exchange.listed_pairs())
     except PipelineError as error:
         if _has_unknown_pairs(work.stores, work.spec):
-            raise  # without an answer there is nothing that could be done for them
+            raise  # without an answer, nothing can be done for unknown pairs
         work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
         return False
     snapshot = load_snapshot(work.stores, work.spec, work.run.now)
@@ -233,7 +237,7 @@ def _prepare(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
 
 
 def _record_listed(work: _Backfill, exchange: Exchange, listed: ListedPairs) -> None:
-    """Puts on record what is listed, and takes in the pairs that were named and that the lake has never held."""
+    """Record which pairs are listed, and register named pairs that the lake has never held."""
     stores, now = work.stores, work.run.now
     if listed.is_stale:
         work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
@@ -242,7 +246,7 @@ def _record_listed(work: _Backfill, exchange: Exchange, listed: ListedPairs) -> 
     with stores.catalog.read() as connection:
         records = listings.listings_of(connection)
         missed = listings.absences_of(connection)
-    # What was kept may be a day old: what it says for the first time, or a day later again, it must say anew.
+    # A cached list may be a day old. A fresh one must confirm a first absence, and a second one a day later.
     decides = [name for name, pair in known.items() if listed.lacks(pair) and not _is_gone(records.get(name))]
     decides = [name for name in decides if name not in missed or now - missed[name] >= listings.DAY]
     if decides or any(pair not in listed.book for pair in named):
@@ -257,7 +261,7 @@ def _record_listed(work: _Backfill, exchange: Exchange, listed: ListedPairs) -> 
     here = {name for name, pair in known.items() if pair in listed.book}
     absent = [name for name, pair in known.items() if listed.lacks(pair)]
     with stores.catalog.write() as connection:
-        # A list that was kept was given before this run began.
+        # A cached list was made before this run began.
         new, gone = listings.record_listed(connection, here, absent, min(now, int(listed.made_at)))
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
     work.notes += [
@@ -284,7 +288,7 @@ def _ask_for_first_trade(work: _Backfill, exchange: Exchange, snapshot: CatalogS
     if first is None:
         work.notes.append(f"{pair} has not been traded yet")
         return
-    # Nobody traded before: without that, the first candle of a coarser interval would never be whole.
+    # There was no trade before. Without this grant, the first candle of a coarser interval would never be whole.
     start = min(interval.floor(first) for interval in Interval)
     if start < first:
         grant_quiet(work.stores, Series(pair, Interval.M1), Span(start, first), work.run)
@@ -293,7 +297,7 @@ def _ask_for_first_trade(work: _Backfill, exchange: Exchange, snapshot: CatalogS
 
 
 def _suspects(work: _Backfill, snapshot: CatalogSnapshot) -> list[tuple[str, Span, str]]:
-    """Quiet time that is hard to believe and can be asked about now, within the lookback."""
+    """Return the suspicions that can be checked now, within the lookback."""
     now = work.run.now
     if not (work.spec.complete or work.stores.settings.kraken_max_requests_per_gap):
         return []
@@ -308,9 +312,10 @@ def _suspects(work: _Backfill, snapshot: CatalogSnapshot) -> list[tuple[str, Spa
 
 
 def _check_suspects(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
-    """Asks for the trades of quiet time that is hard to believe: a request each where it is true.
+    """Fetch the trades of suspicious quiet time, which costs one request each if the time is quiet.
 
-    Returns whether what they say has taken anything back, that is to be asked for in turn.
+    Returns:
+        Whether the trades have refuted anything, which then has to be fetched in turn.
     """
     wanted = _suspects(work, load_snapshot(work.stores, work.spec, work.run.now))
     before = work.refuted
@@ -321,7 +326,7 @@ def _check_suspects(work: _Backfill, exchange: Exchange, budget: Budget) -> bool
             continue
         work.tried.add((str(fetch), fetch.spans))
         work.run.report(phase="checking quiet time")
-        if not budget.is_spent:  # or it would be a gap, and nobody would have asked
+        if not budget.is_spent:  # otherwise it would become a gap without a request
             try:
                 take_back(work.stores, minutes, (span,), reason, work.run)
             except Busy as error:
@@ -335,14 +340,15 @@ def _check_suspects(work: _Backfill, exchange: Exchange, budget: Budget) -> bool
 
 
 def _fetch_all(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
-    """Asks for everything that is selected; with `complete`, until nothing more comes of it.
+    """Make all selected fetches; with `complete`, repeat until no new ones follow.
 
-    Returns whether it makes sense to go on asking.
+    Returns:
+        Whether to continue with requests.
     """
     tried = work.tried
     while True:
         before = len(tried)
-        for turn in (0, 1):  # what OHLC brings is known before trades are paged through
+        for turn in (0, 1):  # OHLC comes first, so that trades only fill the rest
             snapshot, gaps = recorded_gaps(work.stores, work.spec, work.run.now)
             selection = work.selected(snapshot, gaps)
             chosen = [
@@ -365,7 +371,7 @@ def _fetch_all(work: _Backfill, exchange: Exchange, budget: Budget) -> bool:
 
 
 def _fetch_each(work: _Backfill, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
-    """Asks for one thing after another; returns whether it makes sense to go on."""
+    """Make fetches one after another; return whether to continue."""
     for number, each in enumerate(chosen):
         if budget.is_spent:
             work.notes.append(
@@ -398,7 +404,7 @@ def _fetch_each(work: _Backfill, exchange: Exchange, chosen: Sequence[Fetch], bu
 
 
 def _may_go_on(work: _Backfill, stopped: Fetch, budget: Budget) -> bool:
-    """Whether it makes sense to go on after a fetch that a budget has stopped: not where it was the run's."""
+    """Return whether to continue after a fetch that a budget stopped: not if it was the run's budget."""
     if budget.is_spent:
         work.notes.append("The budget of requests is spent; the rest is left to the next run.")
         return False
@@ -413,7 +419,7 @@ def _mark(work: _Backfill, each: Fetch) -> None:
 
 
 def _fetch_one(work: _Backfill, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
-    """Asks for one thing; returns whether it was had to its end."""
+    """Make one fetch; return whether it was completed."""
 
     def keep(fetched: Fetched) -> None:
         work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
@@ -425,7 +431,7 @@ def _fetch_one(work: _Backfill, exchange: Exchange, each: Fetch, budget: Budget,
     if each.route is Route.OHLC:
         keep(fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run))
         return True
-    # What a gap may cost is an estimate before, and a limit here.
+    # The cost of a gap is only estimated beforehand; here it is a limit.
     most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(each.spans)
     budgets = (budget, Budget(exchange, most))
     return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, keep=keep)
@@ -437,7 +443,7 @@ def _report(work: _Backfill, exchange: Exchange) -> None:
 
 
 def _persistently(work: _Backfill, exchange: Exchange, action: Callable[[], bool]) -> bool:
-    """Does it again, in a run that is to be complete, for as long as its patience with the exchange lasts."""
+    """Run an action; in a run that is to be complete, retry it while the patience with the exchange lasts."""
     answers, until = exchange.answers, None
     while True:
         try:
@@ -447,7 +453,7 @@ def _persistently(work: _Backfill, exchange: Exchange, action: Callable[[], bool
         except ExchangeUnavailable as error:
             if not work.spec.complete:
                 raise
-            if exchange.answers > answers:  # it worked since the last failure
+            if exchange.answers > answers:  # it has answered since the last failure
                 answers, until = exchange.answers, None
             wait = _wait_after(error)
             until = until or time.monotonic() + work.stores.settings.kraken_api_patience_seconds
@@ -476,14 +482,14 @@ def _is_in_maintenance(exchange: Exchange) -> bool:
     return False
 
 
-# --- what became of it
+# --- recording the results
 
 
 def _record_failure(work: _Backfill, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
-    """An attempt on record for everything it would have served; given up for good where it makes no sense to go on.
+    """Record a failed attempt for everything that a fetch serves, and a dead letter if retrying makes no sense.
 
-    A paging that got further before it failed counts against nothing: three outages in eighteen hours of it are none of
-    the gap's fault, and the next run goes on where it was.
+    A paging that made progress before it failed counts as no failure. Three outages in eighteen hours of paging are not
+    the gap's fault, and the next run continues from there.
     """
     stores, run = work.stores, work.run
     work.failed.append(f"{each}: {error}")
@@ -511,7 +517,7 @@ def _record_success(work: _Backfill, each: Fetch, answered: Spans) -> None:
 
 
 def settle_operations(stores: Stores, now: int) -> int:
-    """Takes note of what was given up and is covered by now; returns how many there were."""
+    """Settle the operations that failed for good and are covered by now; return their number."""
     with stores.catalog.write() as connection:
         given_up = dead_letters.operations(connection, None)
         covered = evidence_records.coverage_of(connection, pairs=sorted({each.series.pair for each in given_up}))
@@ -526,12 +532,12 @@ def settle_operations(stores: Stores, now: int) -> int:
 
 
 def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> BackfillOutcome:
-    """Does operations again that failed for good, each the same as it was; those that succeed are settled.
+    """Retry operations that failed for good, each unchanged; settle those that succeed.
 
     Args:
-        stores: Where to.
-        given_up: What to do again.
-        run: Who does it.
+        stores: The stores to write to.
+        given_up: The operations to retry.
+        run: The run that retries them.
     """
     if not given_up:
         return BackfillOutcome((), ())

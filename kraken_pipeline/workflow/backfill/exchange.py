@@ -1,4 +1,4 @@
-"""The exchange, connected with what all processes share of it: limiter, breaker, counters, cache."""
+"""The connection to the exchange, with what all processes share: limiter, breaker, counters, reply cache."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
 
 PROBE_SECONDS = 5.0
-"""For how long a probe waits for its turn, and for an answer."""
+"""The longest that a probe waits for its turn, and for an answer."""
 
 
 @contextmanager
 def connected(stores: Stores) -> Iterator[Exchange]:
-    """The exchange of the settings, for as long as a block runs."""
+    """Yield the exchange of the settings for the duration of a `with` block."""
     settings = stores.settings
     with _asked(
         stores,
@@ -45,9 +45,9 @@ def connected(stores: Stores) -> Iterator[Exchange]:
 
 @contextmanager
 def probed(stores: Stores) -> Iterator[Exchange]:
-    """The exchange, to ask whether it is there: one attempt, a short wait, and nothing of it on record.
+    """Yield the exchange for a probe of whether it answers: one attempt, a short wait, and no records.
 
-    Probes that fail every minute must not open the circuit to runs that would have been patient, nor count as errors.
+    Probes that fail every minute must not open the circuit for runs that would have waited, nor count as errors.
     """
     timeout = min(PROBE_SECONDS, stores.settings.kraken_api_timeout_seconds)
     record = _NoRecord()
@@ -56,7 +56,7 @@ def probed(stores: Stores) -> Iterator[Exchange]:
 
 
 def _briefly(seconds: float) -> None:
-    """Waits for a permit, if it is near; the exchange may have asked for minutes."""
+    """Wait for a permit, unless the wait is long; the exchange may have asked for minutes."""
     if seconds > PROBE_SECONDS:
         raise Throttled(f"the exchange was not asked: the next request may be made in {seconds:.0f} s")
     time.sleep(seconds)
@@ -81,7 +81,7 @@ def _asked(
 
 
 def _record_status(stores: Stores, status: SystemStatus) -> None:
-    """Puts on record what a status tells of incidents, where that is anything new."""
+    """Record the incidents of a status, if there is anything new."""
     told, now = list(incidents_told(status)), int(status.time)
     with stores.catalog.read() as connection:
         if not incident_records.is_news(connection, told, now):
@@ -91,7 +91,7 @@ def _record_status(stores: Stores, status: SystemStatus) -> None:
 
 
 class _NoRecord:
-    """A breaker that lets everything through, and counters that count nothing."""
+    """A breaker that admits everything, and counters that count nothing."""
 
     def admit(self) -> None:
         pass
@@ -110,13 +110,16 @@ class _NoRecord:
 
 
 def breaker_of(stores: Stores) -> Breaker:
-    """The breaker of the settings."""
+    """Return the breaker of the settings."""
     settings = stores.settings
     return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
 
 
 def open_cache(settings: Settings, counters: RequestCounts) -> Cache:
-    """The cache of the settings, to be closed; the replies of another exchange than Kraken's are kept apart."""
+    """Open the reply cache of the settings; replies of an exchange other than Kraken's are kept apart.
+
+    The caller closes it.
+    """
     environment = settings.kraken_cache_environment
     if settings.kraken_api_url != Settings.model_fields["kraken_api_url"].default:
         environment = f"{environment}-{zlib.crc32(settings.kraken_api_url.encode()):08x}"

@@ -1,4 +1,4 @@
-"""Fetching: what the exchange answers goes into the lake with the coverage that it grants, reply by reply."""
+"""Fetching: stores the replies of the exchange in the lake with the coverage that they grant, one by one."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from kraken_pipeline.workflow.progress import RunContext
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a reply brought.
+    """The outcome of storing a reply.
 
     Attributes:
-        candles_stored: How many candles are new or changed.
-        answered: What was answered for.
-        notes: What people should know of it.
-        withheld: The minutes of trades that the exchange has left out twice: to ask at once once more is no use.
+        candles_stored: The number of new or changed candles.
+        answered: The spans that it answered for.
+        notes: Notes for people.
+        withheld: The minutes of trades that the exchange has left out twice; asking again at once is useless.
     """
 
     candles_stored: int
@@ -48,11 +48,11 @@ class Fetched:
 
 
 class Budget:
-    """How many requests may still be made; counted where they are made, so that retries count as well.
+    """A limit of requests; they are counted where they are made, so that retries count as well.
 
     Args:
-        exchange: Where.
-        allowed: How many in all; None for no limit.
+        exchange: The exchange that counts its requests.
+        allowed: The number of requests from now on; None for no limit.
     """
 
     def __init__(self, exchange: Exchange, allowed: int | None) -> None:
@@ -61,28 +61,28 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether none is left."""
+        """Whether no request is left."""
         return self._until is not None and self._exchange.requests >= self._until
 
 
 class _Spent(Exception):
-    """The budget is spent in the middle of paging."""
+    """A budget that is spent in the middle of paging."""
 
 
 def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans, run: RunContext) -> Fetched:
-    """Fetches the committed candles of a series from the start of what is wanted on.
+    """Fetch the committed candles of a series from the start of the wanted spans on.
 
     Args:
-        stores: Where to.
-        exchange: Where from.
-        series: Which; not of 720 minutes.
-        wanted: What is missing of it, in order of time.
-        run: Who asks.
+        stores: The stores to write to.
+        exchange: The exchange to ask.
+        series: The series; its interval is not 720 minutes.
+        wanted: The missing spans, in order of time.
+        run: The run that asks.
 
     Raises:
         ExchangeUnavailable: There is no answer; nothing was granted.
         ExchangeRefused: The pair is not listed.
-        UnusableReply: The answer is none.
+        UnusableReply: The reply cannot be used.
         Busy: Another process has been writing the series for too long.
     """
     reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end)
@@ -91,7 +91,7 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
             f"OHLC of {series} from {iso(wanted[0].start)}: the reply says that no candle is closed since "
             f"{iso(reply.committed)}"
         )
-    # A reply that was kept answered before this run began.
+    # A cached reply was made before this run began.
     answered_at = min(run.now, int(reply.made_at))
     grants = tuple(Grant(span, Source.OHLC, answered_at, _trades_in(reply, span)) for span in reply.listed)
     answered = [Span(each.start, min(each.end, reply.committed)) for each in wanted if each.start < reply.committed]
@@ -103,7 +103,7 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
         run,
         origin=f"OHLC of {series}",
         rejects=reply.rejects,
-        # What was answered for without filling it, such as a row that is no candle, is not asked for again.
+        # Spans that were answered but not filled, such as a row that is no candle, are not asked for again.
         attempts=[Attempt(span, Route.OHLC, None, None, run.now) for span in subtract(tuple(answered), reply.listed)],
     )
     notes = (f"OHLC of {series}: {len(reply.rejects)} rows are no candles",) if reply.rejects else ()
@@ -125,27 +125,27 @@ def fetch_trades(
     budgets: Sequence[Budget] = (),
     keep: Callable[[Fetched], None] = lambda _: None,
 ) -> bool:
-    """Pages through the trades of a pair, and stores one-minute candles page after page.
+    """Page through the trades of a pair, and store one-minute candles page by page.
 
-    What is covered already is not asked for; so a paging that was stopped, however it was, goes on at the start of the
-    minute that was open. The newest part goes first.
+    Covered time is not asked for, so an interrupted paging resumes at the start of the minute that was open. The newest
+    span goes first.
 
     Args:
-        stores: Where to.
-        exchange: Where from.
-        pair: Which.
+        stores: The stores to write to.
+        exchange: The exchange to ask.
+        pair: The pair.
         wanted: The spans to page through, in order of time.
-        run: Who asks.
-        budgets: Paging stops between two pages where one of them is spent.
-        keep: Told of each page, as soon as it is stored.
+        run: The run that asks.
+        budgets: Budgets; paging stops between two pages once one of them is spent.
+        keep: Called for each page, as soon as it is stored.
 
     Returns:
-        Whether it went to its end; not where a budget was spent.
+        Whether paging reached its end; False if a budget was spent.
 
     Raises:
         ExchangeUnavailable: There was no answer; what was answered before is stored.
         ExchangeRefused: The pair is not listed.
-        UnusableReply: An answer is none.
+        UnusableReply: A reply cannot be used.
         Busy: Another run is fetching the trades of the pair.
     """
     series = Series(pair, Interval.M1)
@@ -194,7 +194,7 @@ _TOO_MANY = "more trades in one nanosecond than a page holds; that minute stays 
 
 
 def _still_missing(stores: Stores, series: Series, wanted: Spans) -> tuple[Spans, int | None]:
-    """What is not covered by now, and the latest moment from which on a trade is known."""
+    """Return the spans that are not covered by now, and the latest time from which on a trade is known."""
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
         extents = evidence_records.extents(connection, [series.pair])
@@ -208,7 +208,7 @@ def _still_missing(stores: Stores, series: Series, wanted: Spans) -> tuple[Spans
 def _store_page(stores: Stores, series: Series, folded: Folded, run: RunContext) -> int:
     if not (folded.answered or folded.lost or folded.rejects):
         return 0
-    # Spread evenly: what a grant counts is only used for the cost of paging.
+    # Spread evenly, because the count of a grant is only used for the cost of paging.
     length = sum(span.seconds for span in folded.answered) or 1
     grants = tuple(
         Grant(span, Source.TRADES, run.now, folded.trades * span.seconds // length) for span in folded.answered
@@ -221,14 +221,14 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: RunContext)
         run,
         origin=f"Trades of {series.pair}",
         rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
-        # The same: what is lost cannot be had from here.
+        # Not asked for again either: this endpoint cannot return the lost trades.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
         also=lambda connection: density_records.forget_answered(connection, series.pair, folded.answered),
     )
 
 
 def grant_quiet(stores: Stores, series: Series, span: Span, run: RunContext) -> None:
-    """Coverage of a span of which the exchange has said that nobody traded in it."""
+    """Grant coverage of a span that had no trade according to the exchange."""
     grants = (Grant(span, Source.TRADES, run.now),)
     nothing = finished(NO_CANDLES, Source.TRADES)
     _store(stores, series, nothing, grants, run, origin=f"Trades of {series.pair}", rejects=(), attempts=())

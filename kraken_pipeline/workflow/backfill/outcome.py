@@ -1,4 +1,4 @@
-"""What a backfill did."""
+"""The outcome of a backfill."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kraken_pipeline.workflow.gaps.gaps import Gap
 
 @dataclass(frozen=True, slots=True)
 class BackfillOutcome:
-    """What a backfill did.
+    """The outcome of a backfill.
 
     Attributes:
         filled: The series in which something was filled.
-        gaps: The gaps that are left, with their routes; all of them are on record.
-        requests: How many requests it made.
-        failed: What was asked for in vain, with the error.
-        notes: What else people should know: why something was not asked for, what an answer lacked.
-        refuted: How many spans were taken back because another interval contradicts them.
-        conflicts: How many contradictions were left to a person.
-        healed: How many contradictions are none any more.
+        gaps: The gaps that are left, with their routes; all of them are recorded.
+        requests: The number of requests that it made.
+        failed: The fetches that failed, with the error.
+        notes: Notes for people: why something was not asked for, what a reply lacked.
+        refuted: The number of spans that were refuted because another interval contradicts them.
+        conflicts: The number of contradictions that were left to a person.
+        healed: The number of contradictions that no longer exist.
     """
 
     filled: tuple[SeriesOutcome, ...]

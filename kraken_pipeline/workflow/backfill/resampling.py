@@ -1,4 +1,4 @@
-"""Resampling: gaps that follow from whole finer candles, which costs no request."""
+"""Resampling: fills gaps from whole finer candles, which costs no request."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 BATCH_SERIES = 64
-"""Series that are resampled side by side and committed together, as files are ingested."""
+"""The number of series that are resampled in parallel and committed together, as in ingesting."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesOutcome:
-    """What became of a series' gaps.
+    """The outcome of filling the gaps of a series.
 
     Attributes:
-        series: Which.
-        candles_stored: How many candles are new or changed.
-        spans: What was filled.
+        series: The series.
+        candles_stored: The number of new or changed candles.
+        spans: The spans that were filled.
     """
 
     series: Series
@@ -46,14 +46,14 @@ class SeriesOutcome:
 
 
 def resample_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> list[SeriesOutcome]:
-    """Fills every gap of the selected series that finer candles span whole.
+    """Fill every gap of the selected series that finer candles cover whole.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     gaps = find_gaps(stores, spec, load_snapshot(stores, spec, run.now))
     filled: list[SeriesOutcome] = []
-    # Finer intervals first: coarser ones are made of what these become.
+    # Finer intervals first, because coarser ones are resampled from them.
     for work in _by_interval(gaps):
         for start in range(0, len(work), BATCH_SERIES):
             filled += heeding(partial(_resample, stores, dict(work[start : start + BATCH_SERIES]), run))
@@ -61,7 +61,7 @@ def resample_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> list[Series
 
 
 def _by_interval(gaps: Iterable[Gap]) -> list[list[tuple[Series, list[Leg]]]]:
-    """What can be resampled now: for each interval, the finest first, its series with their legs."""
+    """Return the legs that can be resampled now, by interval (the finest first) and series."""
     legs: dict[Interval, dict[Series, list[Leg]]] = {}
     for gap in gaps:
         for leg in gap.legs:
@@ -72,7 +72,7 @@ def _by_interval(gaps: Iterable[Gap]) -> list[list[tuple[Series, list[Leg]]]]:
 
 @dataclass(frozen=True, slots=True)
 class _Resampled:
-    """A series whose coarser candles lie beside the lake, and what each span of them was made from."""
+    """A series with its staged coarser candles, and the finer series that each span was made from."""
 
     write: LakeWrite
     made_from: tuple[tuple[Series, Span], ...]
@@ -83,7 +83,7 @@ class _Resampled:
 
 
 def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunContext) -> list[SeriesOutcome]:
-    """Resamples some series of one interval side by side, and commits them together."""
+    """Resample some series of one interval in parallel, and commit them together."""
     with stores.locks.series(work), ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
         wanted = _still_wanted(stores, work)
         staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
@@ -123,9 +123,9 @@ def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]],
 
 
 def _still_wanted(stores: Stores, work: Mapping[Series, Sequence[Leg]]) -> dict[Series, list[tuple[Series, Span]]]:
-    """For each series the finer one and the spans to resample, in order of time, as they stand at this moment.
+    """Return for each series the finer series and the spans to resample, in order of time, as things stand.
 
-    Others may have filled some of them since they were planned, or refuted what they were to be made of.
+    Others may have filled some of the spans since they were planned, or refuted the candles to resample.
     """
     with stores.catalog.read() as connection:
         records = evidence_records.coverage_of(connection, pairs=sorted({series.pair for series in work}))

@@ -1,1 +1,1 @@
-"""Explaining one candle: where it comes from, what lost to it, and what proves it."""
+"""Explanation of one candle: its origin, the candles it replaced, and its proof."""

@@ -1,6 +1,6 @@
-"""Explaining: the story of one candle: what stands there, what says so, what lost to it, what it was compared with.
+"""Explains one candle: its state, its evidence, the candles it replaced, and what it was compared with.
 
-Writes nothing, and asks the exchange for nothing.
+Makes no requests to the exchange and writes nothing, except records of damage that it meets.
 """
 
 from __future__ import annotations
@@ -62,22 +62,22 @@ from kraken_pipeline.workflow.run_spec import run_spec
 
 
 def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: int) -> Explanation:
-    """The story of the candle that holds a moment.
+    """Return the explanation of the candle that contains a moment.
 
     Args:
-        stores: What is known.
-        pair: Any of its names.
-        interval: Minutes.
+        stores: The stores to read from.
+        pair: Any name of the pair.
+        interval: The interval in minutes.
         moment: An ISO date or time (UTC) within the candle.
-        now: The moment of asking, in seconds since the epoch.
+        now: The present, in seconds since the epoch.
 
     Raises:
-        InvalidRequest: Nothing is known of the pair, or the interval or the moment is wrong.
+        InvalidRequest: The catalog knows nothing of the pair, or the interval or the moment is wrong.
     """
     series = Series(parse_pair(pair).name, Interval.parse(interval))
     span = _candle(series.interval, moment, now)
     spec = run_spec(pairs=[series.pair], intervals=[series.interval])
-    # Before what is known is read: damage that is found now takes coverage back.
+    # Before the catalog is read: damage found by this read removes coverage.
     lost = _losses(stores, series, span)
     rows = _read(stores, series, span)
     snapshot = load_snapshot(stores, spec, now)
@@ -141,15 +141,15 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
 
 
 def _is_about(each: SuspicionRecord, series: Series) -> bool:
-    """Whether a suspicion is about a series: of all pairs, or of candles that it may have been made of."""
+    """Return whether a suspicion concerns a series: it is about all pairs, or about the same or a finer interval."""
     return each.pair is None or each.interval <= series.interval
 
 
 def _candle(interval: Interval, moment: str, now: int) -> Span:
-    """The candle that holds a moment.
+    """Return the span of the candle that contains a moment.
 
     Raises:
-        InvalidRequest: It is none, or lies where no candle can be.
+        InvalidRequest: The moment is malformed, or no candle can be there.
     """
     time = parse_moment(moment.strip())
     if not EARLIEST_TIME <= time <= now:
@@ -158,7 +158,7 @@ def _candle(interval: Interval, moment: str, now: int) -> Span:
 
 
 def _read(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
-    """The candles of a span; none where the file that held them is damaged, which is on record by then."""
+    """Return the candles of a span; none if their file is damaged, which the lake has then recorded."""
     try:
         return stores.lake.read(series, span.start, span.end)
     except DamagedFile:
@@ -166,7 +166,7 @@ def _read(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
 
 
 def _losses(stores: Stores, series: Series, span: Span) -> pl.DataFrame:
-    """What the ledger has of a span; nothing where a file of it is damaged."""
+    """Return the rows of the ledger in a span; none if a file of it is damaged."""
     try:
         return stores.lake.replaced(series, span.start, span.end)
     except DamagedFile:
@@ -183,7 +183,7 @@ def _losers(ledger: pl.DataFrame) -> Iterator[Loser]:
         yield Loser(_stored(row), row["lost"], row["by"], row["at"])
 
 
-# --- what stands there
+# --- the state
 
 
 def _standing(
@@ -220,7 +220,7 @@ def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRec
 
 
 def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
-    """What the exchange has told of a quiet time: that it was down, for all of it or a part."""
+    """Return the note on incidents that overlap a quiet time; empty if there is none."""
     found = [each for each in incidents if each.span.overlaps(span)]
     if not found:
         return ""
@@ -246,7 +246,7 @@ def _why_not_expected(snapshot: CatalogSnapshot, series: Series, span: Span) -> 
     return f"{series.pair} is listed no more; its last evidence ends at {iso(snapshot.last_evidence(series.pair))}"
 
 
-# --- what it was compared with
+# --- the proof
 
 
 def _proof(
@@ -269,7 +269,7 @@ def _proof(
 
 
 def _dispute(names: Sequence[str]) -> str:
-    """What is to be said of a candle of which two files of one release differ."""
+    """Return the sentence about a disputed candle."""
     return (
         f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count; which of "
         "the two is kept follows from a fixed order of values, and proves nothing"
@@ -277,13 +277,13 @@ def _dispute(names: Sequence[str]) -> str:
 
 
 def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Sequence[GrantRecord]) -> bool:
-    """Whether a minute is what trades say of it: it was made of them, or they say that nobody traded."""
+    """Return whether trades prove a minute: its candle was made of them, or it has none and they cover it."""
     is_made = rows.is_empty() or rows["source"][0] == Source.TRADES.value
     return series.interval is Interval.M1 and is_made and not subtract((span,), _trades(minutes))
 
 
 def _accounts(rows: pl.DataFrame, *, by_trades: bool, is_confirmed: bool) -> Iterator[str]:
-    """What agrees of the same interval: the trades that a minute was made of, and a second source."""
+    """Yield sentences on agreeing accounts of the same interval: the trades of a minute, and a second source."""
     if by_trades:
         yield f"the trades themselves say so, by which all else is measured: {_what(rows)}"
     if is_confirmed:
@@ -303,7 +303,7 @@ def _compared(
     minutes: Sequence[GrantRecord],
     proven: Mapping[Series, Proven],
 ) -> Iterator[str]:
-    """What agrees of other intervals: trades, and the candles of the nearest finer and the nearest coarser interval."""
+    """Yield sentences on agreement with trades and with the nearest finer and the nearest coarser interval."""
     interval = series.interval
     if interval is not Interval.M1 and not subtract((span,), _trades(minutes)):
         how = _adding_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
@@ -321,7 +321,7 @@ def _compared(
 
 
 def _of_coarser(stores: Stores, snapshot: CatalogSnapshot, series: Series, span: Span) -> Iterator[str]:
-    """What the nearest coarser candle says of those within it."""
+    """Yield a sentence if the nearest coarser candle agrees with the candles within it."""
     interval = series.interval
     for coarse in Interval:
         coarser = Series(series.pair, coarse)
@@ -329,7 +329,7 @@ def _of_coarser(stores: Stores, snapshot: CatalogSnapshot, series: Series, span:
         if interval not in coarse.finer or not _is_covered(snapshot, coarser, bucket):
             continue
         candles = _read(stores, coarser, bucket)
-        if Source.RESAMPLED.value in candles["source"]:  # what was made of these candles says nothing of its own
+        if Source.RESAMPLED.value in candles["source"]:  # made of these candles, so it is no independent account
             continue
         if not _is_covered(snapshot, series, bucket):
             break
@@ -343,7 +343,7 @@ def _of_coarser(stores: Stores, snapshot: CatalogSnapshot, series: Series, span:
 
 
 def _of_finer(fine: Interval, rows: pl.DataFrame, *, is_verified: bool) -> str:
-    """What the finer candles within a candle say of it."""
+    """Return the sentence on the finer candles within a candle."""
     if rows.height and rows["source"][0] == Source.RESAMPLED.value:
         theirs = "were compared" if is_verified else "were not compared"
         return f"it was made of the {fine.value}-minute candles within it, whose own open, high, low and close {theirs}"
@@ -351,14 +351,15 @@ def _of_finer(fine: Interval, rows: pl.DataFrame, *, is_verified: bool) -> str:
 
 
 def _what(rows: pl.DataFrame) -> str:
-    """Which values of a candle an account of all of them compares."""
+    """Return the clause that names the compared values."""
     return "open, high, low, close, volume and trades were compared" if rows.height else "none has a trade"
 
 
 def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> str | None:
-    """How the candles of a series in a span make this candle, or none where there is none; None where they do not.
+    """Return a note on how the finer candles of a span add up to a candle; None if they do not.
 
-    Nothing more is to be said where they make exactly this one.
+    The note is empty if they add up exactly, and names the rounding otherwise. Without a candle, they add up if they
+    have none either.
     """
     different = differences(resample(_read(stores, finer, span), interval), candle)
     if different.is_empty():
@@ -375,7 +376,7 @@ def _is_covered(snapshot: CatalogSnapshot, series: Series, span: Span) -> bool:
     return intersect(snapshot.covered(series), (span,)) == (span,)
 
 
-# --- what says so
+# --- the evidence
 
 
 def _evidence(
@@ -421,7 +422,7 @@ def _of_file(
 
 def _of_answer(snapshot: CatalogSnapshot, series: Series, span: Span, grant: GrantRecord) -> Evidence:
     request = made_of = note = None
-    if grant.source in (Source.CSV, RECOVERED):  # an archive that answers is on record as a file
+    if grant.source in (Source.CSV, RECOVERED):  # a grant of an archive normally names its file
         note = "by the row in the lake alone: the catalog that knew where it came from was lost"
     elif grant.source == Source.OHLC:
         # `since` is exclusive on the candle's start.

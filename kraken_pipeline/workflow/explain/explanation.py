@@ -1,4 +1,4 @@
-"""What there is to say of one candle, as values: see `explain`, which gathers it."""
+"""Value classes for the explanation of one candle, which `explain` gathers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ VALUES = ("open", "high", "low", "close", "volume", "trade_count")
 
 
 class CandleState(StrEnum):
-    """What stands at a time."""
+    """The state of a candle's time."""
 
     CANDLE = "CANDLE"
-    QUIET = "QUIET"  # something answered, and had none: nobody traded
-    GAP = "GAP"  # nothing answers for it
+    QUIET = "QUIET"  # a source answered without a candle: nobody traded
+    GAP = "GAP"  # no source has answered for it
     NOT_EXPECTED = "NOT_EXPECTED"
 
 
 class ProofState(StrEnum):
-    """How far what stands there is proven."""
+    """The degree of proof of a candle or of quiet time."""
 
-    VERIFIED = "VERIFIED"  # each of its values was compared with an independent account
-    RECONCILED = "RECONCILED"  # no trade is missing there; its own prices were not compared
+    VERIFIED = "VERIFIED"  # each value was compared with an independent account
+    RECONCILED = "RECONCILED"  # no trade is missing; its own prices were not compared
     REFUTED = "REFUTED"
     CONFLICT = "CONFLICT"
     NOT_TESTED = "NOT_TESTED"
@@ -45,7 +45,7 @@ class ProofState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CandleProof:
-    """How far what stands there is proven, and by what; each a sentence."""
+    """The degree of proof, with its evidence as sentences."""
 
     state: ProofState
     by: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class CandleProof:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A candle as the lake has it, or had it.
+    """A candle as stored in the lake or the ledger.
 
     Attributes:
         values: Open, high, low, close, volume, trade count.
@@ -66,14 +66,14 @@ class Stored:
     release: int
 
     def as_json(self) -> dict[str, Any]:
-        """As `explain --json` shows it."""
+        """Return it as `explain --json` shows it."""
         release = iso(self.release * 86_400)[:10] if self.release else None
         return {**_named(self.values), "source": self.source, "release_ends": release}
 
 
 @dataclass(frozen=True, slots=True)
 class Loser:
-    """A candle that lost: what it said, how it lost, to what and when (seconds since the epoch)."""
+    """A candle of the ledger: its values, how it was lost, to what, and when (seconds since the epoch)."""
 
     candle: Stored
     lost: str
@@ -83,18 +83,18 @@ class Loser:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Something that answered for a candle, or has a row of it.
+    """A source that answered for a candle, or a file that has a row of it.
 
     Attributes:
         source: A `market.candle.Source`.
-        span: What it answers for; None for a file that has a row and does not answer for it.
-        verified_at: When it answered, in seconds since the epoch.
-        file: The file's record, where it is one.
-        lines: The lines of it, as long as it can be read.
-        count: How many lines there are.
-        note: Why there are no lines.
-        request: The request that it was or would be.
-        made_of: The interval that it was resampled from, in minutes.
+        span: The span it answered for; None for a file that has a row but did not answer for it.
+        verified_at: The time of the answer in seconds since the epoch.
+        file: The file's record, if the source is a file.
+        lines: The first lines of the file for this candle, if it can be read.
+        count: The number of lines.
+        note: The reason why there are no lines.
+        request: The request to the exchange that gave the answer, or would give it.
+        made_of: The interval it was resampled from, in minutes.
     """
 
     source: str
@@ -108,7 +108,7 @@ class Evidence:
     made_of: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As `explain --json` shows it."""
+        """Return it as `explain --json` shows it."""
         return {
             "source": self.source,
             "start": None if self.span is None else iso(self.span.start),
@@ -127,25 +127,25 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The story of one candle.
+    """The explanation of one candle.
 
     Attributes:
-        series: Whose.
+        series: The series.
         span: The candle's time.
-        standing: What stands there.
-        sentence: The same, in a sentence.
-        candle: As the lake has it.
-        coverage: The range of coverage that holds it.
-        proof: How far it is proven.
-        evidence: What answered for it, in order of time.
-        losers: What lost to it, in order of time.
-        gaps: The gaps that hold it, with their routes.
-        refutations: What was refuted of it, each with when that ended.
-        contradictions: What contradicts it in other intervals, or did.
-        conflicts: What says otherwise.
-        suspicions: Why its quiet is hard to believe.
-        letters: What was rejected of its time.
-        withdrawals: What was taken back of it, each with the file's name.
+        standing: The state of that time.
+        sentence: The state as a sentence.
+        candle: The stored candle; None if there is none.
+        coverage: The range of coverage that overlaps it; None if there is none.
+        proof: The degree of proof.
+        evidence: The sources that answered for it, in order of time.
+        losers: Its candles in the ledger, in order of time.
+        gaps: The gaps that overlap it, with their routes.
+        refutations: The refutations of its time, each with its end in seconds since the epoch (None while active).
+        contradictions: The present and past contradictions with other intervals.
+        conflicts: The records of sources that disagree with it.
+        suspicions: The suspicions about its quiet time.
+        letters: The dead letters of its time.
+        withdrawals: The withdrawals of its time, each with the file's name.
     """
 
     series: Series
@@ -166,7 +166,7 @@ class Explanation:
     withdrawals: tuple[tuple[WithdrawalRecord, str | None], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """As `explain --json` shows it."""
+        """Return it as `explain --json` shows it."""
         covered = self.coverage
         return {
             "pair": self.series.pair,
@@ -260,5 +260,5 @@ def _contradiction_json(each: ContradictionRecord) -> dict[str, Any]:
 
 
 def legs_over(gap: Gap, span: Span) -> list[Leg]:
-    """The parts of a gap's route that reach over a span."""
+    """Return the legs of a gap that overlap a span."""
     return [leg for leg in gap.legs if leg.span.overlaps(span)]

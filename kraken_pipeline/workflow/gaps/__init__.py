@@ -1,1 +1,1 @@
-"""Gaps: what should be there and is not, where it can come from, and what a run asks for."""
+"""Gaps: the missing spans, their routes, and what a run fetches for them."""

@@ -1,4 +1,4 @@
-"""Gaps: what the selected series should have and have not, where it can come from, and what was tried before."""
+"""Gaps: the missing spans of the selected series, their routes, and earlier attempts."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ AnyGap = TypeVar("AnyGap", "Gap", GapRow)
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A missing span of a series.
+    """A gap with its legs and its attempts.
 
     Attributes:
-        series: Whose.
-        span: What is missing.
-        overflow_candles: How many of its candles lie before the newest 720.
-        legs: Where it can come from, in order of time.
+        series: The series.
+        span: The missing span.
+        overflow_candles: The number of its candles before the newest 720.
+        legs: Its legs, in order of time.
         required_csv_file: The archive that would fill it, `RELEASE.zip:PAIR_MINUTES.csv`; several joined by a comma.
-        status: How it stands.
-        attempts: How often any of it was tried.
-        error: What the last attempt failed with.
-        detected_at: When any of it was first found missing, in seconds since the epoch.
-        failures: How many attempts have failed one after another.
-        next_try: When it may be tried again, in seconds since the epoch.
-        awaited: The archives of quarters that have ended and that are not out yet, though they would fill it.
+        status: Its status.
+        attempts: The number of attempts at any part of it.
+        error: The error of the last attempt.
+        detected_at: The time when any part of it was first found missing, in seconds since the epoch.
+        failures: The number of most recent attempts that failed in a row.
+        next_try: The earliest time of the next try, in seconds since the epoch.
+        awaited: The archives of ended quarters that would fill it and are not published yet.
     """
 
     series: Series
@@ -68,12 +68,12 @@ class Gap:
 
     @property
     def missing_candles(self) -> int:
-        """How many candles long it is."""
+        """The number of candles in the gap."""
         return self.span.seconds // self.series.interval.seconds
 
     @property
     def route(self) -> Route:
-        """The first route of it."""
+        """The route of its first leg."""
         return self.legs[0].route if self.legs else Route.NONE
 
     @property
@@ -82,11 +82,11 @@ class Gap:
         return self.overflow_candles == 0
 
     def as_json(self) -> dict[str, object]:
-        """As `gaps --json` shows it."""
+        """Return the JSON of `gaps --json`."""
         return gap_json(self.row())
 
     def row(self) -> GapRow:
-        """As it goes on record."""
+        """Return the gap as a record of the catalog."""
         return GapRow(
             self.series,
             self.span,
@@ -102,7 +102,7 @@ class Gap:
 
 
 def gap_json(row: GapRow) -> dict[str, object]:
-    """A gap's record as `gaps --json` shows it."""
+    """Return the JSON of a gap's record, as `gaps --json` shows it."""
     return {
         "pair": row.series.pair,
         "interval": row.series.interval.value,
@@ -119,9 +119,9 @@ def gap_json(row: GapRow) -> dict[str, object]:
 
 
 def expected(snapshot: CatalogSnapshot, spec: RunSpec, series: Series) -> Spans:
-    """What a series should have; nothing for a pair of which nothing is known and no start is given.
+    """Return the time that a series is expected to cover; empty if its pair is unknown and no start is given.
 
-    Of a pair that is listed no more nothing is expected after its last evidence.
+    For a delisted pair, nothing is expected after its last evidence.
     """
     first = snapshot.first_known.get(series.pair)
     if first is None and spec.start is None:
@@ -141,13 +141,13 @@ def find_gaps(
     *,
     with_api: bool = True,
 ) -> list[Gap]:
-    """The gaps of the selected series with their routes, by pair, interval and time.
+    """Return the gaps of the selected series with their routes, by pair, interval and time.
 
     Args:
-        stores: For the settings.
-        spec: What is selected, and whether limits count.
-        snapshot: What is known.
-        offers: Archives at hand that have not been taken.
+        stores: The stores, for their settings.
+        spec: The selection, and whether limits apply.
+        snapshot: The snapshot of the pairs.
+        offers: The archives at hand that have not been ingested.
         with_api: Whether a route may cost requests.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
@@ -155,7 +155,7 @@ def find_gaps(
     for pair in snapshot.pairs:
         if gaps := _missing(pair, spec, snapshot, offers or {}):
             known = _knowledge(pair, _priced(gaps, spec, snapshot.now), snapshot, offers or {})
-            # Of a pair that is listed no more the exchange answers nothing, about any time.
+            # The exchange answers nothing for a delisted pair, whatever the time.
             may_ask = with_api and not snapshot.is_delisted(pair)
             routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
             legs = {interval: Overlaps(its, _span_of) for interval, its in routes.items()}
@@ -182,7 +182,10 @@ def _span_of(item: _Spanned) -> Span:
 def _missing(
     pair: str, spec: RunSpec, snapshot: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> dict[Interval, Spans]:
-    """What a pair lacks of the wanted intervals; of others, what archives at hand bring: trades become minutes."""
+    """Return the missing spans of a pair: all in the wanted intervals, in others those that archives at hand fill.
+
+    Archives of trades, for example, fill one-minute candles.
+    """
     gaps: dict[Interval, Spans] = {}
     for interval in Interval:
         series = Series(pair, interval)
@@ -196,12 +199,12 @@ def _missing(
 
 
 def lookback_start(spec: RunSpec, interval: Interval, now: int) -> int:
-    """The start of the first candle that a run fills through the API, in seconds since the epoch."""
+    """Return the start of the first candle that a run fills through the API, in seconds since the epoch."""
     return 0 if spec.complete else interval.floor(now - spec.lookback_days * _DAY)
 
 
 def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Interval, Spans]:
-    """The gaps in the parts in which they are filled: what lies within the lookback costs what it costs alone."""
+    """Split the gaps at the start of the lookback, so that the part within it is priced by itself."""
     return {interval: split(spans, lookback_start(spec, interval, now)) for interval, spans in gaps.items()}
 
 
@@ -214,7 +217,7 @@ def _knowledge(
         series = Series(pair, interval)
         for attempt in snapshot.attempts.get(series, ()):
             if attempt.error is None:
-                # What had answered before it was refuted may answer otherwise by now.
+                # A source that answered before the refutation may answer differently by now.
                 refuted = (each for each in snapshot.refutations.get(series, ()) if attempt.id <= each.after_attempt)
                 spans = subtract((attempt.span,), normalise(each.span for each in refuted))
                 answered.setdefault(Route(attempt.route), []).extend(spans)
@@ -256,14 +259,14 @@ def _gap(
 
 
 def retry_at(attempts: Sequence[Attempt], span: Span) -> int:
-    """When a span may be tried again, in seconds since the epoch; 0 where the last attempt did not fail."""
+    """Return the time when a span may be retried, in seconds since the epoch; 0 if the last attempt did not fail."""
     failures = failures_at(attempts, span)
     last = max((attempt.made_at for attempt in attempts if attempt.span.overlaps(span)), default=0)
     return next_try(failures, last) if failures else 0
 
 
 def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
-    """How many of the last attempts at a span failed one after another."""
+    """Return the number of most recent attempts at a span that failed in a row."""
     count = 0
     for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
         if attempt.error is None:
@@ -279,9 +282,9 @@ def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
 
 
 def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> list[GapRow]:
-    """The gaps as records, with those that a run is filling at this moment marked as such.
+    """Return the gaps as records; those that a run is filling now have the status BACKFILLING.
 
-    A run that was killed leaves its marks; they count for nothing where no run is at work.
+    A killed run leaves its marks behind; they are ignored while no run is active.
     """
     marked = {
         series: Overlaps([record for record in records if record.status is GapStatus.BACKFILLING], _span_of)
@@ -299,9 +302,9 @@ def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> lis
 def _archives(
     series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], snapshot: CatalogSnapshot
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files at hand that fill a gap, or those to fetch, and the archives that would and are not out yet.
+    """Return the files that fill a gap, at hand or to be fetched, and the archives that are not published yet.
 
-    Those that have answered already are left out.
+    Archives that have already answered are left out.
     """
     files: list[str] = []
     awaited: list[str] = []
@@ -320,7 +323,7 @@ def _archives(
 
 
 def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
-    """Whether a leg, or what it is to be resampled from, is had by paging through trades only, or not at all."""
+    """Return whether a leg, or what it is resampled from, has no route but TRADES, or none at all."""
     if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
         return leg.route in (Route.TRADES, Route.NONE)
     finer = legs[leg.resampled_from].over(leg.span) if leg.resampled_from in legs else ()
@@ -338,11 +341,11 @@ def _has_answered(snapshot: CatalogSnapshot, series: Series, start: int, quarter
 
 
 def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[CatalogSnapshot, list[Gap]]:
-    """What is known of the selected pairs and the gaps that follow, put on record.
+    """Find and record the gaps of the selected pairs; return the snapshot and the gaps.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
-        Busy: Another process has been recording for too long.
+        InvalidRequest: Nothing is known of the selection.
+        Busy: Another process has been recording gaps for too long.
     """
     with stores.locks.gap_records():
         snapshot = load_snapshot(stores, spec, now)
@@ -352,7 +355,7 @@ def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[CatalogSnaps
 
 
 def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
-    """Brings the gap records of the selected series up to date."""
+    """Update the gap records of the selected series."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
@@ -375,7 +378,7 @@ def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps:
 def _open_row(
     series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], snapshot: CatalogSnapshot
 ) -> GapRow:
-    """The row of an open gap; one that reaches beyond what was looked at keeps what was known of it."""
+    """Return the row of an open gap; a gap that was not examined keeps its earlier values."""
     gaps = found.over(record.span)
     known = gaps[0].row() if gaps else older.over(record.span)[0]
     return GapRow(
@@ -410,7 +413,7 @@ def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now:
 
 
 def measure(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
-    """How complete each selected series is."""
+    """Return the completeness of each selected series."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
@@ -436,7 +439,10 @@ def measure(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iter
 
 
 def _candles(stores: Stores, snapshot: CatalogSnapshot, series: Series, wanted: Spans) -> int:
-    """How many candles lie in the covered part of what is expected; counted in the lake only where that is cut."""
+    """Return the number of candles in the covered part of the expected time.
+
+    They are counted in the lake only where the expected time cuts the coverage.
+    """
     count = 0
     for record in snapshot.coverage.get(series, ()):
         for part in intersect((record.span,), wanted):
@@ -449,7 +455,7 @@ def _candles(stores: Stores, snapshot: CatalogSnapshot, series: Series, wanted: 
 
 
 def _action(gaps: Sequence[Gap]) -> str:
-    """What a person has to do for a series: fetch archives that nothing else can replace, see why it keeps failing."""
+    """Return what a person has to do for a series: fetch archives without a substitute, or see why it keeps failing."""
     stuck = [gap for gap in gaps if gap.status is GapStatus.UNFILLABLE]
     failed = [gap for gap in gaps if gap.status is GapStatus.FAILED]
     actions = []
@@ -466,11 +472,11 @@ def _action(gaps: Sequence[Gap]) -> str:
 
 
 def is_awaited(archives: Sequence[str]) -> str:
-    """The sentence for archives that are not out yet, without its full stop."""
+    """Return the sentence for archives that are not published yet, without its full stop."""
     are, appear = ("is", "it appears") if len(archives) == 1 else ("are", "they appear")
     return f"{', '.join(archives)} {are} not out yet; {appear} some days after the quarter's end"
 
 
 def by_use(gaps: Iterable[AnyGap]) -> list[AnyGap]:
-    """Return gaps in the order in which people want to see them: those without any route last, the longest first."""
+    """Return gaps in the order of display: the longest first, those without a route last."""
     return sorted(gaps, key=lambda gap: (gap.route == Route.NONE, -gap.span.seconds, gap.series, gap.span))

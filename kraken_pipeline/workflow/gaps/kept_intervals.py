@@ -1,7 +1,7 @@
-"""The default selection of reports: the intervals that somebody keeps.
+"""The default selection of reports: the intervals that are kept.
 
-What is resampled from finer candles by default is there as well, and nobody asked for it: a report that counted its
-gaps would drown those that matter.
+Other intervals exist too, because they are resampled from finer candles by default. A report that counted their gaps
+would hide those that matter.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 
 def record_asked(stores: Stores, spec: RunSpec, now: int) -> None:
-    """Put on record which intervals a run names that goes up to now.
+    """Record the intervals that a run names, if it goes up to now.
 
-    One that names none takes all ten, and asks for none by that. One with an end repairs some time of series, of
-    intervals that nobody may keep; what archives bring to it is kept by them.
+    A run that names none works on all ten, but that does not count as asking for them. A run with an end repairs part
+    of some series whose intervals may not be kept. Intervals of archives are kept without being asked for.
     """
     if spec.names_intervals and spec.end is None and not spec.dry_run:
         with stores.catalog.write() as connection:
@@ -24,7 +24,7 @@ def record_asked(stores: Stores, spec: RunSpec, now: int) -> None:
 
 
 def kept_intervals(stores: Stores) -> tuple[Interval, ...]:
-    """Return the intervals of KRAKEN_INTERVALS, or those that were archived or asked for; all where there are none."""
+    """Return the intervals of KRAKEN_INTERVALS, or those that were archived or asked for; all if there are none."""
     if stores.settings.kraken_intervals is not None:
         return tuple(sorted({Interval.parse(each) for each in stores.settings.kraken_intervals.split(",")}))
     with stores.catalog.read() as connection:

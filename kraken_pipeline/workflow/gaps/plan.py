@@ -1,4 +1,4 @@
-"""The plan: what would be done for every gap, with which source, and what it costs. Writes nothing."""
+"""The plan: the source of every gap and what filling it costs. Planning writes nothing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A part of a gap with its source.
+    """A leg of a gap with the time that it takes.
 
     Attributes:
-        series: Whose gap.
-        leg: The part, its route, and what it costs.
-        seconds: About how long its requests take at the rate of the settings.
+        series: The series of the gap.
+        leg: The part of the gap, its route, and its cost.
+        seconds: The approximate time of its requests at the rate of the settings.
     """
 
     series: Series
@@ -38,7 +38,7 @@ class Planned:
     seconds: float
 
     def as_json(self) -> dict[str, object]:
-        """As `plan --json` shows it."""
+        """Return the JSON of `plan --json`."""
         return {
             "pair": self.series.pair,
             "interval": self.series.interval.value,
@@ -53,15 +53,15 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done.
+    """The plan of a run.
 
     Attributes:
-        routes: Every part of every gap.
-        missing_archives: The fewest archives that would fill what is left or costs requests, and are not at hand.
-        awaited: Archives that would and are not out yet.
-        scanned: What the folders hold.
+        routes: Every leg of every gap.
+        missing_archives: The fewest archives not at hand that would fill what has no route or costs many requests.
+        awaited: The archives that would fill gaps and are not published yet.
+        scanned: The content of the folders.
         gaps: The gaps.
-        run_requests: About how many requests the run itself would make, within its lookback and limits.
+        run_requests: The approximate number of requests of the run itself, within its lookback and limits.
     """
 
     routes: tuple[Planned, ...]
@@ -73,16 +73,16 @@ class Plan:
 
     @property
     def requests(self) -> int:
-        """What it costs to fill every gap."""
+        """The number of requests that filling every gap takes."""
         return sum(planned.leg.requests for planned in self.routes)
 
     @property
     def seconds(self) -> float:
-        """About how long the requests take."""
+        """The approximate time of the requests."""
         return sum(planned.seconds for planned in self.routes)
 
     def as_json(self) -> dict[str, object]:
-        """As `plan --json` shows it."""
+        """Return the JSON of `plan --json`."""
         return {
             "routes": [planned.as_json() for planned in self.routes],
             "missing_archives": list(self.missing_archives),
@@ -92,10 +92,10 @@ class Plan:
 
 
 def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
-    """What a run would do now.
+    """Return the plan of a run as things stand.
 
     Raises:
-        InvalidRequest: A folder does not exist, or nothing is known of what was asked for.
+        InvalidRequest: A folder does not exist, or nothing is known of the selection.
     """
     scanned = scan(stores, spec, now)
     offers, first_known = offered(scanned, now)
@@ -120,7 +120,7 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
 
 
 def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidRequest:
-    """The sentence for a selection that nothing matches, with the files whose names say of no pair that is known."""
+    """Return the error for a selection that nothing matches; it names files whose pair is unknown."""
     places = ", ".join(str(folder) for folder in folders(stores, spec))
     unknown = [f"{each.name}: {each.reason}" for each in scanned.skipped if each.reason.endswith(UNKNOWN)]
     return InvalidRequest(
@@ -131,7 +131,7 @@ def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidReques
 
 
 def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, int]:
-    """Return the archives to fetch, in order of time, each with how many series have gaps that it would fill.
+    """Return the archives to fetch, in order of time, each with the number of series whose gaps it would fill.
 
     They are the fewest files that fill all gaps which cost many requests or have no route; see `release.fewest`.
     """
@@ -150,7 +150,7 @@ def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, 
 
 
 def awaited_archives(gaps: Iterable[Gap]) -> Mapping[str, int]:
-    """Return the archives that are not out yet, each with how many series have gaps that it would fill."""
+    """Return the archives that are not published yet, each with the number of series whose gaps it would fill."""
     series: dict[str, set[Series]] = {}
     for gap in gaps:
         for archive in gap.awaited:
@@ -163,7 +163,7 @@ def _at_hand(legs: Sequence[Leg]) -> set[str]:
 
 
 def offered(scanned: Scan, now: int) -> tuple[Mapping[Series, list[Offer]], Mapping[str, int]]:
-    """What the files at hand can answer for, by series; and each pair's first time in them, in seconds."""
+    """Return the offers of the files at hand by series, and each pair's first time in them in seconds."""
     offers: dict[Series, list[Offer]] = {}
     firsts: dict[str, int] = {}
     with ArchiveReader() as reader:
@@ -193,6 +193,9 @@ def _reach(task: Task, reader: ArchiveReader, first: int | None, now: int) -> Sp
 
 
 def _loose_reach(file: ArchiveFile, first: int, last: int) -> tuple[int, int]:
-    """A loose file covers its first candle to its last one's start; of trades, without the two cut minutes."""
+    """Return the reach of a loose file: from its first candle to its last one's start.
+
+    For trades, the incomplete minutes at both ends are left out.
+    """
     start = file.interval.floor(first)
     return (start + file.interval.seconds if file.kind == "TRADES" else start), file.interval.floor(last)

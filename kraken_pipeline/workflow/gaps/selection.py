@@ -1,4 +1,4 @@
-"""What a run asks the exchange for: which gaps, in which order, and which of them one request serves."""
+"""The selection of fetches from the exchange: which gaps, in which order, and which of them one request serves."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Something to ask the exchange for, and what it serves.
+    """A fetch from the exchange, with the parts of gaps that it serves.
 
     Attributes:
         route: OHLC, or TRADES.
-        series: What is asked for: of trades, the one-minute candles.
-        spans: Which parts of it: of OHLC, one reply serves them all; of trades, each is paged through by itself.
-        serves: The parts of gaps that are filled by it, some of them by resampling.
-        requests: About how many requests it takes.
-        expires_at: When OHLC no longer reaches its beginning, in seconds since the epoch.
+        series: The series to ask for; for trades, the one-minute candles.
+        spans: The spans to ask for. One reply of OHLC serves them all; trades are paged through span by span.
+        serves: The parts of gaps that it fills, some of them by resampling.
+        requests: The approximate number of requests.
+        expires_at: The time at which OHLC no longer reaches its start, in seconds since the epoch.
     """
 
     route: Route
@@ -41,7 +41,7 @@ class Fetch:
         return f"{self.route} of {self.series}"
 
     def as_json(self) -> dict[str, object]:
-        """As `backfill --dry-run --json` shows it."""
+        """Return the JSON of `backfill --dry-run --json`."""
         return {
             "pair": self.series.pair,
             "interval": self.series.interval.value,
@@ -58,13 +58,15 @@ class Fetch:
 def selected(
     stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]
 ) -> tuple[list[Fetch], list[Fetch]]:
-    """Return what a run asks for as things stand: the one answer for the run, its dry run, and what is said of both.
+    """Return the fetches of a run as things stand.
+
+    The run, its dry run and the texts about both use this one selection.
 
     Args:
-        stores: For tiers, and for what archives brought.
-        spec: What the run is to do.
-        snapshot: What is known of its pairs.
-        gaps: What they lack, with the routes that this spec gives them.
+        stores: The stores, for tiers and archived pairs.
+        spec: The spec of the run.
+        snapshot: The snapshot of its pairs.
+        gaps: The gaps of these pairs, with the routes under this spec.
     """
     with stores.catalog.read() as connection:
         archived = file_records.archived_pairs(connection)
@@ -78,7 +80,7 @@ def selected(
 
 
 def unprobed(snapshot: CatalogSnapshot, spec: RunSpec) -> list[str]:
-    """Return the pairs whose first trade a run asks for: to be complete means from there on."""
+    """Return the pairs whose first trade a run asks for, because completeness counts from there on."""
     return [
         pair
         for pair in snapshot.pairs
@@ -91,13 +93,13 @@ def unprobed(snapshot: CatalogSnapshot, spec: RunSpec) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What a run that fills all gaps would ask the exchange for.
+    """The cost of a run that fills all gaps through the exchange.
 
     Attributes:
-        command: The command that does it.
-        requests: About how many requests it takes: the number that its dry run says.
-        gaps: How many gaps it fills.
-        unprobed: How many pairs it asks about their first trade first; what that adds is known only then.
+        command: The command of the run.
+        requests: The approximate number of requests, as its dry run shows it.
+        gaps: The number of gaps that it fills.
+        unprobed: The number of pairs whose first trade it asks for first; what that adds is known only then.
     """
 
     command: str
@@ -107,12 +109,12 @@ class Outlook:
 
 
 def outlook(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Outlook:
-    """Return what it takes to fill all gaps of a selection through the exchange.
+    """Return the cost of filling all gaps of a selection through the exchange.
 
     Args:
-        stores: Where they are.
-        spec: Which pairs, intervals and time; its limits count for nothing.
-        snapshot: What is known of the pairs.
+        stores: The stores.
+        spec: The pairs, intervals and time; its limits are ignored.
+        snapshot: The snapshot of the pairs.
     """
     whole = spec.selecting(complete=True)
     gaps = find_gaps(stores, whole, snapshot)
@@ -133,18 +135,18 @@ def select(
     unarchived: Collection[str],
     tier_of: Callable[[str], Tier],
 ) -> tuple[list[Fetch], list[Fetch]]:
-    """What to ask for: the replies of OHLC, and the trades to page through, each in the order of asking.
+    """Return the fetches of OHLC and those of trades, each in the order of asking.
 
-    OHLC goes by tier and then by what is lost first, because its routes expire; trades by tier and then by what is
-    newest. Gaps that failed too often wait until their next try, unless the run is to be complete.
+    OHLC is ordered by tier and then by expiry, because its routes expire; trades by tier and then from new to old. Gaps
+    that failed too often wait until their next try, unless the run is to be complete.
 
     Args:
-        gaps: With their routes.
-        spec: What the run is to do.
-        now: The moment of asking, in seconds since the epoch.
-        unarchived: Pairs of which no archive brought anything: the lookback is not for these, because nothing but the
-            exchange can fill them from their first trade on.
-        tier_of: The tier of a pair.
+        gaps: The gaps with their routes.
+        spec: The spec of the run.
+        now: The current time, in seconds since the epoch.
+        unarchived: The pairs without any archive. The lookback does not apply to them, because only the exchange can
+            fill them from their first trade on.
+        tier_of: Returns the tier of a pair.
     """
     wanted: dict[tuple[Route, Series], list[tuple[Series, Leg]]] = {}
     for series, own in _by_series(gaps).items():
@@ -191,5 +193,5 @@ def _fetch(route: Route, asked: Series, legs: Sequence[tuple[Series, Leg]]) -> F
 
 
 def estimated(fetches: Iterable[Fetch]) -> int:
-    """About how many requests some fetches take."""
+    """Return the approximate number of requests of some fetches."""
     return sum(each.requests for each in fetches)

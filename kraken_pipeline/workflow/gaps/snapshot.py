@@ -1,4 +1,4 @@
-"""The state of the catalog and the lake that gaps are found from, read once."""
+"""The snapshot of the catalog and the lake that gaps are found from, read once."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 DEFAULT_TRADES_A_SECOND = 0.02
-"""For pairs of which nothing is known yet; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
+"""The rate assumed for pairs without a known one; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
 
 _DAY = 86_400
 
 
 @dataclass(slots=True)
 class CatalogSnapshot:
-    """What is known of some pairs at one moment, read from the catalog at once.
+    """A snapshot of what is known of some pairs, read from the catalog at once.
 
     Attributes:
-        now: The moment, in seconds since the epoch.
+        now: The time of the snapshot, in seconds since the epoch.
         pairs: The pairs, by name.
         coverage: Series → coverage in order of time.
-        extents: Series → what the lake has of it.
+        extents: Series → extent of its candles in the lake.
         attempts: Series → attempts, the oldest first.
         records: Series → open gap records.
         rates: Pair → trades a second.
-        containers: Archives that were looked into.
-        listings: What the exchange said of each pair.
-        failed: Their members that could not be read, (SHA-256 of the container, pair, interval) each: these have
-            answered for nothing.
-        published_until: The archives of quarters that ended by then count as published, in seconds since the epoch.
-        refutations: Series → what was refuted, and waits for another answer.
-        absent: Pairs that the newest list of the exchange lacks, and that count as listed until another one does too.
+        containers: The containers that were examined.
+        listings: Pair → its listing by the exchange.
+        failed: The members of containers that could not be read, each as (SHA-256 of the container, pair, interval).
+            They have answered for nothing.
+        published_until: The time by which a quarter must have ended for its archive to count as published, in seconds
+            since the epoch.
+        refutations: Series → refutations that wait for another answer.
+        absent: Pairs that the newest list of the exchange lacks; they count as listed until a later list lacks them
+            too.
+        first_known: Pair → the time of its earliest known candle or trade, in seconds since the epoch.
     """
 
     now: int
@@ -63,19 +66,19 @@ class CatalogSnapshot:
     first_known: dict[str, int] = field(default_factory=dict)
 
     def covered(self, series: Series) -> Spans:
-        """The coverage of a series."""
+        """Return the coverage of a series."""
         return tuple(record.span for record in self.coverage.get(series, ()))
 
     def is_delisted(self, pair: str) -> bool:
-        """Whether the exchange has stopped listing a pair."""
+        """Return whether the exchange has stopped listing a pair."""
         return pair in self.listings and self.listings[pair].delisted_at is not None
 
     def may_be_asked(self, pair: str) -> bool:
-        """Whether the exchange answers anything about a pair, as far as its lists tell."""
+        """Return whether the exchange answers requests for a pair, according to its lists."""
         return not self.is_delisted(pair) and pair not in self.absent
 
     def last_evidence(self, pair: str) -> int:
-        """Up to when anything answered for a pair in any interval, in seconds since the epoch; 0 for never."""
+        """Return the end of a pair's coverage in any interval, in seconds since the epoch; 0 if there is none."""
         ends = [
             self.coverage[series][-1].span.end
             for interval in Interval
@@ -85,10 +88,10 @@ class CatalogSnapshot:
 
 
 def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> dict[str, Pair]:
-    """The pairs that are asked for, by name: those of the lake, and others that are given.
+    """Return the selected pairs by name, from those of the lake and others that are given.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     listed = {pair.name: pair for pair in (*also, *stores.lake.asset_ids.pairs())}
     pairs = {name: pair for name, pair in sorted(listed.items()) if spec.selects(pair, stores.tiers)}
@@ -97,16 +100,16 @@ def selected_pairs(stores: Stores, spec: RunSpec, also: Iterable[Pair] = ()) -> 
 
 
 def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] = ()) -> CatalogSnapshot:
-    """Reads what is known of the selected pairs.
+    """Read the snapshot of the selected pairs.
 
     Args:
-        stores: Where from.
-        spec: What is selected.
-        now: The moment of asking, in seconds since the epoch.
-        also: Pairs that the lake does not have yet.
+        stores: The stores to read from.
+        spec: The selection.
+        now: The current time, in seconds since the epoch.
+        also: Further pairs, which the lake does not have yet.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     pairs = selected_pairs(stores, spec, also)
     names = sorted(pairs)
@@ -134,7 +137,7 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
         known = snapshot.first_known.get(series.pair, extent.first_time)
         snapshot.first_known[series.pair] = min(known, extent.first_time)
     first_trades = {pair: each.first_trade for pair, each in snapshot.listings.items() if each.first_trade is not None}
-    # What was lost is missing, and not merely expected no more.
+    # Candles that were lost to damage are still expected, so that they are gaps.
     for first in (first_trades, lost):
         for pair, time in first.items():
             snapshot.first_known[pair] = min(snapshot.first_known.get(pair, time), time)
@@ -142,7 +145,7 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
 
 
 def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:
-    """Whether a candle was made of finer ones: it may start long before the first of them, when nobody traded yet."""
+    """Return whether a candle was resampled; it may start long before its first finer candle and first trade."""
     return any(time in record.span and record.source == Source.RESAMPLED for record in records)
 
 

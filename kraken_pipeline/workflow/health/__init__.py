@@ -1,1 +1,1 @@
-"""Health: whether each thing that the pipeline stands on works."""
+"""Health checks of everything the pipeline depends on."""

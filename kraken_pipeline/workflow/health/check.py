@@ -1,4 +1,4 @@
-"""What a look at something found: how it is, in a word and in a sentence."""
+"""The result of a health check: a verdict and a sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class HealthStatus(StrEnum):
-    """How a thing is."""
+    """The verdict of a health check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -17,12 +17,12 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one health check.
 
     Attributes:
-        name: What.
-        verdict: How it is.
-        sentence: What was seen, and what to do where it is not well.
+        name: The name of the check.
+        verdict: The verdict.
+        sentence: The finding, and what to do if it is not ok.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Check:
 
     @property
     def about(self) -> str:
-        """The thing, of which several may have been looked at: `questdb` of `questdb lag`."""
+        """The component, which can have several checks: `questdb` for `questdb lag`."""
         return self.name.partition(" ")[0]
 
 
 def worst(checks: Sequence[Check]) -> HealthStatus:
-    """The worst verdict among them."""
+    """Return the worst verdict of some checks; OK if there are none."""
     order = list(HealthStatus)
     return max((check.verdict for check in checks), key=order.index, default=HealthStatus.OK)

@@ -1,4 +1,4 @@
-"""How the exchange has answered in the last day, over all processes, and how well the cache of replies serves."""
+"""Health checks of the exchange and of the reply cache, over all processes and the last day."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from kraken_pipeline.workflow.backfill.exchange import breaker_of, open_cache, p
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
 
 CLOCK_SECONDS = 5
-"""By how much the clock here may differ from the exchange's, which tells whole seconds."""
+"""The allowed difference between this host's clock and the exchange's, which has a resolution of one second."""
 ERROR_RATE = 0.10
 HIT_RATE = 0.50
 FEW = 20
-"""Of fewer requests or lookups no rate is judged."""
+"""The minimum number of requests or lookups for which a rate is judged."""
 _DAY = 86_400
 
 
 def check_exchange(stores: Stores) -> Sequence[Check]:
-    """Looks at what is on record; asks the exchange for nothing."""
+    """Check the records of the exchange, without requests to it."""
     return [check for look in EXCHANGE.values() for check in look(stores)]
 
 
 def check_status(stores: Stores) -> Iterator[Check]:
-    """Asks the exchange for its status, once, and not past the rate that all processes share.
+    """Request the status of the exchange once, within the rate limit that all processes share.
 
-    Nothing is broken here where it does not answer: gaps stay gaps until it does.
+    No answer is only a warning: gaps stay gaps until the exchange answers.
     """
     try:
         with probed(stores) as exchange:
@@ -51,7 +51,7 @@ def check_status(stores: Stores) -> Iterator[Check]:
 
 
 def _clock(ahead: float) -> Check:
-    """How far the clock here is from the exchange's, by which candles begin and end."""
+    """Check this host's clock against the exchange's, by which candles begin and end."""
     sentence = f"the clock here is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} the exchange's"
     if abs(ahead) <= CLOCK_SECONDS:
         return Check("api clock", HealthStatus.OK, f"{sentence}, within {CLOCK_SECONDS} s")
@@ -61,7 +61,7 @@ def _clock(ahead: float) -> Check:
 
 
 def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
-    """What the exchange tells of maintenance to come, and of emergencies."""
+    """Yield the check of announced maintenance and of emergencies."""
     emergencies = [each for each in told if each.kind is IncidentKind.EMERGENCY]
     announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
     if emergencies:
@@ -75,13 +75,13 @@ def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """How often the cache of replies served in the last day, over all processes.
+    """The lookups in the reply cache in the last day, over all processes.
 
     Attributes:
-        hits: Lookups that it answered.
-        misses: Those that went to the exchange, because what it had was too old or not enough.
-        cold: Those of something that was never asked for before; they say nothing of how it serves.
-        stale: Those that got an older reply, because the exchange did not answer.
+        hits: The number of lookups that the cache answered.
+        misses: The number that went to the exchange, because the cached reply was too old or not enough.
+        cold: The number of first lookups of a reply; they are no measure of the cache.
+        stale: The number that got an older reply, because the exchange did not answer.
     """
 
     hits: int
@@ -91,23 +91,23 @@ class Lookups:
 
     @property
     def count(self) -> int:
-        """How many there were of what had been asked for before."""
+        """The number of hits and misses, without cold lookups."""
         return self.hits + self.misses
 
     @property
     def hit_rate(self) -> float | None:
-        """The part of them that the cache answered; None where there were none."""
+        """The share of hits among hits and misses; None if there were none."""
         return self.hits / self.count if self.count else None
 
 
 @dataclass(frozen=True, slots=True)
 class CacheState:
-    """How well the cache of replies serves, over all processes.
+    """The state of the reply cache, over all processes.
 
     Attributes:
-        lookups: How often it did in the last day.
-        keys: How many replies it holds.
-        size: How many bytes they take on disk.
+        lookups: The lookups in the last day.
+        keys: The number of replies it holds.
+        size: Their size in bytes.
     """
 
     lookups: Lookups
@@ -115,7 +115,7 @@ class CacheState:
     size: int
 
     def as_json(self) -> dict[str, object]:
-        """As `cache stats --json` shows it."""
+        """Return the state as `cache stats --json` shows it."""
         rate = self.lookups.hit_rate
         return {
             "hit_rate": None if rate is None else round(rate, 4),
@@ -129,7 +129,7 @@ class CacheState:
 
 
 def cache_state(stores: Stores, now: float) -> CacheState:
-    """How well the cache serves, and how large it is."""
+    """Return the lookups of the last day and the size of the reply cache."""
     with closing(open_cache(stores.settings, Counters(stores.catalog))) as cache:
         stats = cache.stats()
     return CacheState(_lookups(stores, now), stats.keys, stats.size)
@@ -172,7 +172,7 @@ def _errors(stores: Stores) -> Iterator[Check]:
 
 
 def _cache(stores: Stores) -> Iterator[Check]:
-    lookups = _lookups(stores, time.time())  # without a look at its file, which would make one
+    lookups = _lookups(stores, time.time())  # does not open the cache file, which would create it
     if lookups.hit_rate is None:
         yield Check("cache", HealthStatus.OK, "no lookups in the last day")
         return
@@ -188,4 +188,4 @@ EXCHANGE: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
     "requests": _errors,
     "cache": _cache,
 }
-"""What is on record of the exchange, each to be looked at by itself."""
+"""The checks of the recorded state of the exchange, by name."""

@@ -1,4 +1,4 @@
-"""Health: whether the pipeline can do its work, one sentence for each thing it stands on."""
+"""Health: checks whether the pipeline can do its work, with one sentence for each component it depends on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _Of = TypeVar("_Of")
 
 LOW_SPACE_BYTES = 2 << 30
 LATE_SECONDS = 900
-"""What QuestDB is owed for longer is a warning: runs deliver at once, and the sensor tries again every minute."""
+"""Seconds after which a pending range is a warning. Runs publish at once, and the sensor retries every minute."""
 MANY_TRANSACTIONS = 1_000
-"""QuestDB's log is ahead of its tables for seconds after a large delivery; by so many, it does not keep up."""
+"""The lag from which QuestDB does not keep up. A smaller lag is normal for seconds after a large delivery."""
 
 NAMES: Mapping[str, str] = {
     "lake": "The lake can be written.",
@@ -49,11 +49,11 @@ NAMES: Mapping[str, str] = {
     "requests": "No more than a tenth of the requests of the last day failed.",
     "cache": "The cache serves at least half of what it could.",
 }
-"""What is looked at."""
+"""The checks, with the condition that each of them tests."""
 
 
 def check_health(settings: Settings) -> Sequence[Check]:
-    """Looks at everything that `NAMES` names, whatever is broken, in that order."""
+    """Run all checks of `NAMES`, even if some fail, and return their results in that order."""
     order = list(NAMES)
     return sorted(_checks(settings), key=lambda check: order.index(check.about))
 
@@ -74,7 +74,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
 
 
 def _looked(name: str, look: Callable[[_Of], Iterable[Check]], at: _Of) -> Iterator[Check]:
-    """What a look found; one that comes to grief, in a way that nobody thought of too, hides nothing else."""
+    """Yield the results of a check; any exception becomes a failed result, so that the other checks still run."""
     try:
         yield from look(at)
     except Exception as error:
@@ -127,10 +127,11 @@ def _catalog(stores: Stores) -> Iterator[Check]:
 
 
 def _server_connections(stores: Stores) -> Check:
-    """How many connections the server has, from all processes and programs: when they are used up, runs fail."""
+    """Check the server's connections from all processes and programs: runs fail when they are used up."""
     limit = sa.cast(sa.func.current_setting("max_connections"), sa.Integer)
     activity = sa.table("pg_stat_activity", sa.column("datid"))
-    # The server's own processes are listed too; which they are, the others' rows do not tell everybody.
+    # The server's own processes are listed too, and have no datid. Columns that would identify them are not readable
+    # by every user.
     used = sa.select(sa.func.count()).select_from(activity).where(activity.c.datid.is_not(None)).scalar_subquery()
     with stores.catalog.read() as connection:
         in_use, most = connection.execute(sa.select(used, limit)).one()
@@ -169,7 +170,7 @@ def _series(stores: Stores) -> Iterator[Check]:
 
 
 def _intact(stores: Stores) -> Iterator[Check]:
-    """Whether anything in the lake is known to be damaged, and how long ago all of it was read."""
+    """Yield the check of known damage, with the time of the last verification."""
     with stores.catalog.read() as connection:
         damaged = open_damages(connection)
         last = verifications.last(connection)
@@ -211,7 +212,7 @@ def _questdb(settings: Settings) -> Iterator[Check]:
 
 
 def lag(lags: Sequence[Lag]) -> Check:
-    """Whether QuestDB applies what it takes, by how far its logs are ahead."""
+    """Check whether QuestDB applies its transactions, by the lag between its logs and its tables."""
     for each in lags:
         if each.error is not None:
             return Check(

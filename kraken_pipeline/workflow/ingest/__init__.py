@@ -1,1 +1,1 @@
-"""Ingesting archives: what the folders hold, and how a file becomes candles and coverage."""
+"""Ingesting archives: scanning folders, and turning files into candles and coverage."""

@@ -1,4 +1,4 @@
-"""The drop folder: archives of which everything is taken move to its folder `ingested`."""
+"""The drop folder: archives that are fully ingested move to its folder `ingested`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kraken_pipeline.workflow.ingest.scan import (
 
 
 def tidy(stores: Stores) -> list[Path]:
-    """Moves what was taken whole out of the drop folder, into its folder `ingested`; returns where to.
+    """Move fully ingested archives from the drop folder to its folder `ingested`; return their new paths.
 
-    A file is moved when everything about it is durable: it asks the catalog, so that a run which was killed
-    before it came here is made up for by the next.
+    A file is moved once everything about it is durable. The catalog decides that, so the next run catches up if a run
+    was killed before this step.
     """
     settings = stores.settings
     if settings.kraken_keep_dropped_files:

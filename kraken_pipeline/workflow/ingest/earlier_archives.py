@@ -1,8 +1,8 @@
-"""What earlier versions believed of archives and no version does any more, taken back once.
+"""Correction of wrong conclusions that earlier versions drew from archives.
 
-They stored rows without a trade as candles, took those before the first candle of a file for quiet time, and took ZIPs
-for releases whose names promise nothing. A migration puts the pairs of archives on record; the first run after it
-corrects each, before it compares anything.
+They stored rows without a trade as candles, treated such rows before the first candle of a file as quiet time, and
+treated ZIPs whose names promise nothing as releases. A migration records the pairs of archives. The first run after it
+corrects each pair once, before it compares anything.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ ORIGIN = "a row without a trade is quiet time"
 
 
 def correct(stores: Stores, pairs: Collection[str], now: int) -> None:
-    """Correct what is left of some pairs; interrupted, the next run goes on with the pair that it was at.
+    """Correct those of some pairs that are not corrected yet.
+
+    After an interruption, the next run resumes with the unfinished pair.
 
     Raises:
-        Busy: Another process writes to a pair for too long.
+        Busy: Another process has been writing a pair for too long.
     """
     with stores.catalog.read() as connection:
         waiting = sorted(set(connection.scalars(sa.select(earlier_archives.c.pair))) & set(pairs))
@@ -44,7 +46,7 @@ def correct(stores: Stores, pairs: Collection[str], now: int) -> None:
 
 
 def _correct(stores: Stores, series: Series, now: int) -> None:
-    """Takes back what nothing answers for, and then the rows without a trade; the series' lock is held."""
+    """Trim unfounded grants, then remove the rows without a trade; the caller holds the series' lock."""
     quiet = stores.lake.without_trades(series)
     silent = quiet["time"].dt.epoch("s")
     traded = stores.lake.times(series)
@@ -65,7 +67,7 @@ def _correct(stores: Stores, series: Series, now: int) -> None:
 def _claims(
     connection: sa.Connection, series: Series, traded: pl.Series, silent: pl.Series
 ) -> Iterator[tuple[FileRecord, Spans]]:
-    """The files that promise nothing beyond their rows, each with what was granted beyond these."""
+    """Yield the files that promise nothing beyond their rows, each with the spans granted beyond these."""
     releases = {each.sha256 for each in file_records.all_containers(connection) if each.start is not None}
     for file in file_records.completed(connection, [series.pair]):
         if file.series != series or file.kind != Kind.OHLCVT or file.container in releases:
@@ -78,7 +80,7 @@ def _claims(
 
 
 def _own(file: FileRecord, traded: pl.Series, silent: pl.Series) -> Spans:
-    """From a file's first candle to the start of its last one."""
+    """Return the span from a file's first candle to the start of its last one."""
     if file.first_time is None or file.last_time is None:
         return ()
     candles, others = (each.filter(each.is_between(file.first_time, file.last_time)) for each in (traded, silent))

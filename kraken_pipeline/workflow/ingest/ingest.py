@@ -1,7 +1,7 @@
-"""Ingesting: files of archives become candles and coverage, each file by itself.
+"""Ingesting: turns each file of an archive into candles and coverage.
 
-Files are worked on in batches of different series: staged side by side in threads, then brought into the lake and
-the catalog together, because a transaction for each of 24,000 files would cost more than reading them.
+Files are processed in batches of different series. They are staged in parallel threads and committed together, because
+a transaction for each of 24,000 files would cost more than reading them.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 ROUNDS = 3
-"""So often a file that was changed while it was read is read in one run."""
+"""The most times that one run reads a file that changes while it is read."""
 BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
-"""A batch's files are in memory side by side: no more than this of them at once, or one that is larger alone."""
+"""The most bytes of a batch, because its files are in memory together; a larger file is a batch of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of a file.
+    """The outcome of ingesting a file.
 
     Attributes:
-        name: The file.
-        series: Whose candles it holds.
-        status: COMPLETED, SKIPPED or FAILED; PENDING where it was changed again and again while it was read.
-        reason: Why it was skipped or failed, or waits.
-        rows: How many good rows it has.
-        rows_rejected: How many bad ones.
-        candles_stored: How many candles of it are new or changed.
-        seconds: How long it took.
+        name: The name of the file.
+        series: The series of its candles.
+        status: COMPLETED, SKIPPED or FAILED; PENDING if it kept changing while it was read.
+        reason: Why it was skipped, failed or waits.
+        rows: The number of valid rows.
+        rows_rejected: The number of rejected rows.
+        candles_stored: The number of its candles that are new or changed.
+        seconds: The time that it took, in seconds.
     """
 
     name: str
@@ -67,14 +67,14 @@ class FileOutcome:
 
 
 def enlist(stores: Stores, tasks: Iterable[Task], run: RunContext) -> dict[str, int]:
-    """Puts the files of a run on record as PENDING; their ids by location."""
+    """Record the files of a run as PENDING; return their ids by location."""
     entries = [(task.file, task.container.sha256 if task.container else None, task.stamp) for task in tasks]
     with stores.catalog.write() as connection:
         return file_records.enlist(connection, entries, run.run_id, run.now)
 
 
 def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: RunContext) -> None:
-    """Puts containers that cannot be opened on record as FAILED, with a dead letter each."""
+    """Record containers that cannot be opened as FAILED, with a dead letter each."""
     if not broken:
         return
     with stores.catalog.write() as connection:
@@ -89,16 +89,16 @@ def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: RunContext) -
 
 
 def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> list[FileOutcome]:
-    """Brings files into the lake, each with its evidence; what is wrong with one stops no other.
+    """Ingest files, each with its evidence; an error of one file stops no other.
 
     Args:
-        stores: Where to.
-        spec: What part of the files is wanted.
+        stores: The stores to write to.
+        spec: The spec of the run, which may limit the time to ingest.
         tasks: The files, as `scan` found them.
-        run: Who does it; told of every batch.
+        run: The run that ingests; its progress is updated after every batch.
 
     Returns:
-        What became of each file, in the order of reading.
+        The outcome of each file, in the order of reading.
     """
     if not tasks:
         return []
@@ -125,11 +125,11 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
 def _found_again(
     stores: Stores, spec: RunSpec, changed: Sequence[Task], run: RunContext
 ) -> tuple[list[Task], dict[str, FileOutcome]]:
-    """Looks again at files that were changed since they were found.
+    """Look again for files that were changed since they were found.
 
     Returns:
-        What there is now, also what a changed archive holds that it did not; and those that are not there any more, by
-        location, which have failed.
+        The files that exist now, including new ones in a changed archive; and the outcomes of those that no longer
+        exist, which have failed, by location.
     """
     found = scan_again(stores, spec, changed, run.now)
     fail_broken(stores, found.broken, run)
@@ -139,7 +139,7 @@ def _found_again(
     outcomes: dict[str, FileOutcome] = {}
     results: list[Mapping[str, Any]] = []
     for task in changed:
-        # What still grows is left to the next run, with the reason that it has.
+        # A file that still grows is left to the next run and keeps its reason.
         if task.file.location in there or task.file.path.name in still:
             continue
         reason = "it was changed since it was looked at, and is not there any more"
@@ -162,7 +162,10 @@ def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
 def _taken(
     stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: RunContext
 ) -> Iterator[tuple[list[Task], dict[str, FileOutcome]]]:
-    """Takes batch after batch, and reads each while the one before is stored: that hides a quarter of the time."""
+    """Yield each batch with its outcomes.
+
+    A batch is read while the previous one is stored, which hides a quarter of the time.
+    """
     with (
         ArchiveReader() as reader,
         ThreadPoolExecutor(stores.settings.kraken_workers) as pool,
@@ -184,9 +187,9 @@ def _taken(
 
 
 def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) -> ExitStack:
-    """Holds the series of a batch.
+    """Lock the series of a batch.
 
-    They are waited for only while nothing else is held, because otherwise two runs could wait for each other.
+    It waits for them only while no other lock is held, because otherwise two runs could wait for each other.
     """
     series = [task.file.series for task in batch]
     held = ExitStack()
@@ -199,9 +202,10 @@ def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) ->
 
 
 def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> dict[str, FileOutcome]:
-    """What another run has taken since it was found here, by location: it is not read again, and may have moved.
+    """Return the outcomes of files that are already ingested, by location; they are not read again.
 
-    Nor is what this run took itself before it was interrupted and tried again.
+    Another run may have ingested and moved them since they were found, or this run itself before it was interrupted and
+    retried.
     """
     with stores.catalog.read() as connection:
         known = IngestHistory(connection, tasks)
@@ -239,7 +243,7 @@ def _outcome_before(record: FileRecord, task: Task) -> FileOutcome:
 
 
 def _count_anew(stores: Stores, run: RunContext) -> None:
-    """Sets a run's progress to what is on record: what it told last may be older than its last batch."""
+    """Set a run's progress from the records; its last report may be older than its last batch."""
     with stores.catalog.read() as connection:
         done = file_records.done_by(connection, run.run_id)
     run.report(
@@ -263,7 +267,7 @@ def _report(run: RunContext, batch: Sequence[Task], done: Sequence[FileOutcome])
 
 
 def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """Files of different series, in order; a second file of a series waits for the next batch."""
+    """Yield batches of files of different series, in order; a second file of a series waits for the next batch."""
     waiting = list(tasks)
     while waiting:
         batch: list[Task] = []
@@ -285,14 +289,11 @@ def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 
 
 def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: RunContext) -> None:
-    """Puts files on record as INGESTING, and forgets what was rejected of them when they were read before."""
+    """Record files as INGESTING, and delete the dead letters of earlier readings."""
     with stores.catalog.write() as connection:
         known = file_records.by_location(connection, [task.file.location for task, _ in work])
         file_records.set_status(connection, [file_id for _, file_id in work], FileStatus.INGESTING, run.run_id, run.now)
         dead_letters.forget(connection, [record.id for records in known.values() for record in records])
-
-
-# --- reading one file
 
 
 # --- storing a batch
@@ -306,7 +307,7 @@ def _store(
     done: Mapping[str, FileOutcome],
     held: AbstractContextManager[object],
 ) -> dict[str, FileOutcome]:
-    """Stores what was read and lets go of its series; returns the outcomes with those that were known before."""
+    """Store a batch and release its series; return its outcomes with those that were known before."""
     with held:
         return {**done, **_stored(stores, spec, batch, run)}
 
@@ -333,9 +334,10 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunCon
 
 
 def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None:
-    """The same file is the same (kind, pair, interval, reach, SHA-256), under whatever name.
+    """Mark files that were ingested or withdrawn before, under whatever name.
 
-    Of what was withdrawn the content alone counts: what it says is no better in another archive.
+    Two files are the same if kind, pair, interval, reach and SHA-256 are. For withdrawn files the reach does not count:
+    the same content is no better in another archive.
     """
     pairs, sums = ({read.task.file.pair.name for read in batch}, {read.facts.sha256 for read in batch})
     with stores.catalog.read() as connection:
@@ -409,6 +411,3 @@ def _outcome(read: Reading) -> FileOutcome:
         candles_stored=read.staged.changed if read.staged and status is FileStatus.COMPLETED else 0,
         seconds=read.seconds,
     )
-
-
-# --- the drop folder

@@ -1,4 +1,4 @@
-"""Reading one file of an archive: candles beside the lake, dead letters, and the coverage that the file grants."""
+"""Reading one file of an archive into staged candles, dead letters and grants."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 REJECTS_HELD = 20_000
-"""Dead letters of one file that are held in memory; more go to the catalog while it is read."""
+"""The number of dead letters of one file held in memory; more go to the catalog while it is read."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """A file that was read to its end, well or badly, and lies beside the lake."""
+    """A file that was read, successfully or not, with its staged candles."""
 
     task: Task
     file_id: int
     staged: Staged | None = None
     facts: Facts = field(default_factory=Facts)
-    reach: Span | None = None  # what it can answer for as a whole: part of the file's identity
+    reach: Span | None = None  # the span that the whole file answers for: part of its identity
     grants: tuple[Grant, ...] = ()
     rejects: list[Reject] = field(default_factory=list)
     rows_rejected: int = 0
     error: str | None = None
-    is_changed: bool = False  # since it was found: it is to be looked at again
+    is_changed: bool = False  # since it was found, so that it is scanned again
     seconds: float = 0.0
     duplicate: FileRecord | None = None  # the same file, ingested or withdrawn before
 
@@ -59,7 +59,7 @@ class Reading:
 def read_file(
     stores: Stores, spec: RunSpec, task: Task, file_id: int, reader: ArchiveReader, run: RunContext
 ) -> Reading:
-    """Read one file beside the lake, sorted where it is out of order; an error of the file is kept with the reading."""
+    """Read and stage one file, sorted if it is out of order; an error of the file is kept with the reading."""
     began = time.perf_counter()
     read = Reading(task, file_id)
     try:
@@ -70,8 +70,8 @@ def read_file(
                 _forget_letters(stores, read)
                 _stage(stores, spec, read, reader, run, sort=True)
     except (PassingError, DiskFull):
-        raise  # the catalog went away, or the disk is full: that is no fault of the file's
-    except PipelineError as error:  # anything else is a mistake of ours and ends the run with its traceback
+        raise  # the catalog went away, or the disk is full: not an error of the file
+    except PipelineError as error:  # any other exception is a bug and ends the run with its traceback
         read.error = str(error)
         read.is_changed = isinstance(error, SourceChanged)
         read.staged = None
@@ -137,7 +137,7 @@ def _forget_letters(stores: Stores, read: Reading) -> None:
 
 
 def write_letters(connection: sa.Connection, read: Reading, run: RunContext) -> None:
-    """Put the rejects of a reading on record."""
+    """Record the rejects of a reading as dead letters."""
     dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
 
 
@@ -171,14 +171,17 @@ def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _reach(task: Task, facts: Facts) -> Span | None:
-    """What a file answers for: a release its whole span, a loose file its first candle to its last one's start."""
+    """Return the span that a file answers for.
+
+    A release answers for its whole span, a loose file for its first candle to its last one's start.
+    """
     interval = task.file.interval
     if task.container is not None and task.container.start is not None and task.container.end is not None:
         start, end = interval.ceil(task.container.start), interval.floor(task.container.end)
     else:
         start, end = interval.floor(facts.first_time or 0), interval.floor(facts.last_time or 0)
         if task.file.kind is Kind.TRADES:
-            end += interval.seconds  # the cut minutes at both ends are among what is unanswered
+            end += interval.seconds  # the incomplete minutes at both ends are part of facts.unanswered
     return Span(start, end) if start < end else None
 
 

@@ -1,6 +1,6 @@
-"""What the folders hold that has not been taken yet.
+"""Scanning folders for archives that have not been ingested yet.
 
-Writes nothing but what it learnt of containers, and in a dry run not even that.
+A scan writes nothing but what it learns about containers, and in a dry run not even that.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Task:
     """A file to ingest.
 
     Attributes:
-        file: Where it is.
-        container: What is known of its container; None for a loose file.
-        stamp: A loose file's size and time of change; None in a container.
+        file: The file with its location.
+        container: The record of its container; None for a loose file.
+        stamp: The path, size and modification time of a loose file; None in a container.
     """
 
     file: ArchiveFile
@@ -44,15 +44,15 @@ class Task:
 
 @dataclass(slots=True)
 class Scan:
-    """What the folders hold.
+    """The content of the scanned folders.
 
     Attributes:
-        tasks: Files that are asked for and have not been taken yet, in the order of reading.
-        taken: Files that were ingested before, and by which run.
-        skipped: What is no archive.
-        waiting: What still grows.
+        tasks: Selected files that have not been ingested yet, in the order of reading.
+        taken: Files that were ingested before, each with the run that did it.
+        skipped: Files that are no archives.
+        waiting: Files that are still growing.
         broken: Containers that cannot be opened.
-        containers: Those that were looked into.
+        containers: Containers that were examined.
         new_pairs: Pairs of the tasks that the lake has never held.
     """
 
@@ -66,16 +66,16 @@ class Scan:
 
 
 def folders(stores: Stores, spec: RunSpec) -> list[Path]:
-    """Where a run looks for archives: the drop folder, those of the settings, those that it names itself."""
+    """Return the folders of a run's archives: the drop folder, those of the settings, and those of its spec."""
     by_setting = (path.resolve() for path in stores.settings.archive_dirs)
     return list(dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs]))
 
 
 def require_folders(settings: Settings, spec: RunSpec) -> None:
-    """Makes sure that what a run is to look into exists.
+    """Check that the folders and files of a run exist.
 
     Raises:
-        InvalidRequest: A folder or file does not.
+        InvalidRequest: A folder or file does not exist.
     """
     for path in spec.archive_dirs:
         if not path.exists():
@@ -86,12 +86,12 @@ def require_folders(settings: Settings, spec: RunSpec) -> None:
 
 
 def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
-    """What the folders hold for a run.
+    """Scan the folders of a run.
 
     Args:
-        stores: What has been taken.
-        spec: What is asked for.
-        now: The moment of asking, in seconds since the epoch.
+        stores: The stores, with the records of ingested files.
+        spec: The selection of the run.
+        now: The current time, in seconds since the epoch.
         patience: Whether to wait a moment for files that were changed just now.
 
     Raises:
@@ -101,7 +101,7 @@ def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> 
 
 
 def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -> Scan:
-    """What there is now of some files that were changed since they were found."""
+    """Scan files again that were changed since they were found."""
     paths = {
         path for task in tasks for path in (task.file.container.parts if task.file.container else (task.file.path,))
     }
@@ -123,9 +123,9 @@ def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, pat
 
 
 def pass_over_unknown(stores: Stores, found: Discovery) -> None:
-    """Passes over files that only their name says are of a pair: `prices_60.csv`, `README_15.csv`.
+    """Skip files that belong to a pair by their name only: `prices_60.csv`, `README_15.csv`.
 
-    One is taken if its pair was listed or stored before, or if a release at hand has it, too.
+    Such a file is kept if its pair was listed or stored before, or if a release at hand has the pair too.
     """
     if not any(file.is_doubtful for file in found.files):
         return
@@ -186,10 +186,12 @@ def examine(
     *,
     remember: bool = True,
 ) -> ContainerRecord:
-    """What a container is and what it covers; looked at once, and remembered by its content.
+    """Return the record of a container: its kind and what it covers.
+
+    A container is examined once and then recognised by its content.
 
     Raises:
-        UnreadableArchive: It cannot be read, or is not what its sums or its manifest say.
+        UnreadableArchive: It cannot be read, or does not match its checksums or its manifest.
         SourceChanged: It was changed meanwhile.
     """
     mark = container_stamp(container)
@@ -219,7 +221,7 @@ def _examined(
         return ContainerRecord(sha256, container.name, "", None, None, None, series)
     start, end = release.start, release.end
     manifest = reader.manifest(container)
-    if manifest is not None:  # it can say less than the name, and never more
+    if manifest is not None:  # it can narrow what the name says, and never widen it
         starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
         start = max(each for each in starts if each is not None)
         end = min((each for each in ends if each is not None), default=None)
@@ -231,12 +233,15 @@ def _examined(
 
 
 def container_stamp(container: Container) -> str:
-    """The stamps of all parts of a container."""
+    """Return the stamps of all parts of a container."""
     return "|".join([*(stamp(part) for part in container.parts), *map(plain, container.inside)])
 
 
 def stamp(path: Path) -> str:
-    """What changes when a file does, in nearly every case: a file with the stamp it had is not read again."""
+    """Return the path, size and modification time of a file; a file with the same stamp is not read again.
+
+    The stamp changes with nearly every change of the file.
+    """
     status = path.stat()
     return plain(f"{path}:{status.st_size}:{status.st_mtime_ns}")
 
@@ -252,24 +257,24 @@ def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scann
 
 
 class IngestHistory:
-    """What is on record of some files."""
+    """The records of earlier ingests of some files."""
 
     def __init__(self, connection: sa.Connection, tasks: Sequence[Task]) -> None:
-        """Reads it, at once."""
+        """Read the records of all tasks at once."""
         self._records = file_records.by_location(connection, [task.file.location for task in tasks])
         self._withdrawn = file_records.withdrawn_containers(connection)
 
     def records(self, task: Task) -> Sequence[FileRecord]:
-        """The records of files that have lain where this one does, the oldest first."""
+        """Return the records of files at the location of this one, the oldest first."""
         return self._records.get(task.file.location, ())
 
     def done(self, task: Task, wanted: Span) -> Sequence[FileRecord]:
-        """The records that say that a window of a file was taken, or that it was withdrawn; none where it was not."""
+        """Return the records that show a window of a file to be ingested or withdrawn; none if it is not."""
         done = [record for record in self.records(task) if is_same(record, task)]
         return done if done and is_within(done, wanted) else ()
 
     def taken(self, task: Task, wanted: Span) -> str | None:
-        """What became of a window of a file before; None where it is still to be read."""
+        """Return the earlier result for a window of a file; None if it is still to be read."""
         if task.container is not None and task.container.sha256 in self._withdrawn:
             return f"withdrawn: {self._withdrawn[task.container.sha256]}"
         done = self.done(task, wanted)
@@ -277,7 +282,7 @@ class IngestHistory:
 
 
 def is_same(record: FileRecord, task: Task) -> bool:
-    """Whether a record says that this file, as it is now, was brought to a good end."""
+    """Return whether a record shows that this file, in its current state, was finished without failing."""
     if record.status not in file_records.DONE:
         return False
     if task.container is not None:
@@ -286,14 +291,14 @@ def is_same(record: FileRecord, task: Task) -> bool:
 
 
 ALWAYS = Span(-(1 << 60), 1 << 60)
-"""No limit of time."""
+"""The span without a limit of time."""
 
 
 def window(spec: RunSpec) -> Span:
-    """The time that a run is asked to take; without limits where it names none."""
+    """Return the time that a run is limited to; unlimited where its spec sets no limit."""
     return Span(ALWAYS.start if spec.start is None else spec.start, ALWAYS.end if spec.end is None else spec.end)
 
 
 def is_within(records: Iterable[FileRecord], wanted: Span) -> bool:
-    """Whether all of a window was taken of a file."""
+    """Return whether all of a window of a file was ingested."""
     return not subtract((wanted,), normalise(record.taken for record in records))

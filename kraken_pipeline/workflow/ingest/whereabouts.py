@@ -1,4 +1,4 @@
-"""Where a file that was read before lies now: where it was, or in the drop folder's `ingested`."""
+"""The current path of a file that was read before: its old one, or one in the drop folder's `ingested`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kraken_pipeline.storage.records.file_records import FileRecord
 
 
 def find_again(settings: Settings, record: FileRecord) -> ArchiveFile | None:
-    """The file that a record is about, as long as one of its name and size is there; None where it is not any more."""
+    """Return the file of a record, matched by name and size; None if it no longer exists."""
     for path in _places(settings, record):
         for file in discover([path, *_parts(path)] if path.exists() else _parts(path)).files:
             if file.name.rpartition(":")[2] == record.name.rpartition(":")[2] and file.size == record.size:
@@ -27,12 +27,12 @@ def _places(settings: Settings, record: FileRecord) -> Iterator[Path]:
     if path.is_relative_to(settings.drop):
         moved = settings.drop / INGESTED_FOLDER / path.relative_to(settings.drop)
         yield moved
-        # One that found its name taken there got a number.
+        # A file whose name was already in use there got a number.
         yield from sorted(moved.parent.glob(f"{glob.escape(moved.stem)}.*{glob.escape(moved.suffix)}"))
 
 
 def _path(record: FileRecord) -> Path:
-    """Where the file lay, or its container."""
+    """Return the recorded path of the file, or of its container."""
     if record.container is None:
         return Path(record.location)
     container = record.name.rpartition(":")[0]
@@ -41,7 +41,7 @@ def _path(record: FileRecord) -> Path:
 
 
 def _outermost(path: Path) -> Path:
-    """The file that a container lies in, where that is another one; the path itself otherwise."""
+    """Return the outermost ZIP that a container lies in; the path itself if there is none."""
     zips = [each for each in (path, *path.parents) if each.suffix.lower() == ".zip" and not each.is_dir()]
     return zips[-1] if zips else path
 

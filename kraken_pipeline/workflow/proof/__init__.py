@@ -1,1 +1,1 @@
-"""Proof from outside the lake: trades counted by their ids, and fresh replies compared with what is stored."""
+"""Proof from outside the lake: counting trades by their ids, and comparing stored candles with fresh replies."""

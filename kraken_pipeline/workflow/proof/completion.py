@@ -1,4 +1,4 @@
-"""Completion: gaps are filled, and a run that is to be complete counts its trades by their ids in the end."""
+"""Completion: fills gaps and, for a run with `complete`, counts its trades by their ids at the end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 
 def fill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
-    """Fill gaps as `backfill` does; with `complete`, prove what is there by the ids of its trades as well.
+    """Fill gaps as `backfill` does; with `complete`, also prove the candles by the ids of their trades.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     done = backfill(stores, spec, run)
     if not (spec.complete and spec.api_backfill):
@@ -31,16 +31,16 @@ def fill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
 
 
 def closing_cost(stores: Stores, spec: RunSpec, now: int) -> ProofCost:
-    """Return what the proof at the end of a completion would ask for, as things stand.
+    """Return the first requests of the proof at the end of a completion, as things stand.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     return cost(stores, _of_all_intervals(spec), Spacing.QUARTER, now)
 
 
 def _of_all_intervals(spec: RunSpec) -> RunSpec:
-    """The same pairs and time: an id counts for a trade in each interval."""
+    """Return a spec of the same pairs and time with all intervals: an id counts for a trade in each of them."""
     return RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)
 
 

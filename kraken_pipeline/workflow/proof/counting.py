@@ -1,4 +1,4 @@
-"""What is known of the trades of a pair by their ids, and what is still to be asked for."""
+"""Counting trades by ids: the known anchors and counts of a pair, and the requests that a proof still needs."""
 
 from __future__ import annotations
 
@@ -40,17 +40,18 @@ from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 SETTLING_SECONDS = 60
-"""How old a moment must be to be asked about: a trade may take seconds to be listed."""
+"""The minimum age of a moment before it is asked about: a trade may take seconds to be listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProofCost:
-    """What a proof would ask for first.
+    """The first requests of a proof.
 
     Attributes:
-        requests: How many anchors and pages it asks for, whatever they say.
-        spans: How many spans they are about.
-        searches: In how many spans known anchors differ from the candles: a search of about twenty requests each.
+        requests: The number of anchors and pages it requests in any case.
+        spans: The number of spans these requests are for.
+        searches: The number of spans in which known anchors and candles differ. Each needs a search of about twenty
+            requests.
     """
 
     requests: int
@@ -60,7 +61,7 @@ class ProofCost:
 
 @dataclass(frozen=True, slots=True)
 class PairTrades:
-    """What the catalog knows of a pair at one moment."""
+    """The catalog's knowledge of a pair's trades at one moment."""
 
     pair: str
     coverage: Mapping[Interval, Spans]
@@ -70,16 +71,16 @@ class PairTrades:
     stretches: tuple[Stretch, ...]
     is_delisted: bool
     now: int
-    until: int  # the last moment that can be asked about
+    until: int  # the last moment that can be requested
 
     def is_proven(self, stretch: Stretch, interval: Interval) -> bool:
-        """Whether the trades of an interval are counted there already."""
+        """Return whether the trade counts of an interval are proven for a stretch."""
         count = self.counts.get((Series(self.pair, interval), stretch.span))
         return count is not None and count.verdict is CountVerdict.PROVEN
 
     @property
     def open(self) -> Iterator[Stretch]:
-        """The spans that are not counted yet and that ids can say something of."""
+        """The stretches that are not proven yet and not known to have sparse ids; none of a delisted pair."""
         for stretch in () if self.is_delisted else self.stretches:
             is_done = all(self.is_proven(stretch, interval) for interval in stretch.intervals)
             if not is_done and not is_sparse(stretch.span, self.absent):
@@ -87,22 +88,22 @@ class PairTrades:
 
     @property
     def absent(self) -> list[AbsentIds]:
-        """The ids that are absent."""
+        """The absent ids."""
         return [each.absent for each in self.absences]
 
     @property
     def due(self) -> list[AbsentIds]:
-        """The ids that were absent and are to be asked for again."""
+        """The absent ids that are due to be requested again."""
         return [] if self.is_delisted else [each.absent for each in self.absences if each.is_due(self.now)]
 
     def needs(self, stretch: Stretch) -> dict[int, bool]:
-        """What must be known of a span before anything: moment → whether a full page is asked for there."""
+        """Return the requests that a stretch needs first: moment → whether a full page is requested there."""
         pages = [moment for moment in probes(stretch.span, self.until) if not self.is_probed(moment)]
         edges = [edge for edge in (stretch.span.start, stretch.span.end) if edge not in self.anchors]
         return dict.fromkeys(edges, False) | dict.fromkeys(pages, True)
 
     def is_probed(self, moment: int) -> bool:
-        """Whether a full page was looked at from there."""
+        """Return whether a full page from a moment on has been examined."""
         return moment in self.anchors and self.anchors[moment].is_probed
 
     @property
@@ -112,10 +113,10 @@ class PairTrades:
 
 
 def cost(stores: Stores, spec: RunSpec, spacing: Spacing, now: int) -> ProofCost:
-    """Return what a proof would ask for as things stand; asks for nothing and writes nothing.
+    """Return the first requests of a proof as things stand, without making requests or writing.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     requests = spans = searches = 0
     for name in in_order(stores, spec):
@@ -131,7 +132,7 @@ def cost(stores: Stores, spec: RunSpec, spacing: Spacing, now: int) -> ProofCost
 
 
 def in_order(stores: Stores, spec: RunSpec) -> list[str]:
-    """The selected pairs, those of the first tier first."""
+    """Return the names of the selected pairs, sorted by tier and name."""
     pairs = selected_pairs(stores, spec)
     return sorted(pairs, key=lambda name: (stores.tiers.tier_of(pairs[name]), name))
 
@@ -139,15 +140,15 @@ def in_order(stores: Stores, spec: RunSpec) -> list[str]:
 def look_up(
     stores: Stores, name: str, spec: RunSpec, spacing: Spacing, now: int, exchange_now: int | None = None
 ) -> PairTrades:
-    """Read what is known of a pair.
+    """Read the catalog's knowledge of a pair's trades.
 
     Args:
-        stores: Where from.
+        stores: The stores to read from.
         name: The pair.
-        spec: Which intervals and which time.
+        spec: The selected intervals and time.
         spacing: The calendar of the first anchors.
         now: The moment of the run, in seconds since the epoch.
-        exchange_now: The same by the exchange's clock, where that is known and behind.
+        exchange_now: The same by the exchange's clock, if that is known and behind.
     """
     until = Interval.M1.floor((now if exchange_now is None else exchange_now) - SETTLING_SECONDS)
     with stores.catalog.read() as connection:
@@ -168,7 +169,7 @@ def look_up(
 
 
 class CandleCounts:
-    """How many trades the candles of a stretch count, in any part of it."""
+    """The trade counts of a stretch's candles, for any part of it."""
 
     def __init__(self, stores: Stores, known: PairTrades, span: Span) -> None:
         self.intervals = tuple(sorted(interval for interval in known.coverage if interval <= Interval.D1))
@@ -177,7 +178,7 @@ class CandleCounts:
         self._known: dict[tuple[Interval, Span], int | None] = {}
 
     def __call__(self, interval: Interval, span: Span) -> int | None:
-        """Return how many trades an interval counts there; None where it does not cover the span whole."""
+        """Return the trade count of an interval in a span; None if the span is off its grid or not fully covered."""
         key = interval, span
         if key not in self._known:
             self._known[key] = self._counted(interval, span)
@@ -193,21 +194,21 @@ class CandleCounts:
 
 
 def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[int]]:
-    """When candles start, and how many trades there are before each of them."""
+    """Return the starts of the candles in a span, and the cumulative trade count before each, plus the total."""
     candles = stores.lake.read(series, span.start, span.end)
     times = candles.select(seconds_of(pl.col("time"))).to_series().to_list()
     return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
 
 
 def agrees(stores: Stores, known: PairTrades, stretch: Stretch) -> bool:
-    """Whether all candles of a span count as many trades as its anchors do."""
+    """Return whether every interval that covers a stretch counts as many trades as its anchors do."""
     counted = heeding(lambda: CandleCounts(stores, known, stretch.span))
     by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
     return all(counted(interval, stretch.span) in (None, by_ids) for interval in counted.intervals)
 
 
 def said(cost_: ProofCost, rate: float) -> str:
-    """Return what a proof costs, as a sentence."""
+    """Return the cost of a proof as a sentence."""
     if not (cost_.requests or cost_.searches):
         return "Nothing is to be asked for: every span that can be counted is."
     searches = f" and {cost_.searches:,} spans that differ to be searched" if cost_.searches else ""

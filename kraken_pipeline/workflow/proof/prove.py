@@ -1,8 +1,8 @@
-"""Proving: the trades that candles count are compared with the ids by which the exchange numbers them.
+"""Proving: compares the trade counts of candles with the ids by which the exchange numbers trades.
 
-Two requests prove a span of any length. Where the two differ, a search by halves leads to the candle that is short; it
-is refuted and filled by paging its trades. Candles that count more trades than there are ids are reported, and left.
-Every anchor is on record before the next is asked for, so that a run that was killed repeats none.
+Two requests prove a span of any length. Where counts and ids differ, a binary search leads to the candle that is short,
+which is refuted and filled by paging through its trades. Candles that count more trades than there are ids are only
+reported. Every anchor is recorded before the next is requested, so that a killed run repeats none.
 """
 
 from __future__ import annotations
@@ -74,25 +74,25 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _NS = 1_000_000_000
 _ROUNDS = 8
-"""What is healed of one interval can show what a coarser one lacks; more rounds than that would be a mistake."""
+"""The maximum number of rounds: a healed interval can show what a coarser one lacks. More rounds would be an error."""
 _REFUTED = "ids of trades count"
-"""How the reason of a refutation begins that a proof has made."""
+"""The prefix of the reason of each refutation made by a proof."""
 _CLEARLY = 1e-6
-"""A row's time is a float, which holds the seconds of today to a quarter of this."""
+"""The tolerance of time comparisons in seconds. A row's time is a float, precise to a quarter of it at today's date."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProveOutcome:
-    """What a proof did.
+    """The result of a proof.
 
     Attributes:
-        counts: The verdicts on all spans that were selected, and on each candle that was found to differ in this run.
-        requests: How many requests it made.
-        failed: What was asked for in vain, with the error.
-        notes: What else people should know.
-        filled: The series in which something was filled.
-        refuted: How many candles were taken back because ids count more trades.
-        now: The moment up to which it looked: the run's, or the exchange's where its clock is behind.
+        counts: The verdicts on all selected spans, and on each candle that this run found to differ.
+        requests: The number of requests made.
+        failed: The failed requests, with their errors.
+        notes: Other remarks for people.
+        filled: The series in which candles were filled.
+        refuted: The number of candles refuted because ids count more trades.
+        now: The present of the proof in seconds since the epoch: the run's, or the exchange's if its clock is behind.
     """
 
     counts: tuple[TradeCount, ...] = ()
@@ -116,21 +116,21 @@ def prove(
     """Count the trades of candles by their ids, and heal what is short.
 
     Args:
-        stores: What is proven.
-        spec: Which pairs and which time.
-        run: Who does it.
-        spacing: How far apart the first anchors are.
-        depth: Down to what a difference is searched.
-        allowed: How many requests may be made; None for no limit.
+        stores: The stores.
+        spec: The selected pairs and time.
+        run: The context of the run.
+        spacing: The distance between the first anchors.
+        depth: The length at which the search for a difference ends.
+        allowed: The maximum number of requests; None for no limit.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     work = _Proving(stores, spec, run, spacing, depth, run.now)
     names = in_order(stores, spec)
     run.report(phase="counting trades")
     for name in names:
-        if work.is_unsettled(name):  # as a run leaves it that was killed
+        if work.is_unsettled(name):  # left over from a killed run
             work.settle(name)
     if any(work.has_to_ask(name) for name in names):
         work.ask(names, allowed)
@@ -141,7 +141,7 @@ def prove(
 
 
 def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext) -> tuple[TradeCount, ...]:
-    """Return what is on record of all spans that are selected, and what a run found, by pair and time."""
+    """Return the recorded verdicts on all selected spans and the differences a run found, by pair and time."""
     with stores.catalog.read() as connection:
         of_run = trade_counts.of_run(connection, run.run_id)
     found: list[TradeCount] = []
@@ -157,16 +157,16 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext) -
 
 
 class _Stop(Exception):
-    """No more requests are made in this run."""
+    """Signal that this run makes no more requests."""
 
 
 class _Absent(Exception):
-    """Ids are absent: what can be counted of the pair is no longer what it was."""
+    """Signal that ids are absent, so that the stretches of the pair have changed."""
 
 
 @dataclass(slots=True)
 class _Proving:
-    """What a proof has done so far."""
+    """The state of a proof in progress."""
 
     stores: Stores
     spec: RunSpec
@@ -182,43 +182,43 @@ class _Proving:
     refuted: int = 0
 
     def outcome(self, counts: tuple[TradeCount, ...]) -> ProveOutcome:
-        """What it did."""
+        """Return the result of the proof with the given counts."""
         filled = tuple(self.filled[series] for series in sorted(self.filled))
         return ProveOutcome(
             counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
         )
 
     def look_up(self, name: str) -> PairTrades:
-        """What is known of a pair now."""
+        """Return the current knowledge of a pair's trades."""
         return look_up(self.stores, name, self.spec, self.spacing, self.run.now, self.now)
 
     def has_to_ask(self, name: str) -> bool:
-        """Whether anything of a pair is to be asked for, or to be filled."""
+        """Return whether a pair needs requests or has spans to fill."""
         known = self.look_up(name)
         if known.due or self.waiting(name):
             return True
         return any(known.needs(stretch) or not agrees(self.stores, known, stretch) for stretch in known.open)
 
     def waiting(self, name: str) -> Spans:
-        """What ids have refuted of a pair, and nothing has answered for since: a run that was killed leaves it so."""
+        """Return the spans of a pair that ids have refuted and nothing has answered yet, as left by a killed run."""
         with self.stores.catalog.read() as connection:
             active = refutations.active(connection, {name})
         found = (each for some in active.values() for each in some if each.reason.startswith(_REFUTED))
         return intersect(normalise(each.span for each in found), (window(self.spec),))
 
     def is_unsettled(self, name: str) -> bool:
-        """Whether anything of a pair waits to be reconciled."""
+        """Return whether any range of a pair is marked for reconciliation."""
         with self.stores.catalog.read() as connection:
             return bool(publications.doubted(connection, {name}))
 
     def settle(self, name: str) -> None:
-        """Have what has changed of a pair resampled and reconciled."""
+        """Resample and reconcile the changed ranges of a pair."""
         done = backfill(self.stores, run_spec(pairs=[name], api_backfill=False), self.run)
         self.add(done.filled)
         self.notes += done.notes
 
     def add(self, filled: Sequence[SeriesOutcome]) -> None:
-        """Take note of what was filled."""
+        """Add filled series to the result."""
         for outcome in filled:
             known = self.filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
             spans = normalise((*known.spans, *outcome.spans))
@@ -227,14 +227,14 @@ class _Proving:
             )
 
     def ask(self, names: Sequence[str], allowed: int | None) -> None:
-        """Ask the exchange for all that is needed, first for the edges of all spans, then where they differ."""
+        """Make all requests that are needed: first for the edges of all spans, then where counts differ."""
         stores = self.stores
         with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
             asking = _Asking(self, exchange, Budget(exchange, allowed))
             try:
                 asking.require_budget()
                 exchange.require_online()
-                # What is not over by the exchange's clock cannot be asked about, whatever the clock of this host says.
+                # The exchange cannot be asked about a moment that has not passed by its own clock.
                 self.now = min(self.now, int(exchange.now()))
                 for step in (asking.first, asking.differences):
                     for name in names:
@@ -245,7 +245,7 @@ class _Proving:
                 self.notes.append(f"Nothing was asked of the exchange: {error}")
             self.requests = exchange.requests
         for name in names:
-            if self.is_unsettled(name):  # where the asking was ended
+            if self.is_unsettled(name):  # because the requests were stopped
                 self.settle(name)
 
     def _of_pair(self, step: Callable[[str], None], name: str) -> None:
@@ -258,10 +258,10 @@ class _Proving:
         except PipelineError as error:
             self.failed.append(f"anchors of {name}: {error}")
 
-    # --- what follows
+    # --- verdicts
 
     def judge(self, name: str) -> None:
-        """Put on record what follows for each span, under the locks of the pair's series: nothing changes meanwhile."""
+        """Record the verdict on each span, under the locks of the pair's series so that nothing changes meanwhile."""
         with self.stores.locks.series(Series(name, interval) for interval in Interval):
             heeding(lambda: self._judge(name))
 
@@ -303,7 +303,7 @@ class _Proving:
                 yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
 
     def _of_longer(self, known: PairTrades, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
-        """The candles longer than a day, which lie across the calendar's spans: their days are counted, and add up."""
+        """Yield proven counts of candles longer than a day, which cross the calendar's spans: their days add up."""
         counts = [*known.counts.values(), *fresh]
         days = normalise(
             count.span
@@ -350,7 +350,7 @@ class _Proving:
 
 
 def _is_same(before: TradeCount | None, count: TradeCount) -> bool:
-    """Whether a count is on record as it is, whichever run found it."""
+    """Return whether a count is on record unchanged, regardless of the run that found it."""
     return before is not None and replace(before, run_id=count.run_id) == count
 
 
@@ -361,7 +361,7 @@ def _compared(by_ids: int, counted: int) -> CountVerdict:
 
 
 def resolving(series: Series, span: Span) -> str:
-    """Return the command with which a person takes candles of a span back."""
+    """Return the command that withdraws the candles of a span."""
     return (
         f"kraken-pipeline resolve --span --pair {series.pair} --interval {series.interval.value} "
         f"--start {iso(span.start)} --end {iso(span.end)} --reason …"
@@ -370,17 +370,17 @@ def resolving(series: Series, span: Span) -> str:
 
 @dataclass(slots=True)
 class _Asking:
-    """Asking the exchange, within the budget; each answer is on record before the next is asked for."""
+    """The requests of a proof, within the budget. Each answer is recorded before the next request."""
 
     work: _Proving
     exchange: Exchange
     budget: Budget
 
     def require_budget(self) -> None:
-        """End the asking where the budget allows no more.
+        """Stop if the budget is spent, and report the progress otherwise.
 
         Raises:
-            _Stop: It is spent.
+            _Stop: The budget is spent.
         """
         if self.budget.is_spent:
             raise _Stop("The budget of requests is spent; the rest is left to the next run.")
@@ -388,7 +388,7 @@ class _Asking:
         self.work.run.report(requests_done=done, requests_total=max(done, self.work.run.progress.requests_total))
 
     def first(self, name: str) -> None:
-        """Ask for the edges of every span of a pair, and again for what an earlier run did not get."""
+        """Request the edges of every span of a pair, and repeat what an earlier run did not get."""
         if waiting := self.work.waiting(name):
             self._page(name, waiting)
             self.work.settle(name)
@@ -405,7 +405,7 @@ class _Asking:
         return None
 
     def differences(self, name: str) -> None:
-        """Search where ids and candles of a pair differ, and fill what is short."""
+        """Search for candles of a pair that differ from the ids, and fill those that are short."""
         for _ in range(_ROUNDS):
             found = self._found(name)
             fresh = [each for each in found if (Series(name, each.interval), each.span) not in self.work.tried]
@@ -417,7 +417,7 @@ class _Asking:
             self.work.settle(name)
 
     def _found(self, name: str) -> list[Discrepancy]:
-        """Where ids and candles differ; what overlaps a span that differs waits until that is healed."""
+        """Return the differences of a pair. A stretch that overlaps a differing one waits until that is healed."""
         while True:
             known = self.work.look_up(name)
             found: list[Discrepancy] = []
@@ -439,8 +439,8 @@ class _Asking:
         counted = heeding(lambda: CandleCounts(self.work.stores, known, stretch.span))
         while True:
             done = search(stretch.span, counted.intervals, known.ids, counted, self.work.depth.seconds)
-            # The first candle that is found is looked at before anything else is asked for: where ids are not dense,
-            # everything would differ.
+            # The first candle found is examined before any other request: where ids are not dense, all candles would
+            # differ.
             unseen = next((each for each in done.found if not known.is_probed(each.span.start)), None)
             if unseen is not None:
                 self._look(known, unseen.span.start, unseen.span.end)
@@ -472,10 +472,10 @@ class _Asking:
         known.anchors[anchor.moment] = anchor
 
     def _look(self, known: PairTrades, moment: int, end: int | None = None) -> None:
-        """Look at a page of trades: whether its ids are dense, and whether they bear the anchors out.
+        """Examine a page of trades: whether its ids are dense and agree with the anchors.
 
         Raises:
-            _Absent: Ids are absent, and were so again when they were asked for from the trade before them.
+            _Absent: Ids are absent, also when requested again from the trade before them.
         """
         self.require_budget()
         now = int(self.exchange.now())
@@ -496,7 +496,7 @@ class _Asking:
             raise _Absent
 
     def _correct(self, known: PairTrades, page: PageIds, end: int | None, now: int) -> None:
-        """Put an anchor right that a page disproves: an answer that was wrong once must not stay so."""
+        """Correct the anchor at `end` if a page disproves it, so that a wrong answer does not persist."""
         if end is None or end not in known.anchors:
             return
         later = next((row for row in page.rows if row[2] > end + _CLEARLY), None)
@@ -505,7 +505,7 @@ class _Asking:
             self._keep(known, Anchor(end, later[6], int(later[2]), now))
 
     def _is_absent_again(self, pair: str, page: PageIds) -> bool:
-        """Ask again from the trade before the ids that are absent; put them on record where they are so again."""
+        """Request again from the trade before the absent ids, record them if still absent, and return whether."""
         self.require_budget()
         before = page.breaks[0][0]
         absent = ids_of(self.exchange.trades(pair, int((before[2] - _CLEARLY) * _NS)).rows).absent
@@ -515,7 +515,7 @@ class _Asking:
         return True
 
     def _look_again(self, pair: str, absent: AbsentIds) -> None:
-        """Ask again for ids that an earlier run found absent."""
+        """Request ids again that an earlier run found absent."""
         self.require_budget()
         page = ids_of(self.exchange.trades(pair, absent.minutes.start * _NS).rows)
         if page.lacks(absent.first):
@@ -532,7 +532,7 @@ class _Asking:
     # --- healing
 
     def _heal(self, name: str, found: Discrepancy) -> None:
-        """Take a candle back that is short, and page through its trades."""
+        """Refute a candle that is short and page through its trades; only report one that counts too many."""
         series = Series(name, found.interval)
         if not found.is_short:
             action = f"ids count fewer trades; find out what is wrong, then {resolving(series, found.span)}"
@@ -545,7 +545,7 @@ class _Asking:
             self._record(series, found, CountVerdict.SHORT, "taken back, and filled by paging through its trades")
 
     def _page(self, name: str, spans: Spans) -> Spans:
-        """Page through the trades of some spans; returns what was answered."""
+        """Page through the trades of some spans, and return the answered spans."""
         work, answered = self.work, list[Span]()
 
         def keep(fetched: Fetched) -> None:

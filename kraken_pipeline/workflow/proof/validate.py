@@ -1,4 +1,4 @@
-"""Validation: stored candles of the last days against a fresh reply of OHLC. What differs is recorded."""
+"""Validation: compares stored candles of the last days with fresh OHLC replies and records the differences."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class SeriesValidation:
-    """What a fresh reply says of a series' stored candles.
+    """The result of comparing a series' stored candles with a fresh reply.
 
     Attributes:
-        series: Which.
-        compared: How many slots both answer for.
-        different: The starts of the candles on which they differ, in seconds since the epoch.
+        series: The series.
+        compared: The number of slots that both answer for.
+        different: The starts of the candles that differ, in seconds since the epoch.
     """
 
     series: Series
@@ -38,19 +38,19 @@ class SeriesValidation:
 
     @property
     def reason(self) -> str:
-        """What goes on record of a difference."""
+        """The recorded reason of a difference."""
         return "OHLC, asked again, says otherwise than what is kept"
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationOutcome:
-    """What a validation found.
+    """The result of a validation.
 
     Attributes:
-        series: Each series that was compared.
-        requests: How many requests it made.
-        failed: What was asked for in vain, with the error.
-        notes: Why something was not asked for.
+        series: The result for each compared series.
+        requests: The number of requests made.
+        failed: The failed requests, with their errors.
+        notes: The reasons why requests were skipped, and warnings of the exchange.
     """
 
     series: tuple[SeriesValidation, ...]
@@ -60,17 +60,17 @@ class ValidationOutcome:
 
     @property
     def different(self) -> int:
-        """On how many candles the two differ."""
+        """The number of candles that differ."""
         return sum(len(each.different) for each in self.series)
 
 
 def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> ValidationOutcome:
-    """Compares the covered candles of the last `lookback_days` with a fresh reply, series by series.
+    """Compare the covered candles of the last `lookback_days` with fresh replies, series by series.
 
-    The lake is left as it is: candles that differ go on record as conflicts, for a person or for reconciliation.
+    The lake does not change. Candles that differ are recorded as conflicts, for a person or for reconciliation.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     snapshot = load_snapshot(stores, spec, run.now)
     found: list[SeriesValidation] = []
@@ -100,7 +100,7 @@ def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> Validatio
 
 
 def _recent(snapshot: CatalogSnapshot, spec: RunSpec) -> Iterator[tuple[Series, Spans]]:
-    """The series that OHLC knows, each with its coverage of the last days."""
+    """Yield the selected series that OHLC offers, each with its coverage of the last days."""
     since = snapshot.now - spec.lookback_days * 86_400
     for pair in snapshot.pairs:
         for interval in spec.intervals:
@@ -129,7 +129,7 @@ def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, 
 
 
 def _record(stores: Stores, outcome: SeriesValidation, run: RunContext) -> None:
-    """Puts on record what differs; what is there already, from a run of the days before, is not added again."""
+    """Record the differences, without those that an earlier run has recorded already."""
     series, reason = outcome.series, outcome.reason
     spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)
     with stores.catalog.write() as connection:

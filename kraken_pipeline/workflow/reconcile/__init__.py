@@ -1,1 +1,1 @@
-"""Reconciling: intervals compared with each other, what contradicts, why, and quiet time that is hard to believe."""
+"""Reconciliation: comparison of intervals, contradictions with their causes, and suspicions."""

@@ -1,4 +1,4 @@
-"""Which cause each contradiction has, from what the lake and the catalog know of where its candles came from."""
+"""Causes of contradictions, derived from the origin of their candles in the lake and the catalog."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _DAY = 86_400
 
 @dataclass(slots=True)
 class Origins:
-    """Where candles came from, as far as that is one archive.
+    """Lookup of the one archive that candles came from.
 
     Attributes:
-        stores: What is known.
-        files: The files that were ingested, of every series that is asked about.
-        containers: Every archive of many files.
+        stores: The stores to read from.
+        files: The ingested files of every series that is looked up.
+        containers: All containers.
     """
 
     stores: Stores
@@ -40,12 +40,12 @@ class Origins:
     _rows: dict[tuple[Series, int], pl.DataFrame] = field(default_factory=dict)
 
     def of(self, pair: str, suspects: Iterable[Interval], span: Span) -> Origin | None:
-        """Return where all that is suspected of a span came from; None where that is no one thing."""
+        """Return the common origin of all suspects in a span; None if they have none or several."""
         found = {self._of_series(Series(pair, interval), span) for interval in suspects}
         return found.pop() if len(found) == 1 else None
 
     def of_file(self, name: str) -> Origin | None:
-        """Return what a file belongs to that has said otherwise than what is kept."""
+        """Return the origin of a file by its name; None if no ingested file has that name."""
         file = next((file for file in self.files if file.name == name), None)
         return None if file is None else self._of_file(file)
 
@@ -65,7 +65,7 @@ class Origins:
         return self._of_file(files[0]) if len(files) == 1 else None
 
     def _accounts(self, series: Series, span: Span) -> set[tuple[str, int]]:
-        """The sources and releases of the candles that start in a span."""
+        """Return the (source, release) pairs of the candles that start in a span."""
         found: set[tuple[str, int]] = set()
         for year in range(as_datetime(span.start).year, as_datetime(span.end - 1).year + 1):
             if (series, year) not in self._rows:
@@ -96,7 +96,7 @@ def _bounds(year: int) -> tuple[int, int]:
 
 
 def suspects_of(each: ContradictionRecord) -> tuple[Interval, ...]:
-    """Return which of two intervals may be wrong: one where that is known."""
+    """Return the intervals of a contradiction that may be wrong: one where it is known, otherwise both."""
     if each.outlier is not None:
         return (each.outlier,)
     if each.state is ContradictionState.REFUTED and each.short_side is not None:
@@ -105,7 +105,10 @@ def suspects_of(each: ContradictionRecord) -> tuple[Interval, ...]:
 
 
 def of_records(records: Sequence[ContradictionRecord], origins: Origins) -> list[Cause]:
-    """Return the cause of each contradiction between intervals; they are all that there are of their pairs."""
+    """Return the cause of each contradiction between intervals.
+
+    The records must be all contradictions of their pairs: a cause depends on the others.
+    """
     return causes_of(
         [
             Contradicted(
@@ -123,12 +126,12 @@ def of_records(records: Sequence[ContradictionRecord], origins: Origins) -> list
 
 
 def of_dispute(series: Series) -> Cause:
-    """Return the cause of the disputes of a series: two of its files, of which one is wrong."""
+    """Return the cause of the disputes of a series: two of its files differ, and one is wrong."""
     return Cause(CauseKind.FILE, (str(series), "disputed"), f"files of {series}")
 
 
 def of_disagreement(each: Disagreement, origins: Origins) -> Cause:
-    """Return the cause of what a source says otherwise than what is kept of the same interval."""
+    """Return the cause of a source's disagreement with the stored candles of the same interval."""
     origin = origins.of_file(each.file) if each.file is not None else None
     if origin is not None:
         return Cause(origin.kind, (origin.key, "counts"), origin.name)

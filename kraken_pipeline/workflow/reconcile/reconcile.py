@@ -1,8 +1,8 @@
-"""Reconciling: what has changed in the lake is compared with the other intervals of its pair, and the result recorded.
+"""Reconciliation: compares changed ranges of the lake with the other intervals of the pair and records the result.
 
-A contradiction takes the coverage of the side that is short back, so that it is a gap with a route like any other; the
-same run or the next fills it, and the comparison is made again. It ends, always: the same values are refuted once, and
-merging only ever raises trade counts. What is left is a conflict, covered and not proven, for a person to resolve.
+A contradiction refutes the coverage of the short side, which becomes a gap with a route like any other. The same run or
+the next one fills it, and the comparison is repeated. This always terminates: the same values are refuted once, and
+merging only raises trade counts. What remains is a conflict: covered, not proven, and for a person to resolve.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ OPEN = (ContradictionState.REFUTED, ContradictionState.CONFLICT)
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What a reconciliation did.
+    """The result of a reconciliation.
 
     Attributes:
-        pairs: The pairs of which anything was compared.
-        refuted: How many spans were taken back, to be filled again.
-        conflicts: How many contradictions are left to a person, that were not before.
-        healed: How many contradictions are none any more.
-        given_back: How many refuted spans are covered again, from which coarser candles can be made.
-        notes: What could not be looked at, and why.
+        pairs: The pairs that were compared.
+        refuted: The number of spans that were refuted, to be filled again.
+        conflicts: The number of new conflicts.
+        healed: The number of contradictions that no longer exist.
+        given_back: The number of refuted spans that are covered again, so that coarser candles can be made of them.
+        notes: The work that was skipped, with the reason.
     """
 
     pairs: tuple[str, ...] = ()
@@ -68,9 +68,9 @@ class Reconciled:
 
 
 def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
-    """Reconciles what has changed of some pairs since it was last reconciled.
+    """Reconcile the ranges of some pairs that have changed since the last reconciliation.
 
-    A pair that another process is writing for too long is left to the next run.
+    A pair whose locks another process holds for too long is skipped until the next run.
     """
     wanted = set(pairs)
     notes: list[str] = []
@@ -94,7 +94,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     except Busy as error:
         notes.append(f"Quiet time was not looked at, and is left to the next run: {error}")
     else:
-        with stores.catalog.write() as connection:  # last, so that the next run does it anew if this one is killed
+        with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
             publications.reconciled(connection, [doubt.id for doubt in doubts])
     return Reconciled(
         tuple(doubted),
@@ -114,7 +114,7 @@ def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
 
 
 def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
-    """Has everything of some pairs compared anew."""
+    """Mark all coverage of some pairs for reconciliation."""
     wanted = sorted(pairs)
     with stores.catalog.write() as connection:
         records = evidence_records.coverage_of(connection, pairs=wanted)
@@ -124,7 +124,7 @@ def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of a pair, and what had changed of it."""
+    """The result for one pair, with the ranges that had been marked for reconciliation."""
 
     doubts: Sequence[Publication]
     refuted: int
@@ -135,32 +135,32 @@ class _Outcome:
 
 @dataclass(slots=True)
 class _Pair:
-    """What the catalog knows of a pair, read under the locks of all its series."""
+    """The catalog's records of a pair, read under the locks of all its series."""
 
     name: str
     doubts: Sequence[Publication]
     grants: Mapping[Series, Sequence[Grant]]
-    conflicting: Spans  # what an archive says otherwise of the one-minute candles
+    conflicting: Spans  # where a source disagrees with the one-minute candles
     active: Mapping[Series, Sequence[Refutation]]
     records: Sequence[ContradictionRecord]
     proven: Mapping[Series, Proven]
     confirmed: Mapping[Series, Spans]
-    answered: list[Refutation] = field(default_factory=list)  # of the active ones, what has been answered again
+    answered: list[Refutation] = field(default_factory=list)  # active refutations that have been answered again
 
     @property
     def series(self) -> list[Series]:
-        """Those that anything answered for."""
+        """The series with at least one grant, sorted."""
         return sorted(self.grants)
 
     def refuted(self, series: Series) -> Spans:
-        """What is refuted of a series and was not answered again."""
+        """Return the refuted spans of a series that have not been answered again."""
         answered = {each.id for each in self.answered}
         grants = self.grants.get(series, ())
         found = (each for each in self.active.get(series, ()) if each.id not in answered)
         return normalise(span for each in found for span in each.standing(grants))
 
     def evidence(self, series: Series) -> IntervalEvidence:
-        """What is known of a series."""
+        """Return the evidence for a series."""
         grants = self.grants[series]
         covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
         own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
@@ -174,9 +174,10 @@ class _Pair:
         )
 
     def doubted(self) -> Spans:
-        """What is to be compared: days whole, files whole whose times were found to be shifted, and price conflicts.
+        """Return the spans to compare: whole days, whole files with shifted times, and price conflicts.
 
-        Those are compared again where anything of their month has changed: now it may show what a side is rounded to.
+        A price conflict is compared again if anything in its month has changed, which may now show the rounding of a
+        side.
         """
         spans = touched_candles(normalise(each.span for each in self.doubts), Interval.D1)
         long = [each.span for each in self.records if each.span.seconds > each.coarse.seconds]
@@ -197,13 +198,14 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
 
 
 def _compared(stores: Stores, name: str, now: int) -> _Outcome:
-    """Compares what has changed of a pair and records what is found; the locks of all its series are held."""
+    """Compare the changed ranges of a pair and record the findings; the caller holds the locks of all its series."""
     pair = _look(stores, name)
     known = {each.interval: pair.evidence(each) for each in pair.series}
     tried = {each.key: each.values for each in pair.records if each.state in OPEN}
     doubted = pair.doubted()
 
-    # All but the finest are read twice, as the coarser and as the finer of two; minutes would take too much memory.
+    # Every interval but the finest is read twice, as the coarser and as the finer one. Minutes are not kept: they
+    # would use too much memory.
     kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
 
     def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
@@ -238,7 +240,7 @@ def _look(stores: Stores, name: str) -> _Pair:
         for each in found:
             if not subtract((each.span,), normalise(span for span, _ in since[each.id])):
                 sources = {source for _, source in since[each.id]}
-                # An archive or a reply that says the same again proves nothing: the next route is tried.
+                # An archive or a reply that repeats the same values proves nothing: the next route is tried.
                 is_proof = sources <= {Source.RESAMPLED, Source.TRADES}
                 if each.damage_id is not None or is_proof or _has_changed(stores, each):
                     pair.answered.append(each)
@@ -250,7 +252,7 @@ def _has_changed(stores: Stores, each: Refutation) -> bool:
 
 
 def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
-    """Puts on record what was found; the locks of the pair are held."""
+    """Record the findings; the caller holds the locks of the pair."""
     taken_back = list(_taken_back(stores, pair.name, found))
     changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
     times = {series: stores.lake.times(series) for series in changed}
@@ -283,7 +285,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
 
 
 def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
-    """What is refuted: series, span, what stands there as one candle, and why."""
+    """Yield each refuted span: series, span, its stored candles as one candle (None without any), and the reason."""
     reasons: dict[Series, dict[Span, str]] = {}
     for each, parts in found.refuted:
         for interval, span in parts:
@@ -297,9 +299,9 @@ def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Se
 
 
 def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Span, Values]:
-    """What stands in some spans, in order of time, each as one candle; none where none is.
+    """Return the stored candles of each span, in order of time, as one candle; spans without a candle are left out.
 
-    They are read a year at a time: there can be as many as there are candles.
+    The lake is read a year at a time, because there can be as many spans as candles.
     """
     found: dict[Span, Values] = {}
     waiting = list(spans)
@@ -320,7 +322,7 @@ def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Spa
 
 
 def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
-    """What is new or different among the contradictions of a pair; what was compared and holds by now is settled."""
+    """Return the new and changed contradictions of a pair; those that were compared and now agree are settled."""
     before = {each.key: each for each in pair.records}
     current = [
         *((each, ContradictionState.REFUTED) for each, _ in found.refuted),
@@ -365,7 +367,7 @@ def _as_record(pair: str, each: Contradiction, state: ContradictionState, began:
 
 
 def _reason(pair: str, each: Contradiction) -> str:
-    """What is wrong, in a sentence."""
+    """Return the description of a contradiction as a sentence."""
     fine, coarse = each.fine.value, each.coarse.value
     who = f"; the others speak against {pair} {each.outlier.value}" if each.outlier is not None else ""
     if each.shifted is not None:
@@ -399,7 +401,7 @@ def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
 
 
 def _counts(stores: Stores, series: Series, years: Collection[int]) -> dict[int, list[int]]:
-    """How many candles the lake has of each month of some years."""
+    """Return the number of candles in the lake by year: twelve numbers, one for each month."""
     months = [_month(year, month) for year in range(min(years), max(years) + 1) for month in range(12)]
     edges = [*months, _month(max(years) + 1, 0)]
     times = stores.lake.times(series, start=edges[0], end=edges[-1])
@@ -415,12 +417,12 @@ def _month(year: int, month: int) -> int:
 
 
 def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunContext) -> int:
-    """Ends the refutations for which no route is left, at whatever cost; returns how many there were.
+    """End the refutations for which no route is left at any cost, and return their number.
 
-    They are conflicts from then on: their coverage comes back, because what answered for them once still says so, and
-    they are not proven. One that is only too dear for this run stays a gap, which says what it would take. So does one
-    that has no candle, where others count trades: that something is missing is known, and it is no conflict. What was
-    merely doubted is believed again, and stays unproven.
+    They become conflicts: their coverage comes back, because the sources still answer the same, but it is not proven. A
+    refutation that only exceeds the limits of this run stays a gap, which shows what it would cost. A refutation
+    without a candle where others count trades also stays a gap: it is known that something is missing. A refutation
+    made by a suspicion ends as well; its coverage comes back and stays unproven.
     """
     refuted = {series: found for series, found in snapshot.refutations.items() if series.interval in spec.intervals}
     if not refuted:

@@ -1,8 +1,8 @@
-"""Suspicion: quiet time that is hard to believe goes on record, and what became of it.
+"""Suspicions: detects and records quiet time that is hard to believe, and judges it later.
 
-A reply of OHLC that lists no trade amid a busy market has been wrong before, files lack days, and when all pairs are
-quiet at once the exchange was down, or data is missing everywhere. Each is covered, because something answered for it;
-it is marked, and counts for no proof, until trades, or a coarser candle that adds up, speak for it.
+OHLC replies without a trade in a busy market have been wrong before, and files lack days. When all pairs are quiet at
+once, the exchange was down or data is missing everywhere. Such quiet time is covered, because a source answered for it.
+It is marked and counts for no proof until trades, or a coarser candle that adds up, confirm it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
 
 HOURS = Interval.H1
-"""Outages are looked for among the hours, which nearly every pair has: shorter ones are not seen."""
+"""The interval in which outages are detected, because nearly every pair has it. Shorter outages are not seen."""
 _WEEK = 7 * 86_400
 _CHUNK = 366 * 86_400
 _EVER = 2**40
@@ -54,18 +54,18 @@ NO_OUTAGE = "no pair traded, it was said, and the trades of others show that som
 
 
 def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> int:
-    """Put on record what is hard to believe of some ranges that have changed, and judge what is on record.
+    """Record new suspicions in changed ranges, and judge the recorded ones.
 
     Args:
-        stores: Where.
-        changed: What has changed, and was reconciled since.
-        run: Who looks.
+        stores: The stores.
+        changed: The ranges that have changed and have been reconciled since.
+        run: The context of the run.
 
     Returns:
-        How many spans were refuted: those of other pairs in an outage that trades have shown to be none.
+        The number of refuted spans: quiet time of all pairs in an outage that trades have disproved.
 
     Raises:
-        Busy: Another process has been writing for too long what is to be refuted.
+        Busy: Another process has held a series to be refuted for too long.
     """
     if not changed:
         return 0
@@ -94,7 +94,7 @@ def _is_outage(each: SuspicionRecord) -> bool:
 
 
 def _days(changed: Mapping[Series, Spans]) -> dict[str, Spans]:
-    """The days that have changed in any interval, by pair."""
+    """Return the days that have changed in any interval, by pair."""
     spans: dict[str, list[Span]] = {}
     for series, found in changed.items():
         spans.setdefault(series.pair, []).extend(found)
@@ -102,7 +102,7 @@ def _days(changed: Mapping[Series, Spans]) -> dict[str, Spans]:
 
 
 def _places(stores: Stores, days: Mapping[str, Spans], over: Iterable[SuspicionRecord]) -> dict[str, Spans]:
-    """Where to look for long quiet time: around what has changed, and in what was thought to be an outage."""
+    """Return where to look for long quiet time, by pair: around changed days and in former outages."""
     places = {
         pair: normalise(Span(each.start - MARGIN, each.end + MARGIN) for each in spans) for pair, spans in days.items()
     }
@@ -118,13 +118,13 @@ _Found = tuple[str | None, Interval, Span, str]
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Where suspicions were looked for anew.
+    """The ranges in which suspicions were looked for again.
 
     Attributes:
-        days: What has changed, by pair.
-        places: Where long quiet time was looked for, by pair.
-        over: Outages that are none any more.
-        refuted: Those of them that trades have refuted.
+        days: The changed days, by pair.
+        places: The ranges that were searched for long quiet time, by pair.
+        over: The recorded outages that no longer are outages.
+        refuted: Those of them that trades have disproved.
     """
 
     days: Mapping[str, Spans]
@@ -133,12 +133,12 @@ class _Judged:
     refuted: Collection[SuspicionRecord]
 
     def is_touched(self, each: SuspicionRecord) -> bool:
-        """Whether anything has changed on the days of a suspicion."""
+        """Return whether anything has changed on the days of a suspicion."""
         days = self.days.values() if each.pair is None else [self.days.get(each.pair, ())]
         return any(clip(spans, each.span) for spans in days)
 
     def was_looked_for(self, each: SuspicionRecord) -> bool:
-        """Whether a long quiet time would have been found again."""
+        """Return whether the search for long quiet time covered a suspicion of that kind."""
         return each.pair is not None and each.reason == LONG and bool(clip(self.places.get(each.pair, ()), each.span))
 
 
@@ -168,7 +168,7 @@ def _record(
             states.setdefault(state, []).append(each.id)
     with evidence.stores.catalog.write() as connection:
         coverage = evidence_records.coverage_of(connection, pairs=sorted({each.pair for each in gone if each.pair}))
-        # What was refuted meanwhile is judged when something has answered for it.
+        # A span that was refuted meanwhile is judged once a source has answered for it.
         dispelled = [each.id for each in gone if each.pair is None or _is_covered(coverage, each)]
         proof_records.dispel(connection, dispelled)
         for state, ids in states.items():
@@ -183,12 +183,12 @@ def _is_covered(coverage: Mapping[Series, Sequence[CoverageRecord]], each: Suspi
 
 @dataclass(slots=True)
 class _Evidence:
-    """What speaks for quiet time beside its own absence.
+    """The evidence for quiet time beyond the absence of candles.
 
     Attributes:
-        stores: Where.
-        proofs: Series → where intervals agree.
-        down: When nobody could trade, as the exchange has told.
+        stores: The stores.
+        proofs: Series → the spans in which intervals agree.
+        down: The spans without trading, according to the incidents of the exchange.
     """
 
     stores: Stores
@@ -198,7 +198,7 @@ class _Evidence:
     _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
 
     def trades(self, pair: str) -> Spans:
-        """Where the trades of a pair were paged through, or read from an archive of them."""
+        """Return the spans in which the trades of a pair were paged through or read from an archive."""
         if pair not in self._trades:
             minutes = Series(pair, Interval.M1)
             with self.stores.catalog.read() as connection:
@@ -207,10 +207,10 @@ class _Evidence:
         return self._trades[pair]
 
     def unbacked(self, series: Series, spans: Spans) -> Spans:
-        """What of some spans nothing speaks for but that no candle is there.
+        """Return the parts of some spans that have no evidence except the absence of candles.
 
-        Trades speak for it, and a coarser candle that was not made of these: it is there, its trades are counted, and
-        they add up. Two intervals that both have no candle say nothing: files lack several at once.
+        Trades are evidence. So is an existing coarser candle that was not resampled and whose trade count adds up. Two
+        intervals that both lack a candle are no evidence, because files lack several at once.
         """
         rest = subtract(spans, self.trades(series.pair))
         for coarse in sorted(Interval, reverse=True):
@@ -225,7 +225,7 @@ class _Evidence:
         return rest
 
     def _own(self, series: Series, start: int, end: int) -> Spans:
-        """The candles that are there and were not resampled; all finer intervals of a pair ask for the same."""
+        """Return the spans of stored candles that were not resampled; cached, as every finer interval asks for them."""
         key = series, start, end
         if key not in self._candles:
             candles = self.stores.lake.read(series, start, end)
@@ -234,16 +234,16 @@ class _Evidence:
         return self._candles[key]
 
     def is_quiet(self, series: Series, span: Span) -> bool:
-        """Whether there is no candle, and more than that proves that nobody traded."""
+        """Return whether a span has no candle and independent evidence that nobody traded."""
         is_proven = clip(self.proofs.get(series, ()), span) == (span,)
         return is_proven and not self.unbacked(series, (span,)) and not self.has_candles(series, span)
 
     def has_candles(self, series: Series, span: Span) -> bool:
-        """Whether the lake has a candle that starts in a span."""
+        """Return whether the lake has a candle that starts in a span."""
         return not self.stores.lake.times(series, start=span.start, end=span.end).is_empty()
 
     def state(self, each: SuspicionRecord) -> SuspicionState:
-        """What is known of a suspicion by now; what trades have refuted stays refuted."""
+        """Return the current state of a suspicion; one that trades have disproved stays disproved."""
         if each.pair is not None:
             series = Series(each.pair, each.interval)
             if self.has_candles(series, each.span):
@@ -265,7 +265,7 @@ class _Evidence:
 def _found(
     evidence: _Evidence, changed: Mapping[Series, Spans], places: Mapping[str, Spans], down: Spans
 ) -> Iterator[_Found]:
-    """The quiet time of each pair that is hard to believe; outages are asked of two pairs for all."""
+    """Yield the suspicious quiet time of each pair, without outages: two pairs answer for those on behalf of all."""
     with evidence.stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, sorted(places))
         coverage = {
@@ -279,7 +279,7 @@ def _found(
         lone = tuple(
             each
             for each in _lone(evidence, series, changed.get(series, ()), answers)
-            if subtract((each,), evidence.down)  # and not told by the exchange itself
+            if subtract((each,), evidence.down)  # and not explained by an incident of the exchange
         )
         yield from ((series.pair, series.interval, each, LONE) for each in lone)
         if series.interval <= Interval.D1:
@@ -290,7 +290,7 @@ def _found(
 
 
 def _lone(evidence: _Evidence, series: Series, spans: Spans, grants: Sequence[Grant]) -> Spans:
-    """The quiet candles that nobody but OHLC has answered for."""
+    """Return the lone quiet candles that only OHLC has answered for."""
     replies = normalise(grant.span for grant in grants if grant.source == Source.OHLC)
     others = normalise(grant.span for grant in grants if grant.source not in (Source.OHLC, Source.RESAMPLED))
     answered = subtract(intersect(replies, spans), others)
@@ -302,7 +302,7 @@ def _lone(evidence: _Evidence, series: Series, spans: Spans, grants: Sequence[Gr
 
 
 def _long(evidence: _Evidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
-    """The quiet time that a series' own activity makes hard to believe; all of it, also where it reaches further."""
+    """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
     near = evidence.unbacked(series, intersect(doubtful, places))
     near = tuple(silence for each in near for silence in _silences(evidence.stores, series, each))
     if not near:
@@ -322,7 +322,7 @@ def _long(evidence: _Evidence, series: Series, covered: Spans, doubtful: Spans, 
 
 
 def _silences(stores: Stores, series: Series, span: Span) -> Spans:
-    """The parts of a span without a candle that are an hour or longer: most have none, and are done with."""
+    """Return the parts of a span, an hour or longer, without a candle. Most spans have none and need no more work."""
     if span.seconds < HOURS.seconds:
         return ()
     times = stores.lake.times(series, start=span.start, end=span.end)
@@ -331,7 +331,7 @@ def _silences(stores: Stores, series: Series, span: Span) -> Spans:
 
 
 def _silent_since(stores: Stores, series: Series, time: int, earliest: int) -> int:
-    """Since when there has been no candle before a moment; not looked for before the earliest."""
+    """Return the start of the last candle before a moment, in seconds; `earliest` if there is none since then."""
     step = MARGIN
     while time > earliest:
         start = max(earliest, time - step)
@@ -343,7 +343,7 @@ def _silent_since(stores: Stores, series: Series, time: int, earliest: int) -> i
 
 
 def _silent_until(stores: Stores, series: Series, time: int, latest: int) -> int:
-    """Until when there is no candle from a moment on; not looked for after the latest."""
+    """Return the start of the first candle from a moment on, in seconds; `latest` if there is none until then."""
     step = MARGIN
     while time < latest:
         end = min(latest, time + step)
@@ -355,7 +355,7 @@ def _silent_until(stores: Stores, series: Series, time: int, latest: int) -> int
 
 
 def _trades(stores: Stores, series: Series, spans: Spans) -> tuple[pl.Series, pl.Series]:
-    """The start of every candle in some spans, in seconds, and how many trades each has."""
+    """Return the start of every candle in some spans, in seconds since the epoch, and its trade count."""
     columns = (seconds_of(pl.col("time")).alias("time"), "trade_count")
     frames = [batch.select(*columns) for batch in stores.lake.batches(series, spans, series.interval)]
     candles = pl.concat(frames) if frames else pl.DataFrame(schema={"time": pl.Int64(), "trade_count": pl.Int32()})
@@ -368,10 +368,10 @@ def _trades(stores: Stores, series: Series, spans: Spans) -> tuple[pl.Series, pl
 def _refuted(
     evidence: _Evidence, over: Iterable[SuspicionRecord], outages: Spans, run: RunContext
 ) -> tuple[int, list[SuspicionRecord]]:
-    """Refute the silence of every pair in an outage that the trades of some have shown to be none.
+    """Refute the quiet time of every pair in outages that the trades of some pair have disproved.
 
     Returns:
-        How many spans were refuted, and the outages that were none.
+        The number of refuted spans, and the disproved outages.
     """
     refuted = [each for each in over if _has_traded(evidence, each.span)]
     spans = subtract(normalise(each.span for each in refuted), outages)
@@ -396,7 +396,7 @@ def _refuted(
 
 
 def _has_traded(evidence: _Evidence, span: Span) -> bool:
-    """Whether the trades of any pair, paged through for that time, have one in it."""
+    """Return whether the trades of any pair, where they were read for a span, include one in it."""
     with evidence.stores.catalog.read() as connection:
         pairs = [series.pair for series in evidence_records.coverage_of(connection, [HOURS])]
     return any(
@@ -407,13 +407,13 @@ def _has_traded(evidence: _Evidence, span: Span) -> bool:
 
 
 def take_back(stores: Stores, series: Series, spans: Spans, reason: str, run: RunContext) -> int:
-    """Refute what is covered of some spans, but for what trades were paged through for: it is a gap, to be asked anew.
+    """Refute the coverage of some spans, except where trades were read; each refuted span becomes a gap.
 
     Returns:
-        How many spans were refuted.
+        The number of refuted spans.
 
     Raises:
-        Busy: Another process has been writing the series for too long.
+        Busy: Another process has held the series for too long.
     """
     if not spans:
         return 0
@@ -435,14 +435,14 @@ def take_back(stores: Stores, series: Series, spans: Spans, reason: str, run: Ru
 
 
 def _outages(stores: Stores, changed: Spans) -> Iterator[Span]:
-    """The spans in which all pairs are quiet at once, as far as they touch what has changed."""
+    """Yield the spans in which all pairs are quiet at once and that overlap changed days."""
     days = touched_candles(changed, Interval.D1)
     if not days:
         return
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection)
         coverage = {
-            # A release answers for its whole quarter: before a pair was listed it is no silence.
+            # A release covers its whole quarter: the time before a pair was listed is not quiet time.
             series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
             for series, records in evidence_records.coverage_of(connection, [HOURS]).items()
             if series in extents
@@ -478,15 +478,15 @@ def _markets(
 def unproven(
     stores: Stores, pairs: Iterable[str], rates: Mapping[str, float], since: int
 ) -> list[tuple[str, Span, str]]:
-    """What to ask the trades of, to see whether a quiet time is true: pair, span and reason, the newest first.
+    """Return the spans whose trades would prove or disprove a suspicion: pair, span and reason, the newest first.
 
-    What they have already answered for is left out: an outage stays unproven until a second pair is asked.
+    Spans that trades have already answered for are left out. An outage stays unproven until a second pair is asked.
 
     Args:
-        stores: Where.
-        pairs: Of which pairs; of an outage, the two busiest of them answer for all.
-        rates: How many trades a second each pair has.
-        since: Nothing before it, in seconds since the epoch.
+        stores: The stores.
+        pairs: The pairs to consider; for an outage, the two busiest of them answer for all.
+        rates: The number of trades per second of each pair.
+        since: Spans that end at or before this moment are skipped, in seconds since the epoch.
     """
     names = set(pairs)
     with stores.catalog.read() as connection:

@@ -1,4 +1,4 @@
-"""Verdicts: what reconciliation says of candles, and what to do about those that contradict each other."""
+"""Verdicts of reconciliation on candles, with the action for each contradiction."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from kraken_pipeline.workflow.report.report import unsettled
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _MOST = 100_000
-"""Archives that disagree, one row a file and series."""
+"""The maximum number of disagreements read: one row per file and series."""
 _RUN = 1_000
 
 
 class VerdictState(StrEnum):
-    """What is known of a candle beside its value."""
+    """The degree of proof of a candle."""
 
     VERIFIED = "verified"
     RECONCILED = "reconciled"
@@ -51,32 +51,32 @@ class VerdictState(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What settles a contradiction."""
+    """The way to settle a contradiction."""
 
-    FILL = "fill"  # what was short is a gap by now
-    TAKE_BACK = "take back"  # a person decides what is wrong
-    PROVE = "prove"  # what is kept is the better one, as far as anybody knows
+    FILL = "fill"  # the short side is a gap already
+    TAKE_BACK = "take back"  # a person decides which side is wrong
+    PROVE = "prove"  # the stored candle is the better one as far as is known, but not proven
 
 
 @dataclass(frozen=True, slots=True)
 class CandleVerdict:
-    """What reconciliation says of a candle of the coarser of two intervals.
+    """The verdict on a candle of the coarser of two intervals.
 
     Attributes:
-        pair: Whose.
-        fine: The finer interval; None where sources of the same interval contradict each other, or nothing is finer.
-        coarse: The coarser one.
-        span: The candle; many where the times of a file are shifted, or two archives disagree.
-        proof: The verdict.
-        short_side: Which side counts fewer trades: fine or coarse; None where the counts do not tell.
-        fine_trades: How many trades the finer candles count; None where they are not covered whole.
-        coarse_trades: How many the coarser one counts; None where it is not covered.
-        action: What is done about it, or what to do.
-        cause: What it has in common with others; None where nothing contradicts.
-        suspects: The intervals of which one is wrong: one where that is known.
-        files: The files of which one is wrong.
-        wholes: Of suspects of which a file is wrong as a whole: the interval and the file.
-        remedy: What settles it; None where nothing contradicts.
+        pair: The pair.
+        fine: The finer interval; None if sources of the same interval contradict each other, or nothing is finer.
+        coarse: The coarser interval.
+        span: The time of the candle; of several candles if the times of a file are shifted or two archives disagree.
+        proof: The degree of proof.
+        short_side: The side that counts fewer trades: fine or coarse; None if the counts do not show it.
+        fine_trades: The trade count of the finer candles; None if they are not covered completely.
+        coarse_trades: The trade count of the coarser candle; None if it is not covered.
+        action: The action that is under way or recommended.
+        cause: The cause it shares with other contradictions; None without a contradiction.
+        suspects: The intervals that may be wrong: one where it is known.
+        files: The files that differ; one of them is wrong.
+        wholes: For each suspect with a file that is wrong as a whole: the interval and the file.
+        remedy: The way to settle it; None without a contradiction.
     """
 
     pair: str
@@ -95,7 +95,7 @@ class CandleVerdict:
     remedy: Remedy | None = None
 
     def as_json(self) -> dict[str, object]:
-        """As `reconcile --json` shows it."""
+        """Return the verdict as `reconcile --json` shows it."""
         return {
             "pair": self.pair,
             "fine": None if self.fine is None else self.fine.value,
@@ -113,13 +113,14 @@ class CandleVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a series stands to the other intervals of its pair.
+    """The agreement of a series with the other intervals of its pair.
 
     Attributes:
-        proven_pct: How much of what is covered is reconciled at least, in percent, rounded down; None where nothing is.
-        verified_pct: How much of it is verified.
-        contradictions: What contradicts: refuted and being filled, or a conflict.
-        disputed: Candles of which two files of one release differ, without those that are verified.
+        proven_pct: The reconciled share of the coverage, verified included, in percent, rounded down; None without
+            coverage.
+        verified_pct: The verified share of the coverage, in the same form.
+        contradictions: The open contradictions: refuted and being filled, or conflicts.
+        disputed: The disputed candles, without those that are verified.
     """
 
     proven_pct: float | None
@@ -129,7 +130,7 @@ class Agreement:
 
 
 def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
-    """How some series stand to the other intervals of their pairs, as last reconciled."""
+    """Return the agreement of each series with the other intervals of its pair, as last reconciled."""
     pairs = sorted({each.pair for each in series})
     with stores.catalog.read() as connection:
         records = proof_records.contradictions_of(
@@ -159,10 +160,10 @@ def _percentage(proven: Spans, records: Sequence[CoverageRecord]) -> float | Non
 
 
 def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]:
-    """What contradicts at this moment, by pair, interval and time.
+    """Return the current contradictions, sorted by pair, interval and time.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     snapshot = load_snapshot(stores, spec, now)
     names = sorted(snapshot.pairs)
@@ -176,10 +177,10 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]
         files = file_records.completed(connection, names) if records or disputed or sources else []
         ends = withdrawals.release_ends(connection)
         containers = file_records.all_containers(connection)
-    # Of all intervals: the side that is short may be one that nobody asked for.
+    # Of all intervals: the short side may be an interval outside the selection.
     gaps = find_gaps(stores, spec.model_copy(update={"intervals": INTERVALS}), snapshot) if records else []
     origins = Origins(stores, files, containers)
-    # Of all times: what a contradiction has in common with others does not depend on what was asked for.
+    # Of all times: a cause must not depend on the selection.
     causes = zip(records, of_records(records, origins), strict=True)
     found = [
         replace(_of_intervals(each, records, gaps, files), cause=cause)
@@ -227,7 +228,7 @@ def _of_intervals(
 
 
 def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
-    """What fills the side that was taken back."""
+    """Return the action that fills the refuted side, with its command."""
     series = Series(each.pair, each.coarse if each.short_side == "coarse" else each.fine)
     gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
     if gap is None:
@@ -242,9 +243,9 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
 
 
 def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:
-    """What a person can do where nothing is left to try."""
+    """Return the action for a person when no route is left."""
     suspects = [each.outlier] if each.outlier is not None else [each.fine, each.coarse]
-    # What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
+    # A wrong candle usually contradicts finer candles as well as coarser ones. The finer contradiction locates it.
     closest = next(
         (
             other
@@ -258,7 +259,7 @@ def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord]
 
 
 def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
-    """The command that takes the file back whose times are shifted, or the candles."""
+    """Return the command that withdraws the file with shifted times, or the candles."""
     if (name := _shifted_file(each, interval, files)) is not None:
         return f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …"
     start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
@@ -269,7 +270,7 @@ def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[
 
 
 def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
-    """The one file of an interval whose times are shifted; None where none are, or several may be."""
+    """Return the name of the one file of an interval whose times are shifted; None if there is none or several."""
     if each.span.seconds <= each.coarse.seconds:
         return None
     there = [
@@ -284,7 +285,7 @@ def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence
 
 
 def _settling(each: Disagreement, proven: Proven) -> Spans:
-    """Where it is settled that what is kept is right: trade counts must add up, prices be compared."""
+    """Return the spans that settle a disagreement: reconciled for trade counts, verified for prices."""
     return proven.reconciled if each.is_of_counts else proven.verified
 
 
@@ -310,10 +311,10 @@ def _of_sources(each: Disagreement) -> CandleVerdict:
 def _of_files(
     series: Series, spans: Spans, files: Sequence[FileRecord], ends: Mapping[str, int | None]
 ) -> Iterator[CandleVerdict]:
-    """The candles of a series of which two files of one release say different things.
+    """Yield a verdict for each disputed candle of a series.
 
-    Each is one by itself, but for runs of more than a thousand: of files that have nothing in common a list would be as
-    long as they are.
+    More than a thousand disputed candles in a row give one verdict: two files without anything in common would
+    otherwise give a list as long as the files.
     """
     length = series.interval.seconds
     for span in spans:
@@ -344,12 +345,14 @@ def _of_files(
 
 
 def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int | None]) -> list[str]:
-    """Return what the files of a series are called that are of one release and reach over a candle.
+    """Return the names of the files of one release that overlap a candle, where there are several.
+
+    A name that several of them share is replaced by the location.
 
     Args:
-        candle: The disputed one.
-        files: Those that were ingested.
-        ends: Where the release of each container ends, by its SHA-256.
+        candle: The span of the disputed candle.
+        files: The ingested files of the series.
+        ends: The end of each container's release, in seconds since the epoch, by the container's SHA-256.
     """
     by_release: dict[int, list[FileRecord]] = {}
     for file in files:
@@ -361,12 +364,12 @@ def differing(candle: Span, files: Sequence[FileRecord], ends: Mapping[str, int 
 
 
 def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[CandleVerdict]:
-    """The verdict on every candle that is expected of the selected series, but for the finest interval.
+    """Yield the verdict on every expected candle of the selected series, except those of the finest interval.
 
-    Each is compared with the coarsest finer interval of the selection that covers it whole.
+    Each candle is compared with the coarsest finer interval of the selection that covers it completely.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: The catalog knows nothing of the selection.
     """
     snapshot = load_snapshot(stores, spec, now)
     bad: dict[Series, list[CandleVerdict]] = {}

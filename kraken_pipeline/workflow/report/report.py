@@ -1,4 +1,4 @@
-"""The completeness report: how much of what is expected is there, and what to do about the rest."""
+"""The completeness report: the share of the expected time that is covered, and advice on the rest."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Something to do.
+    """A recommended action.
 
     Attributes:
-        what: A sentence.
-        command: What to run for it; empty where there is nothing to run.
-        page: Where in the web it is; empty where it is nowhere there.
+        what: The action as a sentence.
+        command: The command to run for it; empty if there is none.
+        page: The URL of the web page for it; empty if there is none.
     """
 
     what: str
@@ -55,7 +55,7 @@ NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLD
 
 
 def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
-    """Why nothing is complete and nothing missing, as a sentence; empty where anything is expected."""
+    """Return a sentence on why nothing is complete or missing; empty if anything is expected."""
     if not snapshot.pairs:
         return NOTHING_KNOWN
     series = (Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals)
@@ -67,19 +67,19 @@ _NOTHING_EXPECTED = "Nothing is known yet of that time: kraken-pipeline report s
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How complete the selected series are at one moment.
+    """The completeness of the selected series at one moment.
 
     Attributes:
-        made_at: The moment, in seconds since the epoch.
-        tier: What was asked for.
-        series: Each series.
+        made_at: The time of the report, in seconds since the epoch.
+        tier: The selected tier.
+        series: The completeness of each series.
         gaps: Every gap.
-        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
-        disputed: Series → candles of which two files of one release differ, and nothing settles which is right.
-        advice: What to do, most useful first.
-        requests: About how many requests it takes to fill what the exchange can fill.
-        unknown: Why there are no percentages, as a sentence; empty where there are.
-        counted: How many trades are counted alike by their ids and by candles; of each pair those of one interval.
+        contradictions: The contradictions in the selected time and intervals: refuted, or a conflict.
+        disputed: Series → candles in which two files of one release differ, and no source settles which is right.
+        advice: The recommended actions, the most useful first.
+        requests: The approximate number of requests that fill what the exchange can fill.
+        unknown: Why there are no percentages, as a sentence; empty if there are.
+        counted: The number of trades that ids and candles count alike; for each pair those of one interval.
     """
 
     made_at: int
@@ -95,41 +95,41 @@ class Report:
 
     @property
     def recommendations(self) -> tuple[str, ...]:
-        """What to do as sentences, most useful first."""
+        """The recommended actions as sentences, the most useful first."""
         return tuple(map(str, self.advice))
 
     @property
     def conflicts(self) -> tuple[ContradictionRecord, ...]:
-        """The contradictions that nothing is left to try for."""
+        """The contradictions that no source is left to settle."""
         return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
 
     @property
     def conflict_count(self) -> int:
-        """How many conflicts there are: each such contradiction, and each series with disputed candles."""
+        """The number of conflicts: each such contradiction, and each series with disputed candles."""
         return len(self.conflicts) + len(self.disputed)
 
     @property
     def overall(self) -> Total:
-        """All series together."""
+        """The total of all series."""
         return total(self.series)
 
     @property
     def percent(self) -> float | None:
-        """Percent of the expected time that is covered, each series counting alike whatever its interval.
+        """The percentage of the expected time that is covered; each series counts alike, whatever its interval.
 
-        Summed over slots, the one-minute series would outweigh everything else by their number. None where nothing is
+        In a sum over slots, the one-minute series would outweigh everything else by their number. None if nothing is
         expected.
         """
         return self._mean("covered")
 
     @property
     def proven_percent(self) -> float | None:
-        """Percent of the expected time that is reconciled at least, each series counting alike."""
+        """The percentage of the expected time that is at least reconciled; each series counts alike."""
         return self._mean("proven")
 
     @property
     def verified_percent(self) -> float | None:
-        """Percent of the expected time that is verified, each series counting alike."""
+        """The percentage of the expected time that is verified; each series counts alike."""
         return self._mean("verified")
 
     def _mean(self, part: str) -> float | None:
@@ -140,12 +140,12 @@ class Report:
 
     @property
     def attention(self) -> tuple[SeriesCompleteness, ...]:
-        """The series that need something from a person, the least complete first."""
+        """The series that need action from a person, the least complete first."""
         needy = (each for each in self.series if each.action)
         return tuple(sorted(needy, key=lambda each: (each.percent is None, each.percent or 0.0)))
 
     def as_json(self) -> dict[str, object]:
-        """As `report --json` shows it."""
+        """Return the JSON of `report --json`."""
         return {
             "tier": str(self.tier),
             "made_at": iso(self.made_at),
@@ -195,13 +195,13 @@ def _interval_json(each: Total) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class ReportProof:
-    """What reconciliation has found out about some series.
+    """The results of reconciliation for some series.
 
     Attributes:
         proven: Series → what is proven of it.
-        contradictions: What contradicts in the time and intervals that were asked for: refuted, or a conflict.
-        disputed: Series → candles there of which two files of one release differ, without those that are verified.
-        counted: How many trades ids and candles count alike there; of each pair those of one interval.
+        contradictions: The contradictions in the selected time and intervals: refuted, or a conflict.
+        disputed: Series → candles there in which two files of one release differ, without those that are verified.
+        counted: The number of trades there that ids and candles count alike; for each pair those of one interval.
     """
 
     proven: Mapping[Series, Proven]
@@ -211,7 +211,7 @@ class ReportProof:
 
 
 def find_proof(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> ReportProof:
-    """What is proven of the selected series, and what contradicts."""
+    """Return the results of reconciliation for the selected series."""
     names, wanted = sorted(snapshot.pairs), window(spec)
     states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
     with stores.catalog.read() as connection:
@@ -233,7 +233,7 @@ def find_proof(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Repo
 
 
 def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[Series, Proven]) -> dict[Series, Spans]:
-    """Return the disputed candles of a selection of which nothing has verified the one that is kept."""
+    """Return the disputed candles of a selection whose stored values are not verified."""
     found = {
         series: subtract(
             touched_candles(intersect(spans, (window(spec),)), series.interval),
@@ -246,10 +246,10 @@ def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[S
 
 
 def make_report(stores: Stores, spec: RunSpec, now: int) -> Report:
-    """How complete the selected series are now; those of the kept intervals, where none are named.
+    """Return the report on the selected series; on those of the kept intervals if none are named.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     spec = of_kept_intervals(stores, spec)
     return heeding(lambda: _made(stores, spec, now))
@@ -261,7 +261,7 @@ def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
 
 
 def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof) -> Report:
-    """How complete the selected series are, from what has been read."""
+    """Return the report on the selected series from a snapshot and its proof."""
     gaps = find_gaps(stores, spec, snapshot)
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
@@ -288,7 +288,7 @@ def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: R
 def _with_proof(
     spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof, each: SeriesCompleteness
 ) -> SeriesCompleteness:
-    """A series with how many candles of its expected time are covered and proven."""
+    """Return the completeness of a series with the number of its covered slots that are reconciled and verified."""
     series = each.series
     wanted = intersect(snapshot.covered(series), expected(snapshot, spec, series))
     found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
@@ -305,7 +305,7 @@ def _advice(
     filling: Outlook,
     proof: ReportProof,
 ) -> tuple[Advice, ...]:
-    """What to do, most useful first; each command is about what the report is about."""
+    """Return the recommended actions, the most useful first; each command has the selection of the report."""
     if not series:
         return (Advice("Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir"),)
     advice = [*_archives_to_fetch(gaps, snapshot)]
@@ -332,7 +332,7 @@ def _advice(
 
 
 def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
-    """What no source settles."""
+    """Yield advice on what no source settles."""
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     if conflicts:
         yield Advice(
@@ -350,7 +350,10 @@ def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
 
 
 def _archives_to_fetch(gaps: Sequence[Gap], snapshot: CatalogSnapshot) -> Iterator[Advice]:
-    """The archives that fill gaps, in order of time, with the page that has them; then those that are not out yet."""
+    """Yield advice on the archives that fill gaps, in order of time, then on those that are not published yet.
+
+    The first advice has the page to download them from.
+    """
     page = DOWNLOADS
     for archive, count in missing_archives(gaps, snapshot.published_until).items():
         parts = f", in its {FULL_PARTS} parts," if archive == FULL_NAME else ""
@@ -363,7 +366,7 @@ def _archives_to_fetch(gaps: Sequence[Gap], snapshot: CatalogSnapshot) -> Iterat
 
 
 def reconciling(spec: RunSpec, contradictions: Iterable[ContradictionRecord]) -> str:
-    """Return the command that lists some contradictions: it selects by the coarser of their two intervals."""
+    """Return the command that lists some contradictions; it selects by the coarser of their two intervals."""
     coarser = sorted({each.coarse for each in contradictions})
     return spec.selecting(intervals=coarser or spec.intervals).as_command("reconcile")
 
@@ -381,7 +384,7 @@ UNFILLABLE_COLUMNS = (
 
 
 def export_unfillable(report: Report, path: Path) -> int:
-    """Writes the gaps that have no route to a CSV file with a header; returns how many there are."""
+    """Write the gaps that have no route to a CSV file with a header; return their number."""
     rows = [gap.as_json() for gap in report.gaps if gap.status is GapStatus.UNFILLABLE]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:

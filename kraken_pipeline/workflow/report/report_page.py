@@ -1,4 +1,4 @@
-"""Making the completeness report's page: read, drawn, written, and its headline numbers put on record."""
+"""Making the page of the completeness report: reads, draws and writes it, and records its headline numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kraken_pipeline.workflow.report.report import Report
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _TREND = 400
-"""How many of the newest reports of a tier the trend is looked for in: more than a year of daily ones."""
+"""The number of newest reports of a tier that are searched for the trend: more than a year of daily ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Page:
     """A page that was written.
 
     Attributes:
-        path: Where it lies.
-        size: How many bytes it has.
-        report: What it reports.
-        picture: The share of each state, as a PNG; empty where there is nothing to draw.
+        path: Its path.
+        size: Its size in bytes.
+        report: The report that it shows.
+        picture: The share of each state, as a PNG; empty if there is nothing to draw.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Page:
 
     @property
     def markdown(self) -> str:
-        """The picture as Markdown that needs nothing else; empty where there is none."""
+        """The picture as self-contained Markdown; empty if there is none."""
         if not self.picture:
             return ""
         said = f"Shares of the states of {self.report.tier} at {iso(self.report.made_at)}"
@@ -49,22 +49,22 @@ class Page:
 
 
 def page_path(settings: Settings, tier: Tier) -> Path:
-    """Where the page of a whole tier lies: `<home>/reports/completeness-tier1.html`."""
+    """Return the path of the page of a whole tier: `<home>/reports/completeness-tier1.html`."""
     return settings.home / "reports" / f"completeness-{tier.lower()}.html"
 
 
 def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None) -> Page:
-    """Makes the report, writes its page, and puts its numbers on record.
+    """Make the report, write its page, and record its numbers.
 
     Args:
-        stores: What it reports on.
-        spec: Which tier, pairs, intervals and time.
-        now: The moment of asking, in seconds since the epoch.
-        path: Where to; among the home's reports where it is not given.
+        stores: The stores to report on.
+        spec: The tier, pairs, intervals and time.
+        now: The current time, in seconds since the epoch.
+        path: The path of the page; by default among the home's reports.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
-        OSError: The page cannot be written there; what was there before stays as it was.
+        InvalidRequest: Nothing is known of the selection.
+        OSError: The page cannot be written; an earlier page stays unchanged.
     """
     contents = heeding(lambda: gather(stores, spec, now))
     record = _record(contents)
@@ -100,7 +100,7 @@ def _record(contents: Contents) -> ReportRecord:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: who has the page open never reloads half of one."""
+    """Write a file whole or not at all, so that a browser never reloads half a page."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

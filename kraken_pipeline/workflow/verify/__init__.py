@@ -1,1 +1,1 @@
-"""Keeping what is stored: verification, repair, recovery of the catalog, backups."""
+"""Verification and repair of the lake, recovery of the catalog, and backups."""

@@ -1,11 +1,11 @@
-"""Backups: the catalog as it is at one moment, then the lake; and bringing both back into an empty home.
+"""Backups: saves the catalog at one moment, then the lake, and restores both into an empty home.
 
-The catalog comes first. What the lake gets in between is then in the backup without being claimed, and verifying what
-was restored takes it up; the other way round, coverage would be claimed whose candles are not there. So runs may be at
-work.
+The catalog comes first, so runs may continue during a backup. Candles that the lake receives in between are in the
+backup without coverage, and the verification after a restore adopts them. In the opposite order, the catalog would
+claim coverage whose candles are missing.
 
-Files of the lake are never changed in place: a write renames a new one over the old one. So a hard link is a copy that
-takes no room, on the same file system; it does not protect from the disk itself.
+Files of the lake are never changed in place: a write renames a new file over the old one. A hard link on the same file
+system is therefore a copy that uses no space; it does not protect against failure of the disk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
 FOLDERS = ("lake", "replaced", "damaged", "reports")
-"""What of a home is backed up beside the catalog; no settings, whose passwords belong elsewhere."""
+"""The folders of a home that are backed up beside the catalog. Settings are excluded: they contain passwords."""
 _ABOUT = "backup.json"
 _SCRATCH = "tmp"
 _CATALOGS = (dumps.SQLITE_NAME, dumps.POSTGRESQL_NAME)
@@ -45,18 +45,18 @@ _CATALOGS = (dumps.SQLITE_NAME, dumps.POSTGRESQL_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup is, as its `backup.json` says.
+    """The description of a backup in its `backup.json`.
 
     Attributes:
         home: The home that was backed up.
-        catalog: The name of the file that its catalog is saved in.
-        migration: At which migration.
-        version: Of this program.
-        started_at: When it was begun, in seconds since the epoch: the moment of the catalog.
-        finished_at: When it was done; None before that.
-        files: How many files beside the catalog.
-        bytes: How large they are.
-        linked: How many of them are hard links to those of the home.
+        catalog: The name of the file with the saved catalog.
+        migration: The migration of the catalog.
+        version: The version of this program.
+        started_at: The start in seconds since the epoch; the moment of the catalog.
+        finished_at: The end in seconds since the epoch; None before that.
+        files: The number of files beside the catalog.
+        bytes: Their size in bytes.
+        linked: The number of them that are hard links to files of the home.
     """
 
     home: str
@@ -70,7 +70,7 @@ class Backup:
     linked: int = 0
 
     def as_json(self) -> dict[str, object]:
-        """As `backup.json` and `backup --json` show it."""
+        """Return the description as `backup.json` and `backup --json` show it."""
         return {
             **asdict(self),
             "started_at": iso(self.started_at),
@@ -89,17 +89,17 @@ class _Copied:
 
 
 def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
-    """Save a home to a folder; one that holds an earlier backup of it is brought up to date.
+    """Save a home to a folder; an earlier backup of it there is updated.
 
-    Nothing is taken out of an earlier backup, and until all files are there it keeps its catalog.
+    No files are removed from an earlier backup, and it keeps its catalog until all files are copied.
 
     Args:
-        stores: The home's.
+        stores: The stores of the home.
         to: The folder.
-        links: Whether files become hard links where that can be.
+        links: Whether files become hard links where possible.
 
     Raises:
-        InvalidRequest: The folder holds something else, or lies in the home's lake.
+        InvalidRequest: The folder contains something else, or is the home or a part of what is backed up.
         StoreError: The catalog cannot be saved.
     """
     home, to = stores.settings.home, to.expanduser().absolute()
@@ -174,7 +174,7 @@ def _copy_folders(source: Path, target: Path, *, links: bool) -> _Copied:
                 is_link = _copy(path, target / relative, scratch, links=links)
                 size = (target / relative).stat().st_size
             except FileNotFoundError:
-                continue  # set aside, or removed by the one whom it belongs to, in the meantime
+                continue  # set aside or removed by its owner in the meantime
             copied.files += 1
             copied.bytes += size
             copied.linked += is_link
@@ -188,7 +188,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _copy(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
-    """Brings a file to its place, whole at any moment; tells whether as a hard link."""
+    """Copy or link a file to its target atomically, and return whether it is a hard link."""
     if target.exists():
         here, there = path.stat(), target.stat()
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
@@ -219,24 +219,24 @@ def _linked(path: Path, target: Path) -> bool:
     return True
 
 
-# --- bringing back
+# --- restoring
 
 
 def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = True) -> tuple[Backup, Verification]:
-    """Bring a backup back into a home without candles, and verify what is there then.
+    """Restore a backup into a home without candles, and verify the result.
 
-    What the lake had got after the catalog was saved is taken up without coverage: ingesting the same archives again
-    grants it.
+    Candles that the lake received after the catalog was saved are adopted without coverage. Ingesting the same archives
+    again grants it.
 
     Args:
-        settings: Of the home.
+        settings: The settings of the home.
         source: The folder of the backup.
-        run: Who does it; told how far the verification has got.
-        links: Whether files become hard links where that can be.
+        run: The context of the run, which receives the progress of the verification.
+        links: Whether files become hard links where possible.
 
     Raises:
-        InvalidRequest: There is no backup that is whole, the home has candles, or its catalog is not empty.
-        StoreError: The catalog cannot be brought back.
+        InvalidRequest: There is no complete backup, the home has candles, or its catalog is not empty.
+        StoreError: The catalog cannot be restored.
     """
     home, source = settings.home, source.expanduser().absolute()
     command = f"restore {source}"
@@ -256,7 +256,7 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
         _copy_folders(source, home, links=links)
         _restore_catalog(settings, source / about.catalog)
     with opened(settings) as stores:
-        with suppress(StoreError):  # the catalog has them, too
+        with suppress(StoreError):  # the catalog has the ids as well
             stores.lake.asset_ids.adopt()
         stores.lake.asset_ids.copy()
         return about, verify(stores, RunSpec(), run)
@@ -277,7 +277,7 @@ def _unopened(settings: Settings) -> Catalog:
 
 
 def _is_blank(catalog: Catalog) -> bool:
-    """Tells whether a catalog that may not have its tables yet, or not be there at all, knows nothing."""
+    """Return whether a catalog has no content; it may lack its tables or not exist at all."""
     if catalog.is_sqlite and not Path(catalog.place).exists():
         return True
     try:
@@ -307,7 +307,7 @@ def _restore_catalog(settings: Settings, saved: Path) -> None:
 
 
 def _move(settings: Settings, path: Path) -> None:
-    """Copies a catalog of SQLite's into the server's database."""
+    """Copy a SQLite catalog into the server's database, and remove the file."""
     try:
         with (
             closing(open_catalog(f"sqlite:///{path}")) as copy,

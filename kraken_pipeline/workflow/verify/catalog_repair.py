@@ -1,4 +1,4 @@
-"""The catalog's own damage: rows that are not what was written are taken out, and what they said is found out again."""
+"""Repair of the catalog: removes damaged rows and has their content derived or answered again."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _SUMMED = (schema.coverage, schema.extents)
 
 
 _COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
-"""What reconciliation derives: of a damaged row nobody can say what it was about, so that all is compared anew."""
+"""Tables that reconciliation derives. The subject of a damaged row is unknown, so everything is compared again."""
 
 
 _ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
-"""What ids of trades have shown: what is damaged of it is asked for, or counted, by the next proof."""
+"""Tables of knowledge from trade ids. The next proof requests or counts again what a damaged row contained."""
 
 
 def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> None:
-    """Computes again what the catalog has derived and what does not follow from its evidence any more."""
+    """Compute derived records again that are damaged or no longer follow from the catalog's evidence."""
     with stores.catalog.write() as connection:
         broken = {table: seals.broken(connection, table) for table in (*_SUMMED, *_COMPARED, *_ASKED_AGAIN)}
         for table, rows in broken.items():
@@ -55,7 +55,7 @@ def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> Non
 
 
 def _doubt_all(connection: sa.Connection, now: int) -> None:
-    """Have everything reconciled anew."""
+    """Mark all coverage for reconciliation."""
     records = evidence_records.coverage_of(connection)
     publications.doubt(
         connection, [(series, record.span) for series, found in records.items() for record in found], now
@@ -63,7 +63,7 @@ def _doubt_all(connection: sa.Connection, now: int) -> None:
 
 
 def _other_extents(connection: sa.Connection, selected: Collection[Series]) -> set[Series]:
-    """The series of which the catalog has other extents than the manifest adds up to."""
+    """Return the series whose extents count other numbers of candles than the manifest adds up to."""
     rows = manifest.rows_of(connection)
     known = evidence_records.extents(connection)
     damaged = {damage.series for damage in damages.open_damages(connection)}
@@ -86,7 +86,7 @@ _MADE_ANEW = (
     schema.reports,
     schema.suspicions,
 )
-"""What no claim rests on, and is found out again, or is history."""
+"""Tables that no coverage or proof depends on: they are derived again, or are history."""
 
 
 _EVIDENCE = (
@@ -101,7 +101,7 @@ _EVIDENCE = (
 
 
 def broken_rows(stores: Stores) -> list[Damage]:
-    """Return what is damaged of the catalog's evidence: one entry a table."""
+    """Return the damage of the catalog's evidence: one entry per table."""
     with stores.catalog.read() as connection:
         counts = {table.name: len(seals.broken(connection, table)) for table in _EVIDENCE}
     name = Path(stores.catalog.engine.url.database or "catalog").name
@@ -113,10 +113,10 @@ def broken_rows(stores: Stores) -> list[Damage]:
 
 
 def mend_catalog(stores: Stores, now: int) -> set[Series]:
-    """Take rows of evidence out that are not what was written, and have what they were about answered again.
+    """Remove damaged rows of evidence, and have their spans answered again.
 
     Returns:
-        The series that they were about, as far as the rows still tell.
+        The series of the removed rows, as far as they are still readable.
     """
     touched: set[Series] = set()
     with stores.catalog.write() as connection:
@@ -135,13 +135,13 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
         taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
         if any(taken_out):
             _doubt_all(connection, now)
-        # Whatever had answered may be asked again: that it had is what is lost.
+        # The records of answers are lost, so every source may be asked again.
         withdrawals.forget_answers(connection, dict.fromkeys(touched, (EVER,)))
     return touched
 
 
 def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now: int) -> None:
-    """Has the files of some pairs read again, which tell what they differ in: a lost dispute may be of any interval."""
+    """Make the files of the rows' pairs be read again to find disputes; a lost one may be of any interval."""
     for pair in sorted({str(row["pair"]) for row in rows}):
         for interval in Interval:
             reason = "to be read again: a record of what two files differ in is damaged"
@@ -149,7 +149,7 @@ def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now
 
 
 def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:
-    """Refutes everything of the pair that a lost refutation was about: nobody knows any more what it had refuted."""
+    """Refute everything of the pair of a lost refutation, because its span is unknown."""
     reason = "a record of what had been refuted here is damaged"
     for interval in Interval:
         damages.uncover_lost(connection, Series(str(row["pair"]), interval), reason, now)

@@ -1,12 +1,12 @@
-"""Recovering a catalog from what is left: the lake, the archives that are at hand, an earlier catalog.
+"""Recovery of a catalog from the lake, the available archives, or an earlier catalog.
 
 ::
 
-    files that are whole on record → archives read again → resampled → what no archive spoke of, by its own rows
+    record sound files → read archives again → resample → grant the remaining candles by their own rows
 
-Archives bring back what was really answered for, quiet time too. Of the rest each candle is evidence of its own slot
-and of nothing else (`coverage.recovered`): what nothing is known of any more is a gap. Candles that are there already
-are not written again. It can be stopped and run again; until it is done the home is refused to everybody else.
+Archives restore the original coverage, including quiet time. Each remaining candle is evidence of its own slot only
+(`coverage.recovered`); anything else becomes a gap. Candles that exist already are not written again. A recovery can be
+stopped and run again; until it is complete, all other access to the home is refused.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from kraken_pipeline.workflow.verify.verification import Verification, verify
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a recovery did.
+    """The result of a recovery.
 
     Attributes:
-        adopted: How many files of the lake it put on record.
-        candles: How many candles they hold.
-        granted: How many candles are covered by nothing but themselves.
-        files: The archives' files that were read again.
-        backfilled: What was resampled, and the gaps that are left, by the intervals that pairs have.
-        verification: What of the lake is damaged.
-        copied: Table → rows, where a catalog was copied.
-        notes: What else people should know.
+        adopted: The number of files of the lake that were recorded.
+        candles: The number of candles in them.
+        granted: The number of candles that are covered only by their own rows.
+        files: The files of archives that were read again.
+        backfilled: The results of resampling, with the remaining gaps: one for each set of intervals that pairs have.
+        verification: The verification of the lake; None if a catalog was copied.
+        copied: Table → number of rows; None unless a catalog was copied.
+        notes: Other remarks for people.
     """
 
     adopted: int = 0
@@ -74,11 +74,11 @@ class Recovery:
 
 
 def copy_from(stores: Stores, url: str) -> Recovery:
-    """Copy an earlier catalog, of whichever kind, into the one of these stores, which has to be empty.
+    """Copy an earlier catalog, SQLite or PostgreSQL, into the catalog of these stores, which must be empty.
 
     Raises:
-        InvalidRequest: There is no such catalog, or theirs is not empty.
-        StoreError: It is damaged.
+        InvalidRequest: The earlier catalog does not exist or is the same one, or the stores' catalog is not empty.
+        StoreError: The earlier catalog is damaged.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
@@ -92,12 +92,15 @@ def copy_from(stores: Stores, url: str) -> Recovery:
 
 
 def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
-    """Build a catalog from the lake and from the archives that are at hand; what it has already is kept.
+    """Build the catalog from the lake and the available archives; existing records are kept.
 
     Args:
-        stores: What is recovered.
-        spec: Where archives may lie, beside the drop folder and those of the settings.
-        run: Who does it.
+        stores: The stores.
+        spec: The folders of archives, in addition to the drop folder and those of the settings.
+        run: The context of the run.
+
+    Raises:
+        InvalidRequest: A folder of archives does not exist.
     """
     spec = _with_ingested(stores, spec)
     with loss.unfinished(stores.settings.home, loss.RECOVER):
@@ -118,10 +121,10 @@ def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
 
 
 def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
-    """The same with the archives that were ingested from the drop folder.
+    """Return the spec with the folder of archives that were ingested from the drop folder.
 
     Raises:
-        InvalidRequest: A folder does not exist.
+        InvalidRequest: A folder of archives does not exist.
     """
     for folder in (*stores.settings.archive_dirs, *spec.archive_dirs):
         if not folder.exists():
@@ -134,7 +137,7 @@ def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
 
 
 def _ids(stores: Stores) -> list[str]:
-    """Takes the ids of pairs over from the lake; a file of them that cannot be read is set aside."""
+    """Adopt the ids of pairs from the lake, or set their file aside if it is unreadable; return notes."""
     if not stores.lake.asset_ids.path.exists():
         return []
     try:
@@ -150,7 +153,7 @@ def _ids(stores: Stores) -> list[str]:
 
 
 def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
-    """The series that the lake has files of, their pairs, and what is to be said of folders that name none."""
+    """Return the series with files in the lake, their pairs, and notes on folders that name no pair."""
     pairs: dict[str, Pair] = {}
     strange: dict[str, str] = {}
     found: list[Series] = []
@@ -167,14 +170,14 @@ def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
 
 
 def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[int, int]:
-    """Puts the files on record that are whole, of series of which nothing is; returns how many, and their candles."""
+    """Record the sound files of series without any record; return the number of files and of their candles."""
     count = candles = 0
     for series in wanted:
         run.report(phase="looking at the lake")
         with stores.locks.series([series]):
             known = stores.lake.manifest.reread(series)
             if known.files or known.is_unadopted:
-                continue  # by the catalog or by a recovery that was stopped; `verify` looks at the rest
+                continue  # recorded by the catalog or by a stopped recovery; `verify` adopts the rest
             files = list(_whole_files(stores, series))
             with stores.catalog.write() as connection:
                 manifest.adopt(connection, files)
@@ -199,7 +202,7 @@ def _whole_files(stores: Stores, series: Series) -> Iterable[manifest.LakeFile]:
 
 
 def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: RunContext) -> list[FileOutcome]:
-    """Reads what is at hand of the series that the lake has: that they are covered, and what was quiet, follows."""
+    """Read the available archives of the series in the lake, which restores coverage and quiet time."""
     wanted = set(series)
     scanned = scan(stores, spec, run.now)
     fail_broken(stores, scanned.broken, run)
@@ -210,7 +213,7 @@ def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: Ru
 
 
 def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext) -> None:
-    """Has everything compared again, and published again: nobody knows what was."""
+    """Mark everything for reconciliation and for publication, because the records of both are lost."""
     with stores.catalog.write() as connection:
         extents = evidence_records.extents(connection)
         hulls = [
@@ -223,7 +226,7 @@ def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext)
 
 
 def _fill(stores: Stores, series: Iterable[Series], run: RunContext) -> tuple[BackfillOutcome, ...]:
-    """Resamples, reconciles and records gaps, of the intervals that the lake has of each pair and of no others."""
+    """Resample, reconcile and record gaps, only for the intervals that the lake has of each pair."""
     intervals: dict[str, set[Interval]] = {}
     for each in series:
         intervals.setdefault(each.pair, set()).add(each.interval)
@@ -240,7 +243,7 @@ def _fill(stores: Stores, series: Iterable[Series], run: RunContext) -> tuple[Ba
 
 
 def _grant_own(stores: Stores, series: Series, run: RunContext, notes: list[str]) -> int:
-    """Grants what the candles of a series say for themselves; returns of how many."""
+    """Grant the slots of a series' candles by their own rows, and return the number of candles."""
     with stores.locks.series([series]):
         with stores.catalog.read() as connection:
             covered = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
@@ -276,7 +279,7 @@ def _bounds(file: manifest.LakeFile) -> tuple[int, int]:
 
 
 def _spoken(connection: sa.Connection, series: Series) -> Iterable[Spoken]:
-    """What the archives that were read have spoken about."""
+    """Yield the spans of the archives that were read, with source and release."""
     releases = {record.sha256: (record.end or 0) // 86_400 for record in file_records.all_containers(connection)}
     for record in file_records.completed(connection, [series.pair]):
         if record.series != series or record.span is None:
@@ -287,7 +290,7 @@ def _spoken(connection: sa.Connection, series: Series) -> Iterable[Spoken]:
 
 
 def _withdrawn(stores: Stores, series: Iterable[Series]) -> list[str]:
-    """Names what people had taken back: the ledger knows of it, and archives may have brought it again."""
+    """Return notes on withdrawn candles in the ledger, which archives may have added to the lake again."""
     with stores.catalog.read() as connection:
         is_known = connection.execute(sa.select(schema.withdrawals).limit(1)).first() is not None
     if is_known:

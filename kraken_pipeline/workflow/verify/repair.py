@@ -1,7 +1,7 @@
-"""Repairing the lake: damaged files are set aside, and what they held is brought back from what is left that has it.
+"""Repair of the lake: sets damaged files aside and restores their content from the sources that are left.
 
-Archives that are still there come first, so that candles have their true sources again; then QuestDB, where its copy is
-the one that was lost; then resampling, and the exchange within the budget. What nothing has is a gap that says so.
+Archives that still exist come first, so that candles have their true sources again. QuestDB follows, where its copy is
+identical to the lost content, then resampling, then the exchange within the budget. What no source has becomes a gap.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from kraken_pipeline.workflow.verify.verification import Verification, selector,
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a repair did.
+    """The result of a repair.
 
     Attributes:
-        verification: What was found, and what of it is left.
-        moved: Damaged files → where they lie now, relative to the home.
-        files: The archives' files that were read again.
-        restored: Series of which QuestDB gave candles back.
-        backfilled: What was resampled and fetched, and the gaps that are left; None where nothing was lost.
-        notes: What could not be done, and why.
+        verification: The damage that was found, split into repaired and remaining.
+        moved: Damaged file → its new path, relative to the home.
+        files: The files of archives that were read again.
+        restored: The series with candles restored from QuestDB.
+        backfilled: The result of resampling and fetching, with the remaining gaps; None if nothing was lost.
+        notes: The steps that failed, with the reason.
     """
 
     verification: Verification
@@ -55,13 +55,13 @@ class Repair:
 
 
 def repair(stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False) -> Repair:
-    """Verify the selected series, set aside what is damaged, and bring back what was lost.
+    """Verify the selected series, set damaged files aside, and restore what was lost.
 
     Args:
-        stores: What is repaired.
-        spec: Which pairs and intervals; where archives may lie; whether the exchange may be asked, and how often.
-        run: Who does it.
-        quick: Whether to compare sizes and footers only, instead of all bytes.
+        stores: The stores.
+        spec: The selected pairs and intervals, the folders of archives, and the limits of requests to the exchange.
+        run: The context of the run.
+        quick: Whether to compare only sizes and footers instead of all bytes.
     """
     mended = broken_rows(stores)
     touched = mend_catalog(stores, run.now)
@@ -91,7 +91,7 @@ def repair(stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = Fals
 
 
 def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tuple[dict[str, str], list[Damage]]:
-    """Moves damaged files out of the lake; returns where to, and those that are left."""
+    """Move damaged files out of the lake; return their new paths, and the damage that is left."""
     moved: dict[str, str] = {}
     left: list[Damage] = []
     for damage in damaged:
@@ -112,7 +112,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tu
 
 
 def _assets(stores: Stores, damage: Damage, run: RunContext) -> str | None:
-    """Brings the pairs' ids and their copy together again: of the two, the one that was not damaged counts."""
+    """Synchronise the pairs' ids in the catalog with their copy in the lake, from the one that is not damaged."""
     if stores.lake.asset_ids.restore():
         damages.lift(stores.catalog, stores.lake, damage, run.now)
         return None
@@ -122,7 +122,7 @@ def _assets(stores: Stores, damage: Damage, run: RunContext) -> str | None:
 
 
 def _out_of_series(stores: Stores, damage: Damage, series: Series, run: RunContext) -> str | None:
-    """Moves a file of a series, unless a writer has put a sound one in its place by now."""
+    """Set a file of a series aside, unless a writer has replaced it with a sound one by now."""
     with stores.locks.series([series]):
         stream, still = stores.lake.inspector.open(series, stores.lake.home / damage.path, is_whole=True)
         if stream is not None:
@@ -133,7 +133,7 @@ def _out_of_series(stores: Stores, damage: Damage, series: Series, run: RunConte
 
 
 def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: RunContext) -> list[FileOutcome]:
-    """Reads the archives again that had answered for what was lost, as far as they are still there."""
+    """Read the archives again that had answered for what was lost, as far as they still exist."""
     with stores.catalog.read() as connection:
         records = file_records.pending(connection, lost)
     places: list[Path] = []
@@ -149,7 +149,7 @@ def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: Ru
 
 
 def _restore(stores: Stores, lost: Collection[Series], run: RunContext) -> tuple[tuple[Series, ...], list[str]]:
-    """Brings back what QuestDB has of files that were lost, where it is exactly what they held."""
+    """Restore lost files from QuestDB where its rows are exactly their content."""
     if not stores.settings.has_questdb:
         return (), []
     restored: list[Series] = []
@@ -166,7 +166,7 @@ def _restore(stores: Stores, lost: Collection[Series], run: RunContext) -> tuple
 
 
 def _lost_files(stores: Stores, series: Series) -> list[Damage]:
-    """The files of a series that were lost to damage and whose time is not covered again."""
+    """Return the damaged files of a series whose time is not covered again yet."""
     with stores.catalog.read() as connection:
         ids = {refutation.damage_id for refutation in damages.waiting(connection).get(series, [])}
         return damages.numbered(connection, ids)
@@ -184,6 +184,6 @@ def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.Data
         writer = stores.lake.writer(series, origin="QuestDB, which had it", now=run.now)
         writer.add(rows)
         commit(stores, [LakeWrite(writer.finish(), ())], run.now)
-        # All of the file's content is there again, so that all that had answered for it holds.
+        # The whole content of the file is restored, so all of its grants hold again.
         damages.lift(stores.catalog, stores.lake, damage, run.now)
     return True

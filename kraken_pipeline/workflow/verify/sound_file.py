@@ -1,4 +1,4 @@
-"""Whether a Parquet file of the lake or of the ledger is whole and says what the manifest would have said of it."""
+"""Checks a Parquet file of the lake or the ledger for soundness, and derives its entry in the manifest."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kraken_pipeline.storage.records.manifest import LakeFile
 
 
 def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
-    """Return what the manifest will say of a file that is whole; None where it is not.
+    """Return the manifest entry of a sound file; None if it is not sound.
 
-    A file says in its footer how its rows add up. One from before there was a manifest says nothing, and is whole where
-    all of it can be read.
+    The footer of a file contains a digest of its rows. A file from before the manifest existed has no digest, and is
+    sound if all of it can be read.
 
     Args:
-        path: Where it lies.
-        relative: The same as the manifest names it.
-        is_legacy: Whether one that says nothing of itself counts.
+        path: The path of the file.
+        relative: The path as the manifest names it.
+        is_legacy: Whether a file without a digest is accepted.
     """
     series, year = named_in(relative)
     if series is None:

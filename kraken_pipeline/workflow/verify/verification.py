@@ -1,7 +1,7 @@
-"""Verifying the lake: every file is read and compared with the manifest, and the catalog with itself.
+"""Verification of the lake: compares every file with the manifest, and checks the catalog for consistency.
 
-What is found damaged is on record afterwards, and what it had covered is a gap. A file that is sound and not on record,
-as in a home that was restored, or one from before there was a manifest, is adopted.
+Damage that is found is recorded, and what the file had covered becomes a gap. A sound file without a record is adopted,
+for example in a restored home or in one from before the manifest existed.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.sound_file import sound_file
 
 _FOOTER = 16_384
-"""Bytes at the end of a file in which its write is looked for."""
+"""The number of bytes at the end of a file that are searched for the id of its write."""
 _CHUNK = 256
-"""Files that one thread compares before it tells how far it is: a future a file would cost as much as a small file."""
+"""The number of files per task of a thread. A future for each file would cost as much as comparing a small file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        files: How many files it compared.
-        bytes: How large they are.
-        seconds: How long it took.
-        damaged: What is damaged now.
-        adopted: How many files it put on record that were not.
-        repaired: What was damaged and is out of the way.
-        series: The series whose files were looked at.
+        files: The number of files compared.
+        bytes: Their size in bytes.
+        seconds: The duration in seconds.
+        damaged: The present damage.
+        adopted: The number of files that were adopted.
+        repaired: The damage that has been set aside or mended.
+        series: The series whose files were examined.
     """
 
     files: int
@@ -69,13 +69,13 @@ class Verification:
 
     @property
     def status(self) -> str:
-        """`ok`, `damaged`, or `repaired` where what was damaged is out of the way."""
+        """The status: `ok`, `damaged`, or `repaired` if all damage has been set aside or mended."""
         if self.damaged:
             return "damaged"
         return "repaired" if self.repaired else "ok"
 
     def as_json(self) -> dict[str, object]:
-        """As `verify --json` shows it."""
+        """Return the result as `verify --json` shows it."""
         return {
             "status": self.status,
             "files": self.files,
@@ -87,7 +87,7 @@ class Verification:
 
 
 def damage_json(damage: Damage) -> dict[str, object]:
-    """A damaged file as `verify --json` shows it."""
+    """Return a damaged file as `verify --json` shows it."""
     return {
         "path": damage.path,
         "pair": damage.series.pair if damage.series else None,
@@ -101,16 +101,16 @@ def damage_json(damage: Damage) -> dict[str, object]:
 def verify(
     stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False, part: float | None = None
 ) -> Verification:
-    """Compare the files of the selected series with the manifest, and the catalog's evidence with itself.
+    """Compare the files of the selected series with the manifest, and check the catalog's evidence for consistency.
 
-    In a home that is only to read, what is found is told and not noted.
+    With a read-only catalog, damage is reported and not recorded.
 
     Args:
-        stores: What is verified.
-        spec: Which pairs and intervals.
-        run: Who does it; told how far it has got.
-        quick: Whether to compare sizes and footers only, instead of all bytes.
-        part: Only the files that were read least recently, so many that they make up this share of all bytes.
+        stores: The stores.
+        spec: The selected pairs and intervals.
+        run: The context of the run, which receives the progress.
+        quick: Whether to compare only sizes and footers instead of all bytes.
+        part: The share of all bytes to compare, least recently read files first; None for all files.
 
     Raises:
         StoreError: The catalog is not a sound database.
@@ -129,7 +129,7 @@ def verify(
     else:
         adopted, broken = 0, [*_still_differing(stores, differing), *_unsound(stores, found), *_assets(stores)]
     broken += broken_rows(stores)
-    if is_noted and not quick:  # of a file that had other bytes, size and footer prove nothing
+    if is_noted and not quick:  # size and footer do not prove that a file with changed bytes is sound again
         _lift(stores, sound, broken, run)
     broken += _known(stores, spec, broken)
     if is_noted:
@@ -152,12 +152,12 @@ def verify(
     return done
 
 
-# --- what there is
+# --- files
 
 
 @dataclass(slots=True)
 class _Found:
-    """The files that there should be and those that there are."""
+    """The expected files, and the files without a record."""
 
     expected: list[LakeFile] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -165,7 +165,7 @@ class _Found:
     series: set[Series] = field(default_factory=set)
 
     def least_recent(self, part: float) -> list[LakeFile]:
-        """The files that were read least recently, so many that they make up a share of all bytes."""
+        """Return the least recently read files that make up a share of all bytes."""
         wanted = part * sum(file.bytes for file in self.expected)
         chosen: list[LakeFile] = []
         for file in sorted(self.expected, key=lambda file: (file.scrubbed_at or 0, file.path)):
@@ -177,7 +177,7 @@ class _Found:
 
 
 def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
-    """Return what tells whether a series is selected."""
+    """Return a predicate that is true for the selected series."""
     if spec.selecting() == RunSpec():
         return lambda _: True
     is_selected = cache(lambda name: spec.selects(parse_pair(name), stores.tiers))
@@ -185,7 +185,7 @@ def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
 
 
 def _look(stores: Stores, spec: RunSpec) -> _Found:
-    """What is on record of the selected series, and the files that no row of the manifest names."""
+    """Return the recorded files of the selected series, and the files that no row of the manifest names."""
     is_wanted = selector(stores, spec)
     with stores.catalog.read() as connection:
         recorded = manifest.all_files(connection)
@@ -206,7 +206,7 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
 
 
 def _files_under(home: Path, folder: str) -> Iterator[str]:
-    """The files below a folder of the home, relative to the home, with slashes."""
+    """Yield the paths of the files below a folder of the home, relative to the home, with slashes."""
     waiting = [folder]
     while waiting:
         at = waiting.pop()
@@ -228,7 +228,7 @@ def _files_under(home: Path, folder: str) -> Iterator[str]:
 def _compared(
     stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool
 ) -> tuple[list[LakeFile], list[LakeFile]]:
-    """The files that differ at the first look, and those that do not; compared side by side on all processors."""
+    """Return the files that differ at the first comparison, and those that do not, using all processors."""
     home = str(stores.lake.home)
     looks_right = _looks_right if quick else _hashes_right
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
@@ -251,7 +251,7 @@ def _looks_right(path: str, file: LakeFile) -> bool:
         with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of 10,000 files costs as much as opening it
             if os.fstat(stream.fileno()).st_size != file.bytes:
                 return False
-            # The footer ends with what a file says of itself: finding its write there costs a tenth of parsing it.
+            # The footer ends with the id of the write: searching for it costs a tenth of parsing the footer.
             end = os.pread(stream.fileno(), _FOOTER, max(0, file.bytes - _FOOTER))
             if end.endswith(b"PAR1") and file.write_id.encode() in end:
                 return True
@@ -270,9 +270,9 @@ def _hashes_right(path: str, file: LakeFile) -> bool:
 
 
 def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
-    """What is wrong with files that differed; nothing where a writer had replaced one in the meantime.
+    """Yield the damage of files that differed, without those that a writer has replaced in the meantime.
 
-    A sound file of a later write, as a backup's lake holds, is adopted.
+    A sound file of a later write, as in the lake of a backup, is adopted.
     """
     recorded = {file.path: file for file in differing}
     for damage in _still_differing(stores, recorded.values()):
@@ -285,7 +285,7 @@ def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage
 
 
 def _still_differing(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
-    """Compare files with the manifest once more: a writer may have replaced one in the meantime."""
+    """Compare files with the manifest once more, because a writer may have replaced one, and yield the damage."""
     for file in differing:
         stream, damage = stores.lake.inspector.open(file.series, stores.lake.home / file.path, is_whole=True)
         if stream is not None:
@@ -295,7 +295,7 @@ def _still_differing(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[
 
 
 def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
-    """The files that no row of the manifest names and that could not be put on record."""
+    """Yield the damage of files that no row of the manifest names and that cannot be adopted."""
     for path in found.unknown:
         series, year = named_in(path)
         if series is None or _adoptable(stores, series, path, is_legacy=series in found.unadopted) is None:
@@ -306,7 +306,7 @@ def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
 
 
 def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
-    """Adopts a sound file of a later write than the one on record; tells whether it is one."""
+    """Adopt a file if it is sound and of a later write than the recorded one, and return whether it is."""
     later = sound_file(path, known.path)
     if later is None or later.write_id <= known.write_id:
         return False
@@ -316,7 +316,7 @@ def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
     lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
     damage = Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows)
     if later.is_candles and later.rows < known.rows:
-        # A later write with fewer candles took some back: what had answered for them is not to be believed.
+        # A later write with fewer candles withdrew some, so their grants no longer hold.
         _distrust(stores, damage)
     else:
         damages.lift(stores.catalog, stores.lake, damage, int(time.time()))
@@ -324,7 +324,7 @@ def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
 
 
 def _distrust(stores: Stores, damage: Damage) -> None:
-    """Takes back what a file had covered that itself stays where it is."""
+    """Remove the coverage of a file that itself stays in place."""
     damages.notice(stores.catalog, stores.lake, [damage])
     with stores.catalog.write() as connection:
         damages.settle(connection, damage)
@@ -333,7 +333,7 @@ def _distrust(stores: Stores, damage: Damage) -> None:
 
 
 def _adopt(stores: Stores, found: _Found, run: RunContext) -> tuple[int, list[Damage]]:
-    """Puts files on record that are sound and lie where such a file belongs; returns how many, and the others."""
+    """Adopt sound files at valid paths; return their number, and the other files as damage."""
     by_series: dict[Series | None, list[str]] = {}
     for path in found.unknown:
         by_series.setdefault(named_in(path)[0], []).append(path)
@@ -355,7 +355,7 @@ def _adopt(stores: Stores, found: _Found, run: RunContext) -> tuple[int, list[Da
 
 
 def _adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) -> LakeFile | None:
-    """Return what the manifest will say of a file that is sound and lies where one of its series belongs."""
+    """Return the manifest entry of a sound file at a valid path of its series; None for any other file."""
     belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
     if path in belonging or path.startswith("replaced/"):
         return sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
@@ -365,7 +365,7 @@ def _adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) ->
 def _adopt_series(
     stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool, now: int
 ) -> tuple[int, list[Damage]]:
-    known = stores.lake.manifest.reread(series).files  # a writer may have put some on record in the meantime
+    known = stores.lake.manifest.reread(series).files  # a writer may have recorded some in the meantime
     sound: list[LakeFile] = []
     broken: list[Damage] = []
     for path in paths:
@@ -378,8 +378,8 @@ def _adopt_series(
             broken.append(Damage(path, series, named_in(path)[1], DamageKind.UNKNOWN, detail))
     files = [file for its in known.values() for file in its if not file.is_announced] + sound
     wrong = _miscounted(stores, series, [file for file in files if file.is_candles])
-    # A series of before there was a manifest has to hold what the catalog knows of. In any other the rows stand, and
-    # what they are short of is not covered.
+    # A series from before the manifest must hold the candles that the catalog counts. In any other series the files are
+    # adopted, and the coverage of those that are short is removed.
     refused = {damage.path for damage in wrong} if is_legacy else set()
     adopted = [file for file in sound if file.path not in refused]
     with stores.catalog.write() as connection:
@@ -398,7 +398,7 @@ def _adopt_series(
 
 
 def _miscounted(stores: Stores, series: Series, files: Sequence[LakeFile]) -> list[Damage]:
-    """The files of a series that do not hold as many candles as the catalog knows of, or are not there."""
+    """Return the damage of files that are missing or do not hold as many candles as the catalog counts."""
     with stores.catalog.read() as connection:
         extent = evidence_records.extents(connection, [series.pair]).get(series)
         counts = proof_records.counts_of(connection, [series.pair]).get(series, {})
@@ -428,7 +428,7 @@ def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile |
 
 
 def _assets(stores: Stores) -> Iterator[Damage]:
-    """What is wrong with the copy of the pairs' ids."""
+    """Yield the damage of the copy of the pairs' ids."""
     path, expected = stores.lake.asset_ids.path, stores.lake.asset_ids.all()
     if expected.is_empty() and not path.exists():
         return
@@ -451,7 +451,7 @@ def _assets(stores: Stores) -> Iterator[Damage]:
 
 
 def _known(stores: Stores, spec: RunSpec, found: Iterable[Damage]) -> list[Damage]:
-    """What was found damaged before, and is neither settled nor among what was found now."""
+    """Return the open damage that was recorded earlier and is not among the damage found now."""
     paths, is_wanted = {damage.path for damage in found}, selector(stores, spec)
     with stores.catalog.read() as connection:
         known = damages.open_damages(connection)
@@ -461,7 +461,7 @@ def _known(stores: Stores, spec: RunSpec, found: Iterable[Damage]) -> list[Damag
 
 
 def _lift(stores: Stores, sound: Iterable[LakeFile], broken: Iterable[Damage], run: RunContext) -> None:
-    """Gives back what files had covered that are in their places again, as from a backup."""
+    """Restore the coverage of files that are in place again, for example from a backup."""
     right = {file.path for file in sound}
     still = {damage.path for damage in broken}
     with stores.catalog.read() as connection:

@@ -1,4 +1,4 @@
-"""Verifying what is stored: every candle in the lake keeps the rules that were asked of it on the way in."""
+"""Checks that every stored candle keeps the rules that ingestion enforces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kraken_pipeline.storage.stores import Stores
 
 
 def broken_candles(stores: Stores, series: Iterable[Series], now: int) -> list[tuple[Series, str, int]]:
-    """The rules that stored candles break: series, rule, and how many candles; empty where all is well."""
+    """Return the rules that stored candles break: series, rule, and number of candles; empty if there are none."""
     found: list[tuple[Series, str, int]] = []
     for each in series:
         try:
             candles = stores.lake.read(each)
         except DamagedFile:
-            continue  # which is what the check `lake_intact` says
+            continue  # the check `lake_intact` reports it
         if candles.is_empty():
             continue
         rows = candles.with_columns(

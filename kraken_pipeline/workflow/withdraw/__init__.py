@@ -1,1 +1,1 @@
-"""Withdrawing: a person takes back a file, a release, a span or all that has one cause."""
+"""Withdrawals: a person withdraws a file, a release, a span, or everything with one cause."""

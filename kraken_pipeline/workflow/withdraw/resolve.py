@@ -1,11 +1,11 @@
-"""Withdrawing: a person takes back a file, a release or a span of a series, and everything that followed from it.
+"""Withdrawals: withdraws a file, a release or a span of a series, and everything that was derived from it.
 
 Pair by pair, under the locks of all its series::
 
-    evidence and coverage go → candles leave the lake, the coarsest first → the withdrawal is on record
+    remove evidence and coverage → remove candles from the lake, the coarsest first → record the withdrawal
 
-So a crash never leaves coverage without candles, nor a coarser candle that outlives those it was made of, and doing it
-again completes it. What finer candles have then fills what it can; the rest are gaps like any other.
+A crash therefore never leaves coverage without candles, nor a coarser candle that outlives those it was made of.
+Repeating the withdrawal completes it. Resampling then fills what it can; the rest are gaps like any other.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.withdrawal import Claim, Withdrawal, find_claims, find_release
 
 FRAGMENTS = 10_000
-"""Where what was taken back lies in more pieces than that, its hull is taken for it."""
+"""The maximum number of pieces of a set of withdrawn candles; beyond it, the hull is used instead."""
 _NAMES = 5
 _PAIRS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """What left the lake of one series.
+    """The candles of one series that left the lake.
 
     Attributes:
-        series: Which.
-        span: From the first of these candles to the end of the last.
-        candles: How many there are.
+        series: The series.
+        span: The span from the first candle to the end of the last.
+        candles: The number of candles.
     """
 
     series: Series
@@ -74,7 +74,7 @@ class TakenBack:
     candles: int
 
     def as_json(self) -> dict[str, Any]:
-        """As `resolve --json` shows it."""
+        """Return it as `resolve --json` shows it."""
         return {
             "pair": self.series.pair,
             "interval": self.series.interval.value,
@@ -86,11 +86,11 @@ class TakenBack:
 
 @dataclass(frozen=True, slots=True)
 class ReadAgain:
-    """A file that is to be read again, because it had answered for what is missing now.
+    """A file to read again, because it had answered for what is missing now.
 
     Attributes:
-        name: Which.
-        path: Where it, or its archive, lies; None where it is not there any more.
+        name: The name of the file.
+        path: The path of the file or its container; None if it no longer exists.
     """
 
     name: str
@@ -99,18 +99,18 @@ class ReadAgain:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What taking something back did, or would do.
+    """The result of a withdrawal, or its preview.
 
     Attributes:
-        what: What was taken back.
-        reason: Why.
-        dry_run: Whether nothing was done.
-        files: The files that are withdrawn by it.
-        series: What left the lake.
-        read_again: Files that the next ingest reads again.
-        refilled: Series → candles that follow from finer ones.
-        gaps: What is missing of the touched series.
-        actions: What to do, in sentences.
+        what: The name of what was withdrawn.
+        reason: The reason.
+        dry_run: Whether it is a preview and nothing was changed.
+        files: The withdrawn files.
+        series: The candles that left the lake, by series.
+        read_again: The files that the next ingest reads again.
+        refilled: Series → the number of candles resampled again from finer ones.
+        gaps: The gaps of the touched series.
+        actions: The recommended next steps, in sentences.
     """
 
     what: str
@@ -125,11 +125,11 @@ class Resolved:
 
     @property
     def candles(self) -> int:
-        """How many candles left the lake."""
+        """The number of candles that left the lake."""
         return sum(each.candles for each in self.series)
 
     def as_json(self) -> dict[str, Any]:
-        """As `resolve --json` shows it."""
+        """Return it as `resolve --json` shows it."""
         return {
             "what": self.what,
             "reason": self.reason,
@@ -150,17 +150,17 @@ class Resolved:
 
 
 def resolve(stores: Stores, what: Withdrawal, run: RunContext, *, dry_run: bool = False) -> Resolved:
-    """Takes something back, refills what finer candles have, and says what is left to do.
+    """Withdraw files or candles, refill from finer candles, and return what is left to do.
 
     Args:
-        stores: Where from.
-        what: What to take back.
-        run: Who does it.
-        dry_run: Whether to say only what would be taken back.
+        stores: The stores.
+        what: The withdrawal.
+        run: The context of the run.
+        dry_run: Whether to return only what would be withdrawn.
 
     Raises:
-        InvalidRequest: There is nothing of that name, or several different things; the message says what there is.
-        Busy: Another process is writing one of the series for too long; pairs before it are done.
+        InvalidRequest: The name matches nothing, or several different things; the message lists what exists.
+        Busy: Another process has held one of the series for too long; the pairs before it are done.
     """
     with stores.catalog.read() as connection:
         release = find_release(connection, what)
@@ -181,17 +181,17 @@ def resolve(stores: Stores, what: Withdrawal, run: RunContext, *, dry_run: bool 
 
 
 def _heal(stores: Stores, pairs: Sequence[str], run: RunContext) -> BackfillOutcome | None:
-    """Fills what finer candles have, and reconciles what has changed; asks the exchange for nothing."""
+    """Resample from finer candles and reconcile the changes, without requests to the exchange."""
     if not pairs:
         return None
     return backfill(stores, run_spec(pairs=list(pairs), api_backfill=False), run)
 
 
-# --- taking back
+# --- withdrawing
 
 
 def _gone(lake: Lake, pair: str, claims: Iterable[Claim]) -> dict[Series, pl.DataFrame]:
-    """The candles that leave the lake: what is claimed, and what was resampled from it, the finest interval first."""
+    """Return the candles that leave the lake: the claimed ones and those resampled from them, the finest first."""
     by_series: dict[Series, list[Claim]] = {}
     for claim in claims:
         by_series.setdefault(claim.series, []).append(claim)
@@ -209,7 +209,7 @@ def _gone(lake: Lake, pair: str, claims: Iterable[Claim]) -> dict[Series, pl.Dat
 
 
 def _resampled(lake: Lake, series: Series, spans: Spans) -> pl.DataFrame:
-    """The candles in some spans that were made of finer ones."""
+    """Return the resampled candles in some spans."""
     if not spans:
         return pl.DataFrame(schema=CANDLE_SCHEMA)
     candles = lake.read(series, spans[0].start, spans[-1].end)
@@ -218,7 +218,7 @@ def _resampled(lake: Lake, series: Series, spans: Spans) -> pl.DataFrame:
 
 
 def _slots(candles: pl.DataFrame, interval: Interval) -> Spans:
-    """Where candles lie; their hull where that would be too many pieces."""
+    """Return the spans of candles, or their hull if there would be too many pieces."""
     times = candles.select(seconds_of(pl.col("time"))).to_series()
     if (times.diff() != interval.seconds).sum() >= FRAGMENTS:
         return (Span(times[0], times[-1] + interval.seconds),)
@@ -236,7 +236,7 @@ def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[TakenBack,
 
 @dataclass(slots=True)
 class _Withdrawing:
-    """What was taken back so far."""
+    """The state of a withdrawal in progress."""
 
     stores: Stores
     what: Withdrawal
@@ -247,11 +247,11 @@ class _Withdrawing:
     again: list[FileRecord] = field(default_factory=list)
 
     def take_back(self, pair: str) -> None:
-        """Takes back what is claimed of one pair."""
+        """Withdraw the claims of one pair."""
         stores, now = self.stores, self.run.now
         series = [Series(pair, interval) for interval in Interval]
         with stores.locks.series(series):
-            with stores.catalog.read() as connection:  # once more: others may have ingested some of it until now
+            with stores.catalog.read() as connection:  # again: another process may have ingested more until now
                 claims = find_claims(connection, self.what, self.release, pair)
             gone = _gone(stores.lake, pair, claims)
             records = list(self._records(claims, gone))
@@ -272,7 +272,7 @@ class _Withdrawing:
         self.gone.append(gone)
 
     def _records(self, claims: Sequence[Claim], gone: Mapping[Series, pl.DataFrame]) -> Iterator[WithdrawalRecord]:
-        """What goes on record in the end: the claims, counting each candle once, and what was made of them."""
+        """Yield the records of the withdrawal: the claims, each candle counted once, and the candles made of them."""
         rest = dict(gone)
         for claim in claims:
             if claim.span is None:
@@ -289,7 +289,7 @@ class _Withdrawing:
             yield WithdrawalRecord(each.series, each.span, None, each.candles, reason, self.run.now)
 
     def _gone_before(self, claim: Claim) -> int:
-        """How many candles of a file had left the lake when taking it back was interrupted."""
+        """Return the number of a file's candles that left the lake in an earlier, interrupted withdrawal."""
         if claim.file is None or claim.file.status is not FileStatus.WITHDRAWN or claim.span is None:
             return 0
         is_one = [
@@ -302,16 +302,16 @@ class _Withdrawing:
     def _take_evidence(
         self, connection: sa.Connection, pair: str, claims: Sequence[Claim], gone: Mapping[Series, pl.DataFrame]
     ) -> None:
-        """Takes back what answered for the candles, and what followed from it; marks all of it as changed."""
+        """Remove the evidence for the candles and what was derived from it; mark all of it for reconciliation."""
         now = self.run.now
         ids = [claim.file.id for claim in claims if claim.file is not None]
         before = _covered(connection, pair)
         slots = {series: _slots(candles, series.interval) for series, candles in gone.items()}
         withdrawals.withdraw_files(connection, ids, self.what.reason, now)
-        finer: Spans = ()  # of which something was taken back, so that what was made of it goes as well
+        finer: Spans = ()  # withdrawn from finer intervals: candles made of it are removed as well
         touched: dict[Series, Spans] = {}
         confirmed = proof_records.confirmed(connection, [pair])
-        lost: dict[Series, Spans] = {}  # what the word of a file had confirmed, whoever's candle is kept
+        lost: dict[Series, Spans] = {}  # confirmed by a withdrawn file, whichever source's candle is stored
         for interval in Interval:
             series = Series(pair, interval)
             own = [claim for claim in claims if claim.series == series]
@@ -333,7 +333,7 @@ class _Withdrawing:
             self._read_again(connection, series, slots.get(series, ()), own)
         touched = {series: spans for series, spans in touched.items() if spans}
         withdrawals.forget_answers(connection, touched)
-        # What was refuted of finer intervals may have been so because of what is taken back.
+        # Refutations of finer intervals may have been caused by what is withdrawn.
         compared = {Series(pair, each): touched_candles(finer, each) for each in Interval}
         compared = {series: union(spans, touched.get(series, ()), lost[series]) for series, spans in compared.items()}
         withdrawals.reopen(connection, pair, compared, now)
@@ -342,7 +342,7 @@ class _Withdrawing:
         self.touched |= touched
 
     def _read_again(self, connection: sa.Connection, series: Series, slots: Spans, own: Sequence[Claim]) -> None:
-        """Has the files read again that had answered for what is gone, but those whose word was taken back itself."""
+        """Make files that had answered for removed candles be read again, except kinds of file withdrawn themselves."""
         taken = {claim.source for claim in own if claim.file is None}
         without = [
             kind for kind, source in ((Kind.OHLCVT, Source.CSV), (Kind.TRADES, Source.TRADES)) if taken & {None, source}
@@ -357,13 +357,13 @@ def _covered(connection: sa.Connection, pair: str) -> dict[Series, Spans]:
 
 
 def _covered_now(connection: sa.Connection, series: Series) -> Spans:
-    """The coverage that follows from the grants and refutations of a series as they stand in a transaction."""
+    """Return the coverage of a series from its grants and refutations as they stand in a transaction."""
     grants = evidence_records.grants_of(connection, [series])
     refuted = evidence_records.refuted(connection, [series], grants)
     return tuple(each.span for each in coverage(grants.get(series, ()), refuted.get(series, ())))
 
 
-# --- what is to be done about it
+# --- next steps
 
 
 def _told(stores: Stores, work: _Withdrawing, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
@@ -390,7 +390,7 @@ def _found_again(stores: Stores, record: FileRecord) -> ReadAgain:
 
 
 def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *, is_shown: bool) -> Iterator[str]:
-    """What fills what is left, and what else is to be done."""
+    """Yield the next steps: what fills the remaining gaps, and what else is to be done."""
     paths = sorted({each.path for each in again if each.path is not None})
     if paths:
         given = " ".join(f"--archive-dir {shlex.quote(str(path))}" for path in paths)
@@ -398,14 +398,14 @@ def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *,
     if lost := list(dict.fromkeys(each.name for each in again if each.path is None)):
         more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
         yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and are not there any more"
-    # What could be resampled by now was: the rest follows from what the exchange has of finer intervals.
+    # Everything that can be resampled already was. The rest depends on what the exchange has of finer intervals.
     asked = [gap for gap in gaps if any(leg.route is not Route.NONE for leg in gap.legs)]
     if asked:
         pairs = sorted({gap.series.pair for gap in asked})
         command = run_spec(
             pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
             intervals=sorted({gap.series.interval for gap in asked}),
-            # Of several pairs, a start would mean the time before some of them were traded as well.
+            # For several pairs, a start would include the time before some of them were traded.
             start=min(gap.span.start for gap in asked) if len(pairs) == 1 else None,
             end=max(gap.span.end for gap in asked),
             complete=True,

@@ -1,4 +1,4 @@
-"""Settling by cause: contradictions that have one cause are listed on one line, and taken back by one command."""
+"""Settling by cause: groups contradictions of one cause, so that one command withdraws what is wrong."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Grouped:
     """Contradictions of one cause.
 
     Attributes:
-        cause: What they have in common.
-        verdicts: Each of them, in order.
+        cause: The cause.
+        verdicts: The contradictions, in order.
     """
 
     cause: Cause
@@ -34,12 +34,12 @@ class Grouped:
 
     @property
     def span(self) -> Span:
-        """From the start of the first to the end of the last."""
+        """The span from the earliest start to the latest end."""
         return Span(min(each.span.start for each in self.verdicts), max(each.span.end for each in self.verdicts))
 
     @property
     def pairs(self) -> list[str]:
-        """Whose they are."""
+        """The names of their pairs, sorted."""
         return sorted({each.pair for each in self.verdicts})
 
     @property
@@ -50,11 +50,11 @@ class Grouped:
 
     @property
     def action(self) -> str:
-        """What to do about all of them, with its commands."""
+        """The action for all of them, with its commands."""
         return "; ".join([*self._filling(), *self._proving(), *self._taking_back()])
 
     def of(self, remedy: Remedy) -> list[CandleVerdict]:
-        """Those of them that one thing settles."""
+        """Return the contradictions that a remedy settles."""
         return [each for each in self.verdicts if each.remedy is remedy]
 
     def _filling(self) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Grouped:
             yield f"{first}{' or '.join(choices)}"
 
     def as_json(self) -> dict[str, object]:
-        """As `reconcile --by-cause --json` shows it."""
+        """Return the group as `reconcile --by-cause --json` shows it."""
         return {
             "cause": self.cause.id,
             "kind": str(self.cause.kind),
@@ -108,7 +108,7 @@ class Grouped:
 
 
 def grouped(found: Iterable[CandleVerdict]) -> list[Grouped]:
-    """Return contradictions by their causes: those with most of them first."""
+    """Return contradictions grouped by cause, the largest group first."""
     by_cause: dict[Cause, list[CandleVerdict]] = {}
     for each in found:
         if each.cause is not None:
@@ -120,17 +120,18 @@ def grouped(found: Iterable[CandleVerdict]) -> list[Grouped]:
 def withdrawal_of(
     found: Sequence[CandleVerdict], cause_id: str, reason: str, *, interval: str | None = None, file: str | None = None
 ) -> Withdrawal:
-    """Return what is to be taken back to settle all that has one cause.
+    """Return the withdrawal that settles all contradictions of one cause.
 
     Args:
-        found: Everything that contradicts.
-        cause_id: What the cause is called.
-        reason: Why it is taken back.
-        interval: The side that is wrong, in minutes, where nobody can say.
-        file: The file that is wrong, where two files differ.
+        found: All contradictions.
+        cause_id: The id of the cause.
+        reason: The reason for the withdrawal.
+        interval: The wrong interval, in minutes, if there are several suspects.
+        file: The wrong file, if two files differ.
 
     Raises:
-        InvalidRequest: There is no such cause, nothing of it is left to a person, or the side is to be named.
+        InvalidRequest: The reason is empty, there is no such cause, it leaves nothing for a person to withdraw, or the
+            wrong side is not named or does not belong to it.
     """
     if not reason.strip():
         raise InvalidRequest("the reason is empty; say why, for whoever asks later")
@@ -166,9 +167,9 @@ def _chosen(each: CandleVerdict, side: str | None, group: Grouped) -> Interval:
 
 
 def _narrowest(spans: Iterable[Span]) -> Iterator[Span]:
-    """Those of some spans that hold no other one.
+    """Yield the spans that contain no other of the spans.
 
-    What a candle contradicts above it, it mostly contradicts below it too, which tells the candle itself.
+    A wrong candle usually contradicts finer candles as well as coarser ones. The finer contradiction locates it.
     """
     known: list[Span] = []
     for span in sorted(set(spans), key=lambda each: (each.seconds, each.start)):
@@ -179,7 +180,11 @@ def _narrowest(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def _one_of(there: Sequence[str], given: str | None, option: str, group: Grouped) -> str:
-    """What a person has chosen of several; the only one where there is no choice."""
+    """Return the chosen option, or the only one if nothing was chosen.
+
+    Raises:
+        InvalidRequest: Several are there and none was chosen, or the chosen one is not among them.
+    """
     if given is None and len(there) == 1:
         return there[0]
     if given is None:

@@ -1,4 +1,4 @@
-"""What a person means to take back: a file, a release or a span, and the candles and records that each of them is."""
+"""Withdrawal requests of a person (a file, a release or a span), resolved to their candles and records."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _NAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    """What a person takes back: exactly one of a file, a release, a span, and what has one cause.
+    """A request to withdraw exactly one of a file, a release, a span, and everything with one cause.
 
     Attributes:
-        reason: Why, for whoever asks later.
+        reason: The reason, for the record.
         file: A file's name, location or SHA-256.
         release: A container's name or SHA-256.
-        series: Whose candles, of a span.
-        span: Which, on the interval's grid.
-        source: Only candles of this source, of a span; all where it is None.
-        claims: Instead of these, spans of several series, on their grids: what has one cause.
-        files: Or several files, for the same reason.
-        label: What claims and files are called together, for people.
+        series: The series of a span.
+        span: The span, on the interval's grid.
+        source: The source to which a span is limited; None for all.
+        claims: For a cause: spans of several series, on their grids.
+        files: For a cause: several files.
+        label: The name of claims and files together, for people.
     """
 
     reason: str
@@ -51,7 +51,7 @@ class Withdrawal:
 
     @property
     def name(self) -> str:
-        """What is taken back, for people."""
+        """The name of what is withdrawn, for people."""
         if self.label:
             return self.label
         if self.series is None or self.span is None:
@@ -72,21 +72,21 @@ def withdrawal(
     end: str | None = None,
     source: str | None = None,
 ) -> Withdrawal:
-    """What is to be taken back, checked as far as it can be without looking.
+    """Return the withdrawal of a file, a release or a span, checked as far as possible without the stores.
 
     Args:
-        reason: Why.
+        reason: The reason.
         file: A file's name, location or SHA-256.
         release: A container's name or SHA-256.
-        is_span: Whether it is a span.
-        pair: Of a span, with `interval` (minutes), `start` and `end` (ISO, UTC, half-open).
-        interval: The same.
-        start: The same.
-        end: The same.
-        source: Only candles of this source, of a span.
+        is_span: Whether a span is withdrawn.
+        pair: The pair of the span.
+        interval: The interval of the span, in minutes.
+        start: The start of the span, as an ISO date or time (UTC).
+        end: The end of the span, in the same form, not included.
+        source: The source to which the span is limited.
 
     Raises:
-        InvalidRequest: It is not exactly one of them, or part of it is wrong.
+        InvalidRequest: The reason is empty, not exactly one of the three is given, or a part of it is wrong.
     """
     if not reason.strip():
         raise InvalidRequest("the reason is empty; say why, for whoever asks later")
@@ -129,19 +129,19 @@ def _source(name: str | None) -> Source | None:
         raise InvalidRequest(f"there is no source {name!r}; there are {', '.join(Source)}") from None
 
 
-# --- what is meant
+# --- claims
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something to take back of one series.
+    """The candles of one series to withdraw.
 
     Attributes:
-        series: Whose.
-        span: Where its candles lie; None where there are none.
-        source: Their source; any where it is None.
-        release: Their release; any where it is None.
-        file: The file that they came from, where it is one.
+        series: The series.
+        span: The span of the candles; None if there are none.
+        source: Their source; None for any.
+        release: The day on which their release ends, in days since the epoch; 0 for none, None for any.
+        file: The file they came from, if a file is withdrawn.
     """
 
     series: Series
@@ -152,30 +152,30 @@ class Claim:
 
     @property
     def reach(self) -> list[Span]:
-        """Where its candles lie, and what its file answered for."""
+        """The span of its candles, and the span its file answered for."""
         spans = [] if self.span is None else [self.span]
         if self.file is not None and self.file.start is not None and self.file.end is not None:
             spans.append(Span(self.file.start, self.file.end))
         return spans
 
     def rows(self, lake: Lake) -> pl.DataFrame:
-        """The candles that the lake has of it."""
+        """Return its candles in the lake."""
         if self.span is None:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
         found = lake.read(self.series, self.span.start, self.span.end)
         return found.filter(*self.is_one())
 
     def is_one(self) -> list[pl.Expr]:
-        """What tells its candles from others of the same time."""
+        """Return the conditions that distinguish its candles from others of the same time."""
         source = [] if self.source is None else [pl.col("source") == self.source.value]
         return source + ([] if self.release is None else [pl.col("release") == self.release])
 
 
 def find_release(connection: sa.Connection, what: Withdrawal) -> ContainerRecord | None:
-    """The container that is meant; None where none is.
+    """Return the container to withdraw; None if the withdrawal names none.
 
     Raises:
-        InvalidRequest: None or several have that name.
+        InvalidRequest: No container, or several, have that name.
     """
     if what.release is None:
         return None
@@ -193,16 +193,16 @@ def find_release(connection: sa.Connection, what: Withdrawal) -> ContainerRecord
 def find_claims(
     connection: sa.Connection, what: Withdrawal, release: ContainerRecord | None, pair: str | None = None
 ) -> list[Claim]:
-    """What is to be taken back, of one pair or of all; without what was taken back to the end before.
+    """Return the claims of a withdrawal, without files whose withdrawal is already complete.
 
     Args:
         connection: The catalog.
-        what: What is meant.
-        release: The container, where one is meant.
-        pair: Only of this pair.
+        what: The withdrawal.
+        release: The container, if the withdrawal names one.
+        pair: The pair to which the claims are limited; None for all.
 
     Raises:
-        InvalidRequest: No file has that name, or several different ones; nothing is known of the span.
+        InvalidRequest: No file, or several different files, have that name; or nothing is known of the span.
     """
     if what.claims:
         return [Claim(series, span, None) for series, span in what.claims if pair in (None, series.pair)]
@@ -235,7 +235,11 @@ def _files(
 
 
 def _called(connection: sa.Connection, name: str) -> list[FileRecord]:
-    """The files of a name, location or SHA-256, with those that are the same."""
+    """Return the files with a name, location or SHA-256, and all files with the same content.
+
+    Raises:
+        InvalidRequest: No file, or several different files, have that name.
+    """
     named = withdrawals.files_called(connection, name)
     if not named:
         raise InvalidRequest(f"no file is called {name}; {_there_is(connection)}")
@@ -249,7 +253,7 @@ def _called(connection: sa.Connection, name: str) -> list[FileRecord]:
 
 
 def _there_is(connection: sa.Connection) -> str:
-    """What there is, as a sentence."""
+    """Return a sentence that names some of the ingested files and containers."""
     names, archives = withdrawals.some_names(connection, _NAMES)
     if not names and not archives:
         return "nothing was ingested yet"

@@ -1,5 +1,5 @@
-"""The completeness report as one HTML page that needs nothing else: its contents, pictures, and how they are laid out.
+"""The completeness report as one self-contained HTML page: its contents, pictures and layout.
 
-`workflow.report_page` is how others make one. Matplotlib and Jinja2 are loaded by what draws, when it draws: importing
-this package loads neither.
+Other modules make a page with `workflow.report.report_page`. Matplotlib and Jinja2 are loaded when something is drawn;
+importing this package loads neither.
 """

@@ -1,4 +1,4 @@
-"""What a page is made of, all of it read from the catalog, so that a page costs seconds however large the lake is."""
+"""The contents of a page, all read from the catalog, so that a page costs seconds however large the lake is."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from kraken_pipeline.workflow.report.report import Report, ReportProof, find_pro
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 MOST_ROWS = 500
-"""How many rows a table has that could have any number of them; commands list all."""
+"""The most rows of a table that could have any number of them; commands list all."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """One interval's pairs by months.
+    """The pairs of one interval by month.
 
     Attributes:
-        interval: Which.
+        interval: The interval.
         pairs: The pairs with their tiers, by tier and name.
-        breakdowns: Of each pair, month by month.
+        breakdowns: The breakdown of each pair, month by month.
     """
 
     interval: Interval
@@ -47,26 +47,26 @@ class HeatMap:
 
     @property
     def states(self) -> npt.NDArray[np.uint8]:
-        """The `State` of each cell: a row a pair, a column a month."""
+        """The `State` of each cell: one row for each pair, one column for each month."""
         return np.array([each.states for each in self.breakdowns], dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a page shows.
+    """The contents of a page.
 
     Attributes:
-        spec: What was asked for.
+        spec: The spec of the report.
         report: The report.
         months: The months of all maps.
-        maps: A map an interval, the finest first; none where there are no pairs.
-        trend: The numbers of past reports on the same things, the oldest first, this one the last.
-        disagreements: Sources that count other trades than what is kept, the worst first.
-        disagreement_count: How many there are.
-        suspicions: Quiet time that is hard to believe, in order of time.
-        archives: Where files came from.
-        answered: What each kind of source answered for.
-        api_rate: How many requests may be made a second.
+        maps: One map for each interval, the finest first; none if there are no pairs.
+        trend: The numbers of past reports on the same selection, the oldest first, this one last.
+        disagreements: The sources whose trade counts differ from the stored ones, the worst first.
+        disagreement_count: The number of all disagreements.
+        suspicions: The suspicions, in order of time.
+        archives: The archives that files came from.
+        answered: The time that each kind of source answered for.
+        api_rate: The number of requests allowed a second.
     """
 
     spec: RunSpec
@@ -83,15 +83,15 @@ class Contents:
 
 
 def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
-    """Reads what a page shows; its trend is still empty.
+    """Read the contents of a page; its trend is still empty.
 
     Args:
-        stores: Where from.
-        spec: What is asked for.
-        now: The moment of asking, in seconds since the epoch.
+        stores: The stores to read from.
+        spec: The spec of the report.
+        now: The current time, in seconds since the epoch.
 
     Raises:
-        InvalidRequest: Nothing is known of what was asked for.
+        InvalidRequest: Nothing is known of the selection.
     """
     spec = of_kept_intervals(stores, spec)
     snapshot = load_snapshot(stores, spec, now)
@@ -137,7 +137,7 @@ def _maps(
     legs: dict[Series, dict[Route, list[Span]]] = {}
     for gap in report.gaps:
         for leg in gap.legs:
-            # A leg may reach beyond its gap: touching ones that are alike are one.
+            # A leg may reach beyond its gap, because touching legs that are alike are merged.
             legs.setdefault(gap.series, {}).setdefault(leg.route, []).extend(intersect((leg.span,), (gap.span,)))
     conflicts: dict[Series, list[Span]] = {series: list(spans) for series, spans in report.disputed.items()}
     for each in report.conflicts:
@@ -173,9 +173,9 @@ def _maps(
 def _counted(
     snapshot: CatalogSnapshot, series: Series, counts: Mapping[Series, Mapping[int, Sequence[int]]]
 ) -> Mapping[int, Sequence[int]] | None:
-    """The candles of a series by year and month; None where some were stored and not counted yet.
+    """Return the candles of a series by year and month; None if some of the stored ones are not counted yet.
 
-    They are counted by reconciliation, which leaves a pair that is being written to the next run.
+    Reconciliation counts them, and leaves a pair that is being written to the next run.
     """
     years = counts.get(series, {})
     extent = snapshot.extents.get(series)

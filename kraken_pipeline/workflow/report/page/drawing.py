@@ -1,7 +1,7 @@
-"""Plots: the trend of past reports, and the share of each state for where a page cannot be shown.
+"""Plots: the trend of past reports, and the share of each state where a page cannot be shown.
 
-Drawn with Matplotlib's objects, never with pyplot, whose figures are global; one at a time, because Matplotlib's fonts
-and settings are shared by all threads.
+They are drawn with Matplotlib's objects, never with pyplot, whose figures are global. Only one is drawn at a time,
+because all threads share Matplotlib's fonts and settings.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _STYLED = {
     "#010207": "var(--line)",
     "#010208": "var(--verified)",
 }
-"""Colours that stand for those of the page, which has others on dark ground."""
+"""Stand-ins for the colours of the page, which has others on a dark background."""
 _TEXT, _RECONCILED, _GAPS, _CONFLICTS, _LINE, _VERIFIED = _STYLED
 _FEW = 40
-"""Fewer reports than this have a mark each."""
+"""The number of reports below which each has a marker."""
 
 
 def trend_svgs(records: Sequence[ReportRecord]) -> list[str]:
-    """Completeness and proof, and gaps and conflicts, over past reports: SVG elements in the page's own colours.
+    """Return plots of past reports as SVG elements in the page's colours: completeness and proof; gaps and conflicts.
 
-    There is nothing to draw of fewer than two reports.
+    The list is empty if there are fewer than two reports.
     """
     from matplotlib import rc_context  # noqa: PLC0415
 
@@ -61,9 +61,10 @@ def trend_svgs(records: Sequence[ReportRecord]) -> list[str]:
 
 
 def _svg_of(records: Sequence[ReportRecord], title: str, *lines: tuple[str, str, str]) -> str:
-    """Lines over time, each the name of a number, what it is called, and its colour; the second one is dashed.
+    """Return a plot of lines over time as an SVG element.
 
-    Where a report has no such number, the line has a hole.
+    Each line is given as the name of a number, its label and its colour. The second line is dashed. A line has a hole
+    where a report lacks the number.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -108,7 +109,7 @@ def _style(axes: Axes) -> None:
 
 
 def _in_page(svg: str, title: str) -> str:
-    """The SVG element alone, as large as there is room, and with the page's colours."""
+    """Return the SVG element alone, scaled to the available space and with the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
@@ -119,7 +120,7 @@ def _in_page(svg: str, title: str) -> str:
 
 
 def shares_png(maps: Sequence[HeatMap]) -> bytes:
-    """How many months of each interval's pairs have each state, as bars on white ground."""
+    """Return a PNG of the share of months in each state, by interval, as bars on a white background."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 

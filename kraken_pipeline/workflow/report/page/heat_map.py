@@ -1,4 +1,4 @@
-"""A heat map: the colour and the name of each state, the picture, and the numbers behind its cells."""
+"""The heat map: the colour and the name of each state, the picture, and the numbers of its cells."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ COLOURS: Mapping[State, str] = {
     State.NONE: "#ab234e",
     State.CONFLICT: "#c17df0",
 }
-"""Each state's colour, on light and on dark ground; what is not expected is the ground itself.
+"""The colour of each state, on a light and a dark background; what is not expected shows the background.
 
-Searched for, within the hues that they have: the least distance of two of them, in OKLab, is 0.14 as most people see
-them and 0.1 as people with protanopia, deuteranopia or tritanopia do. A test measures it.
+The colours were found by a search within their hues. The least distance of two of them in OKLab is 0.14 for most
+people, and 0.1 for people with protanopia, deuteranopia or tritanopia. A test measures it.
 """
 NAMES: Mapping[State, str] = {
     State.NOTHING: "nothing expected",
@@ -52,24 +52,24 @@ NAMES: Mapping[State, str] = {
 
 
 def colour_map() -> ListedColormap:
-    """The colours by the number of the state; nothing is transparent."""
+    """Return the colours by the number of the state; NOTHING is transparent."""
     from matplotlib.colors import ListedColormap  # noqa: PLC0415
 
     return ListedColormap(["#00000000", *(COLOURS[state] for state in State if state in COLOURS)])
 
 
 def png_of(states: npt.NDArray[np.uint8]) -> bytes:
-    """A picture with a pixel a cell, for the browser to enlarge.
+    """Return a PNG with one pixel for each cell, which the browser enlarges.
 
     Args:
-        states: A row a pair and a column a month, of numbers of `State`.
+        states: The numbers of `State`, one row for each pair and one column for each month.
     """
     from matplotlib.image import imsave  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
     drawn, packed = BytesIO(), BytesIO()
     imsave(drawn, states, cmap=colour_map(), vmin=min(State), vmax=max(State), format="png")
-    # So few colours need no four bytes a pixel: a third of the size.
+    # A palette is enough for so few colours, and takes a third of the size.
     Image.open(drawn).quantize(len(State), Image.Quantize.FASTOCTREE).save(packed, "png", optimize=True)
     return packed.getvalue()
 
@@ -77,14 +77,14 @@ def png_of(states: npt.NDArray[np.uint8]) -> bytes:
 PLANES = (
     *("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts", "suspicious"),
 )
-"""What is told of each cell, in this order, missing for each route; `report.js` reads it."""
+"""The numbers of each cell, in this order, `missing` once for each route; `report.js` reads them."""
 
 
 def packed_cells(drawn: HeatMap) -> str:
-    """The numbers of all cells: planes of Int32 (little endian) by pair and month, gzipped, in base64.
+    """Return the numbers of all cells: planes of Int32 (little endian) by pair and month, gzipped, in base64.
 
-    What is mostly the same is put so that it is mostly zero: what lacks to the expected, the covered, the reconciled.
-    Candles are one more than they are, and 0 where nobody has counted them.
+    Numbers that are mostly the same are stored as differences that are mostly zero: to the expected, the covered and
+    the reconciled. Candles are stored plus one; 0 means that they are not counted.
     """
     found = drawn.breakdowns
     missing = np.array([each.missing for each in found]).transpose(1, 0, 2)

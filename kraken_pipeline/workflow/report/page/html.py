@@ -1,7 +1,7 @@
-"""The page as HTML: its contents as the template wants them, numbers and times as people read them.
+"""The page as HTML: its contents in the form that the template needs, with readable numbers and times.
 
-Whatever the template is given is escaped by it, because names of files and reasons come from outside; only what is made
-here, pictures and the page's own style and script, is not.
+The template escapes all values, because names of files and reasons come from outside. Only what is made here is not
+escaped: pictures, and the page's own style and script.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _DAY = 86_400
 _WIDEST, _NARROWEST, _MAP_PIXELS = 34, 7, 900
 _ROOMY = 40
 _LABELLED = 24
-"""From how many pixels a month has room for its number."""
+"""The width in pixels from which a month has room for its number."""
 _SHOWN_TREND = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: what it is called, and whether it holds numbers, or sentences that may take lines."""
+    """A column of a table: its name, and whether it holds numbers, or sentences that may take several lines."""
 
     name: str
     is_number: bool = False
@@ -52,21 +52,21 @@ class Column:
 
     @property
     def kind(self) -> str:
-        """The class of its cells."""
+        """The CSS class of its cells."""
         return "n" if self.is_number else "l" if self.is_long else ""
 
 
 @dataclass(frozen=True, slots=True)
 class HtmlTable:
-    """A table as it is shown; the first cell of each row is its header.
+    """A table of the page; the first cell of each row is its header.
 
     Attributes:
-        name: What its element is called.
-        caption: What it shows.
+        name: The name of its element.
+        caption: The caption.
         columns: The columns.
         rows: The cells, as text.
-        is_open: Whether it is shown without being asked for.
-        note: What is to be said below it.
+        is_open: Whether it is open at first.
+        note: The note below it.
     """
 
     name: str
@@ -78,10 +78,10 @@ class HtmlTable:
 
 
 def render(contents: Contents) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
-        contents: What it shows.
+        contents: The contents of the page.
     """
     from markupsafe import Markup  # noqa: PLC0415
 
@@ -91,7 +91,7 @@ def render(contents: Contents) -> str:
         _environment()
         .get_template("report.html.j2")
         .render(
-            # Of the scripts that stand in the page, the browser runs the one with this digest and no other.
+            # The browser runs only the script with this digest.
             digest=digest,
             script=Markup(script),  # noqa: S704 - the page's own
             style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -131,7 +131,7 @@ def _environment() -> Environment:
 
 
 def selection(spec: RunSpec) -> dict[str, str]:
-    """What a report was narrowed to beside its tier, as people write it."""
+    """Return what a report is limited to besides its tier, as people write it."""
     every = RunSpec()
     given = {
         "pairs": ",".join(spec.pairs),
@@ -159,7 +159,7 @@ def _duration(seconds: float) -> str:
 
 
 def _headline(contents: Contents) -> list[tuple[str, str, str]]:
-    """The headline numbers: what, how much, and a word on it."""
+    """Return the headline numbers: the name, the value, and a short explanation of each."""
     report, overall = contents.report, contents.report.overall
     requests = report.requests
     return [
@@ -182,7 +182,7 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
 
 
 def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
-    """What the template needs of a heat map."""
+    """Return the values that the template needs for a heat map."""
     states = drawn.states
     counts = np.bincount(states.ravel(), minlength=len(State)).tolist()
     months = contents.months.count
@@ -227,7 +227,7 @@ def _interval(interval: Interval) -> str:
 
 
 def _columns(*names: str) -> list[Column]:
-    """Columns by name; those that begin with > hold numbers, those that begin with ~ sentences."""
+    """Return columns by name; the prefix > marks numbers, the prefix ~ sentences."""
     return [Column(name.lstrip(">~"), name.startswith(">"), name.startswith("~")) for name in names]
 
 
