@@ -466,7 +466,7 @@ def loose_statements(package: Path) -> dict[str, list[str]]:
     """Every statement of a package whose text is not fixed, by module."""
     found: dict[str, list[str]] = {}
     for path in sorted(package.rglob("*.py")):
-        walk = Walk(path.read_text(encoding="utf-8"), is_questdb=path.name == "questdb.py")
+        walk = Walk(path.read_text(encoding="utf-8"), is_questdb=path.parent.name == "questdb")
         if loose := walk.loose():
             found[str(path.relative_to(package))] = loose
     return found

@@ -30,7 +30,7 @@ from kraken_pipeline_tests.layers import (
 
 def test_the_walk_sees_imports() -> None:
     lake = ROOT / "storage" / "lake" / "lake.py"
-    assert "kraken_pipeline.coverage.ranges.Span" in set(imports(lake))
+    assert "kraken_pipeline.coverage.ranges.Spans" in set(imports(lake))
     assert known(lake) == {"coverage", "errors", "market"}
     assert "workflow" in known(ROOT / "__init__.py")
     assert {package_of(path) for path in MODULES} >= {*LAYERS, *TOP}

@@ -116,17 +116,21 @@ def state_of(server: Server) -> list[tuple[Any, ...]]:
 # --- windows
 
 
+class _AssetIds:
+    def all(self) -> pl.DataFrame:
+        names = [f"COIN{number}USD" for number in range(4)]
+        return pl.DataFrame({"asset_id": range(1, 5), "pair": names, "base": names, "quote": ["USD"] * 4})
+
+
 class _Lake:
     """A lake of candles that never end, but where there are none; every read is noted."""
+
+    asset_ids = _AssetIds()
 
     def __init__(self, interval: Interval, quiet: Spans) -> None:
         self.interval = interval
         self.quiet = quiet
         self.read_spans: dict[Series, list[Span]] = {}
-
-    def assets(self) -> pl.DataFrame:
-        names = [f"COIN{number}USD" for number in range(4)]
-        return pl.DataFrame({"asset_id": range(1, 5), "pair": names, "base": names, "quote": ["USD"] * 4})
 
     def read(self, series: Series, start: int, end: int) -> pl.DataFrame:
         self.read_spans.setdefault(series, []).append(Span(start, end))

@@ -35,7 +35,6 @@ from kraken_pipeline.storage.questdb.values import (
     Lag,
     RangeDigest,
     Receipt,
-    among,
     bounds,
     checked_interval,
     checked_series,
@@ -357,7 +356,7 @@ class QuestDB:
         for names in parts_of(pairs):
             rows += self._fetch(
                 "SELECT pair, time, open, high, low, close, volume, trade_count, source "
-                f"FROM {table} {among(names)}LATEST ON time PARTITION BY asset_id",
+                f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
                 names or (),
                 self._apply_seconds,
             )
@@ -389,7 +388,7 @@ class QuestDB:
         found: dict[str, RangeDigest] = {}
         for names in parts_of(pairs):
             for pair, count, first, last, checksum in self._fetch(
-                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {among(names)}"
+                f"SELECT pair, count(), min(time), max(time), {schema.checksum_sql()} FROM {table} {_among(names)}"
                 "GROUP BY pair",
                 names or (),
                 self._apply_seconds,
@@ -543,3 +542,8 @@ def _sender_conf(url: str, timeout: float) -> str:
         f"{conf}auto_flush_rows={_REQUEST_ROWS};auto_flush_interval=off;auto_flush_bytes=off;"
         f"request_timeout={milliseconds};retry_timeout={milliseconds};"
     )
+
+
+def _among(names: tuple[str, ...] | None) -> str:
+    """Return a WHERE clause with a placeholder for each name."""
+    return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "

@@ -140,19 +140,6 @@ def parts_of(pairs: Collection[str] | None) -> list[tuple[str, ...] | None]:
     return [names[at : at + _PARAMETERS] for at in range(0, len(names), _PARAMETERS)]
 
 
-def among(names: tuple[str, ...] | None) -> str:
-    """Return a WHERE clause with a placeholder for each name."""
-    return "" if names is None else f"WHERE pair IN ({', '.join(['%s'] * len(names))}) "
-
-
-def bounds(start: int | None, end: int | None) -> tuple[str, str]:
-    """Return a range of time as QuestDB reads it: text in ISO 8601."""
-    for value in (start, end):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
-            raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
-    return iso_moment(0 if start is None else start), iso_moment(_LAST if end is None else end)
-
-
 def iso_moment(moment: int) -> str:
     """Return a moment in seconds since the epoch as QuestDB reads it: ISO 8601 with microseconds, UTC."""
     return as_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
@@ -167,3 +154,11 @@ def frame_of(rows: Sequence[tuple[Any, ...]], wanted: pl.Schema) -> pl.DataFrame
     """Return a query's rows as a frame; QuestDB's times come without a zone, and are UTC."""
     plain = {name: pl.Datetime("us") if kind == TIME else kind for name, kind in wanted.items()}
     return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+
+
+def bounds(start: int | None, end: int | None) -> tuple[str, str]:
+    """Return a range of time as QuestDB reads it: text in ISO 8601."""
+    for value in (start, end):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LAST):
+            raise InvalidRequest(f"a time is needed in whole seconds since the epoch, not {value!r}")
+    return iso_moment(0 if start is None else start), iso_moment(_LAST if end is None else end)
