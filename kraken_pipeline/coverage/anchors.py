@@ -151,9 +151,10 @@ def stretches(
         coverage: Interval → its coverage, on its grid.
         within: The requested span; calendar spans that reach beyond it are included whole.
         spacing: The length of the calendar spans.
-        absent: The absent ids; the minutes that they touch cannot be counted.
+        absent: The absent ids; the minutes that they touch cannot be counted. Gaps of sparse ids are not cut out: all
+            of their time is unanchored.
     """
-    unknown = normalise(each.minutes for each in absent)
+    unknown = normalise(ids.minutes for ids in absent if ids.parts < SPARSE)
     known = {interval: subtract(spans, unknown) for interval, spans in coverage.items() if interval <= Interval.D1}
     hull = [edge for spans in known.values() if spans for edge in (spans[0].start, spans[-1].end)]
     if not hull:

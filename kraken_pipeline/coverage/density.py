@@ -6,7 +6,7 @@ ids only where a test has shown that these are consecutive.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise, subtract
@@ -29,7 +29,7 @@ class AbsentIds:
         last: The last absent id.
         start: The time of the trade before them, in seconds since the epoch.
         end: The time of the trade after them, in seconds since the epoch.
-        parts: The number of places in which ids are absent; one if the two trades are neighbours in the page.
+        parts: The number of gaps in the page in which they are absent, this one included.
     """
 
     first: int
@@ -62,18 +62,6 @@ class AbsentIds:
         """The ids as a half-open range."""
         return Span(self.first, self.last + 1)
 
-    @staticmethod
-    def of_page(absent: Sequence[AbsentIds]) -> list[AbsentIds]:
-        """Return the entries to record for a page: one for each gap, or a single one if there are many gaps.
-
-        Args:
-            absent: The gaps of one page, in order of their ids.
-        """
-        if len(absent) < SPARSE:
-            return list(absent)
-        parts = sum(each.parts for each in absent)
-        return [AbsentIds(absent[0].first, absent[-1].last, absent[0].start, absent[-1].end, parts)]
-
 
 @dataclass(frozen=True, slots=True)
 class Absence:
@@ -94,6 +82,22 @@ class Absence:
     def is_due(self, now: int) -> bool:
         """Return whether the ids are due to be requested again."""
         return self.confirmed_at is None and now >= self.seen_at + APART_SECONDS
+
+
+def by_page(absent: Iterable[AbsentIds], trades: int) -> list[list[AbsentIds]]:
+    """Group absent ids so that one page from the first of a group shows whether any of the group has appeared.
+
+    Args:
+        absent: The absent ids, in order.
+        trades: The number of trades in a page.
+    """
+    groups: list[list[AbsentIds]] = []
+    for ids in absent:
+        if groups and ids.last < groups[-1][0].first + trades:
+            groups[-1].append(ids)
+        else:
+            groups.append([ids])
+    return groups
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,11 @@ class SystemState:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Trades that are left out of a page: those with the ids from `first` to `last`."""
+    """Trades that are left out of a page: those with the ids from `first` to `last`, or one in `every` of them."""
 
     first: int
     last: int
+    every: int = 1
 
 
 class Tampering(StrEnum):

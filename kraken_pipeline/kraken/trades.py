@@ -75,12 +75,16 @@ class TradesPage:
             return self
         return replace(self, rows=sorted(self.rows, key=lambda row: row[6]))
 
+    @property
+    def numbered(self) -> int:
+        """The number of ids from the first to the last trade, both included; the trades must be in order of id."""
+        return self.rows[-1][6] - self.rows[0][6] + 1 if self.rows else 0
+
     def absent(self) -> list[AbsentIds]:
-        """Return the ids that are absent between those of its trades; these must be in the order of their ids."""
+        """Return the ids that are absent between those of its trades; these must be in order of id."""
+        gaps = [(before, after) for before, after in pairwise(self.rows) if after[6] - before[6] > 1]
         return [
-            AbsentIds(before[6] + 1, after[6] - 1, int(before[2]), int(after[2]))
-            for before, after in pairwise(self.rows)
-            if after[6] - before[6] > 1
+            AbsentIds(before[6] + 1, after[6] - 1, int(before[2]), int(after[2]), len(gaps)) for before, after in gaps
         ]
 
 

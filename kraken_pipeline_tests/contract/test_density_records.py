@@ -78,12 +78,14 @@ def test_what_was_confirmed_stays_so_whoever_misses_it_again_and_when(stores: St
         assert absences_of(connection, "XBTUSD") == [Absence(HOLE, "two", 5_000 + HOUR, 5_000 + HOUR)]
 
 
-def test_many_gaps_of_a_page_are_one_record_and_are_confirmed_together(stores: Stores) -> None:
-    odd = [AbsentIds(number, number, number, number + 1) for number in range(1, 1_999, 2)]
-    for run_id, now, left in (("one", 5_000, odd), ("two", 5_000 + HOUR, [])):
+def test_each_gap_of_a_page_is_confirmed_by_itself(stores: Stores) -> None:
+    odd = [AbsentIds(number, number, number, number + 1, 500) for number in range(1, 1_001, 2)]
+    even = AbsentIds(500, 500, 500, 501)
+    for run_id, now, left in (("one", 5_000, odd), ("two", 5_000 + HOUR, [even])):
+        page = odd if run_id == "one" else sorted([*odd, even])
         with stores.catalog.write() as connection:
-            assert record_absent(connection, "XBTUSD", odd, run_id, now) == left
-    assert density(stores).sparse == (AbsentIds(1, 1_997, 1, 1_998, 999),)
+            assert record_absent(connection, "XBTUSD", page, run_id, now) == left, "another id is a trade"
+    assert density(stores).sparse == tuple(odd)
     assert density(stores).holes(odd) == []
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kraken_pipeline.coverage.density import DENSE_SINCE, AbsentIds, Density
+from kraken_pipeline.coverage.density import DENSE_SINCE, AbsentIds, Density, by_page
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline_tests.samples import at, between
 
@@ -36,8 +36,10 @@ def test_the_minutes_around_absent_ids_are_whole() -> None:
     assert AbsentIds(1, 2, 60, 180).minutes == Span(60, 240)
 
 
-def test_a_page_with_many_gaps_is_one_stretch_and_one_with_few_is_not() -> None:
-    gaps = [AbsentIds(number, number + 1, number, number + 5) for number in (10, 20, 30)]
-    assert AbsentIds.of_page(gaps[:2]) == gaps[:2]
-    assert AbsentIds.of_page(gaps) == [AbsentIds(10, 31, 10, 35, 3)]
-    assert AbsentIds.of_page([]) == []
+def test_absent_ids_that_one_page_shows_are_one_group() -> None:
+    gaps = [
+        AbsentIds(first, last, first, last) for first, last in ((10, 10), (500, 600), (1_009, 1_009), (1_010, 1_012))
+    ]
+    assert by_page(gaps, 1_000) == [gaps[:3], gaps[3:]]
+    assert by_page([AbsentIds(1, 5_000, 0, 9)], 1_000) == [[AbsentIds(1, 5_000, 0, 9)]], "more ids than a page has"
+    assert by_page([], 1_000) == []

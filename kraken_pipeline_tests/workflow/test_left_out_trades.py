@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,32 @@ def test_a_hole_that_is_filled_when_asked_again_leaves_no_trace(there: Stores, e
     done = fill(there, "run-one")
     assert_whole(there)
     assert [note for note in done.notes if "left out" in note] == []
+    assert rows_of(there, schema.absent_ids, "first") == []
+
+
+def test_other_trades_lost_in_each_run_are_never_taken_for_ids_that_do_not_exist(
+    there: Stores, exchange: DemoExchange
+) -> None:
+    # The trades that a run loses lie between those that the run before it lost.
+    losing = 0
+
+    def is_losing(turn: int) -> bool:
+        return turn == losing
+
+    for turn in range(3):
+        effect = LeftOut(FIRST + turn, LAST, every=5)
+        exchange.inject(Fault(effect, endpoint="Trades", times=None, condition=partial(is_losing, turn)))
+    for turn in range(3):
+        losing = turn
+        fill(there, f"run-{turn}", NOW + turn * 7_200)
+        with there.catalog.read() as connection:
+            assert density_records.density_of(connection, "XBTUSD").sparse == ()
+        for span in covered(there, "XBTUSD", 1):
+            assert stored(there, "XBTUSD", 1, span.start, span.end) == oracle("XBTUSD", 1, span.start, span.end, WORLD)
+        assert covered(there, "XBTUSD", 1) != (Span(START, END),)
+    losing = 3
+    assert fill(there, "run-3", NOW + 4 * 7_200).gaps == ()
+    assert_whole(there)
     assert rows_of(there, schema.absent_ids, "first") == []
 
 

@@ -9,13 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
-from kraken_pipeline.coverage.density import APART_SECONDS, AbsentIds
+from kraken_pipeline.coverage.density import APART_SECONDS
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import SECOND_NS, Burst, World
-from kraken_pipeline.kraken.trade_ids import ids_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
@@ -276,16 +275,3 @@ def test_an_end_after_the_newest_trade_is_its_id_plus_one(tmp_path: Path) -> Non
         assert (found[quarter.end].trade_id, found[quarter.end].trade_time) == (2, None)
         assert found[quarter.end].asked_at > quarter.end
         assert {(count.verdict, count.by_ids) for count in done.counts} == {(CountVerdict.PROVEN, 1)}
-
-
-@pytest.mark.parametrize(
-    ("ids", "breaks", "numbered"),
-    [((5, 6, 7), 0, 3), ((7, 5, 6), 0, 3), ((5, 8), 1, 4), ((5, 5, 5), 2, 1), ((), 0, 0)],
-)
-def test_the_ids_of_a_page_follow_each_other_or_break(ids: tuple[int, ...], breaks: int, numbered: int) -> None:
-    page = ids_of([(1.0, 1.0, 1.7e9, "b", "l", "", trade_id) for trade_id in ids])
-    assert (page.listed, len(page.breaks), page.numbered) == (len(ids), breaks, numbered)
-    assert (page.absent is None) == (breaks == 0)
-    if ids == (5, 8):
-        assert page.absent == AbsentIds(6, 7, 1_700_000_000, 1_700_000_000)
-        assert [page.lacks(trade_id) for trade_id in (5, 6, 7, 8, 9)] == [False, True, True, False, False]

@@ -8,23 +8,32 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.anchors import tested_years
 from kraken_pipeline.coverage.density import APART_SECONDS, Absence, AbsentIds, Density
-from kraken_pipeline.coverage.ranges import Spans, clip, normalise, subtract
+from kraken_pipeline.coverage.ranges import Spans, clip, normalise, subtract, union
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import absent_ids
 from kraken_pipeline.storage.catalog.seals import is_intact, sealed
 from kraken_pipeline.storage.postgresql import alone
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.records.anchors import anchors_of, forget_anchors
 
 
 def density_of(connection: sa.Connection, pair: str) -> Density:
     """Return what is known about the numbering of a pair's trades."""
     absences = absences_of(connection, pair)
-    sparse = tuple(each.absent for each in absences if each.confirmed_at is not None)
+    sparse = tuple(absence.absent for absence in absences if absence.confirmed_at is not None)
     return Density(tested_years(anchors_of(connection, pair), absences), sparse)
 
 
-def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
-    """Return the recorded absent ids of a pair, in order; damaged rows are left out."""
-    query = sa.select(absent_ids).where(absent_ids.c.pair == pair).order_by(absent_ids.c.first, absent_ids.c.last)
+def absences_of(connection: sa.Connection, pair: str, *conditions: sa.ColumnElement[bool]) -> list[Absence]:
+    """Return the recorded absent ids of a pair, in order; damaged rows are left out.
+
+    Args:
+        connection: A transaction.
+        pair: The pair.
+        conditions: Conditions on the rows of `absent_ids`; all rows of the pair without them.
+    """
+    query = sa.select(absent_ids).where(absent_ids.c.pair == pair, *conditions)
     return [
         Absence(
             AbsentIds(row["first"], row["last"], row["start"], row["end"] - 1, row["parts"]),
@@ -32,7 +41,7 @@ def absences_of(connection: sa.Connection, pair: str) -> list[Absence]:
             row["seen_at"],
             row["confirmed_at"],
         )
-        for row in connection.execute(query).mappings()
+        for row in connection.execute(query.order_by(absent_ids.c.first, absent_ids.c.last)).mappings()
         if is_intact(absent_ids, row)
     ]
 
@@ -54,25 +63,46 @@ def record_absent(
     Returns:
         The ids that still count as trades.
     """
+    if not absent:
+        return []
     alone(connection, absent_ids)
-    records = absences_of(connection, pair)
+    overlapping = (absent_ids.c.first <= absent[-1].last) & (absent_ids.c.last >= absent[0].first)
+    records = absences_of(connection, pair, overlapping)
     confirmed = _ids(record for record in records if record.confirmed_at is not None)
     before = _ids(record for record in records if record.run_id != run_id and record.seen_at <= now - APART_SECONDS)
     known = _ids(records)
-    for each in AbsentIds.of_page([each for each in absent if not _is_within(each, confirmed)]):
-        if _is_within(each, before):
-            _delete(connection, pair, each)
-            _insert(connection, pair, Absence(each, run_id, now, now))
-            confirmed = normalise((*confirmed, each.ids))
-        elif not _is_within(each, known):
-            _insert(connection, pair, Absence(each, run_id, now))
-    return [each for each in absent if not _is_within(each, confirmed)]
+    left: list[AbsentIds] = []
+    for ids in absent:
+        if _is_within(ids, confirmed):
+            continue
+        if _is_within(ids, before):
+            _delete(connection, pair, ids)
+            _insert(connection, pair, Absence(ids, run_id, now, now))
+            continue
+        if not _is_within(ids, known):
+            _insert(connection, pair, Absence(ids, run_id, now))
+        left.append(ids)
+    return left
 
 
 def forget_answered(connection: sa.Connection, pair: str, answered: Spans) -> None:
-    """Delete unconfirmed absent ids where the exchange has answered for all of the time around them."""
-    for record in absences_of(connection, pair):
-        if record.confirmed_at is None and not subtract((record.absent.span,), answered):
+    """Delete unconfirmed absent ids where all of the time around them is answered, by a page or before it.
+
+    Args:
+        connection: A write transaction.
+        pair: The pair of the trades.
+        answered: The time that the page answers for.
+    """
+    if not answered:
+        return
+    within = (absent_ids.c.start < answered[-1].end) & (absent_ids.c.end > answered[0].start)
+    records = absences_of(connection, pair, within, absent_ids.c.confirmed_at.is_(None))
+    if not records:
+        return
+    coverage = evidence_records.coverage_of(connection, [Interval.M1], [pair]).get(Series(pair, Interval.M1), [])
+    known = union(answered, tuple(covered.span for covered in coverage))
+    for record in records:
+        if not subtract((record.absent.span,), known):
             forget_absent(connection, pair, record.absent)
 
 

@@ -18,13 +18,14 @@ from kraken_pipeline.coverage.anchors import (
     probes,
     stretches,
 )
-from kraken_pipeline.coverage.density import Absence, AbsentIds
+from kraken_pipeline.coverage.density import Absence, AbsentIds, by_page
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
     clip,
     intersect,
 )
+from kraken_pipeline.kraken.trades import FULL_PAGE
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import duration
@@ -89,12 +90,13 @@ class PairTrades:
     @property
     def absent(self) -> list[AbsentIds]:
         """The absent ids."""
-        return [each.absent for each in self.absences]
+        return [absence.absent for absence in self.absences]
 
     @property
-    def due(self) -> list[AbsentIds]:
-        """The absent ids that are due to be requested again."""
-        return [] if self.is_delisted else [each.absent for each in self.absences if each.is_due(self.now)]
+    def due(self) -> list[list[AbsentIds]]:
+        """The absent ids that are due to be requested again, grouped by the page that shows them."""
+        due = [absence.absent for absence in self.absences if absence.is_due(self.now)]
+        return [] if self.is_delisted else by_page(due, FULL_PAGE)
 
     def needs(self, stretch: Stretch) -> dict[int, bool]:
         """Return the requests that a stretch needs first: moment → whether a full page is requested there."""
@@ -164,7 +166,7 @@ def look_up(
         if series.interval in spec.intervals
     }
     is_delisted = listing is not None and listing.delisted_at is not None
-    parts = stretches(coverage, window(spec), spacing, [each.absent for each in absences])
+    parts = stretches(coverage, window(spec), spacing, [absence.absent for absence in absences])
     return PairTrades(name, coverage, found, absences, counts, parts, is_delisted, now, until)
 
 

@@ -23,7 +23,7 @@ from kraken_pipeline.coverage.anchors import (
     search,
 )
 from kraken_pipeline.coverage.contradictions import one_candle
-from kraken_pipeline.coverage.density import AbsentIds
+from kraken_pipeline.coverage.density import SPARSE, AbsentIds
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -45,7 +45,7 @@ from kraken_pipeline.errors import (
     UnusableReply,
 )
 from kraken_pipeline.kraken.exchange import Exchange
-from kraken_pipeline.kraken.trade_ids import PageIds, ids_of
+from kraken_pipeline.kraken.trades import TradesPage
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
@@ -277,12 +277,15 @@ class _Proving:
                 trade_counts.record(connection, fresh, self.run.now)
 
     def _of_absent(self, known: PairTrades) -> Iterator[TradeCount]:
-        for each in known.absences:
+        for absence in known.absences:
+            absent = absence.absent
+            if absent.parts >= SPARSE:  # the verdict on the whole span says so
+                continue
             next_step = "the exchange is asked again in an hour"
-            if each.confirmed_at is not None:
+            if absence.confirmed_at is not None:
                 next_step = "its numbers are not dense there"
-            action = f"none of the exchange's pages has {each.absent} of its trades: {next_step}"
-            yield self._count(known, Interval.M1, each.absent.minutes, CountVerdict.UNANCHORED, action)
+            action = f"none of the exchange's pages has {absent} of its trades: {next_step}"
+            yield self._count(known, Interval.M1, absent.minutes, CountVerdict.UNANCHORED, action)
 
     def _of_stretch(self, known: PairTrades, stretch: Stretch) -> Iterator[TradeCount]:
         reason = self._unanchored(known, stretch)
@@ -393,8 +396,8 @@ class _Asking:
             self._page(name, waiting)
             self.work.settle(name)
         known = self.work.look_up(name)
-        for hole in known.due:
-            self._look_again(name, hole)
+        for absent in known.due:
+            self._look_again(name, absent)
         known = self.work.look_up(name)
         for stretch in known.open:
             for moment, is_page in known.needs(stretch).items():
@@ -471,22 +474,24 @@ class _Asking:
             anchor_records.keep_anchors(connection, known.pair, [anchor])
         known.anchors[anchor.moment] = anchor
 
+    def _page_from(self, pair: str, seconds: float) -> TradesPage:
+        self.require_budget()
+        return self.exchange.trades(pair, int(seconds * _NS))
+
     def _look(self, known: PairTrades, moment: int, end: int | None = None) -> None:
         """Examine a page of trades: whether its ids are dense and agree with the anchors.
 
         Raises:
             _Absent: Ids are absent, also when requested again from the trade before them.
         """
-        self.require_budget()
         now = int(self.exchange.now())
-        page = ids_of(self.exchange.trades(known.pair, moment * _NS).rows)
-        if page.rows and page.rows[0][2] < moment - _CLEARLY:
-            raise ExchangeUnavailable(f"trades of {known.pair} since {iso(moment)} are from before that")
-        is_sparse_here = bool(page.breaks) and self._is_absent_again(known.pair, page)
+        page = self._page_from(known.pair, moment)
+        absent = page.absent()
+        is_sparse_here = bool(absent) and self._is_absent_again(known.pair, page, absent[0])
         if page.rows:
-            numbered = page.numbered if is_sparse_here else page.listed
+            numbered = page.numbered if is_sparse_here else len(page.rows)
             first = page.rows[0]
-            self._keep(known, Anchor(moment, first[6], int(first[2]), now, page.listed, numbered))
+            self._keep(known, Anchor(moment, first[6], int(first[2]), now, len(page.rows), numbered))
             self._correct(known, page, end, now)
         else:
             if moment not in known.anchors:
@@ -495,7 +500,7 @@ class _Asking:
         if is_sparse_here:
             raise _Absent
 
-    def _correct(self, known: PairTrades, page: PageIds, end: int | None, now: int) -> None:
+    def _correct(self, known: PairTrades, page: TradesPage, end: int | None, now: int) -> None:
         """Correct the anchor at `end` if a page disproves it, so that a wrong answer does not persist."""
         if end is None or end not in known.anchors:
             return
@@ -504,30 +509,27 @@ class _Asking:
         if later is not None and is_clear and known.anchors[end].trade_id != later[6]:
             self._keep(known, Anchor(end, later[6], int(later[2]), now))
 
-    def _is_absent_again(self, pair: str, page: PageIds) -> bool:
-        """Request again from the trade before the absent ids, record them if still absent, and return whether."""
-        self.require_budget()
-        before = page.breaks[0][0]
-        absent = ids_of(self.exchange.trades(pair, int((before[2] - _CLEARLY) * _NS)).rows).absent
-        if absent is None:
-            return False
+    def _is_absent_again(self, pair: str, page: TradesPage, first: AbsentIds) -> bool:
+        """Request again from the trade before the first absent ids, and record what is absent in that page, too."""
+        before = next(row for row in page.rows if row[6] == first.first - 1)
+        absent = self._page_from(pair, before[2] - _CLEARLY).absent()
         self._record_absent(pair, absent)
-        return True
+        return bool(absent)
 
-    def _look_again(self, pair: str, absent: AbsentIds) -> None:
-        """Request ids again that an earlier run found absent."""
-        self.require_budget()
-        page = ids_of(self.exchange.trades(pair, absent.minutes.start * _NS).rows)
-        if page.lacks(absent.first):
-            self._record_absent(pair, absent)
-        else:
-            with self.work.stores.catalog.write() as connection:
-                density_records.forget_absent(connection, pair, absent)
+    def _look_again(self, pair: str, absent: Sequence[AbsentIds]) -> None:
+        """Request ids again that an earlier run found absent; what the page does not reach stays as it is."""
+        page = self._page_from(pair, absent[0].start)
+        gaps = tuple(gap.ids for gap in page.absent())
+        self._record_absent(pair, [ids for ids in absent if not subtract((ids.ids,), gaps)])
+        with self.work.stores.catalog.write() as connection:
+            for ids in absent:
+                if any(ids.first <= row[6] <= ids.last for row in page.rows):
+                    density_records.forget_absent(connection, pair, ids)
 
-    def _record_absent(self, pair: str, absent: AbsentIds) -> None:
+    def _record_absent(self, pair: str, absent: Sequence[AbsentIds]) -> None:
         run = self.work.run
         with self.work.stores.catalog.write() as connection:
-            density_records.record_absent(connection, pair, [absent], run.run_id, run.now)
+            density_records.record_absent(connection, pair, absent, run.run_id, run.now)
 
     # --- healing
 
