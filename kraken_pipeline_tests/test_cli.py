@@ -69,6 +69,29 @@ def filled(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Filled:
     return Filled(folder / "home", archives, ingested)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan --pairs {} --json",
+        "ingest --dry-run --pairs {} --json",
+        "backfill --dry-run --pairs {} --json",
+        "prove --dry-run --pairs {}",
+        "reconcile --all --pairs {} --json",
+        "verify --quick --pairs {}",
+        "gaps --pairs {} --json",
+        "report --pairs {}",
+        "explain {} 60 2023-01-02",
+        "export {} 60 --to candles.csv",
+        "dead-letters list --pairs {} --json",
+        "resolve --dry-run --reason why --span --pair {} --interval 60 --start 2023-01-02 --end 2023-01-03 --json",
+    ],
+)
+def test_a_pair_in_small_letters_is_that_pair_for_every_command(filled: Filled, words: str) -> None:
+    small, capital = (shell(filled.home, *words.format(name).split()) for name in ("xbtusd", "XBTUSD"))
+    assert (small.code, small.out.partition(" with ")[0]) == (capital.code, capital.out.partition(" with ")[0])
+    assert small.code == 0, small.err
+
+
 # --- ingest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,14 +50,19 @@ def stores_of_home() -> Iterator[Stores]:
         yield stores
 
 
-def selection(**given: Any) -> RunSpec:
-    """Return the run spec of a command's options; `storjusd` on the command line is the pair STORJUSD."""
-    spec = run_spec(**given)
-    if all(name == name.upper() for name in spec.pairs):
-        return spec
+def named_pairs(names: Sequence[str]) -> list[str]:
+    """Return the pairs that names on the command line mean: `storjusd` is STORJUSD."""
+    if all(name == name.upper() for name in names):
+        return list(names)
     with stores_of_home() as stores:
         known = known_pairs(stores)
-    return run_spec(**{**given, "pairs": [named_pair(name, known) for name in spec.pairs]})
+    return [named_pair(name, known) for name in names]
+
+
+def selection(**given: Any) -> RunSpec:
+    """Return the run spec of a command's options."""
+    spec = run_spec(**given)
+    return run_spec(**{**given, "pairs": named_pairs(spec.pairs)})
 
 
 def present() -> int:

@@ -218,29 +218,28 @@ def prove(
 
     Two requests prove a span of any length, whatever archives say; what was asked for once is never asked again.
     """
-    spec = run_spec(tier=tier, pairs=pairs, start=start, end=end, budget=budget, dry_run=dry_run)
+    spec = selection(tier=tier, pairs=pairs, start=start, end=end, budget=budget, dry_run=dry_run)
     settings = load_settings()
     spec.require_tier(load_tiers(settings.kraken_tiers_file))
+    console = err if as_json else out
+    run_id, now, is_done = "", present(), True
     with stores_of_home() as stores:
-        now = present()
-        costs = said(cost(stores, spec, every, now), settings.kraken_api_rate)
-        found = verdicts(stores, spec, every, RunContext("", now))
-    say(err if as_json else out, costs)
+        say(console, said(cost(stores, spec, every, now), settings.kraken_api_rate))
     if not dry_run:
         with loading_dagster(settings, as_json=as_json):
             from kraken_pipeline.definitions import bound_prove  # noqa: PLC0415
 
         config = {**spec.as_config(), "every": str(every), "depth": str(depth)}
-        done = run_job(settings, bound_prove, None, console=err if as_json else out, config=config)
-        run_tables.ran(err if as_json else out, done.as_json(), done.outcome, None)
-        if done.status == "SUCCESS":
-            with stores_of_home() as stores:
-                found = verdicts(stores, spec, every, RunContext(done.run_id, done.outcome["made_at"]))
+        done = run_job(settings, bound_prove, None, console=console, config=config)
+        run_tables.ran(console, done.as_json(), done.outcome, None)
+        run_id, now, is_done = done.run_id, done.outcome.get("made_at", now), is_well(done)
+    with stores_of_home() as stores:
+        found = verdicts(stores, spec, every, RunContext(run_id, now))
     if as_json:
         print_json([count.as_json() for count in found])
     else:
         tables.counts(out, found)
-    raise typer.Exit(int(not dry_run and not is_well(done)))
+    raise typer.Exit(int(not is_done))
 
 
 def recover(

@@ -182,10 +182,7 @@ def change(connection: sa.Connection, ids: Sequence[int], **values: int) -> None
 
 
 def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Span, str]]:
-    """Return the spans granted since a refutation that overlap it, each with its source.
-
-    Minutes that were paged through as trades before are never refuted: trades are the reference for all other sources.
-    """
+    """Return the spans granted since a refutation that overlap it, each with its source."""
     table = schema.grants
     query = sa.select(table.c.start, table.c.end, table.c.source).where(
         table.c.pair == each.series.pair,
