@@ -82,7 +82,7 @@ def reconcile(
         say(err, note, "yellow")
     is_grouped = not (every or as_json) if by_cause is None else by_cause
     if as_json:
-        print_json([each.as_json() for each in (grouped(found) if is_grouped else found)])
+        print_json([verdict.as_json() for verdict in (grouped(found) if is_grouped else found)])
     elif is_grouped:
         tables.causes(out, grouped(found), done, is_known=bool(names))
     else:

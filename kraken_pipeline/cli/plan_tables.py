@@ -66,8 +66,8 @@ def plan(console: Console, made: Plan) -> None:
         )
     table.print(console)
     more_rows(console, len(by_series), "plan --json")
-    for each in (*made.scanned.broken, *made.scanned.waiting):
-        say(console, f"{each.name}: {each.reason}", "yellow")
+    for left_out in (*made.scanned.broken, *made.scanned.waiting):
+        say(console, f"{left_out.name}: {left_out.reason}", "yellow")
     if made.scanned.skipped:
         say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
     if made.missing_archives:

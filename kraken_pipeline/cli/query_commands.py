@@ -219,7 +219,7 @@ def health(as_json: AsJson = False) -> None:
             {
                 "status": str(verdict),
                 "checks": [
-                    {"name": each.name, "status": str(each.verdict), "detail": each.sentence} for each in checks
+                    {"name": check.name, "status": str(check.verdict), "detail": check.sentence} for check in checks
                 ],
             }
         )

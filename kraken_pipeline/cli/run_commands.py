@@ -291,7 +291,7 @@ def retry_dead_letters(
         from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
 
     with stores_of_home() as stores, stores.catalog.read() as connection:
-        known = {each.id for each in letters.operations(connection, None)}
+        known = {operation.id for operation in letters.operations(connection, None)}
     if missing := sorted(set(ids or ()) - known):
         raise InvalidRequest(
             f"{', '.join(map(str, missing))}: no operation that failed has that number; "

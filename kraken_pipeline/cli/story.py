@@ -10,6 +10,7 @@ from rich.console import Console
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.moment import iso, short
+from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.workflow.explain.explanation import VALUES, Evidence, Explanation, Stored
 
 if TYPE_CHECKING:
@@ -44,46 +45,48 @@ def _candle(candle: Stored) -> str:
 
 def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
     """Yield the sections of an explanation that are lists: the title and the lines of each."""
-    yield "What says so", [line for each in told.evidence for line in _witness(each)]
+    yield "Evidence", [line for evidence in told.evidence for line in _witness(evidence)]
     yield (
-        "What lost",
-        [f"{short(each.at)}: {each.lost}, by {each.by}: {_candle(each.candle)}" for each in told.losers],
+        "Replaced and refused candles",
+        [f"{short(loser.at)}: {loser.lost}, by {loser.by}: {_candle(loser.candle)}" for loser in told.losers],
     )
     yield (
-        "What was refuted",
+        "Refutations",
         [
-            f"{short(each.made_at)}: {each.reason}{'' if ended is None else f'; until {short(ended)}'}"
-            for each, ended in told.refutations
+            f"{short(refutation.made_at)}: {refutation.reason}{'' if ended is None else f'; until {short(ended)}'}"
+            for refutation, ended in told.refutations
         ],
     )
+    yield "Contradictions", [_contradiction(contradiction) for contradiction in told.contradictions]
+    yield "Conflicts", [f"{short(conflict.made_at)}: {conflict.reason}" for conflict in told.conflicts]
+    yield "Suspicions", [f"{suspicion.reason}: {suspicion.state}" for suspicion in told.suspicions]
     yield (
-        "What contradicts it",
+        "Rejected rows",
+        [f"{row['location']}, line {row['line'] or '?'}: {row['reason']}: {row['text']}" for row in told.letters],
+    )
+    yield (
+        "Withdrawals",
         [
-            f"{short(each.changed_at)}: {each.coarse.value} against {each.fine.value}: {each.reason}, {each.state}"
-            for each in told.contradictions
+            f"{short(withdrawal.made_at)}: {name or _from_to(withdrawal.span)}: {withdrawal.reason}"
+            for withdrawal, name in told.withdrawals
         ],
-    )
-    yield "What says otherwise", [f"{short(each.made_at)}: {each.reason}" for each in told.conflicts]
-    yield "Why its quiet is doubted", [f"{each.reason}: {each.state}" for each in told.suspicions]
-    yield (
-        "What was rejected",
-        [f"{each['location']}, line {each['line'] or '?'}: {each['reason']}: {each['text']}" for each in told.letters],
-    )
-    yield (
-        "What was withdrawn",
-        [f"{short(each.made_at)}: {name or _from_to(each.span)}: {each.reason}" for each, name in told.withdrawals],
     )
 
 
-def _witness(each: Evidence) -> Iterator[str]:
+def _contradiction(record: ContradictionRecord) -> str:
+    intervals = f"{record.coarse.value} against {record.fine.value}"
+    return f"{short(record.changed_at)}: {intervals}: {record.reason}, {record.state}"
+
+
+def _witness(evidence: Evidence) -> Iterator[str]:
     """Yield the lines that describe one source of a candle."""
-    reach = "has a row, and does not answer for it" if each.span is None else _from_to(each.span)
-    what = each.request or (f"resampled from {each.made_of} minutes" if each.made_of else "")
-    name = f"{each.file.name}, run {each.file.run_id[:8]}" if each.file else what
-    yield f"{short(each.verified_at)}: {each.source}, {reach}{f': {name}' if name else ''}"
-    if each.note:
-        yield f"  {each.note}"
-    for line in each.lines:
+    reach = "has a row, and does not answer for it" if evidence.span is None else _from_to(evidence.span)
+    what = evidence.request or (f"resampled from {evidence.made_of} minutes" if evidence.made_of else "")
+    name = f"{evidence.file.name}, run {evidence.file.run_id[:8]}" if evidence.file else what
+    yield f"{short(evidence.verified_at)}: {evidence.source}, {reach}{f': {name}' if name else ''}"
+    if evidence.note:
+        yield f"  {evidence.note}"
+    for line in evidence.lines:
         yield f"  line {line.number}: {line.text}"
-    if each.count > len(each.lines):
-        yield f"  and {each.count - len(each.lines):,} lines more"
+    if evidence.count > len(evidence.lines):
+        yield f"  and {evidence.count - len(evidence.lines):,} lines more"

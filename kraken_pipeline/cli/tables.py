@@ -92,18 +92,18 @@ def report(console: Console, made: Report) -> None:
         spare=("quiet", "pairs"),
     )
     for tier, intervals in by_tier(made.series).items():
-        for interval, each in intervals.items():
+        for interval, total in intervals.items():
             table.add_row(
                 str(tier),
                 str(interval.value),
-                shown(each.percent),
-                shown(each.proven_percent),
-                shown(each.verified_percent),
-                str(each.pairs),
-                f"{each.candles:,}",
-                f"{each.quiet:,}",
-                f"{each.gaps:,}",
-                f"{each.unfillable:,}",
+                shown(total.percent),
+                shown(total.proven_percent),
+                shown(total.verified_percent),
+                str(total.pairs),
+                f"{total.candles:,}",
+                f"{total.quiet:,}",
+                f"{total.gaps:,}",
+                f"{total.unfillable:,}",
             )
     table.print(console)
     overall = made.overall
@@ -145,15 +145,15 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
         "what to do about it",
         least=("what to do about it", "to", "from", "intervals", "of"),
     )
-    for each in found[:ROWS]:
+    for group in found[:ROWS]:
         table.add_row(
-            each.cause.id,
-            each.cause.name,
-            ", ".join(str(interval.value) for interval in each.intervals),
-            short(each.span.start),
-            short(each.span.end),
-            f"{len(each.verdicts):,}",
-            each.action,
+            group.cause.id,
+            group.cause.name,
+            ", ".join(str(interval.value) for interval in group.intervals),
+            short(group.span.start),
+            short(group.span.end),
+            f"{len(group.verdicts):,}",
+            group.action,
         )
     table.print(console)
     more_rows(console, len(found), "reconcile --by-cause --json")
@@ -189,18 +189,18 @@ def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled,
         "what about it",
         least=("what about it", "short", "to"),
     )
-    for each in found[:ROWS]:
-        counts = ["" if count is None else f"{count:,}" for count in (each.fine_trades, each.coarse_trades)]
+    for verdict in found[:ROWS]:
+        counts = ["" if count is None else f"{count:,}" for count in (verdict.fine_trades, verdict.coarse_trades)]
         table.add_row(
-            each.pair,
-            "" if each.fine is None else str(each.fine.value),
-            str(each.coarse.value),
-            short(each.span.start),
-            short(each.span.end),
-            str(each.proof),
-            each.short_side or "",
+            verdict.pair,
+            "" if verdict.fine is None else str(verdict.fine.value),
+            str(verdict.coarse.value),
+            short(verdict.span.start),
+            short(verdict.span.end),
+            str(verdict.proof),
+            verdict.short_side or "",
             " : ".join(counts) if any(counts) else "",
-            each.action,
+            verdict.action,
         )
     table.print(console)
     more_rows(console, len(found), "reconcile --json")
@@ -251,9 +251,11 @@ def resolved(console: Console, done: Resolved) -> None:
         return
     say(console, f"{done.what} {taken}: {done.candles:,} candles.")
     table = TextTable("Taken back", "pair", ">interval", "from", "to", ">candles")
-    for each in done.series[:ROWS]:
-        series, span = each.series, each.span
-        table.add_row(series.pair, str(series.interval.value), short(span.start), short(span.end), f"{each.candles:,}")
+    for withdrawn in done.series[:ROWS]:
+        series, span = withdrawn.series, withdrawn.span
+        table.add_row(
+            series.pair, str(series.interval.value), short(span.start), short(span.end), f"{withdrawn.candles:,}"
+        )
     if done.series:
         table.print(console)
         more_rows(console, len(done.series), "resolve --json")
