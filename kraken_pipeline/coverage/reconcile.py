@@ -294,9 +294,6 @@ def _candle(values: Sequence[float | None]) -> Values | None:
     return opened, high, low, close, volume, int(trades)
 
 
-# --- files whose times are shifted
-
-
 # --- proof
 
 

@@ -24,17 +24,9 @@ from kraken_pipeline.market.resample import resample
 _DAY = 86_400
 SHIFTED_BUCKETS = 12
 """The least number of nearby contradictions that may come from one shifted file; fewer are treated one by one."""
-
-
 _EXPLAINED = 6  # candles; fewer may agree by chance once times are moved
-
-
 _APART = 50  # candles; contradictions further apart do not come from one file
-
-
 _HOURS = 24
-
-
 _SAMPLE_ROWS = 20_000
 
 

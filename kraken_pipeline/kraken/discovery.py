@@ -26,17 +26,9 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
 
 INGESTED_FOLDER = "ingested"
-
-
 LITTER = "litter of an operating system"
-
-
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>[0-9]+)", re.IGNORECASE)
-
-
 _CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
-
-
 _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
 
 

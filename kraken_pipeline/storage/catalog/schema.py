@@ -27,8 +27,6 @@ metadata = sa.MetaData(
 
 # SQLite generates ids for INTEGER keys only; PostgreSQL needs BIGINT for years of outbox ids.
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-
 _PAIRS = 10_000
 """The number of pairs from which on a query does not name them: SQLite allows 32,766 variables."""
 

@@ -44,11 +44,7 @@ ROW_SCHEMA = pl.Schema(
     }
 )
 """The schema of the rows sent to QuestDB; the order of the columns does not matter."""
-
-
 _PARAMETERS = 1_000
-
-
 _LAST = 1 << 33
 """The latest moment in a query, in seconds since the epoch: in the year 2242."""
 

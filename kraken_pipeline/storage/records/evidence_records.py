@@ -19,8 +19,6 @@ from kraken_pipeline.storage.records import refutations
 
 _SERIES = 5_000
 """The maximum number of series in one statement, with two variables each: SQLite allows 32,766."""
-
-
 _DAY = 86_400
 
 

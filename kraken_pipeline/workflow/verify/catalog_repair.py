@@ -26,12 +26,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
 
 _SUMMED = (schema.coverage, schema.extents)
-
-
 _COMPARED = (schema.proofs, schema.confirmations, schema.candle_counts)
 """Tables that reconciliation derives. The subject of a damaged row is unknown, so everything is compared again."""
-
-
 _ASKED_AGAIN = (schema.anchors, schema.absent_ids, schema.trade_counts)
 """Tables of knowledge from trade ids. The next proof requests or counts again what a damaged row contained."""
 
@@ -87,8 +83,6 @@ _MADE_ANEW = (
     schema.suspicions,
 )
 """Tables that no coverage or proof depends on: they are derived again, or are history."""
-
-
 _EVIDENCE = (
     schema.grants,
     schema.refutations,
