@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.figures import FIGURES, Figure, Result, Results
 from benchmarks.measure import measure
-from kraken_pipeline_tests.servers import QuestDB, reason_without
+from kraken_pipeline_tests.support.servers import QuestDB, reason_without
 
 _HEADER = ("figure", "ours", "bare", "ratio", "peak MiB", "bare MiB", "required", "")
 

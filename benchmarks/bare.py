@@ -16,7 +16,7 @@ from questdb import Sender
 from benchmarks.catalogs import INTERVALS, MONTHS
 from benchmarks.questdb import warmed
 from benchmarks.side import LAKE_CANDLES, RANGES, Given, Taken, frames, run, sent
-from kraken_pipeline_tests.servers import USER
+from kraken_pipeline_tests.support.servers import USER
 
 
 def copy_csv(given: Given) -> Taken:

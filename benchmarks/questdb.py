@@ -11,8 +11,8 @@ import polars as pl
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.questdb.client import QuestDB
 from kraken_pipeline.storage.questdb.values import ROW_SCHEMA
-from kraken_pipeline_tests.servers import QUESTDB_JAR
-from kraken_pipeline_tests.servers import QuestDB as Server
+from kraken_pipeline_tests.support.servers import QUESTDB_JAR
+from kraken_pipeline_tests.support.servers import QuestDB as Server
 
 SENDS_OF_WARMING = 5
 

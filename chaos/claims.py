@@ -18,7 +18,7 @@ from kraken_pipeline.workflow.gaps.gaps import find_gaps
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import NOW, SPRING, START
+from kraken_pipeline_tests.support.homes import NOW, SPRING, START
 
 _VALUES = ("open", "high", "low", "close", "volume", "trade_count")
 _TOLERANCE = 1e-9

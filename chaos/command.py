@@ -15,8 +15,8 @@ from kraken_pipeline.cli import app as cli
 from kraken_pipeline.cli import options
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import verify_job
-from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.homes import NOW
+from kraken_pipeline_tests.support.exchanges import stop_clock
+from kraken_pipeline_tests.support.homes import NOW
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:

@@ -26,10 +26,10 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
-from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.homes import NOW, SPRING, Shelf, settings_of, write_shelf
-from kraken_pipeline_tests.homes import run as ingest_here
-from kraken_pipeline_tests.shell import Said, ended, shell, start
+from kraken_pipeline_tests.support.exchanges import stop_clock
+from kraken_pipeline_tests.support.homes import NOW, SPRING, Shelf, settings_of, write_shelf
+from kraken_pipeline_tests.support.homes import run as ingest_here
+from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
 TRACEBACK = -1
 """Stands for the exit code of a command that ended with an error nobody foresaw."""

@@ -21,8 +21,8 @@ from kraken_pipeline.coverage.ranges import subtract
 from kraken_pipeline.demo.archives import write_quarterly_zip
 from kraken_pipeline.errors import STOPPED_CODE, PipelineError
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q2, SPRING
-from kraken_pipeline_tests.shell import Said
+from kraken_pipeline_tests.support.homes import HOURS_AND_DAYS, Q2, SPRING
+from kraken_pipeline_tests.support.shell import Said
 
 _ALLOWED = (0, 1, 2, STOPPED_CODE)
 _KILLED = -9

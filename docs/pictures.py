@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.showcase import build_showcase
-from kraken_pipeline_tests.browsers import Chromium, chromium
-from kraken_pipeline_tests.servers import HOST, Server
+from kraken_pipeline_tests.support.browsers import Chromium, chromium
+from kraken_pipeline_tests.support.servers import HOST, Server
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import settings
 
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline_tests.homes import Shelf, settings_of, write_shelf
+from kraken_pipeline_tests.support.homes import Shelf, settings_of, write_shelf
 
-pytest_plugins = ("kraken_pipeline_tests.fixtures",)
+pytest_plugins = ("kraken_pipeline_tests.support.fixtures",)
 
 # The same examples in every run, so that a failure is one in every run; HYPOTHESIS_PROFILE=explore looks for new ones.
 settings.register_profile("steady", deadline=None, max_examples=40, derandomize=True, database=None)

@@ -24,10 +24,10 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline_tests.exchanges import ARCHIVED, BEGIN, NOW, PAIRS, SUMMER, copied, stop_clock
-from kraken_pipeline_tests.homes import run, settings_of
-from kraken_pipeline_tests.pages import contradict, parsed
-from kraken_pipeline_tests.shell import Said, shell
+from kraken_pipeline_tests.support.exchanges import ARCHIVED, BEGIN, NOW, PAIRS, SUMMER, copied, stop_clock
+from kraken_pipeline_tests.support.homes import run, settings_of
+from kraken_pipeline_tests.support.pages import contradict, parsed
+from kraken_pipeline_tests.support.shell import Said, shell
 
 ALL_TEN = ",".join(str(each.value) for each in Interval)
 LIMITED = {"KRAKEN_MAX_REQUESTS_PER_GAP": "3"}

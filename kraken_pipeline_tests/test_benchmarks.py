@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline_tests.servers import QuestDB, reason_without
+from kraken_pipeline_tests.support.servers import QuestDB, reason_without
 
 ROOT = Path(__file__).resolve().parents[1]
 

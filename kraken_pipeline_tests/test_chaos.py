@@ -16,7 +16,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import NOW, START
+from kraken_pipeline_tests.support.homes import NOW, START
 
 SLOW = ("kill-ingest", "kill-repair", "full-disk-ingest", "full-disk-repair")
 """They start programs, which the whole campaign does."""

@@ -29,7 +29,7 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     CUT,
     HOURS_AND_DAYS,
     Q1,
@@ -41,8 +41,8 @@ from kraken_pipeline_tests.homes import (
     oracle,
     write_lines,
 )
-from kraken_pipeline_tests.servers import QuestDB
-from kraken_pipeline_tests.shell import ROOT, Said, shell
+from kraken_pipeline_tests.support.servers import QuestDB
+from kraken_pipeline_tests.support.shell import ROOT, Said, shell
 
 HOUR = 3_600
 

@@ -18,7 +18,7 @@ from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.exchanges import (
+from kraken_pipeline_tests.support.exchanges import (
     ARCHIVED,
     BEGIN,
     NOW,
@@ -32,8 +32,8 @@ from kraken_pipeline_tests.exchanges import (
     stop_clock,
     write_hours,
 )
-from kraken_pipeline_tests.homes import digest_of, settings_of, stored
-from kraken_pipeline_tests.shell import Said, shell
+from kraken_pipeline_tests.support.homes import digest_of, settings_of, stored
+from kraken_pipeline_tests.support.shell import Said, shell
 
 HOUR = 3_600
 REFUSED = Refusal("EQuery:Unknown asset pair")

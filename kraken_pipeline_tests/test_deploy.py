@@ -21,9 +21,9 @@ import yaml  # type: ignore[import-untyped]
 
 from kraken_pipeline.orchestration.instance import STORAGE_VARIABLE
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline_tests import servers
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.servers import HOST, PostgreSQL, QuestDB, Redis
+from kraken_pipeline_tests.support import servers
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.servers import HOST, PostgreSQL, QuestDB, Redis
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -15,10 +15,10 @@ import pytest
 import redis
 import requests
 
-from kraken_pipeline_tests import servers
-from kraken_pipeline_tests.browsers import Chromium
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.servers import (
+from kraken_pipeline_tests.support import servers
+from kraken_pipeline_tests.support.browsers import Chromium
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.servers import (
     HOST,
     DiedError,
     Needed,
@@ -31,7 +31,7 @@ from kraken_pipeline_tests.servers import (
     reason_without,
     wait_for,
 )
-from kraken_pipeline_tests.shell import ROOT
+from kraken_pipeline_tests.support.shell import ROOT
 
 KINDS = [PostgreSQL, Redis, QuestDB]
 
@@ -284,7 +284,7 @@ def test_a_server_ends_with_the_tests_even_where_they_are_killed(tmp_path: Path)
     need(Redis)
     program = """
 import pathlib, sys, time
-from kraken_pipeline_tests.servers import Redis
+from kraken_pipeline_tests.support.servers import Redis
 server = Redis(pathlib.Path(sys.argv[1]))
 server.start()
 print(server.port(), flush=True)

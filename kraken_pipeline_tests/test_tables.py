@@ -38,8 +38,8 @@ from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict as Judgeme
 from kraken_pipeline.workflow.reconcile.verdicts import Remedy, VerdictState
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.withdraw.settling import grouped
-from kraken_pipeline_tests.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
+from kraken_pipeline_tests.support.shell import shell
 
 HOUR = 3_600
 WIDTHS = (60, 80, 100, 120, 200)

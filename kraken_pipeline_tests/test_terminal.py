@@ -22,8 +22,8 @@ from rich.console import Console
 
 from kraken_pipeline.cli.terminal import progress_bar
 from kraken_pipeline.workflow.progress import Progress
-from kraken_pipeline_tests.homes import Shelf
-from kraken_pipeline_tests.shell import ended, start, start_on
+from kraken_pipeline_tests.support.homes import Shelf
+from kraken_pipeline_tests.support.shell import ended, start, start_on
 
 BAR = "━"
 FRAMES_A_SECOND = 3

@@ -15,8 +15,8 @@ from psycopg import sql
 
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline_tests.homes import settings_of
-from kraken_pipeline_tests.servers import PostgreSQL
+from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.servers import PostgreSQL
 
 TEMPLATE = "template_catalog"
 

@@ -15,7 +15,7 @@ from kraken_pipeline.storage.records import proof_records, refutations, trade_co
 from kraken_pipeline.storage.records.anchors import anchors_of, keep_anchors
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.homes import spans
+from kraken_pipeline_tests.support.homes import spans
 
 PAIR = "XBTUSD"
 HOURS, DAYS = Series(PAIR, Interval.H1), Series(PAIR, Interval.D1)

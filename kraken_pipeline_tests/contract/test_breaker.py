@@ -10,7 +10,7 @@ from kraken_pipeline.errors import CircuitOpen
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerRecord, BreakerState
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 NOW = 1_000.0
 OPEN_SECONDS = 60.0

@@ -10,7 +10,7 @@ from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 HOUR = 3_600
 NOW = 500_000 * HOUR + 1_234.5

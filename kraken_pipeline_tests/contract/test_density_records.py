@@ -15,7 +15,7 @@ from kraken_pipeline.storage.records.density_records import (
     record_absent,
 )
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 HOLE = AbsentIds(101, 140, 1_000, 1_060)
 HOUR = 3_600

@@ -13,7 +13,7 @@ from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.schema import limits
 from kraken_pipeline.storage.exchange_state.limiter import EVERY, LONGEST_WAIT, Limiter
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 NOW = 1_000.0
 

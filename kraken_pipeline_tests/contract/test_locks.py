@@ -16,8 +16,8 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
-from kraken_pipeline_tests.servers import wait_for
-from kraken_pipeline_tests.storage.processes import line, process, result, tell
+from kraken_pipeline_tests.support.processes import line, process, result, tell
+from kraken_pipeline_tests.support.servers import wait_for
 
 if TYPE_CHECKING:  # the processes of these tests would spend most of their time on importing it
     from kraken_pipeline_tests.contract.conftest import Backend

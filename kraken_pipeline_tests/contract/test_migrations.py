@@ -23,7 +23,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.publications import backlog, doubted, owe
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)
 

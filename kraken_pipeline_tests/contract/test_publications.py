@@ -18,7 +18,7 @@ from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.records.publications import Backlog, Publication
 from kraken_pipeline_tests.contract.conftest import Backend
-from kraken_pipeline_tests.homes import spans
+from kraken_pipeline_tests.support.homes import spans
 
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)

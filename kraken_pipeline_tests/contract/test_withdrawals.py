@@ -29,7 +29,7 @@ from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.homes import spans
+from kraken_pipeline_tests.support.homes import spans
 
 HOUR = 3_600
 HOURS, DAYS, MINUTES = (Series("XBTUSD", interval) for interval in (Interval.H1, Interval.D1, Interval.M1))

@@ -22,7 +22,7 @@ from kraken_pipeline.coverage.anchors import (
 from kraken_pipeline.coverage.density import SPARSE, Absence, AbsentIds
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.homes import spans
+from kraken_pipeline_tests.support.homes import spans
 
 DAY, YEAR = 86_400, 365 * 86_400
 M1, M5, H1, D1 = Interval.M1, Interval.M5, Interval.H1, Interval.D1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from kraken_pipeline.coverage.density import DENSE_SINCE, AbsentIds, Density, by_page
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline_tests.samples import at, between
+from kraken_pipeline_tests.support.samples import at, between
 
 HOLE = AbsentIds(101, 140, at("2025-03-01T00:10"), at("2025-03-01T00:12"))
 OLD = AbsentIds(7, 7, at("2014-06-01"), at("2014-06-02"))

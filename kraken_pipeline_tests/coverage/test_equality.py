@@ -19,7 +19,7 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.decimals import PRICES
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
-from kraken_pipeline_tests.samples import CandleRow, at, frame
+from kraken_pipeline_tests.support.samples import CandleRow, at, frame
 
 M30, H1 = Interval.M30, Interval.H1
 START = at("2014-01-01")

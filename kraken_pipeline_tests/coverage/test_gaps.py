@@ -21,7 +21,7 @@ from kraken_pipeline.coverage.gaps import (
 from kraken_pipeline.coverage.ranges import Span, Spans, subtract
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS, instants, is_a_set, model
-from kraken_pipeline_tests.samples import at, between
+from kraken_pipeline_tests.support.samples import at, between
 
 NOW = at("2024-06-01T12:34:56")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet, long_quiet
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.samples import real_file
+from kraken_pipeline_tests.support.samples import real_file
 
 HOUR, DAY = 3_600, 86_400
 WHOLE = (Span(0, 1_000 * HOUR),)

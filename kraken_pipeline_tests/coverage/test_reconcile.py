@@ -17,7 +17,7 @@ from kraken_pipeline.coverage.reconcile import reconcile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import fold_trades, resample
-from kraken_pipeline_tests.samples import DAY, candle, frame, real_file
+from kraken_pipeline_tests.support.samples import DAY, candle, frame, real_file
 
 M1, M5, M15, H1, H4, H12, D1 = (Interval(each) for each in (1, 5, 15, 60, 240, 720, 1440))
 CHAIN = (M1, M5, M15, H1)

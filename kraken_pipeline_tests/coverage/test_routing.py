@@ -13,7 +13,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise, split, whole
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, asked_of, route, trades_requests
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, is_a_set, model
-from kraken_pipeline_tests.samples import DAY, at, between
+from kraken_pipeline_tests.support.samples import DAY, at, between
 
 NOW = at("2024-06-01T12:34:56")
 OLD = between("2023-01-01", "2023-02-01")

@@ -12,8 +12,8 @@ import pytest
 from kraken_pipeline.demo.archives import candles_name
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import Q1, Q2, Shelf, evidence_of, files_of, lake_of, letters, settings_of
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.homes import Q1, Q2, Shelf, evidence_of, files_of, lake_of, letters, settings_of
+from kraken_pipeline_tests.support.shell import shell
 
 SERIES, PARTS = 14, 15
 MEMBERS = SERIES * PARTS

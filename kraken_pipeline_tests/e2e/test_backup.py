@@ -28,12 +28,12 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest import ingest
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.verify import backup
-from kraken_pipeline_tests import homes
-from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
-from kraken_pipeline_tests.lakes import lake_at
-from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
-from kraken_pipeline_tests.shell import TIMEOUT, shell
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests.support.lakes import lake_at
+from kraken_pipeline_tests.support.processes import process, result
+from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB
+from kraken_pipeline_tests.support.shell import TIMEOUT, shell
 
 pytestmark = pytest.mark.e2e
 SERIES, PARTS = 6, 10

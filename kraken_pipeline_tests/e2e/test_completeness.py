@@ -24,7 +24,7 @@ from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import Done, oracle, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import Done, oracle, run, settings_of, stored
 
 INTERVALS = (Interval.M1, Interval.H1, Interval.H12, Interval.D1)
 START = Quarter(2022, 4).start + 45 * DAY

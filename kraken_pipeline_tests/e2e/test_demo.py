@@ -14,8 +14,8 @@ from dotenv import dotenv_values
 from kraken_pipeline.cli import options
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
-from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.shell import ended, shell, start
+from kraken_pipeline_tests.support.exchanges import stop_clock
+from kraken_pipeline_tests.support.shell import ended, shell, start
 
 pytestmark = pytest.mark.e2e
 PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")

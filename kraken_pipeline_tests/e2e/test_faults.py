@@ -47,8 +47,8 @@ from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored
-from kraken_pipeline_tests.shell import TIMEOUT, shell, start
+from kraken_pipeline_tests.support.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored
+from kraken_pipeline_tests.support.shell import TIMEOUT, shell, start
 
 START = 1_700_006_400
 NOW = START + 2 * DAY + 11 * 3_600 + 1_234

@@ -25,9 +25,9 @@ from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.exchanges import stop_clock
+from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
+from kraken_pipeline_tests.support.shell import shell
 
 HOUR = 3_600
 START = 1_680_307_200  # 2023-04-01

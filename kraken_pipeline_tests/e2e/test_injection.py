@@ -45,12 +45,21 @@ from kraken_pipeline.storage.questdb import tables as questdb_schema
 from kraken_pipeline.storage.questdb.client import QuestDB
 from kraken_pipeline.storage.questdb.values import READ_SCHEMA
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests import servers
-from kraken_pipeline_tests.exchanges import BEGIN, NOW, stop_clock
-from kraken_pipeline_tests.homes import oracle, settings_of, stored
-from kraken_pipeline_tests.servers import PostgreSQL
-from kraken_pipeline_tests.shell import Said, environment, shell
-from kraken_pipeline_tests.statements import Commands, Reader, Requests, Tap, Walk, Wire, loose_statements, values_in
+from kraken_pipeline_tests.support import servers
+from kraken_pipeline_tests.support.exchanges import BEGIN, NOW, stop_clock
+from kraken_pipeline_tests.support.homes import oracle, settings_of, stored
+from kraken_pipeline_tests.support.servers import PostgreSQL
+from kraken_pipeline_tests.support.shell import Said, environment, shell
+from kraken_pipeline_tests.support.statements import (
+    Commands,
+    Reader,
+    Requests,
+    Tap,
+    Walk,
+    Wire,
+    loose_statements,
+    values_in,
+)
 
 pytestmark = pytest.mark.e2e
 MARK = "zqx"

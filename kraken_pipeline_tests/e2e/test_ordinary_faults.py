@@ -17,8 +17,8 @@ import pytest
 
 from kraken_pipeline.workflow.read import read_candles
 from kraken_pipeline_tests.e2e.conftest import assert_same, home_beside, state
-from kraken_pipeline_tests.homes import Shelf, settings_of
-from kraken_pipeline_tests.shell import Said, ended, shell, start
+from kraken_pipeline_tests.support.homes import Shelf, settings_of
+from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
 pytestmark = pytest.mark.e2e
 
@@ -110,9 +110,8 @@ def test_a_file_that_may_not_grow_is_a_sentence_without_any_privilege(
     tmp_path: Path, shelf: Shelf, kilobytes: int
 ) -> None:
     home = tmp_path / "home"
-    process = start(
-        home, str(kilobytes << 10), "ingest", "--archive-dir", str(shelf.q1), program="kraken_pipeline_tests.limited"
-    )
+    program = "kraken_pipeline_tests.support.limited"
+    process = start(home, str(kilobytes << 10), "ingest", "--archive-dir", str(shelf.q1), program=program)
     said = ended(process)
     assert said.code == 1, said
     assert "run the same command to go on" in said.out + said.err, said

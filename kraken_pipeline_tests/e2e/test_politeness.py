@@ -17,7 +17,7 @@ from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
-from kraken_pipeline_tests.storage.processes import line, process, result, tell
+from kraken_pipeline_tests.support.processes import line, process, result, tell
 
 if TYPE_CHECKING:
     from kraken_pipeline.storage.stores import Stores
@@ -45,7 +45,7 @@ def ask_for_a_while(number: int, url: str, database: str, seconds: int) -> None:
 def test_processes_share_the_rate_of_requests(stores: Stores) -> None:
     # Not for the six, whose importing would take longer than what they are to do.
     from kraken_pipeline.demo.exchange import DemoExchange
-    from kraken_pipeline_tests.homes import SPRING
+    from kraken_pipeline_tests.support.homes import SPRING
 
     with ExitStack() as stack:
         exchange = stack.enter_context(DemoExchange(SPRING))

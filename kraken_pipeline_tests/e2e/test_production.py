@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import Shelf, evidence_of, files_of, lake_of, settings_of
-from kraken_pipeline_tests.servers import PostgreSQL, QuestDB
-from kraken_pipeline_tests.shell import ROOT, ended, shell, start
+from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB
+from kraken_pipeline_tests.support.shell import ROOT, ended, shell, start
 
 pytestmark = pytest.mark.e2e
 

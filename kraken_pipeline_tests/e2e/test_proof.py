@@ -13,8 +13,8 @@ from kraken_pipeline.demo.archives import candles_name, write_csv
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline_tests.homes import Q1, Q3, SPRING, START, Shelf, lines_of, oracle, write_lines
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.homes import Q1, Q3, SPRING, START, Shelf, lines_of, oracle, write_lines
+from kraken_pipeline_tests.support.shell import shell
 
 HOUR = 3_600
 PAIR = "XBTUSD"

@@ -25,9 +25,9 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.exchanges import copied
-from kraken_pipeline_tests.homes import oracle, settings_of, stored
-from kraken_pipeline_tests.shell import TIMEOUT, shell, start
+from kraken_pipeline_tests.support.exchanges import copied
+from kraken_pipeline_tests.support.homes import oracle, settings_of, stored
+from kraken_pipeline_tests.support.shell import TIMEOUT, shell, start
 
 pytestmark = pytest.mark.e2e
 

@@ -25,11 +25,11 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline_tests.homes import settings_of
-from kraken_pipeline_tests.lakes import lake_at
-from kraken_pipeline_tests.samples import at, candle, frame
-from kraken_pipeline_tests.servers import QuestDB, wait_for
-from kraken_pipeline_tests.shell import TIMEOUT, Said, ended, start
+from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.lakes import lake_at
+from kraken_pipeline_tests.support.samples import at, candle, frame
+from kraken_pipeline_tests.support.servers import QuestDB, wait_for
+from kraken_pipeline_tests.support.shell import TIMEOUT, Said, ended, start
 
 pytestmark = pytest.mark.e2e
 T0 = at("2023-07-01")

@@ -13,9 +13,9 @@ from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records.evidence_records import coverage_of
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import settings_of, values
-from kraken_pipeline_tests.samples import REAL_FILES, real_file
-from kraken_pipeline_tests.shell import Said, shell
+from kraken_pipeline_tests.support.homes import settings_of, values
+from kraken_pipeline_tests.support.samples import REAL_FILES, real_file
+from kraken_pipeline_tests.support.shell import Said, shell
 
 pytestmark = [pytest.mark.e2e, pytest.mark.real_files]
 COUNTS = {"STORJUSD_60": 1_508, "ADAUSD_1440": 916, "XBTCAD_720": 6_937, "XBTCAD_1440": 3_509}

@@ -33,7 +33,7 @@ from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests.homes import covered, oracle, rows_of, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import covered, oracle, rows_of, run, settings_of, stored
 
 INTERVALS = tuple(each for each in Interval if each.in_archives and each is not Interval.M30)
 Q4, Q1, Q2 = Quarter(2022, 4), Quarter(2023, 1), Quarter(2023, 2)

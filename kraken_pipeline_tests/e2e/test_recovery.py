@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.shell import shell
 
 pytestmark = pytest.mark.e2e
 

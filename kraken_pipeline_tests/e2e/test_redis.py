@@ -22,10 +22,10 @@ from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.exchanges import at
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.homes import covered, lake_of, oracle, stored
-from kraken_pipeline_tests.servers import Redis
+from kraken_pipeline_tests.support.exchanges import at
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.homes import covered, lake_of, oracle, stored
+from kraken_pipeline_tests.support.servers import Redis
 
 pytestmark = pytest.mark.e2e
 START = 1_700_006_400

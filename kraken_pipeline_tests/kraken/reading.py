@@ -20,7 +20,7 @@ from kraken_pipeline.kraken.rows import Block, Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 NOW = at("2026-12-01")
 BLOCK_SIZES = (48, 130, 1 << 20)

@@ -22,7 +22,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
-from kraken_pipeline_tests.samples import at, csv_row, write_zip
+from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 
 ROWS = csv_row(at("2023-04-01")) + csv_row(at("2023-04-01T01:00"))
 LITTER = "litter of an operating system"

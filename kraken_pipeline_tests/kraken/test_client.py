@@ -46,7 +46,7 @@ from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
 from kraken_pipeline.storage.exchange_state.counters import Counters, totals
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.homes import NOBODY
+from kraken_pipeline_tests.support.homes import NOBODY
 
 NOW = 1_762_820_224
 WORLD = World(3, demo_listings(NOW - 5 * 86_400), NOW)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kraken_pipeline.kraken.dialect import CANDLES
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import BLOCK_SIZES, read_candles, read_candles_in_any_order
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 T = at("2024-01-01")
 HOUR = 3_600

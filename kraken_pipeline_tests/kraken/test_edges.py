@@ -7,7 +7,7 @@ import pytest
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.edges import first_time, last_time, release_end
-from kraken_pipeline_tests.samples import at, csv_row, write_zip
+from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 
 NOW = at("2026-12-01")
 T = at("2024-01-01")

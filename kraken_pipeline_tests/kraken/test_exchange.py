@@ -45,7 +45,7 @@ from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.reply_cache.cache import Cache
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.exchange import breaker_of, connected
-from kraken_pipeline_tests.homes import oracle, settings_of, spans, values
+from kraken_pipeline_tests.support.homes import oracle, settings_of, spans, values
 
 NOW = 1_762_820_224  # 2025-11-11 00:17:04 UTC, as in the recordings
 START = NOW // DAY * DAY - 40 * DAY

@@ -6,7 +6,7 @@ import pytest
 
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind, incidents_told
 from kraken_pipeline.kraken.replies import parse_status
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 NOW = "2026-05-11T08:31:00Z"
 WINDOW: dict[str, Any] = {

@@ -10,7 +10,7 @@ from kraken_pipeline.kraken import lines as lines_module
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.lines import MOST, Lines, find_lines
-from kraken_pipeline_tests.samples import csv_row, write_zip
+from kraken_pipeline_tests.support.samples import csv_row, write_zip
 
 T = 1_704_067_200
 HOUR = 3_600

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.manifest import ReleaseManifest, parse_manifest, read_sums
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 COLUMNS = ["timestamp", "open", "high", "low", "close", "volume", "trades"]
 

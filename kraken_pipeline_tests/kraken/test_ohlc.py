@@ -12,8 +12,8 @@ from kraken_pipeline.errors import ExchangeUnavailable
 from kraken_pipeline.kraken.ohlc import Ohlc, read_ohlc
 from kraken_pipeline.kraken.replies import OhlcRow, parse_ohlc
 from kraken_pipeline.market.interval import INTERVALS, Interval
-from kraken_pipeline_tests.homes import spans, values
-from kraken_pipeline_tests.samples import at, real_file
+from kraken_pipeline_tests.support.homes import spans, values
+from kraken_pipeline_tests.support.samples import at, real_file
 
 ASKED = "OHLC of XBTUSDT 1"
 T0 = at("2025-11-11")

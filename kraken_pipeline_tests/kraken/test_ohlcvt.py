@@ -24,7 +24,7 @@ from kraken_pipeline_tests.kraken.reading import (
     read_candles,
     read_candles_in_any_order,
 )
-from kraken_pipeline_tests.samples import at, csv_row
+from kraken_pipeline_tests.support.samples import at, csv_row
 
 T = at("2024-01-01")
 HOUR = 3600

@@ -18,7 +18,7 @@ from kraken_pipeline.kraken.archive import ArchiveReader, container_digest
 from kraken_pipeline.kraken.discovery import Discovery, discover
 from kraken_pipeline.kraken.edges import first_time, last_time
 from kraken_pipeline.kraken.packing import Gunzipped, piece_of
-from kraken_pipeline_tests.samples import at, csv_row, write_zip
+from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 
 T = at("2023-04-01")
 ROWS = csv_row(T) + csv_row(T + 3_600)

@@ -15,7 +15,7 @@ from kraken_pipeline.market.candle import time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline_tests.kraken.reading import BLOCK_SIZES, Reading, read_candles, read_trades
-from kraken_pipeline_tests.samples import real_file
+from kraken_pipeline_tests.support.samples import real_file
 
 pytestmark = pytest.mark.real_files
 

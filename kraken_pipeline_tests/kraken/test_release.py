@@ -21,7 +21,7 @@ from kraken_pipeline.kraken.release import (
 )
 from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.quarter import Quarter
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 Q2_2023 = Release(Kind.OHLCVT, at("2023-04-01"), at("2023-07-01"), Quarter(2023, 2))
 Q2_2026 = Release(Kind.OHLCVT, at("2026-04-01"), at("2026-07-01"), Quarter(2026, 2))

@@ -9,7 +9,7 @@ import pytest
 
 from kraken_pipeline.errors import UnusableReply
 from kraken_pipeline.kraken.replies import parse_ohlc, parse_pairs, parse_status, parse_trades, unknown_words
-from kraken_pipeline_tests.samples import at, real_file
+from kraken_pipeline_tests.support.samples import at, real_file
 
 ASKED = "OHLC of XBTUSDT 1"
 OHLC_ROW = [1_762_777_020, "106038.2", "106038.3", "106038.1", "106038.2", "106038.2", "0.00250000", 3]

@@ -22,7 +22,7 @@ from kraken_pipeline.kraken.ohlc import read_ohlc
 from kraken_pipeline.kraken.replies import parse_ohlc, parse_pairs, parse_status, parse_trades
 from kraken_pipeline.kraken.trades import TradesPage, page_trades
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.samples import REAL_FILES
+from kraken_pipeline_tests.support.samples import REAL_FILES
 
 NS = 10**9
 T = 1_762_795_440

@@ -27,7 +27,7 @@ from kraken_pipeline.kraken.rows import (
 )
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import damaged
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 T = at("2024-01-01")
 HOUR = 3600

@@ -19,7 +19,7 @@ from kraken_pipeline_tests.kraken.reading import (
     lines_of,
     read_trades,
 )
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 T = at("2024-01-01")
 HEADER = "Price,Volume,Timestamp,Type,OrderType,Misc\n"

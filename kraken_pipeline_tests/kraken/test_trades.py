@@ -32,8 +32,8 @@ from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.backfill.exchange import connected
-from kraken_pipeline_tests.homes import oracle, settings_of, values
-from kraken_pipeline_tests.samples import at, real_file
+from kraken_pipeline_tests.support.homes import oracle, settings_of, values
+from kraken_pipeline_tests.support.samples import at, real_file
 
 NS = 1_000_000_000
 MINUTE_NS = 60 * NS

@@ -21,7 +21,7 @@ from kraken_pipeline.market.candle import (
     time_from_seconds,
 )
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
+from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
 NOW = at("2024-06-01T12:30")
 T = at("2024-05-01")

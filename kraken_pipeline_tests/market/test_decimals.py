@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.market.decimals import MOST_DECIMALS, decimals, most_decimals
-from kraken_pipeline_tests.samples import candle, frame
+from kraken_pipeline_tests.support.samples import candle, frame
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**11), st.integers(0, 10)), min_size=1, max_size=30))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import INTERVALS, Interval
-from kraken_pipeline_tests.samples import DAY, at
+from kraken_pipeline_tests.support.samples import DAY, at
 
 TIMES = st.integers(0, 1 << 33)
 

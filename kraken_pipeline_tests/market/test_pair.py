@@ -17,7 +17,7 @@ from kraken_pipeline.market.pair import (
     pair_of_file,
     parse_pair,
 )
-from kraken_pipeline_tests.samples import real_file
+from kraken_pipeline_tests.support.samples import real_file
 
 BOOK = PairBook(
     {

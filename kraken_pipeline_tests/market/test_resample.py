@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kraken_pipeline.market.candle import TIME, seconds_of, time_from_seconds
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.resample import NO_CANDLES, TradeFold, fold_trades, resample
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 T = at("2024-02-28T23:50")
 Trade = tuple[int, float, float]

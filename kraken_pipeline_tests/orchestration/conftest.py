@@ -11,7 +11,7 @@ import pytest
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.settings import Settings
-from kraken_pipeline_tests.homes import settings_of
+from kraken_pipeline_tests.support.homes import settings_of
 
 
 @pytest.fixture(autouse=True)

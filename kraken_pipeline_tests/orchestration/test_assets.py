@@ -23,7 +23,8 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.exchanges import (
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.exchanges import (
     NOW,
     REACH,
     SUMMER,
@@ -34,11 +35,21 @@ from kraken_pipeline_tests.exchanges import (
     write_home,
     write_hours,
 )
-from kraken_pipeline_tests.homes import Q1, SPRING, START, Shelf, oracle, rows_of, run, settings_of, stored, write_lines
-from kraken_pipeline_tests.lakes import rewritten
-from kraken_pipeline_tests.orchestration.conftest import definitions
-from kraken_pipeline_tests.pages import parsed
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.homes import (
+    Q1,
+    SPRING,
+    START,
+    Shelf,
+    oracle,
+    rows_of,
+    run,
+    settings_of,
+    stored,
+    write_lines,
+)
+from kraken_pipeline_tests.support.lakes import rewritten
+from kraken_pipeline_tests.support.pages import parsed
+from kraken_pipeline_tests.support.samples import csv_row
 
 SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
 HOUR = 3_600

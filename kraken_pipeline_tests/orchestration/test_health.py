@@ -22,9 +22,9 @@ from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.health.health import NAMES
-from kraken_pipeline_tests.homes import NOBODY, Shelf, settings_of
-from kraken_pipeline_tests.servers import QuestDB
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.homes import NOBODY, Shelf, settings_of
+from kraken_pipeline_tests.support.servers import QuestDB
+from kraken_pipeline_tests.support.shell import shell
 
 HUNTER = "hunter2 is+sec/ret"
 ENCODED = "hunter2%20is%2Bsec%2Fret"

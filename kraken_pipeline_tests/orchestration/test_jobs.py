@@ -20,7 +20,8 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.homes import (
     HOURS_AND_DAYS,
     Q1,
     SPRING,
@@ -33,7 +34,6 @@ from kraken_pipeline_tests.homes import (
     settings_of,
     stored,
 )
-from kraken_pipeline_tests.orchestration.conftest import definitions
 
 Partition = tuple[str, str | None]
 

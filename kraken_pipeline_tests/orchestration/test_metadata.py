@@ -13,9 +13,9 @@ from kraken_pipeline.orchestration.jobs import ingest_job as jobs
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import Settings
-from kraken_pipeline_tests.exchanges import stop_clock
-from kraken_pipeline_tests.homes import NOW, START, Shelf
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.exchanges import stop_clock
+from kraken_pipeline_tests.support.homes import NOW, START, Shelf
 
 SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
 NUMBERS = {

@@ -20,7 +20,8 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import lake_write
 from kraken_pipeline.workflow.ingest import ingest as ingest_flow
 from kraken_pipeline.workflow.ingest import read_file
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.homes import (
     HOURS_AND_DAYS,
     Q1,
     SPRING,
@@ -32,7 +33,6 @@ from kraken_pipeline_tests.homes import (
     letters,
     settings_of,
 )
-from kraken_pipeline_tests.orchestration.conftest import definitions
 
 GONE = "the catalog's server broke off: a test"
 

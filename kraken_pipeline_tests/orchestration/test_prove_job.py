@@ -11,8 +11,8 @@ from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.progress import outcome_of
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import SPRING, Shelf, run, settings_of
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.homes import SPRING, Shelf, run, settings_of
 
 
 @pytest.fixture

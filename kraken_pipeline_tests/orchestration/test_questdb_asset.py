@@ -25,9 +25,9 @@ from kraken_pipeline.storage.questdb.tables import create_table
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.publish import differences
-from kraken_pipeline_tests.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of
 from kraken_pipeline_tests.orchestration.conftest import definitions
-from kraken_pipeline_tests.servers import QuestDB
+from kraken_pipeline_tests.support.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of
+from kraken_pipeline_tests.support.servers import QuestDB
 
 NOBODY_URLS = {
     "kraken_questdb_url": "http://kraken:a-secret@127.0.0.1:9",

@@ -18,7 +18,7 @@ from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import settings_of
+from kraken_pipeline_tests.support.homes import settings_of
 
 BACKFILL, REPORT, VALIDATE, CLEANUP = (
     "backfill_gaps_incremental",

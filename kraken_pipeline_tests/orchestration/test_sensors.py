@@ -15,8 +15,8 @@ from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor, evaluate
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import Shelf, settings_of
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.homes import Shelf, settings_of
 
 
 @pytest.fixture

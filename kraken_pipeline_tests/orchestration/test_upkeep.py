@@ -23,7 +23,8 @@ from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.records.dead_letters import operations
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline_tests.exchanges import (
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.exchanges import (
     ARCHIVED,
     BEGIN,
     NOW,
@@ -38,10 +39,9 @@ from kraken_pipeline_tests.exchanges import (
     write_home,
     write_hours,
 )
-from kraken_pipeline_tests.homes import covered, digest_of, evidence_of, lake_of, rows_of, settings_of, stored
-from kraken_pipeline_tests.lakes import rewritten
-from kraken_pipeline_tests.orchestration.conftest import definitions
-from kraken_pipeline_tests.pages import parsed
+from kraken_pipeline_tests.support.homes import covered, digest_of, evidence_of, lake_of, rows_of, settings_of, stored
+from kraken_pipeline_tests.support.lakes import rewritten
+from kraken_pipeline_tests.support.pages import parsed
 
 Partition = tuple[str, str | None]
 HOUR = 3_600

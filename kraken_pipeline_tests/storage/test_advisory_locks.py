@@ -20,10 +20,10 @@ from kraken_pipeline.storage.locks.locks import LockKind, Locks
 from kraken_pipeline.storage.postgresql import PoolSizes
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.homes import START, evidence_of, lake_of, run, settings_of, write_lines
-from kraken_pipeline_tests.samples import csv_row
-from kraken_pipeline_tests.servers import PostgreSQL, wait_for
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.homes import START, evidence_of, lake_of, run, settings_of, write_lines
+from kraken_pipeline_tests.support.samples import csv_row
+from kraken_pipeline_tests.support.servers import PostgreSQL, wait_for
 
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)

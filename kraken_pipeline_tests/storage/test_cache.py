@@ -37,7 +37,7 @@ from kraken_pipeline_tests.storage.caches import (
     counted,
     make_slowly,
 )
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 
 @pytest.fixture

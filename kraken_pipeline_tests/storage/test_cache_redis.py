@@ -23,10 +23,10 @@ from kraken_pipeline.storage.reply_cache.cache import Cache, Entry
 from kraken_pipeline.storage.reply_cache.redis_cache import KEPT_SECONDS, Presence, redis_pool
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.exchange import open_cache
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.homes import settings_of
-from kraken_pipeline_tests.servers import HOST, Redis, wait_for
 from kraken_pipeline_tests.storage.caches import KEY, NOW, PATIENT, Caches, Clock, Source
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.servers import HOST, Redis, wait_for
 
 LONG = 3_600.0
 """A pause that no test outlives."""

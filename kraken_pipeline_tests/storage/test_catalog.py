@@ -18,7 +18,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
 from kraken_pipeline.storage.records.publications import owe
 from kraken_pipeline_tests.storage.counting import count_up
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)
 

@@ -24,9 +24,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.lake import ROW_GROUP_ROWS, Lake
 from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Staged
 from kraken_pipeline.storage.records import manifest
-from kraken_pipeline_tests.lakes import bring_in, lake_at
-from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.lakes import bring_in, lake_at
+from kraken_pipeline_tests.support.processes import process, result
+from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
 HOURS = Series("XBTUSD", Interval.H1)
 MINUTES = Series("XBTUSD", Interval.M1)

@@ -13,8 +13,8 @@ from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests import homes
-from kraken_pipeline_tests.homes import Shelf
+from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.homes import Shelf
 
 HOURS = Series("XBTUSD", Interval.H1)
 

@@ -10,7 +10,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline_tests.contract.test_locks import hold_run
-from kraken_pipeline_tests.storage.processes import line, process
+from kraken_pipeline_tests.support.processes import line, process
 
 
 def test_names_that_differ_in_case_alone_are_different_files_also_where_case_does_not_count(tmp_path: Path) -> None:

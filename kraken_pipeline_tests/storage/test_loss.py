@@ -11,8 +11,8 @@ import pytest
 from kraken_pipeline.errors import Busy, CatalogLost
 from kraken_pipeline.storage.lake import loss
 from kraken_pipeline.storage.stores import create_stores, opened
-from kraken_pipeline_tests import homes
-from kraken_pipeline_tests.homes import Shelf, settings_of
+from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.homes import Shelf, settings_of
 
 
 @pytest.fixture

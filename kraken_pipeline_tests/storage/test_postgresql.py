@@ -18,9 +18,9 @@ from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes
 from kraken_pipeline_tests.contract.conftest import copy_of_template
-from kraken_pipeline_tests.fixtures import need
-from kraken_pipeline_tests.homes import settings_of
-from kraken_pipeline_tests.servers import HOST, Port, PostgreSQL, wait_for
+from kraken_pipeline_tests.support.fixtures import need
+from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.servers import HOST, Port, PostgreSQL, wait_for
 
 SMALL = PoolSizes(kept=2, overflow=1, patience_seconds=0.3)
 PATIENT = PoolSizes(kept=2, overflow=1, patience_seconds=60.0)

@@ -29,11 +29,11 @@ from kraken_pipeline.storage.questdb import tables as questdb_schema
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb, require_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, VIEW, checksum, partitioning
 from kraken_pipeline.storage.questdb.values import READ_SCHEMA, ROW_SCHEMA, RangeDigest, Receipt
-from kraken_pipeline_tests.homes import settings_of, values
-from kraken_pipeline_tests.samples import at, candle, frame
-from kraken_pipeline_tests.servers import HOST, USER, Port, wait_for
-from kraken_pipeline_tests.servers import QuestDB as Server
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.homes import settings_of, values
+from kraken_pipeline_tests.support.processes import process, result
+from kraken_pipeline_tests.support.samples import at, candle, frame
+from kraken_pipeline_tests.support.servers import HOST, USER, Port, wait_for
+from kraken_pipeline_tests.support.servers import QuestDB as Server
 
 T0 = at("2023-07-01")
 HOUR = 3_600

@@ -6,7 +6,7 @@ import pytest
 
 from kraken_pipeline.errors import InvalidSettings, StoreError
 from kraken_pipeline.storage.stores import create_stores, opened
-from kraken_pipeline_tests.homes import settings_of
+from kraken_pipeline_tests.support.homes import settings_of
 
 
 def test_a_home_is_made_where_there_is_none_and_used_where_there_is_one(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ from kraken_pipeline.workflow.gaps.gaps import find_gaps, shown
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.exchanges import at
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.exchanges import at
+from kraken_pipeline_tests.support.homes import (
     closed_gaps,
     covered,
     letters,

@@ -15,7 +15,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import gap_records, refutations
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     NOW,
     Q1,
     Q3,
@@ -33,7 +33,7 @@ from kraken_pipeline_tests.homes import (
     spans,
     stored,
 )
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.samples import csv_row
 
 HOUR = 3_600
 COARSER = [interval for interval in Interval if interval > Interval.M1]

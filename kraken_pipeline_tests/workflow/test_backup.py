@@ -16,9 +16,9 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline.workflow.verify.backup import back_up, restore
 from kraken_pipeline.workflow.verify.verification import Verification
-from kraken_pipeline_tests import homes
-from kraken_pipeline_tests.homes import Shelf, digest_of, evidence_of, files_of, lake_of, settings_of
-from kraken_pipeline_tests.servers import PostgreSQL
+from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.homes import Shelf, digest_of, evidence_of, files_of, lake_of, settings_of
+from kraken_pipeline_tests.support.servers import PostgreSQL
 
 
 def restored(settings: Settings, saved: Path) -> Verification:

@@ -21,7 +21,7 @@ from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     HOURS_AND_DAYS,
     NOW,
     Q3,

@@ -21,8 +21,8 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline.workflow.verify.verification import verify
-from kraken_pipeline_tests import damaging
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support import damaging
+from kraken_pipeline_tests.support.homes import (
     NOW,
     Q1,
     Q3,

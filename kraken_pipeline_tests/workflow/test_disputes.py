@@ -28,9 +28,9 @@ from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests.homes import NOW, Q1, SPRING, START, lake_of, run, settings_of, stored, write_lines
-from kraken_pipeline_tests.lakes import bring_in, lake_at
-from kraken_pipeline_tests.samples import candle, frame, write_zip
+from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, lake_of, run, settings_of, stored, write_lines
+from kraken_pipeline_tests.support.lakes import bring_in, lake_at
+from kraken_pipeline_tests.support.samples import candle, frame, write_zip
 
 HOURS = Series("XBTUSD", Interval.H1)
 TIMES = [START + 3_600 * hour for hour in range(48)]

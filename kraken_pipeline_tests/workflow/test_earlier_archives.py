@@ -20,8 +20,8 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.earlier_archives import ORIGIN
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline_tests.homes import covered, run, settings_of, spans, stored
-from kraken_pipeline_tests.samples import at, candle, csv_row, frame, write_zip
+from kraken_pipeline_tests.support.homes import covered, run, settings_of, spans, stored
+from kraken_pipeline_tests.support.samples import at, candle, csv_row, frame, write_zip
 
 T = at("2023-05-01")
 HOUR = 3_600

@@ -16,8 +16,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.exchange_health import check_status
 from kraken_pipeline.workflow.health.health import NAMES
-from kraken_pipeline_tests.exchanges import at
-from kraken_pipeline_tests.samples import at as moment
+from kraken_pipeline_tests.support.exchanges import at
+from kraken_pipeline_tests.support.samples import at as moment
 
 NOW = moment("2026-05-11T08:31:00")
 WORLD = World(3, demo_listings(NOW - 5 * 86_400), NOW)

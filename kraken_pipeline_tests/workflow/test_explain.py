@@ -23,11 +23,11 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests import exchanges
-from kraken_pipeline_tests.exchanges import BEGIN, SUMMER, at, happened
-from kraken_pipeline_tests.homes import NOW, Q1, Q3, SPRING, START, Shelf, lines_of, oracle, run, write_lines
-from kraken_pipeline_tests.samples import csv_row
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support import exchanges
+from kraken_pipeline_tests.support.exchanges import BEGIN, SUMMER, at, happened
+from kraken_pipeline_tests.support.homes import NOW, Q1, Q3, SPRING, START, Shelf, lines_of, oracle, run, write_lines
+from kraken_pipeline_tests.support.samples import csv_row
+from kraken_pipeline_tests.support.shell import shell
 
 HOUR = 3_600
 BUSY = [int(row[0]) for row in oracle("XBTUSD", 60, START + DAY, Q1.end - DAY) if row[-1] > 3]

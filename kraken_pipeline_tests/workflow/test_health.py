@@ -17,8 +17,8 @@ from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.health import health
 from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health
-from kraken_pipeline_tests.homes import Shelf, digest_of, run, settings_of, write_lines
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.homes import Shelf, digest_of, run, settings_of, write_lines
+from kraken_pipeline_tests.support.samples import csv_row
 
 
 def verdicts(home: Path, **more: object) -> dict[str, tuple[HealthStatus, str]]:

@@ -32,9 +32,9 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill import exchange as asking
 from kraken_pipeline.workflow.health.check import HealthStatus
 from kraken_pipeline.workflow.health.health import LATE_SECONDS, MANY_TRANSACTIONS, NAMES, check_health, lag
-from kraken_pipeline_tests.exchanges import NOW, SUMMER
-from kraken_pipeline_tests.homes import NOBODY, settings_of
-from kraken_pipeline_tests.servers import PostgreSQL, QuestDB, wait_for
+from kraken_pipeline_tests.support.exchanges import NOW, SUMMER
+from kraken_pipeline_tests.support.homes import NOBODY, settings_of
+from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB, wait_for
 
 Found = dict[str, tuple[HealthStatus, str]]
 HUNTER = "hunter2-is-secret"

@@ -36,7 +36,7 @@ from kraken_pipeline.workflow.ingest.ingest import enlist, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     CUT,
     HOURS_AND_DAYS,
     NOW,
@@ -61,7 +61,7 @@ from kraken_pipeline_tests.homes import (
     stored,
     write_lines,
 )
-from kraken_pipeline_tests.samples import csv_row, write_zip
+from kraken_pipeline_tests.support.samples import csv_row, write_zip
 
 HOUR = 3_600
 PAIRS = tuple(SPRING.listings)

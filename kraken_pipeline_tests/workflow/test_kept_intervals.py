@@ -14,7 +14,7 @@ from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests.homes import NOW, Shelf, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import NOW, Shelf, run, settings_of, stored
 
 ARCHIVED = (Interval.H1, Interval.D1)
 

@@ -19,9 +19,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
-from kraken_pipeline_tests.homes import settings_of, spans
-from kraken_pipeline_tests.lakes import move_and_die
-from kraken_pipeline_tests.samples import CandleRow, at, candle, frame
+from kraken_pipeline_tests.support.homes import settings_of, spans
+from kraken_pipeline_tests.support.lakes import move_and_die
+from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
 HOUR = 3_600
 START = at("2024-01-01")

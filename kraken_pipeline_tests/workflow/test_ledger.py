@@ -16,7 +16,7 @@ from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.homes import Q1, SPRING, START, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import Q1, SPRING, START, run, settings_of, stored
 
 HOURS = Series("XBTUSD", Interval.H1)
 PRICES_AND_COUNT = ("open", "high", "low", "close", "trade_count")

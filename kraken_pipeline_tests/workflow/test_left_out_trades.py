@@ -21,8 +21,8 @@ from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.exchanges import at
-from kraken_pipeline_tests.homes import covered, open_gaps, oracle, rows_of, stored
+from kraken_pipeline_tests.support.exchanges import at
+from kraken_pipeline_tests.support.homes import covered, open_gaps, oracle, rows_of, stored
 
 START = 1_740_787_200
 END = START + 3 * DAY

@@ -23,9 +23,9 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests import exchanges
-from kraken_pipeline_tests.exchanges import SUMMER, asked, at, write_hours
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support import exchanges
+from kraken_pipeline_tests.support.exchanges import SUMMER, asked, at, write_hours
+from kraken_pipeline_tests.support.homes import (
     HOURS_AND_DAYS,
     NOW,
     Q1,
@@ -40,7 +40,7 @@ from kraken_pipeline_tests.homes import (
     run,
     settings_of,
 )
-from kraken_pipeline_tests.storage.processes import process, result
+from kraken_pipeline_tests.support.processes import process, result
 
 DAY = 86_400
 

@@ -24,7 +24,7 @@ from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     CUT,
     HOURS_AND_DAYS,
     NOW,
@@ -41,7 +41,7 @@ from kraken_pipeline_tests.homes import (
     settings_of,
     write_lines,
 )
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.samples import csv_row
 
 HOUR = 3_600
 Part = tuple[str, int, int, int]

@@ -28,7 +28,7 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
 PAIR = "XBTUSD"
 MINUTES = Series(PAIR, Interval.M1)

@@ -34,12 +34,12 @@ from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome, differences, publish, rebuild
-from kraken_pipeline_tests.homes import NOBODY, Shelf, run, settings_of, spans
-from kraken_pipeline_tests.lakes import bring_in
-from kraken_pipeline_tests.samples import at, candle, frame
-from kraken_pipeline_tests.servers import QuestDB as Server
-from kraken_pipeline_tests.servers import wait_for
-from kraken_pipeline_tests.storage.processes import line, process, tell
+from kraken_pipeline_tests.support.homes import NOBODY, Shelf, run, settings_of, spans
+from kraken_pipeline_tests.support.lakes import bring_in
+from kraken_pipeline_tests.support.processes import line, process, tell
+from kraken_pipeline_tests.support.samples import at, candle, frame
+from kraken_pipeline_tests.support.servers import QuestDB as Server
+from kraken_pipeline_tests.support.servers import wait_for
 
 T0 = at("2023-07-01")
 HOUR, DAY = 3_600, 86_400

@@ -17,7 +17,7 @@ from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.read import export
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     CUT,
     Q1,
     Q3,
@@ -30,7 +30,7 @@ from kraken_pipeline_tests.homes import (
     values,
     write_lines,
 )
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.samples import csv_row
 
 HOUR = 3_600
 

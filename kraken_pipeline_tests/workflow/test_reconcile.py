@@ -26,7 +26,7 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
 from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     NOW,
     Q1,
     SPRING,
@@ -39,7 +39,7 @@ from kraken_pipeline_tests.homes import (
     settings_of,
     stored,
 )
-from kraken_pipeline_tests.samples import real_file
+from kraken_pipeline_tests.support.samples import real_file
 
 END = Q1.end
 H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1

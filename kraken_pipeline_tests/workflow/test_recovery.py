@@ -28,8 +28,8 @@ from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recove
 from kraken_pipeline.workflow.verify.verification import verify
 from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
-from kraken_pipeline_tests import homes
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.homes import (
     NOW,
     SPRING,
     START,

@@ -21,7 +21,7 @@ from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.report.report import Report, export_unfillable, make_report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     CUT,
     NOW,
     Q1,
@@ -36,8 +36,8 @@ from kraken_pipeline_tests.homes import (
     stored,
     write_lines,
 )
-from kraken_pipeline_tests.pages import contradict
-from kraken_pipeline_tests.samples import csv_row
+from kraken_pipeline_tests.support.pages import contradict
+from kraken_pipeline_tests.support.samples import csv_row
 
 HOUR = 3_600
 

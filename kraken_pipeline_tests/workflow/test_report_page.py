@@ -24,9 +24,9 @@ from kraken_pipeline.workflow.report.page.contents import Contents, gather
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.report.report_page import Page, page_path, write_page
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import NOW, Q1, Q2, Q3, SPRING, START, Shelf, oracle, run
-from kraken_pipeline_tests.pages import Element, contradict, count_candles, parsed
-from kraken_pipeline_tests.shell import ROOT, shell
+from kraken_pipeline_tests.support.homes import NOW, Q1, Q2, Q3, SPRING, START, Shelf, oracle, run
+from kraken_pipeline_tests.support.pages import Element, contradict, count_candles, parsed
+from kraken_pipeline_tests.support.shell import ROOT, shell
 
 HOURS = Series("XBTUSD", Interval.H1)
 HALF = "2023-07-01"

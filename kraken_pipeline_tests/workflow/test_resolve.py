@@ -32,7 +32,7 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.withdraw import resolve
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal, withdrawal
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support.homes import (
     NOW,
     Q1,
     SPRING,
@@ -49,8 +49,8 @@ from kraken_pipeline_tests.homes import (
     spans,
     stored,
 )
-from kraken_pipeline_tests.samples import write_zip
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.samples import write_zip
+from kraken_pipeline_tests.support.shell import shell
 
 HOUR = 3_600
 HOURS = Series("XBTUSD", Interval.H1)

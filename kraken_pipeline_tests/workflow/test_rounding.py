@@ -21,8 +21,8 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
+from kraken_pipeline_tests.support.samples import at
 
 PAIR = "XBTEUR"
 START, END = at("2014-01-10"), at("2014-02-20")

@@ -12,7 +12,7 @@ from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.tier import Tier, load_tiers
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline_tests.samples import at
+from kraken_pipeline_tests.support.samples import at
 
 
 def test_without_options_a_run_means_everything() -> None:

@@ -19,7 +19,7 @@ from kraken_pipeline.workflow.reconcile.verdicts import Remedy, contradicted
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import Resolved, resolve
 from kraken_pipeline.workflow.withdraw.settling import Grouped, grouped, withdrawal_of
-from kraken_pipeline_tests.homes import NOW, Q1, SPRING, START, oracle, run, stored
+from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, oracle, run, stored
 
 H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1
 PAIR = "XBTUSD"

@@ -11,9 +11,9 @@ from kraken_pipeline.orchestration.sensors import evaluate
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.whereabouts import find_again
-from kraken_pipeline_tests.homes import covered, letters, run, settings_of, spans, stored
-from kraken_pipeline_tests.samples import at, csv_row, write_zip
-from kraken_pipeline_tests.shell import shell
+from kraken_pipeline_tests.support.homes import covered, letters, run, settings_of, spans, stored
+from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
+from kraken_pipeline_tests.support.shell import shell
 
 T = at("2023-05-01")
 HOUR, DAY = 3_600, 86_400

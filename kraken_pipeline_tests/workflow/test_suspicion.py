@@ -24,7 +24,7 @@ from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.reconcile import suspicion
-from kraken_pipeline_tests.homes import covered, oracle, run, settings_of, stored
+from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
 HOUR = 3_600
 START = 1_680_307_200 + 6 * HOUR  # 2023-04-01

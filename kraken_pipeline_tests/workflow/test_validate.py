@@ -25,8 +25,8 @@ from kraken_pipeline.workflow.backfill.exchange import breaker_of
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.exchanges import at
-from kraken_pipeline_tests.homes import evidence_of, lake_of, oracle, rows_of, run, write_lines
+from kraken_pipeline_tests.support.exchanges import at
+from kraken_pipeline_tests.support.homes import evidence_of, lake_of, oracle, rows_of, run, write_lines
 
 HOUR = 3_600
 START = 1_700_006_400 // DAY * DAY

@@ -23,8 +23,8 @@ from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import Repair, repair
 from kraken_pipeline.workflow.verify.verification import Verification, verify
-from kraken_pipeline_tests import damaging
-from kraken_pipeline_tests.homes import (
+from kraken_pipeline_tests.support import damaging
+from kraken_pipeline_tests.support.homes import (
     NOW,
     Shelf,
     covered,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kraken_pipeline.coverage.months import ROUTES, State
 from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, PLANES, packed_cells, png_of
-from kraken_pipeline_tests.pages import YEAR, small_map
+from kraken_pipeline_tests.support.pages import YEAR, small_map
 
 Numbers = npt.NDArray[np.float64]
 

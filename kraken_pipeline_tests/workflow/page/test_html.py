@@ -22,7 +22,7 @@ from kraken_pipeline.workflow.report.page import contents as page_contents
 from kraken_pipeline.workflow.report.page.html import render, selection
 from kraken_pipeline.workflow.report.report import Advice, Report
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.pages import YEAR, Element, contents_of, parsed
+from kraken_pipeline_tests.support.pages import YEAR, Element, contents_of, parsed
 
 HOURS = Series("XBTUSD", Interval.H1)
 HOUR, DAY = 3_600, 86_400

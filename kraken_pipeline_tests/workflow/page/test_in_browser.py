@@ -23,8 +23,8 @@ from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.report.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
-from kraken_pipeline_tests.homes import NOW, START, Shelf, run
-from kraken_pipeline_tests.pages import contradict, count_candles
+from kraken_pipeline_tests.support.homes import NOW, START, Shelf, run
+from kraken_pipeline_tests.support.pages import contradict, count_candles
 
 pytestmark = pytest.mark.e2e
 

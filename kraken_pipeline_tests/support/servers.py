@@ -1,7 +1,7 @@
 """Real PostgreSQL, Redis and QuestDB on ports of the loopback: started, stopped, killed, and started again as before.
 
 A server that comes back has the same address and the same data, so that what talks to it sees what it would see of a
-server that crashed. `python -m kraken_pipeline_tests.servers` starts each of them once and says which version it is.
+server that crashed. `python -m kraken_pipeline_tests.support.servers` starts each of them once and says its version.
 """
 
 from __future__ import annotations

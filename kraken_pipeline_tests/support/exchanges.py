@@ -18,7 +18,7 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline_tests.homes import oracle, run, settings_of
+from kraken_pipeline_tests.support.homes import oracle, run, settings_of
 
 BEGIN = Quarter(2023, 3).start
 ARCHIVED = BEGIN + 5 * DAY

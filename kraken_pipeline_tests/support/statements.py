@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-from kraken_pipeline_tests.servers import HOST
+from kraken_pipeline_tests.support.servers import HOST
 
 _BLOCK = 1 << 16
 _NEGOTIATIONS = (80_877_103, 80_877_104)

@@ -13,7 +13,7 @@ import pytest
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, time_from_seconds
 
-REAL_FILES = Path(__file__).resolve().parents[1] / ".." / "shared" / "kraken"
+REAL_FILES = Path(__file__).resolve().parents[2] / ".." / "shared" / "kraken"
 DAY = 86_400
 
 CandleRow = tuple[int, float, float, float, float, float, int, str, int]

@@ -19,9 +19,9 @@ import pytest
 from kraken_pipeline.cli.app import main
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.settings import Settings
-from kraken_pipeline_tests.homes import NOBODY
+from kraken_pipeline_tests.support.homes import NOBODY
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
 _UNSET = tuple(name.upper() for name in Settings.model_fields)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from kraken_pipeline_tests import servers
-from kraken_pipeline_tests.browsers import Chromium, chromium
-from kraken_pipeline_tests.servers import Needed, PostgreSQL, QuestDB, Redis, reason_without
+from kraken_pipeline_tests.support import servers
+from kraken_pipeline_tests.support.browsers import Chromium, chromium
+from kraken_pipeline_tests.support.servers import Needed, PostgreSQL, QuestDB, Redis, reason_without
 
 
 def need(kind: Needed) -> None:

@@ -1,4 +1,4 @@
-"""`python -m kraken_pipeline_tests.limited BYTES ARGUMENTS`: the command line where no file may grow beyond a size."""
+"""`python -m kraken_pipeline_tests.support.limited BYTES ARGUMENTS`: the command line with a limit on files' sizes."""
 
 from __future__ import annotations
 
