@@ -24,7 +24,7 @@ from kraken_pipeline.orchestration.resources import STORES, stores_of
 from kraken_pipeline.orchestration.standing import standings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.gaps import gaps as gap_flow
+from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
 from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
@@ -151,7 +151,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
             stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            _, found = gap_flow.recorded_gaps(stores, selection.spec, run.now)
+            found = OpenGaps(stores, selection.spec, run.now).record()
         for series, partition in selection.keys.items():
             own = [gap for gap in found if gap.series == series]
             context.add_asset_metadata(metadata.of_gaps(own), partition_key=partition)

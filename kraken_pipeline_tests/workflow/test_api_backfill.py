@@ -607,7 +607,7 @@ def test_retry_tries_nothing_while_the_exchange_is_away(there: Stores, exchange:
     assert done.failed == ()
     assert "Nothing was tried" in done.notes[0]
     assert len(operations(there)) == 1
-    assert retry(there, [], RunContext("run-three", NOW)) == BackfillOutcome((), ())
+    assert retry(there, [], RunContext("run-three", NOW)) == BackfillOutcome()
 
 
 def listed(stores: Stores) -> list[dead_letters.Operation]:

@@ -226,7 +226,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, out
     with explained(retried=True):
         stores, run = stores_of(context), _run(context, orders)
         if orders.spec.dry_run:
-            nothing = outcome_of(orders, files, BackfillOutcome((), ()), PublishOutcome())
+            nothing = outcome_of(orders, files, BackfillOutcome(), PublishOutcome())
             finish(context.instance, context.run_id, run.progress, nothing)
             return
         drop_folder.tidy(stores)

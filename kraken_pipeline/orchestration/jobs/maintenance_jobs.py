@@ -77,7 +77,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
         if spec.dry_run:
             rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
-            finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome((), ())))
+            finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome()))
             return
         done = fill(stores, spec, run)
         record_asked(stores, spec, run.now)
@@ -112,7 +112,7 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
         pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
         spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
         run = _begin(context, spec)
-        done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome((), ())
+        done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome()
         _finish_backfill(context, spec, run, done)
 
 

@@ -1,11 +1,54 @@
-"""The outcome of a backfill."""
+"""The outcomes of filling gaps: of a series, and of a whole backfill."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
+from kraken_pipeline.coverage.ranges import Spans, normalise
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.gaps.gaps import Gap
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOutcome:
+    """The outcome of filling the gaps of a series.
+
+    Attributes:
+        series: The series.
+        candles_stored: The number of new or changed candles.
+        spans: The spans that were filled.
+    """
+
+    series: Series
+    candles_stored: int
+    spans: Spans
+
+
+class Filled:
+    """The outcomes of several steps, one for each series."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[Series, SeriesOutcome] = {}
+
+    @property
+    def candles_stored(self) -> int:
+        """The number of new or changed candles in all series."""
+        return sum(outcome.candles_stored for outcome in self._outcomes.values())
+
+    def add(self, outcomes: Iterable[SeriesOutcome]) -> None:
+        """Add the outcomes of a step to those of earlier steps."""
+        for outcome in outcomes:
+            known = self._outcomes.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
+            self._outcomes[outcome.series] = SeriesOutcome(
+                outcome.series,
+                known.candles_stored + outcome.candles_stored,
+                normalise((*known.spans, *outcome.spans)),
+            )
+
+    def outcomes(self) -> tuple[SeriesOutcome, ...]:
+        """Return the outcome of each series, sorted."""
+        return tuple(self._outcomes[series] for series in sorted(self._outcomes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +66,8 @@ class BackfillOutcome:
         healed: The number of contradictions that no longer exist.
     """
 
-    filled: tuple[SeriesOutcome, ...]
-    gaps: tuple[Gap, ...]
+    filled: tuple[SeriesOutcome, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     requests: int = 0
     failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

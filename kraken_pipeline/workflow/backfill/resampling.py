@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract, whole_candles
+from kraken_pipeline.coverage.ranges import Span, intersect, normalise, subtract, whole_candles
 from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.candle import Source, finished
 from kraken_pipeline.market.interval import Interval
@@ -19,39 +19,18 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps
-from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
+from kraken_pipeline.workflow.backfill.outcome import SeriesOutcome
+from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.run_spec import RunSpec
 
 BATCH_SERIES = 64
 """The number of series that are resampled in parallel and committed together, as in ingesting."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeriesOutcome:
-    """The outcome of filling the gaps of a series.
-
-    Attributes:
-        series: The series.
-        candles_stored: The number of new or changed candles.
-        spans: The spans that were filled.
-    """
-
-    series: Series
-    candles_stored: int
-    spans: Spans
-
-
-def resample_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> list[SeriesOutcome]:
-    """Fill every gap of the selected series that finer candles cover whole.
-
-    Raises:
-        InvalidRequest: Nothing is known of the selection.
-    """
-    gaps = find_gaps(stores, spec, load_snapshot(stores, spec, run.now))
+def resample_gaps(stores: Stores, gaps: Iterable[Gap], run: RunContext) -> list[SeriesOutcome]:
+    """Fill the parts of gaps that finer candles cover whole."""
     filled: list[SeriesOutcome] = []
     # Finer intervals first, because coarser ones are resampled from them.
     for work in _by_interval(gaps):

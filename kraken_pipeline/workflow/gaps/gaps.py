@@ -9,13 +9,11 @@ from typing import Protocol, TypeVar
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import (
     ATTEMPTS,
-    GapRecord,
     GapStatus,
     expected_span,
     missing,
     next_try,
     overflow,
-    revise,
 )
 from kraken_pipeline.coverage.overlaps import Overlaps
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
@@ -24,10 +22,9 @@ from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, CatalogSnapshot, load_snapshot
+from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, CatalogSnapshot
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _DAY = 86_400
@@ -337,78 +334,6 @@ def _has_answered(snapshot: CatalogSnapshot, series: Series, start: int, quarter
         for container in snapshot.containers
         if container.kind == Kind.OHLCVT
         and (container.sha256, series.pair, series.interval.value) not in snapshot.failed
-    )
-
-
-def recorded_gaps(stores: Stores, spec: RunSpec, now: int) -> tuple[CatalogSnapshot, list[Gap]]:
-    """Find and record the gaps of the selected pairs; return the snapshot and the gaps.
-
-    Raises:
-        InvalidRequest: Nothing is known of the selection.
-        Busy: Another process has been recording gaps for too long.
-    """
-    with stores.locks.gap_records():
-        snapshot = load_snapshot(stores, spec, now)
-        found = find_gaps(stores, spec, snapshot)
-        _record_gaps(stores, spec, snapshot, found)
-    return snapshot, found
-
-
-def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
-    """Update the gap records of the selected series."""
-    by_series: dict[Series, list[Gap]] = {}
-    for gap in gaps:
-        by_series.setdefault(gap.series, []).append(gap)
-    selected = [Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals]
-    touched = [series for series in selected if series in by_series or series in snapshot.records]
-    rows: list[GapRow] = []
-    for series in touched:
-        older = {record.span: record for record in snapshot.records.get(series, ())}
-        found = {gap.span: gap for gap in by_series.get(series, [])}
-        records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
-        revision = revise(records, tuple(found), expected(snapshot, spec, series), snapshot.now)
-        before = Overlaps(older.values(), _span_of)
-        now = Overlaps(found.values(), _span_of)
-        rows += [_open_row(series, record, now, before, snapshot) for record in revision.open]
-        rows += [_filled_row(series, record, before, snapshot.now) for record in revision.filled]
-    with stores.catalog.write() as connection:
-        gap_records.replace_open(connection, touched, rows)
-
-
-def _open_row(
-    series: Series, record: GapRecord, found: Overlaps[Gap], older: Overlaps[GapRow], snapshot: CatalogSnapshot
-) -> GapRow:
-    """Return the row of an open gap; a gap that was not examined keeps its earlier values."""
-    gaps = found.over(record.span)
-    known = gaps[0].row() if gaps else older.over(record.span)[0]
-    return GapRow(
-        series,
-        record.span,
-        slots((record.span,), series.interval),
-        overflow(record.span, series.interval, snapshot.now),
-        known.route,
-        known.required_csv_file,
-        known.status,
-        known.attempts,
-        known.error,
-        record.detected_at,
-    )
-
-
-def _filled_row(series: Series, record: GapRecord, older: Overlaps[GapRow], now: int) -> GapRow:
-    known = older.over(record.span)[0]
-    return GapRow(
-        series,
-        record.span,
-        slots((record.span,), series.interval),
-        overflow(record.span, series.interval, now),
-        known.route,
-        known.required_csv_file,
-        GapStatus.FILLED,
-        known.attempts,
-        None,
-        record.detected_at,
-        now,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import InvalidRequest
@@ -19,6 +20,8 @@ from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
+
+Value = TypeVar("Value")
 
 DEFAULT_TRADES_A_SECOND = 0.02
 """The rate assumed for pairs without a known one; XBTUSD has had 0.14 since 2013 (55 million in 12 years)."""
@@ -76,6 +79,52 @@ class CatalogSnapshot:
     def may_be_asked(self, pair: str) -> bool:
         """Return whether the exchange answers requests for a pair, according to its lists."""
         return not self.is_delisted(pair) and pair not in self.absent
+
+    def only(self, pairs: Iterable[str]) -> CatalogSnapshot:
+        """Return the snapshot with fewer pairs."""
+        return replace(self, pairs={name: pair for name, pair in self.pairs.items() if name in set(pairs)})
+
+    def updated(self, newer: CatalogSnapshot) -> CatalogSnapshot:
+        """Return the snapshot with a newer reading of some of its pairs, or of further ones."""
+        return replace(
+            newer,
+            pairs=dict(sorted({**self.pairs, **newer.pairs}.items())),
+            coverage=_of_pairs(self.coverage, newer.coverage, newer.pairs),
+            extents=_of_pairs(self.extents, newer.extents, newer.pairs),
+            attempts=_of_pairs(self.attempts, newer.attempts, newer.pairs),
+            records=_of_pairs(self.records, newer.records, newer.pairs),
+            refutations=_of_pairs(self.refutations, newer.refutations, newer.pairs),
+            listings=_without(self.listings, newer.pairs) | dict(newer.listings),
+            first_known=_without(self.first_known, newer.pairs) | newer.first_known,
+        )
+
+    def is_like(self, other: CatalogSnapshot, pair: str) -> bool:
+        """Return whether another snapshot has the same evidence for a pair, archives aside; so it has the same gaps."""
+        series = [Series(pair, interval) for interval in Interval]
+        return (
+            all(
+                mine.get(each) == theirs.get(each)
+                for mine, theirs in zip(self._by_series, other._by_series, strict=True)
+                for each in series
+            )
+            and (pair in self.absent) == (pair in other.absent)
+            and all(
+                mine.get(pair) == theirs.get(pair)
+                for mine, theirs in (
+                    (self.rates, other.rates),
+                    (self.listings, other.listings),
+                    (self.first_known, other.first_known),
+                )
+            )
+        )
+
+    def has_archives_of(self, other: CatalogSnapshot) -> bool:
+        """Return whether another snapshot knows the same containers and the same failed members."""
+        return self.containers == other.containers and self.failed == other.failed
+
+    @property
+    def _by_series(self) -> tuple[Mapping[Series, Any], ...]:
+        return self.coverage, self.extents, self.attempts, self.records, self.refutations
 
     def last_evidence(self, pair: str) -> int:
         """Return the end of a pair's coverage in any interval, in seconds since the epoch; 0 if there is none."""
@@ -142,6 +191,17 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
         for pair, time in first.items():
             snapshot.first_known[pair] = min(snapshot.first_known.get(pair, time), time)
     return snapshot
+
+
+def _of_pairs(
+    older: Mapping[Series, Value], newer: Mapping[Series, Value], pairs: Collection[str]
+) -> dict[Series, Value]:
+    """Return values by series: the newer ones for some pairs, and the older ones for all others."""
+    return {series: value for series, value in older.items() if series.pair not in pairs} | dict(newer)
+
+
+def _without(values: Mapping[str, Value], pairs: Collection[str]) -> dict[str, Value]:
+    return {pair: value for pair, value in values.items() if pair not in pairs}
 
 
 def _is_resampled(records: Iterable[CoverageRecord], time: int) -> bool:

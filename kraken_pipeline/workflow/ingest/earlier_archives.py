@@ -7,7 +7,7 @@ corrects each pair once, before it compares anything.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import polars as pl
 import sqlalchemy as sa
@@ -26,8 +26,8 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 ORIGIN = "a row without a trade is quiet time"
 
 
-def correct(stores: Stores, pairs: Collection[str], now: int) -> None:
-    """Correct those of some pairs that are not corrected yet.
+def correct(stores: Stores, pairs: Collection[str], now: int) -> Sequence[str]:
+    """Correct those of some pairs that are not corrected yet, and return their names.
 
     After an interruption, the next run resumes with the unfinished pair.
 
@@ -43,6 +43,7 @@ def correct(stores: Stores, pairs: Collection[str], now: int) -> None:
                 heeding(lambda series=series: _correct(stores, series, now))  # type: ignore[misc]
             with stores.catalog.write() as connection:
                 connection.execute(sa.delete(earlier_archives).where(earlier_archives.c.pair == pair))
+    return waiting
 
 
 def _correct(stores: Stores, series: Series, now: int) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kraken_pipeline.coverage.anchors import Spacing
-from kraken_pipeline.coverage.ranges import normalise
-from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import ProofCost, cost
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
@@ -45,14 +42,12 @@ def _of_all_intervals(spec: RunSpec) -> RunSpec:
 
 
 def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
-    filled: dict[Series, SeriesOutcome] = {}
-    for outcome in (*done.filled, *proof.filled):
-        known = filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
-        stored = known.candles_stored + outcome.candles_stored
-        filled[outcome.series] = SeriesOutcome(outcome.series, stored, normalise((*known.spans, *outcome.spans)))
+    filled = Filled()
+    filled.add(done.filled)
+    filled.add(proof.filled)
     return replace(
         done,
-        filled=tuple(filled[series] for series in sorted(filled)),
+        filled=filled.outcomes(),
         requests=done.requests + proof.requests,
         failed=(*done.failed, *proof.failed),
         notes=(*done.notes, *proof.notes),

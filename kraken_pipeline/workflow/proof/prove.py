@@ -58,7 +58,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trades
-from kraken_pipeline.workflow.backfill.resampling import SeriesOutcome
+from kraken_pipeline.workflow.backfill.outcome import Filled, SeriesOutcome
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.progress import RunContext
@@ -176,14 +176,14 @@ class _Proving:
     now: int
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    filled: dict[Series, SeriesOutcome] = field(default_factory=dict)
+    filled: Filled = field(default_factory=Filled)
     tried: set[tuple[Series, Span]] = field(default_factory=set)
     requests: int = 0
     refuted: int = 0
 
     def outcome(self, counts: tuple[TradeCount, ...]) -> ProveOutcome:
         """Return the result of the proof with the given counts."""
-        filled = tuple(self.filled[series] for series in sorted(self.filled))
+        filled = self.filled.outcomes()
         return ProveOutcome(
             counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
         )
@@ -214,17 +214,8 @@ class _Proving:
     def settle(self, name: str) -> None:
         """Resample and reconcile the changed ranges of a pair."""
         done = backfill(self.stores, run_spec(pairs=[name], api_backfill=False), self.run)
-        self.add(done.filled)
+        self.filled.add(done.filled)
         self.notes += done.notes
-
-    def add(self, filled: Sequence[SeriesOutcome]) -> None:
-        """Add filled series to the result."""
-        for outcome in filled:
-            known = self.filled.get(outcome.series, SeriesOutcome(outcome.series, 0, ()))
-            spans = normalise((*known.spans, *outcome.spans))
-            self.filled[outcome.series] = SeriesOutcome(
-                outcome.series, known.candles_stored + outcome.candles_stored, spans
-            )
 
     def ask(self, names: Sequence[str], allowed: int | None) -> None:
         """Make all requests that are needed: first for the edges of all spans, then where counts differ."""
@@ -551,7 +542,7 @@ class _Asking:
         work, answered = self.work, list[Span]()
 
         def keep(fetched: Fetched) -> None:
-            work.add([SeriesOutcome(Series(name, Interval.M1), fetched.candles_stored, fetched.answered)])
+            work.filled.add([SeriesOutcome(Series(name, Interval.M1), fetched.candles_stored, fetched.answered)])
             work.notes.extend(fetched.notes)
             answered.extend(fetched.answered)
 

@@ -57,6 +57,7 @@ class Reconciled:
         healed: The number of contradictions that no longer exist.
         given_back: The number of refuted spans that are covered again, so that coarser candles can be made of them.
         notes: The work that was skipped, with the reason.
+        changed: The pairs whose evidence may have changed: those compared, and those of a refuted outage.
     """
 
     pairs: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class Reconciled:
     healed: int = 0
     given_back: int = 0
     notes: tuple[str, ...] = ()
+    changed: frozenset[str] = frozenset()
 
 
 def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
@@ -74,8 +76,9 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     """
     wanted = set(pairs)
     notes: list[str] = []
+    corrected: Collection[str] = wanted
     try:
-        earlier_archives.correct(stores, wanted, run.now)
+        corrected = earlier_archives.correct(stores, wanted, run.now)
     except Busy as error:
         notes.append(f"What an earlier version believed of archives is left to the next run: {error}")
     with stores.catalog.read() as connection:
@@ -103,6 +106,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
         sum(each.healed for each in done),
         sum(each.given_back for each in done),
         tuple(notes),
+        changed=frozenset(wanted if silent else {*doubted, *corrected}),  # an outage concerns every pair
     )
 
 
@@ -416,8 +420,8 @@ def _month(year: int, month: int) -> int:
     return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
-def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunContext) -> int:
-    """End the refutations for which no route is left at any cost, and return their number.
+def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunContext) -> frozenset[str]:
+    """End the refutations for which no route is left at any cost, and return their pairs.
 
     They become conflicts: their coverage comes back, because the sources still answer the same, but it is not proven. A
     refutation that only exceeds the limits of this run stays a gap, which shows what it would cost. A refutation
@@ -426,9 +430,10 @@ def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunCo
     """
     refuted = {series: found for series, found in snapshot.refutations.items() if series.interval in spec.intervals}
     if not refuted:
-        return 0
+        return frozenset()
     none: dict[Series, list[Span]] = {}
-    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), snapshot):
+    its = snapshot.only({series.pair for series in refuted})
+    for gap in find_gaps(stores, spec.model_copy(update={"complete": True}), its):
         if gap.series in refuted:
             none.setdefault(gap.series, []).extend(leg.span for leg in gap.legs if leg.route is Route.NONE)
     without = {series: normalise(spans) for series, spans in none.items()}
@@ -438,7 +443,7 @@ def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunCo
         if (hopeless := [each for each in found if _is_hopeless(each, without.get(series, ()))])
     }
     if not ended:
-        return 0
+        return frozenset()
     with stores.locks.series(ended):
         times = {series: stores.lake.times(series) for series in ended}
         with stores.catalog.write() as connection:
@@ -446,7 +451,7 @@ def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunCo
             evidence_records.renew(connection, times)
             changes = [(series, each.span) for series, found in ended.items() for each in found]
             publications.doubt(connection, changes, run.now)
-    return sum(len(found) for found in ended.values())
+    return frozenset(series.pair for series in ended)
 
 
 def _is_hopeless(each: Refutation, without: Spans) -> bool:
