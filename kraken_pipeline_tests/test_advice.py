@@ -18,8 +18,7 @@ from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
@@ -47,7 +46,7 @@ SELECTIONS = [
 @pytest.fixture(scope="module", autouse=True)
 def _stopped_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        stop_clock(patch, NOW, options, jobs, upkeep)
+        stop_clock(patch, NOW, options, steps)
         yield
 
 

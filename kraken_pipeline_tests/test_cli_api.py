@@ -14,8 +14,7 @@ from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal, SystemState
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.support.exchanges import (
@@ -42,7 +41,7 @@ REFUSED = Refusal("EQuery:Unknown asset pair")
 @pytest.fixture(scope="module", autouse=True)
 def _stopped_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        stop_clock(patch, NOW, options, jobs, upkeep)
+        stop_clock(patch, NOW, options, steps)
         yield
 
 

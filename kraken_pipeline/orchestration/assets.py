@@ -19,14 +19,13 @@ from kraken_pipeline.orchestration.events import agreement_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
-from kraken_pipeline.orchestration.progress import finish, of_backfill, run_context, tell
+from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import STORES, stores_of
-from kraken_pipeline.orchestration.standing import standings
+from kraken_pipeline.orchestration.steps import begin, log_shortfalls, outcome_of_changes
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
-from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
-from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.gaps.series_snapshot import series_snapshots
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
 from kraken_pipeline.workflow.report import report_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -66,11 +65,6 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
     return Selection(keys, spec)
 
 
-def run_of(context: dg.AssetExecutionContext) -> RunContext:
-    """Return the context of the run, with the progress that earlier assets made in it."""
-    return run_context(context, int(time.time()))
-
-
 def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
     """Log the checks of single partitions; a returned check result would apply to all partitions of the run."""
     for each in evaluations:
@@ -99,20 +93,17 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
-                found = scan.scan(stores, selection.spec, run.now, patience=True)
-                ingest.fail_broken(stores, found.broken, run)
-                size = sum(task.file.size for task in found.tasks)
-                run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
-                outcomes = ingest.ingest(stores, selection.spec, found.tasks, run)
-                drop_folder.tidy(stores)
-            standing = standings(stores, selection.spec, run.now)
+            stores, selection = stores_of(context), selected(context, tier)
+            run = begin(context, selection.spec)
+            found = pipeline.find_archives(stores, selection.spec, run)
+            outcomes = pipeline.ingest_archives(stores, selection.spec, found.tasks, run)
+            pipeline.tidy(stores)
+            snapshots = series_snapshots(stores, selection.spec, run.now)
             rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
             intact = checks.lake_intact(stores, key["candles"], selection.keys)
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
-            context.add_asset_metadata(metadata.of_files(own, standing[series]), partition_key=partition)
+            context.add_asset_metadata(metadata.of_files(own, snapshots[series]), partition_key=partition)
         finish(context.instance, run.run_id, run.progress)
         return dg.MaterializeResult(check_results=[rules, intact])
 
@@ -130,10 +121,11 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def coverage(context: dg.AssetExecutionContext) -> None:
         with explained():
-            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            standing = standings(stores, selection.spec, run.now)
+            stores, selection = stores_of(context), selected(context, tier)
+            run = begin(context, selection.spec)
+            snapshots = series_snapshots(stores, selection.spec, run.now)
         for series, partition in selection.keys.items():
-            context.add_asset_metadata(metadata.of_coverage(standing[series]), partition_key=partition)
+            context.add_asset_metadata(metadata.of_coverage(snapshots[series]), partition_key=partition)
 
     @partitioned(
         deps=[key["coverage"]],
@@ -150,7 +142,8 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
+            stores, selection = stores_of(context), selected(context, tier)
+            run = begin(context, selection.spec)
             found = OpenGaps(stores, selection.spec, run.now).record()
         for series, partition in selection.keys.items():
             own = [gap for gap in found if gap.series == series]
@@ -172,17 +165,17 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     )
     def backfilled_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
-            outcome = backfill.backfill(stores, selection.spec, run)
-            tell(context.log, outcome)
-            standing = standings(stores, selection.spec, run.now)
+            stores, selection = stores_of(context), selected(context, tier)
+            run = begin(context, selection.spec)
+            changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, selection.spec, run))
+            log_shortfalls(context.log, changes)
+            snapshots = series_snapshots(stores, selection.spec, run.now)
             agreement = agreements(stores, selection.keys)
-        stored = {each.series: each.candles_stored for each in outcome.filled}
         for series, partition in selection.keys.items():
-            values = metadata.of_plan(standing[series], stored.get(series, 0))
+            values = metadata.of_plan(snapshots[series], changes.candles_stored.get(series, 0))
             context.add_asset_metadata(values, partition_key=partition)
         _log(context, agreement_events(tier, agreement))
-        finish(context.instance, run.run_id, run.progress, of_backfill(outcome))
+        finish(context.instance, run.run_id, run.progress, outcome_of_changes(changes))
         return dg.MaterializeResult(check_results=[checks.intervals_agree(key["backfilled_candles"], agreement)])
 
     @asset(

@@ -12,12 +12,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
-from kraken_pipeline.orchestration.standing import SeriesSnapshot, standings
-from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.pipeline import Changes, changed_series
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
 from kraken_pipeline.workflow.report.report import make_report
@@ -32,68 +29,34 @@ their candles."""
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
-def changes(
-    stores: Stores,
-    spec: RunSpec,
-    files: Sequence[FileOutcome],
-    done: BackfillOutcome,
-    published: PublishOutcome,
-    now: int,
-) -> Iterator[Event]:
-    """Yield the events of a run: those of each series, then those of each tier.
+def events_of(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iterator[Event]:
+    """Yield the events of a run: those of each series that it changed, then those of each tier.
 
     Args:
         stores: The stores that the run changed.
         spec: The run spec.
-        files: The outcomes of the run's files.
-        done: The outcome of the backfill: the series filled, and the gaps left.
-        published: The series published to QuestDB.
+        changes: The changes of the run.
         now: The time of the run, in seconds since the epoch.
     """
-    read: dict[Series, list[FileOutcome]] = {}
-    for outcome in files:
-        if outcome.status is FileStatus.COMPLETED:
-            read.setdefault(outcome.series, []).append(outcome)
-    filled = {each.series: each.candles_stored for each in done.filled}
-    changed = sorted({*read, *filled})
+    changed = list(changed_series(stores, spec, changes, now))
+    is_full = len(changed) <= FULL_REPORT_SERIES
     tiers: dict[Tier, list[Series]] = {}
-    standing = _standings(stores, changed, now)
-    for series in changed:
-        own = standing[series]
-        tier = own.measured.tier
+    for change in changed:
+        tier, series, snapshot = change.tier, change.series, change.snapshot
         tiers.setdefault(tier, []).append(series)
-        if series in read:
-            yield _materialised(tier, "candles", metadata.of_files(read[series], own), series)
-        if series in filled:
-            yield _materialised(tier, "backfilled_candles", metadata.of_plan(own, filled[series]), series)
+        if change.files:
+            yield _materialised(tier, "candles", metadata.of_files(change.files, snapshot), series)
+        if change.filled is not None:
+            yield _materialised(tier, "backfilled_candles", metadata.of_plan(snapshot, change.filled), series)
+        if is_full and (change.is_selected or series in changes.evidence):
+            yield _materialised(tier, "coverage", metadata.of_coverage(snapshot), series)
         # Gaps are not recorded for intervals outside the run spec, such as the minutes from which hours are resampled.
-        if len(changed) <= FULL_REPORT_SERIES and series.interval in spec.intervals:
-            yield _materialised(tier, "coverage", metadata.of_coverage(own), series)
-            yield _materialised(tier, "gaps", metadata.of_gaps(own.gaps), series)
+        if is_full and change.is_selected:
+            yield _materialised(tier, "gaps", metadata.of_gaps(snapshot.gaps), series)
     for tier, of_tier in tiers.items():
         yield from agreement_events(tier, agreements(stores, of_tier))
         yield from _of_tier(stores, tier, of_tier, now)
-    yield from published_changes(stores, published)
-
-
-def counted_events(stores: Stores, counted: Collection[Series], now: int) -> Iterator[Event]:
-    """Yield the events of unchanged series whose trades were counted by their ids; none for very many series."""
-    if len(counted) > FULL_REPORT_SERIES:
-        return
-    for series, standing in _standings(stores, sorted(counted), now).items():
-        if series in counted:
-            yield _materialised(standing.measured.tier, "coverage", metadata.of_coverage(standing), series)
-
-
-def _standings(stores: Stores, changed: Collection[Series], now: int) -> Mapping[Series, SeriesSnapshot]:
-    """Return snapshots of the changed series over all of their time, not only over the run's window.
-
-    With the window and the limits of each run, the numbers of a partition would jump between materialisations.
-    """
-    if not changed:
-        return {}
-    pairs, intervals = {each.pair for each in changed}, {each.interval for each in changed}
-    return standings(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals)), now)
+    yield from published_changes(stores, changes.published)
 
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:

@@ -14,9 +14,9 @@ import dagster as dg
 from kraken_pipeline.coverage.completeness import Total, by_interval, shown
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso, short
-from kraken_pipeline.orchestration.standing import SeriesSnapshot
 from kraken_pipeline.storage.records.trade_counts import as_counted, in_all
 from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import Published
 from kraken_pipeline.workflow.report.report import Report

@@ -11,9 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import Progress, RunContext
-from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.progress import Progress
 
 NOTES = 10
 """The maximum number of names of each kind in a run's outcome, which is a tag; the log has all of them."""
@@ -54,19 +52,6 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
     return watch
 
 
-def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext, now: int) -> RunContext:
-    """Return the run context of a step, with the progress that earlier steps made.
-
-    Args:
-        context: The context of the step.
-        now: The time that the run uses as the present, in seconds since the epoch.
-    """
-    run_id = context.run.run_id
-    stored = context.instance.get_run_by_id(run_id)
-    progress = progress_of(dict(stored.tags)) if stored else Progress()
-    return RunContext(run_id, now, watcher(context.instance, run_id), progress)
-
-
 def progress_of(tags: dict[str, str]) -> Progress:
     """Return the progress in a run's tags."""
     return Progress(**json.loads(tags[PROGRESS_TAG])) if PROGRESS_TAG in tags else Progress()
@@ -83,37 +68,3 @@ def finish(
 def outcome_of(tags: dict[str, str]) -> dict[str, Any]:
     """Return the outcome in a run's tags; empty for a run that has not finished."""
     return dict(json.loads(tags[OUTCOME_TAG])) if OUTCOME_TAG in tags else {}
-
-
-def tell(log: dg.DagsterLogManager, done: BackfillOutcome) -> None:
-    """Log the failures and the notes of a backfill."""
-    for failure in done.failed:
-        log.error(failure)
-    for note in done.notes:
-        log.warning(note)
-
-
-def tell_published(log: dg.DagsterLogManager, done: PublishOutcome) -> None:
-    """Log the failures of a publication."""
-    for failure in done.failed:
-        log.warning(failure)
-
-
-def of_published(done: PublishOutcome) -> dict[str, Any]:
-    """Return the outcome of a run's publication; empty if there was nothing to publish."""
-    if not (done.series or done.failed or done.owed):
-        return {}
-    return {"candles_published": done.candles, "publications_owed": done.owed}
-
-
-def of_backfill(done: BackfillOutcome) -> dict[str, Any]:
-    """Return the outcome of a run's backfill: counts, the first errors and the first notes."""
-    return {
-        "requests": done.requests,
-        "fetches_failed": len(done.failed),
-        "spans_refuted": done.refuted,
-        "contradictions_healed": done.healed,
-        "new_conflicts": done.conflicts,
-        "errors": list(done.failed[:NOTES]),
-        "notes": list(done.notes[:NOTES]),
-    }

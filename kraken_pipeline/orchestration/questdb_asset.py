@@ -5,7 +5,7 @@ import dagster as dg
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
-from kraken_pipeline.orchestration.assets import run_of, selected
+from kraken_pipeline.orchestration.assets import selected
 from kraken_pipeline.orchestration.columns import questdb_columns
 from kraken_pipeline.orchestration.events import rows_published
 from kraken_pipeline.orchestration.failures import explained
@@ -13,6 +13,7 @@ from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tag
 from kraken_pipeline.orchestration.partitions import SERIES
 from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.steps import begin
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.publish import Published
 
@@ -45,7 +46,8 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
     )
     def questdb_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
-            stores, selection, run = stores_of(context), selected(context, tier), run_of(context)
+            stores, selection = stores_of(context), selected(context, tier)
+            run = begin(context, selection.spec)
             done = publish.publish(stores, run, selection.keys)
             if done.failed:
                 raise StoreUnavailable("; ".join(done.failed))

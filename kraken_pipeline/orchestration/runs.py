@@ -16,12 +16,11 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.logs import LOGGER
-from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.health import health_job
-from kraken_pipeline.orchestration.jobs.ingest_job import SPEC_TAG, ingest_job, spec_tags
-from kraken_pipeline.orchestration.partitions import series_of
+from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
+from kraken_pipeline.orchestration.steps import SPEC_TAG, spec_tags
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -33,7 +32,6 @@ BEGUN_BY_TAG = "kraken/begun_by"
 """The tag that identifies the run of one call of `execute`."""
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
-_CORNER_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 UNFINISHED = ("FAILURE", "CANCELED", INTERRUPTED)
 _BEGINNING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
 _BEGUN = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -138,21 +136,7 @@ def _spec(run: dg.DagsterRun) -> RunSpec | None:
         return run_spec(json.loads(run.tags[SPEC_TAG]))
     if run.job_name == ingest_job.name:
         return run_spec(run.run_config)
-    return _spec_of_assets(run)
-
-
-def _spec_of_assets(run: dg.DagsterRun) -> RunSpec | None:
-    """Return the run spec of a run of assets, as far as its selection and its partitions' corners determine it."""
-    tiers = {key.path[0].upper() for key in run.asset_selection or ()}
-    if len(tiers) != 1:
-        return None
-    corners = [series_of(run.tags[tag]) for tag in _CORNER_TAGS if tag in run.tags]
-    bounds = [corner.interval for corner in corners] or list(Interval)
-    return run_spec(
-        tier=tiers.pop(),
-        intervals=[interval for interval in Interval if min(bounds) <= interval <= max(bounds)],
-        pairs=[corners[0].pair] if len({corner.pair for corner in corners}) == 1 else None,
-    )
+    return None
 
 
 def _warnings(outcome: Mapping[str, Any]) -> str | None:

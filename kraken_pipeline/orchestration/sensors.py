@@ -15,10 +15,11 @@ from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import PassedOver, discover
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
-from kraken_pipeline.orchestration.jobs.ingest_job import SPEC_TAG, ingest_job
+from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
 from kraken_pipeline.orchestration.runs import at_work
+from kraken_pipeline.orchestration.steps import SPEC_TAG
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.records import publications

@@ -12,8 +12,7 @@ import pytest
 from dotenv import dotenv_values
 
 from kraken_pipeline.cli import options
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.shell import ended, shell, start
 
@@ -24,7 +23,7 @@ PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")
 def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_at_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_clock(monkeypatch, int(time.time()), options, jobs, upkeep)  # no hour ends between two commands
+    stop_clock(monkeypatch, int(time.time()), options, steps)  # no hour ends between two commands
     home = tmp_path / "demo-data"
     said = shell(home, "demo", "--home", str(home))
     assert said.code == 0, said.err

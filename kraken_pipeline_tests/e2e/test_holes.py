@@ -18,7 +18,7 @@ from kraken_pipeline.demo.world import World
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
@@ -99,7 +99,7 @@ def conflicts(stores: Stores) -> list[str]:
 def test_two_pairs_that_lack_the_same_day_get_all_48_hours_back_by_one_command(
     home: Path, tmp_path: Path, exchange: DemoExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_clock(monkeypatch, NOW, options, jobs)
+    stop_clock(monkeypatch, NOW, options, steps)
     day = Span(LOST, LOST + DAY)
     folder = files(tmp_path / "files", day)
     said = shell(

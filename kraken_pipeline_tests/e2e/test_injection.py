@@ -36,8 +36,7 @@ from kraken_pipeline.errors import InvalidRequest, plain
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import open_catalog
@@ -415,7 +414,7 @@ class Siege:
 
 @contextmanager
 def besieged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> Iterator[Siege]:
-    stop_clock(monkeypatch, NOW, options, jobs, upkeep)
+    stop_clock(monkeypatch, NOW, options, steps)
     monkeypatch.setattr(options, "time", SimpleNamespace(time=lambda: float(NOW)))
     home = tmp_path / NAME / "home"
     home.parent.mkdir()

@@ -17,7 +17,7 @@ from kraken_pipeline.demo.faults import Fault, Refusal
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration import assets
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.orchestration.runs import statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
@@ -241,7 +241,7 @@ def test_a_run_of_assets_tells_its_progress_as_an_ingest_does(
 
 @pytest.fixture
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoExchange]:
-    stop_clock(monkeypatch, NOW, assets)
+    stop_clock(monkeypatch, NOW, steps)
     with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
         yield exchange
 

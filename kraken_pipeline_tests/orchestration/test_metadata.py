@@ -8,9 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.orchestration import assets
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.orchestration.conftest import definitions
@@ -58,7 +56,7 @@ NUMBERS = {
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clock(monkeypatch, NOW, assets, jobs, upkeep)
+    stop_clock(monkeypatch, NOW, steps)
 
 
 def ran(instance: dg.DagsterInstance, settings: Settings, job: str, **config: Any) -> None:

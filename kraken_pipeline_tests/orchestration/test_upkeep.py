@@ -15,6 +15,7 @@ from kraken_pipeline.demo.faults import Fault, HttpStatus, Refusal, SystemState
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.orchestration.jobs import maintenance_jobs as upkeep
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
@@ -61,7 +62,7 @@ def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoExchange]:
-    stop_clock(monkeypatch, NOW, upkeep)
+    stop_clock(monkeypatch, NOW, steps)
     with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
         yield exchange
 
@@ -358,7 +359,7 @@ def recent(hours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the hours that OHLC reaches; only to be copied."""
     home = copied(hours, tmp_path_factory.mktemp("recent"))
     with pytest.MonkeyPatch.context() as patch, DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
-        stop_clock(patch, NOW, upkeep)
+        stop_clock(patch, NOW, steps)
         with dg.DagsterInstance.ephemeral() as instance:
             assert ran(instance, settings_of(home, kraken_api_url=exchange.url), BACKFILL, intervals="60").success
     return home
@@ -416,7 +417,7 @@ def test_where_nothing_may_be_asked_nothing_is_compared(
 def test_an_exchange_that_does_not_answer_leaves_the_validation_to_the_next_run(
     instance: dg.DagsterInstance, hours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_clock(monkeypatch, NOW, upkeep)
+    stop_clock(monkeypatch, NOW, steps)
     settings = settings_of(copied(hours, tmp_path))
     assert ran(instance, settings, VALIDATE, intervals="60", lookback_days=40).success
     outcome = status_of(instance, settings).outcome
@@ -435,11 +436,11 @@ def test_records_of_gaps_are_deleted_when_they_were_filled_long_ago(
     with opened(settings) as stores:
         before = rows_of(stores, schema.gaps, *columns)
         kept = lake_of(stores), rows_of(stores, schema.coverage, "pair", "start", "end")
-        stop_clock(monkeypatch, NOW + 90 * DAY, upkeep)
+        stop_clock(monkeypatch, NOW + 90 * DAY, steps)
         assert ran(instance, settings, CLEANUP).success
         assert rows_of(stores, schema.gaps, *columns) == before
         assert status_of(instance, settings).outcome["gap_records_deleted"] == 0
-        stop_clock(monkeypatch, NOW + 90 * DAY + 1, upkeep)
+        stop_clock(monkeypatch, NOW + 90 * DAY + 1, steps)
         assert ran(instance, settings, CLEANUP).success
         # What is still missing is still on record, however old.
         left = rows_of(stores, schema.gaps, *columns)
@@ -455,7 +456,7 @@ def test_how_long_they_are_kept_may_be_said(
     instance: dg.DagsterInstance, recent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(copied(recent, tmp_path), kraken_gap_retention_days=10)
-    stop_clock(monkeypatch, NOW + 11 * DAY, upkeep)
+    stop_clock(monkeypatch, NOW + 11 * DAY, steps)
     assert ran(instance, settings, CLEANUP, retention_days=12).success
     assert status_of(instance, settings).outcome["gap_records_deleted"] == 0
     assert ran(instance, settings, CLEANUP).success

@@ -3,49 +3,31 @@
 It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
 """
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.orchestration import metadata, partitions
-from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.progress import (
-    NOTES,
-    finish,
-    of_backfill,
-    of_published,
-    run_context,
-    tell,
-    tell_published,
-    watcher,
-)
+from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import publish
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
-from kraken_pipeline.workflow.gaps.plan import make_plan, nothing_to_do
-from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
-from kraken_pipeline.workflow.ingest import drop_folder, ingest, scan
+from kraken_pipeline.workflow.gaps.plan import make_plan
+from kraken_pipeline.workflow.ingest import scan
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
 from kraken_pipeline.workflow.progress import Progress, RunContext
-from kraken_pipeline.workflow.proof.completion import fill
-from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 CHUNK_FILES = 512
 """The number of files in one step: a re-execution from failure repeats a step, and a step costs Dagster 0.1 s."""
-ABANDONED_SECONDS = 86_400
-"""The age in seconds at which a temporary file of the lake counts as left behind by a killed run."""
-SPEC_TAG = "kraken/spec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +37,7 @@ class IngestPlan:
     Attributes:
         spec: The run spec.
         now: The time that the run uses as the present, in seconds since the epoch.
+        progress: The progress at the start, with the totals of the work.
         progress: The progress at the start, with the totals of the work.
         taken: The number of files that were ingested before.
         skipped: The number of files in the folders that are not archives.
@@ -79,7 +62,7 @@ class IngestPlan:
 class Chunk:
     """The files of one step of a run."""
 
-    orders: IngestPlan
+    plan: IngestPlan
     tasks: tuple[Task, ...]
 
 
@@ -116,50 +99,39 @@ def spec_mapping(op: str) -> dg.ConfigMapping:
     return mapping(op, config_schema(), lambda values: run_spec(values).as_config())
 
 
-def _run(context: dg.OpExecutionContext, orders: IngestPlan) -> RunContext:
-    run = run_context(context, orders.now)
-    if not run.progress.files_total:
-        run.progress = orders.progress
-    return run
-
-
 @dg.op(
     config_schema=dict,
     required_resource_keys={STORES},
-    out={"orders": dg.Out(IngestPlan), "chunks": dg.DynamicOut(Chunk)},
+    out={"plan": dg.Out(IngestPlan), "chunks": dg.DynamicOut(Chunk)},
 )
 def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
     """Find the selected archives that have not been ingested yet, and distribute them over the steps."""
     with explained():
-        stores, spec, now = stores_of(context), run_spec(context.op_config), int(time.time())
-        context.instance.add_run_tags(context.run_id, spec_tags(spec))
+        stores, spec = stores_of(context), run_spec(context.op_config)
+        run = begin(context, spec)
+        found = scan.Scan()
         if spec.dry_run:
-            _log_plan(context, stores, spec, now)
-            tasks, found = [], scan.Scan()
+            _log_plan(context, stores, spec, run.now)
         else:
-            stores.lake.sweep(now - ABANDONED_SECONDS)
-            found = scan.scan(stores, spec, now, patience=True)
-            tasks = found.tasks
-            _require_something(stores, spec, found, now)
-            record_asked(stores, spec, now)
-            _enlist(context, stores, found, run_context(context, now))
-    orders = _orders(stores, spec, now, tasks, found)
-    watcher(context.instance, context.run_id)(orders.progress)
+            found = pipeline.find_archives(stores, spec, run)
+            record_asked(stores, spec, run.now)
+            _log_found(context, stores, found)
+    plan = _plan(stores, spec, run, found)
     # At least one chunk, even if it is empty, because the last step waits for the chunks.
-    for number, start in enumerate(range(0, max(len(tasks), 1), CHUNK_FILES)):
-        chunk = Chunk(orders, tuple(tasks[start : start + CHUNK_FILES]))
+    for number, start in enumerate(range(0, max(len(found.tasks), 1), CHUNK_FILES)):
+        chunk = Chunk(plan, tuple(found.tasks[start : start + CHUNK_FILES]))
         yield dg.DynamicOutput(chunk, mapping_key=f"{number:04d}", output_name="chunks")
-    yield dg.Output(orders, "orders")
+    yield dg.Output(plan, "plan")
 
 
-def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], found: scan.Scan) -> IngestPlan:
+def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> IngestPlan:
     notes = [
         f"{each.name}: {each.reason}" for kind in (found.waiting, found.taken, found.skipped) for each in kind[:NOTES]
     ]
     return IngestPlan(
         spec=spec,
-        now=now,
-        progress=Progress("reading archives", len(tasks), bytes_total=sum(task.file.size for task in tasks)),
+        now=run.now,
+        progress=run.progress,
         taken=len(found.taken),
         skipped=len(found.skipped),
         waiting=len(found.waiting),
@@ -169,23 +141,10 @@ def _orders(stores: Stores, spec: RunSpec, now: int, tasks: Sequence[Task], foun
     )
 
 
-def spec_tags(spec: RunSpec) -> dict[str, str]:
-    """Return the tag that stores the run spec with the run."""
-    return {SPEC_TAG: json.dumps(spec.as_config())}
-
-
-def _require_something(stores: Stores, spec: RunSpec, found: scan.Scan, now: int) -> None:
-    pairs = [task.file.pair for task in found.tasks]
-    if not load_snapshot(stores, spec, now, also=pairs).pairs and not found.broken:
-        raise nothing_to_do(stores, spec, found)
-
-
-def _enlist(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan, run: RunContext) -> None:
-    ingest.fail_broken(stores, found.broken, run)
-    ingest.enlist(stores, found.tasks, run)
-    partitions.register(
-        context.instance, stores.tiers, [*stores.lake.asset_ids.pairs(), *(t.file.pair for t in found.tasks)]
-    )
+def _log_found(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan) -> None:
+    """Log what was found in the folders, and add its pairs to the partitions."""
+    pairs = [*stores.lake.asset_ids.pairs(), *(task.file.pair for task in found.tasks)]
+    partitions.register(context.instance, stores.tiers, pairs)
     for each in (*found.skipped, *found.waiting, *found.taken):
         context.log.info(f"{each.name}: {each.reason}")
     for each in found.broken:
@@ -205,9 +164,8 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        stores, run = stores_of(context), _run(context, chunk.orders)
-        with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
-            outcomes = ingest.ingest(stores, chunk.orders.spec, chunk.tasks, run)
+        stores, run = stores_of(context), begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
+        outcomes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run)
     for outcome in outcomes:
         if outcome.status is FileStatus.FAILED:
             context.log.error(f"{outcome.name}: {outcome.reason}")
@@ -220,47 +178,38 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
 
 
 @dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def fill_gaps_and_report(context: dg.OpExecutionContext, orders: IngestPlan, outcomes: list[list[FileOutcome]]) -> None:
+def fill_gaps_and_report(context: dg.OpExecutionContext, plan: IngestPlan, outcomes: list[list[FileOutcome]]) -> None:
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
-    files = [outcome for chunk in outcomes for outcome in chunk]
+    changes = pipeline.Changes(tuple(outcome for chunk in outcomes for outcome in chunk))
     with explained(retried=True):
-        stores, run = stores_of(context), _run(context, orders)
-        if orders.spec.dry_run:
-            nothing = outcome_of(orders, files, BackfillOutcome(), PublishOutcome())
-            finish(context.instance, context.run_id, run.progress, nothing)
-            return
-        drop_folder.tidy(stores)
-        done = fill(stores, orders.spec, run)
-        tell(context.log, done)
-        published = publish.deliver(stores, run)
-        tell_published(context.log, published)
-        run.report(phase="reporting")
-        for event in changes(stores, orders.spec, files, done, published, run.now):
-            # The method accepts evaluations too; its annotation does not say so.
-            context.log_event(event)  # type: ignore[arg-type]
-    run.report(phase="done", bytes_done=run.progress.bytes_total, requests_total=run.progress.requests_done)
-    finish(context.instance, context.run_id, run.progress, outcome_of(orders, files, done, published))
+        stores, run = stores_of(context), begin(context, now=plan.now, progress=plan.progress)
+        if not plan.spec.dry_run:
+            pipeline.tidy(stores)
+            changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))
+            changes = pipeline.deliver(stores, changes, run)
+            report(context, stores, plan.spec, changes, run)
+    conclude(context, run, outcome_of(plan, changes))
 
 
-def outcome_of(
-    orders: IngestPlan, files: Sequence[FileOutcome], done: BackfillOutcome, published: PublishOutcome
-) -> dict[str, Any]:
-    """Return the outcome of a run for its tags: counts, the first errors and the first notes."""
+def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
+    """Return the outcome of a run: counts, the first errors and the first notes."""
+    files = changes.files
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
     duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
     return {
-        "files_taken_before": orders.taken,
+        "files_taken_before": plan.taken,
         "files_skipped": len(duplicates),
-        "files_failed": len(failed) + len(orders.broken),
-        "not_archives": orders.skipped,
-        "files_waiting": orders.waiting + len(waiting),
+        "files_failed": len(failed) + len(plan.broken),
+        "not_archives": plan.skipped,
+        "files_waiting": plan.waiting + len(waiting),
         "rows_rejected": sum(each.rows_rejected for each in files),
-        "new_pairs": list(orders.new_pairs[:NOTES]),
-        **of_backfill(done),
-        **of_published(published),
-        "errors": [*orders.broken, *failed, *done.failed][:NOTES],
-        "notes": [*orders.notes, *waiting[:NOTES], *duplicates[:NOTES], *done.notes[:NOTES], *published.failed[:NOTES]],
+        "new_pairs": list(plan.new_pairs[:NOTES]),
+        **outcome_of_changes(
+            changes,
+            errors=[*plan.broken, *failed],
+            notes=[*plan.notes, *waiting[:NOTES], *duplicates[:NOTES]],
+        ),
     }
 
 
@@ -272,5 +221,5 @@ def outcome_of(
 )
 def ingest_job() -> None:
     """Ingest archives into the lake, fill gaps, and report the changed partitions."""
-    orders, chunks = look_at_folders()
-    fill_gaps_and_report(orders, chunks.map(ingest_files).collect())
+    plan, chunks = look_at_folders()
+    fill_gaps_and_report(plan, chunks.map(ingest_files).collect())

@@ -4,7 +4,6 @@ Each job is one step that calls its workflow. Schedules, sensors and the command
 `dagster job launch`.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,55 +11,34 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
-from kraken_pipeline.orchestration.events import changes, published_changes
+from kraken_pipeline.orchestration.events import published_changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping, spec_tags
-from kraken_pipeline.orchestration.progress import (
-    NOTES,
-    finish,
-    of_backfill,
-    of_published,
-    run_context,
-    tell,
-    tell_published,
-)
+from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping
+from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow import pipeline, publish
 from kraken_pipeline.workflow.backfill import backfill
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
-from kraken_pipeline.workflow.progress import Progress, RunContext
-from kraken_pipeline.workflow.proof.completion import fill
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.report.report_page import page_path, write_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 
-def _begin(context: dg.OpExecutionContext, spec: RunSpec) -> RunContext:
-    context.instance.add_run_tags(context.run_id, spec_tags(spec))
-    return run_context(context, int(time.time()))
-
-
-def _finish_backfill(context: dg.OpExecutionContext, spec: RunSpec, run: RunContext, done: BackfillOutcome) -> None:
+def _deliver_and_report(
+    context: dg.OpExecutionContext, spec: RunSpec, changes: pipeline.Changes, run: RunContext
+) -> None:
     """Publish the changes, report the changed partitions, and record the outcome of the run."""
     stores = stores_of(context)
-    tell(context.log, done)
-    published = publish.deliver(stores, run)
-    tell_published(context.log, published)
-    partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
-    run.report(phase="reporting")
-    for event in changes(stores, spec, (), done, published, run.now):
-        # The method accepts evaluations too; its annotation does not say so.
-        context.log_event(event)  # type: ignore[arg-type]
-    run.report(phase="done", requests_total=run.progress.requests_done)
-    outcome = {**of_backfill(done), **of_published(published)}
-    outcome["notes"] += published.failed[:NOTES]
-    finish(context.instance, context.run_id, run.progress, outcome)
+    changes = pipeline.deliver(stores, changes, run)
+    report(context, stores, spec, changes, run)
+    conclude(context, run, outcome_of_changes(changes))
 
 
 @dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
@@ -68,7 +46,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
     """Fill gaps by resampling, then from the exchange, within lookback and budget."""
     with explained(retried=True):
         stores, spec = stores_of(context), run_spec(context.op_config)
-        run = _begin(context, spec)
+        run = begin(context, spec)
         if not stores.lake.asset_ids.pairs() and not spec.pairs:
             raise InvalidRequest(
                 "the lake is empty: ingest archives first, or name the pairs to fetch: "
@@ -77,11 +55,11 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
         if spec.dry_run:
             rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
-            finish(context.instance, context.run_id, run.progress, of_backfill(BackfillOutcome()))
+            conclude(context, run, outcome_of_changes(pipeline.Changes()))
             return
-        done = fill(stores, spec, run)
+        changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, spec, run))
         record_asked(stores, spec, run.now)
-        _finish_backfill(context, spec, run, done)
+        _deliver_and_report(context, spec, changes, run)
 
 
 @dg.job(
@@ -111,9 +89,9 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
         series = [each.series for each in chosen]
         pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
         spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
-        run = _begin(context, spec)
-        done = backfill.retry(stores, chosen, run) if chosen else BackfillOutcome()
-        _finish_backfill(context, spec, run, done)
+        run = begin(context, spec)
+        changes = pipeline.Changes(filled=backfill.retry(stores, chosen, run))
+        _deliver_and_report(context, spec, changes, run)
 
 
 @dg.job(
@@ -139,14 +117,13 @@ def report_completeness(context: dg.OpExecutionContext) -> None:
     """Make the completeness report of each selected tier that has pairs."""
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
-        run = _begin(context, spec)
+        run = begin(context, spec)
         pairs = load_snapshot(stores, spec, run.now).pairs.values()
         for tier, names in partitions.by_tier(stores.tiers, pairs).items():
             wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
             key = dg.AssetKey([tier.value.lower(), "completeness_report"])
             context.log_event(dg.AssetMaterialization(key, metadata=_reported(stores, wanted, run.now)))
-    run.report(phase="done")
-    finish(context.instance, context.run_id, run.progress, {"errors": [], "notes": []})
+    conclude(context, run, {"errors": [], "notes": []})
 
 
 @dg.job(
@@ -165,10 +142,10 @@ def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
     """Compare the stored candles of the last days with fresh replies of OHLC; record each difference as a conflict."""
     with explained():
         stores, spec = stores_of(context), run_spec(context.op_config)
-        run = _begin(context, spec)
+        run = begin(context, spec)
         may_ask = spec.api_backfill and not spec.dry_run
         found = validate_recent(stores, spec, run) if may_ask else ValidationOutcome(())
-    run.report(phase="done", requests_done=found.requests, requests_total=found.requests)
+    run.report(requests_done=found.requests)
     for failure in found.failed:
         context.log.error(failure)
     for note in found.notes:
@@ -183,7 +160,7 @@ def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
         "errors": list(found.failed[:NOTES]),
         "notes": [*notes, *found.notes][:NOTES],
     }
-    finish(context.instance, context.run_id, run.progress, outcome)
+    conclude(context, run, outcome)
 
 
 @dg.job(
@@ -212,9 +189,9 @@ def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
 def forget_old_records(context: dg.OpExecutionContext) -> None:
     """Delete records of gaps filled long ago, attempts and counts of that time, and old damaged or replaced files."""
     with explained():
-        stores = stores_of(context)
+        stores, run = stores_of(context), begin(context)
         days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
-        done = clean_up(stores, days, int(time.time()))
+        done = clean_up(stores, days, run.now)
     counted = (
         f"{done.gaps} records of gaps, {done.attempts} attempts, {done.counters} hours of counts, {done.files} files"
     )
@@ -227,7 +204,7 @@ def forget_old_records(context: dg.OpExecutionContext) -> None:
         "errors": [],
         "notes": [],
     }
-    finish(context.instance, context.run_id, Progress("done"), outcome)
+    conclude(context, run, outcome)
 
 
 @dg.job(
@@ -251,8 +228,7 @@ _PUBLISH = {
 def publish_owed(context: dg.OpExecutionContext) -> None:
     """Publish pending ranges to QuestDB, or rebuild its tables from the lake."""
     with explained(retried=True):
-        stores, config = stores_of(context), context.op_config
-        run = run_context(context, int(time.time()))
+        stores, config, run = stores_of(context), context.op_config, begin(context)
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
         for failure in done.failed:
             context.log.error(failure)
@@ -261,7 +237,6 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
         different = publish.differences(stores) if config["verify"] and not done.failed else []
     for each in different:
         context.log.error(str(each))
-    run.report(phase="done")
     outcome = {
         "candles_published": done.candles,
         "publications_owed": done.owed,
@@ -269,7 +244,7 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
         "errors": [*done.failed, *map(str, different)][:NOTES],
         "notes": [],
     }
-    finish(context.instance, context.run_id, run.progress, outcome)
+    conclude(context, run, outcome)
 
 
 @dg.job(

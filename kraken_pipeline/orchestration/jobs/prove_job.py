@@ -1,27 +1,23 @@
 """The job `prove`: counts trades by their ids and heals short candles; started by the command line or a schedule."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.orchestration import metadata, partitions
-from kraken_pipeline.orchestration.events import Event, changes, counted_events
+from kraken_pipeline.orchestration import metadata
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags
-from kraken_pipeline.orchestration.progress import NOTES, finish, of_published, run_context, tell_published
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
+from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import STORES, stores_of
-from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import publish
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import cost, said
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
-from kraken_pipeline.workflow.publish import PublishOutcome
-from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.run_spec import run_spec
 
 _OF_SPEC = ("tier", "pairs", "start", "end", "budget", "dry_run")
 _OWN = {
@@ -64,37 +60,20 @@ def count_trades(context: dg.OpExecutionContext) -> None:
         stores, config = stores_of(context), dict(context.op_config)
         spacing, depth = how(config)
         spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
-        context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = run_context(context, int(time.time()))
+        run = begin(context, spec)
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
-            finish(
-                context.instance, context.run_id, run.progress, _outcome(ProveOutcome(now=run.now), PublishOutcome())
-            )
+            conclude(context, run, _outcome(ProveOutcome(now=run.now), pipeline.Changes()))
             return
         done = prove(stores, spec, run, spacing=spacing, depth=depth, allowed=spec.budget)
-        for failure in done.failed:
-            context.log.error(failure)
-        for note in done.notes:
-            context.log.warning(note)
         context.log.info(_table(done))
-        published = publish.deliver(stores, run)
-        tell_published(context.log, published)
-        partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
-        for event in _events(stores, spec, done, published, run):
-            context.log_event(event)  # type: ignore[arg-type]
-    run.report(phase="done", requests_total=run.progress.requests_done)
-    finish(context.instance, context.run_id, run.progress, _outcome(done, published))
-
-
-def _events(
-    stores: Stores, spec: RunSpec, done: ProveOutcome, published: PublishOutcome, run: RunContext
-) -> Iterator[Event]:
-    filled = BackfillOutcome(done.filled, ())
-    yield from changes(stores, spec, (), filled, published, run.now)
-    changed = {outcome.series for outcome in done.filled}
-    counted = {count.series for count in done.counts if count.run_id == run.run_id} - changed
-    yield from counted_events(stores, counted, run.now)
+        changes = pipeline.Changes(
+            filled=BackfillOutcome(done.filled, requests=done.requests, failed=done.failed, notes=done.notes),
+            evidence=frozenset(count.series for count in done.counts if count.run_id == run.run_id),
+        )
+        changes = pipeline.deliver(stores, changes, run)
+        report(context, stores, spec, changes, run)
+    conclude(context, run, _outcome(done, changes))
 
 
 def _table(done: ProveOutcome) -> str:
@@ -115,20 +94,20 @@ def _table(done: ProveOutcome) -> str:
     return f"{proven} counts are proven\n{metadata.table(header, rows)}"
 
 
-def _outcome(done: ProveOutcome, published: PublishOutcome) -> dict[str, Any]:
+def _outcome(done: ProveOutcome, changes: pipeline.Changes) -> dict[str, Any]:
     of_verdict = {
         verdict: sum(count.verdict is verdict for count in done.counts)
         for verdict in (CountVerdict.PROVEN, CountVerdict.SHORT, CountVerdict.OVER, CountVerdict.UNANCHORED)
     }
     return {
         "made_at": done.now,
+        **{f"counts_{verdict}": count for verdict, count in of_verdict.items()},
         "requests": done.requests,
         "fetches_failed": len(done.failed),
         "spans_refuted": done.refuted,
-        **{f"counts_{verdict}": count for verdict, count in of_verdict.items()},
-        **of_published(published),
+        **outcome_of_publication(changes.published),
         "errors": list(done.failed[:NOTES]),
-        "notes": [*done.notes, *published.failed][:NOTES],
+        "notes": [*done.notes, *changes.published.failed][:NOTES],
     }
 
 

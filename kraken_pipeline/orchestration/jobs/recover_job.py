@@ -1,22 +1,19 @@
 """The job `recover_catalog`: builds a catalog from the lake and the available archives, or copies another catalog."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.orchestration import partitions
-from kraken_pipeline.orchestration.events import changes
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
-from kraken_pipeline.orchestration.progress import NOTES, finish, run_context
+from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
+from kraken_pipeline.orchestration.steps import begin, conclude, report
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
 
@@ -46,26 +43,19 @@ def build_catalog(context: dg.OpExecutionContext) -> None:
         stores = getattr(context.resources, STORES_TO_RECOVER)
         assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
         config = dict(context.op_config)
-        run = run_context(context, int(time.time()))
+        run = begin(context)
         if config[_FROM] is not None:
             run.report(phase="copying the catalog")
             done = copy_from(stores, config[_FROM])
         else:
             done = recover(stores, run_spec(archive_dirs=config["archive_dirs"]), run)
-        partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
-        for event in _events(stores, done, run):
-            context.log_event(event)  # type: ignore[arg-type]
+        for filled in done.backfilled:
+            its = {gap.series for gap in filled.gaps} | {outcome.series for outcome in filled.filled}
+            files = tuple(file for file in done.files if file.series in its)
+            report(context, stores, run_spec(), pipeline.Changes(files, filled), run)
     for note in done.notes:
         context.log.warning(note)
-    run.report(phase="done")
-    finish(context.instance, context.run_id, run.progress, _outcome(done))
-
-
-def _events(stores: Stores, done: Recovery, run: RunContext) -> Iterator[object]:
-    for filled in done.backfilled:
-        its = {gap.series for gap in filled.gaps} | {each.series for each in filled.filled}
-        files = [file for file in done.files if file.series in its]
-        yield from changes(stores, run_spec(), files, filled, PublishOutcome(), run.now)
+    conclude(context, run, _outcome(done))
 
 
 def _outcome(done: Recovery) -> dict[str, Any]:

@@ -1,28 +1,19 @@
 """The job `verify_lake`: compares files with the manifest, a part each night, and repairs them on request."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.orchestration import checks, partitions
-from kraken_pipeline.orchestration.events import changes
+from kraken_pipeline.orchestration import checks
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping, spec_tags
-from kraken_pipeline.orchestration.progress import (
-    NOTES,
-    finish,
-    of_backfill,
-    of_published,
-    run_context,
-    tell,
-    tell_published,
-)
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
+from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.repair import Repair, repair
@@ -58,8 +49,7 @@ def verify_files(context: dg.OpExecutionContext) -> None:
         stores, config = stores_of(context), dict(context.op_config)
         own = {name: config.pop(name) for name in _OWN if name in config}
         spec = run_spec(config)
-        context.instance.add_run_tags(context.run_id, spec_tags(spec))
-        run = run_context(context, int(time.time()))
+        run = begin(context, spec)
         if own.get("repair"):
             done = repair(stores, spec, run, quick=own.get("quick", False))
         else:
@@ -71,8 +61,7 @@ def verify_files(context: dg.OpExecutionContext) -> None:
         context.log.error(f"{damage}: {damage.action}")
     for path, target in done.moved.items():
         context.log.warning(f"{path} is damaged, and lies in {target} now")
-    run.report(phase="done")
-    finish(context.instance, context.run_id, run.progress, outcome)
+    conclude(context, run, outcome)
 
 
 def _outcome(found: Verification) -> dict[str, Any]:
@@ -97,19 +86,12 @@ def _reported(
         context.log_event(check)  # type: ignore[arg-type]
     if done.backfilled is None:
         return {}
-    tell(context.log, done.backfilled)
-    published = publish.deliver(stores, run)
-    tell_published(context.log, published)
-    partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
-    for event in changes(stores, spec, done.files, done.backfilled, published, run.now):
-        context.log_event(event)  # type: ignore[arg-type]
-    told = {**of_backfill(done.backfilled), **of_published(published)}
+    changes = pipeline.deliver(stores, pipeline.Changes(done.files, done.backfilled), run)
+    report(context, stores, spec, changes, run)
     return {
-        **told,
+        **outcome_of_changes(changes, errors=_outcome(done.verification)["errors"], notes=done.notes),
         "series_restored": len(done.restored),
         "gaps_left": len(done.backfilled.gaps),
-        "errors": [*_outcome(done.verification)["errors"], *told["errors"]][:NOTES],
-        "notes": [*told["notes"], *done.notes, *published.failed][:NOTES],
     }
 
 

@@ -218,3 +218,17 @@ def said(cost_: ProofCost, rate: float) -> str:
         f"{cost_.requests:,} requests for the numbers of trades at the edges of {cost_.spans:,} spans{searches} "
         f"(about {duration(cost_.requests / rate)}); each trade that is missing takes about twenty more."
     )
+
+
+def closing_cost(stores: Stores, spec: RunSpec, now: int) -> ProofCost:
+    """Return the first requests of the proof at the end of a completion, as things stand.
+
+    Raises:
+        InvalidRequest: The catalog knows nothing of the selection.
+    """
+    return cost(stores, of_all_intervals(spec), Spacing.QUARTER, now)
+
+
+def of_all_intervals(spec: RunSpec) -> RunSpec:
+    """Return a spec of the same pairs and time with all intervals: an id counts for a trade in each of them."""
+    return RunSpec(tier=spec.tier, pairs=spec.pairs, start=spec.start, end=spec.end)

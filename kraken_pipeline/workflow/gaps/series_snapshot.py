@@ -1,6 +1,6 @@
 """Snapshots of series at one moment: their candles in the lake, their coverage and their gaps.
 
-Assets and the events of job runs report the same numbers for a partition, so both use this module.
+Assets and job runs report the same numbers for a partition, so both use this module.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SeriesSnapshot:
     counted: Sequence[TradeCount] = ()
 
 
-def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
+def series_snapshots(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
     """Return a snapshot of every selected series.
 
     Args:
@@ -50,10 +50,10 @@ def standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, Series
     Raises:
         InvalidRequest: Nothing is known of the selected series.
     """
-    return heeding(lambda: _standings(stores, spec, now))
+    return heeding(lambda: _series_snapshots(stores, spec, now))
 
 
-def _standings(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
+def _series_snapshots(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series, SeriesSnapshot]:
     snapshot = load_snapshot(stores, spec, now)
     found = find_gaps(stores, spec, snapshot)
     with stores.catalog.read() as connection:

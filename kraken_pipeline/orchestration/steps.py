@@ -1,0 +1,110 @@
+"""The beginning and the end of a run's work in Dagster: its context, and the report of what it changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.orchestration import partitions
+from kraken_pipeline.orchestration.events import events_of
+from kraken_pipeline.orchestration.progress import NOTES, finish, progress_of, watcher
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
+from kraken_pipeline.workflow.pipeline import Changes
+from kraken_pipeline.workflow.progress import Progress, RunContext
+from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+SPEC_TAG = "kraken/spec"
+
+
+def spec_tags(spec: RunSpec) -> dict[str, str]:
+    """Return the tag that stores the run spec with the run."""
+    return {SPEC_TAG: json.dumps(spec.as_config())}
+
+
+def begin(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    spec: RunSpec | None = None,
+    *,
+    now: int | None = None,
+    progress: Progress | None = None,
+) -> RunContext:
+    """Return the run context of a step, with the progress that earlier steps made.
+
+    Args:
+        context: The context of the step.
+        spec: The run spec, which is stored with the run; None if the run has none, or an earlier step stored it.
+        now: The time that the run uses as the present, in seconds since the epoch; None for the current time.
+        progress: The progress to start from if no earlier step of this very run made any.
+    """
+    run_id = context.run.run_id
+    if spec is not None:
+        context.instance.add_run_tags(run_id, spec_tags(spec))
+    stored = context.instance.get_run_by_id(run_id)
+    made = progress_of(dict(stored.tags)) if stored else Progress()
+    if progress is not None and not made.files_total:
+        made = progress
+    return RunContext(run_id, int(time.time()) if now is None else now, watcher(context.instance, run_id), made)
+
+
+def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, changes: Changes, run: RunContext) -> None:
+    """Log what a run changed: to the log what failed, as events the partitions and checks that changed."""
+    log_shortfalls(context.log, changes)
+    partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
+    run.report(phase="reporting")
+    for event in events_of(stores, spec, changes, run.now):
+        # The method accepts evaluations too; its annotation does not say so.
+        context.log_event(event)  # type: ignore[arg-type]
+
+
+def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:
+    """Log what a backfill and a publication could not do, and their notes."""
+    for failure in changes.filled.failed:
+        log.error(failure)
+    for note in (*changes.filled.notes, *changes.published.failed):
+        log.warning(note)
+
+
+def conclude(context: dg.OpExecutionContext, run: RunContext, outcome: Mapping[str, Any]) -> None:
+    """Record that a run is done, with all of its work and its requests made, and its outcome."""
+    progress = run.progress
+    run.report(phase="done", bytes_done=progress.bytes_total, requests_total=progress.requests_done)
+    finish(context.instance, run.run_id, run.progress, dict(outcome))
+
+
+def outcome_of_changes(changes: Changes, *, errors: Sequence[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the outcome of a run's backfill and publication: counts, the first errors and the first notes.
+
+    Args:
+        changes: The changes of the run.
+        errors: Errors of the run's other work, which come first.
+        notes: Notes of the run's other work, which come first.
+    """
+    return {
+        **_of_backfill(changes.filled),
+        **outcome_of_publication(changes.published),
+        "errors": [*errors, *changes.filled.failed][:NOTES],
+        "notes": [*notes, *changes.filled.notes[:NOTES], *changes.published.failed[:NOTES]],
+    }
+
+
+def _of_backfill(done: BackfillOutcome) -> dict[str, Any]:
+    return {
+        "requests": done.requests,
+        "fetches_failed": len(done.failed),
+        "spans_refuted": done.refuted,
+        "contradictions_healed": done.healed,
+        "new_conflicts": done.conflicts,
+    }
+
+
+def outcome_of_publication(done: PublishOutcome) -> dict[str, Any]:
+    """Return the outcome of a run's publication: counts, or nothing if there was nothing to publish."""
+    if not (done.series or done.failed or done.owed):
+        return {}
+    return {"candles_published": done.candles, "publications_owed": done.owed}

@@ -1,0 +1,182 @@
+"""The pipeline: the one sequence of a run, which assets, jobs and commands share.
+
+    find archives → ingest them → resample, reconcile, record gaps, backfill → publish → report what changed
+
+An asset or a job calls the steps that it is about, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.storage.catalog.states import FileStatus
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow.backfill.backfill import backfill
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled
+from kraken_pipeline.workflow.gaps.plan import nothing_to_do
+from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
+from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
+from kraken_pipeline.workflow.ingest import drop_folder, ingest
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.ingest.scan import Scan, Task, scan
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.proof.counting import of_all_intervals
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
+from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+ABANDONED_SECONDS = 86_400
+"""The age in seconds at which a temporary file of the lake counts as left behind by a killed run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The changes that a run made.
+
+    Attributes:
+        files: The outcomes of the files that it read.
+        filled: The outcome of its backfill: the series filled, and the gaps left.
+        published: The series that it published to QuestDB.
+        evidence: The series whose evidence it changed beside: trades were counted, or coverage was refuted.
+    """
+
+    files: tuple[FileOutcome, ...] = ()
+    filled: BackfillOutcome = field(default_factory=BackfillOutcome)
+    published: PublishOutcome = field(default_factory=PublishOutcome)
+    evidence: frozenset[Series] = frozenset()
+
+    @property
+    def candles_stored(self) -> dict[Series, int]:
+        """The number of candles stored by the backfill, of each series that it filled."""
+        return {outcome.series: outcome.candles_stored for outcome in self.filled.filled}
+
+    @property
+    def ingested(self) -> dict[Series, list[FileOutcome]]:
+        """The ingested files, by series."""
+        found: dict[Series, list[FileOutcome]] = {}
+        for outcome in self.files:
+            if outcome.status is FileStatus.COMPLETED:
+                found.setdefault(outcome.series, []).append(outcome)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesChange:
+    """The change of one series, and its state after the run.
+
+    Attributes:
+        series: The series.
+        tier: The tier of its pair.
+        files: The files ingested into it.
+        filled: The number of candles that the backfill stored; None if it filled nothing.
+        snapshot: The state after the run.
+        is_selected: Whether the run is about the interval of the series, so that its gaps are recorded.
+    """
+
+    series: Series
+    tier: Tier
+    files: Sequence[FileOutcome]
+    filled: int | None
+    snapshot: SeriesSnapshot
+    is_selected: bool
+
+
+def find_archives(stores: Stores, spec: RunSpec, run: RunContext) -> Scan:
+    """Find the selected archives that are not ingested yet, and record that this run reads them.
+
+    Raises:
+        InvalidRequest: There is no archive for the selection, and nothing is known of it.
+    """
+    stores.lake.sweep(run.now - ABANDONED_SECONDS)
+    found = scan(stores, spec, run.now, patience=True)
+    pairs = [task.file.pair for task in found.tasks]
+    if not selected_pairs(stores, spec, also=pairs) and not found.broken:
+        raise nothing_to_do(stores, spec, found)
+    ingest.fail_broken(stores, found.broken, run)
+    ingest.enlist(stores, found.tasks, run)
+    run.report(
+        phase="reading archives",
+        files_total=len(found.tasks),
+        bytes_total=sum(task.file.size for task in found.tasks),
+    )
+    return found
+
+
+def ingest_archives(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> list[FileOutcome]:
+    """Ingest archives, each on its own, as soon as fewer than KRAKEN_PARALLEL_RUNS other runs do.
+
+    Raises:
+        Busy: Other runs have been ingesting for too long.
+    """
+    with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
+        return ingest.ingest(stores, spec, tasks, run)
+
+
+def tidy(stores: Stores) -> None:
+    """Move the archives that are fully ingested out of the drop folder."""
+    drop_folder.tidy(stores)
+
+
+def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
+    """Resample, reconcile, fill gaps within the limits of the run, and record those left.
+
+    With `complete`, the candles are proven by the ids of their trades in the end.
+
+    Raises:
+        InvalidRequest: Nothing is known of the selection.
+    """
+    done = backfill(stores, spec, run)
+    if not (spec.complete and spec.api_backfill):
+        return done
+    allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
+    return _together(done, prove(stores, of_all_intervals(spec), run, allowed=allowed))
+
+
+def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
+    filled = Filled()
+    filled.add(done.filled)
+    filled.add(proof.filled)
+    return replace(
+        done,
+        filled=filled.outcomes(),
+        requests=done.requests + proof.requests,
+        failed=(*done.failed, *proof.failed),
+        notes=(*done.notes, *proof.notes),
+        refuted=done.refuted + proof.refuted,
+    )
+
+
+def deliver(stores: Stores, changes: Changes, run: RunContext) -> Changes:
+    """Publish what is pending to QuestDB, if there is one, and return the changes with the published series.
+
+    A failure is part of the outcome, and what could not be published stays pending.
+    """
+    return replace(changes, published=publish.deliver(stores, run))
+
+
+def changed_series(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iterator[SeriesChange]:
+    """Yield every series whose candles or evidence a run has changed, sorted.
+
+    The snapshot of a series is of all of its time: with the window and the limits of each run, its numbers would jump
+    between runs.
+    """
+    files, filled = changes.ingested, changes.candles_stored
+    changed = sorted({*files, *filled, *changes.evidence})
+    if not changed:
+        return
+    pairs, intervals = {series.pair for series in changed}, {series.interval for series in changed}
+    snapshots = series_snapshots(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals)), now)
+    for series in changed:
+        snapshot = snapshots[series]
+        yield SeriesChange(
+            series,
+            snapshot.measured.tier,
+            files.get(series, ()),
+            filled.get(series),
+            snapshot,
+            is_selected=series.interval in spec.intervals,
+        )
