@@ -1,0 +1,82 @@
+"""The catalog's tables, by subject.
+
+Times are in seconds since the epoch, ranges are half-open `[start, end)`, intervals are in minutes. The migrations in
+`storage/catalog/migrations` bring a database to this state; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from kraken_pipeline.storage.catalog.schema.evidence import attempts, coverage, gaps, grants, refutations
+from kraken_pipeline.storage.catalog.schema.exchange import absences, breakers, counters, incidents, limits, listings
+from kraken_pipeline.storage.catalog.schema.lake import (
+    assets,
+    damages,
+    deliveries,
+    lake_files,
+    publications,
+    unadopted,
+    verifications,
+)
+from kraken_pipeline.storage.catalog.schema.parts import metadata, of_pairs
+from kraken_pipeline.storage.catalog.schema.proof import (
+    absent_ids,
+    anchors,
+    confirmations,
+    contradictions,
+    doubts,
+    proofs,
+    suspicions,
+    trade_counts,
+)
+from kraken_pipeline.storage.catalog.schema.reporting import asked_intervals, candle_counts, extents, reports
+from kraken_pipeline.storage.catalog.schema.sources import (
+    conflicts,
+    containers,
+    dead_letters,
+    disputes,
+    earlier_archives,
+    files,
+    withdrawals,
+)
+
+__all__ = [
+    "absences",
+    "absent_ids",
+    "anchors",
+    "asked_intervals",
+    "assets",
+    "attempts",
+    "breakers",
+    "candle_counts",
+    "confirmations",
+    "conflicts",
+    "containers",
+    "contradictions",
+    "counters",
+    "coverage",
+    "damages",
+    "dead_letters",
+    "deliveries",
+    "disputes",
+    "doubts",
+    "earlier_archives",
+    "extents",
+    "files",
+    "gaps",
+    "grants",
+    "incidents",
+    "lake_files",
+    "limits",
+    "listings",
+    "metadata",
+    "of_pairs",
+    "proofs",
+    "publications",
+    "refutations",
+    "reports",
+    "suspicions",
+    "trade_counts",
+    "unadopted",
+    "verifications",
+    "withdrawals",
+]
