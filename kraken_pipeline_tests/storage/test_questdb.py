@@ -24,9 +24,9 @@ from kraken_pipeline.errors import InvalidRequest, PipelineError, StoreError, St
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.questdb import client as questdb_module
 from kraken_pipeline.storage.questdb import tables as questdb_schema
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb, require_questdb
+from kraken_pipeline.storage.questdb.ilp import sender_conf
 from kraken_pipeline.storage.questdb.tables import TABLES, VIEW, checksum, partitioning
 from kraken_pipeline.storage.questdb.values import READ_SCHEMA, ROW_SCHEMA, RangeDigest, Receipt
 from kraken_pipeline_tests.support.homes import settings_of, values
@@ -828,8 +828,8 @@ def test_without_settings_it_says_what_to_set(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_is_spelled_as_the_client_wants_it(url: str, conf: str) -> None:
-    assert questdb_module._sender_conf(url, 2.5).partition("auto_flush")[0] == conf
-    assert "request_timeout=2500;" in questdb_module._sender_conf(url, 2.5)
+    assert sender_conf(url, 2.5).partition("auto_flush")[0] == conf
+    assert "request_timeout=2500;" in sender_conf(url, 2.5)
 
 
 def test_partitions_and_schemas_are_those_that_were_measured() -> None:

@@ -14,14 +14,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import polars as pl
 import psycopg
-import requests
 from psycopg_pool import ConnectionPool, PoolTimeout
-from questdb import QuestDBError, QuestDBErrorCode, Sender
-from requests.auth import HTTPBasicAuth
 
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
@@ -29,6 +26,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.questdb import tables as schema
+from kraken_pipeline.storage.questdb.ilp import IlpConnection
 from kraken_pipeline.storage.questdb.values import (
     READ_SCHEMA,
     ROW_SCHEMA,
@@ -38,26 +36,14 @@ from kraken_pipeline.storage.questdb.values import (
     bounds,
     checked_interval,
     checked_series,
-    escaped,
     frame_of,
     parts_of,
     seconds_of_value,
 )
 
 _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
-_REQUEST_ROWS = 100_000
-"""The number of rows in one HTTP request, which QuestDB commits as one transaction."""
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
-
-# Errors that a retry does not resolve: wrong credentials, or a table with another schema.
-_REFUSALS = (
-    QuestDBErrorCode.AuthError,
-    QuestDBErrorCode.ConfigError,
-    QuestDBErrorCode.BadDataFrame,
-    QuestDBErrorCode.InvalidApiCall,
-    QuestDBErrorCode.ServerFlushError,
-)
 
 
 class QuestDB:
@@ -85,18 +71,11 @@ class QuestDB:
         timeout: float = 10.0,
         apply_seconds: float = 300.0,
     ) -> None:
-        self._conf = _sender_conf(http_url, timeout)
-        http, pgwire = urlsplit(http_url), urlsplit(pg_url)
-        user, password = (unquote(part or "").encode() for part in (http.username, http.password))
-        self._credentials = HTTPBasicAuth(user, password) if user else None
-        self._scheme = http.scheme
-        self._pgwire = pgwire.netloc.rpartition("@")[2]
-        self._where = http.netloc.rpartition("@")[2]
+        self._ilp = IlpConnection(http_url, timeout)
+        self._pgwire = urlsplit(pg_url).netloc.rpartition("@")[2]
         self._timeout = timeout
         self._apply_seconds = apply_seconds
         self._is_ready = False
-        self._sender: Sender | None = None
-        self._sending = threading.Lock()
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller gets its warnings as errors
         self._pool = ConnectionPool(
             pg_url,
@@ -117,8 +96,7 @@ class QuestDB:
 
     def close(self) -> None:
         """Close every connection."""
-        with self._sending:
-            self._hang_up()
+        self._ilp.close()
         self._pool.close()
 
     @property
@@ -248,7 +226,7 @@ class QuestDB:
         before = self._log(table)[1]
         if not rows.height:
             return Receipt(interval, before)
-        with self._connected(f"did not take {rows.height:,} candles into {table}") as sender:
+        with self._ilp.lent(f"did not take {rows.height:,} candles into {table}") as sender:
             # The client accepts pandas frames only; numeric columns convert without a copy.
             sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
             sender.flush()
@@ -259,28 +237,6 @@ class QuestDB:
                     "another, in the meantime"
                 )
         return Receipt(interval, taken)
-
-    @contextmanager
-    def _connected(self, failure: str) -> Iterator[Sender]:
-        """Yield the HTTP connection to one caller at a time; opening it negotiates the protocol version."""
-        with self._sending:
-            try:
-                if self._sender is None:
-                    self._sender = Sender.from_conf(self._conf)
-                    self._sender.establish()  # type: ignore[no-untyped-call]
-                yield self._sender
-            except QuestDBError as error:
-                said = f"QuestDB at {self._where} {failure}: {error}"
-                self._hang_up()
-                raise (StoreError if error.code in _REFUSALS else StoreUnavailable)(said) from error
-            except BaseException:
-                self._hang_up()  # or the rows in its buffer would be sent with the next ones
-                raise
-
-    def _hang_up(self) -> None:
-        if self._sender is not None:
-            self._sender.close(flush=False)
-            self._sender = None
 
     def _log(self, table: str) -> tuple[int, int, str | None]:
         """Return a table's last applied transaction, its last logged one, and the reason if applying is suspended."""
@@ -430,22 +386,7 @@ class QuestDB:
             StoreError: QuestDB rejects the credentials.
         """
         self._fetch("SELECT 1")
-        # An empty write checks the password; the client's own handshake succeeds even with a wrong one.
-        try:
-            with requests.Session() as session:
-                session.trust_env = False  # the ILP client uses no proxies either
-                address = f"{self._scheme}://{self._where}/write"
-                reply = session.post(address, auth=self._credentials, timeout=self._timeout)
-        except requests.RequestException as error:
-            said = f"QuestDB at {self._where} does not answer over HTTP ({type(error).__name__})"
-            raise StoreUnavailable(said) from error
-        if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            raise StoreError(
-                f"QuestDB at {self._where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and "
-                "the password of KRAKEN_QUESTDB_URL right?"
-            )
-        if not reply.ok:
-            raise StoreUnavailable(f"QuestDB at {self._where} takes nothing over HTTP: HTTP {reply.status_code}")
+        self._ilp.ping()
 
     def _fetch(
         self, statement: str, parameters: Sequence[object] = (), seconds: float | None = None
@@ -473,7 +414,7 @@ class QuestDB:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StoreUnavailable(f"QuestDB at {self._pgwire} does not answer over PGWire: {error}") from error
         except psycopg.Error as error:
-            raise StoreError(f"QuestDB at {self._where} refuses: {error}") from error
+            raise StoreError(f"QuestDB at {self._ilp.where} refuses: {error}") from error
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
         """Check that an idle connection still works; the pool replaces one that does not."""
@@ -527,21 +468,6 @@ def require_questdb(settings: Settings) -> tuple[str, str]:
             "(postgresql://user:password@host:8812/qdb)"
         )
     return settings.kraken_questdb_url.get_secret_value(), settings.kraken_questdb_pg_url.get_secret_value()
-
-
-def _sender_conf(url: str, timeout: float) -> str:
-    """Return a URL as a configuration string of the ILP client."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 9000)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    conf = f"{parts.scheme}::addr={host}:{port};"
-    if parts.username:
-        conf += f"username={escaped(unquote(parts.username))};password={escaped(unquote(parts.password or ''))};"
-    milliseconds = round(1_000 * timeout)
-    return (
-        f"{conf}auto_flush_rows={_REQUEST_ROWS};auto_flush_interval=off;auto_flush_bytes=off;"
-        f"request_timeout={milliseconds};retry_timeout={milliseconds};"
-    )
 
 
 def _among(names: tuple[str, ...] | None) -> str:
