@@ -26,6 +26,7 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 
@@ -139,7 +140,7 @@ def make_lake(size: int, folder: Path) -> Path:
                 time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
             )
             series = Series(pair.name, Interval.H1)
-            writer = stores.lake.writer(series, origin="a benchmark", now=_CANDLES_FROM)
+            writer = CandleWriter(stores.lake, series, origin="a benchmark", now=_CANDLES_FROM)
             writer.add(finished(frame.drop("trades"), Source.CSV))
             with stores.locks.series([series]):
                 commit(stores, [LakeWrite(writer.finish(), ())], _CANDLES_FROM)
@@ -159,7 +160,7 @@ def make_files(count: int, folder: Path) -> Path:
         stores.lake.asset_ids.register(pairs)
         for start in range(0, count, _TOGETHER):
             series = [Series(pair.name, Interval.H1) for pair in pairs[start : start + _TOGETHER]]
-            writers = [stores.lake.writer(each, origin="a benchmark", now=_CANDLES_FROM) for each in series]
+            writers = [CandleWriter(stores.lake, each, origin="a benchmark", now=_CANDLES_FROM) for each in series]
             for writer in writers:
                 writer.add(frame)
             with stores.locks.series(series):
@@ -198,7 +199,7 @@ def _written(stores: Stores, series: Series, minutes: pl.DataFrame, count: int) 
     start = 1_296_000 * 1_000
     end = series.interval.floor(start + _MINUTE * count)
     candles = minutes if series.interval is Interval.M1 else resample(minutes, series.interval)
-    writer = stores.lake.writer(series, origin="a benchmark", now=NOW)
+    writer = CandleWriter(stores.lake, series, origin="a benchmark", now=NOW)
     writer.add(finished(candles.filter(pl.col("time").dt.epoch("s") < end), Source.CSV))
     return LakeWrite(writer.finish(), (Grant(Span(start, end), Source.CSV, NOW),))
 

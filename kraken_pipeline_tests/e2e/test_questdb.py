@@ -17,6 +17,7 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.database import open_catalog
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum
 from kraken_pipeline.storage.questdb.values import RangeDigest
@@ -130,7 +131,7 @@ def filled(home: Path) -> Path:
     with opened(settings_of(home)) as stores:
         for series, count in ((MINUTES, CANDLES), (HOURS, 50)):
             stores.lake.asset_ids.register([parse_pair(series.pair)])
-            writer = stores.lake.writer(series, origin="a test", now=T0)
+            writer = CandleWriter(stores.lake, series, origin="a test", now=T0)
             seconds = series.interval.seconds
             writer.add(frame(candle(T0 + number * seconds, 1.0 + number / 7) for number in range(count)))
             with stores.locks.series([series]):

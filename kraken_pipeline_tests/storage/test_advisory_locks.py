@@ -16,6 +16,7 @@ from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.locks.locks import LockKind, Locks
 from kraken_pipeline.storage.postgresql import PoolSizes
 from kraken_pipeline.storage.stores import Stores, opened
@@ -224,7 +225,7 @@ def staged(stores: Stores, folder: Path) -> Callable[[], LakeWrite]:
     candles = stores.lake.read(HOURS)
 
     def stage() -> LakeWrite:
-        writer = stores.lake.writer(HOURS, origin="a test", now=7)
+        writer = CandleWriter(stores.lake, HOURS, origin="a test", now=7)
         writer.add(candles.with_columns(time=candles["time"].dt.offset_by("1d")))
         return LakeWrite(writer.finish(), (Grant(Span(START + 86_400, START + 90_000), "CSV", 7),))
 

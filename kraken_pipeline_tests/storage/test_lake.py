@@ -21,8 +21,9 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.lake.lake import ROW_GROUP_ROWS, Lake
+from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Staged
+from kraken_pipeline.storage.lake.writer import ROW_GROUP_ROWS, CandleWriter, stage_removal
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline_tests.support.lakes import bring_in, lake_at
 from kraken_pipeline_tests.support.processes import process, result
@@ -36,7 +37,7 @@ NOW = T + 90 * 86_400
 
 
 def stage(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str = "a test") -> Staged:
-    writer = lake.writer(series, origin=origin, now=NOW)
+    writer = CandleWriter(lake, series, origin=origin, now=NOW)
     for batch in batches:
         writer.add(frame(batch))
     return writer.finish()
@@ -276,7 +277,7 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
     times = pl.int_range(T, T + 60 * 50_000, 60, eager=True)
     candles = frame([candle(T)]).drop("time").join(times.alias("t").to_frame(), how="cross")
     candles = candles.with_columns((pl.col("t") * 1_000_000).cast(CANDLE_SCHEMA["time"]).alias("time"))
-    writer = lake.writer(MINUTES, origin="a test", now=NOW)
+    writer = CandleWriter(lake, MINUTES, origin="a test", now=NOW)
     writer.add(candles.select(CANDLE_SCHEMA.names()))
     bring_in(lake, writer.finish())
     with duckdb.connect() as connection:
@@ -329,7 +330,7 @@ def test_who_reads_while_others_write_finds_the_old_file_or_the_new_one_whole(tm
 def test_what_is_discarded_leaves_nothing_behind(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     stage(lake, MINUTES, TURN).discard()
-    writer = lake.writer(MINUTES, origin="a test", now=NOW)
+    writer = CandleWriter(lake, MINUTES, origin="a test", now=NOW)
     writer.add(frame(TURN))
     writer.discard()
     bring_in(lake, writer.finish())
@@ -511,7 +512,7 @@ def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Pat
         write(lake, series, TURN if series is MINUTES else every_hour(T, 4))
         kept = rows(lake.read(series))
         gone = lake.read(series)[1:3]
-        staged = lake.stage_removal(series, gone, origin="the file is wrong", now=NOW)
+        staged = stage_removal(lake, series, gone, origin="the file is wrong", now=NOW)
         assert rows(lake.read(series)) == kept
         assert (staged.changed, staged.changed_span) == (2, Span(kept[1][0], kept[2][0] + series.interval.seconds))
         bring_in(lake, staged)
@@ -520,14 +521,14 @@ def test_candles_that_are_taken_back_leave_the_lake_for_the_ledger(tmp_path: Pat
         assert [(row[0], *row[-3:]) for row in lost(lake, series)] == [
             (row[0], "WITHDRAWN", "the file is wrong", NOW) for row in kept[1:3]
         ]
-        assert lake.stage_removal(series, gone.clear(), origin="nothing", now=NOW).moves == []
+        assert stage_removal(lake, series, gone.clear(), origin="nothing", now=NOW).moves == []
     assert list(lake.scratch.iterdir()) == []
 
 
 def test_a_series_of_which_everything_is_taken_back_is_read_as_empty_and_can_be_filled_again(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, HOURS, every_hour(T, 4))
-    bring_in(lake, lake.stage_removal(HOURS, lake.read(HOURS), origin="all of it", now=NOW))
+    bring_in(lake, stage_removal(lake, HOURS, lake.read(HOURS), origin="all of it", now=NOW))
     assert lake.read(HOURS).is_empty()
     assert lake.times(HOURS).to_list() == []
     write(lake, HOURS, every_hour(T + HOUR, 1))

@@ -18,6 +18,7 @@ from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import dispute_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
@@ -223,7 +224,7 @@ def test_what_is_disputed_in_the_end_does_not_depend_on_the_order(
                 expected.add(TIMES[hour])
     lake = lake_at(tmp_path_factory.mktemp("lake"))
     for rows in data.draw(st.permutations(told)):
-        writer = lake.writer(HOURS, origin="a file", now=NOW)
+        writer = CandleWriter(lake, HOURS, origin="a file", now=NOW)
         writer.add(
             frame(
                 candle(TIMES[hour], price, trades=trades, release=rel, source=Source.CSV)

@@ -16,6 +16,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.lake.staged import Lost
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest.earlier_archives import ORIGIN
@@ -41,7 +42,7 @@ def believed(stores: Stores, series: Series, times: list[int], span: Span, **val
     with stores.catalog.read() as connection:
         file_id = connection.scalar(sa.select(sa.func.max(schema.files.c.id)))
     with stores.locks.series([series]):
-        writer = stores.lake.writer(series, origin="filled.csv", now=NOW)
+        writer = CandleWriter(stores.lake, series, origin="filled.csv", now=NOW)
         writer.add(rows)
         commit(stores, [LakeWrite(writer.finish(), (Grant(span, Source.CSV, NOW, 3),), file_id)], NOW)
     with stores.catalog.write() as connection:

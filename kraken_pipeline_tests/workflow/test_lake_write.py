@@ -16,6 +16,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import Source, are_independent, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
@@ -46,7 +47,7 @@ def says(
 ) -> None:
     """A source answers for a span."""
     with stores.locks.series([series]):
-        writer = stores.lake.writer(series, origin=str(source), now=START)
+        writer = CandleWriter(stores.lake, series, origin=str(source), now=START)
         if rows:
             writer.add(frame(rows))
         commit(stores, [LakeWrite(writer.finish(), (Grant(span, source, START),))], START)
@@ -106,7 +107,7 @@ def test_a_file_that_was_moved_before_its_writer_died_does_not_confirm_itself(st
     says(stores, hours(OHLC), OHLC)
     better = [candle(row[0], 20.0, trades=9) for row in hours(CSV)]
     with stores.locks.series([HOURS]):
-        writer = stores.lake.writer(HOURS, origin="CSV", now=START)
+        writer = CandleWriter(stores.lake, HOURS, origin="CSV", now=START)
         writer.add(frame(better))
         move_and_die(stores.lake, writer.finish())
     says(stores, better, CSV)

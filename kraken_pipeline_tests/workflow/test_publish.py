@@ -24,6 +24,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.staged import Staged
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, create_table
@@ -67,7 +68,7 @@ def both(home: Path, questdb: Server) -> Iterator[Stores]:
 
 def staged(stores: Stores, series: Series, candles: pl.DataFrame) -> Staged:
     stores.lake.asset_ids.register([parse_pair(series.pair)])
-    writer = stores.lake.writer(series, origin="a test", now=7)
+    writer = CandleWriter(stores.lake, series, origin="a test", now=7)
     writer.add(candles)
     return writer.finish()
 

@@ -7,7 +7,8 @@
     <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger, in the order of the file names
 
 A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees either the
-old or the new file in full. A writer holds the lock of its series from `writer` until `lake_write.commit` has returned.
+old or the new file in full. Whoever writes holds the lock of the series from the `CandleWriter` until
+`lake_write.commit` has returned.
 
 A file that is not the one that was written is damage: it is not read, its span is no longer covered, and its readers
 get a `DamagedFile`. Readers compare existence, size and footer (the id of the write and the number of rows). Writers
@@ -23,11 +24,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from hashlib import file_digest
 from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote
@@ -38,10 +36,6 @@ from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,
-    Source,
-    contradicting,
-    merge,
-    outvoted,
     seconds_of,
 )
 from kraken_pipeline.market.interval import Interval
@@ -50,44 +44,24 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.asset_ids import AssetIds
-from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID, Inspector, unreadable
-from kraken_pipeline.storage.lake.row_digest import row_digest
+from kraken_pipeline.storage.lake.inspection import Inspector, unreadable
 from kraken_pipeline.storage.lake.staged import (
     LEDGER_SCHEMA,
-    Lost,
-    Move,
-    Staged,
-    changed_rows,
-    count_alike,
-    count_changed,
-    count_outdone,
-    count_refused,
-    find_disputes,
-    seconds_in,
-    without_resampled,
 )
 from kraken_pipeline.storage.paths import (
     candles_path,
     is_split_by_year,
     make_folder,
     spelled,
-    sync_file,
     sync_folder,
 )
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
-from kraken_pipeline.storage.records.manifest import LakeFile, Manifest
-
-ROW_GROUP_ROWS = 20_000
-"""Measured: a two-week slice of 100 pairs costs half as much as with one row group, for 2 % more size."""
-
-ZSTD_LEVEL = 1
-"""Measured on 5 million one-minute candles: 0.44 s and 101 MB, against 0.55 s and 105 MB with Polars' default."""
+from kraken_pipeline.storage.records.manifest import Manifest
 
 _FILE = "candles.parquet"
 _TIMES = pl.Schema({"time": pl.Int64()})
-_NOTHING = pl.DataFrame(schema=CANDLE_SCHEMA)
 _BATCH_SECONDS = 366 * 86_400
 
 
@@ -119,7 +93,7 @@ class Lake:
         Raises:
             DamagedFile: A file to be read is not the one that was written.
         """
-        found = [(year, path) for year, path in self.partitions(series) if _year_meets(year, start, end)]
+        found = [(year, path) for year, path in self.partitions(series) if year_meets(year, start, end)]
         # Whole years need no filter, which would cost as much as reading them.
         within = _within(start, end) if any(_year_is_cut(year, start, end) for year, _ in found) else []
         return self._collected(series, [path for _, path in found], lambda frame: frame.filter(*within), CANDLE_SCHEMA)
@@ -157,7 +131,7 @@ class Lake:
         """
         left_out = set(without)
         paths = [
-            path for year, path in self.partitions(series) if year not in left_out and _year_meets(year, start, end)
+            path for year, path in self.partitions(series) if year not in left_out and year_meets(year, start, end)
         ]
 
         return self._times(series, paths, _within(start, end), is_noted=True)
@@ -199,7 +173,7 @@ class Lake:
             is one row: the first.
         """
         recorded = (self.home / path for path in self.manifest.of(series).files if not path.startswith("lake/"))
-        paths = sorted({*self._ledger_folder(series).glob("*.parquet"), *recorded})
+        paths = sorted({*self.ledger_folder(series).glob("*.parquet"), *recorded})
         found = self._collected(series, paths, lambda frame: frame.filter(*_within(start, end)), LEDGER_SCHEMA)
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
@@ -217,12 +191,13 @@ class Lake:
     def _folder(self, series: Series) -> Path:
         return self.root / f"interval={series.interval.value}" / f"pair={spelled(series.pair)}"
 
-    def _ledger_folder(self, series: Series) -> Path:
+    def ledger_folder(self, series: Series) -> Path:
+        """Return the folder of a series in the ledger."""
         return self.ledger / self._folder(series).relative_to(self.root)
 
     def ledger_files(self, series: Series) -> list[Path]:
         """Return the files of a series in the ledger, in the order in which they were written."""
-        return sorted(self._ledger_folder(series).glob("*.parquet"))
+        return sorted(self.ledger_folder(series).glob("*.parquet"))
 
     def path(self, series: Series, year: int | None) -> Path:
         """Return the path of the candles of a series, of one year where it is split by years."""
@@ -244,7 +219,7 @@ class Lake:
         """Return the damage of a series' files, in the lake and in the ledger, that a reader would detect."""
         found: list[Damage] = []
         recorded = {self.home / path for path in self.manifest.of(series).files}
-        ledger = self._ledger_folder(series).glob("*.parquet")
+        ledger = self.ledger_folder(series).glob("*.parquet")
         for path in sorted({*(path for _, path in self.partitions(series)), *recorded, *ledger}):
             stream, damage = self.inspector.open(series, path)
             if stream is not None:
@@ -302,37 +277,6 @@ class Lake:
                 return self.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
         return self.inspector.damage(series, paths[0], DamageKind.UNREADABLE, unreadable(error))
 
-    # --- writing
-
-    def writer(self, series: Series, *, origin: str, now: int, remade: Spans = ()) -> CandleWriter:
-        """Return a writer that stages candles, in order of time, merged with those in the lake.
-
-        Args:
-            series: The series.
-            origin: The origin of the candles, for display and for the ledger.
-            now: The time of the run, in seconds since the epoch.
-            remade: The spans in which the offered candles were resampled and replace all earlier resampled ones. A
-                resampled candle is no evidence of its own, and would keep what its finer candles no longer hold.
-        """
-        return CandleWriter(self, Staged(series, origin, now), remade)
-
-    def _to_merge(self, series: Series, path: Path) -> pl.DataFrame:
-        """Return the candles of a file to be merged into, after comparing all its bytes with the manifest.
-
-        A damaged file is set aside, and no candles are returned: its span is a gap by then.
-        """
-        stream, damage = self.inspector.open(series, path, is_whole=True)
-        if stream is not None:
-            with stream:
-                try:
-                    return pl.read_parquet(stream, hive_partitioning=False)
-                except pl.exceptions.PolarsError as error:
-                    damage = self.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
-        if damage is not None:
-            damages.notice(self.catalog, self, [damage])
-            self.set_aside(damage)
-        return _NOTHING
-
     def set_aside(self, damage: Damage) -> str | None:
         """Move a damaged file to `<home>/damaged` and delete its record; the caller holds the lock of its series.
 
@@ -355,136 +299,6 @@ class Lake:
             self.manifest.forget([damage.series])
         return moved_to
 
-    def stage_partition(
-        self, series: Series, year: int | None, offered: list[pl.DataFrame], staged: Staged, remade: Spans = ()
-    ) -> None:
-        """Merge frames, in order of time, into one partition and write the result beside the lake."""
-        path = self.path(series, year)
-        candles = pl.concat(offered, rechunk=False) if len(offered) > 1 else offered[0]
-        stored = self._to_merge(series, path)
-        staying = without_resampled(stored, remade)
-        gone = stored.height - staying.height
-        # Candles after all stored ones, as in most updates and every page of trades, contradict none of them.
-        # Comparing a year of minutes row by row would take most of the time and memory of such a write.
-        is_appended = not (gone or candles.is_empty()) and (
-            stored.is_empty() or stored["time"][-1] < candles["time"][0]
-        )
-        merged = merge(staying, candles)
-        changed = candles if is_appended else changed_rows(stored, merged)
-        if not is_appended:
-            replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
-            if gone:
-                vanished = stored.join(merged.select("time"), on="time", how="anti", maintain_order="left")
-                replaced, changed = (pl.concat([each, vanished]).sort("time") for each in (replaced, changed))
-            refused = contradicting(merged, candles)
-            self._stage_losers(staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
-            count_refused(staged, outvoted(merged, refused))
-            if candles.height and candles["source"][0] == Source.CSV.value:
-                count_outdone(staged, outvoted(merged, replaced.filter(pl.col("source") == Source.CSV.value)))
-            count_alike(staged, stored, candles, year)
-            find_disputes(staged, stored, candles, replaced, merged)
-        times = seconds_in(merged)
-        if changed.height:
-            self.stage_file(staged, merged, path, year, times)
-            count_changed(staged, changed.height, times if changed is merged else seconds_in(changed))
-        staged.times = staged.times.append(times)
-        staged.years = (*staged.years, year)
-
-    def stage_rest(self, staged: Staged, remade: Spans) -> None:
-        """Stage the partitions that meet the remade spans but got no candles."""
-        for year, _ in self.partitions(staged.series):
-            if year not in staged.years and any(_year_meets(year, span.start, span.end) for span in remade):
-                self.stage_partition(staged.series, year, [_NOTHING], staged, remade)
-
-    def stage_removal(self, series: Series, gone: pl.DataFrame, *, origin: str, now: int) -> Staged:
-        """Stage a series without some of its candles, which go into the ledger as withdrawn.
-
-        Args:
-            series: The series.
-            gone: The candles, as the lake has them.
-            origin: The reason, for the ledger.
-            now: The current time, in seconds since the epoch.
-        """
-        staged = Staged(series, origin, now)
-        try:
-            for year, path in self.partitions(series):
-                leaving = gone if year is None else gone.filter(pl.col("time").dt.year() == year)
-                if leaving.is_empty():
-                    continue
-                stored = self._to_merge(series, path)
-                rest = stored.join(leaving.select("time"), on="time", how="anti", maintain_order="left")
-                self._stage_losers(staged, {Lost.WITHDRAWN: leaving})
-                self.stage_file(staged, rest, path, year)
-                count_changed(staged, leaving.height, seconds_in(leaving))
-                staged.times = staged.times.append(seconds_in(rest))
-                staged.years = (*staged.years, year)
-        except BaseException:
-            staged.discard()
-            raise
-        return staged
-
-    def _stage_losers(self, staged: Staged, losers: Mapping[Lost, pl.DataFrame]) -> None:
-        """Write the losing candles to a file of the ledger, which is moved before the candles that replace them."""
-        frames = [
-            lost.with_columns(pl.lit(how.value, LEDGER_SCHEMA["lost"]).alias("lost"))
-            for how, lost in losers.items()
-            if lost.height
-        ]
-        if frames:
-            told = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
-            # The clock, not the time of the run, because the writes of a run have to stay in order.
-            name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
-            self.stage_file(
-                staged,
-                pl.concat(frames).sort("time", maintain_order=True).with_columns(told),
-                self._ledger_folder(staged.series) / name,
-            )
-
-    def stage_file(
-        self, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None, times: pl.Series | None = None
-    ) -> None:
-        """Write a file beside the lake and add it to a staged write, with its record for the manifest.
-
-        Args:
-            staged: The staged write.
-            rows: The rows of the file, in order of time.
-            path: The destination of the file.
-            year: The year of the candles, where the series is split by years.
-            times: The start of each row, in seconds since the epoch, if the caller has them already.
-        """
-        name = uuid.uuid4().hex
-        written = self.scratch / f"{name}.parquet"
-        write_id, digest = f"{time.time_ns():020d}-{name[:12]}", row_digest(rows)
-        try:
-            rows.write_parquet(
-                written,
-                row_group_size=ROW_GROUP_ROWS,
-                compression_level=ZSTD_LEVEL,
-                metadata={WRITE_ID: write_id, ROWS: str(rows.height), DIGEST: digest},
-            )
-            sync_file(written)
-            with written.open("rb") as stream:
-                sha256 = file_digest(stream, "sha256").hexdigest()
-            size = written.stat().st_size
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
-        times = seconds_in(rows) if times is None else times
-        file = LakeFile(
-            path=self.inspector.relative(path),
-            series=staged.series,
-            year=year,
-            rows=rows.height,
-            first_time=int(times[0]) if rows.height else None,
-            last_time=int(times[-1]) if rows.height else None,
-            bytes=size,
-            sha256=sha256,
-            digest=digest,
-            write_id=write_id,
-            written_at=staged.now,
-        )
-        staged.moves.append(Move(written, path, file))
-
     def sweep(self, before: float) -> int:
         """Delete the leftovers of killed writers last modified before a moment (seconds), and return their number."""
         swept = 0
@@ -497,68 +311,6 @@ class Lake:
                         path.unlink()
                     swept += 1
         return swept
-
-
-class CandleWriter:
-    """A writer that stages one series: `add` frames in order of time, then `finish`.
-
-    A complete year is written and synced while the next one is read: with 5 million rows in ten years, that saves a
-    quarter of the total time. The last year, which for most files is the only one, starts no thread.
-    """
-
-    def __init__(self, lake: Lake, staged: Staged, remade: Spans) -> None:
-        self._lake = lake
-        self._staged = staged
-        self._remade = remade
-        self._open: list[pl.DataFrame] = []
-        self._year: int | None = None
-        self._beside = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
-
-    def add(self, candles: pl.DataFrame) -> None:
-        """Add candles with the columns of `CANDLE_SCHEMA`, sorted and unique by time, later than all added before."""
-        if candles.is_empty():
-            return
-        if not is_split_by_year(self._staged.series.interval):
-            self._open.append(candles)
-            return
-        first, last = candles["time"][0].year, candles["time"][-1].year
-        for year in range(first, last + 1):
-            part = candles if first == last else candles.filter(pl.col("time").dt.year() == year)
-            if part.height:
-                self._roll(year)
-                self._open.append(part)
-
-    def _roll(self, year: int) -> None:
-        if self._open and year != self._year:
-            self._wait()
-            self._writing = self._beside.submit(self._write, self._year, self._open)
-            self._open = []
-        self._year = year
-
-    def _write(self, year: int | None, candles: list[pl.DataFrame]) -> None:
-        self._lake.stage_partition(self._staged.series, year, candles, self._staged, self._remade)
-
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-
-    def finish(self) -> Staged:
-        """Write the rest and return the staged write, ready to be committed or discarded."""
-        self._wait()
-        self._beside.shutdown()
-        if self._open:
-            self._write(self._year, self._open)
-            self._open = []
-        if self._remade:
-            self._lake.stage_rest(self._staged, self._remade)
-        return self._staged
-
-    def discard(self) -> None:
-        """Discard all that was added: nothing of it reaches the lake."""
-        self._beside.shutdown()
-        self._open = []
-        self._staged.discard()
 
 
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:
@@ -574,7 +326,8 @@ def _year_is_cut(year: int | None, start: int | None, end: int | None) -> bool:
     )
 
 
-def _year_meets(year: int | None, start: int | None, end: int | None) -> bool:
+def year_meets(year: int | None, start: int | None, end: int | None) -> bool:
+    """Return whether a partition (one year, or all time for None) can hold a candle that starts in `[start, end)`."""
     if year is None:
         return True
     return (start is None or as_datetime(start).year <= year) and (end is None or as_datetime(end - 1).year >= year)

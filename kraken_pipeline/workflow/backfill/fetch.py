@@ -23,6 +23,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import NO_CANDLES
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.exchange_state import listings
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import dead_letters, density_records, evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
@@ -252,7 +253,7 @@ def _store(
         gap_records.add_attempts(connection, series, attempts, run.run_id)
 
     with stores.locks.series([series]):
-        writer = stores.lake.writer(series, origin=origin, now=run.now)
+        writer = CandleWriter(stores.lake, series, origin=origin, now=run.now)
         try:
             writer.add(candles)
             staged = writer.finish()

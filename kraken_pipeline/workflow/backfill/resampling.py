@@ -16,6 +16,7 @@ from kraken_pipeline.market.candle import Source, finished
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
@@ -85,7 +86,7 @@ def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunCont
 
 def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: RunContext) -> _Resampled:
     remade = normalise(span for _, span in spans)
-    writer = stores.lake.writer(series, origin="resampling", now=run.now, remade=remade)
+    writer = CandleWriter(stores.lake, series, origin="resampling", now=run.now, remade=remade)
     grants: list[Grant] = []
     try:
         for finer, span in spans:

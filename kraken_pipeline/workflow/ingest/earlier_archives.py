@@ -17,6 +17,7 @@ from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import earlier_archives, grants
+from kraken_pipeline.storage.lake.writer import stage_removal
 from kraken_pipeline.storage.records import evidence_records, file_records, publications, withdrawals
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
@@ -61,7 +62,7 @@ def _correct(stores: Stores, series: Series, now: int) -> None:
             evidence_records.renew(connection, {series: traded})
             publications.doubt(connection, [(series, span) for _, spans in claims for span in spans], now)
     if quiet.height:
-        staged = stores.lake.stage_removal(series, quiet, origin=ORIGIN, now=now)
+        staged = stage_removal(stores.lake, series, quiet, origin=ORIGIN, now=now)
         commit(stores, [LakeWrite(staged, ())], now)
 
 

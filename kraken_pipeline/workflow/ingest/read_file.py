@@ -24,6 +24,7 @@ from kraken_pipeline.market.candle import SOURCE, Source
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.storage.faults import faults_explained
 from kraken_pipeline.storage.lake.staged import Staged
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import dead_letters, density_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
@@ -82,7 +83,7 @@ def read_file(
 def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: RunContext, *, sort: bool) -> None:
     task = read.task
     wanted = window(spec)
-    writer = stores.lake.writer(task.file.series, origin=task.file.name, now=run.now)
+    writer = CandleWriter(stores.lake, task.file.series, origin=task.file.name, now=run.now)
     trades = 0
     try:
         with reader.open(task.file) as stream:

@@ -16,6 +16,7 @@ from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.row_digest import row_digest, without_release
+from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import deliveries, file_records
@@ -181,7 +182,7 @@ def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.Data
     if without_release(row_digest(rows)) != without_release(delivered.digest):
         return False
     with stores.locks.series([series]):
-        writer = stores.lake.writer(series, origin="QuestDB, which had it", now=run.now)
+        writer = CandleWriter(stores.lake, series, origin="QuestDB, which had it", now=run.now)
         writer.add(rows)
         commit(stores, [LakeWrite(writer.finish(), ())], run.now)
         # The whole content of the file is restored, so all of its grants hold again.

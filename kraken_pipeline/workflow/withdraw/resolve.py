@@ -40,6 +40,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import Lost
+from kraken_pipeline.storage.lake.writer import stage_removal
 from kraken_pipeline.storage.records import dispute_records, evidence_records, proof_records, publications, withdrawals
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
@@ -260,7 +261,7 @@ class _Withdrawing:
                 self._take_evidence(connection, pair, claims, gone)
                 evidence_records.renew(connection, times)
             stages = [
-                stores.lake.stage_removal(each, gone[each], origin=self.what.reason, now=now)
+                stage_removal(stores.lake, each, gone[each], origin=self.what.reason, now=now)
                 for each in sorted(gone, reverse=True)  # the coarsest first
             ]
             commit(
