@@ -41,8 +41,8 @@ from kraken_pipeline.storage.records import dead_letters as letters
 from kraken_pipeline.workflow.backfill.backfill import beyond, planned
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.proof.count_verdicts import verdicts
 from kraken_pipeline.workflow.proof.counting import closing_cost, cost, said
-from kraken_pipeline.workflow.proof.prove import verdicts
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 

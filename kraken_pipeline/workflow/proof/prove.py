@@ -7,10 +7,8 @@ reported. Every anchor is recorded before the next is requested, so that a kille
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-
-import polars as pl
 
 from kraken_pipeline.coverage.anchors import (
     Anchor,
@@ -19,21 +17,16 @@ from kraken_pipeline.coverage.anchors import (
     Discrepancy,
     Spacing,
     Stretch,
-    is_sparse,
     search,
 )
 from kraken_pipeline.coverage.contradictions import one_candle
-from kraken_pipeline.coverage.density import SPARSE, AbsentIds
-from kraken_pipeline.coverage.equality import differences
+from kraken_pipeline.coverage.density import AbsentIds
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
     intersect,
-    lies_in,
     normalise,
-    of_candles,
     subtract,
-    whole_candles,
 )
 from kraken_pipeline.errors import (
     Busy,
@@ -46,10 +39,8 @@ from kraken_pipeline.errors import (
 )
 from kraken_pipeline.kraken.exchange import Exchange
 from kraken_pipeline.kraken.trades import TradesPage
-from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import anchors as anchor_records
 from kraken_pipeline.storage.records import density_records, evidence_records, publications, refutations, trade_counts
@@ -62,6 +53,7 @@ from kraken_pipeline.workflow.backfill.outcome import Filled, SeriesOutcome
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.proof.count_verdicts import record_verdicts, resolving, verdicts
 from kraken_pipeline.workflow.proof.counting import (
     SETTLING_SECONDS,
     CandleCounts,
@@ -138,22 +130,6 @@ def prove(
         run.report(phase="counting trades")
         work.judge(name)
     return work.outcome(verdicts(stores, spec, spacing, replace(run, now=work.now)))
-
-
-def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext) -> tuple[TradeCount, ...]:
-    """Return the recorded verdicts on all selected spans and the differences a run found, by pair and time."""
-    with stores.catalog.read() as connection:
-        of_run = trade_counts.of_run(connection, run.run_id)
-    found: list[TradeCount] = []
-    for name in in_order(stores, spec):
-        known = look_up(stores, name, spec, spacing, run.now)
-        wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
-        wanted |= {(Series(name, Interval.M1), absent.minutes) for absent in known.absent}
-        shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
-        differing = (count for count in of_run if count.verdict in (CountVerdict.SHORT, CountVerdict.OVER))
-        shown |= {(count.series, count.span): count for count in differing if count.series.pair == name}
-        found += [shown[key] for key in sorted(shown, key=lambda key: (key[1].start, -key[1].end, key[0].interval))]
-    return tuple(found)
 
 
 class _Stop(Exception):
@@ -254,112 +230,7 @@ class _Proving:
     def judge(self, name: str) -> None:
         """Record the verdict on each span, under the locks of the pair's series so that nothing changes meanwhile."""
         with self.stores.locks.series(Series(name, interval) for interval in Interval):
-            heeding(lambda: self._judge(name))
-
-    def _judge(self, name: str) -> None:
-        known = self.look_up(name)
-        found = [*self._of_absent(known)]
-        for stretch in known.stretches:
-            found += self._of_stretch(known, stretch)
-        found += self._of_longer(known, found)
-        fresh = [count for count in found if not _is_same(known.counts.get((count.series, count.span)), count)]
-        if fresh:
-            with self.stores.catalog.write() as connection:
-                trade_counts.record(connection, fresh, self.run.now)
-
-    def _of_absent(self, known: PairTrades) -> Iterator[TradeCount]:
-        for absence in known.absences:
-            absent = absence.absent
-            if absent.parts >= SPARSE:  # the verdict on the whole span says so
-                continue
-            next_step = "the exchange is asked again in an hour"
-            if absence.confirmed_at is not None:
-                next_step = "its numbers are not dense there"
-            action = f"none of the exchange's pages has {absent} of its trades: {next_step}"
-            yield self._count(known, Interval.M1, absent.minutes, CountVerdict.UNANCHORED, action)
-
-    def _of_stretch(self, known: PairTrades, stretch: Stretch) -> Iterator[TradeCount]:
-        reason = self._unanchored(known, stretch)
-        if reason is not None:
-            for interval in stretch.intervals:
-                yield self._count(known, interval, stretch.span, CountVerdict.UNANCHORED, reason)
-            return
-        left = [interval for interval in stretch.intervals if not known.is_proven(stretch, interval)]
-        if not left or known.needs(stretch):
-            return
-        counted = CandleCounts(self.stores, known, stretch.span)
-        by_ids = known.ids[stretch.span.end] - known.ids[stretch.span.start]
-        for interval in left:
-            count = counted(interval, stretch.span)
-            if count is not None:
-                verdict = _compared(by_ids, count)
-                action = self._action(known, interval, stretch.span, verdict)
-                yield replace(self._count(known, interval, stretch.span, verdict, action), by_ids=by_ids, counted=count)
-
-    def _of_longer(self, known: PairTrades, fresh: Sequence[TradeCount]) -> Iterator[TradeCount]:
-        """Yield proven counts of candles longer than a day, which cross the calendar's spans: their days add up."""
-        counts = [*known.counts.values(), *fresh]
-        days = normalise(
-            count.span
-            for count in counts
-            if count.verdict is CountVerdict.PROVEN and count.series.interval is Interval.D1
-        )
-        for interval in (each for each in known.coverage if each > Interval.D1):
-            series = Series(known.pair, interval)
-            for span in whole_candles(intersect(days, known.coverage[interval]), interval):
-                if (series, span) not in known.counts:
-                    yield from self._adding_up(series, span)
-
-    def _adding_up(self, series: Series, span: Span) -> Iterator[TradeCount]:
-        days = self.stores.lake.read(Series(series.pair, Interval.D1), span.start, span.end)
-        longer = self.stores.lake.read(series, span.start, span.end)
-        different = differences(resample(days, series.interval), longer).select(seconds_of(pl.col("time"))).to_series()
-        times = longer.select(seconds_of(pl.col("time"))).to_series()
-        for alike in subtract((span,), of_candles(different, series.interval)):
-            count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
-            yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)
-
-    def _count(
-        self, known: PairTrades, interval: Interval, span: Span, verdict: CountVerdict, action: str
-    ) -> TradeCount:
-        return TradeCount(Series(known.pair, interval), span, None, None, verdict, action, self.run.run_id)
-
-    def _unanchored(self, known: PairTrades, stretch: Stretch) -> str | None:
-        if known.is_delisted:
-            return f"{known.pair} is listed no more: the exchange says nothing of its trades"
-        if is_sparse(stretch.span, known.absent):
-            return "the ids of its trades are not dense"
-        edges = [known.ids.get(edge) for edge in (stretch.span.start, stretch.span.end)]
-        if None not in edges and sorted(edges, key=int) != edges:  # type: ignore[arg-type]
-            return "the ids of its trades do not rise with time"
-        return None
-
-    def _action(self, known: PairTrades, interval: Interval, span: Span, verdict: CountVerdict) -> str:
-        if verdict is CountVerdict.PROVEN:
-            return ""
-        if verdict is CountVerdict.SHORT:
-            only_it = run_spec(pairs=[known.pair], start=span.start, end=span.end)
-            return f"trades are missing: {only_it.as_command('prove')} finds and fills them"
-        return f"find out which candles are wrong, then {resolving(Series(known.pair, interval), span)}"
-
-
-def _is_same(before: TradeCount | None, count: TradeCount) -> bool:
-    """Return whether a count is on record unchanged, regardless of the run that found it."""
-    return before is not None and replace(before, run_id=count.run_id) == count
-
-
-def _compared(by_ids: int, counted: int) -> CountVerdict:
-    if by_ids == counted:
-        return CountVerdict.PROVEN
-    return CountVerdict.SHORT if counted < by_ids else CountVerdict.OVER
-
-
-def resolving(series: Series, span: Span) -> str:
-    """Return the command that withdraws the candles of a span."""
-    return (
-        f"kraken-pipeline resolve --span --pair {series.pair} --interval {series.interval.value} "
-        f"--start {iso(span.start)} --end {iso(span.end)} --reason …"
-    )
+            heeding(lambda: record_verdicts(self.stores, self.look_up(name), self.run))
 
 
 @dataclass(slots=True)
