@@ -37,7 +37,8 @@ from kraken_pipeline.workflow.backfill.work import BackfillWork
 from kraken_pipeline.workflow.gaps.gaps import failures_at, lookback_start, retry_at
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, unprobed
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
-from kraken_pipeline.workflow.reconcile.suspicion import take_back, unproven
+from kraken_pipeline.workflow.reconcile.outages import refute_coverage
+from kraken_pipeline.workflow.reconcile.suspicion import unproven
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -201,7 +202,7 @@ def _check_suspects(work: BackfillWork, exchange: Exchange, budget: Budget) -> b
         work.run.report(phase="checking quiet time")
         if not budget.is_spent:  # otherwise it would become a gap without a request
             try:
-                take_back(work.stores, minutes, (span,), reason, work.run)
+                refute_coverage(work.stores, minutes, (span,), reason, work.run)
                 work.open.change([pair])
             except Busy as error:
                 work.notes.append(str(error))

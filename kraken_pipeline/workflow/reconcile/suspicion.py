@@ -8,49 +8,40 @@ It is marked and counts for no proof until trades, or a coarser candle that adds
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.contradictions import one_candle
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, all_quiet, lone_quiet, long_quiet
+from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, lone_quiet, long_quiet
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
     clip,
     intersect,
-    lies_in,
     normalise,
     of_candles,
     subtract,
     touched_candles,
     union,
-    whole_candles,
 )
 from kraken_pipeline.market.candle import Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
-from kraken_pipeline.storage.records import evidence_records, proof_records, refutations
+from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile.outages import HOURS, coverage_since_listing, find_outages, refute_outages
+from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 
-HOURS = Interval.H1
-"""The interval in which outages are detected, because nearly every pair has it. Shorter outages are not seen."""
-_WEEK = 7 * 86_400
-_CHUNK = 366 * 86_400
-_EVER = 2**40
 LONE = "OHLC says that nobody traded, between candles that all have trades"
 LONG = "nobody traded, though many trades of this pair are usual at that time"
 OUTAGE = "no pair traded, though many trades are usual at that time"
 DOUBTS = (LONE, LONG, OUTAGE)
-NO_OUTAGE = "no pair traded, it was said, and the trades of others show that some did"
 
 
 def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> int:
@@ -74,12 +65,12 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     with stores.catalog.read() as connection:
         known = proof_records.suspicions_of(connection)
         proven = {series: found.reconciled for series, found in proof_records.added_up(connection).items()}
-        evidence = _Evidence(stores, proven, incident_records.down_times(connection))
-    outages = list(_outages(stores, hours))
+        evidence = QuietEvidence(stores, proven, incident_records.down_times(connection))
+    outages = list(find_outages(stores, hours))
     looked_at = touched_candles(hours, Interval.D1)
     over = [each for each in known if _is_outage(each) and each.span not in outages and clip(looked_at, each.span)]
     unproven_outages = [each for each in over if each.state is SuspicionState.UNPROVEN]
-    taken_back, refuted = _refuted(evidence, unproven_outages, normalise(outages), run)
+    taken_back, refuted = refute_outages(evidence, unproven_outages, normalise(outages), run)
     down = normalise(
         (*evidence.down, *outages, *(each.span for each in known if _is_outage(each) and each not in over))
     )
@@ -143,7 +134,7 @@ class _Judged:
 
 
 def _record(
-    evidence: _Evidence, known: Sequence[SuspicionRecord], found: Sequence[_Found], judged: _Judged, now: int
+    evidence: QuietEvidence, known: Sequence[SuspicionRecord], found: Sequence[_Found], judged: _Judged, now: int
 ) -> None:
     on_record = {(each.pair, each.interval, each.span) for each in known}
     new = [
@@ -181,98 +172,15 @@ def _is_covered(coverage: Mapping[Series, Sequence[CoverageRecord]], each: Suspi
     return clip(tuple(record.span for record in records), each.span) == (each.span,)
 
 
-@dataclass(slots=True)
-class _Evidence:
-    """The evidence for quiet time beyond the absence of candles.
-
-    Attributes:
-        stores: The stores.
-        proofs: Series → the spans in which intervals agree.
-        down: The spans without trading, according to the incidents of the exchange.
-    """
-
-    stores: Stores
-    proofs: Mapping[Series, Spans]
-    down: Spans = ()
-    _trades: dict[str, Spans] = field(default_factory=dict)
-    _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
-
-    def trades(self, pair: str) -> Spans:
-        """Return the spans in which the trades of a pair were paged through or read from an archive."""
-        if pair not in self._trades:
-            minutes = Series(pair, Interval.M1)
-            with self.stores.catalog.read() as connection:
-                grants = evidence_records.grants_of(connection, [minutes]).get(minutes, [])
-            self._trades[pair] = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
-        return self._trades[pair]
-
-    def unbacked(self, series: Series, spans: Spans) -> Spans:
-        """Return the parts of some spans that have no evidence except the absence of candles.
-
-        Trades are evidence. So is an existing coarser candle that was not resampled and whose trade count adds up. Two
-        intervals that both lack a candle are no evidence, because files lack several at once.
-        """
-        rest = subtract(spans, self.trades(series.pair))
-        for coarse in sorted(Interval, reverse=True):
-            if series.interval not in coarse.finer or not rest:
-                continue
-            coarser = Series(series.pair, coarse)
-            agreed = intersect(self.proofs.get(coarser, ()), self.proofs.get(series, ()))
-            agreed = intersect(agreed, touched_candles(rest, coarse))
-            if agreed:
-                days = Interval.D1.floor(agreed[0].start), Interval.D1.ceil(agreed[-1].end)
-                rest = subtract(rest, intersect(agreed, self._own(coarser, *days)))
-        return rest
-
-    def _own(self, series: Series, start: int, end: int) -> Spans:
-        """Return the spans of stored candles that were not resampled; cached, as every finer interval asks for them."""
-        key = series, start, end
-        if key not in self._candles:
-            candles = self.stores.lake.read(series, start, end)
-            own = candles.filter(pl.col("source") != Source.RESAMPLED.value).select(seconds_of(pl.col("time")))
-            self._candles[key] = of_candles(own.to_series(), series.interval)
-        return self._candles[key]
-
-    def is_quiet(self, series: Series, span: Span) -> bool:
-        """Return whether a span has no candle and independent evidence that nobody traded."""
-        is_proven = clip(self.proofs.get(series, ()), span) == (span,)
-        return is_proven and not self.unbacked(series, (span,)) and not self.has_candles(series, span)
-
-    def has_candles(self, series: Series, span: Span) -> bool:
-        """Return whether the lake has a candle that starts in a span."""
-        return not self.stores.lake.times(series, start=span.start, end=span.end).is_empty()
-
-    def state(self, each: SuspicionRecord) -> SuspicionState:
-        """Return the current state of a suspicion; one that trades have disproved stays disproved."""
-        if each.pair is not None:
-            series = Series(each.pair, each.interval)
-            if self.has_candles(series, each.span):
-                return SuspicionState.TRADED
-            return SuspicionState.PROVEN_QUIET if self.is_quiet(series, each.span) else SuspicionState.UNPROVEN
-        if not subtract((each.span,), self.down):
-            return SuspicionState.EXCHANGE_DOWN
-        quiet = 0
-        for series in self.proofs:
-            quiet += series.interval is each.interval and self.is_quiet(series, each.span)
-            if quiet == 2:
-                return SuspicionState.EXCHANGE_DOWN
-        return each.state if each.state is SuspicionState.TRADED else SuspicionState.UNPROVEN
-
-
 # --- quiet time of one pair
 
 
 def _found(
-    evidence: _Evidence, changed: Mapping[Series, Spans], places: Mapping[str, Spans], down: Spans
+    evidence: QuietEvidence, changed: Mapping[Series, Spans], places: Mapping[str, Spans], down: Spans
 ) -> Iterator[_Found]:
     """Yield the suspicious quiet time of each pair, without outages: two pairs answer for those on behalf of all."""
     with evidence.stores.catalog.read() as connection:
-        extents = evidence_records.extents(connection, sorted(places))
-        coverage = {
-            series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
-            for series, records in evidence_records.coverage_of(connection, pairs=sorted(places)).items()
-            if series in extents
-        }
+        coverage = coverage_since_listing(connection, pairs=sorted(places))
         grants = evidence_records.grants_of(connection, coverage)
     for series, covered in sorted(coverage.items()):
         answers = grants.get(series, ())
@@ -289,7 +197,7 @@ def _found(
             yield from ((series.pair, series.interval, each, LONG) for each in long)
 
 
-def _lone(evidence: _Evidence, series: Series, spans: Spans, grants: Sequence[Grant]) -> Spans:
+def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequence[Grant]) -> Spans:
     """Return the lone quiet candles that only OHLC has answered for."""
     replies = normalise(grant.span for grant in grants if grant.source == Source.OHLC)
     others = normalise(grant.span for grant in grants if grant.source not in (Source.OHLC, Source.RESAMPLED))
@@ -301,7 +209,7 @@ def _lone(evidence: _Evidence, series: Series, spans: Spans, grants: Sequence[Gr
     return tuple(each for each in normalise(found) if evidence.unbacked(series, (each,)))
 
 
-def _long(evidence: _Evidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
+def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
     """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
     near = evidence.unbacked(series, intersect(doubtful, places))
     near = tuple(silence for each in near for silence in _silences(evidence.stores, series, each))
@@ -360,119 +268,6 @@ def _trades(stores: Stores, series: Series, spans: Spans) -> tuple[pl.Series, pl
     frames = [batch.select(*columns) for batch in stores.lake.batches(series, spans, series.interval)]
     candles = pl.concat(frames) if frames else pl.DataFrame(schema={"time": pl.Int64(), "trade_count": pl.Int32()})
     return candles["time"], candles["trade_count"]
-
-
-# --- outages
-
-
-def _refuted(
-    evidence: _Evidence, over: Iterable[SuspicionRecord], outages: Spans, run: RunContext
-) -> tuple[int, list[SuspicionRecord]]:
-    """Refute the quiet time of every pair in outages that the trades of some pair have disproved.
-
-    Returns:
-        The number of refuted spans, and the disproved outages.
-    """
-    refuted = [each for each in over if _has_traded(evidence, each.span)]
-    spans = subtract(normalise(each.span for each in refuted), outages)
-    if not spans:
-        return 0, refuted
-    with evidence.stores.catalog.read() as connection:
-        coverage = evidence_records.coverage_of(connection)
-    silent = {
-        series.pair
-        for series, records in coverage.items()
-        if series.interval is HOURS and intersect(tuple(record.span for record in records), spans)
-    }
-    count = 0
-    for series, records in sorted(coverage.items()):
-        if series.pair not in silent:
-            continue
-        times = pl.concat([evidence.stores.lake.times(series, start=each.start, end=each.end) for each in spans])
-        absent = subtract(whole_candles(spans, series.interval), of_candles(times, series.interval))
-        unbacked = evidence.unbacked(series, intersect(absent, tuple(record.span for record in records)))
-        count += take_back(evidence.stores, series, unbacked, NO_OUTAGE, run)
-    return count, refuted
-
-
-def _has_traded(evidence: _Evidence, span: Span) -> bool:
-    """Return whether the trades of any pair, where they were read for a span, include one in it."""
-    with evidence.stores.catalog.read() as connection:
-        pairs = [series.pair for series in evidence_records.coverage_of(connection, [HOURS])]
-    return any(
-        evidence.has_candles(Series(pair, Interval.M1), part)
-        for pair in pairs
-        for part in clip(evidence.trades(pair), span)
-    )
-
-
-def take_back(stores: Stores, series: Series, spans: Spans, reason: str, run: RunContext) -> int:
-    """Refute the coverage of some spans, except where trades were read; each refuted span becomes a gap.
-
-    Returns:
-        The number of refuted spans.
-
-    Raises:
-        Busy: Another process has held the series for too long.
-    """
-    if not spans:
-        return 0
-    with stores.locks.series([series]):
-        with stores.catalog.read() as connection:
-            records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
-            grants = evidence_records.grants_of(connection, [series]).get(series, [])
-        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
-        rest = subtract(intersect(spans, tuple(record.span for record in records)), trades)
-        if rest:
-            found = [
-                (series, each, one_candle(stores.lake.read(series, each.start, each.end)), reason) for each in rest
-            ]
-            times = {series: stores.lake.times(series)}
-            with stores.catalog.write() as connection:
-                refutations.refute(connection, found, run.now)
-                evidence_records.renew(connection, times)
-    return len(rest)
-
-
-def _outages(stores: Stores, changed: Spans) -> Iterator[Span]:
-    """Yield the spans in which all pairs are quiet at once and that overlap changed days."""
-    days = touched_candles(changed, Interval.D1)
-    if not days:
-        return
-    with stores.catalog.read() as connection:
-        extents = evidence_records.extents(connection)
-        coverage = {
-            # A release covers its whole quarter: the time before a pair was listed is not quiet time.
-            series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
-            for series, records in evidence_records.coverage_of(connection, [HOURS]).items()
-            if series in extents
-        }
-    for window in _chunks(days) if len(coverage) > 1 else ():
-        reach = Span(window.start - _WEEK, window.end + _WEEK)
-        markets = _markets(stores, coverage, reach)
-        for each in all_quiet(reach.start, HOURS, markets):
-            if each.overlaps(window):
-                yield each
-
-
-def _chunks(days: Spans) -> Iterator[Span]:
-    for each in days:
-        for start in range(each.start, each.end, _CHUNK):
-            yield Span(start, min(each.end, start + _CHUNK))
-
-
-def _markets(
-    stores: Stores, coverage: Mapping[Series, Spans], reach: Span
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    starts = pl.int_range(reach.start, reach.end, HOURS.seconds, dtype=pl.Int64, eager=True)
-    for series, spans in coverage.items():
-        if not intersect(spans, (reach,)):
-            continue
-        candles = stores.lake.read(series, reach.start, reach.end)
-        trades = np.zeros(len(starts), np.int64)
-        at = (candles.select(seconds_of(pl.col("time"))).to_series().to_numpy() - reach.start) // HOURS.seconds
-        trades[at] = candles["trade_count"].to_numpy()
-        yield trades, lies_in(whole_candles(spans, HOURS), starts).to_numpy()
 
 
 def unproven(

@@ -1,0 +1,164 @@
+"""Outages: times at which no pair traded, found in the candles and refuted where trades disprove them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from kraken_pipeline.coverage.contradictions import one_candle
+from kraken_pipeline.coverage.quiet import all_quiet
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    clip,
+    intersect,
+    lies_in,
+    normalise,
+    of_candles,
+    subtract,
+    touched_candles,
+    whole_candles,
+)
+from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records import evidence_records, refutations
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
+
+HOURS = Interval.H1
+"""The interval in which outages are detected, because nearly every pair has it. Shorter outages are not seen."""
+_WEEK = 7 * 86_400
+_CHUNK = 366 * 86_400
+_EVER = 2**40
+NO_OUTAGE = "no pair traded, it was said, and the trades of others show that some did"
+
+
+def refute_outages(
+    evidence: QuietEvidence, over: Iterable[SuspicionRecord], outages: Spans, run: RunContext
+) -> tuple[int, list[SuspicionRecord]]:
+    """Refute the quiet time of every pair in outages that the trades of some pair have disproved.
+
+    Returns:
+        The number of refuted spans, and the disproved outages.
+    """
+    refuted = [each for each in over if _has_traded(evidence, each.span)]
+    spans = subtract(normalise(each.span for each in refuted), outages)
+    if not spans:
+        return 0, refuted
+    with evidence.stores.catalog.read() as connection:
+        coverage = evidence_records.coverage_of(connection)
+    silent = {
+        series.pair
+        for series, records in coverage.items()
+        if series.interval is HOURS and intersect(tuple(record.span for record in records), spans)
+    }
+    count = 0
+    for series, records in sorted(coverage.items()):
+        if series.pair not in silent:
+            continue
+        times = pl.concat([evidence.stores.lake.times(series, start=each.start, end=each.end) for each in spans])
+        absent = subtract(whole_candles(spans, series.interval), of_candles(times, series.interval))
+        unbacked = evidence.unbacked(series, intersect(absent, tuple(record.span for record in records)))
+        count += refute_coverage(evidence.stores, series, unbacked, NO_OUTAGE, run)
+    return count, refuted
+
+
+def _has_traded(evidence: QuietEvidence, span: Span) -> bool:
+    """Return whether the trades of any pair, where they were read for a span, include one in it."""
+    with evidence.stores.catalog.read() as connection:
+        pairs = [series.pair for series in evidence_records.coverage_of(connection, [HOURS])]
+    return any(
+        evidence.has_candles(Series(pair, Interval.M1), part)
+        for pair in pairs
+        for part in clip(evidence.trades(pair), span)
+    )
+
+
+def refute_coverage(stores: Stores, series: Series, spans: Spans, reason: str, run: RunContext) -> int:
+    """Refute the coverage of some spans, except where trades were read; each refuted span becomes a gap.
+
+    Returns:
+        The number of refuted spans.
+
+    Raises:
+        Busy: Another process has held the series for too long.
+    """
+    if not spans:
+        return 0
+    with stores.locks.series([series]):
+        with stores.catalog.read() as connection:
+            records = evidence_records.coverage_of(connection, [series.interval], [series.pair]).get(series, [])
+            grants = evidence_records.grants_of(connection, [series]).get(series, [])
+        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
+        rest = subtract(intersect(spans, tuple(record.span for record in records)), trades)
+        if rest:
+            found = [
+                (series, each, one_candle(stores.lake.read(series, each.start, each.end)), reason) for each in rest
+            ]
+            times = {series: stores.lake.times(series)}
+            with stores.catalog.write() as connection:
+                refutations.refute(connection, found, run.now)
+                evidence_records.renew(connection, times)
+    return len(rest)
+
+
+def find_outages(stores: Stores, changed: Spans) -> Iterator[Span]:
+    """Yield the spans in which all pairs are quiet at once and that overlap changed days."""
+    days = touched_candles(changed, Interval.D1)
+    if not days:
+        return
+    with stores.catalog.read() as connection:
+        coverage = coverage_since_listing(connection, [HOURS])
+    for window in _chunks(days) if len(coverage) > 1 else ():
+        reach = Span(window.start - _WEEK, window.end + _WEEK)
+        markets = _markets(stores, coverage, reach)
+        for each in all_quiet(reach.start, HOURS, markets):
+            if each.overlaps(window):
+                yield each
+
+
+def coverage_since_listing(
+    connection: sa.Connection, intervals: Sequence[Interval] | None = None, pairs: Sequence[str] | None = None
+) -> dict[Series, Spans]:
+    """Return the coverage of some series from their first candle on.
+
+    A release covers its whole quarter: the time before a pair was listed is no quiet time.
+
+    Args:
+        connection: The connection to the catalog.
+        intervals: The intervals; all where it is None.
+        pairs: The pairs; all where it is None.
+    """
+    extents = evidence_records.extents(connection, pairs)
+    return {
+        series: intersect(tuple(record.span for record in records), (Span(extents[series].first_time, _EVER),))
+        for series, records in evidence_records.coverage_of(connection, intervals, pairs).items()
+        if series in extents
+    }
+
+
+def _chunks(days: Spans) -> Iterator[Span]:
+    for each in days:
+        for start in range(each.start, each.end, _CHUNK):
+            yield Span(start, min(each.end, start + _CHUNK))
+
+
+def _markets(
+    stores: Stores, coverage: Mapping[Series, Spans], reach: Span
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    starts = pl.int_range(reach.start, reach.end, HOURS.seconds, dtype=pl.Int64, eager=True)
+    for series, spans in coverage.items():
+        if not intersect(spans, (reach,)):
+            continue
+        candles = stores.lake.read(series, reach.start, reach.end)
+        trades = np.zeros(len(starts), np.int64)
+        at = (candles.select(seconds_of(pl.col("time"))).to_series().to_numpy() - reach.start) // HOURS.seconds
+        trades[at] = candles["trade_count"].to_numpy()
+        yield trades, lies_in(whole_candles(spans, HOURS), starts).to_numpy()

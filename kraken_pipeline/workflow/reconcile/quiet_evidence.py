@@ -1,0 +1,104 @@
+"""Evidence for quiet time beyond the absence of candles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    clip,
+    intersect,
+    normalise,
+    of_candles,
+    subtract,
+    touched_candles,
+)
+from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.catalog.states import SuspicionState
+from kraken_pipeline.storage.records import evidence_records
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
+from kraken_pipeline.storage.stores import Stores
+
+
+@dataclass(slots=True)
+class QuietEvidence:
+    """The evidence for quiet time beyond the absence of candles.
+
+    Attributes:
+        stores: The stores.
+        proofs: Series → the spans in which intervals agree.
+        down: The spans without trading, according to the incidents of the exchange.
+    """
+
+    stores: Stores
+    proofs: Mapping[Series, Spans]
+    down: Spans = ()
+    _trades: dict[str, Spans] = field(default_factory=dict)
+    _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
+
+    def trades(self, pair: str) -> Spans:
+        """Return the spans in which the trades of a pair were paged through or read from an archive."""
+        if pair not in self._trades:
+            minutes = Series(pair, Interval.M1)
+            with self.stores.catalog.read() as connection:
+                grants = evidence_records.grants_of(connection, [minutes]).get(minutes, [])
+            self._trades[pair] = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
+        return self._trades[pair]
+
+    def unbacked(self, series: Series, spans: Spans) -> Spans:
+        """Return the parts of some spans that have no evidence except the absence of candles.
+
+        Trades are evidence. So is an existing coarser candle that was not resampled and whose trade count adds up. Two
+        intervals that both lack a candle are no evidence, because files lack several at once.
+        """
+        rest = subtract(spans, self.trades(series.pair))
+        for coarse in sorted(Interval, reverse=True):
+            if series.interval not in coarse.finer or not rest:
+                continue
+            coarser = Series(series.pair, coarse)
+            agreed = intersect(self.proofs.get(coarser, ()), self.proofs.get(series, ()))
+            agreed = intersect(agreed, touched_candles(rest, coarse))
+            if agreed:
+                days = Interval.D1.floor(agreed[0].start), Interval.D1.ceil(agreed[-1].end)
+                rest = subtract(rest, intersect(agreed, self._own(coarser, *days)))
+        return rest
+
+    def _own(self, series: Series, start: int, end: int) -> Spans:
+        """Return the spans of stored candles that were not resampled; cached, as every finer interval asks for them."""
+        key = series, start, end
+        if key not in self._candles:
+            candles = self.stores.lake.read(series, start, end)
+            own = candles.filter(pl.col("source") != Source.RESAMPLED.value).select(seconds_of(pl.col("time")))
+            self._candles[key] = of_candles(own.to_series(), series.interval)
+        return self._candles[key]
+
+    def is_quiet(self, series: Series, span: Span) -> bool:
+        """Return whether a span has no candle and independent evidence that nobody traded."""
+        is_proven = clip(self.proofs.get(series, ()), span) == (span,)
+        return is_proven and not self.unbacked(series, (span,)) and not self.has_candles(series, span)
+
+    def has_candles(self, series: Series, span: Span) -> bool:
+        """Return whether the lake has a candle that starts in a span."""
+        return not self.stores.lake.times(series, start=span.start, end=span.end).is_empty()
+
+    def state(self, each: SuspicionRecord) -> SuspicionState:
+        """Return the current state of a suspicion; one that trades have disproved stays disproved."""
+        if each.pair is not None:
+            series = Series(each.pair, each.interval)
+            if self.has_candles(series, each.span):
+                return SuspicionState.TRADED
+            return SuspicionState.PROVEN_QUIET if self.is_quiet(series, each.span) else SuspicionState.UNPROVEN
+        if not subtract((each.span,), self.down):
+            return SuspicionState.EXCHANGE_DOWN
+        quiet = 0
+        for series in self.proofs:
+            quiet += series.interval is each.interval and self.is_quiet(series, each.span)
+            if quiet == 2:
+                return SuspicionState.EXCHANGE_DOWN
+        return each.state if each.state is SuspicionState.TRADED else SuspicionState.UNPROVEN
