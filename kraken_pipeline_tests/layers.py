@@ -23,9 +23,17 @@ LAYERS = {
     "storage": CORE | {"coverage", "kraken", "settings"},
     "workflow": CORE | {"coverage", "kraken", "storage", "settings"},
     "demo": CORE,
+    "orchestration": CORE | {"coverage", "kraken", "storage", "settings", "logs", "workflow"},
+    "logs": {"settings"},
+    "definitions": {"market", "settings", "orchestration"},
+    "cli": CORE
+    | {"coverage", "kraken", "storage", "settings", "logs", "workflow", "demo", "orchestration", "definitions"},
+    "__main__": {"errors", "cli"},
+    "": {"market", "workflow"},
 }
-"""Each package and what it may import beside itself; who is not named here stands above all of them."""
+"""Each package, or module beside them, and what it may import beside itself; empty stands for the root's own names."""
 TOP = {"orchestration", "definitions", "cli", "__main__"}
+"""The packages and modules that translate: for Dagster, or for a terminal."""
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 
