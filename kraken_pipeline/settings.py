@@ -82,234 +82,288 @@ class Settings(BaseSettings):
 
     kraken_pipeline_home: Path = Field(
         default=Path("data"),
-        description="Where everything lies: the drop folder, the lake, the catalog, reports, Dagster's history.",
+        description="The folder with all data: the drop folder, the lake, the catalog, reports, Dagster's history.",
     )
     kraken_archive_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
-        description="More folders with Kraken's archives, separated by ':'; they are only read.",
+        description="Further folders with Kraken's archives, separated by ':'. They are only read.",
     )
     kraken_tiers_file: Path | None = Field(
-        default=None, description="A table of tiers instead of the one that comes with the project (TOML)."
+        default=None, description="A TOML file with a table of tiers that replaces the built-in one."
     )
     kraken_intervals: str | None = Field(
         default=None,
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="What reports, lists of gaps and maps are about where no `--intervals` are given: `60,1440`. Where "
-        "it is not set, the intervals of which an archive was ingested or that an ingest or backfill up to now named; "
-        "all ten until there are any. More of them show more gaps; what is ingested does not depend on it.",
+        description="The intervals of reports, lists of gaps and maps without `--intervals`: `60,1440`. If it is "
+        "not set, they are the intervals of ingested archives and those that an open-ended ingest or "
+        "backfill named; all ten until there are any. More intervals show more gaps. It does not "
+        "change what is ingested.",
     )
     kraken_archive_published_days: int = Field(
         default=14,
         ge=0,
         le=366,
-        description="How many days after a quarter's end its archive counts as published, and is named as the one to "
-        "fetch: Kraken takes days to weeks (that of 2026Q3 was not there on 4 October). Until then a gap of that "
-        "quarter is said to wait for it.",
+        description="Days after the end of a quarter until its archive counts as published and is named as the one "
+        "to fetch. Kraken takes days to weeks (the archive of 2026Q3 was not there on 4 October). "
+        "Until then, a gap of that quarter is reported as waiting for the archive.",
     )
     kraken_keep_dropped_files: bool = Field(
         default=False,
-        description="Leave ingested files in the drop folder instead of moving them to its folder `ingested`.",
+        description="Whether ingested files stay in the drop folder instead of being moved to its folder `ingested`.",
     )
     kraken_settle_seconds: float = Field(
         default=5.0,
         ge=0,
         le=3600,
-        description="How long a file must have been left alone before it is read; one that still grows waits.",
+        description="Seconds for which a file must be unchanged before it is read. Raise it if files are copied "
+        "slowly into the drop folder.",
     )
     kraken_workers: int = Field(
         default=min(8, (os.cpu_count() or 2) + 1),
         ge=1,
         le=64,
-        description="How many files of one run are worked on at the same time.",
+        description="Files that one run processes at the same time. Each takes up to 64 MiB of CSV in memory.",
     )
     kraken_parallel_runs: int = Field(
         default=2,
         ge=1,
         le=64,
-        description="How many runs may ingest at the same time; the others wait their turn.",
+        description="Runs that may ingest at the same time, and runs that may send requests to the exchange. "
+        "Others wait.",
     )
     kraken_api_url: str = Field(
-        default="https://api.kraken.com", pattern=r"^https?://\S+$", description="The exchange's REST API."
+        default="https://api.kraken.com", pattern=r"^https?://\S+$", description="The URL of the exchange's REST API."
     )
     kraken_api_rate: float = Field(
-        default=1.0, gt=0, le=50, description="Requests a second, over all processes of all runs."
+        default=1.0,
+        gt=0,
+        le=50,
+        description="Requests a second, over all processes of all runs. Kraken's public limit is about one.",
     )
     kraken_api_endpoint_rates: Annotated[Mapping[str, float], NoDecode] = Field(
         default={},
-        description="Limits of single endpoints beside it: `Trades=0.5,OHLC=1`.",
+        description="Additional limits of single endpoints, in requests a second: `Trades=0.5,OHLC=1`.",
     )
     kraken_api_timeout_seconds: float = Field(
         default=30.0,
         gt=0,
         le=600,
-        description="How long the next part of an answer is waited for; for all of it, twice as long.",
+        description="Seconds to wait for the next part of a reply. A complete reply may take twice as long.",
     )
     kraken_api_attempts: int = Field(
-        default=3, ge=1, le=20, description="How often a request is made that fails for a reason that can pass."
+        default=3, ge=1, le=20, description="Attempts for a request that fails with a transient error."
     )
     kraken_api_retry_seconds: float = Field(
-        default=1.0, ge=0, le=60, description="The wait before the second attempt; each further one doubles it."
+        default=1.0,
+        ge=0,
+        le=60,
+        description="Seconds before the second attempt. Each further attempt doubles the wait.",
     )
     kraken_api_retry_longest_seconds: float = Field(
-        default=60.0, ge=0, le=3_600, description="The longest wait between two attempts."
+        default=60.0, ge=0, le=3_600, description="The longest wait between two attempts, in seconds."
     )
     kraken_api_patience_seconds: float = Field(
         default=600.0,
         ge=0,
-        description="How long a run with --complete waits for an exchange that does not answer; others leave it to the "
-        "next run.",
+        description="Seconds for which a run with --complete waits for an exchange that does not answer. Other "
+        "runs leave the gaps to the next run.",
     )
     kraken_breaker_failures: int = Field(
-        default=5, ge=1, description="Requests that fail one after another until the exchange is left alone."
+        default=5, ge=1, description="Consecutive failed requests after which no requests are sent for a while."
     )
-    kraken_breaker_seconds: float = Field(default=60.0, gt=0, description="For how long it is then left alone.")
+    kraken_breaker_seconds: float = Field(
+        default=60.0, gt=0, description="Seconds without requests after KRAKEN_BREAKER_FAILURES consecutive failures."
+    )
     kraken_max_requests_per_gap: int = Field(
         default=1_000,
         ge=0,
-        description="A gap that costs more requests than this is not paged through Trades but named with its archive.",
+        description="The most requests that a run without --complete spends on one gap. A gap that costs more is "
+        "not filled from Trades, but reported with its archive.",
     )
     kraken_max_requests_per_run: int = Field(
-        default=3_600, ge=0, description="A run makes no more requests than this, unless it names a budget of its own."
+        default=3_600,
+        ge=0,
+        description="The most requests of one run that names no budget of its own. At one "
+        "request a second, the default is one hour.",
     )
     kraken_cache_environment: str = Field(
         default="local",
         pattern=r"^[A-Za-z0-9_-]{1,32}$",
-        description="What all keys of the cache begin with, for several installations that share one.",
+        description="The prefix of all keys of the reply cache, so that several installations can share one.",
     )
     kraken_cache_url: SecretStr | None = Field(
         default=None,
-        description="Redis as the cache that several machines share: `redis://:password@host:6379/0`, or `rediss://` "
-        "over TLS; where it is not set or does not answer, the cache on disk serves.",
+        description="Redis as a reply cache that several machines share: `redis://:password@host:6379/0`, or "
+        "`rediss://` for TLS. If it is not set or does not answer, the cache on disk is used.",
     )
     kraken_cache_pool: int = Field(
-        default=100, ge=1, le=1_000, description="How many connections to Redis a process may have."
+        default=100, ge=1, le=1_000, description="The most connections of a process to Redis."
     )
     kraken_cache_timeout_seconds: float = Field(
-        default=0.5, gt=0, le=60, description="How long connecting to Redis may take, and its answer."
+        default=0.5, gt=0, le=60, description="Seconds that connecting to Redis may take, and also each of its answers."
     )
     kraken_cache_mib: int = Field(
-        default=256, ge=1, description="How large the cache on disk may become; what expires first goes first."
+        default=256,
+        ge=1,
+        description="The greatest size of the cache on disk, in MiB. Replies that expire first are deleted first.",
     )
     kraken_cache_prices_seconds: float = Field(
-        default=60.0, ge=0, description="How long a reply with one-minute candles serves again."
+        default=60.0, ge=0, description="Seconds for which a reply with one-minute candles is reused."
     )
     kraken_cache_replies_seconds: float = Field(
-        default=300.0, ge=0, description="How long a reply with coarser candles does."
+        default=300.0, ge=0, description="Seconds for which a reply with coarser candles is reused."
     )
     kraken_cache_history_seconds: float = Field(
-        default=3_600.0, ge=0, description="How long a full page of trades does."
+        default=3_600.0, ge=0, description="Seconds for which a full page of trades is reused."
     )
-    kraken_cache_assets_seconds: float = Field(default=86_400.0, ge=0, description="How long the list of pairs does.")
+    kraken_cache_assets_seconds: float = Field(
+        default=86_400.0, ge=0, description="Seconds for which the list of pairs is reused."
+    )
     kraken_auto_gap_fill: bool = Field(
-        default=False, description="Whether each ingest is followed by a backfill through the API."
+        default=False,
+        description="Whether the sensor `auto_gap_fill` follows ingests with a backfill through the API.",
     )
     kraken_schedules: bool = Field(
-        default=False, description="Whether the schedules run without being switched on in the UI."
+        default=False, description="Whether all schedules run without being switched on in the UI."
     )
     kraken_schedule_tier: str = Field(
-        default="ALL", pattern=r"(?i)^(tier[1-4]|all)$", description="The tier that the schedules work on."
+        default="ALL", pattern=r"(?i)^(tier[1-4]|all)$", description="The tier of the scheduled runs."
     )
     kraken_schedule_intervals: str | None = Field(
         default=None,
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="Their intervals: `60,1440`; all ten where it is not set.",
+        description="The intervals of the scheduled runs: `60,1440`. All ten if it is not set.",
     )
     kraken_schedule_lookback_days: int = Field(
-        default=7, ge=1, le=365, description="How old a gap is filled by the scheduled backfill, and what is validated."
+        default=7,
+        ge=1,
+        le=365,
+        description="The last days whose gaps the scheduled backfill fills and whose "
+        "candles `validate_recent_data` compares.",
     )
     kraken_backfill_cron: str = Field(
-        default="*/15 * * * *", description="When `backfill_gaps_incremental` runs (UTC)."
+        default="*/15 * * * *", description="The schedule of `backfill_gaps_incremental`, as cron in UTC."
     )
-    kraken_report_cron: str = Field(default="0 6 * * *", description="When `report_data_completeness` runs (UTC).")
-    kraken_validate_cron: str = Field(default="30 5 * * *", description="When `validate_recent_data` runs (UTC).")
-    kraken_cleanup_cron: str = Field(default="0 4 * * 0", description="When `cleanup_old_gap_records` runs (UTC).")
+    kraken_report_cron: str = Field(
+        default="0 6 * * *", description="The schedule of `report_data_completeness`, as cron in UTC."
+    )
+    kraken_validate_cron: str = Field(
+        default="30 5 * * *", description="The schedule of `validate_recent_data`, as cron in UTC."
+    )
+    kraken_cleanup_cron: str = Field(
+        default="0 4 * * 0", description="The schedule of `cleanup_old_gap_records`, as cron in UTC."
+    )
     kraken_verify_cron: str = Field(
-        default="0 3 * * *", description="When `verify_lake` reads a part of the lake (UTC)."
+        default="0 3 * * *",
+        description="The schedule of `verify_lake`, as cron in UTC. Each run reads a part of the lake.",
     )
     kraken_prove_cron: str = Field(
-        default="0 2 * * *", description="When `prove_by_trade_ids` counts trades by their ids (UTC)."
+        default="0 2 * * *", description="The schedule of `prove_by_trade_ids`, as cron in UTC."
     )
     kraken_prove_requests: int = Field(
         default=1_200,
         ge=0,
-        description="How many requests `prove_by_trade_ids` makes a night; at one a second, the default takes twenty "
-        "minutes: more prove a large collection in fewer nights, and keep other runs waiting for longer.",
+        description="The most requests of `prove_by_trade_ids` in one night. At one request a second, the default "
+        "takes twenty minutes. More requests prove a large collection in fewer nights, and delay other "
+        "runs for longer.",
     )
     kraken_verify_days: int = Field(
         default=30,
         ge=1,
         le=3_650,
-        description="Within how many days `verify_lake` reads all of the lake, a part each time: more days read less a "
-        "night, and find damage later.",
+        description="Days within which `verify_lake` reads all of the lake. With more days each run reads less, "
+        "and damage is found later.",
     )
     kraken_aside_retention_days: int | None = Field(
         default=None,
         ge=1,
-        description="How long files are kept that are in no use any more: damaged ones in `damaged/`, and candles that "
-        "gave way in `replaced/`. For ever where it is not set.",
+        description="Days for which unused files are kept: damaged files in `damaged/`, and replaced candles in "
+        "`replaced/`. They are kept for ever if it is not set.",
     )
-    kraken_gap_retention_days: int = Field(default=90, ge=1, description="How long the record of a filled gap is kept.")
+    kraken_gap_retention_days: int = Field(
+        default=90, ge=1, description="Days for which the record of a filled gap is kept."
+    )
     kraken_max_gaps: int = Field(
-        default=100, ge=1, description="A series with more open gaps than this fails its asset check."
+        default=100, ge=1, description="The number of open gaps above which a series fails its asset check."
     )
     kraken_catalog_url: SecretStr | None = Field(
         default=None,
-        description="The catalog's database as an SQLAlchemy URL; SQLite under the home where it is not set.",
+        description="The catalog's database as an SQLAlchemy URL. If it is not set, the catalog is a SQLite file "
+        "in the home.",
     )
     kraken_catalog_pool: int = Field(
         default=20,
         ge=2,
         le=1_000,
-        description="How many connections to the catalog's server are kept; two from the start.",
+        description="The number of connections to the catalog's server that a process keeps. Two are opened at the "
+        "start.",
     )
     kraken_catalog_overflow: int = Field(
-        default=10, ge=0, le=1_000, description="How many more there may be for a moment."
+        default=10,
+        ge=0,
+        le=1_000,
+        description="The number of further connections to the catalog's server that a "
+        "process may open for a short time.",
     )
     kraken_catalog_recycle_seconds: float = Field(
-        default=3_600.0, gt=0, description="How old a connection to the catalog's server may become."
+        default=3_600.0, gt=0, description="The greatest age of a connection to the catalog's server, in seconds."
     )
     kraken_catalog_patience_seconds: float = Field(
-        default=30.0, gt=0, le=3_600, description="How long a catalog's server that does not answer is waited for."
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds to wait for a catalog's server that does not answer, and for a free connection.",
     )
     kraken_questdb_url: SecretStr | None = Field(
         default=None,
-        description="QuestDB's HTTP side, where candles are written to: `http://user:password@host:9000`. Off where it "
-        "is not set.",
+        description="The URL of QuestDB's HTTP port, to which candles are written: "
+        "`http://user:password@host:9000`. If it is not set, nothing is published.",
     )
     kraken_questdb_pg_url: SecretStr | None = Field(
         default=None,
-        description="QuestDB's PGWire side, where they are read: `postgresql://user:password@host:8812/qdb`.",
+        description="The URL of QuestDB's PGWire port, from which candles are read: "
+        "`postgresql://user:password@host:8812/qdb`.",
     )
     kraken_questdb_pool_min: int = Field(
-        default=5, ge=1, le=1_000, description="How many connections to PGWire are open from the start."
+        default=5, ge=1, le=1_000, description="The number of PGWire connections that a process opens at the start."
     )
-    kraken_questdb_pool: int = Field(default=50, ge=1, le=1_000, description="How many there may be.")
+    kraken_questdb_pool: int = Field(
+        default=50, ge=1, le=1_000, description="The most PGWire connections of a process."
+    )
     kraken_questdb_recycle_seconds: float = Field(
-        default=1_800.0, gt=0, description="How old a connection to PGWire may become."
+        default=1_800.0, gt=0, description="The greatest age of a PGWire connection, in seconds."
     )
     kraken_questdb_timeout_seconds: float = Field(
-        default=10.0, gt=0, le=600, description="How long QuestDB is waited for: for a connection, and for an answer."
+        default=10.0,
+        gt=0,
+        le=600,
+        description="Seconds to wait for a connection to QuestDB, and also for each of its answers.",
     )
     kraken_questdb_apply_seconds: float = Field(
         default=300.0,
         gt=0,
-        description="How long QuestDB may take to apply what was sent; after that it stays owed and is sent again.",
+        description="Seconds that QuestDB may take to apply what was sent. After that the changes stay pending and "
+        "are sent again.",
     )
     kraken_publish_rows: int = Field(
         default=500_000,
         ge=1_000,
         le=10_000_000,
-        description="How many candles are read and sent to QuestDB at once: more is faster for many pairs, and takes "
+        description="Candles that are read and sent to QuestDB at once. More is faster for many pairs, and takes "
         "more memory.",
     )
-    kraken_health_cron: str = Field(default="*/10 * * * *", description="When `check_health` runs (UTC).")
+    kraken_health_cron: str = Field(
+        default="*/10 * * * *", description="The schedule of `check_health`, as cron in UTC."
+    )
     kraken_log_format: str = Field(
-        default="text", pattern=r"(?i)^(text|json)$", description="`text` for people, `json` for one object a line."
+        default="text",
+        pattern=r"(?i)^(text|json)$",
+        description="The format of log lines: `text` for people, `json` for one object a line.",
     )
     kraken_log_level: str = Field(
         default="INFO",
         pattern=r"(?i)^(debug|info|warning|error|critical)$",
-        description="DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+        description="The lowest level of the log: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
     )
 
     @field_validator("kraken_archive_dirs", mode="before")
@@ -330,7 +384,7 @@ class Settings(BaseSettings):
                 or not re.fullmatch(r"\d*\.?\d+", rate.strip())
                 or not float(rate)
             ):
-                raise ValueError("write Trades=0.5,OHLC=1: endpoints with requests a second")
+                raise ValueError("write endpoints with their requests a second, such as Trades=0.5,OHLC=1")
             rates[name.strip()] = float(rate)
         return rates
 
@@ -354,7 +408,9 @@ class Settings(BaseSettings):
     @classmethod
     def _name_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_redis(value.get_secret_value()):
-            raise ValueError("write redis://:password@host:6379/0, or rediss:// for TLS; the password percent-encoded")
+            raise ValueError(
+                "write redis://:password@host:6379/0, or rediss:// for TLS, with the password percent-encoded"
+            )
         return value
 
     @field_validator("kraken_catalog_url")
@@ -363,8 +419,8 @@ class Settings(BaseSettings):
         url = "sqlite://" if value is None else value.get_secret_value()
         if not re.match(r"sqlite(\+\w+)?://", url) and not _is_server(_POSTGRESQL, url):
             raise ValueError(
-                "write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database; the password "
-                "percent-encoded"
+                "write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database, with the "
+                "password percent-encoded"
             )
         return value
 
@@ -372,21 +428,21 @@ class Settings(BaseSettings):
     @classmethod
     def _name_questdb(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_server(_HTTP, value.get_secret_value()):
-            raise ValueError("write http://user:password@host:9000, or https://…; the password percent-encoded")
+            raise ValueError("write http://user:password@host:9000, or https://…, with the password percent-encoded")
         return value
 
     @field_validator("kraken_questdb_pg_url")
     @classmethod
     def _name_pgwire(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not _is_pgwire(value.get_secret_value()):
-            raise ValueError("write postgresql://user:password@host:8812/qdb; the password percent-encoded")
+            raise ValueError("write postgresql://user:password@host:8812/qdb, with the password percent-encoded")
         return value
 
     @model_validator(mode="after")
     def _name_both_sides(self) -> Settings:
         if (self.kraken_questdb_url is None) != (self.kraken_questdb_pg_url is None):
             raise ValueError(
-                "set both KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL, or neither: QuestDB needs both sides"
+                "set both KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL, or neither: QuestDB needs both ports"
             )
         if self.kraken_questdb_pool < self.kraken_questdb_pool_min:
             raise ValueError("KRAKEN_QUESTDB_POOL is less than KRAKEN_QUESTDB_POOL_MIN")

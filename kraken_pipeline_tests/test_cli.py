@@ -531,7 +531,7 @@ def test_files_that_differ_are_one_cause_a_series_and_settled_by_naming_one(tmp_
     ("arguments", "sentence"),
     [
         (("gaps", "--intervals", "60,7"), "interval '7' does not exist; allowed are 1, 5, 15, 30, 60"),
-        (("gaps", "--intervals", ""), "'' names nothing; leave the option out to mean all"),
+        (("gaps", "--intervals", ""), "'' names nothing; to select all, leave the option out"),
         (("report", "--tier", "TIER7"), "tier='TIER7': Input should be 'TIER1'"),
         (("report", "--pairs", "ETHUSD"), "nothing is known of ETHUSD"),
         (("plan", "--start", "2023-02-01", "--end", "2023-01-01"), "end must be later than start"),
@@ -683,7 +683,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 
 def test_every_option_of_a_run_is_documented_with_its_default() -> None:
-    table = documented("What a run is asked to do")
+    table = documented("Options of a run")
     assert set(table) == set(RunSpec.model_fields)
     for name, field in RunSpec.model_fields.items():
         default, description = table[name]

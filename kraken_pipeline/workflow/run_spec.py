@@ -36,28 +36,42 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    tier: Tier = Field(default=Tier.ALL, description="TIER1 to TIER4, or ALL.")
-    intervals: tuple[Interval, ...] = Field(default=INTERVALS, description="In minutes.")
-    pairs: tuple[str, ...] = Field(default=(), description="Only these; all of the tier where none is named.")
-    start: int | None = Field(default=None, ge=EARLIEST, le=LATEST, description="Nothing before it.")
-    end: int | None = Field(default=None, ge=EARLIEST, le=LATEST, description="Nothing from it on.")
-    archive_dirs: tuple[Path, ...] = Field(
-        default=(), description="Folders or files to read archives from, and only to read, beside the drop folder."
+    tier: Tier = Field(default=Tier.ALL, description="The tier: TIER1 to TIER4, or ALL.")
+    intervals: tuple[Interval, ...] = Field(default=INTERVALS, description="The intervals, in minutes.")
+    pairs: tuple[str, ...] = Field(default=(), description="The pairs; all of the tier if none is named.")
+    start: int | None = Field(
+        default=None,
+        ge=EARLIEST,
+        le=LATEST,
+        description="The start of the selected time (UTC); nothing before it is selected.",
     )
-    api_backfill: bool = Field(default=True, description="Whether HTTP may be used; resampling goes on without it.")
+    end: int | None = Field(
+        default=None, ge=EARLIEST, le=LATEST, description="The end of the selected time (UTC), excluded."
+    )
+    archive_dirs: tuple[Path, ...] = Field(
+        default=(), description="Further folders or files with archives, beside the drop folder. They are only read."
+    )
+    api_backfill: bool = Field(
+        default=True, description="Whether gaps are filled through the API. Resampling works without it."
+    )
     complete: bool = Field(
-        default=False, description="Until nothing fillable is left: no limit of lookback, gaps or requests."
+        default=False,
+        description="Whether to continue until no gap that can be filled is left, without limits of "
+        "lookback, gaps or requests.",
     )
     accept_unknown_pairs: bool = Field(
-        default=False, description="Whether loose files are read whose name ends with no known currency."
+        default=False, description="Whether to read loose files whose name ends with no known currency."
     )
-    dry_run: bool = Field(default=False, description="Only say what would be done.")
-    lookback_days: Annotated[int, Field(ge=1, le=365, description="How old a gap is filled through the API.")] = 7
+    dry_run: bool = Field(default=False, description="Whether to show what would be done instead of doing it.")
+    lookback_days: Annotated[
+        int, Field(ge=1, le=365, description="The greatest age of a gap that is filled through the API, in days.")
+    ] = 7
     max_gaps_per_asset: Annotated[
-        int, Field(ge=1, le=100, description="Gaps of a series filled through the API in one run.")
+        int, Field(ge=1, le=100, description="The most gaps of a series that one run fills through the API.")
     ] = 10
     budget: Annotated[
-        int | None, Field(ge=0, description="Requests of this run; KRAKEN_MAX_REQUESTS_PER_RUN where it is not set.")
+        int | None,
+        Field(ge=0, description="The most requests of the run; KRAKEN_MAX_REQUESTS_PER_RUN if it is not set."),
     ] = None
 
     @field_validator("tier", mode="before")
@@ -69,7 +83,7 @@ class RunSpec(BaseModel):
     @classmethod
     def _known_intervals(cls, value: Any) -> Any:
         if not (values := _listed(value)):
-            raise InvalidRequest("no interval is named; leave intervals out for all ten of them")
+            raise InvalidRequest("no interval is named; to select all ten, leave intervals out")
         return tuple(sorted({Interval.parse(each) for each in values}))
 
     @field_validator("pairs", mode="before")
@@ -84,7 +98,7 @@ class RunSpec(BaseModel):
             try:
                 str(path).encode()
             except UnicodeEncodeError:  # a run's configuration is JSON
-                raise InvalidRequest(f"the name of the folder {path} is no UTF-8; call it otherwise") from None
+                raise InvalidRequest(f"the name of the folder {path} is not valid UTF-8; rename it") from None
         # Ingested files are known by their path, and a run may be resumed from another working directory.
         return tuple(dict.fromkeys(path.expanduser().resolve() for path in value))
 
@@ -96,7 +110,7 @@ class RunSpec(BaseModel):
     @model_validator(mode="after")
     def _runs_forward(self) -> RunSpec:
         if self.start is not None and self.end is not None and self.start >= self.end:
-            raise InvalidRequest("end must be later than start; the range is half-open, so end itself is left out")
+            raise InvalidRequest("end must be later than start; the range is half-open, so end itself is excluded")
         return self
 
     @property
@@ -127,7 +141,7 @@ class RunSpec(BaseModel):
         for name in self.pairs:
             tier = tiers.tier_of(parse_pair(name))
             if not self.tier.covers(tier):
-                raise InvalidRequest(f"{name} is in {tier}, not in {self.tier}; leave the tier out, or name its own")
+                raise InvalidRequest(f"{name} is in {tier}, not in {self.tier}; leave the tier out, or name {tier}")
 
     def as_config(self) -> dict[str, Any]:
         """Return the spec as plain values without defaults; `run_spec` restores it."""
@@ -166,7 +180,7 @@ def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec
         for each in error.errors(include_url=False):
             where = ".".join(str(part) for part in each["loc"])
             if each["type"] == "extra_forbidden":
-                problems.append(f"{where}: there is no such option; there are {', '.join(RunSpec.model_fields)}")
+                problems.append(f"{where}: there is no such option; the options are {', '.join(RunSpec.model_fields)}")
             else:
                 problems.append(f"{where}={each.get('input')!r}: {each['msg'].removeprefix('Value error, ')}")
         raise InvalidRequest("; ".join(problems)) from None
@@ -189,6 +203,6 @@ def _words(name: str, value: Any) -> list[str]:
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):
         if not (parts := [part.strip() for part in value.split(",") if part.strip()]):
-            raise InvalidRequest(f"{value!r} names nothing; leave the option out to mean all")
+            raise InvalidRequest(f"{value!r} names nothing; to select all, leave the option out")
         return parts
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

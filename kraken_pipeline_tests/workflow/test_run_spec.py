@@ -45,9 +45,9 @@ def test_times_are_utc_and_may_be_dates() -> None:
         ({"intervals": "60,7"}, "interval '7' does not exist; allowed are 1, 5, 15, 30, 60, 240, 720, 1440, 10080"),
         ({"intervals": [2]}, "interval 2 does not exist; allowed are 1, 5"),
         ({"intervals": "hourly"}, "interval 'hourly' does not exist; allowed are 1, 5"),
-        ({"intervals": ""}, "'' names nothing; leave the option out to mean all"),
-        ({"intervals": []}, "no interval is named; leave intervals out for all ten of them"),
-        ({"pairs": " , "}, "' , ' names nothing; leave the option out to mean all"),
+        ({"intervals": ""}, "'' names nothing; to select all, leave the option out"),
+        ({"intervals": []}, "no interval is named; to select all ten, leave intervals out"),
+        ({"pairs": " , "}, "' , ' names nothing; to select all, leave the option out"),
         ({"pairs": "XBTUSD,€"}, "'€' is not the name of a pair; use names such as XBTUSD, ADAEUR or XBT/USD"),
         ({"start": "soon"}, "'soon' is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)"),
         ({"end": "2023-13-01"}, "'2023-13-01' is not a time; write 2023-10-01"),
@@ -61,7 +61,7 @@ def test_times_are_utc_and_may_be_dates() -> None:
         ({"api_backfill": "perhaps"}, "api_backfill='perhaps': Input should be a valid boolean"),
         ({"complete": "perhaps"}, "complete='perhaps': Input should be a valid boolean"),
         ({"archive_dirs": [3]}, "archive_dirs.0=3: Input is not a valid path"),
-        ({"pear": "XBTUSD"}, "pear: there is no such option; there are tier, intervals, pairs, start, end"),
+        ({"pear": "XBTUSD"}, "pear: there is no such option; the options are tier, intervals, pairs, start, end"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(options: dict[str, Any], message: str) -> None:
