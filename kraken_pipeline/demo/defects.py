@@ -29,30 +29,30 @@ class DefectKind(StrEnum):
 
     # Data: the content of a file or a reply is not true.
     MISSING_CANDLE = "the candle has no row"
-    SHORT_CANDLE = "the candle was cut before it ended: it holds the first half of its trades"
-    FEWER_TRADES = "volume and trade count lack about 0.25 %, prices are right: releases that disagree"
-    REPEATED_TIME = "a second row for the same time follows, which holds the first half of the trades"
+    SHORT_CANDLE = "the candle was cut before it ended: it has only the first half of its trades"
+    FEWER_TRADES = "volume and trade count are about 0.25 % too low, prices are right: releases that disagree"
+    REPEATED_TIME = "a second row for the same time follows, with the first half of the trades"
     SPIKE = "the high is ten times what it was"
-    SHIFTED = "times are some hours late"
-    FALSE_QUIET = "the OHLC endpoint says that nobody traded"
+    SHIFTED = "times are several hours late"
+    FALSE_QUIET = "the OHLC endpoint reports that nobody traded"
 
     # Rows that a reader must reject.
     HIGH_BELOW_LOW = "the high is below the low"
-    MISALIGNED = "the time is no start of a candle"
+    MISALIGNED = "the time is not the start of a candle"
     NEGATIVE_VOLUME = "the volume is negative"
-    UNREADABLE = "the close is no number"
+    UNREADABLE = "the close is not a number"
     CUT_LINE = "the line ends after the close"
 
     # Formats: other ways to write the same numbers (the noise is below 1e-12 of the volume).
     SCIENTIFIC = "the volume is in scientific notation: 3.811e-05"
-    INTEGER_VOLUME = "a whole volume has no decimals: 1868"
+    INTEGER_VOLUME = "an integer volume has no decimals: 1868"
     COUNT_AS_FLOAT = "the trade count has decimals: 11.0"
-    NOISY_VOLUME = "the volume has the noise of a sum of floats: 3529536.4586280505"
+    NOISY_VOLUME = "the volume has the rounding error of a sum of floats: 3529536.4586280505"
 
     # Files.
     MISSING_MEMBER = "the archive lacks the file"
-    GARBAGE = "the file holds bytes that are no text"
-    TRUNCATED = "the file ends in the middle, as a broken download does"
+    GARBAGE = "the file has bytes that are not text"
+    TRUNCATED = "the file ends in the middle, as after an interrupted download"
 
 
 _FORMATS = (DefectKind.SCIENTIFIC, DefectKind.INTEGER_VOLUME, DefectKind.COUNT_AS_FLOAT, DefectKind.NOISY_VOLUME)
@@ -122,7 +122,9 @@ def check_defects(world: World, defects: Iterable[Defect]) -> None:
         counts = world.candles(defect.pair, defect.interval, defect.time, until)["trade_count"].to_list()
         needed = 2 if defect.kind in _NEED_TWO_TRADES else 1
         if max(counts, default=0) < needed:
-            raise InvalidRequest(f"{defect} cannot be planted: no candle with {needed} trade(s) is at its time")
+            raise InvalidRequest(
+                f"{defect} cannot be planted: there is no candle with at least {needed} trade(s) at its time"
+            )
 
 
 def spoil_candles(

@@ -103,7 +103,7 @@ class Tampering(StrEnum):
     LAST_MISSING = "the result has no `last`"
     LAST_ZERO = "`last` is 0"
     NO_ROWS = "the result has no rows"
-    EXCHANGED = "neighbouring rows are exchanged"
+    EXCHANGED = "neighbouring rows are swapped"
     LATER_THAN_LAST = "the last row is later than `last`"
     FROM_THE_FUTURE = "the last row is of the next hour, and `last` with it"
     GROWN = "rows and the result have more fields, prices are numbers, and `last` is text"

@@ -154,7 +154,7 @@ class World:
             return self.listings[pair]
         except KeyError:
             known = ", ".join(self.listings)
-            raise InvalidRequest(f"{pair!r} is not traded in this world; there are {known}") from None
+            raise InvalidRequest(f"{pair!r} is not traded in this world; its pairs are {known}") from None
 
     def trades(self, pair: str, start_ns: int, end_ns: int) -> pl.DataFrame:
         """Return the trades of a span, in the order of trading.

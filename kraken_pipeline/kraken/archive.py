@@ -219,7 +219,7 @@ class _Member(io.RawIOBase):
                     raise UnreadableArchive(f"{name} cannot be read: {fault}")
                 self._stream = archive.open(member)
         except KeyError:
-            raise SourceChanged(f"{name} is not in its archive any more; download that again") from None
+            raise SourceChanged(f"{name} is no longer in its archive; download the archive again") from None
 
     def readable(self) -> bool:
         return True
@@ -270,7 +270,7 @@ def _cut_off(container: Container, head: bytes) -> str | None:
     if container.parts[0] == container.path or container.inside or not head.startswith(b"PK"):
         return None
     last = container.parts[-1].name.rpartition(".")[2]
-    return f"what comes after its {last} is missing, or {last} is cut short; put all parts into one folder"
+    return f"the parts after {last} are missing, or {last} is cut short; put all complete parts into one folder"
 
 
 def container_digest(container: Container, sums: Mapping[str, str]) -> str:
@@ -298,7 +298,7 @@ def container_digest(container: Container, sums: Mapping[str, str]) -> str:
                 if path.name in sums:
                     part.update(block)
         if path.name in sums and part.hexdigest() != sums[path.name]:
-            raise UnreadableArchive(f"{path.name} is not what its SHA-256 sum says; download it again")
+            raise UnreadableArchive(f"{path.name} does not match its SHA-256 checksum; download it again")
     return whole.hexdigest()
 
 
@@ -390,8 +390,8 @@ class ArchiveReader:
         files = sum(name.lower().endswith(".csv") and not name.startswith("__MACOSX/") for name in names)
         if manifest.files is not None and manifest.files != files:
             raise UnreadableArchive(
-                f"{container.path.name} holds {files} CSV files where its {MANIFEST} says {manifest.files}; "
-                "download it again"
+                f"{container.path.name} has {files} CSV files, but its {MANIFEST} lists {manifest.files}; download "
+                "it again"
             )
         return manifest
 
@@ -411,4 +411,4 @@ class ArchiveReader:
 
 def _require(path: Path, seen: str, descriptors: tuple[int, ...]) -> None:
     if seen and identity_of(*descriptors) != seen:
-        raise SourceChanged(f"{path.name} was changed since it was looked at; what was read of it does not count")
+        raise SourceChanged(f"{path.name} was changed while it was read; nothing of it was stored")

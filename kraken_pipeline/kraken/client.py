@@ -205,11 +205,11 @@ class Client:
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
-            raise ExchangeUnavailable(f"{asked}: the answer is no JSON, {_quoted(content)}") from None
+            raise ExchangeUnavailable(f"{asked}: the answer is not JSON, {_quoted(content)}") from None
         try:
             envelope = _Envelope.model_validate(body)
         except ValidationError:
-            raise UnusableReply(f"{asked}: the answer is not one of Kraken's, {_quoted(content)}") from None
+            raise UnusableReply(f"{asked}: the answer is not in Kraken's format, {_quoted(content)}") from None
         # A code that begins with W is a warning and comes with a result.
         if codes := [code for code in envelope.error if not code.startswith("W") or envelope.result is None]:
             raise error_of(codes, asked, time.time())
@@ -296,11 +296,11 @@ def _answer(
         if urlsplit(target)[:2] != urlsplit(url)[:2]:
             where = urlsplit(target)
             raise RedirectRefused(
-                f"{asked}: the answer sends us to {where.scheme}://{where.netloc}, which is not where KRAKEN_API_URL "
-                "points; if Kraken has moved, set it to the new address"
+                f"{asked}: the answer redirects to {where.scheme}://{where.netloc}, another address than "
+                "KRAKEN_API_URL; if Kraken has moved, set KRAKEN_API_URL to the new address"
             )
         url, query = target, None
-    raise ExchangeUnavailable(f"{asked}: the answer leads from one address to the next")
+    raise ExchangeUnavailable(f"{asked}: the answer redirects too often")
 
 
 def _pieces(raw: Any, asked: str, until: float) -> Iterator[bytes]:
@@ -320,7 +320,7 @@ def _unpacked(pieces: Iterator[bytes], packed: str, asked: str) -> bytes:
     if packed == "identity":
         return b"".join(pieces)
     if packed != "gzip":
-        raise UnusableReply(f"{asked}: the answer is packed with {packed:.40}, which nobody asked for")
+        raise UnusableReply(f"{asked}: the answer is packed with {packed:.40}, which was not requested")
     unpacking = zlib.decompressobj(wbits=31)
     content = bytearray()
     try:
@@ -334,7 +334,7 @@ def _unpacked(pieces: Iterator[bytes], packed: str, asked: str) -> bytes:
     except zlib.error as error:
         raise ExchangeUnavailable(f"{asked}: the answer cannot be unpacked ({error})") from None
     if not unpacking.eof:
-        raise ExchangeUnavailable(f"{asked}: the answer breaks off")
+        raise ExchangeUnavailable(f"{asked}: the answer is incomplete")
     return bytes(content)
 
 

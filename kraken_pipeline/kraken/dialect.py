@@ -68,15 +68,15 @@ class Vocabulary:
         twice = sorted({column for column in columns if column and columns.count(column) > 1})
         missing = [name for name in self.needed if name not in columns]
         problems = [
-            *([f"{', '.join(map(repr, unknown))} is not known here"] if unknown else []),
-            *([f"{', '.join(twice)} stands there twice"] if twice else []),
+            *([f"{', '.join(map(repr, unknown))} is unknown"] if unknown else []),
+            *([f"{', '.join(twice)} is there twice"] if twice else []),
             *([f"{', '.join(missing)} is missing"] if missing else []),
         ]
         if problems:
             text = plain(", ".join(name.strip() for name in names))[:_TEXT]
             raise UnreadableArchive(
-                f"its {where} says {text}: {'; '.join(problems)}; a {self.thing} has {', '.join(self.needed)}, and may "
-                f"have {', '.join(self.optional)}: name its columns so, in any order, and take others out"
+                f"its {where} says {text}: {'; '.join(problems)}; a {self.thing} has {', '.join(self.needed)}, and "
+                f"may have {', '.join(self.optional)}; rename the columns, in any order, and remove others"
             )
         return tuple(columns)
 
@@ -215,7 +215,7 @@ def _require_encoding(head: bytes) -> None:
     half = len(some) // 2
     is_wide = half >= 8 and min(zeros) * 10 <= half and max(zeros) * 10 >= 8 * half
     if head.startswith(_UTF16) or is_wide:
-        raise UnreadableArchive("it is text in UTF-16; save it as UTF-8, or download it again")
+        raise UnreadableArchive("its text is UTF-16; save it as UTF-8, or download it again")
 
 
 def _require_separator(lines: Sequence[str], least: int) -> None:
@@ -257,7 +257,7 @@ def _require_no_preamble(rows: Sequence[Sequence[str]], vocabulary: Vocabulary) 
         if row and _is_number(row[0]):
             return
         if place and _is_header(row, vocabulary):
-            raise UnreadableArchive(f"its columns are named in line {place + 1}; take out what stands before that line")
+            raise UnreadableArchive(f"its columns are named in line {place + 1}; remove the lines before it")
 
 
 def _under_header(rows: Sequence[Sequence[str]], vocabulary: Vocabulary, *, is_quoted: bool) -> Dialect:
@@ -298,9 +298,9 @@ def _headerless(rows: Sequence[Sequence[str]], usual: tuple[str, ...], vocabular
         return usual
     example = next(row for row in numbers if len(row) == most)
     raise UnreadableArchive(
-        f"its lines have {most} fields and no header says what they are: {plain(','.join(example))[:_TEXT]}; a "
-        f"{vocabulary.thing} has {', '.join(usual)}: put a line with the names of its columns before the first, or "
-        "download it again"
+        f"its lines have {most} fields and no header names them: {plain(','.join(example))[:_TEXT]}; a "
+        f"{vocabulary.thing} has {', '.join(usual)}: add a header with the names of its columns, or download it "
+        "again"
     )
 
 
@@ -327,6 +327,6 @@ def _require_seconds(rows: Sequence[Sequence[str]], place: int) -> None:
     dates = [text for text in texts if re.match(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}(?:[T ,]|$)", text)]
     if len(dates) * 2 > len(texts):
         raise UnreadableArchive(
-            f"its times are dates ({plain(dates[0])}) and Kraken's are seconds since 1970, in UTC: write them so, or "
+            f"its times are dates ({plain(dates[0])}) and Kraken's are seconds since 1970, in UTC: convert them, or "
             "download it again"
         )

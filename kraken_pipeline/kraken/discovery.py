@@ -26,7 +26,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
 
 INGESTED_FOLDER = "ingested"
-LITTER = "litter of an operating system"
+LITTER = "a file of the operating system or of a desktop"
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>[0-9]+)", re.IGNORECASE)
 _CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
 _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
@@ -226,7 +226,7 @@ def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery
         return PassedOver(name, fault, container.parts[0])
     elif container.release is not None and described[0] is not container.release.kind:
         reason = f"a file of {_rows(described[0])} in a release of {_rows(container.release.kind)}"
-        found.skipped.append(PassedOver(name, f"{reason}, which promises nothing of it; unpack it to read it"))
+        found.skipped.append(PassedOver(name, f"{reason}, whose promise does not include it; unpack it to read it"))
     else:
         found.files.append(ArchiveFile(container.path, member.filename, *described, member.file_size, container))
     return None
@@ -240,12 +240,12 @@ def _packed_apart(name: str) -> str | None:
     path = Path(name)
     if _PART.fullmatch(path.name) is None and piece_of(path) is None:
         return None
-    return "it is a part of an archive; unpack all of its parts into one folder and name that"
+    return "it is a part of an archive; unpack all of its parts into one folder, and name the folder"
 
 
 def _look_deeper(container: Container, member: str, found: Discovery) -> PassedOver | None:
     if len(container.inside) == MOST_DEPTH:
-        reason = f"it lies {MOST_DEPTH + 1} ZIPs deep; unpack the outermost and name the folder that its files are in"
+        reason = f"it is {MOST_DEPTH + 1} ZIPs deep; unpack the outermost one, and name the folder of its files"
         return PassedOver(f"{container.path.name}:{member}", reason, container.parts[0])
     within = member.replace("\\", "/").strip("/")
     release = release_of(within.rsplit("/", 1)[-1])
@@ -276,7 +276,7 @@ def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> No
     missing = sorted(({*range(numbered[-1][0] + 1)} | told) - there)
     if missing:
         names = ", ".join(f"part{number:02d}" for number in missing)
-        reason = f"{names} of it is missing; put all parts into one folder"
+        reason = f"missing parts: {names}; put all parts into one folder"
         found.broken.append(PassedOver(whole.name, reason, numbered[0][1]))
         return
     _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)

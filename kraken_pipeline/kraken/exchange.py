@@ -173,9 +173,9 @@ class Exchange:
         self._ahead = status.time - time.monotonic()
         self._told(status)
         if status.status == "maintenance":
-            raise Maintenance("Kraken is in maintenance: nothing is asked for until it is over")
+            raise Maintenance("Kraken is in maintenance; no requests are made until it ends")
         if status.status not in KNOWN_STATUSES:
-            self._warn(f"Kraken's status is {status.status!r:.40}, which is not known here; it is asked all the same.")
+            self._warn(f"Kraken's status is {status.status!r:.40}, which is unknown; it is asked all the same.")
         return status
 
     def now(self) -> float:
@@ -206,7 +206,7 @@ class Exchange:
             found = parse_pairs({key: entry for each in reversed(kept) for key, entry in each.value.items()})
             if found.unreadable:
                 some = "; ".join(list(found.unreadable.values())[:3])
-                self._warn(f"{len(found.unreadable)} entries of AssetPairs cannot be read and are left out: {some}")
+                self._warn(f"{len(found.unreadable)} entries of AssetPairs cannot be read and are skipped: {some}")
             self._listed = made_at, _listed(found, min(made_at))
         return replace(self._listed[1], is_stale=is_stale, is_whole=None not in lists)
 
@@ -230,7 +230,7 @@ class Exchange:
         except LastingError as error:
             if name == CURRENCY:
                 raise
-            self._warn(f"The pairs of the class {name} stay as they were known: {error}")
+            self._warn(f"The pairs of the class {name} keep their last known state: {error}")
             self._refused[name] = self._cache.peek(parts)
             return self._refused[name]
 
@@ -292,7 +292,7 @@ class Exchange:
             self._warn_of_key(result, key, pair)
             rows, last = parse_trades(result, asked, key, others)
             if unknown := unknown_words(rows):
-                self._warn(f"Trades of {pair} have {', '.join(unknown)}, not known here; no candle depends on it.")
+                self._warn(f"Trades of {pair} have {', '.join(unknown)}, which is unknown; no candle depends on it.")
             told = max(self.now(), self._client.told_time or 0.0)
             return TradesPage(rows, last, asked_at, asked, told).by_id()
 

@@ -34,11 +34,11 @@ def error_of(codes: Sequence[str], asked: str, now: float) -> ExchangeRefused | 
     """
     said = "; ".join(codes)
     if any(code.startswith(_NEVER) for code in codes):
-        return ExchangeRefused(f"Kraken refused {asked}: {said}; asking again does not help")
+        return ExchangeRefused(f"Kraken refused {asked}: {said}; a retry does not help")
     if any(code.startswith(_TOO_MANY) for code in codes):
         moments = [moment for code in codes if (moment := _wait_until(code, now)) is not None]
         return Throttled(f"Kraken answered {asked} with {said}", max(moments, default=None))
-    return ExchangeUnavailable(f"Kraken answered {asked} with {said}; it may pass")
+    return ExchangeUnavailable(f"Kraken answered {asked} with {said}; a retry may help")
 
 
 def _wait_until(code: str, now: float) -> float | None:

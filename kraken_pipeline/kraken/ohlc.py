@@ -92,8 +92,8 @@ def _contradictions() -> dict[str, pl.Expr]:
     """Return the rules for rows of a reply in addition to those for all candles."""
     moved = (pl.col("volume") != 0) | (pl.col("low") != pl.col("high"))
     return {
-        "a trade count of 0 stands beside a volume, or beside prices that differ": (pl.col("trades") == 0) & moved,
+        "a trade count of 0 has a volume, or prices that differ": (pl.col("trades") == 0) & moved,
         # It is unknown which of them is right, so all are rejected.
-        "the reply has a row of the same time": pl.col("time").is_duplicated(),
-        "the time is not later than that of the row before": pl.col("time") <= pl.col("time").shift(1).cum_max(),
+        "the reply has two rows for the same time": pl.col("time").is_duplicated(),
+        "the time is not later than that of the previous row": pl.col("time") <= pl.col("time").shift(1).cum_max(),
     }

@@ -241,7 +241,7 @@ class CandleReader:
                 self.facts.contradicted = normalise((*self.facts.contradicted, candle))
             reason = "the time is repeated" if row["same"] else "the time is repeated with other values"
             text = ",".join(str(row[name]) for name in COLUMNS)
-            rejects.append(Reject(row[LINE], text, f"{reason}; the file's last row for it counts", row["time"]))
+            rejects.append(Reject(row[LINE], text, f"{reason}; the last row of that time is used", row["time"]))
         return tuple(rejects)
 
     def _noted(self, block: Block) -> Block:
@@ -329,12 +329,16 @@ class _Judge:
             UnreadableArchive: Low, high or the trade count cannot be in their columns.
         """
         if self._disordered >= 2 and self._disordered * 2 > self._lines:
-            raise UnreadableArchive(_misnamed(f"low or high is not that in {self._disordered} of {self._lines} lines"))
+            raise UnreadableArchive(
+                _misnamed(
+                    f"low or high is not the lowest or highest price in {self._disordered} of {self._lines} lines"
+                )
+            )
         if self._fractional >= 2 and (self._fractional * 2 > self._lines or not self._has_parts):
             raise UnreadableArchive(
                 _misnamed(
-                    f"the trade count, which stands last, has decimals in {self._fractional} of {self._lines} lines; "
-                    "it seems to have changed places with the volume"
+                    f"the trade count, the last column, has decimals in {self._fractional} of {self._lines} lines; "
+                    "it seems to be swapped with the volume"
                 )
             )
 
@@ -363,14 +367,14 @@ class _Judge:
         back = np.abs(closes[1:] - opens[:-1])[follows].sum()
         if forth > 2 * back:
             raise UnreadableArchive(
-                _misnamed("candles close where those before them opened; open and close seem to have changed places")
+                _misnamed("candles close where the previous ones opened; open and close seem to be swapped")
             )
 
 
 def _misnamed(what: str) -> str:
     return (
-        f"its columns cannot be {', '.join(COLUMNS)}: {what}; put a line with the names of its columns before the "
-        "first, or download it again"
+        f"its columns cannot be {', '.join(COLUMNS)}: {what}; add a header with the names of its columns, or "
+        "download it again"
     )
 
 

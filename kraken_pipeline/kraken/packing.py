@@ -24,7 +24,7 @@ FREE_BYTES = 256 << 20
 MOST_DEPTH = 2
 """The depth to which ZIPs may be nested: people pack a folder of ZIPs, and browsers pack several such files again."""
 _BLOCK = 1 << 20
-_BY_HAND = "unpack it and name the folder that its files are in"
+_BY_HAND = "unpack it, and name the folder of its files"
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 96: "JPEG", 98: "PPMd", 99: "AES encryption"}
 _READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _OTHERS = {
@@ -32,7 +32,7 @@ _OTHERS = {
     ".rar": "a RAR archive",
     ".tar": "a tar archive",
     ".tgz": "a tar archive",
-    ".gz": "a gzip file that is no CSV",
+    ".gz": "a gzip file without a CSV",
     ".bz2": "a bzip2 file",
     ".xz": "an XZ file",
     ".zst": "a Zstandard file",
@@ -52,13 +52,13 @@ def foreign(name: str) -> str | None:
     ending = next((ending for ending in _OTHERS if base.endswith(ending)), None)
     if ending is None or base.endswith(".csv.gz"):
         return None
-    return f"it is {_OTHERS[ending]}, which is not read here; {_BY_HAND}"
+    return f"it is {_OTHERS[ending]}, which cannot be read; {_BY_HAND}"
 
 
 def disguised(head: bytes) -> str | None:
     """Return why a file named as a ZIP is not one, by its first bytes; None if they are of no known format."""
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    return None if kind is None else f"it is {kind} in spite of its name, which is not read here; {_BY_HAND}"
+    return None if kind is None else f"it is {kind} in spite of its name, which cannot be read; {_BY_HAND}"
 
 
 def piece_of(path: Path) -> tuple[Path, int] | None:
@@ -85,18 +85,20 @@ def split(whole: Path, numbers: Iterable[int]) -> str:
     form = ".z{:02d}" if there[0] < 0 else ".{:03d}"
     lost = [form.format(number) for number in missing] + ([] if there[0] > 0 or whole.exists() else [".zip"])
     if lost:
-        return f"it was split, and {', '.join(lost)} of it is missing; put all pieces into one folder and join them"
+        return (
+            f"it was split, and pieces are missing ({', '.join(lost)}); put all pieces into one folder, and join them"
+        )
     how = f"zip -s 0 {whole.name} --out whole.zip" if there[0] < 0 else f"cat {whole.name}.[0-9]* > {whole.name}"
-    return f"it was split into {len(there) + (there[0] < 0)} pieces, which are not read here; join them: {how}"
+    return f"it was split into {len(there) + (there[0] < 0)} pieces, which cannot be read; join them: {how}"
 
 
 def fault_of(member: zipfile.ZipInfo) -> str | None:
     """Return why a member of a ZIP cannot be read, without reading it; None if it may be readable."""
     if member.flag_bits & 1 or member.compress_type == 99:
-        return "it is encrypted; unpack it with its password and name the folder that its files are in"
+        return "it is encrypted; unpack it with its password, and name the folder of its files"
     if member.compress_type not in _READ:
         method = _METHODS.get(member.compress_type, f"method {member.compress_type}")
-        return f"it is compressed with {method}, which is not read here; {_BY_HAND}, or pack it as an ordinary ZIP"
+        return f"it is compressed with {method}, which cannot be read; {_BY_HAND}, or compress it as an ordinary ZIP"
     if member.file_size > limit(member.compress_size):
         return _too_much(member.compress_size)
     return None
@@ -109,7 +111,7 @@ def limit(packed: int) -> int:
 
 def _too_much(packed: int) -> str:
     return (
-        f"it unpacks to more than {limit(packed):,} bytes out of {packed:,}, which no archive of Kraken's does; "
+        f"it unpacks to more than {limit(packed):,} bytes out of {packed:,}, which no archive of Kraken does; "
         "download it again"
     )
 
@@ -236,8 +238,8 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, opened: ExitSta
     folder = tempfile.gettempdir()
     if member.file_size * 2 > shutil.disk_usage(folder).free:
         raise UnreadableArchive(
-            f"{member.filename} is packed once more, and {folder} has no room for its {member.file_size:,} bytes; "
-            f"{_BY_HAND}"
+            f"{member.filename} is compressed once more, and {folder} has no space for its {member.file_size:,} "
+            f"bytes; {_BY_HAND}"
         )
     beside: IO[bytes] = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (`opened` closes it)
     with archive.open(member) as packed:

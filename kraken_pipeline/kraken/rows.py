@@ -115,7 +115,7 @@ def _line_blocks(stream: ByteStream, digest: StreamDigest) -> Iterator[bytes]:
         if not data.endswith(b"\n"):
             rest = stream.readline(LINE_BYTES)
             if len(rest) == LINE_BYTES:
-                raise UnreadableArchive("a line of it is longer than 1 MiB: it is no CSV file; download it again")
+                raise UnreadableArchive("a line of it is longer than 1 MiB: it is not a CSV file; download it again")
             data += rest
         is_first = not digest.size
         digest.update(data)
@@ -204,7 +204,7 @@ def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
     ).with_columns(form.derived)
     reasons: dict[str, pl.Expr] = {
         "the line is empty": pl.col("text").str.strip_chars() == "",
-        f"the line has not {len(form.columns)} fields": pl.col("_fields") != len(form.columns),
+        f"the line does not have {len(form.columns)} fields": pl.col("_fields") != len(form.columns),
         **{f"{name} is not a number": pl.col(name).is_null() for name in form.columns},
         **form.rules,
     }
@@ -376,8 +376,8 @@ def require_rows(facts: Facts, what: str) -> None:
         raise UnreadableArchive("the file is empty; download it again")
     if not facts.rows and facts.quiet:
         raise UnreadableArchive(
-            f"none of its {facts.lines} lines has a trade: {facts.quiet} say that nobody traded, and without a {what} "
-            "beside them that is no evidence"
+            f"none of its {facts.lines} lines has a trade: {facts.quiet} say that nobody traded, which is no "
+            f"evidence without a {what} beside them"
         )
     if not facts.rows:
         raise UnreadableArchive(f"none of its {facts.lines} lines is a {what}; see its dead letters")

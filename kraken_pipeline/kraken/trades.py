@@ -209,7 +209,7 @@ def _next_page(fetch: Callable[[int], TradesPage], at: _Progress, known_trade: i
     if not page.rows and known_trade is not None and known_trade * _NS < at.since:
         _require_end(page, _page_from(fetch, known_trade * _NS), at.since)
     if at.last is not None and all(row[6] != at.last for row in page.rows):
-        raise ExchangeUnavailable(f"{page.asked}: the page lacks the trade {at.last}, which it was asked to begin with")
+        raise ExchangeUnavailable(f"{page.asked}: the page lacks the trade {at.last}, with which it should begin")
     return replace(page, rows=_told_apart(page.rows, fetch, at.since))
 
 
@@ -240,7 +240,7 @@ def _asked_again(paging: _Paging, page: TradesPage, hole: AbsentIds, since: int)
     # That trade's time is an imprecise float, so start a little before it, but not before the page.
     again = _page_from(paging.fetch, max(since, int(before[2] * 1e7) * 100 - _IMPRECISION_NS))
     if all(row[6] != before[6] for row in again.rows):
-        raise ExchangeUnavailable(f"{again.asked}: the page lacks the trade {before[6]}, which it was asked to have")
+        raise ExchangeUnavailable(f"{again.asked}: the page lacks the trade {before[6]}, which was requested")
     later = _told_apart([row for row in again.rows if row[6] > before[6]], paging.fetch, since)
     rows = {row[6]: row for row in (*later, *page.rows)}
     last, until = page.last, page.rows[-1][6]
@@ -260,7 +260,7 @@ def _require_end(empty: TradesPage, earlier: TradesPage, since: int) -> None:
         ExchangeUnavailable: The earlier page is empty too, or has a trade after `since`.
     """
     if not earlier.rows or earlier.rows[-1][2] > since / _NS:
-        raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not bear out")
+        raise ExchangeUnavailable(f"{empty.asked}: the page has no trade, which {earlier.asked} does not confirm")
 
 
 def _page_from(fetch: Callable[[int], TradesPage], since: int) -> TradesPage:
@@ -284,7 +284,7 @@ def require_possible(page: TradesPage, since: int) -> None:
         return
     times = [row[2] for row in page.rows]
     if min(times) < (since - 2 * _IMPRECISION_NS) / _NS:
-        raise UnusableReply(f"{page.asked}: the page has trades from before what was asked for")
+        raise UnusableReply(f"{page.asked}: the page has trades from before the requested time")
     if len({row[6] for row in page.rows}) < len(page.rows):
         raise UnusableReply(f"{page.asked}: the page has two trades with one id")
     if page.last is not None and max(times) > page.last / _NS + _BACKWARDS_SECONDS:
@@ -339,7 +339,7 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
         if not (0 < price < inf and 0 <= volume < inf):
             reason = "price or volume is not a positive number"
         elif minute < at.open or seconds < at.latest - _BACKWARDS_SECONDS:
-            reason = "the trade is earlier than the one before it by their ids"
+            reason = "the trade is earlier than the one before it by id"
         else:
             at.open, at.latest = minute, max(at.latest, seconds)
             if minute in wanted:
@@ -379,5 +379,5 @@ def _require_known_trade(at: _Progress, page: TradesPage, known_trade: int | Non
         return
     if all(row[2] < known_trade for row in page.rows):
         raise ExchangeUnavailable(
-            f"{page.asked}: the page says that there are no more trades, but there is one at {iso(known_trade)}"
+            f"{page.asked}: the page says that there are no more trades, but the lake has one at {iso(known_trade)}"
         )

@@ -66,7 +66,7 @@ def parse_pair(name: str) -> Pair:
     else:
         base, quote = _split_key(name) or _split_altname(name)
     if not _NAME.fullmatch(base + quote) or not base or (slash and not quote):
-        raise InvalidRequest(f"{name!r} is not the name of a pair; use names such as XBTUSD, ADAEUR or XBT/USD")
+        raise InvalidRequest(f"{name!r} is not the name of a pair; write a name such as XBTUSD, ADAEUR or XBT/USD")
     return Pair(base + quote, base, quote)
 
 
@@ -110,7 +110,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that names the nearest pairs; empty if none is near."""
     names = nearest(name, known)
-    return f"; near it there are {', '.join(names)}" if names else ""
+    return f"; similar names are {', '.join(names)}" if names else ""
 
 
 def _asset(code: str) -> str:

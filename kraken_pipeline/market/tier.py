@@ -59,15 +59,15 @@ def load_tiers(path: Path | None = None) -> TierTable:
                     raise InvalidSettings(f"KRAKEN_TIERS_FILE: {path} has {base} in two tiers; keep one of them")
     except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InvalidSettings(
-            f"KRAKEN_TIERS_FILE: {path} is not a table of tiers ({error}); it needs quotes = [...] and "
-            f"[tiers] with TIER1 to TIER3, as in the file that comes with kraken_pipeline"
+            f"KRAKEN_TIERS_FILE: {path} is not a table of tiers ({error}); it needs quotes = [...] and [tiers] with "
+            "TIER1 to TIER3, as the built-in tiers.toml of kraken_pipeline"
         ) from error
     return TierTable(tiers, quotes)
 
 
 def _own_tier(name: str) -> Tier:
     if (tier := Tier(name)) is Tier.ALL:
-        raise ValueError("ALL is no pair's own tier")
+        raise ValueError("ALL is not the tier of a pair")
     return tier
 
 

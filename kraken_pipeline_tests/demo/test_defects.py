@@ -230,7 +230,7 @@ def test_a_defect_elsewhere_changes_nothing_here(tmp_path: Path, world: World, e
 @pytest.mark.parametrize(
     ("impossible", "reason"),
     [
-        (Defect(DefectKind.MISSING_CANDLE, PAIR, Interval.D1, START - DAY), "no candle with 1 trade"),
+        (Defect(DefectKind.MISSING_CANDLE, PAIR, Interval.D1, START - DAY), "no candle with at least 1 trade"),
         (Defect(DefectKind.SPIKE, PAIR, Interval.D1), "must name the pair, the interval and the time"),
     ],
 )
@@ -244,5 +244,5 @@ def test_a_defect_that_cannot_be_planted_is_refused(
 def test_half_a_candle_of_one_trade_is_refused(tmp_path: Path, world: World) -> None:
     minutes = world.candles(PAIR, Interval.M1, TIME, TIME + DAY).filter(pl.col("trade_count") == 1)
     alone = minutes.select(seconds_of(pl.col("time"))).item(0, 0)
-    with pytest.raises(InvalidRequest, match="no candle with 2 trade"):
+    with pytest.raises(InvalidRequest, match="no candle with at least 2 trade"):
         lines_with(tmp_path, world, Defect(DefectKind.SHORT_CANDLE, PAIR, Interval.M1, alone))

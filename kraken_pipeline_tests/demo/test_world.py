@@ -158,7 +158,7 @@ def test_the_last_price_is_that_of_the_trade_before_even_days_before(world: Worl
 
 
 def test_an_unknown_pair_is_refused_with_those_there_are(world: World) -> None:
-    with pytest.raises(InvalidRequest, match="'XBTEUR' is not traded in this world; there are XBTUSD"):
+    with pytest.raises(InvalidRequest, match="'XBTEUR' is not traded in this world; its pairs are XBTUSD"):
         world.trades("XBTEUR", 0, 1)
 
 

@@ -25,7 +25,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 
 ROWS = csv_row(at("2023-04-01")) + csv_row(at("2023-04-01T01:00"))
-LITTER = "litter of an operating system"
+LITTER = "a file of the operating system or of a desktop"
 STRAY = "the name is neither PAIR_MINUTES.csv (candles) nor PAIR.csv (trades)"
 
 
@@ -160,7 +160,7 @@ def test_other_files_are_passed_over_with_a_reason(tmp_path: Path) -> None:
         "rest_Time.json": "not a CSV file",
         "BTCUSD_Daily_OHLC.csv": STRAY,
         ".DS_Store": LITTER,
-        "a.csv": "'a' is not the name of a pair; use names such as XBTUSD, ADAEUR or XBT/USD",
+        "a.csv": "'a' is not the name of a pair; write a name such as XBTUSD, ADAEUR or XBT/USD",
     }
     assert not found.files
 
@@ -419,7 +419,7 @@ def test_a_missing_part_is_reported_by_its_name(tmp_path: Path, lost: int, names
     found = discover([tmp_path])
     assert not found.files
     assert [(each.name, each.reason) for each in found.broken] == [
-        ("Kraken_OHLCVT_Full_2026Q2.zip", f"{names_it} of it is missing; put all parts into one folder")
+        ("Kraken_OHLCVT_Full_2026Q2.zip", f"missing parts: {names_it}; put all parts into one folder")
     ]
 
 
@@ -427,7 +427,8 @@ def test_a_missing_last_part_leaves_no_zip(tmp_path: Path) -> None:
     split(write_zip(tmp_path / "Kraken_OHLCVT_Full_2026Q2.zip", {"XBTUSD_60.csv": ROWS}), 3)[-1].unlink()
     (broken,) = discover([tmp_path]).broken
     assert (
-        broken.reason == "what comes after its part01 is missing, or part01 is cut short; put all parts into one folder"
+        broken.reason
+        == "the parts after part01 are missing, or part01 is cut short; put all complete parts into one folder"
     )
 
 
@@ -438,7 +439,7 @@ def test_a_list_of_sums_tells_which_of_the_last_parts_are_missing(tmp_path: Path
     for part in parts[2:]:
         part.unlink()
     (broken,) = discover([tmp_path]).broken
-    assert broken.reason == "part02, part03 of it is missing; put all parts into one folder"
+    assert broken.reason == "missing parts: part02, part03; put all parts into one folder"
 
 
 def test_sums_of_parts_are_checked_where_they_are_known(tmp_path: Path) -> None:
@@ -448,7 +449,7 @@ def test_sums_of_parts_are_checked_where_they_are_known(tmp_path: Path) -> None:
     sums = {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
     assert container_digest(container, sums) == container_digest(container, {})
     wrong = {**sums, parts[1].name: "0" * 64}
-    with pytest.raises(UnreadableArchive, match=r"part01 is not what its SHA-256 sum says; download it again"):
+    with pytest.raises(UnreadableArchive, match=r"part01 does not match its SHA-256 checksum; download it again"):
         container_digest(container, wrong)
 
 
@@ -485,7 +486,7 @@ def test_a_manifest_beside_a_whole_archive_may_be_anothers(tmp_path: Path) -> No
 def test_an_archive_that_holds_fewer_files_than_its_manifest_says_is_unreadable(tmp_path: Path) -> None:
     members = {"XBTUSD_60.csv": ROWS, "odd-name.csv": "", "notes.txt": "", "MANIFEST.json": '{"files": 3}'}
     write_zip(tmp_path / "Kraken_OHLCVT_2026Q2.zip", members)
-    with pytest.raises(UnreadableArchive, match=r"holds 2 CSV files where its MANIFEST\.json says 3"):
+    with pytest.raises(UnreadableArchive, match=r"has 2 CSV files, but its MANIFEST\.json lists 3"):
         manifest_of(tmp_path)
 
 

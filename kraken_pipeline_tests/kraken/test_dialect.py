@@ -95,9 +95,9 @@ def test_a_header_is_followed_in_any_order_and_spelling(
 @pytest.mark.parametrize(
     ("columns", "header", "why"),
     [
-        (COLUMNS, "time,open,high,low,close,volume,funding", "'funding' is not known here"),
+        (COLUMNS, "time,open,high,low,close,volume,funding", "'funding' is unknown"),
         (COLUMNS[:5], "time,open,high,low,close", "volume is missing"),
-        (COLUMNS, "time,open,high,low,low,volume,trades", "low stands there twice; close is missing"),
+        (COLUMNS, "time,open,high,low,low,volume,trades", "low is there twice; close is missing"),
         (COLUMNS, "Zeit,Anfang,Hoch,Tief,Ende,Menge,Zahl", "'Zeit', 'Anfang', 'Hoch', 'Tief', 'Ende', 'Menge'"),
         (COLUMNS[:6], "time,open,high,low,close,volume,trades", "its lines have 6 fields"),
         ((*COLUMNS, "vwap"), "time,open,high,low,close,volume,trades", "its lines have 8 fields"),
@@ -137,9 +137,9 @@ def test_newest_first_is_an_order_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (written(FEW, COLUMNS).decode().encode("utf-16"), "it is text in UTF-16; save it as UTF-8"),
-        (written(FEW, COLUMNS).decode().encode("utf-16-be"), "it is text in UTF-16; save it as UTF-8"),
-        (written(FEW, COLUMNS).decode().encode("utf-16-le"), "it is text in UTF-16; save it as UTF-8"),
+        (written(FEW, COLUMNS).decode().encode("utf-16"), "its text is UTF-16; save it as UTF-8"),
+        (written(FEW, COLUMNS).decode().encode("utf-16-be"), "its text is UTF-16; save it as UTF-8"),
+        (written(FEW, COLUMNS).decode().encode("utf-16-le"), "its text is UTF-16; save it as UTF-8"),
         (written(FEW, COLUMNS).replace(b",", b";").replace(b".", b","), "its fields are separated by ';': 17"),
         (written(FEW, COLUMNS, ",".join(COLUMNS)).replace(b",", b";"), "its fields are separated by ';': time;open"),
         (written(FEW, COLUMNS).replace(b",", b"\t"), "its fields are separated by tabs"),
@@ -208,7 +208,7 @@ def test_eight_columns_without_a_header_are_read_right_or_refused(columns: list[
 @pytest.mark.parametrize("count", [2, 3, 5, 6])
 def test_another_number_of_fields_is_refused_by_it(count: int) -> None:
     error = read_candles(written(WALK, COLUMNS[:count])).error
-    assert error.startswith(f"its lines have {count} fields and no header says what they are: {WALK[0]['time']},")
+    assert error.startswith(f"its lines have {count} fields and no header names them: {WALK[0]['time']},")
 
 
 # --- coarser rows than the name says

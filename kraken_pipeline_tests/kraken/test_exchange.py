@@ -143,7 +143,7 @@ class TestStatus:
             for _ in range(2):
                 assert exchange.require_online().status == "resting"
             (warning,) = exchange.warnings
-            assert warning.startswith("Kraken's status is 'resting', which is not known here")
+            assert warning.startswith("Kraken's status is 'resting', which is unknown")
 
     def test_maintenance_is_an_error_of_its_own_and_is_not_asked_about_again(self, home: Path) -> None:
         with (
@@ -261,7 +261,7 @@ class TestPairs:
                     assert listed.tokenized == {"AAPLxUSD"}
                 (warning,) = exchange.warnings
                 assert warning.startswith(
-                    "The pairs of the class tokenized_asset stay as they were known: Kraken refused"
+                    "The pairs of the class tokenized_asset keep their last known state: Kraken refused"
                 )
                 assert len(asked(server, "AssetPairs")) == 4, "it is asked for once by each run"
                 assert exchange.ohlc(HOURS, HOUR - 7_200, until=HOUR).candles["trade_count"].sum() > 0
@@ -305,7 +305,7 @@ class TestPairs:
             listed = exchange.listed_pairs()
             assert len(listed.book) == 4
             (warning,) = exchange.warnings
-            assert warning.startswith("4 entries of AssetPairs cannot be read and are left out: AssetPairs: XXBTZUSD")
+            assert warning.startswith("4 entries of AssetPairs cannot be read and are skipped: AssetPairs: XXBTZUSD")
             assert not listed.lacks(parse_pair("XBTUSD")), "it is listed, whatever else is said of it"
             assert listed.lacks(parse_pair("BARUSD"))
             series = Series("ETHUSD", Interval.H1)

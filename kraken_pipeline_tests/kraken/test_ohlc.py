@@ -183,17 +183,17 @@ class TestBadRows:
     def test_a_row_without_trades_that_moves_is_not_taken_for_quiet(self, liar: OhlcRow) -> None:
         reply = read(row(0), liar, row(2), row(3))
         assert minutes(reply) == [(0, 1), (2, 3)]
-        assert reasons(reply) == [("a trade count of 0 stands beside a volume, or beside prices that differ", 1)]
+        assert reasons(reply) == [("a trade count of 0 has a volume, or prices that differ", 1)]
 
     def test_a_row_that_is_earlier_than_one_before_is_rejected(self) -> None:
         reply = read(row(0), row(2), row(1), row(3), row(4))
         assert (minutes(reply), times(reply)) == ([(0, 1), (2, 4)], [0, 2, 3])
-        assert reasons(reply) == [("the time is not later than that of the row before", 1)]
+        assert reasons(reply) == [("the time is not later than that of the previous row", 1)]
 
     def test_two_rows_of_one_time_are_both_rejected(self) -> None:
         reply = read(row(0), row(1, 10.0), row(1, 20.0), row(2), row(3))
         assert (minutes(reply), times(reply)) == ([(0, 1), (2, 3)], [0, 2])
-        assert reasons(reply) == [("the reply has a row of the same time", 1)] * 2
+        assert reasons(reply) == [("the reply has two rows for the same time", 1)] * 2
 
     def test_rows_the_wrong_way_round_answer_for_nothing_that_could_be_current(self) -> None:
         reply = read_ohlc([row(3), row(2), row(1), row(0)], T0 + 120, Interval.M1, ASKED)

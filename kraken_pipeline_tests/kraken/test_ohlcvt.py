@@ -160,7 +160,7 @@ def test_a_thousand_rows_from_before_the_exchange_are_nothing() -> None:
 def test_a_file_of_rows_without_a_trade_is_no_evidence() -> None:
     error = read_candles(file(quiet(0), quiet(1))).error
     assert error.startswith(
-        "none of its 2 lines has a trade: 2 say that nobody traded, and without a candle beside them"
+        "none of its 2 lines has a trade: 2 say that nobody traded, which is no evidence without a candle beside them"
     )
 
 
@@ -213,11 +213,11 @@ def test_a_file_that_says_quiet_and_traded_of_one_candle_does_not_answer_for_it(
         (f"{T},1,1,1,1,1,2147483648", "trade count is not a whole number from 0 to 2147483647"),
         (f"{T},1,1,1,1,1,", "trades is not a number"),
         (f"{T},1,1,1,1,one,1", "volume is not a number"),
-        (f"{T},1,1,1,1,1", "the line has not 7 fields"),
-        (f"{T},1,1,1,1,1,1,1", "the line has not 7 fields"),
+        (f"{T},1,1,1,1,1", "the line does not have 7 fields"),
+        (f"{T},1,1,1,1,1,1,1", "the line does not have 7 fields"),
         (f'"{T}",1,1,1,1,1,1', "time is not a number"),
         (f"{T},1,1,1,1,1,0", "volume without a trade"),
-        (f"{T},1;1;1;1;1;1", "the line has not 7 fields"),
+        (f"{T},1;1;1;1;1;1", "the line does not have 7 fields"),
     ],
 )
 def test_a_bad_row_is_rejected_with_its_line_and_reason_and_the_others_stay(row: str, reason: str) -> None:
@@ -317,7 +317,7 @@ def test_of_a_repeated_time_the_last_row_counts_and_the_others_are_rejected(tmp_
             block_bytes=block_bytes,
         )
         assert [(candle[0], candle[6]) for candle in reading.candles] == [(T, 4), (T + HOUR, 2)]
-        reason = "the time is repeated with other values; the file's last row for it counts"
+        reason = "the time is repeated with other values; the last row of that time is used"
         assert reading.reasons == {1: reason, 3: reason}
         assert {reject.time for reject in reading.rejects} == {T}
         assert reading.facts.lines == reading.facts.rows + len(reading.rejects) == 4
@@ -330,8 +330,8 @@ def test_identical_repeats_keep_their_coverage_and_differing_ones_lose_it(tmp_pa
     # Either of the two at 5 may be of another hour, up to its neighbours'.
     assert reading.facts.unanswered == (hours(1, 9),)
     assert reading.reasons == {
-        1: "the time is repeated; the file's last row for it counts",
-        3: "the time is repeated with other values; the file's last row for it counts",
+        1: "the time is repeated; the last row of that time is used",
+        3: "the time is repeated with other values; the last row of that time is used",
     }
 
 
@@ -343,7 +343,7 @@ def test_numbers_spelled_differently_are_identical_repeats(tmp_path: Path) -> No
 
 def test_bad_rows_of_a_file_out_of_order_are_rejected_as_in_any_other(tmp_path: Path) -> None:
     reading = sort(tmp_path, good(5), "x", good(0), f"{T + 2 * HOUR},0,1,1,1,1,1")
-    assert reading.reasons == {2: "the line has not 7 fields", 4: "a price is not positive"}
+    assert reading.reasons == {2: "the line does not have 7 fields", 4: "a price is not positive"}
     assert reading.facts.unanswered == (Span(0, T), hours(1, 5)), "the newest comes first, and hour 2 is not before 0"
 
 

@@ -97,7 +97,7 @@ def test_zips_in_zips_are_read_so_deep_and_no_deeper(tmp_path: Path) -> None:
         else:
             assert found.files == []
             assert reasons(found) == {
-                "1.zip": "it lies 3 ZIPs deep; unpack the outermost and name the folder that its files are in"
+                "1.zip": "it is 3 ZIPs deep; unpack the outermost one, and name the folder of its files"
             }
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_zip_in_a_zip_fails_alone(tmp_path: Path) -> None:
     told = reasons(found)
     assert told["a.zip"].startswith("a.zip is not a ZIP that can be read")
     assert told["all.zip:c.zip.part00"].startswith("it is a part of an archive; unpack all of its parts")
-    assert told["all.zip:d.7z"].startswith("it is a 7z archive, which is not read here")
+    assert told["all.zip:d.7z"].startswith("it is a 7z archive, which cannot be read")
     assert contents(found)
 
 
@@ -159,7 +159,7 @@ def test_encrypted_members_are_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(marked(both, flag=1))
     (tmp_path / "b.zip").write_bytes(marked(both, flag=1, only="ADAUSD"))
     found = discover([tmp_path])
-    why = "it is encrypted; unpack it with its password and name the folder that its files are in"
+    why = "it is encrypted; unpack it with its password, and name the folder of its files"
     assert reasons(found) == {"a.zip": why, "b.zip:ADAUSD_60.csv": why}
     assert [file.name for file in found.files] == ["b.zip:XBTUSD_60.csv"]
 
@@ -171,7 +171,7 @@ def test_members_that_are_compressed_in_another_way_are_named_with_what_to_do(
     (tmp_path / QUARTER).write_bytes(marked(zipped({"XBTUSD_60.csv": ROWS}), method=method))
     found = discover([tmp_path])
     assert found.files == []
-    assert reasons(found)[QUARTER].startswith(f"it is compressed with {name}, which is not read here; unpack it")
+    assert reasons(found)[QUARTER].startswith(f"it is compressed with {name}, which cannot be read; unpack it")
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_members_that_are_compressed_in_another_way_are_named_with_what_to_do(
     [
         ("Kraken_OHLCVT.7z", "a 7z archive"),
         ("x.rar", "a RAR archive"),
-        ("x.tar.gz", "a gzip file that is no CSV"),
+        ("x.tar.gz", "a gzip file without a CSV"),
         ("x.tgz", "a tar archive"),
     ],
 )
 def test_what_is_packed_with_something_else_is_named_with_what_to_do(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    why = f"it is {kind}, which is not read here; unpack it and name the folder that its files are in"
+    why = f"it is {kind}, which cannot be read; unpack it, and name the folder of its files"
     assert reasons(discover([tmp_path])) == {name: why}
 
 
@@ -199,12 +199,12 @@ def test_a_7z_archive_under_the_name_of_a_zip_is_told_by_its_first_bytes(tmp_pat
     [
         (
             ["x.zip.001", "x.zip.002"],
-            "it was split into 2 pieces, which are not read here; join them: cat x.zip.[0-9]*",
+            "it was split into 2pieces, which cannot be read; join them:  cat x.zip.[0-9]*",
         ),
-        (["x.zip.001", "x.zip.003"], "it was split, and .002 of it is missing; put all pieces into one folder"),
-        (["x.zip.002"], "it was split, and .001 of it is missing; put all pieces into one folder"),
-        (["x.z01", "x.z02", "x.zip"], "it was split into 3 pieces, which are not read here; join them: zip -s 0 x.zip"),
-        (["x.z02"], "it was split, and .z01, .zip of it is missing; put all pieces into one folder and join them"),
+        (["x.zip.001", "x.zip.003"], "it was split, and pieces are missing (.002); put all pieces into one folder"),
+        (["x.zip.002"], "it was split, and pieces are missing (.001); put all pieces into one folder"),
+        (["x.z01", "x.z02", "x.zip"], "it was split into 3pieces, which cannot be read; join them:  zip -s 0 x.zip"),
+        (["x.z02"], "it was split, and pieces are missing (.z01, .zip); put all pieces into one folder, and join them"),
     ],
 )
 def test_a_zip_in_pieces_says_which_is_missing_or_how_to_join_them(tmp_path: Path, names: list[str], why: str) -> None:

@@ -171,7 +171,7 @@ def test_a_header_is_followed_in_any_order(header: str, row: str) -> None:
 
 def test_a_header_with_a_word_that_is_not_known_is_refused() -> None:
     error = read_trades(f"time,price,amount,volume\n{T},10,0.5,5\n").error
-    assert error.startswith("its header says time, price, amount, volume: 'amount' is not known here; a trade has time")
+    assert error.startswith("its header says time, price, amount, volume: 'amount' is unknown; a trade has time")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_header_with_a_word_that_is_not_known_is_refused() -> None:
     [
         (HEADER + "1,2,3\n", "its header names 6 columns and its lines have 3 fields"),
         ("price,volume\n1,2\n", "its header says price, volume: time is missing"),
-        (named(1, 1) + named(2, 2) + named(3, 3), "its lines have 7 fields and no header says what they are"),
+        (named(1, 1) + named(2, 2) + named(3, 3), "its lines have 7 fields and no header names them"),
         ("1704067200000,1,1\n1704067200001,1,1\n", "its times are milliseconds (1704067200000)"),
         ("1704067200;1,5;1\n1704067201;1,5;1\n", "its fields are separated by ';'"),
     ],
@@ -202,8 +202,8 @@ def test_an_empty_file_and_one_without_a_trade_are_unreadable() -> None:
     ("row", "reason"),
     [
         ("", "the line is empty"),
-        (f"{T},1", "the line has not 3 fields"),
-        (f"{T},1,1,b", "the line has not 3 fields"),
+        (f"{T},1", "the line does not have 3 fields"),
+        (f"{T},1,1,b", "the line does not have 3 fields"),
         (f"{T},x,1", "price is not a number"),
         (f"{T},,1", "price is not a number"),
         (f"{T},nan,1", "price is not a finite number"),
@@ -323,8 +323,8 @@ def test_an_id_repeated_over_the_edge_of_blocks_is_found() -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (f"10,0.5,{T}", "the line has not 7 fields"),
-        (f"10,0.5,{T},b,l,", "the line has not 7 fields"),
+        (f"10,0.5,{T}", "the line does not have 7 fields"),
+        (f"10,0.5,{T},b,l,", "the line does not have 7 fields"),
         (f"10,0.5,{T},b,l,,", "trade_id is not a number"),
         (f"10,0.5,{T},b,l,,x", "trade_id is not a number"),
     ],

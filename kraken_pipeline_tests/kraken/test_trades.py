@@ -64,7 +64,7 @@ class Trade:
         return (self.price, self.volume, self.time / NS, "b", "l", "", self.id)
 
 
-EARLIER = "the trade is earlier than the one before it by their ids"
+EARLIER = "the trade is earlier than the one before it by id"
 
 
 def trading(*trades: tuple[float, float], first_id: int = 1) -> list[Trade]:
@@ -377,9 +377,7 @@ def test_a_trade_that_comes_out_of_order_takes_all_between_the_two_times_with_it
         return TradesPage([row for row in rows if row[2] >= since / NS - 1e-6], None, WANTED.end + 100, "Trades")
 
     pages = list(page_trades(fetch, WANTED))
-    assert [reject.reason for reject in rejects_of(pages)] == [
-        "the trade is earlier than the one before it by their ids"
-    ]
+    assert [reject.reason for reject in rejects_of(pages)] == ["the trade is earlier than the one before it by id"]
     assert [reject.time for reject in rejects_of(pages)] == [T + 130]
     assert answered_of(pages) == (Span(T, T + 120), Span(T + 300, WANTED.end))
     assert [candle[0] - T for candle in candles_of(pages)] == [0, 60, 300]
@@ -427,12 +425,12 @@ def test_a_page_without_a_trade_that_is_known_is_an_error(known: int | None, is_
     if is_believed:
         assert answered_of(list(market.paged(known_trade=known))) == (WANTED,)
         return
-    with pytest.raises(ExchangeUnavailable, match="there are no more trades, but there is one at 2024-02-"):
+    with pytest.raises(ExchangeUnavailable, match="there are no more trades, but the lake has one at 2024-02-"):
         list(market.paged(known_trade=known))
 
 
 def test_a_page_without_trades_is_an_error_where_not_even_the_known_one_before_comes_again() -> None:
-    with pytest.raises(ExchangeUnavailable, match=r"the page has no trade, which .* does not bear out"):
+    with pytest.raises(ExchangeUnavailable, match=r"the page has no trade, which .* does not confirm"):
         list(Market([]).paged(known_trade=T - 60))
 
 
@@ -471,7 +469,7 @@ def test_an_exchange_that_leaves_out_the_trade_it_was_asked_to_begin_with_is_not
 
 def test_an_exchange_that_gives_the_same_page_whatever_it_is_asked_is_not_believed() -> None:
     same = Market(trading((10, 1.0), (20, 2.0), (30, 3.0)), size=3).fetch(0)
-    with pytest.raises(UnusableReply, match="from before what was asked for"):
+    with pytest.raises(UnusableReply, match="from before the requested time"):
         list(page_trades(lambda _: same, WANTED, full_page=3))
 
 

@@ -101,7 +101,7 @@ def test_case_matters() -> None:
     "name", ["", "X", "XBT-USD", "XBT USD", "XBT/", "/USD", "XBT/USD/EUR", "XBTUSD\n", "X" * 33, "ÄXBT", "../etc"]
 )
 def test_what_cannot_be_a_pair_is_refused_with_an_example(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="use names such as XBTUSD, ADAEUR or XBT/USD"):
+    with pytest.raises(InvalidRequest, match="write a name such as XBTUSD, ADAEUR or XBT/USD"):
         parse_pair(name)
     with pytest.raises(InvalidRequest):
         BOOK.resolve(name)
@@ -151,7 +151,7 @@ def test_whatever_letters_are_small_the_known_pair_is_found(name: str, data: st.
 
 def test_the_nearest_names_are_told() -> None:
     assert nearest("STROJUSD", KNOWN)[0] == "STORJUSD"
-    assert did_you_mean("aaplusd", KNOWN) == "; near it there are AAPLxUSD"
+    assert did_you_mean("aaplusd", KNOWN) == "; similar names are AAPLxUSD"
     assert did_you_mean("QQQQ", KNOWN) == ""
 
 

@@ -59,7 +59,7 @@ def test_a_table_of_ones_own_takes_the_place_of_the_default(tmp_path: Path) -> N
         ('quotes = ["USD"]\n[tiers]\nTIER1 = "XBT"', "'XBT' is not a list of assets"),
         ('quotes = ["USD"]\n[tiers]\nTIER1 = [1]', "is not a list of assets"),
         ('quotes = ["USD"]\n[tiers]\nTIER9 = ["XBT"]', "'TIER9' is not a valid Tier"),
-        ('quotes = ["USD"]\n[tiers]\nALL = ["XBT"]', "ALL is no pair's own tier"),
+        ('quotes = ["USD"]\n[tiers]\nALL = ["XBT"]', "ALL is not the tier of a pair"),
         ('quotes = ["USD"]\ntiers = 3', "is not a table of tiers"),
         ('quotes = ["USD"]\n[tiers]\nTIER1 = ["XBT"]\nTIER2 = ["BTC"]', "has XBT in two tiers"),
     ],
