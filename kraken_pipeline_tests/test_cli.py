@@ -338,7 +338,7 @@ def test_publish_without_questdb_is_wrong_use(tmp_path: Path) -> None:
     for options in ((), ("--json",), ("--rebuild", "--verify")):
         said = shell(tmp_path / "home", "publish", *options)
         assert (said.code, said.out) == (2, "")
-        assert "QuestDB is off: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and" in said.err
+        assert "QuestDB is not configured: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and" in said.err
         assert "Traceback" not in said.err
     assert not (tmp_path / "home").exists()
 

@@ -421,7 +421,7 @@ def test_health_warns_of_an_exchange_that_is_left_alone(home: Path, exchange: De
     before = len(exchange.requests)
     left_alone = ask(home, exchange, "backfill", "--intervals", "60", **settings)
     assert (left_alone.code, len(exchange.requests)) == (0, before)
-    assert "is left alone until" in left_alone.out
+    assert "requests are made until" in left_alone.out
 
 
 def test_health_warns_of_many_errors_and_few_hits(home: Path) -> None:

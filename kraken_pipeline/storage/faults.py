@@ -103,10 +103,11 @@ def _of_sqlite(error: BaseException, what: str) -> PipelineError | None:
     if any(sign in text for sign in _DAMAGED):
         if where.startswith(_CATALOG):
             return malformed(where.removeprefix(_CATALOG), text)
-        return StoreError(f"{where} is damaged ({text}); move that away, and a new one is made")
+        return StoreError(f"{where} is damaged ({text}); move that file away, and a new one is created")
     if "disk I/O error" in text:
         return StoreError(
-            f"{where} cannot be used ({text}); look at the disk and its room, and run the same command to go on"
+            f"{where} cannot be used ({text}); check the disk and its free space, and run the same command again to "
+            "continue"
         )
     return StoreError(f"{where} cannot be used ({text})")
 
@@ -144,8 +145,8 @@ def _number_in(text: str) -> int | None:
 
 
 def _full(where: str) -> str:
-    return f"the disk is full: {where} cannot be written; make room, and run the same command to go on"
+    return f"the disk is full: {where} cannot be written; free space, and run the same command again to continue"
 
 
 def _only_to_read(where: str) -> str:
-    return f"{where} cannot be written: it is only to read for this user"
+    return f"{where} cannot be written: it is read-only for this user"

@@ -146,7 +146,7 @@ def going_away() -> Iterator[None]:
     except sa.exc.DBAPIError as error:
         if not (error.connection_invalidated or isinstance(error, sa.exc.OperationalError)):
             raise
-        raise StoreUnavailable(f"the catalog's server broke off: {_sentence(error)}") from error
+        raise StoreUnavailable(f"the catalog's server closed the connection: {_sentence(error)}") from error
 
 
 def alone(connection: sa.Connection, table: sa.Table) -> None:

@@ -83,11 +83,13 @@ def require_writable(settings: Settings) -> None:
         StoreError: The home is read-only.
     """
     if is_read_only(settings.home):
-        raise _cannot_be_written(settings, ": it is only to read for this user")
+        raise _cannot_be_written(settings, ": it is read-only for this user")
 
 
 def _cannot_be_written(settings: Settings, why: str) -> StoreError:
-    return StoreError(f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written{why}; name a folder that can")
+    return StoreError(
+        f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written{why}; name a folder that can be written"
+    )
 
 
 def _make_way(settings: Settings, locks: Locks) -> None:
@@ -101,7 +103,7 @@ def _make_way(settings: Settings, locks: Locks) -> None:
 
 def _require_rest(locks: Locks) -> None:
     if locks.is_any_running():
-        raise Busy("a run is at work in this home: wait until it is done, or end it, and then recover")
+        raise Busy("a run is at work in this home: wait until it is done, or terminate it, and then recover")
 
 
 def pool_sizes(settings: Settings) -> PoolSizes:

@@ -70,7 +70,7 @@ def test_it_opens_after_so_many_failures_in_a_row_whoever_has_them(made: Callabl
     other.failed()
     assert one.record() == BreakerRecord(BreakerState.OPEN, 3, NOW + OPEN_SECONDS)
     for each in (one, other):
-        with pytest.raises(CircuitOpen, match="Kraken failed 3 times in a row and is left alone until") as refusal:
+        with pytest.raises(CircuitOpen, match="Kraken failed 3 times in a row; no requests are made until") as refusal:
             each.admit()
         assert refusal.value.retry_at == NOW + OPEN_SECONDS
 

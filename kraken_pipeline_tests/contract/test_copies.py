@@ -106,7 +106,9 @@ def test_a_catalog_that_knows_something_is_not_copied_into(stores: Stores, targe
     with target.write() as connection:
         publications.owe(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 1)
     before = rows(target)
-    with pytest.raises(InvalidRequest, match="has rows of publications already; a catalog is copied into an empty"):
+    with pytest.raises(
+        InvalidRequest, match="already has rows in publications; a catalog can only be copied into an empty"
+    ):
         copies.copy_catalog(stores.catalog, target)
     assert rows(target) == before
 
@@ -126,6 +128,6 @@ def test_a_row_that_is_not_taken_leaves_the_other_catalog_empty(stores: Stores, 
     homes.run(stores, shelf.q1, resampling=False)
     with stores.catalog.write() as connection:
         connection.execute(sa.update(schema.files).values(run_id="x" * 99))
-    with pytest.raises(StoreError, match=r"does not take what .* holds, and nothing was copied: .*too long"):
+    with pytest.raises(StoreError, match=r"does not accept the contents of .*, and nothing was copied: .*too long"):
         copies.copy_catalog(stores.catalog, target)
     assert not any(rows(target).values())

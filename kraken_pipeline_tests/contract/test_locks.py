@@ -280,7 +280,7 @@ def test_a_run_of_which_another_process_says_that_it_is_it_is_refused(
 ) -> None:
     monkeypatch.setattr("kraken_pipeline.storage.locks.locks.RUN_SECONDS", 0.05)
     with locks.run("run-1"):
-        with pytest.raises(Busy, match=r"^another process says that it is run run-1$"), locks.run("run-1"):
+        with pytest.raises(Busy, match=r"^another process is executing run run-1$"), locks.run("run-1"):
             pass
         assert locks.is_running("run-1")
 

@@ -193,7 +193,7 @@ def test_a_catalog_of_a_newer_program_is_refused(catalog: Catalog, url: str) -> 
     with pytest.raises(StoreError) as refusal:
         open_catalog(url)
     assert str(refusal.value) == (
-        "the catalog is at migration 9999, which this version of kraken_pipeline does not know; "
-        "install the version that wrote it, or a newer one; where there is none, the catalog is damaged, and "
-        "`kraken-pipeline recover` builds a new one from the lake"
+        "the catalog is at migration 9999, which this version of kraken_pipeline does not know; install the "
+        "version that wrote it, or a newer one; if there is none, the catalog is damaged, and `kraken-pipeline "
+        "recover` builds a new one from the lake"
     )

@@ -176,9 +176,7 @@ def test_what_writes_says_that_the_home_is_only_to_read(
     tmp_path: Path, stocked: Path, arguments: tuple[str, ...]
 ) -> None:
     with only_to_read(stocked, tmp_path / "home") as home:
-        assert_one_sentence(
-            shell(home, *arguments), 1, f"KRAKEN_PIPELINE_HOME: {home} cannot be written", "only to read"
-        )
+        assert_one_sentence(shell(home, *arguments), 1, f"KRAKEN_PIPELINE_HOME: {home} cannot be written", "read-only")
 
 
 def test_what_was_committed_last_and_cannot_be_read_is_not_passed_over(tmp_path: Path, stocked: Path) -> None:
@@ -191,7 +189,9 @@ def test_what_was_committed_last_and_cannot_be_read_is_not_passed_over(tmp_path:
         shutil.copytree(home, used, ignore=shutil.ignore_patterns("*-shm"))
     assert (used / "catalog.sqlite-wal").stat().st_size > 0
     with only_to_read(used, tmp_path / "home") as seen:
-        assert_one_sentence(shell(seen, "gaps"), 1, "catalog.sqlite-wal", "cannot be read here", "copy the home")
+        assert_one_sentence(
+            shell(seen, "gaps"), 1, "catalog.sqlite-wal", "cannot be read without writing", "copy the home"
+        )
 
 
 # --- damage

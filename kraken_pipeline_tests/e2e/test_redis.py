@@ -99,7 +99,7 @@ def assert_asked_once(exchange: Watched, undisturbed: Asked) -> None:
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was warned of, each by its word."""
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    return [next((word for word in ("is away", "is back") if word in each), each) for each in said]
+    return [next((word for word in ("is down", "answers again") if word in each), each) for each in said]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_redis_that_is_killed_and_comes_back_in_the_same_backfill_costs_nothin
         assert exchange.has_happened
         assert_complete(stores, done)
         assert_asked_once(exchange, undisturbed)
-        assert warnings(caplog) == ["is away", "is back"]
+        assert warnings(caplog) == ["is down", "answers again"]
         assert url.rpartition("@")[2] in caplog.text
         assert server.password not in caplog.text
 
@@ -158,7 +158,7 @@ def test_a_redis_that_goes_away_for_good_is_done_without(
         assert exchange.has_happened
         assert_complete(stores, done)
         assert_asked_once(exchange, undisturbed)
-        assert warnings(caplog) == ["is away"]
+        assert warnings(caplog) == ["is down"]
 
 
 def test_a_backfill_does_without_a_redis_that_was_never_there(
@@ -169,7 +169,7 @@ def test_a_backfill_does_without_a_redis_that_was_never_there(
         done = fill(stores)
         assert_complete(stores, done)
         assert exchange.asked == undisturbed
-        assert warnings(caplog) == ["is away"]
+        assert warnings(caplog) == ["is down"]
         # What the embedded level keeps serves as Redis would have served.
         asked = exchange.asked
         with connected(stores) as asking:
@@ -186,7 +186,7 @@ def test_one_that_is_away_at_first_is_used_from_when_it_comes(
         assert exchange.has_happened
         assert_complete(stores, done)
         assert_asked_once(exchange, undisturbed)
-        assert warnings(caplog) == ["is away", "is back"]
+        assert warnings(caplog) == ["is down", "answers again"]
         with connected(stores) as asking:
             asking.listed_pairs()
         with redis.Redis.from_url(url) as client:

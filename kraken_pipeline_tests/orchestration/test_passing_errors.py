@@ -34,7 +34,7 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
 )
 
-GONE = "the catalog's server broke off: a test"
+GONE = "the catalog's server closed the connection: a test"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from kraken_pipeline_tests.support.servers import PostgreSQL, wait_for
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)
 SOON = 10.0
-LOST = "the locks were lost with the connection to the catalog's server: nothing was written, try again"
+LOST = "the locks were lost with the connection to the catalog's server: nothing was written; try again"
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_whoever_waits_for_a_lock_when_the_server_goes_is_told(
         other = pool.submit(wait)
         wait_for(lambda: postgresql.execute(f"SELECT count(*) {waiting}") == [(1,)], "somebody who waits")
         postgresql.execute(f"SELECT pg_terminate_backend(pid, 5000) {waiting}")
-        with pytest.raises(StoreUnavailable, match="the catalog's server broke off"):
+        with pytest.raises(StoreUnavailable, match="the catalog's server closed the connection"):
             other.result(timeout=SOON)
 
 

@@ -62,7 +62,7 @@ def made(
     url = request.getfixturevalue("redis_url") if request.param == "redis" else None
     with closing(Caches(tmp_path / "cache", counts, clock, url)) as caches:
         yield caches
-    assert [each for each in caplog.get_records("call") if "is away" in each.getMessage()] == []
+    assert [each for each in caplog.get_records("call") if "is down" in each.getMessage()] == []
 
 
 @pytest.fixture

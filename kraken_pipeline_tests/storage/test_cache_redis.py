@@ -220,8 +220,8 @@ class TestFallingOver:
                 cache.get_or_make(KEY, 0, source)
             name = f"{HOST}:{server.port()}/0"
             gone, back = warnings(caplog)
-            assert gone.startswith(f"Redis at {name} is away, the embedded cache takes over: ")
-            assert back == f"Redis at {name} is back"
+            assert gone.startswith(f"Redis at {name} is down, the embedded cache is used: ")
+            assert back == f"Redis at {name} answers again"
             assert server.password not in caplog.text
 
     def test_after_a_failure_it_is_left_alone_for_a_while(

@@ -56,7 +56,7 @@ def test_a_catalog_that_is_older_than_the_lake_is_lost(filled: Path, shelf: Shel
     for path in filled.glob("catalog.sqlite*"):
         path.unlink()
     (filled / "earlier").rename(filled / "catalog.sqlite")
-    assert "is older than the lake: it does not know lake/interval=" in refusal(filled)
+    assert "is older than the lake: it has no record of the last write of lake/interval=" in refusal(filled)
 
 
 def overwritten(path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_connection_that_is_ended_in_the_middle_leaves_nothing_and_is_no_mista
 
     with opened(url, PATIENT) as catalog:
         for action in (write, read):
-            with pytest.raises(StoreUnavailable, match=r"^the catalog's server broke off: "):
+            with pytest.raises(StoreUnavailable, match=r"^the catalog's server closed the connection: "):
                 action()
         assert pairs(catalog) == []
         add(catalog, "ADAEUR")
@@ -222,7 +222,7 @@ def test_a_statement_that_is_at_work_when_the_server_is_killed_is_told(own: Post
         asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
         wait_for(lambda: own.execute(asleep) == [(1,)], "a statement at work")
         own.kill()
-        with pytest.raises(StoreUnavailable, match=r"^the catalog's server broke off: "):
+        with pytest.raises(StoreUnavailable, match=r"^the catalog's server closed the connection: "):
             working.result()
         own.start()
         assert pairs(catalog) == []

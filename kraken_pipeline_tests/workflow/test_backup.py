@@ -260,7 +260,7 @@ def test_a_server_that_does_not_let_us_in_is_named_without_the_password(postgres
 def test_a_program_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dumps, "_DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StoreError, match="pg_dump is not on this machine"):
+    with pytest.raises(StoreError, match="pg_dump is not installed"):
         dumps._program("pg_dump")
     for version in (9, 15, 8):
         (tmp_path / str(version) / "bin").mkdir(parents=True)

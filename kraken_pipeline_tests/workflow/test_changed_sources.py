@@ -155,7 +155,7 @@ def test_a_file_that_never_stays_the_same_waits_for_the_next_run(stores: Stores,
         when_first_read(patch, lambda: overwritten(path, shelf.minutes), always=True)
         outcome = ingested(stores, path)["XBTUSD_1.csv"]
     assert outcome.status is FileStatus.PENDING
-    assert outcome.reason == "XBTUSD_1.csv was changed since it was looked at; what was read of it does not count"
+    assert outcome.reason == "XBTUSD_1.csv was changed while it was read; nothing of it was stored"
     assert rows_of(stores, schema.files, "status", "reason") == [(FileStatus.PENDING, outcome.reason)]
     assert covered(stores, "XBTUSD", 1) == ()
     assert ingested(stores, path, run_id="run-two")["XBTUSD_1.csv"].status is FileStatus.COMPLETED

@@ -91,4 +91,4 @@ def test_a_status_that_nobody_knows_is_told(home: Path) -> None:
         exchange.inject(Fault(SystemState("resting"), endpoint="SystemStatus"))
         api = checks(stores)["api"]
     assert api.verdict is HealthStatus.OK
-    assert "answers: resting Kraken's status is 'resting', which is not known here" in api.sentence
+    assert "answers: resting Kraken's status is 'resting', which is unknown" in api.sentence

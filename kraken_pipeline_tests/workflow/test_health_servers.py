@@ -86,7 +86,7 @@ def test_a_questdb_that_answers_is_well(questdb: QuestDB, home: Path) -> None:
     ("side", "sentence"),
     [
         ("kraken_questdb_url", r"does not answer over HTTP"),
-        ("kraken_questdb_pg_url", r"PGWire.* within 1 s; .*KRAKEN_QUESTDB_PG_URL right\?"),
+        ("kraken_questdb_pg_url", r"PGWire.* within 1 s; .*KRAKEN_QUESTDB_PG_URL"),
     ],
 )
 @pytest.mark.parametrize("fault", ["nobody is there", "another password"])
@@ -97,7 +97,7 @@ def test_a_side_of_questdb_that_does_not_let_us_in_has_failed_and_is_named(
     if fault == "nobody is there":
         url = re.sub(r"@[\d.:]+", f"@{NOBODY_AT}", url)
     elif side == "kraken_questdb_url":
-        sentence = r"does not let us write over HTTP: HTTP 401; .*KRAKEN_QUESTDB_URL right\?"
+        sentence = r"does not allow writing over HTTP: HTTP 401; .*KRAKEN_QUESTDB_URL"
     found = look(home, questdb.password, **sides(questdb, **{side: url}))
     well(found, "questdb")
     assert found["questdb"][0] is HealthStatus.FAILED
@@ -300,7 +300,7 @@ def test_with_a_password_in_its_address_it_is_named_without(exchange: DemoExchan
 @pytest.mark.parametrize(
     ("effect", "sentence"),
     [
-        (SystemState("maintenance"), "Kraken is in maintenance: nothing is asked for until it is over; gaps are"),
+        (SystemState("maintenance"), "Kraken is in maintenance; no requests are made until it ends; gaps are"),
         (HttpStatus(503), "SystemStatus: HTTP 503"),
         (Complaint(3), "Kraken answered SystemStatus with EService:Throttled"),
     ],

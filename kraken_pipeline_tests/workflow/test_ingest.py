@@ -122,7 +122,7 @@ def test_an_archive_that_is_not_what_its_manifest_says_is_reported_and_stops_not
     wrong = write_zip(tmp_path / "Kraken_OHLCVT_2026Q2.zip", content)
     done = run(stores, wrong, shelf.q1, now=Quarter(2026, 2).end, resampling=False)
     (broken,) = done.scanned.broken
-    assert "holds 1 CSV files where its MANIFEST.json says 3" in broken.reason
+    assert "has 1 CSV files, but its MANIFEST.json lists 3" in broken.reason
     assert done.files["Kraken_OHLCVT_Q1_2023.zip:XBTUSD_60.csv"].status is FileStatus.COMPLETED
 
 
@@ -222,7 +222,7 @@ def a_busy_hour(pair: str, number: int) -> int:
         (DefectKind.NEGATIVE_VOLUME, "volume is negative"),
         (DefectKind.MISALIGNED, "time is not a multiple of 3600 s"),
         (DefectKind.UNREADABLE, "close is not a number"),
-        (DefectKind.CUT_LINE, "the line has not 7 fields"),
+        (DefectKind.CUT_LINE, "the line does not have 7 fields"),
     ],
 )
 def test_a_bad_row_becomes_a_dead_letter_and_its_slot_is_not_covered(
@@ -267,7 +267,7 @@ def test_of_repeated_times_the_last_row_wins_and_the_slot_is_not_covered(stores:
     (letter,) = letters(stores)
     assert (letter["line"], letter["reason"]) == (
         3,
-        "the time is repeated with other values; the file's last row for it counts",
+        "the time is repeated with other values; the last row of that time is used",
     )
     # Nor is hour 3, behind which the second row of hour 2 stands: which of the three is wrong cannot be known.
     assert covered(stores, "XBTUSD", 60) == spans((START, START + 2 * HOUR), (START + 4 * HOUR, START + 5 * HOUR))
@@ -366,7 +366,7 @@ def test_a_missing_part_of_an_archive_is_named(stores: Stores, tmp_path: Path, s
     for number in (0, 2):
         (tmp_path / f"Kraken_OHLCVT_Full_2023Q1.zip.part0{number}").write_bytes(content[number * 100 :][:100])
     (broken,) = run(stores, tmp_path, shelf.q3, resampling=False).scanned.broken
-    assert broken.reason == "part01 of it is missing; put all parts into one folder"
+    assert broken.reason == "missing parts: part01; put all parts into one folder"
 
 
 # --- the same file again

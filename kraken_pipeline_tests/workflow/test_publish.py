@@ -293,7 +293,7 @@ def test_a_real_home_is_published_as_it_is(both: Stores, shelf: Shelf) -> None:
 def test_without_questdb_there_is_nothing_to_deliver(stores: Stores) -> None:
     write(stores, XBT, some(3))
     assert publish_flow.deliver(stores, RunContext("a-run", T0)) == PublishOutcome()
-    with pytest.raises(InvalidRequest, match="QuestDB is off"):
+    with pytest.raises(InvalidRequest, match="QuestDB is not configured"):
         now_publish(stores)
 
 
@@ -554,7 +554,7 @@ def test_a_table_that_is_broken_stops_no_other(
 
         def stopped(self: QuestDB, receipt: Receipt) -> None:
             if receipt.interval is H1:
-                raise StoreError("QuestDB has stopped applying what it took into candles_1h")
+                raise StoreError("QuestDB has stopped applying changes to candles_1h")
             whole(self, receipt)
 
         monkeypatch.setattr(QuestDB, "wait_until_applied", stopped)

@@ -48,7 +48,7 @@ def test_times_are_utc_and_may_be_dates() -> None:
         ({"intervals": ""}, "'' names nothing; to select all, leave the option out"),
         ({"intervals": []}, "no interval is named; to select all ten, leave intervals out"),
         ({"pairs": " , "}, "' , ' names nothing; to select all, leave the option out"),
-        ({"pairs": "XBTUSD,€"}, "'€' is not the name of a pair; use names such as XBTUSD, ADAEUR or XBT/USD"),
+        ({"pairs": "XBTUSD,€"}, "'€' is not the name of a pair; write a name such as XBTUSD, ADAEUR or XBT/USD"),
         ({"start": "soon"}, "'soon' is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)"),
         ({"end": "2023-13-01"}, "'2023-13-01' is not a time; write 2023-10-01"),
         ({"start": "2023-10-01", "end": "2023-10-01"}, "end must be later than start; the range is half-open"),

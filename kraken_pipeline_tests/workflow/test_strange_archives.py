@@ -146,9 +146,9 @@ def test_a_zip_of_zips_is_moved_when_all_of_it_is_taken_and_found_again(stores: 
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("Kraken_OHLCVT.7z", b"7z", "it is a 7z archive, which is not read here; unpack it and name the folder"),
-        ("Kraken_OHLCVT_Full_2026Q2.zip.part01", b"PK", "part00 of it is missing; put all parts into one folder"),
-        ("Kraken_OHLCVT.zip.002", b"PK", "it was split, and .001 of it is missing; put all pieces into one folder"),
+        ("Kraken_OHLCVT.7z", b"7z", "it is a 7z archive, which cannot be read; unpack it, and name the folder"),
+        ("Kraken_OHLCVT_Full_2026Q2.zip.part01", b"PK", "missing parts: part00; put all parts into one folder"),
+        ("Kraken_OHLCVT.zip.002", b"PK", "it was split, and pieces are missing (.001); put all pieces into one folder"),
     ],
 )
 def test_plan_ingest_and_the_sensor_say_the_same_of_what_cannot_be_read(

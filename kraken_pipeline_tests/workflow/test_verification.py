@@ -151,7 +151,7 @@ def test_explain_says_gap_and_why(there: Stores) -> None:
     damaging.delete(there.lake.home / HOURS_PATH)
     told = explain(there, "XBTUSD", 60, moment, NOW)
     assert (told.standing, told.candle) == ("GAP", None)
-    assert any("is not there" in refutation.reason for refutation, _ in told.refutations)
+    assert any("does not exist" in refutation.reason for refutation, _ in told.refutations)
 
 
 def test_what_was_damaged_is_neither_quiet_nor_proven_in_the_report(there: Stores) -> None:

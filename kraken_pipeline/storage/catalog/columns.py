@@ -17,9 +17,9 @@ _MINUTES = frozenset(interval.value for interval in Interval)
 
 def _damaged(value: object) -> StoreError:
     return StoreError(
-        f"the catalog is damaged ({str(value)[:40]!r} stands in a row where no such value can be); "
-        "`kraken-pipeline verify --repair` takes such rows out where they can be made anew, and "
-        "`kraken-pipeline recover` builds a new catalog from the lake"
+        f"the catalog is damaged ({str(value)[:40]!r} is not a possible value of its column); `kraken-pipeline "
+        "verify --repair` removes such rows if they can be derived again, and `kraken-pipeline recover` builds a "
+        "new catalog from the lake"
     )
 
 

@@ -36,7 +36,7 @@ def copy_catalog(source: Catalog, target: Catalog) -> Mapping[str, int]:
                     _continue_ids(writing, table, _last_id(reading, table))
     except sa.exc.StatementError as error:
         raise StoreError(
-            f"{target.place} does not take what {source.place} holds, and nothing was copied: "
+            f"{target.place} does not accept the contents of {source.place}, and nothing was copied: "
             f"{' '.join(str(error.orig).split())}"
         ) from error
     return counts
@@ -48,8 +48,8 @@ def _require_empty(connection: sa.Connection, place: str) -> None:
             continue
         if connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None:
             raise InvalidRequest(
-                f"{place} has rows of {table.name} already; a catalog is copied into an empty database only, so that "
-                "nothing is mixed: name another one in KRAKEN_CATALOG_URL"
+                f"{place} already has rows in {table.name}; a catalog can only be copied into an empty database: "
+                "name one in KRAKEN_CATALOG_URL"
             )
     for table in _PASSING:
         connection.execute(sa.delete(table))

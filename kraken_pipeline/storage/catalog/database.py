@@ -93,7 +93,7 @@ class Catalog:
                 unless the server went away at the moment of the commit.
         """
         if self.is_read_only:
-            raise StoreError(f"{self.name} cannot be written: it is only to read for this user")
+            raise StoreError(f"{self.name} cannot be written: it is read-only for this user")
         with self._connected() as connection, connection.begin():
             yield connection
 
@@ -151,13 +151,13 @@ class Catalog:
         if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
             raise StoreError(
                 f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
-                "install the version that wrote it, or a newer one; where there is none, the catalog is damaged, and "
+                "install the version that wrote it, or a newer one; if there is none, the catalog is damaged, and "
                 "`kraken-pipeline recover` builds a new one from the lake"
             )
         if self.is_read_only:
             raise StoreError(
-                f"{self.name} is at migration {current}, and cannot be brought to {newest}: it is only to read for "
-                "this user; let one who may write it run any command once"
+                f"{self.name} is at migration {current}, and cannot be migrated to {newest}: it is read-only for "
+                "this user; run any command once as a user who may write it"
             )
         with self._migration_lock(), self.write() as connection:
             config.attributes["connection"] = connection
@@ -198,7 +198,7 @@ def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
     except (sa.exc.ArgumentError, ImportError) as error:
         raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
     except ValueError:  # its message quotes the text in place of the port, perhaps the password
-        raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is no number") from None
+        raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is not a number") from None
 
 
 def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
@@ -249,8 +249,8 @@ def _connect_only_to_read(path: Path) -> sqlite3.Connection:
         if is_closed or "unable to open" not in str(error):
             raise
         raise StoreError(
-            f"the catalog {path} was in use when it was made read-only: what was committed last lies in {log.name}, "
-            "which cannot be read here; copy the home to where it can be written"
+            f"the catalog {path} was in use when it was made read-only: its last commits are in {log.name}, which "
+            "cannot be read without writing; copy the home to a folder that can be written"
         ) from error
     return connection
 

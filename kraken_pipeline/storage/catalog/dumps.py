@@ -87,7 +87,7 @@ def _run(name: str, catalog: Catalog, *arguments: str) -> None:
         command, env={**os.environ, **said}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        told = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+        told = " ".join(done.stderr.split()) or f"its exit code was {done.returncode}"
         raise StoreError(f"{name} failed on the catalog {catalog.place}: {told}")
 
 
@@ -100,6 +100,6 @@ def _program(name: str) -> str:
     found = str(versions[-1]) if versions else shutil.which(name)
     if found is None:
         raise StoreError(
-            f"{name} is not on this machine, and a catalog on PostgreSQL needs it: apt-get install postgresql-client"
+            f"{name} is not installed, and a catalog on PostgreSQL needs it: apt-get install postgresql-client"
         )
     return found

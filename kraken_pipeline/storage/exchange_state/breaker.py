@@ -90,7 +90,7 @@ class Breaker:
             return
         retry_at = max(record.retry_at or 0.0, self._clock() + 1)
         raise CircuitOpen(
-            f"Kraken failed {record.failures} times in a row and is left alone until {iso(int(retry_at))}", retry_at
+            f"Kraken failed {record.failures} times in a row; no requests are made until {iso(int(retry_at))}", retry_at
         )
 
     def _takes_the_probe(self) -> bool:

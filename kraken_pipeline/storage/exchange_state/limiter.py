@@ -100,7 +100,7 @@ class Limiter:
                 slowness = rows[name][1]
                 self._update(connection, name, at + slowness * self._periods[name], max(1.0, slowness * RECOVERY))
         if not is_near:
-            raise Throttled(f"the next request may be made at {iso(int(at))}, too late to wait for it", at)
+            raise Throttled(f"the next request may be made at {iso(int(at))}, which is too late to wait for", at)
         return at
 
     def throttled(self, endpoint: str, until: float | None = None) -> None:

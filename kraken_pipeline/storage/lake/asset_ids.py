@@ -102,7 +102,8 @@ class AssetIds:
             kept = pl.read_parquet(self.path).select(ASSETS_SCHEMA.names()).to_dicts()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(
-                f"{self.path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover gives new ones"
+                f"{self.path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover assigns new "
+                "ones"
             ) from error
         with self._catalog.write() as connection:
             alone(connection, asset_ids)

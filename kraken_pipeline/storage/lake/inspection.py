@@ -70,7 +70,7 @@ class Inspector:
             stream = path.open("rb")
         except FileNotFoundError:
             is_gone = any(not file.is_announced for file in files)
-            return None, self.damage(series, path, DamageKind.MISSING, "is not there") if is_gone else None
+            return None, self.damage(series, path, DamageKind.MISSING, "does not exist") if is_gone else None
         except OSError as error:
             return None, self.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
         try:
@@ -101,7 +101,7 @@ def _difference(
         # Files from before the manifest have no write id in their footer; `verify` records them.
         if is_trusted and said_by(stream) is None:
             return None
-        return DamageKind.UNKNOWN, "is named by no row of the manifest"
+        return DamageKind.UNKNOWN, "is not in the manifest"
     size = stream.seek(0, 2)
     stream.seek(0)
     of_size = [file for file in files if file.bytes == size]
@@ -113,7 +113,10 @@ def _difference(
     said = said_by(stream)
     # A file from before the manifest has nothing in its footer to compare, so its size has to suffice.
     if said is not None and said not in {(file.write_id, file.rows) for file in of_size}:
-        return DamageKind.CHANGED, f"says that it is write {said[0]} of {said[1]:,} candles, which is not on record"
+        return (
+            DamageKind.CHANGED,
+            f"has the footer of write {said[0]} with {said[1]:,} candles, which is not in the manifest",
+        )
     return None
 
 
@@ -127,7 +130,7 @@ def said_by(stream: BufferedReader) -> tuple[str, int] | None:
     try:
         return (footer[WRITE_ID], int(footer[ROWS])) if WRITE_ID in footer else None
     except (KeyError, ValueError) as error:
-        raise pl.exceptions.ComputeError(f"the footer does not say how many rows there are: {error}") from error
+        raise pl.exceptions.ComputeError(f"the footer has no number of rows: {error}") from error
 
 
 def unreadable(error: Exception) -> str:

@@ -45,13 +45,14 @@ def require_catalog(home: Path, catalog: Catalog) -> None:
     if is_empty(catalog) and has_candles(home) and is_empty(catalog):  # again: a run may be writing its first candles
         raise CatalogLost(
             f"the catalog {catalog.place} is empty, and the lake in {home / 'lake'} is not: kraken-pipeline "
-            f"{RECOVER} builds one from what is left, or with --from copies the one that the lake was written with"
+            f"{RECOVER} builds a new one from the lake and the archives, or with --from copies the one that the "
+            "lake was written with"
         )
     # Checked twice: a run may replace that very file during one check, but hardly during both.
     if _missed(home, catalog) is not None and (last := _missed(home, catalog)) is not None:
         raise CatalogLost(
-            f"the catalog {catalog.place} is older than the lake: it does not know {last.path} as it was written "
-            f"last; kraken-pipeline {RECOVER} keeps what it says and takes up what the lake got since"
+            f"the catalog {catalog.place} is older than the lake: it has no record of the last write of "
+            f"{last.path}; kraken-pipeline {RECOVER} keeps its records and adds what the lake got since"
         )
 
 
@@ -107,8 +108,8 @@ def require_finished(home: Path, command: str | None = None) -> None:
         return
     if begun != command:
         raise CatalogLost(
-            f"kraken-pipeline {begun} is at work in {home}, or was stopped before its end: nothing is known until it "
-            "is done; run it again if it is not at work"
+            f"kraken-pipeline {begun} is at work in {home}, or was stopped before its end: the catalog is "
+            "incomplete until it is done; if it is not at work, run it again"
         )
 
 

@@ -137,7 +137,7 @@ class Locks:
         for is_held in holds:
             if not is_held():
                 raise StoreUnavailable(
-                    "the locks were lost with the connection to the catalog's server: nothing was written, try again"
+                    "the locks were lost with the connection to the catalog's server: nothing was written; try again"
                 )
 
     @contextmanager
@@ -216,7 +216,7 @@ class Locks:
         try:
             lock.take(RUN_SECONDS)
         except Taken:
-            raise Busy(f"another process says that it is run {run_id}") from None
+            raise Busy(f"another process is executing run {run_id}") from None
         self._runs[run_id] = lock
         try:
             yield

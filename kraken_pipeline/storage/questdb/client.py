@@ -159,7 +159,7 @@ class QuestDB:
         table, wanted = schema.TABLES[interval], schema.partitioning(interval)
         if kind != "T" or partition != wanted or not is_log:
             raise StoreError(
-                f"QuestDB's {table} is not partitioned by {wanted} with a log (WAL), as this program makes it; "
+                f"QuestDB's {table} is not partitioned by {wanted} with a log (WAL), as this program creates it; "
                 f"drop it (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
             )
         columns = {name: (type_, is_key) for name, type_, *_, is_key in self._fetch(f"SHOW COLUMNS FROM {table}")}
@@ -170,8 +170,8 @@ class QuestDB:
                 has_changed = True
             elif columns[name][0] != type_:
                 raise StoreError(
-                    f"QuestDB's {table}.{name} is {columns[name][0]} and not {type_}; "
-                    f"drop the table (DROP TABLE {table}) and run kraken-pipeline publish --rebuild"
+                    f"QuestDB's {table}.{name} is {columns[name][0]}, not {type_}; drop the table (DROP TABLE "
+                    f"{table}) and run kraken-pipeline publish --rebuild"
                 )
         if not is_dedup or {name for name, (_, is_key) in columns.items() if is_key} != set(schema.KEYS):
             self._make(schema.enable_dedup(interval))
@@ -183,7 +183,7 @@ class QuestDB:
         query = schema.view_query()
         if schema.VIEW in known:
             if known[schema.VIEW][0] != "V":
-                raise StoreError(f"QuestDB has a table {schema.VIEW} where the view of all candles belongs; rename it")
+                raise StoreError(f"QuestDB has a table with the name of the view {schema.VIEW}; rename it")
             found = self._fetch("SELECT view_sql, view_status FROM views() WHERE view_name = %s", (schema.VIEW,))
             if found == [(query, "valid")]:
                 return
@@ -226,15 +226,15 @@ class QuestDB:
         before = self._log(table)[1]
         if not rows.height:
             return Receipt(interval, before)
-        with self._ilp.lent(f"did not take {rows.height:,} candles into {table}") as sender:
+        with self._ilp.lent(f"did not accept {rows.height:,} candles into {table}") as sender:
             # The client accepts pandas frames only; numeric columns convert without a copy.
             sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
             sender.flush()
             # A connection stays bound to the table it wrote to, and QuestDB accepts rows even after that was dropped.
             if (taken := self._log(table)[1]) <= before:
                 raise StoreUnavailable(
-                    f"QuestDB took {rows.height:,} candles into a {table} that is gone: somebody dropped it, and made "
-                    "another, in the meantime"
+                    f"QuestDB accepted {rows.height:,} candles into a {table} that was dropped and created again in "
+                    "the meantime"
                 )
         return Receipt(interval, taken)
 
@@ -244,9 +244,9 @@ class QuestDB:
             "SELECT writerTxn, sequencerTxn, suspended, errorMessage FROM wal_tables() WHERE name = %s", (table,)
         )
         if not found:
-            raise StoreError(f"QuestDB has no table {table} any more: somebody dropped it; the next run makes it anew")
+            raise StoreError(f"QuestDB has no table {table} any more: it was dropped; the next run creates it again")
         applied, taken, is_suspended, error = found[0]
-        return int(applied), int(taken), (error or "it does not say why") if is_suspended else None
+        return int(applied), int(taken), (error or "without an error message") if is_suspended else None
 
     def wait_until_applied(self, receipt: Receipt) -> None:
         """Wait until the rows sent can be queried and survive a restart.
@@ -264,15 +264,15 @@ class QuestDB:
             if error is not None:
                 if has_resumed:
                     raise StoreError(
-                        f"QuestDB has stopped applying what it took into {table} ({error}); mend that, often a full "
-                        f"disk, then: ALTER TABLE {table} RESUME WAL"
+                        f"QuestDB has stopped applying changes to {table} ({error}); remove the cause, often a full "
+                        f"disk, then run in QuestDB: ALTER TABLE {table} RESUME WAL"
                     )
                 self._fetch(f"ALTER TABLE {table} RESUME WAL")
                 has_resumed = True
             if time.monotonic() > until:
                 raise StoreUnavailable(
-                    f"QuestDB has not applied what it took into {table} within {self._apply_seconds:g} s "
-                    "(KRAKEN_QUESTDB_APPLY_SECONDS): it stays owed"
+                    f"QuestDB has not applied the changes of {table} within {self._apply_seconds:g} s "
+                    "(KRAKEN_QUESTDB_APPLY_SECONDS): they stay pending"
                 )
             time.sleep(pause)
             pause = min(_LONGEST_POLL, 2 * pause)
@@ -364,7 +364,7 @@ class QuestDB:
         ours = set(schema.TABLES.values())
         rows = self._fetch("SELECT name, sequencerTxn - writerTxn, suspended, errorMessage FROM wal_tables()")
         return [
-            Lag(name, int(behind), (error or "it does not say why") if is_suspended else None)
+            Lag(name, int(behind), (error or "without an error message") if is_suspended else None)
             for name, behind, is_suspended, error in sorted(rows)
             if name in ours
         ]
@@ -408,8 +408,8 @@ class QuestDB:
                 return cursor.fetchall() if cursor.description else []
         except PoolTimeout:
             raise StoreUnavailable(
-                f"QuestDB at {self._pgwire} does not answer over PGWire within {self._timeout:g} s; is it running, and "
-                "are the user and the password of KRAKEN_QUESTDB_PG_URL right?"
+                f"QuestDB at {self._pgwire} does not answer over PGWire within {self._timeout:g} s; check that it "
+                "is running, and the user and the password of KRAKEN_QUESTDB_PG_URL"
             ) from None
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StoreUnavailable(f"QuestDB at {self._pgwire} does not answer over PGWire: {error}") from error
@@ -464,8 +464,8 @@ def require_questdb(settings: Settings) -> tuple[str, str]:
     """
     if settings.kraken_questdb_url is None or settings.kraken_questdb_pg_url is None:
         raise InvalidRequest(
-            "QuestDB is off: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and KRAKEN_QUESTDB_PG_URL "
-            "(postgresql://user:password@host:8812/qdb)"
+            "QuestDB is not configured: set KRAKEN_QUESTDB_URL (http://user:password@host:9000) and "
+            "KRAKEN_QUESTDB_PG_URL (postgresql://user:password@host:8812/qdb)"
         )
     return settings.kraken_questdb_url.get_secret_value(), settings.kraken_questdb_pg_url.get_secret_value()
 

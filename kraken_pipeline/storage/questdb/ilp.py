@@ -103,11 +103,11 @@ class IlpConnection:
             raise StoreUnavailable(said) from error
         if reply.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
             raise StoreError(
-                f"QuestDB at {self.where} does not let us write over HTTP: HTTP {reply.status_code}; are the user and "
-                "the password of KRAKEN_QUESTDB_URL right?"
+                f"QuestDB at {self.where} does not allow writing over HTTP: HTTP {reply.status_code}; check the "
+                "user and the password of KRAKEN_QUESTDB_URL"
             )
         if not reply.ok:
-            raise StoreUnavailable(f"QuestDB at {self.where} takes nothing over HTTP: HTTP {reply.status_code}")
+            raise StoreUnavailable(f"QuestDB at {self.where} cannot be written to over HTTP: HTTP {reply.status_code}")
 
 
 def sender_conf(url: str, timeout: float) -> str:

@@ -66,7 +66,7 @@ class Damage:
     @property
     def action(self) -> str:
         """The recommended repair, as text."""
-        return f"{REPAIR} sets it aside and fills what it held again, from whatever is left that has it"
+        return f"{REPAIR} sets it aside and restores its candles from the sources that are left"
 
     def __str__(self) -> str:
         return f"{self.path} {self.detail}"
@@ -131,7 +131,7 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
     made = connection.execute(sa.insert(schema.damages).values(row).returning(schema.damages.c.id))
     damage_id = int(made.scalar_one())
     if damage.is_candles and damage.series is not None:
-        reason = f"{damage} (it held {damage.candles:,} candles)"
+        reason = f"{damage} (it had {damage.candles:,} candles)"
         uncover(connection, damage.series, damage.span, reason, now, damage_id)
 
 

@@ -164,7 +164,7 @@ def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
     had = (files.c.start < files.c.end) & (files.c.rows > 0)
     lost = (files.c.status == FileStatus.COMPLETED) & had & files.c.id.not_in(answered)
     found = {record.series for record in matching(connection, lost)}
-    reason = "to be read again: the record of what it answered for is damaged"
+    reason = "to be read again: the record of its coverage is damaged"
     connection.execute(sa.update(files).where(lost).values(status=FileStatus.PENDING, reason=reason, updated_at=now))
     return found
 

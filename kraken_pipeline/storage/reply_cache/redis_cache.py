@@ -228,7 +228,7 @@ class Presence:
             if self._retry_at is not None:
                 return  # another thread has marked it already
             self._retry_at = time.monotonic() + PAUSE_SECONDS
-        _log.warning("Redis at %s is away, the embedded cache takes over: %s", self._name, error)
+        _log.warning("Redis at %s is down, the embedded cache is used: %s", self._name, error)
 
     def _is_here(self) -> bool:
         with self._guard:
@@ -246,7 +246,7 @@ class Presence:
         finally:
             with self._guard:
                 self._retry_at = None if is_back else time.monotonic() + PAUSE_SECONDS
-        _log.warning("Redis at %s is back", self._name)
+        _log.warning("Redis at %s answers again", self._name)
         return True
 
 
