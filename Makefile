@@ -41,6 +41,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	KRAKEN_DAGSTER_STORAGE=$(CURDIR)/.venv/dg $(BIN)/dg check defs
 	$(BIN)/yamllint --strict --config-file deploy/.yamllint deploy dagster.yaml workspace.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	$(BIN)/hadolint deploy/Dockerfile

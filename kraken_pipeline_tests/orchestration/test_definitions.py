@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from kraken_pipeline.definitions import bound_publish, build_definitions, defs
 from kraken_pipeline.market.interval import Interval
@@ -83,6 +85,18 @@ def test_a_wrong_setting_stops_the_loading_with_a_sentence_that_names_it(tmp_pat
     done = loaded(tmp_path, KRAKEN_BACKFILL_CRON="often")
     assert done.returncode == 1
     assert "KRAKEN_BACKFILL_CRON='often'" in done.stderr.splitlines()[-1]
+
+
+def test_every_way_of_loading_them_names_the_same_module_and_code_location() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    (served,) = yaml.safe_load((ROOT / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
+    project = tools["dg"]["project"]
+    named = {
+        (tools["dagster"]["module_name"], tools["dagster"]["code_location_name"]),
+        (project["code_location_target_module"], project["code_location_name"]),
+        (served["python_module"]["module_name"], served["python_module"]["location_name"]),
+    }
+    assert named == {("kraken_pipeline.definitions", "kraken_pipeline")}
 
 
 def test_they_are_valid() -> None:
