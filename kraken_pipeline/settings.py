@@ -221,7 +221,7 @@ class Settings(BaseSettings):
     )
     kraken_auto_gap_fill: bool = Field(
         default=False,
-        description="Whether the sensor `auto_gap_fill` follows ingests with a backfill through the API.",
+        description="Whether each ingest without `--no-api-backfill` is followed by a backfill through the API.",
     )
     kraken_schedules: bool = Field(
         default=False, description="Whether all schedules run without being switched on in the UI."

@@ -106,7 +106,7 @@ def run_job(
     Raises:
         KeyboardInterrupt: The run was cancelled.
     """
-    from kraken_pipeline.orchestration import progress, runs  # noqa: PLC0415
+    from kraken_pipeline.orchestration import execution, progress, runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
     with (
@@ -114,7 +114,7 @@ def run_job(
         progress.listening(listener),
         instance_of(settings) as instance,
     ):
-        run_id = runs.execute(instance, job, spec, resume, config=config)
+        run_id = execution.execute(instance, job, spec, resume, config=config)
         with opened_locks(settings) as locks:
             done = runs.find_run(instance, locks, run_id)
     if done.status == "CANCELED":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -58,11 +58,15 @@ def progress_of(tags: dict[str, str]) -> Progress:
 
 
 def finish(
-    instance: dg.DagsterInstance, run_id: str, progress: Progress, outcome: dict[str, Any] | None = None
+    instance: dg.DagsterInstance,
+    run_id: str,
+    progress: Progress,
+    outcome: dict[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the final progress to the run's tags, and the outcome if there is one."""
-    told = {OUTCOME_TAG: json.dumps(outcome)} if outcome else {}
-    instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), **told})
+    """Write the final progress to the run's tags, with the outcome and other tags if there are any."""
+    of_outcome = {OUTCOME_TAG: json.dumps(outcome)} if outcome else {}
+    instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress)), **of_outcome, **(tags or {})})
 
 
 def outcome_of(tags: dict[str, str]) -> dict[str, Any]:

@@ -1,35 +1,27 @@
-"""Executes runs, and reads them from Dagster's run storage, which is the only record of runs."""
+"""Reads runs from Dagster's run storage, which is the only record of runs."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.orchestration.health import health_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
-from kraken_pipeline.orchestration.steps import SPEC_TAG, spec_tags
+from kraken_pipeline.orchestration.steps import SPEC_TAG
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _OURS = "kraken_pipeline.errors."
-_EVENT_LOST = "Exception while writing logger call to event log"
 RESUMES_TAG = "kraken/resumes"
-BEGUN_BY_TAG = "kraken/begun_by"
-"""The tag that identifies the run of one call of `execute`."""
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
 UNFINISHED = ("FAILURE", "CANCELED", INTERRUPTED)
@@ -206,75 +198,3 @@ def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
         elif run.status in UNFINISHED and run.resumes:
             made_up.add(run.resumes)
     return found
-
-
-def execute(
-    instance: dg.DagsterInstance,
-    job: Callable[[], dg.JobDefinition],
-    spec: RunSpec | None,
-    resumes: str | None = None,
-    *,
-    config: Mapping[str, Any] | None = None,
-) -> str:
-    """Run a job in this process as an ordinary Dagster run, and return its id, whether it succeeded or not.
-
-    Args:
-        instance: The Dagster instance that records the run.
-        job: Returns the job with its resources; a module-level function, which Dagster can import again.
-        spec: The run spec, for jobs that use one.
-        resumes: The id of the run that it resumes.
-        config: The run config, for other jobs.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C arrived before the run's first step or after its last one.
-    """
-    told = {BEGUN_BY_TAG: uuid.uuid4().hex}
-    if spec is not None:
-        told |= spec_tags(spec)
-    if resumes:
-        told[RESUMES_TAG] = resumes
-    run_config = dict(config or {}) if spec is None else spec.as_config()
-    # The result is not used as a context manager: that would open the stores again, which may be what failed.
-    try:
-        with redirect_stderr(cast("TextIO", _WithoutStatements(sys.stderr))):
-            result = dg.execute_job(
-                dg.reconstructable(job), instance=instance, run_config=run_config, tags=told, raise_on_error=False
-            )
-    except KeyboardInterrupt:  # before the run's first step, or after its last one
-        for run in instance.get_runs(dg.RunsFilter(tags={BEGUN_BY_TAG: told[BEGUN_BY_TAG]})):
-            _cancel(instance, run)
-        raise
-    if any(_is_interruption(event) for event in result.all_events):
-        _cancel(instance, result.dagster_run)
-    return str(result.run_id)
-
-
-class _WithoutStatements:
-    """A wrapper of standard error that drops the SQL that Dagster writes when its history cannot be written.
-
-    Args:
-        stream: The stream that receives everything else.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        if text.startswith(_EVENT_LOST):
-            logging.getLogger(LOGGER).debug(text.splitlines()[0])
-            return len(text)
-        return self._stream.write(text)
-
-
-def _is_interruption(event: dg.DagsterEvent) -> bool:
-    """Check whether an event reports the interruption of a run, which Dagster treats as a failure."""
-    reason = event.job_failure_data.failure_reason if event.is_job_failure else None
-    return reason is not None and reason.name == "UNEXPECTED_TERMINATION"
-
-
-def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    if run.status is not dg.DagsterRunStatus.SUCCESS:
-        instance.report_run_canceled(run, "Stopped by Ctrl-C or SIGTERM; the same command goes on.")

@@ -15,7 +15,7 @@ from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import PassedOver, discover
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import load_tiers
-from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
+from kraken_pipeline.orchestration.jobs.ingest_job import REQUESTS_LEFT_TAG, ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
 from kraken_pipeline.orchestration.runs import at_work
@@ -27,6 +27,8 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.ingest.scan import pass_over_unknown
 from kraken_pipeline.workflow.run_spec import run_spec
 
+BACKFILL_LATER_TAG = "kraken/backfill_later"
+"""The tag of an ingest that makes no requests because `auto_gap_fill` follows it, not because a user asked for none."""
 _EDGE = 1 << 16
 _REASONS = 5
 
@@ -76,7 +78,12 @@ def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
     return dg.SensorResult(
         run_requests=[
             # The files are stored at once; `auto_gap_fill` makes the requests to the exchange afterwards.
-            dg.RunRequest(run_key=f"{digest}-{count + 1}", job_name=ingest_job.name, run_config={"api_backfill": False})
+            dg.RunRequest(
+                run_key=f"{digest}-{count + 1}",
+                job_name=ingest_job.name,
+                run_config={"api_backfill": False},
+                tags={BACKFILL_LATER_TAG: "true"},
+            )
         ],
         dynamic_partitions_requests=requests,
         cursor=json.dumps([digest, count + 1]),
@@ -100,10 +107,18 @@ def drop_folder_sensor() -> dg.SensorDefinition:
 
 
 def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
-    """Return the request for a backfill after an ingest, with the same pairs and intervals."""
+    """Return the request for a backfill after an ingest, with the same pairs and intervals.
+
+    It follows every ingest except a dry run, one that was asked for with `--no-api-backfill`, and one after which a
+    backfill would request nothing.
+    """
     spec = run_spec(json.loads(run.tags.get(SPEC_TAG, "{}")))
-    if spec.dry_run or spec.api_backfill:
-        return dg.SkipReason("the ingest itself asked the exchange, or was a dry run")
+    if spec.dry_run:
+        return dg.SkipReason("the ingest was a dry run")
+    if not spec.api_backfill and BACKFILL_LATER_TAG not in run.tags:
+        return dg.SkipReason("the ingest was asked for without a backfill: api_backfill is off")
+    if spec.api_backfill and run.tags.get(REQUESTS_LEFT_TAG) == "0":
+        return dg.SkipReason("the ingest asked the exchange itself, and left nothing that a backfill would ask for")
     given = spec.as_config()
     config = {name: value for name, value in given.items() if name in {"tier", "intervals", "pairs"}}
     return dg.RunRequest(run_key=f"after-{run.run_id}", run_config=config)
@@ -119,7 +134,7 @@ def auto_gap_fill_sensor(settings: Settings) -> dg.SensorDefinition:
         monitored_jobs=[ingest_job],
         request_job=backfill_job,
         default_status=status,
-        description="After each ingest that did not ask the exchange itself, fills the gaps of the same series.",
+        description="Fills the gaps of the same series after each ingest, except one without api_backfill.",
     )
     def auto_gap_fill(context: dg.RunStatusSensorContext) -> dg.RunRequest | dg.SkipReason:
         return follow_up(context.dagster_run)

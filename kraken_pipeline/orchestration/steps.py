@@ -70,11 +70,16 @@ def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:
         log.warning(note)
 
 
-def conclude(context: dg.OpExecutionContext, run: RunContext, outcome: Mapping[str, Any]) -> None:
-    """Record that a run is done, with all of its work and its requests made, and its outcome."""
+def conclude(
+    context: dg.OpExecutionContext,
+    run: RunContext,
+    outcome: Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Record that a run is done, with all of its work and its requests made, its outcome and further tags."""
     progress = run.progress
     run.report(phase="done", bytes_done=progress.bytes_total, requests_total=progress.requests_done)
-    finish(context.instance, run.run_id, run.progress, dict(outcome))
+    finish(context.instance, run.run_id, run.progress, dict(outcome), tags)
 
 
 def outcome_of_changes(changes: Changes, *, errors: Sequence[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job
-from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, drop_folder_sensor, evaluate
+from kraken_pipeline.orchestration.sensors import (
+    BACKFILL_LATER_TAG,
+    auto_gap_fill_sensor,
+    drop_folder_sensor,
+    evaluate,
+)
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.orchestration.conftest import definitions
@@ -140,6 +146,7 @@ def test_its_runs_do_not_ask_the_exchange(settings: Settings, drop: Path, shelf:
     shutil.copy(shelf.minutes, drop)
     (request,) = requests_of(evaluate(settings, None))
     assert run_spec(request.run_config) == run_spec(api_backfill=False)
+    assert request.tags[BACKFILL_LATER_TAG] == "true"
     assert dg.validate_run_config(ingest_job, request.run_config)
 
 
@@ -147,12 +154,16 @@ def test_its_runs_do_not_ask_the_exchange(settings: Settings, drop: Path, shelf:
 
 
 def ingested(
-    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, **config: Any
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    shelf: Shelf,
+    tags: Mapping[str, str] | None = None,
+    **config: Any,
 ) -> dg.SensorResult | dg.RunRequest | dg.SkipReason:
     """What follows an ingest that went well."""
     job = definitions(settings).resolve_job_def("ingest")
     config = {"archive_dirs": [str(shelf.q1)], **config}
-    result = job.execute_in_process(instance=instance, run_config=config)
+    result = job.execute_in_process(instance=instance, run_config=config, tags=tags)
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
     (event,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS)
@@ -163,12 +174,14 @@ def ingested(
     return told
 
 
-def test_an_ingest_that_did_not_ask_is_followed_by_a_backfill_of_the_same_series(
+LATER = {BACKFILL_LATER_TAG: "true"}
+
+
+def test_an_ingest_that_leaves_the_requests_to_it_is_followed_by_a_backfill_of_the_same_series(
     instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
 ) -> None:
-    told = ingested(
-        instance, settings, shelf, api_backfill=False, tier="TIER1", intervals="60,1440", pairs="XBTUSD,ADAEUR"
-    )
+    selection = {"tier": "TIER1", "intervals": "60,1440", "pairs": "XBTUSD,ADAEUR"}
+    told = ingested(instance, settings, shelf, LATER, api_backfill=False, **selection)
     assert isinstance(told, dg.RunRequest)
     assert told.run_key == f"after-{instance.get_runs(limit=1)[0].run_id}"
     wanted = run_spec(tier="TIER1", intervals=[60, 1440], pairs=["XBTUSD", "ADAEUR"])
@@ -181,18 +194,41 @@ def test_what_the_drop_folder_starts_is_followed_by_a_backfill_of_everything(
 ) -> None:
     shutil.copy(shelf.minutes, drop)
     (request,) = requests_of(evaluate(settings, None))
-    told = ingested(instance, settings, shelf, archive_dirs=None, **dict(request.run_config))
+    told = ingested(instance, settings, shelf, request.tags, archive_dirs=None, **dict(request.run_config))
     assert isinstance(told, dg.RunRequest)
     assert run_spec(told.run_config) == run_spec()
 
 
-@pytest.mark.parametrize("config", [{}, {"dry_run": True}, {"dry_run": True, "api_backfill": False}])
-def test_one_that_asked_itself_or_was_a_dry_run_is_not(
-    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, config: dict[str, bool]
+@pytest.mark.parametrize(
+    ("config", "tags", "reason"),
+    [
+        ({"dry_run": True}, {}, "the ingest was a dry run"),
+        ({"dry_run": True, "api_backfill": False}, LATER, "the ingest was a dry run"),
+        ({"api_backfill": False}, {}, "the ingest was asked for without a backfill: api_backfill is off"),
+    ],
+)
+def test_a_dry_run_or_one_that_a_user_wanted_without_requests_is_not(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    shelf: Shelf,
+    config: dict[str, bool],
+    tags: dict[str, str],
+    reason: str,
 ) -> None:
-    told = ingested(instance, settings, shelf, intervals="1440", **config)
+    told = ingested(instance, settings, shelf, tags, intervals="1440", **config)
     assert isinstance(told, dg.SkipReason)
-    assert told.skip_message == "the ingest itself asked the exchange, or was a dry run"
+    assert told.skip_message == reason
+
+
+def test_one_that_asked_itself_is_followed_only_while_something_is_left_to_request(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
+) -> None:
+    told = ingested(instance, settings, shelf, intervals="1440")  # nobody answers
+    assert isinstance(told, dg.RunRequest)
+    # All that is missing is older than the lookback.
+    told = ingested(instance, settings, shelf, intervals="1440", end="2023-10-01")
+    assert isinstance(told, dg.SkipReason)
+    assert "left nothing that a backfill would ask for" in str(told.skip_message)
 
 
 def test_it_is_off_unless_a_setting_turns_it_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,7 +276,7 @@ MAKERS = ("create_table", "add_column", "enable_dedup", "view_query", "checksum_
 """Functions of `storage/questdb_schema` that make texts of its names alone; a test calls each."""
 QUOTED = "connection.dialect.identifier_preparer.format_table(table)"
 """SQLAlchemy's own quoting of a table's name."""
-NOT_SQL = {"runs.execute"}
+NOT_SQL = {"execution.execute"}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 

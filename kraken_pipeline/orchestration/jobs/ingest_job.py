@@ -20,6 +20,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan
+from kraken_pipeline.workflow.gaps.selection import requests_left
 from kraken_pipeline.workflow.ingest import scan
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
@@ -28,6 +29,8 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 CHUNK_FILES = 512
 """The number of files in one step: a re-execution from failure repeats a step, and a step costs Dagster 0.1 s."""
+REQUESTS_LEFT_TAG = "kraken/requests_left"
+"""The tag with the approximate number of requests that a backfill after the run would make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,8 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, plan: IngestPlan, outco
             changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))
             changes = pipeline.deliver(stores, changes, run)
             report(context, stores, plan.spec, changes, run)
-    conclude(context, run, outcome_of(plan, changes))
+    left = requests_left(changes.filled.gaps, plan.spec, run.now)
+    conclude(context, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})
 
 
 def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:

@@ -173,6 +173,20 @@ def select(
     return replies, trades
 
 
+def requests_left(gaps: Iterable[Gap], spec: RunSpec, now: int) -> int:
+    """Return the approximate number of requests that another backfill of the same series makes for the gaps left.
+
+    It has the default limits, and applies the lookback to all pairs.
+
+    Args:
+        gaps: The gaps that the run has left.
+        spec: The spec of that run.
+        now: The current time, in seconds since the epoch.
+    """
+    replies, trades = select(gaps, spec.selecting(), now, unarchived=(), tier_of=lambda _: Tier.ALL)
+    return estimated((*replies, *trades))
+
+
 def _by_series(gaps: Iterable[Gap]) -> Mapping[Series, list[Gap]]:
     found: dict[Series, list[Gap]] = {}
     for gap in gaps:
