@@ -89,7 +89,10 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             "It lies in the lake as Parquet, under `lake/interval=60/pair=XBTUSD/`; up to 30 minutes a file a year."
         ),
         metadata={"dagster/column_schema": lake_columns()},
-        check_specs=[checks.candle_rules_spec(key["candles"]), checks.lake_intact_spec(key["candles"])],
+        check_specs=[
+            spec(key["candles"])
+            for spec in (checks.files_readable_spec, checks.candle_rules_spec, checks.lake_intact_spec)
+        ],
     )
     def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         with explained():
@@ -99,13 +102,15 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             outcomes = pipeline.ingest_archives(stores, selection.spec, found.tasks, run)
             pipeline.tidy(stores)
             snapshots = series_snapshots(stores, selection.spec, run.now)
+            failed = checks.unreadable(outcomes, found.broken)
+            readable = checks.files_readable(key["candles"], failed)
             rules = checks.candle_rules(stores, key["candles"], selection.keys, run.now)
             intact = checks.lake_intact(stores, key["candles"], selection.keys)
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
             context.add_asset_metadata(metadata.of_files(own, snapshots[series]), partition_key=partition)
-        finish(context.instance, run.run_id, run.progress)
-        return dg.MaterializeResult(check_results=[rules, intact])
+        finish(context.instance, run.run_id, run.progress, failed_files=len(failed))
+        return dg.MaterializeResult(check_results=[readable, rules, intact])
 
     @partitioned(
         deps=[key["candles"]],

@@ -1,4 +1,4 @@
-"""The asset checks: rules of candles, number of gaps, agreement of intervals, QuestDB against lake, intact files."""
+"""The asset checks: readable archives, rules of candles, gaps, agreement of intervals, QuestDB, intact files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import dagster as dg
 
+from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.metadata import percents, table
-from kraken_pipeline.storage.catalog.states import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
 from kraken_pipeline.storage.records.damage import Damage, open_damages
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement
 from kraken_pipeline.workflow.verify.verification import Verification
@@ -24,6 +26,7 @@ FEW_GAPS = "few_gaps"
 EQUALS_LAKE = "equals_lake"
 INTERVALS_AGREE = "intervals_agree"
 LAKE_INTACT = "lake_intact"
+FILES_READABLE = "files_readable"
 
 
 def candle_rules_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -68,6 +71,35 @@ def lake_intact_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
         asset=asset,
         description="Each file of the lake is there and is the one that was written: kraken-pipeline verify --repair "
         "sets aside what is not, and fills what it held again.",
+    )
+
+
+def files_readable_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the spec of the check that every archive of the last ingest could be read."""
+    return dg.AssetCheckSpec(
+        FILES_READABLE,
+        asset=asset,
+        description="Every archive that the last ingest found could be read. One that could not is named with the "
+        "reason; it is read again by every ingest until it is replaced or removed.",
+    )
+
+
+def unreadable(files: Iterable[FileOutcome], broken: Iterable[PassedOver]) -> list[tuple[str, str]]:
+    """Return the archives that could not be read, each with the reason: containers first, then files."""
+    failed = [(outcome.name, outcome.reason or "") for outcome in files if outcome.status is FileStatus.FAILED]
+    return [*((container.name, container.reason) for container in broken), *failed]
+
+
+def files_readable(asset: dg.AssetKey, failed: Collection[tuple[str, str]]) -> dg.AssetCheckResult:
+    """Return the check result of the archives that failed, each with the reason."""
+    return dg.AssetCheckResult(
+        check_name=FILES_READABLE,
+        asset_key=asset,
+        passed=not failed,
+        metadata={
+            "failed_files": dg.MetadataValue.int(len(failed)),
+            **({"failed": dg.MetadataValue.md(table(("file", "reason"), sorted(failed)))} if failed else {}),
+        },
     )
 
 

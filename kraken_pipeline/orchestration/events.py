@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import dagster as dg
 
 from kraken_pipeline.errors import StoreError, StoreUnavailable
+from kraken_pipeline.kraken.discovery import PassedOver
+from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.market.tier import Tier
+from kraken_pipeline.market.tier import TIERS, Tier
 from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.pipeline import Changes, changed_series
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
@@ -57,6 +60,25 @@ def events_of(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iter
         yield from agreement_events(tier, agreements(stores, of_tier))
         yield from _of_tier(stores, tier, of_tier, now)
     yield from published_changes(stores, changes.published)
+
+
+def file_events(
+    stores: Stores, spec: RunSpec, files: Iterable[FileOutcome], broken: Sequence[PassedOver]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the check `files_readable` of each tier of which a run looked for archives.
+
+    A container that cannot be opened may hold any pair, so it fails the check of every selected tier. A run over some
+    pairs only does not see the other files of a tier, so it can fail the check and not pass it.
+    """
+    named = {stores.tiers.tier_of(parse_pair(pair)) for pair in spec.pairs}
+    selected = [tier for tier in TIERS if spec.tier.covers(tier) and (not named or tier in named)]
+    of_tier: dict[Tier, list[FileOutcome]] = {tier: [] for tier in selected}
+    for outcome in files:
+        of_tier.setdefault(stores.tiers.tier_of(parse_pair(outcome.series.pair)), []).append(outcome)
+    for tier, outcomes in of_tier.items():
+        failed = checks.unreadable(outcomes, broken)
+        if failed or not spec.pairs:
+            yield checks.evaluation(checks.files_readable(_key(tier, "candles"), failed))
 
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:

@@ -79,7 +79,8 @@ def conclude(
     """Record that a run is done, with all of its work and its requests made, its outcome and further tags."""
     progress = run.progress
     run.report(phase="done", bytes_done=progress.bytes_total, requests_total=progress.requests_done)
-    finish(context.instance, run.run_id, run.progress, dict(outcome), tags)
+    failed_files = outcome.get("files_failed", 0)
+    finish(context.instance, run.run_id, run.progress, dict(outcome), tags, failed_files=failed_files)
 
 
 def outcome_of_changes(changes: Changes, *, errors: Sequence[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:

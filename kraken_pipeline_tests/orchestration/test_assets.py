@@ -166,6 +166,7 @@ def test_a_rectangle_is_one_run_and_every_partition_has_metadata_of_its_own(
         assert found["backfilled_candles", f"{pair}|240"]["candles_stored"] == four_hours
     checks = checks_of(result)
     assert {name: check.passed for name, check in checks.items()} == {
+        "files_readable": True,
         "candle_rules": True,
         "lake_intact": True,
         "few_gaps": True,
@@ -214,7 +215,12 @@ def test_a_dropped_file_moves_and_a_broken_archive_is_on_record(
     shutil.copy(shelf.minutes, settings.drop)
     (settings.drop / "Kraken_OHLCVT_Q2_2023.zip").write_bytes(b"broken")
     register(instance, "XBTUSD")
-    assert materialise(instance, settings, ["candles"], key="XBTUSD|1").success
+    result = materialise(instance, settings, ["candles"], key="XBTUSD|1")
+    assert result.success
+    check = checks_of(result)["files_readable"]
+    assert not check.passed
+    assert "| Kraken_OHLCVT_Q2_2023.zip | " in str(check.metadata["failed"].value)
+    assert instance.get_runs()[0].tags["kraken/failed_files"] == "1"
     assert (settings.drop / "ingested" / "XBTUSD_1.csv").is_file()
     with opened(settings) as stores:
         records = {row[0]: row[1] for row in rows_of(stores, schema.files, "name", "status")}

@@ -140,6 +140,7 @@ def test_candles_and_gaps_are_checked() -> None:
     checks = {(key.asset_key.path[-1], key.name) for key in defs.resolve_asset_graph().asset_check_keys}
     assert {each for each in checks if each[0] != "health"} == {
         ("candles", "candle_rules"),
+        ("candles", "files_readable"),
         ("candles", "lake_intact"),
         ("gaps", "few_gaps"),
         ("backfilled_candles", "intervals_agree"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,41 @@ def test_its_run_tells_what_was_asked_for_and_how_it_went(
     assert set(status.outcome["new_pairs"]) == {"ADAEUR (TIER1)", "XBTUSD (TIER1)"}
     assert "Kraken_OHLCVT_Q3_2023.zip: " in str(shown["error"])
     assert "Kraken_OHLCVT_Q1_2023.zip:ADAEUR_60.csv: " in str(shown["error"])
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["kraken/failed_files"] == "2"
+    (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "files_readable"]
+    assert (check.asset_key.path, check.passed, check.metadata["failed_files"].value) == (
+        ["tier1", "candles"],
+        False,
+        2,
+    )
+    listed = str(check.metadata["failed"].value)
+    assert "| Kraken_OHLCVT_Q3_2023.zip | " in listed
+    assert "| Kraken_OHLCVT_Q1_2023.zip:ADAEUR_60.csv | " in listed
     assert status.spec == run_spec(
         archive_dirs=[tmp_path / "in"], intervals="60,1440", pairs="XBTUSD,ADAEUR", end="2024-01-01"
     )
+
+
+def test_an_ingest_of_everything_passes_the_check_that_a_replaced_file_had_failed(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, tmp_path: Path
+) -> None:
+    def readable(**config: Any) -> dict[str, bool]:
+        result = ingest(instance, settings, archive_dirs=[str(tmp_path)], intervals="1440", **config)
+        assert result.success
+        checks = [each for each in result.get_asset_check_evaluations() if each.check_name == "files_readable"]
+        return {check.asset_key.path[0]: check.passed for check in checks}
+
+    path = tmp_path / shelf.q1.name
+    path.write_bytes(b"broken")
+    assert readable() == dict.fromkeys(("tier1", "tier2", "tier3", "tier4"), False)
+    assert readable(tier="TIER1") == {"tier1": False}
+    shutil.copy(shelf.q1, path)
+    assert readable(pairs="XBTUSD") == {}  # it has not seen the other files
+    assert readable() == dict.fromkeys(("tier1", "tier2", "tier3", "tier4"), True)
+    runs = instance.get_runs()
+    assert [run.tags.get("kraken/failed_files") for run in runs] == [None, None, "1", "1"]
 
 
 def rejected(settings: Settings) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 
 import dagster as dg
 
+from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.events import file_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import STORES, stores_of
@@ -56,7 +58,7 @@ class IngestPlan:
     taken: int
     skipped: int
     waiting: int
-    broken: tuple[str, ...]
+    broken: tuple[PassedOver, ...]
     new_pairs: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -138,7 +140,7 @@ def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> I
         taken=len(found.taken),
         skipped=len(found.skipped),
         waiting=len(found.waiting),
-        broken=tuple(f"{each.name}: {each.reason}" for each in found.broken),
+        broken=tuple(found.broken),
         new_pairs=tuple(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs),
         notes=tuple(notes),
     )
@@ -191,6 +193,8 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, plan: IngestPlan, outco
             changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))
             changes = pipeline.deliver(stores, changes, run)
             report(context, stores, plan.spec, changes, run)
+            for check in file_events(stores, plan.spec, changes.files, plan.broken):
+                context.log_event(check)  # type: ignore[arg-type]
     left = requests_left(changes.filled.gaps, plan.spec, run.now)
     conclude(context, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})
 
@@ -198,6 +202,7 @@ def fill_gaps_and_report(context: dg.OpExecutionContext, plan: IngestPlan, outco
 def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
     """Return the outcome of a run: counts, the first errors and the first notes."""
     files = changes.files
+    broken = [f"{each.name}: {each.reason}" for each in plan.broken]
     failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
     waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
     duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
@@ -211,7 +216,7 @@ def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
         "new_pairs": list(plan.new_pairs[:NOTES]),
         **outcome_of_changes(
             changes,
-            errors=[*plan.broken, *failed],
+            errors=[*broken, *failed],
             notes=[*plan.notes, *waiting[:NOTES], *duplicates[:NOTES]],
         ),
     }
