@@ -9,6 +9,7 @@ import dagster as dg
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.health import health, health_job
+from kraken_pipeline.orchestration.jobs.correction_jobs import reconcile_job, resolve_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import UPKEEP_JOBS, backfill_job, publish_job, retry_job
 from kraken_pipeline.orchestration.jobs.prove_job import prove_job
@@ -39,6 +40,8 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
             verify_job,
             recover_job,
             prove_job,
+            reconcile_job,
+            resolve_job,
             health_job,
             *([publish_job] if settings.has_questdb else []),
         ],
@@ -94,3 +97,13 @@ def bound_retry() -> dg.JobDefinition:
 def bound_prove() -> dg.JobDefinition:
     """The job `prove`, likewise."""
     return defs.resolve_job_def(prove_job.name)
+
+
+def bound_reconcile() -> dg.JobDefinition:
+    """The job `reconcile`, likewise."""
+    return defs.resolve_job_def(reconcile_job.name)
+
+
+def bound_resolve() -> dg.JobDefinition:
+    """The job `resolve`, likewise."""
+    return defs.resolve_job_def(resolve_job.name)

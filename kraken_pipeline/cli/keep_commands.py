@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
-from kraken_pipeline.cli.runs import loading_dagster, run_job
+from kraken_pipeline.cli.runs import failure_of, loading_dagster, run_job
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.records.damage import open_damages, settled_since
@@ -33,14 +33,14 @@ from kraken_pipeline.storage.stores import opened, require_writable
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, has_changes
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.backup import back_up
 from kraken_pipeline.workflow.verify.backup import restore as bring_back
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.verify.verification import verify as verify_files
-from kraken_pipeline.workflow.withdraw.resolve import resolve as take_back
+from kraken_pipeline.workflow.withdraw.resolve import Resolved, find, preview
 from kraken_pipeline.workflow.withdraw.settling import grouped, withdrawal_of
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 
@@ -68,13 +68,14 @@ def reconcile(
     if every and by_cause:
         raise InvalidRequest("--all lists every candle, and --by-cause what contradicts; name one of the two")
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
-    now = present()
-    require_writable(load_settings())
+    settings, now, done, failure = load_settings(), present(), Reconciled(), None
+    require_writable(settings)
     with stores_of_home() as stores:
         names = selected_pairs(stores, spec)
-        if full:
-            doubt_everything(stores, names, now)
-        done = reconcile_changes(stores, names, RunContext(f"reconcile-{now}", now))
+        is_due = full or has_changes(stores, names)
+    if is_due:
+        done, failure = _reconciled(settings, spec, full=full, console=err if as_json else out)
+    with stores_of_home() as stores:
         found = heeding(
             lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
         )
@@ -87,7 +88,20 @@ def reconcile(
         tables.causes(out, grouped(found), done, is_known=bool(names))
     else:
         tables.verdicts(out, found, done, is_known=bool(names))
-    raise typer.Exit(int(bool(done.notes)))
+    if failure:
+        say(err, f"kraken-pipeline: {failure}", "red")
+    raise typer.Exit(int(bool(done.notes) or failure is not None))
+
+
+def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Console) -> tuple[Reconciled, str | None]:
+    """Reconcile in a Dagster run; return the result, and why the run failed if it did."""
+    with loading_dagster(settings, as_json=console is err):
+        from kraken_pipeline.definitions import bound_reconcile  # noqa: PLC0415
+
+    results: list[object] = []
+    config = {**run_spec(tier=spec.tier, pairs=list(spec.pairs)).as_config(), "full": full}
+    run = run_job(settings, bound_reconcile, None, console=console, config=config, results=results)
+    return next((result for result in results if isinstance(result, Reconciled)), Reconciled()), failure_of(run)
 
 
 def resolve(
@@ -135,20 +149,48 @@ def resolve(
             end=end,
             source=source,
         )
-    now = present()
+    settings, now = load_settings(), present()
     if not dry_run:
-        require_writable(load_settings())
+        require_writable(settings)
     with stores_of_home() as stores:
         what = named or heeding(
             lambda: withdrawal_of(
                 contradicted(stores, run_spec(), now), cause or "", reason, interval=interval, file=file
             )
         )
-        done = take_back(stores, what, RunContext(f"resolve-{now}", now), dry_run=dry_run)
+        if dry_run:
+            done = preview(stores, what)
+        else:
+            find(stores, what)  # a wrong name is no run
+    if not dry_run:
+        config = {
+            **{"reason": reason, "cause": cause, "file": file, "release": release, "is_span": span or None},
+            **{"pair": pair and named_pairs([pair])[0], "interval": interval, "start": start, "end": end},
+            "source": source,
+        }
+        given = {name: value for name, value in config.items() if value is not None}
+        done = _resolved(settings, given, console=err if as_json else out)
     if as_json:
         print_json(done.as_json())
     else:
         tables.resolved(out, done)
+
+
+def _resolved(settings: Settings, config: dict[str, Any], *, console: Console) -> Resolved:
+    """Withdraw in a Dagster run, and return the result.
+
+    Raises:
+        Exit: The run failed, which is reported.
+    """
+    with loading_dagster(settings, as_json=console is err):
+        from kraken_pipeline.definitions import bound_resolve  # noqa: PLC0415
+
+    results: list[object] = []
+    run = run_job(settings, bound_resolve, None, console=console, config=config, results=results)
+    if (failure := failure_of(run)) is not None:
+        say(err, f"kraken-pipeline: {failure}", "red")
+        raise typer.Exit(1)
+    return next(result for result in results if isinstance(result, Resolved))
 
 
 def verify(
@@ -211,7 +253,7 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
         tuple(damaged),
         repaired=tuple(settled),
     )
-    return found, None if done.status == "SUCCESS" else (done.error or done.status).partition("\n")[0]
+    return found, failure_of(done)
 
 
 def backup(

@@ -100,8 +100,18 @@ def run_job(
     *,
     console: Console,
     config: dict[str, Any] | None = None,
+    results: list[object] | None = None,
 ) -> RunStatus:
     """Run a job in this process, and show its progress.
+
+    Args:
+        settings: The settings.
+        job: Returns the job with its resources.
+        spec: The run spec, for jobs that use one.
+        resume: The id of the run that it resumes.
+        console: The console for the progress.
+        config: The run config, for other jobs.
+        results: A list that receives what the job hands over to the command.
 
     Raises:
         KeyboardInterrupt: The run was cancelled.
@@ -112,6 +122,7 @@ def run_job(
     with (
         terminal.progress_bar(console, settings.kraken_api_rate) as listener,
         progress.listening(listener),
+        progress.collecting() as handed_over,
         instance_of(settings) as instance,
     ):
         run_id = execution.execute(instance, job, spec, resume, config=config)
@@ -119,4 +130,11 @@ def run_job(
             done = runs.find_run(instance, locks, run_id)
     if done.status == "CANCELED":
         raise KeyboardInterrupt
+    if results is not None:
+        results += handed_over
     return done
+
+
+def failure_of(run: RunStatus) -> str | None:
+    """Return the sentence of a run that failed; None for one that succeeded."""
+    return None if run.status == "SUCCESS" else (run.error or run.status).partition("\n")[0]

@@ -23,6 +23,7 @@ _SECONDS_BETWEEN = 2.0
 """The time between two writes of progress. Measured: adding a tag costs about 10 ms on SQLite."""
 
 _listeners: list[Callable[[Progress], None]] = []
+_collections: list[list[object]] = []
 
 
 @contextmanager
@@ -33,6 +34,23 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextmanager
+def collecting() -> Iterator[list[object]]:
+    """Collect the results that runs in this process hand over, until the block ends."""
+    results: list[object] = []
+    _collections.append(results)
+    try:
+        yield results
+    finally:
+        _collections.remove(results)
+
+
+def hand_over(result: object) -> None:
+    """Pass the result of a run to the command that executes it in this process, if one does."""
+    for results in _collections:
+        results.append(result)
 
 
 def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], None]:

@@ -2,6 +2,8 @@
 
     find archives → ingest them → resample, reconcile, record gaps, backfill → publish → report what changed
 
+`reconcile` and `resolve` change what is stored without archives; they are published and reported like the rest.
+
 An asset or a job calls the steps that it is about, in this order.
 """
 
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.catalog.states import FileStatus
+from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
@@ -27,7 +30,11 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, doubt_everything, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.withdraw.resolve import Resolved
+from kraken_pipeline.workflow.withdraw.resolve import resolve as withdraw
+from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal
 
 ABANDONED_SECONDS = 86_400
 """The age in seconds at which a temporary file of the lake counts as left behind by a killed run."""
@@ -148,6 +155,41 @@ def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
         notes=(*done.notes, *proof.notes),
         refuted=done.refuted + proof.refuted,
     )
+
+
+def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = False) -> tuple[Reconciled, Changes]:
+    """Compare what has changed with the other intervals of its pair, and refute what is short.
+
+    Args:
+        stores: The stores.
+        spec: The selected pairs.
+        run: The context of the run.
+        full: Whether to compare everything instead of only what has changed.
+
+    Returns:
+        The result, and the series of the compared pairs as changes.
+
+    Raises:
+        InvalidRequest: A named pair is unknown.
+    """
+    pairs = selected_pairs(stores, spec)
+    if full:
+        doubt_everything(stores, pairs, run.now)
+    done = reconcile_changes(stores, pairs, run)
+    with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection, sorted(done.changed))
+    return done, Changes(evidence=frozenset(extents))
+
+
+def resolve(stores: Stores, what: Withdrawal, run: RunContext) -> tuple[Resolved, Changes]:
+    """Withdraw files or candles and what was derived from them, and refill from finer candles.
+
+    Raises:
+        InvalidRequest: The name matches nothing, or several different things.
+        Busy: Another process has held one of the series for too long.
+    """
+    done = withdraw(stores, what, run)
+    return done, Changes(evidence=frozenset({*(gone.series for gone in done.series), *done.refilled}))
 
 
 def deliver(stores: Stores, changes: Changes, run: RunContext) -> Changes:

@@ -75,7 +75,7 @@ RESAMPLED = (Interval.H4, Interval.H12, Interval.D1)
 
 def take_back(stores: Stores, what: Withdrawal | None = None, now: int = LATER, *, dry_run: bool = False) -> Resolved:
     what = what or withdrawal(reason=REASON, file=BAD)
-    return resolve.resolve(stores, what, RunContext("resolve-one", now), dry_run=dry_run)
+    return resolve.preview(stores, what) if dry_run else resolve.resolve(stores, what, RunContext("resolve-one", now))
 
 
 @pytest.fixture(scope="module")

@@ -36,15 +36,20 @@ def correct(stores: Stores, pairs: Collection[str], now: int) -> Sequence[str]:
         Busy: Another process has been writing a pair for too long.
     """
     with stores.catalog.read() as connection:
-        waiting = sorted(set(connection.scalars(sa.select(earlier_archives.c.pair))) & set(pairs))
-    for pair in waiting:
+        names = waiting(connection, pairs)
+    for pair in names:
         every = [Series(pair, interval) for interval in Interval]
         with stores.locks.series(every):
             for series in every:
                 heeding(lambda series=series: _correct(stores, series, now))  # type: ignore[misc]
             with stores.catalog.write() as connection:
                 connection.execute(sa.delete(earlier_archives).where(earlier_archives.c.pair == pair))
-    return waiting
+    return names
+
+
+def waiting(connection: sa.Connection, pairs: Collection[str]) -> list[str]:
+    """Return those of some pairs that are not corrected yet, sorted."""
+    return sorted(set(connection.scalars(sa.select(earlier_archives.c.pair))) & set(pairs))
 
 
 def _correct(stores: Stores, series: Series, now: int) -> None:

@@ -110,6 +110,13 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     )
 
 
+def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
+    """Return whether anything of some pairs has changed since the last reconciliation."""
+    wanted = set(pairs)
+    with stores.catalog.read() as connection:
+        return bool(publications.doubted(connection, wanted) or earlier_archives.waiting(connection, wanted))
+
+
 def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
     spans: dict[Series, list[Span]] = {}
     for each in doubts:

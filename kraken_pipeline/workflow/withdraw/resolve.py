@@ -150,27 +150,33 @@ class Resolved:
         }
 
 
-def resolve(stores: Stores, what: Withdrawal, run: RunContext, *, dry_run: bool = False) -> Resolved:
+def preview(stores: Stores, what: Withdrawal) -> Resolved:
+    """Return what a withdrawal would take out of the lake, and change nothing.
+
+    Raises:
+        InvalidRequest: The name matches nothing, or several different things; the message lists what exists.
+    """
+    _, claims = find(stores, what)
+    found = [
+        _gone(stores.lake, pair, [claim for claim in claims if claim.series.pair == pair]) for pair in _pairs(claims)
+    ]
+    return Resolved(what.name, what.reason, dry_run=True, files=_names(claims), series=_counted(found))
+
+
+def resolve(stores: Stores, what: Withdrawal, run: RunContext) -> Resolved:
     """Withdraw files or candles, refill from finer candles, and return what is left to do.
 
     Args:
         stores: The stores.
         what: The withdrawal.
         run: The context of the run.
-        dry_run: Whether to return only what would be withdrawn.
 
     Raises:
         InvalidRequest: The name matches nothing, or several different things; the message lists what exists.
         Busy: Another process has held one of the series for too long; the pairs before it are done.
     """
-    with stores.catalog.read() as connection:
-        release = find_release(connection, what)
-        claims = find_claims(connection, what, release)
-    names = tuple(sorted({claim.file.name for claim in claims if claim.file is not None}))
-    pairs = sorted({claim.series.pair for claim in claims})
-    if dry_run:
-        found = [_gone(stores.lake, pair, [each for each in claims if each.series.pair == pair]) for pair in pairs]
-        return Resolved(what.name, what.reason, dry_run=True, files=names, series=_counted(found))
+    release, claims = find(stores, what)
+    pairs = _pairs(claims)
     if release is not None:
         with stores.catalog.write() as connection:
             withdrawals.withdraw_container(connection, release, what.reason, run.run_id, run.now)
@@ -178,7 +184,27 @@ def resolve(stores: Stores, what: Withdrawal, run: RunContext, *, dry_run: bool 
     for pair in pairs:
         run.report(phase=f"taking back {pair}")
         work.take_back(pair)
-    return _told(stores, work, names, _heal(stores, pairs, run))
+    return _told(stores, work, _names(claims), _heal(stores, pairs, run))
+
+
+def _pairs(claims: Iterable[Claim]) -> list[str]:
+    return sorted({claim.series.pair for claim in claims})
+
+
+def _names(claims: Iterable[Claim]) -> tuple[str, ...]:
+    """Return the names of the claimed files."""
+    return tuple(sorted({claim.file.name for claim in claims if claim.file is not None}))
+
+
+def find(stores: Stores, what: Withdrawal) -> tuple[ContainerRecord | None, Sequence[Claim]]:
+    """Return the release and the claims that a withdrawal is about.
+
+    Raises:
+        InvalidRequest: The name matches nothing, or several different things; the message lists what exists.
+    """
+    with stores.catalog.read() as connection:
+        release = find_release(connection, what)
+        return release, find_claims(connection, what, release)
 
 
 def _heal(stores: Stores, pairs: Sequence[str], run: RunContext) -> BackfillOutcome | None:

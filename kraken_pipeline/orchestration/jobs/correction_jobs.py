@@ -1,0 +1,134 @@
+"""The jobs `reconcile` and `resolve`: comparing what is stored, and withdrawing what is wrong. Commands start them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
+from kraken_pipeline.orchestration.progress import NOTES, hand_over
+from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
+from kraken_pipeline.workflow import pipeline
+from kraken_pipeline.workflow.reconcile.verdicts import contradicted
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.withdraw.settling import withdrawal_of
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
+
+_OF_SPEC = ("tier", "pairs")
+_FULL = {
+    "full": dg.Field(bool, is_required=False, description="Compare everything again, not only what has changed."),
+}
+
+
+def _reconcile_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    spec = run_spec({name: value for name, value in values.items() if name not in _FULL})
+    return {**spec.as_config(), "full": bool(values.get("full"))}
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def compare_intervals(context: dg.OpExecutionContext) -> None:
+    """Compare changed candles with the other intervals of their pair, and report the series of the compared pairs."""
+    with explained():
+        stores, config = stores_of(context), dict(context.op_config)
+        full = config.pop("full")
+        spec = run_spec(config)
+        run = begin(context, spec)
+        done, changes = pipeline.reconcile(stores, spec, run, full=full)
+        changes = pipeline.deliver(stores, changes, run)
+        report(context, stores, spec, changes, run)
+    for note in done.notes:
+        context.log.warning(note)
+    hand_over(done)
+    outcome = {
+        "pairs_compared": len(done.pairs),
+        "spans_refuted": done.refuted,
+        "contradictions_healed": done.healed,
+        "new_conflicts": done.conflicts,
+        **outcome_of_publication(changes.published),
+        "errors": [],
+        "notes": [*done.notes, *changes.published.failed][:NOTES],
+    }
+    conclude(context, run, outcome)
+
+
+@dg.job(
+    name="reconcile",
+    config=mapping(
+        "compare_intervals", {**{name: config_schema()[name] for name in _OF_SPEC}, **_FULL}, _reconcile_config
+    ),
+    executor_def=dg.in_process_executor,
+    description="Compares the intervals of each pair with each other, and refutes what is short. Makes no requests.",
+)
+def reconcile_job() -> None:
+    """Compare intervals; what is refuted becomes a gap."""
+    compare_intervals()
+
+
+_TEXT = dg.Noneable(str)
+_WITHDRAWAL = {
+    "reason": dg.Field(str, description="The reason, for the record."),
+    "cause": dg.Field(_TEXT, is_required=False, description="The id of a cause, as `reconcile` lists it."),
+    "file": dg.Field(_TEXT, is_required=False, description="A file: its name, its location or its SHA-256."),
+    "release": dg.Field(_TEXT, is_required=False, description="A release: its name or its SHA-256."),
+    "is_span": dg.Field(
+        bool, is_required=False, description="Withdraw a span of pair and interval, from start to end."
+    ),
+    "pair": dg.Field(_TEXT, is_required=False, description="The pair of the span."),
+    "interval": dg.Field(
+        _TEXT, is_required=False, description="The interval of the span, or the wrong side of a cause."
+    ),
+    "start": dg.Field(_TEXT, is_required=False, description="The start of the span, as an ISO date or time (UTC)."),
+    "end": dg.Field(_TEXT, is_required=False, description="The end of the span, in the same form, excluded."),
+    "source": dg.Field(
+        _TEXT, is_required=False, description="Only candles of this source: CSV, TRADES, RESAMPLED, OHLC."
+    ),
+}
+
+
+def _withdrawal_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the op, validated before the run exists as far as it can be without the stores."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if "cause" not in given:
+        withdrawal(**given)
+    elif beside := sorted(given.keys() - {"reason", "cause", "interval", "file"}):
+        raise InvalidRequest(f"{beside[0]} cannot be given beside cause; interval or file name the side that is wrong")
+    return given
+
+
+@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
+def withdraw_candles(context: dg.OpExecutionContext) -> None:
+    """Withdraw files or candles and what was derived from them, refill from finer candles, and report the series."""
+    with explained():
+        stores, config = stores_of(context), dict(context.op_config)
+        run = begin(context)
+        if (cause := config.pop("cause", None)) is None:
+            what = withdrawal(**config)
+        else:
+            what = withdrawal_of(contradicted(stores, run_spec(), run.now), cause, **config)
+        done, changes = pipeline.resolve(stores, what, run)
+        changes = pipeline.deliver(stores, changes, run)
+        report(context, stores, run_spec(), changes, run)
+    hand_over(done)
+    outcome = {
+        "candles_withdrawn": done.candles,
+        "files_withdrawn": len(done.files),
+        "gaps_left": len(done.gaps),
+        **outcome_of_publication(changes.published),
+        "errors": [],
+        "notes": [*done.actions, *changes.published.failed][:NOTES],
+    }
+    conclude(context, run, outcome)
+
+
+@dg.job(
+    name="resolve",
+    config=mapping("withdraw_candles", _WITHDRAWAL, _withdrawal_config),
+    executor_def=dg.in_process_executor,
+    description="Withdraws a file, a release, a span or all that has one cause, and everything derived from it.",
+)
+def resolve_job() -> None:
+    """Withdraw what is wrong; what nothing else answers for becomes a gap."""
+    withdraw_candles()
