@@ -20,7 +20,7 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
 from kraken_pipeline.orchestration.progress import finish
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, log_shortfalls, outcome_of_changes
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.workflow import pipeline
@@ -76,7 +76,7 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
     prefix = tier.value.lower()
     partitions, backfill_policy = SERIES[tier], dg.BackfillPolicy.single_run()
     key = {name: dg.AssetKey([prefix, name]) for name in NAMES}
-    asset = partial(dg.asset, key_prefix=prefix, owners=OWNERS, required_resource_keys={STORES})
+    asset = partial(dg.asset, key_prefix=prefix, owners=OWNERS)
     partitioned = partial(asset, partitions_def=partitions, backfill_policy=backfill_policy)
 
     @partitioned(
@@ -94,9 +94,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             for spec in (checks.files_readable_spec, checks.candle_rules_spec, checks.lake_intact_spec)
         ],
     )
-    def candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def candles(context: dg.AssetExecutionContext, stores: StoresOfRun) -> dg.MaterializeResult:
         with explained():
-            stores, selection = stores_of(context), selected(context, tier)
+            selection = selected(context, tier)
             run = begin(context, selection.spec)
             found = pipeline.find_archives(stores, selection.spec, run)
             outcomes = pipeline.ingest_archives(stores, selection.spec, found.tasks, run)
@@ -124,9 +124,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         ),
         metadata={"dagster/column_schema": coverage_columns(), "dagster/table_name": schema.coverage.name},
     )
-    def coverage(context: dg.AssetExecutionContext) -> None:
+    def coverage(context: dg.AssetExecutionContext, stores: StoresOfRun) -> None:
         with explained():
-            stores, selection = stores_of(context), selected(context, tier)
+            selection = selected(context, tier)
             run = begin(context, selection.spec)
             snapshots = series_snapshots(stores, selection.spec, run.now)
         for series, partition in selection.keys.items():
@@ -145,9 +145,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         metadata={"dagster/column_schema": gap_columns(), "dagster/table_name": schema.gaps.name},
         check_specs=[checks.few_gaps_spec(key["gaps"])],
     )
-    def gaps(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def gaps(context: dg.AssetExecutionContext, stores: StoresOfRun) -> dg.MaterializeResult:
         with explained():
-            stores, selection = stores_of(context), selected(context, tier)
+            selection = selected(context, tier)
             run = begin(context, selection.spec)
             found = OpenGaps(stores, selection.spec, run.now).record()
         for series, partition in selection.keys.items():
@@ -168,9 +168,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         metadata={"dagster/column_schema": lake_columns()},
         check_specs=[checks.intervals_agree_spec(key["backfilled_candles"])],
     )
-    def backfilled_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def backfilled_candles(context: dg.AssetExecutionContext, stores: StoresOfRun) -> dg.MaterializeResult:
         with explained():
-            stores, selection = stores_of(context), selected(context, tier)
+            selection = selected(context, tier)
             run = begin(context, selection.spec)
             changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, selection.spec, run))
             log_shortfalls(context.log, changes)
@@ -195,9 +195,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
             "`kraken-pipeline report` prints one at any time."
         ),
     )
-    def completeness_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def completeness_report(stores: StoresOfRun) -> dg.MaterializeResult:
         with explained():
-            page = report_page.write_page(stores_of(context), run_spec(tier=tier), int(time.time()))
+            page = report_page.write_page(stores, run_spec(tier=tier), int(time.time()))
         return dg.MaterializeResult(metadata=metadata.of_page(page))
 
     return [candles, coverage, gaps, backfilled_candles, completeness_report]

@@ -12,7 +12,7 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
 from kraken_pipeline.orchestration.partitions import SERIES
 from kraken_pipeline.orchestration.progress import finish
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.publish import Published
@@ -31,7 +31,6 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
         group_name=group(tier, Step.PUBLICATION),
         owners=OWNERS,
         tags=tags(Layer.QUESTDB, tier),
-        required_resource_keys={STORES},
         partitions_def=SERIES[tier],
         backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[dg.AssetKey([prefix, name]) for name in ("candles", "backfilled_candles")],
@@ -44,9 +43,9 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": questdb_columns()},
         check_specs=[checks.equals_lake_spec(key)],
     )
-    def questdb_candles(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def questdb_candles(context: dg.AssetExecutionContext, stores: StoresOfRun) -> dg.MaterializeResult:
         with explained():
-            stores, selection = stores_of(context), selected(context, tier)
+            selection = selected(context, tier)
             run = begin(context, selection.spec)
             done = publish.publish(stores, run, selection.keys)
             if done.failed:

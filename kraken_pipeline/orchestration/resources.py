@@ -12,13 +12,8 @@ from kraken_pipeline.storage.stores import Stores, opened
 
 STORES = "stores"
 STORES_TO_RECOVER = "stores_to_recover"
-
-
-def stores_of(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Stores:
-    """Return the stores of a step's resources."""
-    found = getattr(context.resources, STORES)
-    assert isinstance(found, Stores)  # noqa: S101 - for the type checker; resources are untyped
-    return found
+StoresOfRun = dg.ResourceParam[Stores]
+"""The type of the parameter `stores`, or `stores_to_recover`, by which an op or an asset receives the stores."""
 
 
 def stores_resource(settings: Settings | None = None, *, is_recovering: bool = False) -> dg.ResourceDefinition:

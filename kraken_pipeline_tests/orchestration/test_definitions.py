@@ -4,16 +4,19 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import dagster as dg
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from kraken_pipeline.coverage.anchors import Depth, Spacing
 from kraken_pipeline.definitions import bound_publish, build_definitions, defs
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.tier import TIERS
+from kraken_pipeline.orchestration.jobs.prove_job import ProveConfig
 from kraken_pipeline.orchestration.partitions import SERIES
-from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ("candles", "coverage", "gaps", "backfilled_candles", "completeness_report")
@@ -154,6 +157,43 @@ def test_the_launchpad_shows_the_options_of_a_run_and_no_others() -> None:
     assert isinstance(shown, dg.Shape)
     assert set(shown.fields) == set(RunSpec.model_fields)
     assert all(field.description for field in shown.fields.values())
+    assert {name for name, field in shown.fields.items() if field.default_provided} == set(RunSpec.model_fields)
+
+
+def test_every_option_that_the_launchpad_shows_has_a_type() -> None:
+    for name in defs.get_repository_def().job_names:
+        mapping = defs.resolve_job_def(name).config_mapping
+        if mapping is None:
+            continue
+        shown = mapping.config_schema.config_type
+        assert isinstance(shown, dg.Shape)
+        for option, field in shown.fields.items():
+            assert field.description, (name, option)
+            assert not field.is_required
+            if option not in ("start", "end"):  # text or seconds, for which Dagster has no type
+                assert not (
+                    {"Any"} & {field.config_type.key, *(inner.key for inner in field.config_type.type_iterator())}
+                )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"intervals": "60,1440", "pairs": "XBTUSD, ETHUSD", "tier": "tier1", "start": "2023-07-01T12:00"},
+        {"intervals": [60, 1440], "pairs": ["XBTUSD", "ETHUSD"], "end": "2023-10-01", "archive_dirs": ["/archives"]},
+        dict.fromkeys(RunSpec.model_fields),
+    ],
+)
+def test_lists_may_be_text_and_null_is_not_given(config: dict[str, object]) -> None:
+    mapping = defs.resolve_job_def("ingest").config_mapping
+    assert mapping is not None
+    inner = mapping.resolve_from_unvalidated_config(config)["ops"]["look_at_folders"]["config"]
+    assert run_spec(inner) == run_spec(config)
+
+
+def test_the_choices_of_a_proof_are_those_that_the_command_knows() -> None:
+    annotations = {name: get_args(field.annotation) for name, field in ProveConfig.model_fields.items()}
+    assert annotations == {"every": tuple(Spacing), "depth": tuple(Depth)}
 
 
 def test_the_folder_sensor_is_on_from_the_start() -> None:

@@ -55,5 +55,5 @@ def test_a_proof_is_a_run_that_says_what_it_counted_of_each_partition(
 def test_what_cannot_be_asked_for_is_refused_before_there_is_a_run(config: dict[str, str]) -> None:
     mapping = prove_job.config_mapping
     assert mapping is not None
-    with pytest.raises((InvalidRequest, dg.DagsterConfigMappingFunctionError)):
+    with pytest.raises((InvalidRequest, dg.DagsterConfigMappingFunctionError, dg.DagsterInvalidConfigError)):
         mapping.resolve_from_unvalidated_config(config)

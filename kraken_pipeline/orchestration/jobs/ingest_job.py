@@ -3,7 +3,7 @@
 It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,12 @@ import dagster as dg
 
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.config import spec_mapping
 from kraken_pipeline.orchestration.events import file_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
-from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
@@ -42,7 +42,6 @@ class IngestPlan:
     Attributes:
         spec: The run spec.
         now: The time that the run uses as the present, in seconds since the epoch.
-        progress: The progress at the start, with the totals of the work.
         progress: The progress at the start, with the totals of the work.
         taken: The number of files that were ingested before.
         skipped: The number of files in the folders that are not archives.
@@ -71,48 +70,16 @@ class Chunk:
     tasks: tuple[Task, ...]
 
 
-def config_schema() -> dict[str, dg.Field]:
-    """Return the fields of `RunSpec` as the job's config, for the launchpad; `RunSpec` itself validates them."""
-    return {
-        name: dg.Field(dg.Noneable(dg.Any), is_required=False, description=field.description)
-        for name, field in RunSpec.model_fields.items()
-    }
-
-
-def mapping(
-    op: str, fields: Mapping[str, dg.Field], checked: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> dg.ConfigMapping:
-    """Return a config mapping that validates a run's config before the run exists, and passes it to an op.
-
-    Args:
-        op: The name of the op.
-        fields: The fields of the config.
-        checked: Validates the config, and returns the config of the op.
-    """
-
-    def mapped(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "ops": {op: {"config": checked(values)}},
-            "loggers": {"console": {"config": {"log_level": load_settings().kraken_log_level.upper()}}},
-        }
-
-    return dg.ConfigMapping(config_fn=mapped, config_schema=dict(fields))
-
-
-def spec_mapping(op: str) -> dg.ConfigMapping:
-    """Return the config mapping of a run whose config is a `RunSpec`."""
-    return mapping(op, config_schema(), lambda values: run_spec(values).as_config())
-
-
 @dg.op(
     config_schema=dict,
-    required_resource_keys={STORES},
     out={"plan": dg.Out(IngestPlan), "chunks": dg.DynamicOut(Chunk)},
 )
-def look_at_folders(context: dg.OpExecutionContext) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
+def look_at_folders(
+    context: dg.OpExecutionContext, stores: StoresOfRun
+) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
     """Find the selected archives that have not been ingested yet, and distribute them over the steps."""
     with explained():
-        stores, spec = stores_of(context), run_spec(context.op_config)
+        spec = run_spec(context.op_config)
         run = begin(context, spec)
         found = scan.Scan()
         if spec.dry_run:
@@ -164,12 +131,12 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
     context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
 
 
-@dg.op(required_resource_keys={STORES}, out=dg.Out(list))
-def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutcome]:
+@dg.op(out=dg.Out(list))
+def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chunk) -> list[FileOutcome]:
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        stores, run = stores_of(context), begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
+        run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
         outcomes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run)
     for outcome in outcomes:
         if outcome.status is FileStatus.FAILED:
@@ -182,12 +149,14 @@ def ingest_files(context: dg.OpExecutionContext, chunk: Chunk) -> list[FileOutco
     return outcomes
 
 
-@dg.op(required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def fill_gaps_and_report(context: dg.OpExecutionContext, plan: IngestPlan, outcomes: list[list[FileOutcome]]) -> None:
+@dg.op(out=dg.Out(dg.Nothing))
+def fill_gaps_and_report(
+    context: dg.OpExecutionContext, stores: StoresOfRun, plan: IngestPlan, outcomes: list[list[FileOutcome]]
+) -> None:
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
     changes = pipeline.Changes(tuple(outcome for chunk in outcomes for outcome in chunk))
     with explained(retried=True):
-        stores, run = stores_of(context), begin(context, now=plan.now, progress=plan.progress)
+        run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)
             changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.config import mapping, spec_mapping
 from kraken_pipeline.orchestration.events import published_changes
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import mapping, spec_mapping
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores
@@ -32,20 +33,19 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 
 def _deliver_and_report(
-    context: dg.OpExecutionContext, spec: RunSpec, changes: pipeline.Changes, run: RunContext
+    context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, changes: pipeline.Changes, run: RunContext
 ) -> None:
     """Publish the changes, report the changed partitions, and record the outcome of the run."""
-    stores = stores_of(context)
     changes = pipeline.deliver(stores, changes, run)
     report(context, stores, spec, changes, run)
     conclude(context, run, outcome_of_changes(changes))
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def fill_gaps(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def fill_gaps(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Fill gaps by resampling, then from the exchange, within lookback and budget."""
     with explained(retried=True):
-        stores, spec = stores_of(context), run_spec(context.op_config)
+        spec = run_spec(context.op_config)
         run = begin(context, spec)
         if not stores.lake.asset_ids.pairs() and not spec.pairs:
             raise InvalidRequest(
@@ -59,7 +59,7 @@ def fill_gaps(context: dg.OpExecutionContext) -> None:
             return
         changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, spec, run))
         record_asked(stores, spec, run.now)
-        _deliver_and_report(context, spec, changes, run)
+        _deliver_and_report(context, stores, spec, changes, run)
 
 
 @dg.job(
@@ -73,14 +73,17 @@ def backfill_job() -> None:
     fill_gaps()
 
 
-_IDS = {"ids": dg.Field([int], default_value=[], description="Of `dead-letters list`; all where none is named.")}
+class RetryConfig(dg.Config):
+    """The options of the job `retry_dead_letters`."""
+
+    ids: list[int] = Field(default=[], description="Of `dead-letters list`; all where none is named.")
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def retry_operations(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def retry_operations(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Retry operations that are dead letters: those with the given ids, or all of them."""
     with explained():
-        stores, ids = stores_of(context), set(context.op_config["ids"])
+        ids = set(context.op_config["ids"])
         with stores.catalog.read() as connection:
             known = dead_letters.operations(connection, None)
         chosen = [each for each in known if not ids or each.id in ids]
@@ -91,12 +94,12 @@ def retry_operations(context: dg.OpExecutionContext) -> None:
         spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
         run = begin(context, spec)
         changes = pipeline.Changes(filled=backfill.retry(stores, chosen, run))
-        _deliver_and_report(context, spec, changes, run)
+        _deliver_and_report(context, stores, spec, changes, run)
 
 
 @dg.job(
     name="retry_dead_letters",
-    config=mapping("retry_operations", _IDS, dict),
+    config=mapping("retry_operations", RetryConfig.to_fields_dict(), lambda values: {"ids": values["ids"] or []}),
     executor_def=dg.in_process_executor,
     description="Does operations again that failed for good: those with these ids, or all of them.",
 )
@@ -112,11 +115,11 @@ def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
     return metadata.of_page(write_page(stores, spec, now))
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def report_completeness(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def report_completeness(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Make the completeness report of each selected tier that has pairs."""
     with explained():
-        stores, spec = stores_of(context), run_spec(context.op_config)
+        spec = run_spec(context.op_config)
         run = begin(context, spec)
         pairs = load_snapshot(stores, spec, run.now).pairs.values()
         for tier, names in partitions.by_tier(stores.tiers, pairs).items():
@@ -137,11 +140,11 @@ def report_job() -> None:
     report_completeness()
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def compare_with_ohlc(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def compare_with_ohlc(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Compare the stored candles of the last days with fresh replies of OHLC; record each difference as a conflict."""
     with explained():
-        stores, spec = stores_of(context), run_spec(context.op_config)
+        spec = run_spec(context.op_config)
         run = begin(context, spec)
         may_ask = spec.api_backfill and not spec.dry_run
         found = validate_recent(stores, spec, run) if may_ask else ValidationOutcome(())
@@ -174,22 +177,24 @@ def validate_job() -> None:
     compare_with_ohlc()
 
 
-_RETENTION = {
-    "retention_days": dg.Field(int, is_required=False, description="KRAKEN_GAP_RETENTION_DAYS where it is not set.")
-}
+class CleanupConfig(dg.Config):
+    """The options of the job `cleanup_old_gap_records`."""
+
+    retention_days: int | None = Field(default=None, description="KRAKEN_GAP_RETENTION_DAYS where it is not set.")
 
 
 def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
-    if values.get("retention_days", 1) < 1:
-        raise InvalidRequest(f"retention_days={values['retention_days']}: at least one day is kept")
-    return dict(values)
+    days = values["retention_days"]
+    if days is not None and days < 1:
+        raise InvalidRequest(f"retention_days={days}: at least one day is kept")
+    return {} if days is None else {"retention_days": days}
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def forget_old_records(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def forget_old_records(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Delete records of gaps filled long ago, attempts and counts of that time, and old damaged or replaced files."""
     with explained():
-        stores, run = stores_of(context), begin(context)
+        run = begin(context)
         days = context.op_config.get("retention_days", stores.settings.kraken_gap_retention_days)
         done = clean_up(stores, days, run.now)
     counted = (
@@ -209,7 +214,7 @@ def forget_old_records(context: dg.OpExecutionContext) -> None:
 
 @dg.job(
     name="cleanup_old_gap_records",
-    config=mapping("forget_old_records", _RETENTION, _retained),
+    config=mapping("forget_old_records", CleanupConfig.to_fields_dict(), _retained),
     executor_def=dg.in_process_executor,
     description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
 )
@@ -218,17 +223,18 @@ def cleanup_job() -> None:
     forget_old_records()
 
 
-_PUBLISH = {
-    "rebuild": dg.Field(bool, default_value=False, description="Empty QuestDB's tables and fill them from the lake."),
-    "verify": dg.Field(bool, default_value=False, description="Compare every series with the lake afterwards."),
-}
+class PublishConfig(dg.Config):
+    """The options of the job `publish_candles`."""
+
+    rebuild: bool = Field(default=False, description="Empty QuestDB's tables and fill them from the lake.")
+    verify: bool = Field(default=False, description="Compare every series with the lake afterwards.")
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def publish_owed(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def publish_owed(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Publish pending ranges to QuestDB, or rebuild its tables from the lake."""
     with explained(retried=True):
-        stores, config, run = stores_of(context), context.op_config, begin(context)
+        config, run = context.op_config, begin(context)
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
         for failure in done.failed:
             context.log.error(failure)
@@ -249,7 +255,7 @@ def publish_owed(context: dg.OpExecutionContext) -> None:
 
 @dg.job(
     name="publish_candles",
-    config=mapping("publish_owed", _PUBLISH, dict),
+    config=mapping("publish_owed", PublishConfig.to_fields_dict(), dict),
     executor_def=dg.in_process_executor,
     description="Delivers to QuestDB what it is owed; can fill it anew from the lake, and compare the two.",
 )

@@ -1,17 +1,18 @@
 """The job `prove`: counts trades by their ids and heals short candles; started by the command line or a schedule."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
+from pydantic import Field
 
 from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata
+from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
@@ -20,14 +21,20 @@ from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import run_spec
 
 _OF_SPEC = ("tier", "pairs", "start", "end", "budget", "dry_run")
-_OWN = {
-    "every": dg.Field(
-        dg.Noneable(str), is_required=False, description="How far apart the first anchors are: 1d, 1mo, or 3mo."
-    ),
-    "depth": dg.Field(
-        dg.Noneable(str), is_required=False, description="Down to what a difference is searched: minute, or day."
-    ),
-}
+
+
+class ProveConfig(dg.Config):
+    """The options of the job `prove` beside those of a `RunSpec`."""
+
+    every: Literal["1d", "1mo", "3mo"] = Field(
+        default="3mo", description="The distance between the first anchors: 1d, 1mo, or 3mo."
+    )
+    depth: Literal["minute", "day"] = Field(
+        default="minute", description="The span down to which a difference is searched: minute, or day."
+    )
+
+
+_OWN = ProveConfig.to_fields_dict()
 
 
 def how(values: Mapping[str, Any]) -> tuple[Spacing, Depth]:
@@ -53,11 +60,11 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), **own}
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def count_trades(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def count_trades(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Compare the number of trades by their ids with the trade counts of candles, within the budget."""
     with explained(retried=True):
-        stores, config = stores_of(context), dict(context.op_config)
+        config = dict(context.op_config)
         spacing, depth = how(config)
         spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
         run = begin(context, spec)
@@ -113,7 +120,7 @@ def _outcome(done: ProveOutcome, changes: pipeline.Changes) -> dict[str, Any]:
 
 @dg.job(
     name="prove",
-    config=mapping("count_trades", {**{name: config_schema()[name] for name in _OF_SPEC}, **_OWN}, _checked),
+    config=mapping("count_trades", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     executor_def=dg.in_process_executor,
     description="Counts the trades of candles by the ids that the exchange gives them, and heals what is short.",
 )

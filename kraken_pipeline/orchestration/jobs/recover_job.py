@@ -4,27 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import STORES_TO_RECOVER
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, report
 from kraken_pipeline.storage.catalog.states import FileStatus
-from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.recovery import Recovery, copy_from, recover
 
 _FROM = "copied_from"
-_OWN = {
-    _FROM: dg.Field(
-        dg.Noneable(str),
-        is_required=False,
-        description="The URL of a catalog that is copied whole, without a password.",
+
+
+class RecoverConfig(dg.Config):
+    """The options of the job `recover_catalog` beside the archives."""
+
+    copied_from: str | None = Field(
+        default=None, description="The URL of a catalog that is copied whole, without a password."
     )
-}
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,13 +37,11 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"archive_dirs": [str(path) for path in run_spec(archive_dirs=archives).archive_dirs], _FROM: url}
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES_TO_RECOVER}, out=dg.Out(dg.Nothing))
-def build_catalog(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def build_catalog(context: dg.OpExecutionContext, stores_to_recover: StoresOfRun) -> None:
     """Build the catalog, add its pairs to the partitions, and report the changed partitions."""
     with explained():
-        stores = getattr(context.resources, STORES_TO_RECOVER)
-        assert isinstance(stores, Stores)  # noqa: S101 - for the type checker; resources are untyped
-        config = dict(context.op_config)
+        stores, config = stores_to_recover, dict(context.op_config)
         run = begin(context)
         if config[_FROM] is not None:
             run.report(phase="copying the catalog")
@@ -76,7 +75,7 @@ def _outcome(done: Recovery) -> dict[str, Any]:
 
 @dg.job(
     name="recover_catalog",
-    config=mapping("build_catalog", {"archive_dirs": config_schema()["archive_dirs"], **_OWN}, _checked),
+    config=mapping("build_catalog", {**spec_fields(["archive_dirs"]), **RecoverConfig.to_fields_dict()}, _checked),
     executor_def=dg.in_process_executor,
     description="Builds a catalog that was lost from the lake and the archives at hand, or copies it from another.",
 )

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import checks
+from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
@@ -20,15 +21,17 @@ from kraken_pipeline.workflow.verify.repair import Repair, repair
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
 _OF_SPEC = ("tier", "intervals", "pairs", "archive_dirs", "api_backfill", "budget")
-_OWN = {
-    "quick": dg.Field(bool, is_required=False, description="Compare sizes and footers only, instead of all bytes."),
-    "repair": dg.Field(bool, is_required=False, description="Set aside what is damaged, and bring back what it held."),
-    "part": dg.Field(
-        dg.Noneable(float),
-        is_required=False,
-        description="Only this share of all bytes: the files read least recently.",
-    ),
-}
+
+
+class VerifyConfig(dg.Config):
+    """The options of the job `verify_lake` beside those of a `RunSpec`."""
+
+    quick: bool = Field(default=False, description="Compare sizes and footers only, instead of all bytes.")
+    repair: bool = Field(default=False, description="Set aside what is damaged, and bring back what it held.")
+    part: float | None = Field(default=None, description="Only this share of all bytes: the files read least recently.")
+
+
+_OWN = VerifyConfig.to_fields_dict()
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,11 +45,11 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), **own}
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def verify_files(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def verify_files(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Compare files with the manifest; repair damaged files on request."""
     with explained():
-        stores, config = stores_of(context), dict(context.op_config)
+        config = dict(context.op_config)
         own = {name: config.pop(name) for name in _OWN if name in config}
         spec = run_spec(config)
         run = begin(context, spec)
@@ -97,7 +100,7 @@ def _reported(
 
 @dg.job(
     name="verify_lake",
-    config=mapping("verify_files", {**{name: config_schema()[name] for name in _OF_SPEC}, **_OWN}, _checked),
+    config=mapping("verify_files", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     executor_def=dg.in_process_executor,
     description="Compares every file of the lake with what was written; repairs what is damaged where that is asked.",
 )
