@@ -7,67 +7,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.setting_syntax import is_cron, is_database, is_http, is_pgwire, is_redis
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
-_CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
-# User and password must be percent-encoded: three libraries parse special characters between // and @ in three ways,
-# and their messages contain what they parse as host or port.
-_USER = r"(?:[^\s/?#@\[\]]+@)?"
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?"
-_HTTP = re.compile(rf"https?://{_USER}{_HOST}/?")
-_PGWIRE = re.compile(rf"postgresql://{_USER}{_HOST}(/[^\s/]*)?")
-_POSTGRESQL = re.compile(rf"postgresql(\+\w+)?://{_USER}({_HOST})?(/\S*)?")
-_CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-
-
-def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
-    lowest, highest = bounds
-    return bool(_CRON_FIELD.fullmatch(field)) and all(
-        lowest <= int(number) <= highest for number in re.findall(r"(?<!/)\b\d+", field)
-    )
-
-
-def _is_server(shape: re.Pattern[str], url: str) -> bool:
-    """Check whether a URL matches a pattern and has a valid port."""
-    if not shape.fullmatch(url):
-        return False
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
-def _is_pgwire(url: str) -> bool:
-    """Check whether libpq can parse all of a URL."""
-    from psycopg import Error  # noqa: PLC0415 - as redis-py below
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
-
-    if not _is_server(_PGWIRE, url):
-        return False
-    try:
-        conninfo_to_dict(url)
-    except Error:
-        return False
-    return True
-
-
-def _is_redis(url: str) -> bool:
-    """Check whether redis-py can parse all of a URL; it silently ignores a database that is not a number."""
-    from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, only needed with Redis
-
-    if not re.fullmatch(r"rediss?://[^/?#\s]+(/\d*)?(\?[^#\s]+)?", url):
-        return False
-    try:
-        ConnectionPool.from_url(url).make_connection()  # does not connect yet
-    except (ValueError, TypeError, AttributeError, RedisError):
-        return False
-    return True
 
 
 class Settings(BaseSettings):
@@ -399,15 +346,14 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _five_fields(cls, value: str) -> str:
-        fields = value.split()
-        if len(fields) != len(_CRON_BOUNDS) or not all(map(_is_cron_field, fields, _CRON_BOUNDS)):
+        if not is_cron(value):
             raise ValueError("write a cron time of five fields, such as */15 * * * *")
         return value
 
     @field_validator("kraken_cache_url")
     @classmethod
     def _name_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_redis(value.get_secret_value()):
+        if value is not None and not is_redis(value.get_secret_value()):
             raise ValueError(
                 "write redis://:password@host:6379/0, or rediss:// for TLS, with the password percent-encoded"
             )
@@ -417,7 +363,7 @@ class Settings(BaseSettings):
     @classmethod
     def _name_a_database(cls, value: SecretStr | None) -> SecretStr | None:
         url = "sqlite://" if value is None else value.get_secret_value()
-        if not re.match(r"sqlite(\+\w+)?://", url) and not _is_server(_POSTGRESQL, url):
+        if not is_database(url):
             raise ValueError(
                 "write sqlite:////a/path/catalog.sqlite or postgresql://user:password@host/database, with the "
                 "password percent-encoded"
@@ -427,14 +373,14 @@ class Settings(BaseSettings):
     @field_validator("kraken_questdb_url")
     @classmethod
     def _name_questdb(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_server(_HTTP, value.get_secret_value()):
+        if value is not None and not is_http(value.get_secret_value()):
             raise ValueError("write http://user:password@host:9000, or https://…, with the password percent-encoded")
         return value
 
     @field_validator("kraken_questdb_pg_url")
     @classmethod
     def _name_pgwire(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _is_pgwire(value.get_secret_value()):
+        if value is not None and not is_pgwire(value.get_secret_value()):
             raise ValueError("write postgresql://user:password@host:8812/qdb, with the password percent-encoded")
         return value
 

@@ -16,7 +16,8 @@ ROOT = Path(kraken_pipeline.__file__).parent
 CORE = {"errors", "market"}
 LAYERS = {
     "errors": set[str](),
-    "settings": {"errors"},
+    "setting_syntax": set[str](),
+    "settings": {"errors", "setting_syntax"},
     "market": {"errors"},
     "coverage": CORE,
     "kraken": CORE | {"coverage"},

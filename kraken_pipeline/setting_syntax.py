@@ -1,0 +1,76 @@
+"""The syntax of settings: cron times, and URLs of servers, as the libraries that use them can parse them."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+_CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
+# User and password must be percent-encoded: three libraries parse special characters between // and @ in three ways,
+# and their messages contain what they parse as host or port.
+_USER = r"(?:[^\s/?#@\[\]]+@)?"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?"
+_HTTP = re.compile(rf"https?://{_USER}{_HOST}/?")
+_PGWIRE = re.compile(rf"postgresql://{_USER}{_HOST}(/[^\s/]*)?")
+_POSTGRESQL = re.compile(rf"postgresql(\+\w+)?://{_USER}({_HOST})?(/\S*)?")
+_CRON_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+def _is_cron_field(field: str, bounds: tuple[int, int]) -> bool:
+    lowest, highest = bounds
+    return bool(_CRON_FIELD.fullmatch(field)) and all(
+        lowest <= int(number) <= highest for number in re.findall(r"(?<!/)\b\d+", field)
+    )
+
+
+def _is_server(shape: re.Pattern[str], url: str) -> bool:
+    """Check whether a URL matches a pattern and has a valid port."""
+    if not shape.fullmatch(url):
+        return False
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def is_cron(value: str) -> bool:
+    """Check whether a text is a cron time of five fields."""
+    fields = value.split()
+    return len(fields) == len(_CRON_BOUNDS) and all(map(_is_cron_field, fields, _CRON_BOUNDS))
+
+
+def is_http(url: str) -> bool:
+    """Check whether a URL names an HTTP server and nothing below it."""
+    return _is_server(_HTTP, url)
+
+
+def is_database(url: str) -> bool:
+    """Check whether a URL names an SQLite file or a PostgreSQL database."""
+    return bool(re.match(r"sqlite(\+\w+)?://", url)) or _is_server(_POSTGRESQL, url)
+
+
+def is_pgwire(url: str) -> bool:
+    """Check whether libpq can parse all of a URL."""
+    from psycopg import Error  # noqa: PLC0415 - as redis-py below
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    if not _is_server(_PGWIRE, url):
+        return False
+    try:
+        conninfo_to_dict(url)
+    except Error:
+        return False
+    return True
+
+
+def is_redis(url: str) -> bool:
+    """Check whether redis-py can parse all of a URL; it silently ignores a database that is not a number."""
+    from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, only needed with Redis
+
+    if not re.fullmatch(r"rediss?://[^/?#\s]+(/\d*)?(\?[^#\s]+)?", url):
+        return False
+    try:
+        ConnectionPool.from_url(url).make_connection()  # does not connect yet
+    except (ValueError, TypeError, AttributeError, RedisError):
+        return False
+    return True
