@@ -95,6 +95,17 @@ def test_a_public_class_has_a_name_of_its_own() -> None:
     assert {name for name, count in names.items() if count > 1} == set()
 
 
+def test_what_translates_queries_nothing() -> None:
+    def querying(path: Path) -> set[str]:
+        if package_of(path) not in TOP:
+            return set()
+        calls = (ast.unparse(node.func) for node in ast.walk(parsed(path)) if isinstance(node, ast.Call))
+        transactions = {call for call in calls if call.endswith(("catalog.read", "catalog.write"))}
+        return transactions | {name for name in imports(path) if name.split(".")[0] == "sqlalchemy"}
+
+    assert violations(querying) == {}
+
+
 def test_what_decides_does_not_act() -> None:
     def acting(path: Path) -> set[str]:
         decides = package_of(path) in ("market", "coverage")

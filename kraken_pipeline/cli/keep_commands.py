@@ -28,7 +28,6 @@ from kraken_pipeline.cli.output import err, out, print_json
 from kraken_pipeline.cli.runs import failure_of, loading_dagster, run_job
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage.records.damage import open_damages, settled_since
 from kraken_pipeline.storage.stores import opened, require_writable
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
@@ -38,6 +37,7 @@ from kraken_pipeline.workflow.reconcile.verdicts import contradicted, every_cand
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.backup import back_up
 from kraken_pipeline.workflow.verify.backup import restore as bring_back
+from kraken_pipeline.workflow.verify.known_damage import left_and_settled
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.verify.verification import verify as verify_files
 from kraken_pipeline.workflow.withdraw.resolve import Resolved, find, preview
@@ -244,8 +244,8 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
     began = present()
     config = {**spec.as_config(), "repair": True, "quick": quick}
     done = run_job(settings, bound_verify, None, console=console, config=config)
-    with opened(settings) as stores, stores.catalog.read() as connection:
-        damaged, settled = open_damages(connection), settled_since(connection, began)
+    with opened(settings) as stores:
+        damaged, settled = left_and_settled(stores, began)
     found = Verification(
         done.outcome.get("files_verified", 0),
         done.outcome.get("bytes_verified", 0),

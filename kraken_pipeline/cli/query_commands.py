@@ -30,17 +30,18 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.records import dead_letters as letters
-from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.stores import opened, opened_locks, require_writable
+from kraken_pipeline.workflow import dead_letters
 from kraken_pipeline.workflow.backfill.exchange import open_cache
 from kraken_pipeline.workflow.explain.explain import explain as tell
+from kraken_pipeline.workflow.gaps.closed import closed_gaps
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.health.check import HealthStatus, worst
 from kraken_pipeline.workflow.health.exchange_health import cache_state, check_exchange
 from kraken_pipeline.workflow.health.health import check_health
-from kraken_pipeline.workflow.ingest.scan import known_pairs, window
+from kraken_pipeline.workflow.ingest.scan import known_pairs
 from kraken_pipeline.workflow.read import export as export_candles
 from kraken_pipeline.workflow.read import read_series
 from kraken_pipeline.workflow.report.report import export_unfillable, make_report, unknown
@@ -62,10 +63,7 @@ def gaps(
         snapshot = load_snapshot(stores, spec, present())
         rows = shown(stores, find_gaps(stores, spec, snapshot), snapshot)
         if every:
-            with stores.catalog.read() as connection:
-                closed = gap_records.closed_gaps(connection, sorted(snapshot.pairs))
-            wanted = [row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series]]
-            rows += [row for row in wanted if row.span.overlaps(window(spec))]
+            rows += closed_gaps(stores, spec, snapshot)
     if as_json:
         print_json([gap_json(row) for row in rows])
     else:
@@ -166,9 +164,8 @@ def list_dead_letters(
 ) -> None:
     """Lists them, those of the newest file first."""
     spec = selection(pairs=pairs)
-    with stores_of_home() as stores, stores.catalog.read() as connection:
-        rows = letters.listed(connection, spec.pairs or None, limit)
-        count = letters.count(connection, spec.pairs or None)
+    with stores_of_home() as stores:
+        rows, count = dead_letters.list_dead_letters(stores, spec.pairs, limit)
     if as_json:
         print_json([letters.as_json(row) for row in rows])
     else:
@@ -181,8 +178,8 @@ def export_dead_letters(
 ) -> None:
     """Writes them to a CSV file with a header."""
     spec = selection(pairs=pairs)
-    with stores_of_home() as stores, stores.catalog.read() as connection:
-        count = letters.export(connection, spec.pairs or None, to)
+    with stores_of_home() as stores:
+        count = dead_letters.export_dead_letters(stores, spec.pairs, to)
     say(err, f"{count:,} dead letters written to {to}")
 
 

@@ -9,8 +9,6 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from kraken_pipeline.cli import plan_tables, run_tables, tables
 from kraken_pipeline.cli.layout import say
@@ -36,9 +34,10 @@ from kraken_pipeline.coverage.anchors import Depth, Spacing
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.catalog.database import has_password
 from kraken_pipeline.storage.questdb.client import require_questdb
-from kraken_pipeline.storage.records import dead_letters as letters
 from kraken_pipeline.workflow.backfill.backfill import beyond, planned
+from kraken_pipeline.workflow.dead_letters import failed_operations
 from kraken_pipeline.workflow.gaps.plan import Plan, make_plan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.count_verdicts import verdicts
@@ -273,10 +272,10 @@ def recover(
 def _without_password(url: str) -> str:
     """The URL of a catalog, as it may stand in the record of a run."""
     try:
-        parsed = make_url(url)
-    except ArgumentError:
+        says_password = has_password(url)
+    except InvalidRequest:
         raise InvalidRequest("--from names no database; write sqlite:////a/path/catalog.sqlite") from None
-    if parsed.password is not None:
+    if says_password:
         raise InvalidRequest("--from: leave the password out, and say it by PGPASSWORD or PGPASSFILE")
     return url
 
@@ -289,14 +288,9 @@ def retry_dead_letters(
     with loading_dagster(load_settings(), as_json=as_json):
         from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
 
-    with stores_of_home() as stores, stores.catalog.read() as connection:
-        known = {operation.id for operation in letters.operations(connection, None)}
-    if missing := sorted(set(ids or ()) - known):
-        raise InvalidRequest(
-            f"{', '.join(map(str, missing))}: no operation that failed has that number; "
-            "only operations can be retried, rows of files cannot"
-        )
-    if not known:
+    with stores_of_home() as stores:
+        chosen = failed_operations(stores, ids or ())
+    if not chosen:
         say(err, "No operation has failed for good: there is nothing to retry.")
         if as_json:
             print_json([])

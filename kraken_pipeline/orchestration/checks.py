@@ -12,12 +12,13 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
 from kraken_pipeline.orchestration.metadata import percents, table
 from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
-from kraken_pipeline.storage.records.damage import Damage, open_damages
+from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.ingest.ingest import FileOutcome
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement
+from kraken_pipeline.workflow.verify.known_damage import damage_of
 from kraken_pipeline.workflow.verify.verification import Verification
 from kraken_pipeline.workflow.verify.verify import broken_candles
 
@@ -105,12 +106,7 @@ def files_readable(asset: dg.AssetKey, failed: Collection[tuple[str, str]]) -> d
 
 def lake_intact(stores: Stores, asset: dg.AssetKey, series: Iterable[Series]) -> dg.AssetCheckResult:
     """Check the files of some series for known damage, and compare their sizes and footers with the manifest."""
-    wanted = list(series)
-    with stores.catalog.read() as connection:
-        known = open_damages(connection, {each.pair for each in wanted})
-    found = {damage.path: damage for damage in known if damage.series in wanted}
-    found |= {damage.path: damage for each in wanted for damage in stores.lake.damaged(each)}
-    return _intact(asset, [found[path] for path in sorted(found)])
+    return _intact(asset, damage_of(stores, list(series)))
 
 
 def lake_intact_events(stores: Stores, done: Verification) -> Iterator[dg.AssetCheckEvaluation]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 import polars as pl
-import sqlalchemy as sa
 
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source
 from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.catalog.schema import TableShape, shape_of
 from kraken_pipeline.storage.questdb import tables as questdb_schema
 
 _OF_CANDLES: Mapping[str, str] = {
@@ -83,26 +83,25 @@ def questdb_columns() -> dg.TableSchema:
 
 def coverage_columns() -> dg.TableSchema:
     """Return the columns of the catalog's table of coverage."""
-    return _of_table(schema.coverage, _OF_COVERAGE)
+    return _of_table(shape_of(schema.coverage), _OF_COVERAGE)
 
 
 def gap_columns() -> dg.TableSchema:
     """Return the columns of the catalog's table of gaps."""
-    return _of_table(schema.gaps, _OF_GAPS)
+    return _of_table(shape_of(schema.gaps), _OF_GAPS)
 
 
-def _of_table(table: sa.Table, sentences: Mapping[str, str]) -> dg.TableSchema:
+def _of_table(shape: TableShape, sentences: Mapping[str, str]) -> dg.TableSchema:
     columns = [
         dg.TableColumn(
-            column.name,
-            str(column.type).lower(),
-            description=sentences.get(column.name),
-            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            name,
+            type_name,
+            description=sentences.get(name),
+            constraints=dg.TableColumnConstraints(nullable=is_nullable),
         )
-        for column in table.columns
+        for name, type_name, is_nullable in shape.columns
     ]
-    keys = ", ".join(column.name for column in table.primary_key.columns)
-    return dg.TableSchema(columns, dg.TableConstraints([f"unique by {keys}"]))
+    return dg.TableSchema(columns, dg.TableConstraints([f"unique by {', '.join(shape.keys)}"]))
 
 
 def _type_name(dtype: pl.DataType) -> str:

@@ -18,7 +18,7 @@ from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.runs import at_work
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.stores import opened, opened_locks
+from kraken_pipeline.workflow.triggers.maintenance import reason_not_to_maintain
 
 
 def schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
@@ -66,16 +66,9 @@ def _schedule(
     def scheduled(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if is_probe:
             return dg.RunRequest(run_config=dict(config))
-        with opened_locks(settings) as locks:
-            run_id = at_work(context.instance, locks, job.name)
-        if run_id is not None:
-            return dg.SkipReason(f"run {run_id[:8]} is still at work")
-        with opened(settings) as stores:
-            is_empty = not stores.lake.asset_ids.pairs()
-        if is_empty:
-            return dg.SkipReason(
-                "the lake is empty: ingest archives, or name pairs: kraken-pipeline backfill --pairs …"
-            )
+        reason = reason_not_to_maintain(settings, lambda locks: at_work(context.instance, locks, job.name))
+        if reason is not None:
+            return dg.SkipReason(reason)
         return dg.RunRequest(run_config=dict(config))
 
     return scheduled

@@ -17,7 +17,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import publish_job
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
-from kraken_pipeline.orchestration.sensors import OWED_SECONDS, delivery
+from kraken_pipeline.orchestration.sensors import delivery
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.questdb.client import open_questdb
@@ -25,6 +25,7 @@ from kraken_pipeline.storage.questdb.tables import create_table
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.publish import differences
+from kraken_pipeline.workflow.triggers.pending_ranges import OWED_SECONDS
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of
 from kraken_pipeline_tests.support.servers import QuestDB

@@ -18,11 +18,11 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
-from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline, publish
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.cleanup import clean_up
+from kraken_pipeline.workflow.dead_letters import failed_operations
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.progress import RunContext
@@ -83,12 +83,7 @@ class RetryConfig(dg.Config):
 def retry_operations(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Retry operations that are dead letters: those with the given ids, or all of them."""
     with explained():
-        ids = set(context.op_config["ids"])
-        with stores.catalog.read() as connection:
-            known = dead_letters.operations(connection, None)
-        chosen = [each for each in known if not ids or each.id in ids]
-        if missing := ids - {each.id for each in chosen}:
-            raise InvalidRequest(f"no operation that failed has the number {', '.join(map(str, sorted(missing)))}")
+        chosen = failed_operations(stores, context.op_config["ids"])
         series = [each.series for each in chosen]
         pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
         spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)

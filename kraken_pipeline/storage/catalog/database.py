@@ -21,7 +21,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from filelock import FileLock, Timeout
 
-from kraken_pipeline.errors import StoreError
+from kraken_pipeline.errors import InvalidRequest, StoreError
 from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only, malformed
 from kraken_pipeline.storage.locks.locks import AdvisoryLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
@@ -199,6 +199,18 @@ def new_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
         raise StoreError(f"KRAKEN_CATALOG_URL names no database that can be used: {error}") from error
     except ValueError:  # its message quotes the text in place of the port, perhaps the password
         raise StoreError("KRAKEN_CATALOG_URL names no database that can be used: its port is not a number") from None
+
+
+def has_password(url: str) -> bool:
+    """Return whether the SQLAlchemy URL of a catalog has a password in it.
+
+    Raises:
+        InvalidRequest: It is no URL of a database.
+    """
+    try:
+        return sa.make_url(url).password is not None
+    except sa.exc.ArgumentError:
+        raise InvalidRequest("that names no database; write sqlite:////a/path/catalog.sqlite") from None
 
 
 def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:

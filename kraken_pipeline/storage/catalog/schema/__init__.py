@@ -17,7 +17,7 @@ from kraken_pipeline.storage.catalog.schema.lake import (
     unadopted,
     verifications,
 )
-from kraken_pipeline.storage.catalog.schema.parts import metadata, of_pairs
+from kraken_pipeline.storage.catalog.schema.parts import TableShape, metadata, of_pairs, shape_of
 from kraken_pipeline.storage.catalog.schema.proof import (
     absent_ids,
     anchors,
@@ -40,6 +40,7 @@ from kraken_pipeline.storage.catalog.schema.sources import (
 )
 
 __all__ = [
+    "TableShape",
     "absences",
     "absent_ids",
     "anchors",
@@ -74,6 +75,7 @@ __all__ = [
     "publications",
     "refutations",
     "reports",
+    "shape_of",
     "suspicions",
     "trade_counts",
     "unadopted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -62,3 +63,24 @@ def content_columns() -> list[sa.Column[str] | sa.Column[int]]:
         sa.Column("rows", sa.BigInteger, nullable=False),
         sa.Column("digest", sa.String(160), nullable=False),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """The shape of a table, for a description of it.
+
+    Attributes:
+        columns: The name of each column, its type, and whether it may be null.
+        keys: The names of the columns of the primary key.
+    """
+
+    columns: tuple[tuple[str, str, bool], ...]
+    keys: tuple[str, ...]
+
+
+def shape_of(table: sa.Table) -> TableShape:
+    """Return the shape of a table of the catalog."""
+    return TableShape(
+        tuple((column.name, str(column.type).lower(), bool(column.nullable)) for column in table.columns),
+        tuple(column.name for column in table.primary_key.columns),
+    )
