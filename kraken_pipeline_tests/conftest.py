@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline_tests.support.homes import Shelf, settings_of, write_shelf
+from kraken_pipeline_tests.support.remembering import remember_migrations
 
 pytest_plugins = ("kraken_pipeline_tests.support.fixtures",)
 
@@ -23,8 +24,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_from_outside() -> Iterator[None]:
-    """No setting of the developer's shell reaches a test."""
+    """No setting of the developer's shell reaches a test; what is the same for each of them is read once."""
     with pytest.MonkeyPatch.context() as patch:
+        remember_migrations(patch)
         for name in [name for name in os.environ if name.startswith(("KRAKEN_", "DAGSTER_"))]:
             patch.delenv(name)
         yield

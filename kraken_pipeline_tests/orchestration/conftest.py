@@ -12,11 +12,13 @@ from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.orchestration.resources import STORES, stores_resource
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.remembering import remember_engines
 
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a developer's `.env` nor their home can be reached."""
+    remember_engines(monkeypatch)
     monkeypatch.chdir(tmp_path)
     for name, value in {
         "DAGSTER_HOME": str(tmp_path / "dagster"),

@@ -20,6 +20,7 @@ from kraken_pipeline.cli.app import main
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.support.homes import NOBODY
+from kraken_pipeline_tests.support.remembering import remember_engines
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
@@ -64,6 +65,7 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
     logger = logging.getLogger(LOGGER)
     logging_before = logger.handlers, logger.level, logger.propagate
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        remember_engines(patch)
         patch.chdir(home.parent)
         for name, value in every.items():
             patch.setenv(name, value)
