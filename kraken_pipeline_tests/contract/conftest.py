@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline_tests.support.databases import Databases
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL
-
-TEMPLATE = "template_catalog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +23,12 @@ class Backend:
     Attributes:
         home: A home whose SQLite catalog is migrated, to be copied.
         server: The worker's PostgreSQL; None where catalogs are SQLite's.
+        databases: Those of the server that hold a catalog.
     """
 
     home: Path
-    server: PostgreSQL | None
+    server: PostgreSQL | None = None
+    databases: Databases | None = None
 
     @contextmanager
     def empty(self, folder: Path) -> Iterator[str]:
@@ -50,8 +47,8 @@ class Backend:
             shutil.copy(self.home / "catalog.sqlite", folder)
             yield f"sqlite:///{folder / 'catalog.sqlite'}"
         else:
-            self.server.start()
-            with self._dropped(self.server, copy_of_template(self.server)) as url:
+            assert self.databases is not None
+            with self.databases.one() as url:
                 yield url
 
     @contextmanager
@@ -61,22 +58,13 @@ class Backend:
         server.drop(url)
 
 
-def copy_of_template(server: PostgreSQL) -> str:
-    """A database with a catalog without records; of the first one, all others are copies."""
-    name = f"test_{secrets.token_hex(6)}"
-    copying = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(TEMPLATE))
-    try:
-        server.execute(copying)
-    except psycopg.errors.InvalidCatalogName:
-        open_catalog(server.database(TEMPLATE)).close()
-        server.execute(copying)
-    return server.url_of(name)
-
-
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest, empty_home: Path) -> Backend:
     """Where the databases of a test lie."""
-    return Backend(empty_home, request.getfixturevalue("postgresql") if request.param == "postgresql" else None)
+    if request.param == "sqlite":
+        return Backend(empty_home)
+    server = request.getfixturevalue("postgresql")
+    return Backend(empty_home, server, Databases(server))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from kraken_pipeline.storage.catalog import copies, schema, seals
 from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline_tests.contract.conftest import copy_of_template
 from kraken_pipeline_tests.support import homes
+from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.homes import Shelf, write_lines
 from kraken_pipeline_tests.support.servers import PostgreSQL
 

@@ -12,8 +12,8 @@ import pytest
 
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.contract.conftest import copy_of_template
 from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state
+from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import rows_of, settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL

@@ -17,7 +17,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes
-from kraken_pipeline_tests.contract.conftest import copy_of_template
+from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import HOST, Port, PostgreSQL, wait_for

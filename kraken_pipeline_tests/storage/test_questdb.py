@@ -371,6 +371,7 @@ def test_both_sides_come_to_the_same_checksum_of_extreme_values(there: QuestDB) 
 @searching(max_examples=10)
 @given(st.lists(CANDLES, min_size=1, max_size=5))
 def test_both_sides_come_to_the_same_checksum_of_anything(questdb_server: Server, frames: list[list[Row]]) -> None:
+    questdb_server.start()
     with client(questdb_server) as there:
         there.prepare()
         there.drop(H1)

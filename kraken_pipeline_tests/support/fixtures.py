@@ -68,11 +68,12 @@ def redis_url(redis_server: Redis) -> str:
 
 
 @pytest.fixture
-def questdb(questdb_server: QuestDB) -> QuestDB:
+def questdb(questdb_server: QuestDB) -> Iterator[QuestDB]:
     """The worker's QuestDB without tables."""
     questdb_server.start()
     questdb_server.clear()
-    return questdb_server
+    yield questdb_server
+    questdb_server.pause()
 
 
 @pytest.fixture
