@@ -53,7 +53,7 @@ def _scripts_at(location: str) -> ScriptDirectory:
 def _create_engine(
     url: str, poolclass: type[sa.Pool] | None = None, connect_args: Mapping[str, Any] | None = None
 ) -> sa.Engine:
-    return _engine(url, poolclass, tuple((connect_args or {}).items()))
+    return _engine(url, poolclass, tuple((connect_args or {}).items()))  # type: ignore[arg-type]
 
 
 @lru_cache(_MANY)

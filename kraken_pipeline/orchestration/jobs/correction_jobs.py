@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.ingest_job import config_schema, mapping
 from kraken_pipeline.orchestration.progress import NOTES, hand_over
-from kraken_pipeline.orchestration.resources import STORES, stores_of
+from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted
@@ -18,9 +19,15 @@ from kraken_pipeline.workflow.withdraw.settling import withdrawal_of
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 
 _OF_SPEC = ("tier", "pairs")
-_FULL = {
-    "full": dg.Field(bool, is_required=False, description="Compare everything again, not only what has changed."),
-}
+
+
+class ReconcileConfig(dg.Config):
+    """The options of the job `reconcile` beside those of a `RunSpec`."""
+
+    full: bool = Field(default=False, description="Compare everything again, not only what has changed.")
+
+
+_FULL = ReconcileConfig.to_fields_dict()
 
 
 def _reconcile_config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,11 +35,11 @@ def _reconcile_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), "full": bool(values.get("full"))}
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def compare_intervals(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def compare_intervals(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Compare changed candles with the other intervals of their pair, and report the series of the compared pairs."""
     with explained():
-        stores, config = stores_of(context), dict(context.op_config)
+        config = dict(context.op_config)
         full = config.pop("full")
         spec = run_spec(config)
         run = begin(context, spec)
@@ -56,9 +63,7 @@ def compare_intervals(context: dg.OpExecutionContext) -> None:
 
 @dg.job(
     name="reconcile",
-    config=mapping(
-        "compare_intervals", {**{name: config_schema()[name] for name in _OF_SPEC}, **_FULL}, _reconcile_config
-    ),
+    config=mapping("compare_intervals", {**spec_fields(_OF_SPEC), **_FULL}, _reconcile_config),
     executor_def=dg.in_process_executor,
     description="Compares the intervals of each pair with each other, and refutes what is short. Makes no requests.",
 )
@@ -67,25 +72,23 @@ def reconcile_job() -> None:
     compare_intervals()
 
 
-_TEXT = dg.Noneable(str)
-_WITHDRAWAL = {
-    "reason": dg.Field(str, description="The reason, for the record."),
-    "cause": dg.Field(_TEXT, is_required=False, description="The id of a cause, as `reconcile` lists it."),
-    "file": dg.Field(_TEXT, is_required=False, description="A file: its name, its location or its SHA-256."),
-    "release": dg.Field(_TEXT, is_required=False, description="A release: its name or its SHA-256."),
-    "is_span": dg.Field(
-        bool, is_required=False, description="Withdraw a span of pair and interval, from start to end."
-    ),
-    "pair": dg.Field(_TEXT, is_required=False, description="The pair of the span."),
-    "interval": dg.Field(
-        _TEXT, is_required=False, description="The interval of the span, or the wrong side of a cause."
-    ),
-    "start": dg.Field(_TEXT, is_required=False, description="The start of the span, as an ISO date or time (UTC)."),
-    "end": dg.Field(_TEXT, is_required=False, description="The end of the span, in the same form, excluded."),
-    "source": dg.Field(
-        _TEXT, is_required=False, description="Only candles of this source: CSV, TRADES, RESAMPLED, OHLC."
-    ),
-}
+class ResolveConfig(dg.Config):
+    """The options of the job `resolve`: a reason, and one of a cause, a file, a release and a span."""
+
+    reason: str = Field(description="The reason, for the record.")
+    cause: str | None = Field(default=None, description="The id of a cause, as `reconcile` lists it.")
+    file: str | None = Field(default=None, description="A file: its name, its location or its SHA-256.")
+    release: str | None = Field(default=None, description="A release: its name or its SHA-256.")
+    is_span: bool = Field(default=False, description="Withdraw a span: pair and interval, from start to end.")
+    pair: str | None = Field(default=None, description="The pair of the span.")
+    interval: str | None = Field(
+        default=None, description="The interval of the span in minutes, or the wrong side of a cause."
+    )
+    start: str | None = Field(default=None, description="The start of the span, as an ISO date or time (UTC).")
+    end: str | None = Field(default=None, description="The end of the span, in the same form, excluded.")
+    source: str | None = Field(
+        default=None, description="Withdraw only candles of this source: CSV, TRADES, RESAMPLED or OHLC."
+    )
 
 
 def _withdrawal_config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,21 +96,22 @@ def _withdrawal_config(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     if "cause" not in given:
         withdrawal(**given)
-    elif beside := sorted(given.keys() - {"reason", "cause", "interval", "file"}):
+    elif beside := sorted(name for name in given.keys() - {"reason", "cause", "interval", "file"} if given[name]):
         raise InvalidRequest(f"{beside[0]} cannot be given beside cause; interval or file name the side that is wrong")
     return given
 
 
-@dg.op(config_schema=dict, required_resource_keys={STORES}, out=dg.Out(dg.Nothing))
-def withdraw_candles(context: dg.OpExecutionContext) -> None:
+@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
+def withdraw_candles(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Withdraw files or candles and what was derived from them, refill from finer candles, and report the series."""
     with explained():
-        stores, config = stores_of(context), dict(context.op_config)
+        config = dict(context.op_config)
         run = begin(context)
         if (cause := config.pop("cause", None)) is None:
             what = withdrawal(**config)
         else:
-            what = withdrawal_of(contradicted(stores, run_spec(), run.now), cause, **config)
+            sides = {name: config.get(name) for name in ("interval", "file")}
+            what = withdrawal_of(contradicted(stores, run_spec(), run.now), cause, config["reason"], **sides)
         done, changes = pipeline.resolve(stores, what, run)
         changes = pipeline.deliver(stores, changes, run)
         report(context, stores, run_spec(), changes, run)
@@ -125,7 +129,7 @@ def withdraw_candles(context: dg.OpExecutionContext) -> None:
 
 @dg.job(
     name="resolve",
-    config=mapping("withdraw_candles", _WITHDRAWAL, _withdrawal_config),
+    config=mapping("withdraw_candles", ResolveConfig.to_fields_dict(), _withdrawal_config),
     executor_def=dg.in_process_executor,
     description="Withdraws a file, a release, a span or all that has one cause, and everything derived from it.",
 )
