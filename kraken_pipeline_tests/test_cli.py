@@ -117,8 +117,8 @@ def test_ingest_again_stores_nothing_and_says_why(filled: Filled) -> None:
     assert said.code == 0
     assert "SUCCESS run " in said.out
     assert "0 of 0 files ingested, 0 candles stored" in said.out
-    assert "12 files were ingested before: nothing new in them" in said.out
-    assert "1 things in the folders are no archives" in said.out
+    assert "12 files were ingested before" in said.out
+    assert "1 files and folders in the archive folders are not archives" in said.out
     assert "% complete over 6 series of 3 pairs" in said.out
 
 
@@ -168,7 +168,7 @@ def test_ingest_tells_of_a_run_that_lies_about(tmp_path: Path, shelf: Shelf) -> 
     shell(home, "ingest", "--tier", "TIER3")
     said = shell(home, "ingest", "--archive-dir", str(shelf.q1), "--intervals", "1440")
     assert said.code == 0
-    assert re.search(r"Run [0-9a-f]{8} is FAILURE; this run takes up what it left", said.out)
+    assert re.search(r"Run [0-9a-f]{8} is FAILURE; this run ingests what it left", said.out)
     assert "kraken-pipeline ingest --resume " in said.out
 
 
@@ -437,7 +437,7 @@ def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_pa
     said = shell(home, "ingest", "--archive-dir", "archives", "--no-api-backfill", "--intervals", "60,240,1440")
     assert "2 contradictions are left to you: kraken-pipeline reconcile" in said.out
     said = shell(home, "reconcile")
-    assert (said.code, "0 spans taken back" in said.out) == (0, True)
+    assert (said.code, "0 spans refuted" in said.out) == (0, True)
     (only,) = shell(home, "reconcile", "--intervals", "240", "--json").json
     assert list(only) == [
         *("pair", "fine", "coarse", "time", "end", "verdict", "short_side", "fine_trades", "coarse_trades"),
@@ -594,7 +594,7 @@ def test_a_run_that_succeeded_cannot_be_resumed(filled: Filled) -> None:
     run_id = filled.ingested.json["run_id"]
     said = shell(filled.home, "ingest", "--resume", run_id[:12])
     assert said.code == 2
-    assert f"run {run_id} is SUCCESS: there is nothing to resume" in said.err
+    assert f"run {run_id} is SUCCESS; there is nothing to resume" in said.err
 
 
 # --- tables

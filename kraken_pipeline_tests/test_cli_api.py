@@ -211,13 +211,13 @@ def test_a_dry_run_says_what_would_be_asked_for_and_what_that_costs(home: Path, 
     shown = ask(home, exchange, *options, KRAKEN_API_RATE="0.01")
     assert re.search(r"OHLC\s+ADAEUR\s+60\s+2023-07-11\s+2023-08-10", shown.out)
     assert "4 requests, about 7 min." in shown.out
-    closing = "In the end trades are counted by their ids. "
+    closing = "At the end, trades are counted by their ids. "
     assert closing not in shown.out
     counted = ask(home, exchange, *options, "--complete").out.partition(closing)[2]
     assert re.match(r"\d+ requests for the numbers of trades at the edges of \d+ spans", counted)
     assert digest_of(home) == before
     nothing = ask(home, exchange, "backfill", "--intervals", "60", "--end", iso(BEGIN + DAY), "--dry-run")
-    assert nothing.out == "Nothing to ask for: no gap within the limits needs the exchange.\n"
+    assert nothing.out == "No requests are needed: no gap within the limits needs the exchange.\n"
     assert exchange.requests == ()
     assert digest_of(home) == before
 
@@ -264,7 +264,7 @@ def test_a_fetch_that_failed_is_exit_code_1_and_the_rest_is_done(home: Path, exc
     said = ask(home, exchange, "backfill", "--intervals", "60")
     assert said.code == 1
     assert re.search(r"SUCCESS run [0-9a-f]{8}: ", said.out)
-    assert "1 fetches from the exchange failed; their gaps are tried again" in said.out
+    assert "1 fetches from the exchange failed; the next run tries their gaps again" in said.out
     assert "OHLC of ADAEUR 60: Kraken refused OHLC pair=ADAEUR" in said.out
     assert hours_of(home, "XBTUSD")[-1] == happened("XBTUSD", 60)[-1]
 
@@ -301,7 +301,7 @@ def test_a_budget_of_nothing_asks_for_nothing_and_says_so(home: Path, exchange: 
         (("backfill", "--pairs", "ADAEUR", "--tier", "TIER2"), "ADAEUR is in TIER1, not in TIER2"),
         (("backfill", "--intervals", "61"), "interval '61' does not exist"),
         (("backfill", "--pairs", "ETHUSD", "--dry-run"), "nothing is known of ETHUSD"),
-        (("dead-letters", "retry", "--id", "7", "--id", "5"), "5, 7: no operation that failed has that number"),
+        (("dead-letters", "retry", "--id", "7", "--id", "5"), "5, 7: no failed fetch has that number"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_a_sentence(
@@ -341,7 +341,7 @@ def test_the_cache_says_how_well_it_serves_and_forgets_what_it_is_told_to(home: 
     assert told["bytes"] > 100
     shown = ask(home, exchange, "cache", "stats").out
     assert shown.startswith(
-        f"100% hits in the last day: {told['hits']} hits, 0 misses, 4 asked for the first time, 0 served stale; "
+        f"100% hits in the last day: {told['hits']} hits, 0 misses, 4 requested for the first time, 0 served stale; "
     )
     assert re.search(r"; 4 keys with 0\.\d MiB on disk\.$", shown)
 
@@ -373,7 +373,7 @@ def test_operations_that_failed_for_good_are_listed_with_what_to_do_and_done_aga
 ) -> None:
     listed = ask(home, exchange, "dead-letters", "list").out
     assert re.search(rf"{given_up['ADAEUR']}\s+OHLC of ADAEUR 60\s+{iso(REACH)} to \S+Z\s+Kraken refused", listed)
-    assert "Operations can be tried again: kraken-pipeline dead-letters retry" in listed
+    assert "Fetches can be retried: kraken-pipeline dead-letters retry" in listed
     before = len(exchange.requests)
     one = ask(home, exchange, "dead-letters", "retry", "--id", str(given_up["ADAEUR"]), "--json")
     assert one.code == 0
@@ -389,7 +389,7 @@ def test_operations_that_failed_for_good_are_listed_with_what_to_do_and_done_aga
     assert ask(home, exchange, "dead-letters", "list", "--json").json == []
     nothing = ask(home, exchange, "dead-letters", "retry", "--json")
     assert (nothing.code, nothing.json) == (0, [])
-    assert nothing.err == "No operation has failed for good: there is nothing to retry.\n"
+    assert nothing.err == "No fetch has failed for good: there is nothing to retry.\n"
 
 
 def test_what_fails_again_is_exit_code_1_and_stays_listed(

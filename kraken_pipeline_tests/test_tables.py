@@ -78,7 +78,7 @@ def cells_of(plain: str) -> set[str]:
 
 def left_out(plain: str, shown: str) -> set[str]:
     """What stands in the columns that a narrow terminal says it leaves out."""
-    names = [name for found in re.findall(r"left out, for want of width: (.*)", shown) for name in found.split(", ")]
+    names = [name for found in re.findall(r"left out for lack of width: (.*)", shown) for name in found.split(", ")]
     lines = plain.splitlines()
     gone: set[str] = set(names)
     for number, heading in enumerate(lines[:-1]):
@@ -360,7 +360,7 @@ def pairs_and_more(*routes: str) -> TextTable:
 
 def test_what_does_not_fit_stands_below_its_row() -> None:
     assert lines_of(pairs_and_more("OHLC", "RESAMPLE"), 24) == [
-        *("Some", "left out, for want of", "  width: parts", "pair           missing", "──────────────────────"),
+        *("Some", "left out for lack of", "  width: parts", "pair           missing", "──────────────────────"),
         *("1000SATSXUSDT  581,276", "    route: OHLC", "1000SATSXUSDT  581,276", "    route: RESAMPLE", ""),
     ]
 

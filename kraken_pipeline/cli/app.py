@@ -44,13 +44,13 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(
     cls=_Commands,
-    help="Rows and files that were rejected, each with its reason.",
+    help="List, export and retry rejected rows, rejected files and failed fetches.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 cache = typer.Typer(
     cls=_Commands,
-    help="Replies of the exchange that are kept for a while.",
+    help="Show and clear the cache of the exchange's replies.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -51,22 +51,25 @@ def reconcile(
     pairs: Pairs = None,
     start: Start = None,
     end: End = None,
-    full: Annotated[bool, typer.Option(help="Compare everything anew, not only what has changed.")] = False,
+    full: Annotated[bool, typer.Option(help="Compare everything again, not only what has changed.")] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="The verdict on every candle, not only what contradicts.")
+        bool, typer.Option("--all", help="List the verdict on every candle, not only contradictions.")
     ] = False,
     by_cause: Annotated[
         bool | None,
         typer.Option(
             "--by-cause/--one-by-one",
-            help="A line for all that has one cause, or for each contradiction; the first without --json and --all.",
+            help="List one line a cause, or one line a contradiction. The default is one line a cause; with --json "
+            "or --all, one line a contradiction.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares intervals with each other, takes back what is short, and lists what contradicts. Asks for nothing."""
+    """Compare intervals with each other, refute candles that are short, and list contradictions. Makes no requests."""
     if every and by_cause:
-        raise InvalidRequest("--all lists every candle, and --by-cause what contradicts; name one of the two")
+        raise InvalidRequest(
+            "--all lists every candle, and --by-cause the causes of contradictions; use only one of them"
+        )
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     settings, now, done, failure = load_settings(), present(), Reconciled(), None
     require_writable(settings)
@@ -105,37 +108,41 @@ def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Conso
 
 
 def resolve(
-    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    reason: Annotated[str, typer.Option(help="The reason for the withdrawal. It is recorded.")],
     cause: Annotated[
         str | None,
         typer.Option(
-            help="All that has one cause, as reconcile lists it; --interval or --file says which side is wrong where "
-            "nobody else can."
+            help="Withdraw all candles with one cause, as listed by reconcile. If no source can decide which side "
+            "is wrong, name it with --interval or --file."
         ),
     ] = None,
     file: Annotated[
-        str | None, typer.Option(help="XBTUSD_60.csv or RELEASE.zip:XBTUSD_60.csv; its location or SHA-256 as well.")
+        str | None,
+        typer.Option(help="Withdraw a file: XBTUSD_60.csv, RELEASE.zip:XBTUSD_60.csv, its location or its SHA-256."),
     ] = None,
-    release: Annotated[str | None, typer.Option(help="Kraken_OHLCVT_Q2_2023.zip; its SHA-256 as well.")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="Withdraw all files of a release: Kraken_OHLCVT_Q2_2023.zip, or its SHA-256.")
+    ] = None,
     span: Annotated[
-        bool, typer.Option("--span", help="The candles of --pair and --interval from --start to --end.")
+        bool, typer.Option("--span", help="Withdraw the candles of --pair and --interval from --start to --end.")
     ] = False,
-    pair: Annotated[str | None, typer.Option(help="Of the span.")] = None,
-    interval: Annotated[str | None, typer.Option(help="Of the span, in minutes.")] = None,
-    start: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC, the start of a candle.")] = None,
-    end: Annotated[str | None, typer.Option(help="Of the span: ISO, UTC. Half-open.")] = None,
+    pair: Annotated[str | None, typer.Option(help="The pair of the span.")] = None,
+    interval: Annotated[str | None, typer.Option(help="The interval of the span, in minutes.")] = None,
+    start: Annotated[str | None, typer.Option(help="The start of the span: the start of a candle, ISO, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(help="The end of the span, excluded: ISO, UTC.")] = None,
     source: Annotated[
-        str | None, typer.Option(help="Only candles of the span from CSV, TRADES, RESAMPLED or OHLC.")
+        str | None,
+        typer.Option(help="Withdraw only the candles of the span with this source: CSV, TRADES, RESAMPLED or OHLC."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be taken back.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be withdrawn, without withdrawing it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes back what turned out to be wrong: a file, a release, a span, or all that has one cause.
+    """Withdraw wrong candles: those of a file, a release, a span, or all with one cause.
 
-    What follows from it goes as well.
+    Candles and coverage that were derived from them are withdrawn as well.
     """
     if cause is not None and (release or span or pair or start or end or source):
-        raise InvalidRequest("beside --cause there can only be --interval or --file, which say which side is wrong")
+        raise InvalidRequest("with --cause, only --interval or --file can be used, to name the wrong side")
     named = None
     if cause is None:
         named = withdrawal(
@@ -198,26 +205,26 @@ def verify(
     intervals: Intervals = None,
     pairs: Pairs = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Compare sizes and footers only, instead of all bytes.")
+        bool, typer.Option("--quick", help="Compare only sizes and footers instead of all bytes.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set aside what is damaged, and bring back what it held.")
+        bool, typer.Option("--repair", help="Set damaged files aside, and restore their candles.")
     ] = False,
     archive_dir: ArchiveDirs = None,
-    api_backfill: Annotated[bool, typer.Option(help="Whether a repair may ask the exchange for what is lost.")] = True,
+    api_backfill: Annotated[
+        bool, typer.Option(help="Whether a repair may request lost candles from the exchange.")
+    ] = True,
     budget: BudgetOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compares every file of the lake with what was written. With --repair a Dagster run like any other.
+    """Compare every file of the lake with what was written. With --repair, it is a Dagster run like any other.
 
-    Exit code 1 where damage is left. What is damaged is a gap from then on; a repair fills it from the archives that
+    The exit code is 1 if damage remains. Damaged candles become gaps. A repair fills them from the archives that
     are still there, from QuestDB, from finer candles, and through the API within the budget.
     """
     given = {"tier": tier, "intervals": intervals, "pairs": pairs}
     if not repair and (archive_dir or not api_backfill or budget is not None):
-        raise InvalidRequest(
-            "--archive-dir, --no-api-backfill and --budget are about --repair; add it, or leave them out"
-        )
+        raise InvalidRequest("--archive-dir, --no-api-backfill and --budget need --repair; add it, or leave them out")
     spec = selection(**given, archive_dirs=archive_dir, api_backfill=api_backfill, budget=budget)
     settings = load_settings()
     console = err if as_json else out
@@ -237,7 +244,7 @@ def verify(
 
 
 def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console) -> tuple[Verification, str | None]:
-    """Repairs the lake in a Dagster run; returns what was found, and why the run failed where it did."""
+    """Repair the lake in a Dagster run; return what was found, and the reason if the run failed."""
     with loading_dagster(settings, as_json=console is err):
         from kraken_pipeline.definitions import bound_verify  # noqa: PLC0415
 
@@ -258,10 +265,10 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
 
 def backup(
     to: Annotated[Path, typer.Argument(help="An empty folder, or one with an earlier backup of this home.")],
-    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files even if hard links are possible.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Saves the catalog and then the lake, while runs are at work.
+    """Save the catalog and then the lake; runs may be at work.
 
     For example: kraken-pipeline backup /backups/kraken
     """
@@ -275,10 +282,10 @@ def backup(
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FROM", help="The folder of a backup.")],
-    copy: Annotated[bool, typer.Option("--copy", help="Copy files also where hard links would do.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files even if hard links are possible.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Brings a backup back into an empty home, and verifies what is there then.
+    """Restore a backup into an empty home, and verify the result.
 
     For example: kraken-pipeline restore /backups/kraken
     """

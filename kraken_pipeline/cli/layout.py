@@ -65,7 +65,7 @@ class TextTable:
         shared = [index for index in below if len(self._rows) > 1 and len({row[index] for row in self._rows}) == 1]
         write(console, printable(self._title), "bold")
         if left_out := [self._headings[index] for index in outside if index not in below]:
-            say(console, f"left out, for want of width: {', '.join(left_out)}", "dim")
+            say(console, f"left out for lack of width: {', '.join(left_out)}", "dim")
         below = [index for index in below if index not in shared]
         if common := self._labelled(self._rows[0], shared) if shared else []:
             for line in _filled([f"in all rows: {common[0]}", *common[1:]], width, 0):

@@ -19,23 +19,34 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 MOST = 1_000_000
 """The maximum of the options that limit a list."""
 
-Tier = Annotated[str, typer.Option(help="TIER1 to TIER4, or ALL.")]
-Intervals = Annotated[str | None, typer.Option(help="Minutes, separated by commas: 60,1440. All ten by default.")]
+Tier = Annotated[str, typer.Option(help="The tier: TIER1 to TIER4, or ALL.")]
+Intervals = Annotated[
+    str | None, typer.Option(help="Intervals in minutes, separated by commas: 60,1440. All ten by default.")
+]
 KeptIntervals = Annotated[
     str | None,
     typer.Option(
-        help="Minutes, separated by commas: 60,1440. By default KRAKEN_INTERVALS, or those that archives or runs named."
+        help="Intervals in minutes, separated by commas: 60,1440. By default KRAKEN_INTERVALS, or else those of "
+        "archives and earlier runs."
     ),
 ]
-Pairs = Annotated[str | None, typer.Option(help="Separated by commas: XBTUSD,ADAEUR. All of the tier by default.")]
-Start = Annotated[str | None, typer.Option(help="ISO date or time, UTC: 2023-10-01. Nothing before it.")]
-End = Annotated[str | None, typer.Option(help="ISO date or time, UTC. Half-open: that moment is left out.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else there.")]
-LookbackDays = Annotated[int, typer.Option(help="How old a gap is filled through the API: 1 to 365 days.")]
-MaxGaps = Annotated[int, typer.Option(help="Gaps of a series filled through the API in one run: 1 to 100.")]
-BudgetOption = Annotated[int | None, typer.Option(help="Requests of this run; without it, the setting's.")]
+Pairs = Annotated[
+    str | None, typer.Option(help="Pairs, separated by commas: XBTUSD,ADAEUR. All of the tier by default.")
+]
+Start = Annotated[
+    str | None, typer.Option(help="The start of the selected time: ISO date or time, UTC, such as 2023-10-01.")
+]
+End = Annotated[str | None, typer.Option(help="The end of the selected time, excluded: ISO date or time, UTC.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+LookbackDays = Annotated[
+    int, typer.Option(help="The greatest age of a gap that is filled through the API: 1 to 365 days.")
+]
+MaxGaps = Annotated[int, typer.Option(help="The most gaps of a series that one run fills through the API: 1 to 100.")]
+BudgetOption = Annotated[
+    int | None, typer.Option(help="The most requests of this run. By default KRAKEN_MAX_REQUESTS_PER_RUN.")
+]
 ArchiveDirs = Annotated[
-    list[Path] | None, typer.Option(help="A folder or file to read archives from, only to read. May be repeated.")
+    list[Path] | None, typer.Option(help="A folder or file with archives. It is only read. May be repeated.")
 ]
 
 AcceptUnknownPairs = Annotated[

@@ -69,17 +69,18 @@ def plan(console: Console, made: Plan) -> None:
     for left_out in (*made.scanned.broken, *made.scanned.waiting):
         say(console, f"{left_out.name}: {left_out.reason}", "yellow")
     if made.scanned.skipped:
-        say(console, f"{len(made.scanned.skipped)} things in the folders are no archives.", "dim")
+        say(console, f"{len(made.scanned.skipped)} files and folders in the archive folders are not archives.", "dim")
     if made.missing_archives:
         say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
-        say(console, f"They are at {DOWNLOADS}")
+        say(console, f"Download them from {DOWNLOADS}")
     if made.awaited:
         say(console, f"{is_awaited(made.awaited)}.")
     say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
     if made.run_requests < made.requests:
         say(
             console,
-            f"Within its lookback and limits a run makes about {made.run_requests:,} of them; with --complete, all.",
+            f"A run within its lookback and limits makes about {made.run_requests:,} of them, a run with --complete "
+            "all.",
         )
 
 
@@ -92,14 +93,14 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float,
     if beyond:
         say(
             console,
-            f"The first trades of {len(beyond):,} pairs are asked for first; what they show to be missing before the "
-            "first known candles comes on top.",
+            f"The first trades of {len(beyond):,} pairs are requested first. The gaps that they reveal before the "
+            "first known candles are not included.",
         )
     if not chosen:
-        say(console, "Nothing to ask for: no gap within the limits needs the exchange.")
+        say(console, "No requests are needed: no gap within the limits needs the exchange.")
         return
     table = TextTable(
-        "To ask for",
+        "Requests",
         "source",
         "pair",
         ">interval",

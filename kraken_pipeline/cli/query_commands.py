@@ -53,10 +53,10 @@ def gaps(
     pairs: Pairs = None,
     start: Start = None,
     end: End = None,
-    every: Annotated[bool, typer.Option("--all", help="Those that were filled, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also list the gaps that were filled.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists what is missing, where it can come from, and the archive that has it."""
+    """List the gaps, with their routes and the archives that fill them."""
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with stores_of_home() as stores:
         spec = of_kept_intervals(stores, spec)
@@ -78,11 +78,12 @@ def report(
     end: End = None,
     unfillable: Annotated[Path | None, typer.Option(help="Write the gaps without a route to this CSV file.")] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write it as one HTML page that needs nothing else, with maps and tables.")
+        Path | None,
+        typer.Option(help="Write the report to this file, as one self-contained HTML page with maps and tables."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Says how complete everything is, and what to do about the rest."""
+    """Report how complete each tier and interval is, and what to do about the rest."""
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
     with stores_of_home() as stores:
         if html is None:
@@ -104,12 +105,12 @@ def report(
 
 
 def explain(
-    pair: Annotated[str, typer.Argument(help="XBTUSD, XBT/USD, BTCUSD, …")],
+    pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …")],
     interval: Annotated[str, typer.Argument(help="Minutes.")],
     moment: Annotated[str, typer.Argument(metavar="TIME", help="Any moment within the candle: ISO, UTC.")],
     as_json: AsJson = False,
 ) -> None:
-    """Tells the whole story of one candle: where it came from, what lost to it, what its values were compared with."""
+    """Show the history of one candle: its source, the candles that lost to it, and what its values were compared to."""
     with stores_of_home() as stores:
         told = tell(stores, named_pair(pair, known_pairs(stores)), interval, moment, present())
     if as_json:
@@ -119,29 +120,31 @@ def explain(
 
 
 def export(
-    pair: Annotated[str, typer.Argument(help="XBTUSD, XBT/USD, BTCUSD, …")],
+    pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …")],
     interval: Annotated[int, typer.Argument(help="Minutes.")],
-    to: Annotated[Path, typer.Option(help="A .csv or .parquet file.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
     start: Start = None,
     end: End = None,
-    fill_quiet: Annotated[bool, typer.Option(help="Fill in candles without a trade where there was none.")] = False,
+    fill_quiet: Annotated[bool, typer.Option(help="Add candles for quiet time.")] = False,
 ) -> None:
-    """Writes the candles of one series to a file."""
+    """Write the candles of one series to a file."""
     spec = selection(pairs=pair, intervals=[interval], start=start, end=end)
     series = Series(spec.pairs[0], Interval.parse(interval))
     with stores_of_home() as stores:
         candles = read_series(stores, series, start=spec.start, end=spec.end, fill_quiet=fill_quiet)
     if candles.is_empty():
-        raise InvalidRequest(f"the lake has no candle of {series} there; `kraken-pipeline report` shows what it has")
+        raise InvalidRequest(
+            f"the lake has no candle of {series} in that time; `kraken-pipeline report` shows what it has"
+        )
     export_candles(candles, to)
     say(err, f"{candles.height:,} candles of {series} written to {to}")
 
 
 def status(
-    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many runs, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="The most runs to list, the newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Lists runs with their progress and errors."""
+    """List runs with their progress and errors."""
     from kraken_pipeline.orchestration import runs  # noqa: PLC0415
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
@@ -159,10 +162,10 @@ def status(
 
 def list_dead_letters(
     pairs: Pairs = None,
-    limit: Annotated[int, typer.Option(min=1, max=MOST, help="How many at the most.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="The most dead letters to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Lists them, those of the newest file first."""
+    """List dead letters, those of the newest file first."""
     spec = selection(pairs=pairs)
     with stores_of_home() as stores:
         rows, count = dead_letters.list_dead_letters(stores, spec.pairs, limit)
@@ -173,10 +176,10 @@ def list_dead_letters(
 
 
 def export_dead_letters(
-    to: Annotated[Path, typer.Option(help="A .csv file.")],
+    to: Annotated[Path, typer.Option(help="The CSV file to write.")],
     pairs: Pairs = None,
 ) -> None:
-    """Writes them to a CSV file with a header."""
+    """Write all dead letters to a CSV file with a header."""
     spec = selection(pairs=pairs)
     with stores_of_home() as stores:
         count = dead_letters.export_dead_letters(stores, spec.pairs, to)
@@ -184,7 +187,7 @@ def export_dead_letters(
 
 
 def cache_stats(as_json: AsJson = False) -> None:
-    """Says how many lookups of the last day were hits, and how large the cache is, over all processes."""
+    """Show the share of hits in the last day over all processes, and the size of the cache."""
     with stores_of_home() as stores:
         stats = cache_state(stores, present())
     if as_json:
@@ -195,20 +198,20 @@ def cache_stats(as_json: AsJson = False) -> None:
 
 def clear_cache(
     prefix: Annotated[
-        str, typer.Option(help="Only keys that begin like that: assets, prices, replies:OHLC:XBTUSD, history, …")
+        str, typer.Option(help="Delete only keys with this prefix: assets, prices, replies:OHLC:XBTUSD, history, …")
     ] = "",
 ) -> None:
-    """Forgets replies; the next run asks for them again."""
+    """Delete replies; the next run requests them again."""
     if not prefix.isprintable():
         raise InvalidRequest(f"no key begins with {prefix!r}; write assets, prices, replies:OHLC:XBTUSD, history, …")
     require_writable(load_settings())
     with stores_of_home() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
         count = opened_cache.clear(prefix)
-    say(err, f"{count:,} replies forgotten")
+    say(err, f"{count:,} replies deleted")
 
 
 def health(as_json: AsJson = False) -> None:
-    """Says whether the pipeline can do its work; the exit code is 1 where it cannot."""
+    """Check the disk, the servers, the exchange and the data; the exit code is 1 if a check has failed."""
     checks = check_health(load_settings())
     verdict = worst(checks)
     if as_json:

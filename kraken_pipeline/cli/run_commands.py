@@ -53,10 +53,10 @@ def plan(
     end: End = None,
     archive_dir: ArchiveDirs = None,
     accept_unknown_pairs: AcceptUnknownPairs = False,
-    complete: Annotated[bool, typer.Option(help="Without limits of requests.")] = False,
+    complete: Annotated[bool, typer.Option(help="Plan without limits of lookback, gaps or requests.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Says for every gap where it can come from and what that costs. Writes nothing."""
+    """Show the route and the cost of every gap. Writes nothing."""
     spec = selection(
         tier=tier,
         intervals=intervals,
@@ -90,21 +90,25 @@ def ingest(
     archive_dir: ArchiveDirs = None,
     accept_unknown_pairs: AcceptUnknownPairs = False,
     api_backfill: Annotated[
-        bool, typer.Option(help="Whether HTTP may be used to fill gaps; resampling goes on without it.")
+        bool, typer.Option(help="Whether to fill gaps through the API. Resampling works without it.")
     ] = True,
     complete: Annotated[
-        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+        bool,
+        typer.Option(
+            help="Continue until no gap that can be filled is left, without limits of lookback, gaps or requests."
+        ),
     ] = False,
     lookback_days: LookbackDays = 7,
     max_gaps: MaxGaps = 10,
     budget: BudgetOption = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be done, as `plan`.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be done, as `plan` does.")] = False,
     resume: Annotated[
-        str | None, typer.Option(help="Continue this failed, cancelled or killed run with its own configuration.")
+        str | None,
+        typer.Option(help="Repeat what is left of this failed, cancelled or killed run, with its own configuration."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Brings archives into the lake, fills gaps, and says what is covered. A Dagster run like any other."""
+    """Ingest archives, fill gaps and report the result. A Dagster run like any other."""
     given = selection(
         tier=tier,
         intervals=intervals,
@@ -141,14 +145,17 @@ def backfill(
     max_gaps: MaxGaps = 10,
     budget: BudgetOption = None,
     complete: Annotated[
-        bool, typer.Option(help="Until nothing fillable is left: no limit of lookback, gaps or requests.")
+        bool,
+        typer.Option(
+            help="Continue until no gap that can be filled is left, without limits of lookback, gaps or requests."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the requests and their cost without making any.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fills gaps through Kraken's API and by resampling, without looking at archives. A Dagster run like any other.
+    """Fill gaps through Kraken's API and by resampling, without reading archives. A Dagster run like any other.
 
-    A pair that is named and of which nothing is known yet is fetched from its first trade on, if the budget allows.
+    A named pair without any candles is fetched from its first trade on, if the budget allows.
     """
     spec = selection(
         tier=tier,
@@ -174,7 +181,7 @@ def backfill(
             return
         plan_tables.fetches(out, fetches, settings.kraken_api_rate, unprobed)
         if closing is not None:
-            say(out, f"In the end trades are counted by their ids. {said(closing, settings.kraken_api_rate)}")
+            say(out, f"At the end, trades are counted by their ids. {said(closing, settings.kraken_api_rate)}")
         return
     with loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_backfill  # noqa: PLC0415
@@ -184,11 +191,11 @@ def backfill(
 
 
 def publish(
-    rebuild: Annotated[bool, typer.Option(help="Empty QuestDB's tables and fill them anew from the lake.")] = False,
+    rebuild: Annotated[bool, typer.Option(help="Empty QuestDB's tables and fill them again from the lake.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare every series with the lake afterwards.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delivers to QuestDB what it is owed. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
+    """Publish pending changes to QuestDB. A Dagster run like any other; needs KRAKEN_QUESTDB_URL."""
     settings = load_settings()
     require_questdb(settings)
     with loading_dagster(settings, as_json=as_json):
@@ -205,16 +212,18 @@ def prove(
     start: Start = None,
     end: End = None,
     every: Annotated[
-        Spacing, typer.Option(help="How far apart the first moments are that are asked about, on the calendar.")
+        Spacing, typer.Option(help="The length of the calendar spans that are compared first.")
     ] = Spacing.QUARTER,
-    depth: Annotated[Depth, typer.Option(help="Down to what a difference is searched.")] = Depth.MINUTE,
-    budget: Annotated[int | None, typer.Option(help="Requests of this run; no limit without it.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be asked for, and what it costs.")] = False,
+    depth: Annotated[
+        Depth, typer.Option(help="The unit of time down to which a difference is searched.")
+    ] = Depth.MINUTE,
+    budget: Annotated[int | None, typer.Option(help="The most requests of this run. Unlimited by default.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the requests and their cost without making any.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Counts trades by the ids that the exchange gives them, and fills what is short. A Dagster run like any other.
+    """Count trades by the ids that the exchange gives them, and fill what is missing. A Dagster run like any other.
 
-    Two requests prove a span of any length, whatever archives say; what was asked for once is never asked again.
+    Two requests prove a span of any length, independently of archives. No request is made twice.
     """
     spec = selection(tier=tier, pairs=pairs, start=start, end=end, budget=budget, dry_run=dry_run)
     settings = load_settings()
@@ -244,20 +253,23 @@ def recover(
     archive_dir: ArchiveDirs = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Copy this catalog whole instead: sqlite:////a/path/catalog.sqlite. No password."),
+        typer.Option(
+            "--from",
+            help="Copy this complete catalog instead: sqlite:////a/path/catalog.sqlite. Leave the password out.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Builds a catalog that was lost from the lake and the archives at hand. A Dagster run like any other.
+    """Rebuild a lost catalog from the lake and the archives at hand. A Dagster run like any other.
 
-    A damaged file of SQLite's is set aside. Archives are read again and bring coverage back; where there are none, each
+    A damaged SQLite file is set aside. Archives are read again, which restores coverage; without an archive, each
     candle covers its own time and nothing else. To move from SQLite to PostgreSQL, with KRAKEN_CATALOG_URL set to an
     empty database: kraken-pipeline recover --from sqlite:///data/catalog.sqlite
     """
     if source is not None:
         source = _without_password(source)
         if archive_dir:
-            raise InvalidRequest("--from copies a catalog whole, and reads no archives: leave --archive-dir out")
+            raise InvalidRequest("--from copies a complete catalog and reads no archives; leave --archive-dir out")
     settings = load_settings()
     with loading_dagster(settings, as_json=as_json):
         from kraken_pipeline.definitions import bound_recover  # noqa: PLC0415
@@ -276,22 +288,24 @@ def _without_password(url: str) -> str:
     except InvalidRequest:
         raise InvalidRequest("--from names no database; write sqlite:////a/path/catalog.sqlite") from None
     if says_password:
-        raise InvalidRequest("--from: leave the password out, and say it by PGPASSWORD or PGPASSFILE")
+        raise InvalidRequest("--from: leave the password out, and set PGPASSWORD or PGPASSFILE")
     return url
 
 
 def retry_dead_letters(
-    ids: Annotated[list[int] | None, typer.Option("--id", help="Of `dead-letters list`; may be repeated.")] = None,
+    ids: Annotated[
+        list[int] | None, typer.Option("--id", help="A number from `dead-letters list`. May be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Does operations again that failed for good: the same, all of them unless some are named."""
+    """Repeat fetches that failed for good: all of them, unless some are named."""
     with loading_dagster(load_settings(), as_json=as_json):
         from kraken_pipeline.definitions import bound_retry  # noqa: PLC0415
 
     with stores_of_home() as stores:
         chosen = failed_operations(stores, ids or ())
     if not chosen:
-        say(err, "No operation has failed for good: there is nothing to retry.")
+        say(err, "No fetch has failed for good: there is nothing to retry.")
         if as_json:
             print_json([])
         return
@@ -300,17 +314,20 @@ def retry_dead_letters(
 
 
 def demo(
-    home: Annotated[Path, typer.Option(help="Where the demo's world and its lake go, away from real candles.")] = Path(
-        "demo-data"
-    ),
+    home: Annotated[
+        Path, typer.Option(help="The folder of the demo's archives and lake, separate from real candles.")
+    ] = Path("demo-data"),
     complete: Annotated[
-        bool, typer.Option(help="Fill every gap through the exchange, also the missing quarter: some hundred requests.")
+        bool,
+        typer.Option(
+            help="Fill every gap through the exchange, including the missing quarter, with several hundred requests."
+        ),
     ] = False,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Only run the exchange of the demo that was built there, until Ctrl-C.")
+        bool, typer.Option("--serve", help="Only run the exchange of an existing demo, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Builds a small world of archives and an exchange, plans, ingests, fills gaps and reports."""
+    """Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."""
     from kraken_pipeline.demo import exchange as demo_exchange  # noqa: PLC0415
     from kraken_pipeline.demo.showcase import build_showcase, build_world  # noqa: PLC0415
 

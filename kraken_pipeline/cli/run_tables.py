@@ -41,20 +41,20 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
     # A run reconciles all intervals of its pairs, so the command names no intervals.
     reconcile = (RunSpec(tier=spec.tier, pairs=spec.pairs) if spec else RunSpec()).as_command("reconcile")
     notes = {
-        "files_taken_before": "files were ingested before: nothing new in them",
-        "files_skipped": "files are the same as others that were ingested",
+        "files_taken_before": "files were ingested before",
+        "files_skipped": "files are duplicates of ingested ones",
         "files_failed": "files failed",
-        "fetches_failed": "fetches from the exchange failed; their gaps are tried again",
+        "fetches_failed": "fetches from the exchange failed; the next run tries their gaps again",
         "contradictions_healed": "contradictions between intervals were healed",
         "new_conflicts": f"contradictions are left to you: {reconcile}",
-        "files_waiting": "files may still grow, and wait",
+        "files_waiting": "files may still grow; a later run reads them",
         "rows_rejected": "rows were rejected: kraken-pipeline dead-letters list",
-        "not_archives": "things in the folders are no archives",
-        "publications_owed": "ranges are still owed to QuestDB: kraken-pipeline publish",
-        "series_different": "series are not the same in QuestDB as in the lake",
+        "not_archives": "files and folders in the archive folders are not archives",
+        "publications_owed": "ranges are not yet published to QuestDB: kraken-pipeline publish",
+        "series_different": "series differ between QuestDB and the lake",
         "rows_copied": "rows of the catalog were copied",
-        "files_adopted": "files of the lake are on record again",
-        "candles_on_their_own": "candles are covered by nothing but themselves: no archive at hand has them",
+        "files_adopted": "files of the lake were recorded again",
+        "candles_on_their_own": "candles are covered only by their own rows: no archive at hand has them",
         "gaps_left": "gaps are left: kraken-pipeline gaps",
         "files_damaged": "files of the lake are damaged: kraken-pipeline verify --repair",
     }
@@ -62,7 +62,7 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
         if outcome.get(name):
             say(console, f"  {outcome[name]:,} {text}")
     if outcome.get("series_different") == 0:
-        say(console, "  every series in QuestDB is the same as in the lake: count, first, last and checksum")
+        say(console, "  every series in QuestDB equals the lake: count, first, last and checksum")
     if outcome.get("new_pairs"):
         say(console, f"  new pairs: {', '.join(outcome['new_pairs'])}")
     for note in outcome.get("notes", ()):

@@ -53,17 +53,19 @@ def ingest_archives(settings: Settings, spec: RunSpec, resume: str | None, *, as
             if resume is not None:
                 earlier = runs.find_run(instance, locks, resume)
                 if earlier.job != "ingest":
-                    raise InvalidRequest(f"run {earlier.run_id} is one of {earlier.job}: only an ingest can be resumed")
+                    raise InvalidRequest(
+                        f"run {earlier.run_id} is a run of {earlier.job}; only an ingest can be resumed"
+                    )
                 if earlier.spec is None or earlier.status not in runs.UNFINISHED:
-                    raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}: there is nothing to resume")
+                    raise InvalidRequest(f"run {earlier.run_id} is {earlier.status}; there is nothing to resume")
                 spec, resume = earlier.spec, earlier.run_id
             else:
                 unfinished = runs.unfinished(runs.statuses(instance, locks, 50, job="ingest"))
     for run in unfinished:
         say(
             err if as_json else out,
-            f"Run {run.run_id[:8]} is {run.status}; this run takes up what it left of the same files. "
-            f"To repeat it as it was: kraken-pipeline ingest --resume {run.run_id[:8]}",
+            f"Run {run.run_id[:8]} is {run.status}; this run ingests what it left of the same files. To repeat it "
+            f"with its own configuration: kraken-pipeline ingest --resume {run.run_id[:8]}",
             "yellow",
         )
     require_folders(settings, spec)  # those of a resumed run

@@ -80,7 +80,7 @@ def _contradiction(record: ContradictionRecord) -> str:
 
 def _witness(evidence: Evidence) -> Iterator[str]:
     """Yield the lines that describe one source of a candle."""
-    reach = "has a row, and does not answer for it" if evidence.span is None else _from_to(evidence.span)
+    reach = "has a row, but does not cover it" if evidence.span is None else _from_to(evidence.span)
     what = evidence.request or (f"resampled from {evidence.made_of} minutes" if evidence.made_of else "")
     name = f"{evidence.file.name}, run {evidence.file.run_id[:8]}" if evidence.file else what
     yield f"{short(evidence.verified_at)}: {evidence.source}, {reach}{f': {name}' if name else ''}"
@@ -89,4 +89,4 @@ def _witness(evidence: Evidence) -> Iterator[str]:
     for line in evidence.lines:
         yield f"  line {line.number}: {line.text}"
     if evidence.count > len(evidence.lines):
-        yield f"  and {evidence.count - len(evidence.lines):,} lines more"
+        yield f"  and {evidence.count - len(evidence.lines):,} more lines"

@@ -53,8 +53,8 @@ def gaps(console: Console, rows: Sequence[GapRow], unknown: str = "") -> None:
         return
     table = TextTable(
         "Gaps, the longest first",
-        *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive that has it"),
-        least=("tries", "archive that has it", "status", "to"),
+        *("pair", ">interval", "from", "to", ">missing", "route", "status", ">tries", "archive with it"),
+        least=("tries", "archive with it", "status", "to"),
     )
     for row in sorted(by_use(rows), key=lambda row: row.closed_at is not None)[:ROWS]:
         files = (row.required_csv_file or "").split(",")
@@ -118,7 +118,7 @@ def report(console: Console, made: Report) -> None:
     if made.counted:
         say(console, f"{as_counted(made.counted)}.")
     if made.attention:
-        attention = TextTable("Series that need you", "series", ">complete", ">gaps", "what to do")
+        attention = TextTable("Series that need attention", "series", ">complete", ">gaps", "what to do")
         for series in made.attention[:ROWS]:
             attention.add_row(str(series.series), shown(series.percent), str(series.gaps), series.action)
         attention.print(console)
@@ -142,8 +142,8 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
         "from",
         "to",
         ">count",
-        "what to do about it",
-        least=("what to do about it", "to", "from", "intervals", "of"),
+        "what to do",
+        least=("what to do", "to", "from", "intervals", "of"),
     )
     for group in found[:ROWS]:
         table.add_row(
@@ -157,18 +157,18 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
         )
     table.print(console)
     more_rows(console, len(found), "reconcile --by-cause --json")
-    say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction by itself.", "dim")
+    say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction.", "dim")
 
 
 def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean: bool) -> None:
     """Print the result of a reconciliation; `is_clean` means that no contradiction was found."""
     say(
         console,
-        f"Reconciled what has changed of {len(done.pairs):,} pairs: {done.refuted:,} spans taken back, "
-        f"{done.healed:,} contradictions healed, {done.conflicts:,} new conflicts.",
+        f"Reconciled the changes of {len(done.pairs):,} pairs: {done.refuted:,} spans refuted, {done.healed:,} "
+        f"contradictions healed, {done.conflicts:,} new conflicts.",
     )
     if is_clean:
-        say(console, "Nothing contradicts." if is_known else NOTHING_KNOWN)
+        say(console, "There are no contradictions." if is_known else NOTHING_KNOWN)
 
 
 def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled, *, is_known: bool) -> None:
@@ -186,8 +186,8 @@ def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled,
         "verdict",
         "short",
         ">trades",
-        "what about it",
-        least=("what about it", "short", "to"),
+        "what to do",
+        least=("what to do", "short", "to"),
     )
     for verdict in found[:ROWS]:
         counts = ["" if count is None else f"{count:,}" for count in (verdict.fine_trades, verdict.coarse_trades)]
@@ -210,14 +210,14 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
     """Print the comparison of trade counts with the ids of trades: a total, and each span that is not proven."""
     proven = [count for count in found if count.verdict is CountVerdict.PROVEN]
     if not found:
-        say(console, "No span was counted by the ids of its trades yet.")
+        say(console, "No span has been counted by the ids of its trades yet.")
         return
     say(console, f"{len(proven):,} of {len(found):,} counts are proven by the ids of their trades.")
     rest = [count for count in found if count.verdict is not CountVerdict.PROVEN]
     if not rest:
         return
     table = TextTable(
-        "Counts that do not agree, or that ids say nothing of",
+        "Counts that differ, or that ids cannot prove",
         "pair",
         ">interval",
         "from",
@@ -225,8 +225,8 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
         "verdict",
         ">by ids",
         ">counted",
-        "what about it",
-        least=("what about it", "to"),
+        "what to do",
+        least=("what to do", "to"),
     )
     for count in rest[:ROWS]:
         table.add_row(
@@ -247,10 +247,10 @@ def resolved(console: Console, done: Resolved) -> None:
     """Print what was withdrawn, what replaced it, and what is left to do."""
     taken = "would be withdrawn" if done.dry_run else "withdrawn"
     if not done.dry_run and not (done.files or done.series):
-        say(console, f"{done.what} was withdrawn before; nothing is left of it.")
+        say(console, f"{done.what} was withdrawn before; there is nothing left to withdraw.")
         return
     say(console, f"{done.what} {taken}: {done.candles:,} candles.")
-    table = TextTable("Taken back", "pair", ">interval", "from", "to", ">candles")
+    table = TextTable("Withdrawn", "pair", ">interval", "from", "to", ">candles")
     for withdrawn in done.series[:ROWS]:
         series, span = withdrawn.series, withdrawn.span
         table.add_row(
@@ -260,12 +260,12 @@ def resolved(console: Console, done: Resolved) -> None:
         table.print(console)
         more_rows(console, len(done.series), "resolve --json")
     for series, count in sorted(done.refilled.items())[:ROWS]:
-        say(console, f"  {count:,} candles of {series} follow from finer ones")
+        say(console, f"  {count:,} candles of {series} were resampled from finer ones")
     more_rows(console, len(done.refilled), "resolve --json")
     if done.gaps:
         gaps(console, [gap.row() for gap in done.gaps])
     elif not done.dry_run:
-        say(console, "No gaps are left of it.")
+        say(console, "No gaps remain.")
     for action in done.actions:
         say(console, f"  • {action}")
 
@@ -276,9 +276,9 @@ def cache(console: Console, state: CacheState) -> None:
     rate = "no lookups" if lookups.hit_rate is None else f"{lookups.hit_rate:.0%} hits"
     say(
         console,
-        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.cold:,} asked for the "
-        f"first time, {lookups.stale:,} served stale; "
-        f"{state.keys:,} keys with {state.size / 2**20:.1f} MiB on disk.",
+        f"{rate} in the last day: {lookups.hits:,} hits, {lookups.misses:,} misses, {lookups.cold:,} requested for "
+        f"the first time, {lookups.stale:,} served stale; {state.keys:,} keys with {state.size / 2**20:.1f} MiB on "
+        "disk.",
     )
 
 
@@ -329,7 +329,7 @@ def _file_name(location: str) -> str:
 def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
     """Print dead letters: rejected rows and files, and failed operations."""
     if not rows:
-        say(console, "No dead letters: every row was taken.")
+        say(console, "No dead letters: every row was accepted.")
         return
     table = TextTable("Dead letters", ">id", "from", ">line", "text", "reason", least=("text",))
     for row in rows:
@@ -337,9 +337,9 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
         table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])
     table.print(console)
     if count > len(rows):
-        say(console, f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` all.")
+        say(console, f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` writes all.")
     if any(row["operation"] for row in rows):
-        say(console, "Operations can be tried again: kraken-pipeline dead-letters retry")
+        say(console, "Fetches can be retried: kraken-pipeline dead-letters retry")
 
 
 def health(console: Console, checks: Sequence[Check]) -> None:
@@ -353,7 +353,7 @@ def verification(console: Console, found: Verification) -> None:
     """Print the result of a verification: each damaged file with its damage, and what to do."""
     size = f"{found.bytes / 2**20:,.1f} MiB"
     if found.adopted:
-        say(console, f"{_counted(found.adopted, 'file')} put on record that was sound and not there.")
+        say(console, f"{_counted(found.adopted, 'file')} recorded that the catalog did not have.")
     for damage in found.repaired:
         say(console, f"repaired: {damage}", "yellow")
     for damage in found.damaged:
@@ -362,10 +362,10 @@ def verification(console: Console, found: Verification) -> None:
     if found.damaged:
         say(console, f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.")
     elif found.repaired:
-        done = f"{_counted(len(found.repaired), 'damaged file')} out of the way"
-        say(console, f"{done}; what nothing had any more is a gap: kraken-pipeline gaps")
+        done = f"{_counted(len(found.repaired), 'damaged file')} set aside"
+        say(console, f"{done}; candles that no source had are gaps: kraken-pipeline gaps")
     else:
-        say(console, f"Every file is the one that was written: {looked}.")
+        say(console, f"Every file is unchanged: {looked}.")
 
 
 def backed_up(console: Console, done: Backup, to: Path) -> None:
@@ -381,8 +381,8 @@ def restored(console: Console, done: Backup, source: Path) -> None:
     """Print which backup was restored."""
     say(
         console,
-        f"The backup of {iso(done.started_at)} is back from {source}. What came after it: kraken-pipeline ingest; "
-        "where there is a QuestDB: kraken-pipeline publish --rebuild --verify",
+        f"The backup of {iso(done.started_at)} was restored from {source}. To ingest later archives: "
+        "kraken-pipeline ingest; with a QuestDB: kraken-pipeline publish --rebuild --verify",
     )
 
 
@@ -392,13 +392,13 @@ def _counted(count: int, noun: str) -> str:
 
 def showcase(console: Console, made: Showcase) -> None:
     """Print the contents of the demo's world, and its deliberate errors."""
-    say(console, "A small exchange made trades, and archives from them:", "bold")
+    say(console, "A small exchange made trades, and archives of them:", "bold")
     for line in (
         f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
         f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
         f"{len(made.loose)} loose files of the running quarter",
         f"missing on purpose: {made.missing}",
-        f"broken on purpose: {made.corrupt.name} (a download that broke off), {len(made.rejected)} bad rows, "
+        f"broken on purpose: {made.corrupt.name} (an interrupted download), {len(made.rejected)} bad rows, "
         f"{len(made.wrong)} candles that other intervals contradict",
     ):
         say(console, f"  • {line}")
@@ -406,18 +406,18 @@ def showcase(console: Console, made: Showcase) -> None:
 
 def next_steps(console: Console, home: Path) -> None:
     """Print the commands to try after the demo."""
-    say(console, "What to look at next", "bold")
+    say(console, "What to try next", "bold")
     shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
     for command, what in (
         ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
         (f"{shell} report --html report.html", "the report as a page: maps, what to do, conflicts, sources"),
-        (f"{shell} gaps", "what is missing, and where it can come from"),
-        (f"{shell} reconcile", "what contradicts, and the command that takes it back"),
-        (f"{shell} dead-letters list", "the rows and the file that were rejected, and why"),
+        (f"{shell} gaps", "what is missing, and which source can fill it"),
+        (f"{shell} reconcile", "contradictions, and the commands that withdraw their wrong side"),
+        (f"{shell} dead-letters list", "the rejected rows and file, with reasons"),
         (f"{shell} export XBTUSD 60 --to xbtusd.csv", "candles for other programs"),
         (
             f"{shell} demo --home . --serve",
-            "this world's exchange, for what asks it, such as backfill: in a terminal of its own",
+            "this world's exchange, for commands such as backfill; run it in a separate terminal",
         ),
     ):
         write(console, f"  {command}")

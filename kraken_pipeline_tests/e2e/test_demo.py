@@ -33,7 +33,7 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
     assert f"Fetch {missing[1]} and put it into the drop folder: it would fill gaps of 15 series." in said.out
     assert "Kraken_OHLCVT.zip is not a ZIP that can be read" in said.out
     assert re.search(r"SUCCESS run [0-9a-f]{8}: (\d+) of \1 files ingested", said.out)
-    for title in ("Plan", "Completeness", "What to do", "What to look at next"):
+    for title in ("Plan", "Completeness", "What to do", "What to try next"):
         assert f"\n{title}" in said.out
     # In its folder, the same commands mean the demo.
     assert {row["reason"] for row in shell(home, "dead-letters", "list", "--json").json} >= {"volume is negative"}

@@ -63,7 +63,7 @@ def test_a_killed_ingest_ends_as_an_undisturbed_one_when_it_is_run_again(
     again = shell(home, *COMMAND)
 
     assert again.code == 1
-    assert f"Run {killed['run_id'][:8]} is INTERRUPTED; this run takes up what it left" in again.out
+    assert f"Run {killed['run_id'][:8]} is INTERRUPTED; this run ingests what it left" in again.out
     assert_same(state(home), undisturbed)
     assert list((home / "tmp").iterdir()) == [] or all(path.suffix == ".parquet" for path in (home / "tmp").iterdir())
 

@@ -137,7 +137,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else() -> None:
     shown = [found.table("archives")[0]["file"], found.table("disagreements")[0]["source"]]
     shown += [found.table("suspicions")[0]["pair"], found.table("disagreements")[0]["what it says"]]
     assert shown == [HOSTILE] * 4
-    assert found.table("gaps")[-1]["archive that has it"] == f"{HOSTILE}:XBTUSD_60.csv"
+    assert found.table("gaps")[-1]["archive with it"] == f"{HOSTILE}:XBTUSD_60.csv"
     assert f"Fetch {HOSTILE}." in found.text
 
 
