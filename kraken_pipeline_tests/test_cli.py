@@ -470,7 +470,7 @@ def test_all_that_has_one_cause_is_one_line_and_settled_by_one_command(tmp_path:
     assert (group["kind"], group["of"], group["pairs"]) == ("file", "XBTUSD_240.csv", ["XBTUSD"])
     assert (group["count"], group["conflicts"], group["intervals"]) == (len(singles), len(singles), [60, 240, 720])
     command = f"resolve --cause {group['cause']} --reason …"
-    assert group["action"] == f"take back what is suspected: kraken-pipeline {command}"
+    assert group["action"] == f"withdraw what is suspected: kraken-pipeline {command}"
     said = shell(home, "reconcile")
     assert said.out.count(command) == 1
     assert "--one-by-one lists each" in said.out

@@ -214,7 +214,7 @@ def test_a_dry_run_says_what_would_be_asked_for_and_what_that_costs(home: Path, 
     closing = "At the end, trades are counted by their ids. "
     assert closing not in shown.out
     counted = ask(home, exchange, *options, "--complete").out.partition(closing)[2]
-    assert re.match(r"\d+ requests for the numbers of trades at the edges of \d+ spans", counted)
+    assert re.match(r"\d+ requests for the ids of trades at the edges of \d+ spans", counted)
     assert digest_of(home) == before
     nothing = ask(home, exchange, "backfill", "--intervals", "60", "--end", iso(BEGIN + DAY), "--dry-run")
     assert nothing.out == "No requests are needed: no gap within the limits needs the exchange.\n"

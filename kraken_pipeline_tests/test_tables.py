@@ -182,7 +182,7 @@ COUNT = TradeCount(
     12_581_276,
     12_581_275,
     CountVerdict.OVER,
-    f"find out which candles are wrong, then {RESOLVE}",
+    f"find out which candles are wrong, then run {RESOLVE}",
     "run",
 )
 PRINTED: dict[str, Callable[[Console], None]] = {

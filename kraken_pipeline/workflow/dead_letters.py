@@ -26,8 +26,7 @@ def failed_operations(stores: Stores, ids: Collection[int] = ()) -> list[Operati
         known = dead_letters.operations(connection, None)
     if missing := sorted(set(ids) - {operation.id for operation in known}):
         raise InvalidRequest(
-            f"{', '.join(map(str, missing))}: no operation that failed has that number; "
-            "only operations can be retried, rows of files cannot"
+            f"{', '.join(map(str, missing))}: no failed fetch has that number; rows and files cannot be retried"
         )
     return [operation for operation in known if not ids or operation.id in ids]
 

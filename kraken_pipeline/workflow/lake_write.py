@@ -126,12 +126,12 @@ def _conflicts(write: LakeWrite) -> Iterator[tuple[Span, int, str]]:
     """Yield where a source differs from the stored candles or from itself: the span, the number of candles, why."""
     staged = write.staged
     if staged.refused_span is not None:
-        yield staged.refused_span, staged.refused, f"{staged.origin} counts fewer trades than what is kept"
+        yield staged.refused_span, staged.refused, f"{staged.origin} counts fewer trades than the kept candles"
     if staged.outdone_span is not None:
-        yield staged.outdone_span, staged.outdone, f"{staged.origin} counts more trades than another archive did"
+        yield staged.outdone_span, staged.outdone, f"{staged.origin} counts more trades than another archive"
     for span in write.contradicted:
         count = span.seconds // staged.series.interval.seconds
-        yield span, count, f"{staged.origin} has several rows for one time, and they differ"
+        yield span, count, f"{staged.origin} has several rows for one time, which differ"
 
 
 def all_times(stores: Stores, staged: Staged) -> pl.Series:

@@ -76,7 +76,7 @@ def read_series(
 ) -> pl.DataFrame:
     """Return the candles of a series that start in `[start, end)` (seconds since the epoch), as `read_candles` does."""
     if start is not None and end is not None and start >= end:
-        raise InvalidRequest("end must be later than start; the range is half-open, so end itself is left out")
+        raise InvalidRequest("end must be later than start; the range is half-open, so end itself is excluded")
     candles = stores.lake.read(series, start, end).select(COLUMNS)
     if not fill_quiet:
         return candles
@@ -120,7 +120,7 @@ def export(candles: pl.DataFrame, path: Path) -> None:
         InvalidRequest: The file's name has another ending.
     """
     if path.suffix not in (".csv", ".parquet"):
-        raise InvalidRequest(f"{path} must end in .csv or .parquet: that says what to write")
+        raise InvalidRequest(f"{path} must end in .csv or .parquet, which is the format to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         candles.write_parquet(path)

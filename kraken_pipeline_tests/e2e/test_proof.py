@@ -65,7 +65,7 @@ def test_a_wrong_low_that_hides_within_its_four_hours_is_not_verified(tmp_path: 
     (sentence,) = wrong["by"]
     assert sentence.startswith("it adds up, with the others, to the 240-minute candle of ")
     assert sentence.endswith(
-        "trades and volume were compared with that and none is missing; its own open, high, low and close were not"
+        "trades and volume were compared, and no trade is missing; its own open, high, low and close were not compared"
     )
     block = explained(home, 240, time)
     assert block["state"] == "VERIFIED"
@@ -100,7 +100,7 @@ def test_minutes_are_verified_by_their_trades_and_what_is_made_of_them_with_them
     minute = oracle(PAIR, 1, row[0], row[0] + HOUR)[0]
     proof = explained(home, 1, minute[0])
     assert proof["state"] == "VERIFIED"
-    assert proof["by"][0].startswith("the trades themselves say so, by which all else is measured: open, high, low,")
+    assert proof["by"][0].startswith("it was made of the trades themselves: open, high, low,")
     hour = explained(home, 60, row[0])
     assert hour["state"] == "VERIFIED"
     assert (
@@ -125,7 +125,7 @@ def test_two_releases_verify_what_they_say_alike_until_one_is_withdrawn(tmp_path
     proof = explained(home, 60, time)
     assert proof["state"] == "VERIFIED"
     assert proof["by"][0] == (
-        "a second, independent source says the same: open, high, low, close, volume and trades were compared"
+        "a second, independent source has the same values: open, high, low, close, volume and trades were compared"
     )
     name = f"{candles_name(Q1)}:{PAIR}_60.csv"
     assert shell(home, "resolve", "--file", name, "--reason", "a test").code == 0
@@ -160,7 +160,7 @@ def test_nothing_is_not_a_hundred_percent(tmp_path: Path) -> None:
     home = tmp_path / "home"
     told = shell(home, "report", "--json").json
     assert [told[name] for name in ("overall_completeness_pct", "proven_pct", "verified_pct")] == [None] * 3
-    next_ = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
+    next_ = "The lake is empty: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
     for command in ("report", "gaps", "reconcile"):
         said = shell(home, command).out
         assert next_ in said, command

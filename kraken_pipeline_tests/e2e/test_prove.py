@@ -115,7 +115,7 @@ def test_trades_that_all_archives_lack_are_found_and_filled_and_nothing_else(
     at = {"KRAKEN_API_URL": exchange.url}
     hours = ("explain", "XBTUSD", "60", "2023-08-01T10:30", "--json")
     planned = shell(home, "prove", "--dry-run", **at).out
-    assert planned.startswith("6 requests for the numbers of trades at the edges of 4 spans")
+    assert planned.startswith("6 requests for the ids of trades at the edges of 4 spans")
     assert exchange.requests == ()
 
     done = shell(home, "prove", "--json", **at)
@@ -125,7 +125,7 @@ def test_trades_that_all_archives_lack_are_found_and_filled_and_nothing_else(
     short = [each for each in found if each["verdict"] == "short"]
     assert [each["start"] for each in short] == [iso(minute) for minute in MINUTES]
     assert {(each["interval"], each["trades_by_ids"] - each["trades_counted"]) for each in short} == {(1, 1)}
-    assert {each["action"] for each in short} == {"taken back, and filled by paging through its trades"}
+    assert {each["action"] for each in short} == {"refuted, and filled by paging through its trades"}
     spans = [each for each in found if each["verdict"] != "short"]
     assert Counter((each["start"], each["end"], each["verdict"]) for each in spans) == {
         (iso(quarter.start), iso(quarter.end), "proven"): 8 for quarter in (Q3, Q4)

@@ -121,7 +121,7 @@ def test_a_first_backup_that_was_stopped_is_none(
         patch.setattr(backup, "_copy", fail)
         with pytest.raises(OSError, match="No space left"):
             back_up(stores, tmp_path / "saved")
-    with pytest.raises(InvalidRequest, match="holds no backup that was brought to its end"):
+    with pytest.raises(InvalidRequest, match="has no complete backup"):
         restored(settings_of(tmp_path / "there"), tmp_path / "saved")
     back_up(stores, tmp_path / "saved")  # it goes on where it was
     assert restored(settings_of(tmp_path / "there"), tmp_path / "saved").status == "ok"
@@ -133,17 +133,17 @@ def test_a_folder_that_holds_something_else_is_left_alone(stores: Stores, tmp_pa
     (tmp_path / "other" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("x")
     for folder, sentence in {
-        tmp_path / "other": "is not empty and holds no backup",
-        tmp_path / "file": "is no folder",
-        home: "is a part of what is backed up",
-        home / "lake" / "saved": "is a part of what is backed up",
+        tmp_path / "other": "is not empty and has no backup",
+        tmp_path / "file": "is not a folder",
+        home: "is a part of the home",
+        home / "lake" / "saved": "is a part of the home",
     }.items():
         with pytest.raises(InvalidRequest, match=sentence):
             back_up(stores, folder)
     back_up(stores, tmp_path / "saved")
     with (
         opened(settings_of(tmp_path / "second")) as second,
-        pytest.raises(InvalidRequest, match=f"holds a backup of {home}, not of"),
+        pytest.raises(InvalidRequest, match=f"has a backup of {home}, not of"),
     ):
         back_up(second, tmp_path / "saved")
 
@@ -152,7 +152,7 @@ def test_a_home_that_holds_something_is_left_alone(stores: Stores, shelf: Shelf,
     homes.run(stores, shelf.q1)
     back_up(stores, tmp_path / "saved")
     before = everything(stores)
-    with pytest.raises(InvalidRequest, match="has candles already"):
+    with pytest.raises(InvalidRequest, match="already has candles"):
         restored(stores.settings, tmp_path / "saved")
     assert everything(stores) == before
     with opened(settings_of(tmp_path / "known")) as known:
@@ -223,7 +223,7 @@ def test_postgresqls_catalog_is_dumped_and_brought_back(
         homes.run(stores, shelf.q1)
         before = everything(stores)
         assert back_up(stores, saved).catalog == "catalog.dump"
-    with pytest.raises(InvalidRequest, match="has a catalog of PostgreSQL's: set KRAKEN_CATALOG_URL"):
+    with pytest.raises(InvalidRequest, match="has a catalog of PostgreSQL: set KRAKEN_CATALOG_URL"):
         restored(settings_of(tmp_path / "there"), saved)
     url = postgresql.database()
     there = settings_of(tmp_path / "there", kraken_catalog_url=url)
@@ -233,7 +233,7 @@ def test_postgresqls_catalog_is_dumped_and_brought_back(
     with opened(there) as found:
         assert everything(found) == before
         homes.run(found, shelf.q2)  # ids go on
-    with pytest.raises(InvalidRequest, match="has candles already"):
+    with pytest.raises(InvalidRequest, match="already has candles"):
         restored(there, saved)
     postgresql.drop(url)
 

@@ -68,8 +68,8 @@ def test_what_is_announced_is_told_and_kept(home: Path) -> None:
         assert announced.sentence == f"maintenance is announced: {told}"
         emergency = checks(stores)["api incidents"]
         assert emergency.verdict is HealthStatus.WARNING
-        assert emergency.sentence == ("the exchange tells of an emergency: Trading halted (since 2026-05-11T08:00:00Z)")
-        assert checks(stores)["api incidents"].sentence == "no maintenance is announced, and no emergency is told of"
+        assert emergency.sentence == ("the exchange reports an emergency: Trading halted (since 2026-05-11T08:00:00Z)")
+        assert checks(stores)["api incidents"].sentence == ("no maintenance is announced, and no emergency is reported")
         with stores.catalog.read() as connection:
             (kept,) = incident_records.incidents_of(connection)
     assert (kept.title, kept.start, kept.end, kept.is_open) == ("Trading halted", NOW - 1_860, NOW, False)

@@ -96,8 +96,8 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
     assert found.proof.state is ProofState.VERIFIED
     compared = "open, high, low, close, volume and trades were compared"
     assert found.proof.by[:2] == (
-        f"a second, independent source says the same: {compared}",
-        f"all trades within it were asked for, and add up to it: {compared}",
+        f"a second, independent source has the same values: {compared}",
+        f"all trades within it were requested, and add up to it: {compared}",
     )
 
     # The minutes say it of themselves.
@@ -106,7 +106,7 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
         paged = told(stores, 1, minute, now=now + 180)
     assert [each.request for each in paged.evidence] == [f"GET /0/public/Trades?pair=XBTUSD&since={minute * 10**9}"]
     assert paged.proof.state is ProofState.VERIFIED
-    assert paged.proof.by[0].startswith("the trades themselves say so")
+    assert paged.proof.by[0].startswith("it was made of the trades themselves")
 
 
 # --- the line
@@ -140,7 +140,7 @@ def test_a_file_that_another_has_taken_the_place_of_is_not_quoted(stores: Stores
     assert [line.number for line in told(stores, 60, START + HOUR).evidence[0].lines] == [2]
     write_lines(path, [rows[0], *reversed(rows[1:])])
     (witness,) = told(stores, 60, START + HOUR).evidence
-    assert (witness.lines, "is another file by now" in (witness.note or "")) == ((), True)
+    assert (witness.lines, "is another file now" in (witness.note or "")) == ((), True)
 
 
 def test_of_a_trades_archive_the_trades_of_the_minute_are_quoted(stores: Stores, shelf: Shelf) -> None:
@@ -163,7 +163,7 @@ def test_a_row_that_a_file_has_and_does_not_answer_for_is_told_as_such(stores: S
     (witness,) = found.evidence
     assert (witness.span, [line.number for line in witness.lines]) == (None, [4])
     assert found.standing is CandleState.CANDLE
-    assert "which nothing answers for; it is part of a gap" in found.sentence
+    assert "for which no source answers; it is part of a gap" in found.sentence
 
 
 # --- what there is instead of a candle
@@ -175,9 +175,9 @@ def test_quiet_time_is_told_from_gaps_and_from_what_is_not_expected(stores: Stor
     quiet = next(time for time in range(START + DAY, Q1.end, HOUR) if time not in traded)
     found = told(stores, 60, quiet, "ADAEUR")
     assert (found.standing, found.candle) == (CandleState.QUIET, None)
-    assert found.sentence == "no candle: nobody traded, as what answered says; nothing was compared with that"
+    assert found.sentence == "no candle: nobody traded, as the source says; it was not compared with anything"
     (witness,) = found.evidence
-    assert witness.note == "it has no line of that time: nobody traded"
+    assert witness.note == "the file has no line of that time: nobody traded"
 
     gap = told(stores, 60, Q1.end + 3 * DAY, "ADAEUR")
     assert (gap.standing, gap.evidence, gap.proof.state) == (CandleState.GAP, (), ProofState.NOT_TESTED)
@@ -188,7 +188,7 @@ def test_quiet_time_is_told_from_gaps_and_from_what_is_not_expected(stores: Stor
 
     early = told(stores, 60, Q1.start - 40 * DAY, "ADAEUR")
     assert early.standing is CandleState.NOT_EXPECTED
-    assert "the first that is known of ADAEUR is of 2023-03-26" in early.sentence
+    assert "the first known trade of ADAEUR is at 2023-03-26" in early.sentence
     assert "it has not ended yet" in told(stores, 1440, NOW, "ADAEUR").sentence
 
 

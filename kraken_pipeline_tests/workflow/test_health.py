@@ -30,7 +30,7 @@ def test_a_fresh_home_is_well(tmp_path: Path) -> None:
     assert list(found) == list(NAMES)
     assert {verdict for name, (verdict, _) in found.items() if name not in ("space", "api")} == {HealthStatus.OK}
     assert found["lake"] == (HealthStatus.OK, f"{tmp_path / 'home' / 'lake'} can be written")
-    assert found["outbox"] == (HealthStatus.OK, "nothing is owed to QuestDB")
+    assert found["outbox"] == (HealthStatus.OK, "nothing is pending for QuestDB")
     assert found["questdb"] == (HealthStatus.OK, "off: KRAKEN_QUESTDB_URL is not set")
     assert found["redis"][1].startswith("off: KRAKEN_CACHE_URL is not set")
     assert found["series"] == (HealthStatus.OK, "0 series, none with more than 100 gaps")
@@ -86,7 +86,7 @@ def test_after_complaints_it_says_how_much_slower_the_exchange_is_asked(stores: 
     Limiter(stores.catalog, 50).throttled("OHLC")
     verdict, sentence = verdicts(home)["exchange"]
     assert verdict is HealthStatus.OK
-    assert re.fullmatch(r"the circuit is closed, asked \d\.\d times slower since it complained", sentence)
+    assert re.fullmatch(r"the circuit is closed, with requests \d\.\d times slower since its last complaint", sentence)
 
 
 def count(stores: Stores, **counts: int) -> None:
@@ -220,7 +220,7 @@ def test_little_space_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(health, "LOW_SPACE_BYTES", 1 << 60)  # more than any disk has
     verdict, sentence = verdicts(home)["space"]
     assert verdict is HealthStatus.WARNING
-    assert re.fullmatch(r"[\d.]+ GiB free: make room before the next large archive", sentence)
+    assert re.fullmatch(r"[\d.]+ GiB free: make space before the next large archive", sentence)
     monkeypatch.setattr(health, "LOW_SPACE_BYTES", 0)
     assert verdicts(home)["space"][0] is HealthStatus.OK
 

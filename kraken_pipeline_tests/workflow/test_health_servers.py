@@ -115,8 +115,8 @@ def test_a_table_that_questdb_has_stopped_applying_has_failed_until_it_is_resume
         well(found, "questdb lag")
         verdict, sentence = found["questdb lag"]
         assert verdict is HealthStatus.FAILED
-        assert sentence.startswith(f"{HOURS} has stopped taking in what is in its log (no space left); mend that")
-        assert sentence.endswith(f"then: ALTER TABLE {HOURS} RESUME WAL")
+        assert sentence.startswith(f"{HOURS} has stopped applying its log (no space left); mend that")
+        assert sentence.endswith(f"then run in QuestDB: ALTER TABLE {HOURS} RESUME WAL")
         assert [each.transactions for each in client.lags() if each.table == HOURS] == [3]
         questdb.execute(f"ALTER TABLE {HOURS} RESUME WAL")
         wait_for(lambda: all(each.error is None and each.transactions == 0 for each in client.lags()), "the log")
@@ -153,20 +153,23 @@ SOMEWHERE = {
 
 
 def test_what_questdb_is_owed_is_a_warning_when_it_is_old(stores: Stores, home: Path) -> None:
-    assert look(home, **SOMEWHERE)["outbox"] == (HealthStatus.OK, "nothing is owed to QuestDB")
+    assert look(home, **SOMEWHERE)["outbox"] == (HealthStatus.OK, "nothing is pending for QuestDB")
     owe(stores, LATE_SECONDS - 60)
-    assert look(home, **SOMEWHERE)["outbox"] == (HealthStatus.OK, "1 ranges are owed to QuestDB, none of them for long")
+    assert look(home, **SOMEWHERE)["outbox"] == (
+        HealthStatus.OK,
+        "1 ranges are pending for QuestDB, none of them for long",
+    )
     made_at = owe(stores, LATE_SECONDS + 60)
     verdict, sentence = look(home, **SOMEWHERE)["outbox"]
     assert verdict is HealthStatus.WARNING
     assert sentence.startswith(
-        f"1 ranges are owed to QuestDB, the oldest since {iso(made_at)}: kraken-pipeline publish"
+        f"1 ranges are pending for QuestDB, the oldest since {iso(made_at)}: kraken-pipeline publish"
     )
 
 
 def test_what_is_owed_to_no_questdb_is_kept_and_well(stores: Stores, home: Path) -> None:
     owe(stores, 100 * LATE_SECONDS)
-    assert look(home)["outbox"] == (HealthStatus.OK, "1 ranges are kept for a QuestDB to come")
+    assert look(home)["outbox"] == (HealthStatus.OK, "1 ranges are pending until a QuestDB is configured")
 
 
 # --- Redis
@@ -187,7 +190,7 @@ def test_a_redis_that_is_away_or_lets_us_not_in_is_a_warning_because_the_embedde
     for found, sentence in ((away, r"Redis at 127\.0\.0\.1:9/0: .*"), (refused, r"Redis at .*invalid.*")):
         well(found, "redis")
         assert found["redis"][0] is HealthStatus.WARNING
-        assert re.fullmatch(f"{sentence}; the embedded cache serves", found["redis"][1])
+        assert re.fullmatch(f"{sentence}; the embedded cache is used", found["redis"][1])
 
 
 def test_a_redis_with_few_connections_left_is_a_warning(redis_url: str, home: Path) -> None:
@@ -204,7 +207,7 @@ def test_a_redis_with_few_connections_left_is_a_warning(redis_url: str, home: Pa
         finally:
             client.config_set("maxclients", before)
     assert found["redis"][0] is HealthStatus.WARNING
-    assert found["redis"][1].endswith("4 of 4 clients: raise its maxclients, or run less at once")
+    assert found["redis"][1].endswith("4 of 4 clients: raise its maxclients, or start fewer runs at once")
 
 
 # --- the catalog on a server
@@ -234,7 +237,9 @@ def test_a_server_with_few_connections_left_is_a_warning_whoever_has_them(
             stack.enter_context(psycopg.connect(postgresql.url))
         verdict, sentence = look(tmp_path / "home", postgresql.password, **settings)["catalog server"]
     assert verdict is HealthStatus.WARNING
-    assert re.fullmatch(r"1[6-7]\d of the server's 200 connections .*: raise max_connections, or run less.*", sentence)
+    assert re.fullmatch(
+        r"1[6-7]\d of the server's 200 connections .*: raise max_connections, or start fewer runs.*", sentence
+    )
 
 
 @pytest.mark.parametrize("fault", ["nobody is there", "another password", "no such database"])
@@ -262,7 +267,7 @@ def test_a_catalog_that_does_not_let_us_in_has_failed_soon_and_hides_no_server(
     assert found["questdb"][0] is HealthStatus.FAILED
     assert found["redis"][0] is HealthStatus.WARNING
     for name in ("series", "outbox", "api", "exchange", "requests", "cache"):
-        assert found[name] == (HealthStatus.WARNING, "nobody knows while the catalog cannot be opened")
+        assert found[name] == (HealthStatus.WARNING, "unknown, because the catalog cannot be opened")
 
 
 # --- the exchange

@@ -792,7 +792,7 @@ def test_a_source_that_counts_fewer_trades_is_a_recorded_conflict_and_loses(stor
     ((pair, interval, candles, reason),) = rows_of(stores, schema.conflicts, "pair", "interval", "candles", "reason")
     assert (pair, interval) == ("XBTUSD", 60)
     assert candles > 100
-    assert reason == "XBTUSD_60.csv counts fewer trades than what is kept"
+    assert reason == "XBTUSD_60.csv counts fewer trades than the kept candles"
 
 
 # --- the way it is done

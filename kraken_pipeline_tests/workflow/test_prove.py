@@ -101,7 +101,7 @@ def test_a_run_says_what_it_would_cost_and_asks_for_just_that(tmp_path: Path) ->
         assert len(trades) == expected.requests > 0
         nothing = cost(stores, spec, Spacing.QUARTER, NOW)
         assert nothing.requests == nothing.searches == 0
-        assert said(nothing, 1.0) == "Nothing is to be asked for: every span that can be counted is."
+        assert said(nothing, 1.0) == "No requests are needed: every span that can be counted has been counted."
         # Days share the anchors of quarters, and whatever begins within a day takes all of it.
         days = cost(stores, run_spec(start=BEGIN + 3 * DAY + 60, end=BEGIN + 4 * DAY), Spacing.DAY, NOW)
         assert (days.requests, days.spans) == (2, 1)
@@ -133,14 +133,14 @@ def test_ids_that_are_absent_are_no_proof_of_missing_trades_and_are_settled_in_t
         assert done.refuted == 0
         (hole,) = [count for count in done.counts if count.verdict is CountVerdict.UNANCHORED]
         assert f"none of the exchange's pages has id {lost} of its trades" in hole.action
-        assert hole.action.endswith("the exchange is asked again in an hour")
+        assert hole.action.endswith("the request is repeated in an hour")
         assert verdicts(done.counts) == {CountVerdict.PROVEN, CountVerdict.UNANCHORED}, "all around it is counted"
         asked = len(exchange.requests)
         proven(stores, "two", NOW + APART_SECONDS - 1)
         assert len(exchange.requests) == asked
         again = proven(stores, "two", NOW + APART_SECONDS)
         (hole,) = [count for count in again.counts if count.verdict is CountVerdict.UNANCHORED]
-        assert hole.action.endswith("its numbers are not dense there")
+        assert hole.action.endswith("its ids are not consecutive there")
         with stores.catalog.read() as connection:
             (settled,) = density_records.absences_of(connection, PAIR)
         assert (settled.absent.first, settled.absent.last) == (lost, lost)
@@ -251,9 +251,7 @@ def test_of_a_pair_that_is_listed_no_more_nothing_is_asked(tmp_path: Path) -> No
                 listings.record_listed(connection, [], [PAIR], moment)
         done = proven(stores)
         assert verdicts(done.counts) == {CountVerdict.UNANCHORED}
-        assert {count.action for count in done.counts} == {
-            f"{PAIR} is listed no more: the exchange says nothing of its trades"
-        }
+        assert {count.action for count in done.counts} == {f"{PAIR} is delisted: the exchange has no trades of it"}
         assert exchange.requests == ()
 
 

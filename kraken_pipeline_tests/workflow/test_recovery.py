@@ -200,7 +200,7 @@ def test_it_is_told_that_a_candle_answers_for_itself(home: Path, shelf: Shelf) -
     with opened(settings_of(home)) as stores:
         told = explain(stores, "XBTUSD", "60", iso(int(stores.lake.times(Series("XBTUSD", Interval.H1))[0])), NOW)
     assert [(found.source, found.file) for found in told.evidence] == [("CSV", None)]
-    assert "by the row in the lake alone" in str(told.evidence[0].note)
+    assert "only by its row in the lake" in str(told.evidence[0].note)
 
 
 def test_minutes_of_trades_do_not_prove_themselves_any_more(home: Path, shelf: Shelf) -> None:
@@ -354,7 +354,7 @@ def test_candles_that_were_taken_back_are_spoken_of(home: Path, shelf: Shelf) ->
         resolve(stores, withdrawal(reason="a spike", file=name), RunContext("resolve", NOW))
     lose(home)
     notes = recovered(home, shelf.q1).notes
-    assert any("candles of XBTUSD 60 were taken back once (a spike)" in note for note in notes)
+    assert any("candles of XBTUSD 60 were withdrawn once (a spike)" in note for note in notes)
 
 
 # --- another catalog

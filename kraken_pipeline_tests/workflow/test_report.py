@@ -245,7 +245,7 @@ def test_an_empty_lake_is_told_how_to_begin(stores: Stores) -> None:
     made = report(stores)
     told = made.as_json()
     assert [told[name] for name in ("overall_completeness_pct", "proven_pct", "verified_pct")] == [None] * 3
-    assert made.unknown.startswith("Nothing is known yet: kraken-pipeline ingest --archive-dir")
+    assert made.unknown.startswith("The lake is empty: kraken-pipeline ingest --archive-dir")
     assert made.recommendations == (
         "Put Kraken's archives into the drop folder, or name their folder with ingest --archive-dir.",
     )
@@ -257,7 +257,7 @@ def test_a_time_of_which_nothing_is_expected_has_no_percentages(stores: Stores, 
     (row,) = made.as_json()["intervals"].values()  # type: ignore[attr-defined]
     assert (row["expected"], row["completeness_pct"], row["proven_pct"], row["verified_pct"]) == (0, None, None, None)
     assert made.percent is None
-    assert made.unknown.startswith("Nothing is known yet of that time")
+    assert made.unknown.startswith("There is no data of that time yet")
     assert made.recommendations == ("Nothing: nothing is expected.",)
     assert not report(stores, pairs="XBTUSD", intervals="60").unknown
 

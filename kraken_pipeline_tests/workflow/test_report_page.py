@@ -125,7 +125,7 @@ def test_proven_covered_and_contradicted_months_are_told_apart(stores: Stores, s
     assert states(found, "XBTUSD", 1440) == [State.COVERED, State.COVERED, State.CONFLICT, State.COVERED]
     (row,) = read(write_page(stores, spec, NOW)).table("contradictions")
     assert (row["finer"], row["coarser"], row["from"], row["state"]) == ("60", "1440", "2023-05-03", "conflict")
-    assert (row["the finer says"], row["the coarser says"]) == ("no candle", "1.5 2 1 2, volume 3, 4 trades")
+    assert (row["finer candle"], row["coarser candle"]) == ("no candle", "1.5 2 1 2, volume 3, 4 trades")
 
 
 def test_a_month_in_which_nobody_traded_is_quiet(stores: Stores, tmp_path: Path) -> None:

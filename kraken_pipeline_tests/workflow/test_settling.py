@@ -50,10 +50,10 @@ def test_a_release_that_counts_other_trades_is_one_cause_of_all_its_series(
     assert group.cause.name == archives[order[1]].name
     if remedy is Remedy.PROVE:  # what came last is what is kept: there is nothing to take back
         assert "the greater trade count is kept" in group.action
-        with pytest.raises(InvalidRequest, match="is to be taken back: of 2 the greater trade count is kept"):
+        with pytest.raises(InvalidRequest, match="can be withdrawn: of 2 the greater trade count is kept"):
             settle(stores, group.cause.id)
         return
-    assert re.fullmatch(r"take back what is suspected: kraken-pipeline resolve --cause \S+ --reason …", group.action)
+    assert re.fullmatch(r"withdraw what is suspected: kraken-pipeline resolve --cause \S+ --reason …", group.action)
     assert settle(stores, group.cause.id).files == tuple(
         f"{archives[1].name}:{pair}_60.csv" for pair in ("ADAEUR", PAIR)
     )
@@ -70,8 +70,8 @@ def test_what_is_a_gap_by_now_is_filled_by_one_command(stores: Stores, tmp_path:
     assert (group.cause.kind, len(group.of(Remedy.FILL))) == (CauseKind.FILE, 2)
     assert group.as_json()["conflicts"] == 0
     command = "kraken-pipeline backfill --pairs XBTUSD --intervals 720 --start 2023-03-27 --end 2023-03-30 --complete"
-    assert group.action == f"2 are gaps by now, filled by {command}"
-    with pytest.raises(InvalidRequest, match="is to be taken back: 2 are gaps by now"):
+    assert group.action == f"2 are gaps now, which are filled by {command}"
+    with pytest.raises(InvalidRequest, match="can be withdrawn: 2 are gaps now"):
         settle(stores, group.cause.id)
 
 
@@ -81,7 +81,7 @@ def test_a_shifted_file_is_taken_back_as_a_whole(stores: Stores, tmp_path: Path)
         write_csv(tmp_path / "archives", SPRING, PAIR, interval, start=START, end=Q1.end, defects=[shifted])
     run(stores, tmp_path / "archives", api_backfill=False)
     shift = next(group for group in groups(stores) if group.cause.kind is CauseKind.SHIFT)
-    with pytest.raises(InvalidRequest, match="nobody can say which is wrong"):
+    with pytest.raises(InvalidRequest, match="no source can decide which is wrong"):
         settle(stores, shift.cause.id)
     done = settle(stores, shift.cause.id, interval="240")
     assert done.files == (f"{PAIR}_240.csv",)

@@ -74,7 +74,7 @@ def test_a_file_of_no_known_pair_is_passed_over_unless_it_is_asked_for(stores: S
         write(tmp_path / "some" / name, csv_row(T) + csv_row(T + HOUR))
     done = run(stores, tmp_path / "some", now=NOW, resampling=False)
     assert {each.name: each.reason for each in done.scanned.skipped} == {
-        name: f"no pair {pair} is known, and its name ends with no currency that is; if it is one of Kraken's: "
+        name: f"no pair {pair} is known, and its name ends with no known currency; if it is one of Kraken's: "
         "--accept-unknown-pairs"
         for name, pair in (("prices_60.csv", "PRICES"), ("README_15.csv", "README"))
     }

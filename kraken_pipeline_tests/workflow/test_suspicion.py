@@ -92,7 +92,7 @@ def test_an_outage_that_the_exchange_has_told_of_needs_no_other_proof(home: Path
         assert [since for since in spans if DOWN.start - HOUR < since < DOWN.end] == []
         found = explain(stores, "XBTUSD", 60, iso(DOWN.start + HOUR), NOW)
         told = "Upgrade (from 2023-04-11T06:00:00Z to 2023-04-11T09:00:00Z)"
-        assert found.sentence.endswith(f"; exchange down, as its status told: {told}")
+        assert found.sentence.endswith(f"; exchange down, as its status reported: {told}")
 
 
 def test_a_quiet_time_that_is_only_in_part_in_the_calendar_says_so(home: Path, exchange: DemoExchange) -> None:
@@ -101,7 +101,7 @@ def test_a_quiet_time_that_is_only_in_part_in_the_calendar_says_so(home: Path, e
         run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
         assert suspicions(stores) == DOUBTED
         found = explain(stores, "XBTUSD", 60, iso(DOWN.start + HOUR), NOW)
-        assert "; exchange down for a part of it, as its status told: Upgrade" in found.sentence
+        assert "; exchange down for a part of it, as its status reported: Upgrade" in found.sentence
         beyond = explain(stores, "XBTUSD", 60, iso(DOWN.start + 2 * HOUR), NOW)
         assert "exchange down" not in beyond.sentence
 

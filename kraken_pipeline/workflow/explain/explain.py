@@ -197,13 +197,13 @@ def _standing(
     suspicions: Sequence[SuspicionRecord],
 ) -> tuple[CandleState, str]:
     if candle is not None:
-        beside = "" if covered else ", which nothing answers for"
+        beside = "" if covered else ", for which no source answers"
         missing = f"; it is part of a gap: {_routes(gaps, span)}" if gaps else ""
         return CandleState.CANDLE, f"a candle from {candle.source}{beside}{missing}"
     if covered is not None:
         return CandleState.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
     if gaps:
-        return CandleState.GAP, f"no candle, and nothing answers for it: {_routes(gaps, span)}"
+        return CandleState.GAP, f"no candle, and no source answers for it: {_routes(gaps, span)}"
     return CandleState.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(snapshot, series, span)}"
 
 
@@ -215,8 +215,8 @@ def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRec
     if proof.state is ProofState.RECONCILED or not (doubts or subtract((span,), checked)):
         return "and that is reconciled: no trade is missing around it"
     if not doubts:
-        return "as what answered says; nothing was compared with that"
-    return f"as what answered says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
+        return "as the source says; it was not compared with anything"
+    return f"as the source says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
 
 
 def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
@@ -225,13 +225,15 @@ def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
     if not found:
         return ""
     is_all = not subtract((span,), normalise(each.span for each in found))
-    return f"; exchange down{'' if is_all else ' for a part of it'}, as its status told: {'; '.join(map(str, found))}"
+    return (
+        f"; exchange down{'' if is_all else ' for a part of it'}, as its status reported: {'; '.join(map(str, found))}"
+    )
 
 
 def _routes(gaps: Sequence[Gap], span: Span) -> str:
     routes = dict.fromkeys(str(leg.route) for gap in gaps for leg in legs_over(gap, span))
     files = dict.fromkeys(gap.required_csv_file for gap in gaps if gap.required_csv_file)
-    fetch = f"; archives that have it: {', '.join(files)}" if files else ""
+    fetch = f"; archives with it: {', '.join(files)}" if files else ""
     return f"route {', then '.join(routes) or 'NONE'}{fetch}"
 
 
@@ -240,10 +242,10 @@ def _why_not_expected(snapshot: CatalogSnapshot, series: Series, span: Span) -> 
         return "it has not ended yet"
     first = snapshot.first_known.get(series.pair)
     if first is None:
-        return f"nothing is known of when {series.pair} began"
+        return f"the first trade of {series.pair} is unknown"
     if span.end <= first:
-        return f"the first that is known of {series.pair} is of {iso(first)}"
-    return f"{series.pair} is listed no more; its last evidence ends at {iso(snapshot.last_evidence(series.pair))}"
+        return f"the first known trade of {series.pair} is at {iso(first)}"
+    return f"{series.pair} is delisted; its last evidence ends at {iso(snapshot.last_evidence(series.pair))}"
 
 
 # --- the proof
@@ -271,8 +273,8 @@ def _proof(
 def _dispute(names: Sequence[str]) -> str:
     """Return the sentence about a disputed candle."""
     return (
-        f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count; which of "
-        "the two is kept follows from a fixed order of values, and proves nothing"
+        f"{' and '.join(names) or 'two files of one release'} differ at the same trade count; which of the two is "
+        "kept follows from a fixed order of values, and proves nothing"
     )
 
 
@@ -285,9 +287,9 @@ def _is_by_trades(series: Series, span: Span, rows: pl.DataFrame, minutes: Seque
 def _accounts(rows: pl.DataFrame, *, by_trades: bool, is_confirmed: bool) -> Iterator[str]:
     """Yield sentences on agreeing accounts of the same interval: the trades of a minute, and a second source."""
     if by_trades:
-        yield f"the trades themselves say so, by which all else is measured: {_what(rows)}"
+        yield f"it was made of the trades themselves: {_what(rows)}"
     if is_confirmed:
-        yield f"a second, independent source says the same: {_what(rows)}"
+        yield f"a second, independent source has the same values: {_what(rows)}"
 
 
 def _trades(minutes: Sequence[GrantRecord]) -> Spans:
@@ -308,7 +310,7 @@ def _compared(
     if interval is not Interval.M1 and not subtract((span,), _trades(minutes)):
         how = _adding_up(stores, Series(series.pair, Interval.M1), span, interval, rows)
         if how is not None:
-            yield f"all trades within it were asked for, and add up to it: {_what(rows)}{how}"
+            yield f"all trades within it were requested, and add up to it: {_what(rows)}{how}"
     for fine in interval.finer:
         finer = Series(series.pair, fine)
         if _is_covered(snapshot, finer, span):
@@ -336,8 +338,9 @@ def _of_coarser(stores: Stores, snapshot: CatalogSnapshot, series: Series, span:
         how = _adding_up(stores, series, bucket, coarse, candles)
         if how is not None:
             yield (
-                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}{how}: trades "
-                "and volume were compared with that and none is missing; its own open, high, low and close were not"
+                f"it adds up, with the others, to the {coarse.value}-minute candle of {iso(bucket.start)}{how}: "
+                "trades and volume were compared, and no trade is missing; its own open, high, low and close were "
+                "not compared"
             )
         break
 
@@ -408,22 +411,22 @@ def _of_file(
     verified_at = grant.verified_at if grant is not None else record.updated_at
     file = find_again(stores.settings, record)
     if file is None:
-        gone = f"it is not at {record.location} any more, nor in {stores.settings.drop}"
+        gone = f"the file is no longer at {record.location}, nor in {stores.settings.drop}"
         return Evidence(source, where, verified_at, record, note=gone)
     try:
         lines = find_lines(file, span, reader)
     except (UnreadableArchive, OSError) as error:
-        return Evidence(source, where, verified_at, record, note=f"it cannot be read any more: {error}")
+        return Evidence(source, where, verified_at, record, note=f"the file cannot be read any more: {error}")
     if record.sha256 is not None and lines.sha256 != record.sha256:
-        return Evidence(source, where, verified_at, record, note=f"{file.location} is another file by now")
-    note = None if lines.count else "it has no line of that time: nobody traded"
+        return Evidence(source, where, verified_at, record, note=f"{file.location} is another file now")
+    note = None if lines.count else "the file has no line of that time: nobody traded"
     return Evidence(source, where, verified_at, record, lines.first, lines.count, note)
 
 
 def _of_answer(snapshot: CatalogSnapshot, series: Series, span: Span, grant: GrantRecord) -> Evidence:
     request = made_of = note = None
     if grant.source in (Source.CSV, RECOVERED):  # a grant of an archive normally names its file
-        note = "by the row in the lake alone: the catalog that knew where it came from was lost"
+        note = "only by its row in the lake: the catalog with its origin was lost"
     elif grant.source == Source.OHLC:
         # `since` is exclusive on the candle's start.
         minutes = series.interval.value

@@ -66,11 +66,11 @@ def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
     announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
     if emergencies:
         names = "; ".join(map(str, emergencies))
-        yield Check("api incidents", HealthStatus.WARNING, f"the exchange tells of an emergency: {names}")
+        yield Check("api incidents", HealthStatus.WARNING, f"the exchange reports an emergency: {names}")
     elif announced:
         yield Check("api incidents", HealthStatus.OK, f"maintenance is announced: {'; '.join(map(str, announced))}")
     else:
-        yield Check("api incidents", HealthStatus.OK, "no maintenance is announced, and no emergency is told of")
+        yield Check("api incidents", HealthStatus.OK, "no maintenance is announced, and no emergency is reported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ def _lookups(stores: Stores, now: float) -> Lookups:
 def _circuit(stores: Stores) -> Iterator[Check]:
     record = breaker_of(stores).record()
     slowness = Limiter(stores.catalog, stores.settings.kraken_api_rate).slowness()
-    slow = f", asked {slowness:.1f} times slower since it complained" if slowness > 1.05 else ""
+    slow = f", with requests {slowness:.1f} times slower since its last complaint" if slowness > 1.05 else ""
     if record.state is BreakerState.CLOSED:
         yield Check("exchange", HealthStatus.OK, f"the circuit is closed{slow}")
         return
@@ -165,7 +165,7 @@ def _errors(stores: Stores) -> Iterator[Check]:
         yield Check(
             "requests",
             HealthStatus.WARNING,
-            f"{sentence}: more than {ERROR_RATE:.0%} fail, see `kraken-pipeline status`",
+            f"{sentence}: more than {ERROR_RATE:.0%} failed; see `kraken-pipeline status`",
         )
     else:
         yield Check("requests", HealthStatus.OK, sentence)

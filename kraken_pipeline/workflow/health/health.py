@@ -37,17 +37,17 @@ MANY_TRANSACTIONS = 1_000
 
 NAMES: Mapping[str, str] = {
     "lake": "The lake can be written.",
-    "files": "No file of the lake is known to be damaged, and all of it was read not long ago.",
-    "space": "There is room for the next archives.",
+    "files": "No file of the lake is known to be damaged, and all of it was read recently.",
+    "space": "There is space for the next archives.",
     "catalog": "The catalog answers, is at its newest migration, and has connections left.",
     "series": "No series has more gaps than KRAKEN_MAX_GAPS.",
-    "outbox": "QuestDB is owed nothing for long.",
-    "questdb": "QuestDB answers over HTTP and PGWire, and applies what it takes.",
+    "outbox": "No change waits long for its publication to QuestDB.",
+    "questdb": "QuestDB answers over HTTP and PGWire, and applies what it accepts.",
     "redis": "Redis answers, and has connections left.",
-    "api": "The exchange answers, is not in maintenance, and has the same time as this host.",
+    "api": "The exchange answers, is not in maintenance, and its clock agrees with this host's.",
     "exchange": "The circuit to the exchange is closed.",
     "requests": "No more than a tenth of the requests of the last day failed.",
-    "cache": "The cache serves at least half of what it could.",
+    "cache": "At least half of the lookups that the cache could answer are hits.",
 }
 """The checks, with the condition that each of them tests."""
 
@@ -66,7 +66,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     except Exception as error:
         yield _broken("catalog", error)
         for name in list(_IN_CATALOG)[1:]:
-            yield Check(name, HealthStatus.WARNING, "nobody knows while the catalog cannot be opened")
+            yield Check(name, HealthStatus.WARNING, "unknown, because the catalog cannot be opened")
         return
     with closing(stores):
         for name, look_into in _IN_CATALOG.items():
@@ -102,7 +102,7 @@ def _lake(settings: Settings) -> Iterator[Check]:
         yield Check(
             "lake",
             HealthStatus.FAILED,
-            f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can",
+            f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can be written",
         )
     else:
         yield Check("lake", HealthStatus.OK, f"{settings.home / 'lake'} can be written")
@@ -112,7 +112,7 @@ def _space(settings: Settings) -> Iterator[Check]:
     free = shutil.disk_usage(settings.home).free
     sentence = f"{free / 2**30:.1f} GiB free"
     if free < LOW_SPACE_BYTES:
-        yield Check("space", HealthStatus.WARNING, f"{sentence}: make room before the next large archive")
+        yield Check("space", HealthStatus.WARNING, f"{sentence}: make space before the next large archive")
     else:
         yield Check("space", HealthStatus.OK, sentence)
 
@@ -137,13 +137,15 @@ def _server_connections(stores: Stores) -> Check:
         in_use, most = connection.execute(sa.select(used, limit)).one()
     sentence = f"{in_use} of the server's {most} connections are in use"
     if in_use > BUSY * most:
-        return Check("catalog server", HealthStatus.WARNING, f"{sentence}: raise max_connections, or run less at once")
+        return Check(
+            "catalog server", HealthStatus.WARNING, f"{sentence}: raise max_connections, or start fewer runs at once"
+        )
     return Check("catalog server", HealthStatus.OK, sentence)
 
 
 def _pool(name: str, stats: PoolStats, setting: str) -> Check:
     if stats.is_busy:
-        return Check(name, HealthStatus.WARNING, f"{stats}: callers will have to wait, see {setting}")
+        return Check(name, HealthStatus.WARNING, f"{stats}: callers have to wait; see {setting}")
     return Check(name, HealthStatus.OK, str(stats))
 
 
@@ -174,30 +176,28 @@ def _intact(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
         damaged = open_damages(connection)
         last = verifications.last(connection)
-    when = (
-        f"verified last on {iso(last.finished_at)}"
-        if last is not None
-        else "it was never verified: kraken-pipeline verify"
-    )
+    when = f"last verified on {iso(last.finished_at)}" if last is not None else "never verified: kraken-pipeline verify"
     if damaged:
         more = f" and {len(damaged) - 1:,} more files" if len(damaged) > 1 else ""
         yield Check("files", HealthStatus.FAILED, f"{damaged[0]}{more}; {when}; {damaged[0].action}")
     else:
-        yield Check("files", HealthStatus.OK, f"nothing is known to be damaged; {when}")
+        yield Check("files", HealthStatus.OK, f"no damage is known; {when}")
 
 
 def _outbox(stores: Stores) -> Iterator[Check]:
     with stores.catalog.read() as connection:
         backlog = publications.backlog(connection)
     if backlog.oldest is None:
-        yield Check("outbox", HealthStatus.OK, "nothing is owed to QuestDB")
+        yield Check("outbox", HealthStatus.OK, "nothing is pending for QuestDB")
     elif not stores.settings.has_questdb:
-        yield Check("outbox", HealthStatus.OK, f"{backlog.count:,} ranges are kept for a QuestDB to come")
+        yield Check("outbox", HealthStatus.OK, f"{backlog.count:,} ranges are pending until a QuestDB is configured")
     elif time.time() - backlog.oldest > LATE_SECONDS:
-        sentence = f"{backlog.count:,} ranges are owed to QuestDB, the oldest since {iso(backlog.oldest)}"
-        yield Check("outbox", HealthStatus.WARNING, f"{sentence}: kraken-pipeline publish says what is in the way")
+        sentence = f"{backlog.count:,} ranges are pending for QuestDB, the oldest since {iso(backlog.oldest)}"
+        yield Check("outbox", HealthStatus.WARNING, f"{sentence}: kraken-pipeline publish prints the reason")
     else:
-        yield Check("outbox", HealthStatus.OK, f"{backlog.count:,} ranges are owed to QuestDB, none of them for long")
+        yield Check(
+            "outbox", HealthStatus.OK, f"{backlog.count:,} ranges are pending for QuestDB, none of them for long"
+        )
 
 
 def _questdb(settings: Settings) -> Iterator[Check]:
@@ -218,31 +218,31 @@ def lag(lags: Sequence[Lag]) -> Check:
             return Check(
                 "questdb lag",
                 HealthStatus.FAILED,
-                f"{each.table} has stopped taking in what is in its log ({each.error}); mend that, often a full disk, "
-                f"then: ALTER TABLE {each.table} RESUME WAL",
+                f"{each.table} has stopped applying its log ({each.error}); remove the cause, often a full disk, "
+                f"then run in QuestDB: ALTER TABLE {each.table} RESUME WAL",
             )
     behind = sum(each.transactions for each in lags)
     if behind > MANY_TRANSACTIONS:
         return Check(
-            "questdb lag", HealthStatus.WARNING, f"{behind:,} transactions wait to be applied: it does not keep up"
+            "questdb lag", HealthStatus.WARNING, f"{behind:,} transactions wait to be applied: QuestDB does not keep up"
         )
     return Check("questdb lag", HealthStatus.OK, f"{behind:,} transactions wait to be applied")
 
 
 def _redis(settings: Settings) -> Iterator[Check]:
     if settings.kraken_cache_url is None:
-        yield Check("redis", HealthStatus.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache serves")
+        yield Check("redis", HealthStatus.OK, "off: KRAKEN_CACHE_URL is not set, the embedded cache is used")
         return
     url = settings.kraken_cache_url.get_secret_value()
     with closing(redis_pool(url, settings.kraken_cache_pool, settings.kraken_cache_timeout_seconds)) as pool:
         health = redis_health(pool)
     if health.error is not None:
-        yield Check("redis", HealthStatus.WARNING, f"{health.error}; the embedded cache serves")
+        yield Check("redis", HealthStatus.WARNING, f"{health.error}; the embedded cache is used")
     else:
         clients, most = health.clients or 0, health.max_clients
         sentence = f"Redis {health.version} at {health.name} answers, {clients} of {most or 'any number of'} clients"
         if most and clients > BUSY * most:
-            yield Check("redis", HealthStatus.WARNING, f"{sentence}: raise its maxclients, or run less at once")
+            yield Check("redis", HealthStatus.WARNING, f"{sentence}: raise its maxclients, or start fewer runs at once")
         else:
             yield Check("redis", HealthStatus.OK, sentence)
         yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")

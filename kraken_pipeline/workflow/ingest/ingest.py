@@ -142,7 +142,7 @@ def _found_again(
         # A file that still grows is left to the next run and keeps its reason.
         if task.file.location in there or task.file.path.name in still:
             continue
-        reason = "it was changed since it was looked at, and is not there any more"
+        reason = "it was changed after the scan, and does not exist any more"
         outcomes[task.file.location] = FileOutcome(task.file.name, task.file.series, FileStatus.FAILED, reason)
         results += [
             {"id": record.id, "status": FileStatus.FAILED, "reason": reason, "updated_at": run.now}

@@ -82,7 +82,9 @@ def require_folders(settings: Settings, spec: RunSpec) -> None:
             raise InvalidRequest(f"there is no file or folder {path}; name one that holds Kraken's archives")
     for path in settings.archive_dirs:
         if not path.exists():
-            raise InvalidRequest(f"KRAKEN_ARCHIVE_DIRS: there is no file or folder {path}; take it out, or mount it")
+            raise InvalidRequest(
+                f"KRAKEN_ARCHIVE_DIRS: there is no file or folder {path}; remove it from the setting, or mount it"
+            )
 
 
 def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> Scan:
@@ -135,7 +137,7 @@ def pass_over_unknown(stores: Stores, found: Discovery) -> None:
     found.skipped += [PassedOver(file.name, f"no pair {file.pair} is known, and {UNKNOWN}") for file in unknown]
 
 
-UNKNOWN = "its name ends with no currency that is; if it is one of Kraken's: --accept-unknown-pairs"
+UNKNOWN = "its name ends with no known currency; if it is one of Kraken's: --accept-unknown-pairs"
 
 
 def known_pairs(stores: Stores) -> set[str]:
@@ -205,7 +207,7 @@ def examine(
     if known is None or known.name != container.name:
         known = _examined(container, sha256, members, reader, now)
     if container.seen != identity_of(*container.parts):
-        raise SourceChanged("it was changed while it was looked at; it is looked at again with the next run")
+        raise SourceChanged("it was changed during the scan; the next run scans it again")
     if remember:
         with stores.catalog.write() as connection:
             file_records.keep_container(connection, known, mark, now)
@@ -227,7 +229,7 @@ def _examined(
         end = min((each for each in ends if each is not None), default=None)
     end = release_end(members, reader, now, end)
     if end is None or end <= start:
-        raise UnreadableArchive("no candle in it lies in the time that its name says it covers; check the name")
+        raise UnreadableArchive("no candle in it is in the time of its name; check the name")
     quarter = str(release.quarter) if release.quarter else None
     return ContainerRecord(sha256, container.name, release.kind, start, end, quarter, series)
 
@@ -251,7 +253,7 @@ def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scann
         known = IngestHistory(connection, tasks)
     for task in tasks:
         if (how := known.taken(task, window(spec))) is not None:
-            scanned.taken.append(PassedOver(task.file.name, f"already taken: {how}"))
+            scanned.taken.append(PassedOver(task.file.name, f"already ingested: {how}"))
         else:
             scanned.tasks.append(task)
 

@@ -97,9 +97,9 @@ class _Judging:
             absent = absence.absent
             if absent.parts >= SPARSE:  # the verdict on the whole span says so
                 continue
-            next_step = "the exchange is asked again in an hour"
+            next_step = "the request is repeated in an hour"
             if absence.confirmed_at is not None:
-                next_step = "its numbers are not dense there"
+                next_step = "its ids are not consecutive there"
             action = f"none of the exchange's pages has {absent} of its trades: {next_step}"
             yield self._count(Interval.M1, absent.minutes, CountVerdict.UNANCHORED, action)
 
@@ -149,9 +149,9 @@ class _Judging:
 
     def _unanchored(self, stretch: Stretch) -> str | None:
         if self.known.is_delisted:
-            return f"{self.known.pair} is listed no more: the exchange says nothing of its trades"
+            return f"{self.known.pair} is delisted: the exchange has no trades of it"
         if is_sparse(stretch.span, self.known.absent):
-            return "the ids of its trades are not dense"
+            return "the ids of its trades are not consecutive"
         edges = [self.known.ids.get(edge) for edge in (stretch.span.start, stretch.span.end)]
         if None not in edges and sorted(edges, key=int) != edges:  # type: ignore[arg-type]
             return "the ids of its trades do not rise with time"
@@ -163,7 +163,7 @@ class _Judging:
         if verdict is CountVerdict.SHORT:
             only_it = run_spec(pairs=[self.known.pair], start=span.start, end=span.end)
             return f"trades are missing: {only_it.as_command('prove')} finds and fills them"
-        return f"find out which candles are wrong, then {resolving(Series(self.known.pair, interval), span)}"
+        return f"find out which candles are wrong, then run {resolving(Series(self.known.pair, interval), span)}"
 
 
 def _is_same(before: TradeCount | None, count: TradeCount) -> bool:

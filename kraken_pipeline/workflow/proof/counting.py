@@ -212,11 +212,11 @@ def agrees(stores: Stores, known: PairTrades, stretch: Stretch) -> bool:
 def said(cost_: ProofCost, rate: float) -> str:
     """Return the cost of a proof as a sentence."""
     if not (cost_.requests or cost_.searches):
-        return "Nothing is to be asked for: every span that can be counted is."
-    searches = f" and {cost_.searches:,} spans that differ to be searched" if cost_.searches else ""
+        return "No requests are needed: every span that can be counted has been counted."
+    searches = f" and {cost_.searches:,} searches of spans that differ" if cost_.searches else ""
     return (
-        f"{cost_.requests:,} requests for the numbers of trades at the edges of {cost_.spans:,} spans{searches} "
-        f"(about {duration(cost_.requests / rate)}); each trade that is missing takes about twenty more."
+        f"{cost_.requests:,} requests for the ids of trades at the edges of {cost_.spans:,} spans{searches} (about "
+        f"{duration(cost_.requests / rate)}); each missing trade takes about twenty more."
     )
 
 

@@ -209,7 +209,7 @@ class _Proving:
             except _Stop as stop:
                 self.notes.append(str(stop))
             except PipelineError as error:
-                self.notes.append(f"Nothing was asked of the exchange: {error}")
+                self.notes.append(f"No requests were made: {error}")
             self.requests = exchange.requests
         for name in names:
             if self.is_unsettled(name):  # because the requests were stopped
@@ -324,11 +324,15 @@ class _Asking:
         row = self.exchange.trade_from(known.pair, moment)
         if row is not None:
             if row[2] < moment - _CLEARLY:
-                raise ExchangeUnavailable(f"the first trade of {known.pair} since {iso(moment)} is from before that")
+                raise ExchangeUnavailable(
+                    f"the first trade of {known.pair} since {iso(moment)} is from before that time"
+                )
             return self._keep(known, Anchor(moment, row[6], int(row[2]), now))
         newest = self.exchange.newest_trade(known.pair)
         if newest is None or newest[2] >= moment + _CLEARLY or moment > now - SETTLING_SECONDS:
-            raise UnusableReply(f"Trades of {known.pair} since {iso(moment)}: there are none, which cannot be so yet")
+            raise UnusableReply(
+                f"Trades of {known.pair} since {iso(moment)}: the reply has none, although there must be some"
+            )
         return self._keep(known, Anchor(moment, newest[6] + 1, None, now))
 
     def _keep(self, known: PairTrades, anchor: Anchor) -> None:
@@ -399,14 +403,14 @@ class _Asking:
         """Refute a candle that is short and page through its trades; only report one that counts too many."""
         series = Series(name, found.interval)
         if not found.is_short:
-            action = f"ids count fewer trades; find out what is wrong, then {resolving(series, found.span)}"
+            action = f"ids count fewer trades; find out what is wrong, then run {resolving(series, found.span)}"
             self._record(series, found, CountVerdict.OVER, action)
             return
         self.require_budget()
-        self._record(series, found, CountVerdict.SHORT, f"taken back: {_filling(series, found.span)} fills it")
+        self._record(series, found, CountVerdict.SHORT, f"refuted: {_filling(series, found.span)} fills it")
         self._refute(series, found)
         if self._page(name, (found.span,)) or found.interval is not Interval.M1:
-            self._record(series, found, CountVerdict.SHORT, "taken back, and filled by paging through its trades")
+            self._record(series, found, CountVerdict.SHORT, "refuted, and filled by paging through its trades")
 
     def _page(self, name: str, spans: Spans) -> Spans:
         """Page through the trades of some spans, and return the answered spans."""

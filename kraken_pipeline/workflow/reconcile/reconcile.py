@@ -80,7 +80,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     try:
         corrected = earlier_archives.correct(stores, wanted, run.now)
     except Busy as error:
-        notes.append(f"What an earlier version believed of archives is left to the next run: {error}")
+        notes.append(f"The correction of an earlier version's coverage is left to the next run: {error}")
     with stores.catalog.read() as connection:
         doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
@@ -95,7 +95,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     try:
         silent = heeding(lambda: suspicion.look(stores, _changed(doubts), run))
     except Busy as error:
-        notes.append(f"Quiet time was not looked at, and is left to the next run: {error}")
+        notes.append(f"Quiet time was not checked; the next run checks it: {error}")
     else:
         with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
             publications.reconciled(connection, [doubt.id for doubt in doubts])
@@ -380,7 +380,7 @@ def _as_record(pair: str, each: Contradiction, state: ContradictionState, began:
 def _reason(pair: str, each: Contradiction) -> str:
     """Return the description of a contradiction as a sentence."""
     fine, coarse = each.fine.value, each.coarse.value
-    who = f"; the others speak against {pair} {each.outlier.value}" if each.outlier is not None else ""
+    who = f"; the others contradict {pair} {each.outlier.value}" if each.outlier is not None else ""
     if each.shifted is not None:
         hours = abs(each.shifted) // 3_600
         late = f"{fine} is {hours} h {'late' if each.shifted < 0 else 'early'} against {coarse}"

@@ -232,7 +232,7 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
     series = Series(each.pair, each.coarse if each.short_side == "coarse" else each.fine)
     gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
     if gap is None:
-        return f"{series} was taken back; kraken-pipeline reconcile compares it again"
+        return f"{series} was refuted; kraken-pipeline reconcile compares it again"
     start, end = series.interval.floor(each.span.start), series.interval.ceil(each.span.end)
     only_it = run_spec(pairs=[each.pair], intervals=[series.interval], start=start, end=end, complete=True)
     command = only_it.as_command("backfill")
@@ -255,7 +255,7 @@ def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord]
         each,
     )
     commands = [_withdrawing(closest, interval, files) for interval in suspects]
-    return f"find out which is wrong, then {' or '.join(commands)}"
+    return f"find out which is wrong, then run run {' or '.join(commands)}"
 
 
 def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
@@ -291,7 +291,7 @@ def _settling(each: Disagreement, proven: Proven) -> Spans:
 
 def _of_sources(each: Disagreement) -> CandleVerdict:
     lacks = "reconciled" if each.is_of_counts else "verified"
-    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, and not {lacks}"
+    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, not {lacks}"
     return CandleVerdict(
         each.series.pair,
         None,
@@ -324,7 +324,7 @@ def _of_files(
             names = differing(part, files, ends)
             commands = [f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …" for name in names]
             action = (
-                f"{' and '.join(names) or 'two files of one release'} say different things at the same trade count, on "
+                f"{' and '.join(names) or 'two files of one release'} differ at the same trade count, in "
                 f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
                 f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
             )

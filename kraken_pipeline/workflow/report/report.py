@@ -51,7 +51,7 @@ class Advice:
         return f"{self.what}: {self.command}" if self.command else f"{self.what}{end}"
 
 
-NOTHING_KNOWN = "Nothing is known yet: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
+NOTHING_KNOWN = "The lake is empty: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
 
 
 def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
@@ -62,7 +62,7 @@ def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
     return "" if any(expected(snapshot, spec, each) for each in series) else _NOTHING_EXPECTED
 
 
-_NOTHING_EXPECTED = "Nothing is known yet of that time: kraken-pipeline report says what is known of all."
+_NOTHING_EXPECTED = "There is no data of that time yet: kraken-pipeline report reports on all data."
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +313,7 @@ def _advice(
     if free:
         advice.append(
             Advice(
-                f"{free:,} gaps follow from finer candles that are there, and cost nothing",
+                f"{free:,} gaps can be filled from finer candles, without requests",
                 spec.selecting(api_backfill=False).as_command("ingest"),
             )
         )
@@ -336,15 +336,15 @@ def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
     conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
     if conflicts:
         yield Advice(
-            f"{len(conflicts):,} contradictions between intervals are left that no source settles; see what causes "
-            "them, and the command that takes a side back",
+            f"{len(conflicts):,} contradictions between intervals are left that no source settles. Show their "
+            "causes, and the commands that withdraw a side",
             reconciling(spec, conflicts),
         )
     if proof.disputed:
         intervals = sorted({series.interval for series in proof.disputed})
         yield Advice(
-            f"Of {len(proof.disputed):,} series two files of one release say different things; see which, and the "
-            "command that takes one back",
+            f"Of {len(proof.disputed):,} series two files of one release differ. Show the files, and the commands "
+            "that withdraw one",
             spec.selecting(intervals=intervals).as_command("reconcile"),
         )
 

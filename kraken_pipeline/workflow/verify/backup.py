@@ -132,15 +132,15 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
 
 def _require_room(home: Path, to: Path) -> None:
     if to == home or any(to.is_relative_to(home / name) for name in FOLDERS):
-        raise InvalidRequest(f"{to} is a part of what is backed up; name a folder outside of {home}")
+        raise InvalidRequest(f"{to} is a part of the home; name a folder outside of {home}")
     if to.exists() and not to.is_dir():
-        raise InvalidRequest(f"{to} is no folder")
+        raise InvalidRequest(f"{to} is not a folder")
     if to.is_dir() and any(to.iterdir()):
         earlier = _read(to)
         if earlier is None:
-            raise InvalidRequest(f"{to} is not empty and holds no backup; name an empty folder, or an earlier backup")
+            raise InvalidRequest(f"{to} is not empty and has no backup; name an empty folder, or an earlier backup")
         if earlier.home != str(home):
-            raise InvalidRequest(f"{to} holds a backup of {earlier.home}, not of {home}; name another folder")
+            raise InvalidRequest(f"{to} has a backup of {earlier.home}, not of {home}; name another folder")
 
 
 def _read(folder: Path) -> Backup | None:
@@ -242,10 +242,10 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
     command = f"restore {source}"
     about = _read(source)
     if about is None or about.finished_at is None or not (source / about.catalog).is_file():
-        raise InvalidRequest(f"{source} holds no backup that was brought to its end")
+        raise InvalidRequest(f"{source} has no complete backup")
     if about.catalog == dumps.POSTGRESQL_NAME and sa.make_url(settings.catalog_url).get_backend_name() == "sqlite":
         raise InvalidRequest(
-            f"{source} has a catalog of PostgreSQL's: set KRAKEN_CATALOG_URL to an empty database there"
+            f"{source} has a catalog of PostgreSQL: set KRAKEN_CATALOG_URL to an empty PostgreSQL database"
         )
     home.mkdir(parents=True, exist_ok=True)
     loss.require_finished(home, command)
@@ -264,11 +264,11 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
 
 def _require_empty(settings: Settings) -> None:
     if loss.has_candles(settings.home):
-        raise InvalidRequest(f"{settings.home} has candles already; a backup is brought back into a home without any")
+        raise InvalidRequest(f"{settings.home} already has candles; a backup can only be restored into an empty home")
     with closing(_unopened(settings)) as catalog:
         if not _is_blank(catalog):
             raise InvalidRequest(
-                f"the catalog {catalog.place} is not empty; a backup is brought back into an empty one only"
+                f"the catalog {catalog.place} is not empty; a backup can only be restored into an empty catalog"
             )
 
 

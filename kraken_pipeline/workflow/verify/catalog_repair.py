@@ -100,7 +100,7 @@ def broken_rows(stores: Stores) -> list[Damage]:
         counts = {table.name: len(seals.broken(connection, table)) for table in _EVIDENCE}
     name = Path(stores.catalog.engine.url.database or "catalog").name
     return [
-        Damage(name, None, None, DamageKind.CHANGED, f"has {count:,} rows of {table} that are not what was written")
+        Damage(name, None, None, DamageKind.CHANGED, f"has {count:,} rows of {table} that differ from what was written")
         for table, count in counts.items()
         if count
     ]
@@ -138,12 +138,12 @@ def _read_disputed(connection: sa.Connection, rows: Iterable[sa.RowMapping], now
     """Make the files of the rows' pairs be read again to find disputes; a lost one may be of any interval."""
     for pair in sorted({str(row["pair"]) for row in rows}):
         for interval in Interval:
-            reason = "to be read again: a record of what two files differ in is damaged"
+            reason = "to be read again: a record of the difference of two files is damaged"
             withdrawals.read_again(connection, Series(pair, interval), (EVER,), reason, now)
 
 
 def _refute_all(connection: sa.Connection, row: sa.RowMapping, now: int) -> None:
     """Refute everything of the pair of a lost refutation, because its span is unknown."""
-    reason = "a record of what had been refuted here is damaged"
+    reason = "a record of a refutation here is damaged"
     for interval in Interval:
         damages.uncover_lost(connection, Series(str(row["pair"]), interval), reason, now)

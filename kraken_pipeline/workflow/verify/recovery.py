@@ -84,7 +84,7 @@ def copy_from(stores: Stores, url: str) -> Recovery:
     if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
         raise InvalidRequest(f"--from {url}: there is no file {parsed.database}")
     if parsed == sa.make_url(stores.settings.catalog_url):
-        raise InvalidRequest("--from names the catalog that KRAKEN_CATALOG_URL names: it is copied from another one")
+        raise InvalidRequest("--from and KRAKEN_CATALOG_URL name the same catalog; name another one to copy")
     with closing(open_catalog(url)) as source:
         source.require_sound()
         with loss.unfinished(stores.settings.home, loss.RECOVER):
@@ -146,8 +146,8 @@ def _ids(stores: Stores) -> list[str]:
         path = stores.lake.inspector.relative(stores.lake.asset_ids.path)
         moved = stores.lake.set_aside(Damage(path, None, None, DamageKind.UNREADABLE, str(error)))
         return [
-            f"{path} cannot be read and lies in {moved} now: pairs have new ids; where there is a QuestDB, "
-            "kraken-pipeline publish --rebuild fills it anew"
+            f"{path} cannot be read and was moved to {moved}: pairs have new ids; with a QuestDB, kraken-pipeline "
+            "publish --rebuild fills it again"
         ]
     return []
 
@@ -173,7 +173,7 @@ def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[i
     """Record the sound files of series without any record; return the number of files and of their candles."""
     count = candles = 0
     for series in wanted:
-        run.report(phase="looking at the lake")
+        run.report(phase="checking the lake")
         with stores.locks.series([series]):
             known = stores.lake.manifest.reread(series)
             if known.files or known.is_unadopted:
@@ -253,7 +253,7 @@ def _grant_own(stores: Stores, series: Series, run: RunContext, notes: list[str]
         known = union(tuple(record.span for record in covered), refuted)
         granted: list[Grant] = []
         for file in _files(stores, series):
-            run.report(phase="looking at candles")
+            run.report(phase="checking candles")
             try:
                 rows = stores.lake.read(series, *_bounds(file))
             except DamagedFile as error:
@@ -300,7 +300,7 @@ def _withdrawn(stores: Stores, series: Iterable[Series]) -> list[str]:
         lost = stores.lake.replaced(each).filter(pl.col("lost") == Lost.WITHDRAWN.value)
         for (reason,), rows in lost.group_by("by", maintain_order=True):
             notes.append(
-                f"{rows.height:,} candles of {each} were taken back once ({reason}); if an archive brought them again: "
-                "kraken-pipeline resolve"
+                f"{rows.height:,} candles of {each} were withdrawn once ({reason}); if an archive brought them "
+                "back: kraken-pipeline resolve"
             )
     return notes

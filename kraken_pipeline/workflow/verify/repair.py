@@ -162,7 +162,7 @@ def _restore(stores: Stores, lost: Collection[Series], run: RunContext) -> tuple
                     if _bring_back(stores, damage, series, candles, run):
                         restored.append(series)
     except PipelineError as error:
-        return tuple(dict.fromkeys(restored)), [f"QuestDB gave nothing more back: {error}"]
+        return tuple(dict.fromkeys(restored)), [f"QuestDB restored nothing more: {error}"]
     return tuple(dict.fromkeys(restored)), []
 
 
@@ -182,7 +182,7 @@ def _bring_back(stores: Stores, damage: Damage, series: Series, candles: pl.Data
     if without_release(row_digest(rows)) != without_release(delivered.digest):
         return False
     with stores.locks.series([series]):
-        writer = CandleWriter(stores.lake, series, origin="QuestDB, which had it", now=run.now)
+        writer = CandleWriter(stores.lake, series, origin="QuestDB", now=run.now)
         writer.add(rows)
         commit(stores, [LakeWrite(writer.finish(), ())], run.now)
         # The whole content of the file is restored, so all of its grants hold again.

@@ -299,7 +299,7 @@ def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
     for path in found.unknown:
         series, year = named_in(path)
         if series is None or _adoptable(stores, series, path, is_legacy=series in found.unadopted) is None:
-            yield Damage(path, series, year, DamageKind.UNKNOWN, "is named by no row of the manifest")
+            yield Damage(path, series, year, DamageKind.UNKNOWN, "is not in the manifest")
 
 
 # --- adopting
@@ -339,7 +339,7 @@ def _adopt(stores: Stores, found: _Found, run: RunContext) -> tuple[int, list[Da
         by_series.setdefault(named_in(path)[0], []).append(path)
     count = 0
     strays = [
-        Damage(path, None, None, DamageKind.UNKNOWN, "is no file of the lake") for path in by_series.pop(None, [])
+        Damage(path, None, None, DamageKind.UNKNOWN, "is not a file of the lake") for path in by_series.pop(None, [])
     ]
     with stores.catalog.read() as connection:
         unadopted = manifest.unadopted_series(connection) & found.series
@@ -374,7 +374,7 @@ def _adopt_series(
         if (file := _adoptable(stores, series, path, is_legacy=is_legacy)) is not None:
             sound.append(file)
         else:
-            detail = "is named by no row of the manifest"
+            detail = "is not in the manifest"
             broken.append(Damage(path, series, named_in(path)[1], DamageKind.UNKNOWN, detail))
     files = [file for its in known.values() for file in its if not file.is_announced] + sound
     wrong = _miscounted(stores, series, [file for file in files if file.is_candles])
@@ -422,8 +422,8 @@ def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile |
         extent = evidence_records.extents(connection, [series.pair]).get(series)
     first = extent.first_time if extent is not None else None
     if file is None:
-        return Damage(path, series, year, DamageKind.MISSING, "is not there", expected, first)
-    detail = f"holds {file.rows:,} candles, and the catalog knows of {expected:,}"
+        return Damage(path, series, year, DamageKind.MISSING, "does not exist", expected, first)
+    detail = f"has {file.rows:,} candles, and the catalog has on record {expected:,}"
     return Damage(path, series, year, DamageKind.CHANGED, detail, expected, first)
 
 
@@ -442,7 +442,7 @@ def _assets(stores: Stores) -> Iterator[Damage]:
         elif recorded is not None and sha256(content).hexdigest() != recorded:
             yield Damage(name, None, None, DamageKind.CHANGED, "has other bytes")
     except FileNotFoundError:
-        yield Damage(name, None, None, DamageKind.MISSING, "is not there")
+        yield Damage(name, None, None, DamageKind.MISSING, "does not exist")
     except (OSError, pl.exceptions.PolarsError) as error:
         yield Damage(name, None, None, DamageKind.UNREADABLE, unreadable(error))
 

@@ -182,7 +182,7 @@ def resolve(stores: Stores, what: Withdrawal, run: RunContext) -> Resolved:
             withdrawals.withdraw_container(connection, release, what.reason, run.run_id, run.now)
     work = _Withdrawing(stores, what, run, release)
     for pair in pairs:
-        run.report(phase=f"taking back {pair}")
+        run.report(phase=f"withdrawing {pair}")
         work.take_back(pair)
     return _told(stores, work, _names(claims), _heal(stores, pairs, run))
 
@@ -421,10 +421,10 @@ def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *,
     paths = sorted({each.path for each in again if each.path is not None})
     if paths:
         given = " ".join(f"--archive-dir {shlex.quote(str(path))}" for path in paths)
-        yield f"kraken-pipeline ingest {given} reads again what had answered for it too"
+        yield f"kraken-pipeline ingest {given} reads the files again that had also answered for it"
     if lost := list(dict.fromkeys(each.name for each in again if each.path is None)):
         more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
-        yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and are not there any more"
+        yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and do not exist any more"
     # Everything that can be resampled already was. The rest depends on what the exchange has of finer intervals.
     asked = [gap for gap in gaps if any(leg.route is not Route.NONE for leg in gap.legs)]
     if asked:
@@ -443,6 +443,6 @@ def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *,
         yield f"fetch {', '.join(sorted(files)[:_NAMES])}: nothing else can fill some gaps within the limits"
     if is_shown and stores.settings.has_questdb:
         yield (
-            "kraken-pipeline publish --rebuild --verify takes what was withdrawn out of QuestDB, which deletes no rows "
-            "and keeps those whose place nothing has taken"
+            "kraken-pipeline publish --rebuild --verify removes the withdrawn candles from QuestDB, which deletes "
+            "no rows itself and keeps those that nothing has replaced"
         )

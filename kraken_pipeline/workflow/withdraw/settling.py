@@ -67,14 +67,14 @@ class Grouped:
                 end=max(each.span.end for each in gaps),
                 complete=True,
             )
-            yield f"{len(gaps):,} are gaps by now, filled by {spec.as_command('backfill')}"
+            yield f"{len(gaps):,} are gaps now, which are filled by {spec.as_command('backfill')}"
 
     def _proving(self) -> Iterator[str]:
         if kept := self.of(Remedy.PROVE):
             spec = run_spec(pairs=sorted({each.pair for each in kept})[:_PAIRS_NAMED])
             yield (
                 f"of {len(kept):,} the greater trade count is kept, which finer candles, trades or another archive "
-                f"prove; where it stands unproven is said by {spec.as_command('report')}"
+                f"prove; {spec.as_command('report')} shows where it is unproven"
             )
 
     def _taking_back(self) -> Iterator[str]:
@@ -88,7 +88,7 @@ class Grouped:
                 choices = [f"{command} --interval {side.value} --reason …" for side in suspects]
             else:
                 choices = [f"{command} --reason …"]
-            first = "find out which is wrong, then " if len(choices) > 1 else "take back what is suspected: "
+            first = "find out which is wrong, then run " if len(choices) > 1 else "withdraw what is suspected: "
             yield f"{first}{' or '.join(choices)}"
 
     def as_json(self) -> dict[str, object]:
@@ -134,19 +134,19 @@ def withdrawal_of(
             wrong side is not named or does not belong to it.
     """
     if not reason.strip():
-        raise InvalidRequest("the reason is empty; say why, for whoever asks later")
+        raise InvalidRequest("the reason is empty; say why the candles are withdrawn")
     group = next((each for each in grouped(found) if each.cause.id == cause_id), None)
     if group is None:
-        raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists those that there are")
+        raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists the causes")
     left = group.of(Remedy.TAKE_BACK)
     if not left:
-        raise InvalidRequest(f"nothing of {cause_id} is to be taken back: {group.action}")
+        raise InvalidRequest(f"nothing of {cause_id} can be withdrawn: {group.action}")
     told = plain(reason.strip())
     names = list(dict.fromkeys(name for each in left for name in each.files))
     if names:
         return Withdrawal(told, file=_one_of(names, file, "--file", group))
     if file is not None:
-        raise InvalidRequest(f"--file is for files that differ; {cause_id} is about intervals: {group.action}")
+        raise InvalidRequest(f"--file is for files that differ, but {cause_id} is about intervals: {group.action}")
     label = f"{cause_id} ({group.cause.name})"
     side = None if interval is None else str(Interval.parse(interval).value)
     chosen = [(each, _chosen(each, side, group)) for each in left]
@@ -188,7 +188,7 @@ def _one_of(there: Sequence[str], given: str | None, option: str, group: Grouped
     if given is None and len(there) == 1:
         return there[0]
     if given is None:
-        raise InvalidRequest(f"nobody can say which is wrong: {group.action}")
+        raise InvalidRequest(f"no source can decide which is wrong: {group.action}")
     if given not in there:
-        raise InvalidRequest(f"{option} {given} is no side of {group.cause.id}: {group.action}")
+        raise InvalidRequest(f"{option} {given} is not a side of {group.cause.id}: {group.action}")
     return given

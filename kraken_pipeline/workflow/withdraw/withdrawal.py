@@ -89,14 +89,14 @@ def withdrawal(
         InvalidRequest: The reason is empty, not exactly one of the three is given, or a part of it is wrong.
     """
     if not reason.strip():
-        raise InvalidRequest("the reason is empty; say why, for whoever asks later")
+        raise InvalidRequest("the reason is empty; say why the candles are withdrawn")
     if (file is not None) + (release is not None) + is_span != 1:
         raise InvalidRequest(
             "name exactly one of --file, --release, and --span with --pair, --interval, --start, --end"
         )
     of_span = {"pair": pair, "interval": interval, "start": start, "end": end}
     if not is_span and (given := [name for name, value in {**of_span, "source": source}.items() if value is not None]):
-        raise InvalidRequest(f"--{given[0]} is for --span: of a file or a release everything is taken back")
+        raise InvalidRequest(f"--{given[0]} is for --span; a file or a release is withdrawn as a whole")
     told = plain(reason.strip())
     if not is_span:
         return Withdrawal(told, file=file and plain(file), release=release and plain(release))
@@ -110,12 +110,12 @@ def withdrawal(
 def _whole(series: Series, start: str, end: str) -> Span:
     first, last = parse_moment(start), parse_moment(end)
     if first >= last:
-        raise InvalidRequest("end must be later than start; the range is half-open, so end itself is left out")
+        raise InvalidRequest("end must be later than start; the range is half-open, so end itself is excluded")
     for moment in (first, last):
         if moment % series.interval.seconds:
             raise InvalidRequest(
-                f"{iso(moment)} is within a candle of {series}; whole candles are taken back: "
-                f"from {iso(series.interval.floor(first))} to {iso(series.interval.ceil(last))}"
+                f"{iso(moment)} is within a candle of {series}; whole candles are withdrawn: from "
+                f"{iso(series.interval.floor(first))} to {iso(series.interval.ceil(last))}"
             )
     return Span(first, last)
 
@@ -269,5 +269,6 @@ def _require_something(connection: sa.Connection, series: Series, span: Span) ->
         return
     there = "nothing" if extent is None else f"candles from {iso(extent.first_time)} to {iso(extent.last_time)}"
     raise InvalidRequest(
-        f"nothing is known of {series} from {iso(span.start)} to {iso(span.end)}: the lake has {there} of it"
+        f"there is no candle and no coverage of {series} from {iso(span.start)} to {iso(span.end)}: the lake has "
+        f"{there}"
     )

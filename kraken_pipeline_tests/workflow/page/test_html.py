@@ -135,7 +135,7 @@ def test_what_comes_from_outside_is_text_and_nothing_else() -> None:
     assert all("alert" not in script.text for script in found.all("script"))
     assert {image.attributes["src"][:22] for image in found.all("img")} == {"data:image/png;base64,"}  # type: ignore[index]
     shown = [found.table("archives")[0]["file"], found.table("disagreements")[0]["source"]]
-    shown += [found.table("suspicions")[0]["pair"], found.table("disagreements")[0]["what it says"]]
+    shown += [found.table("suspicions")[0]["pair"], found.table("disagreements")[0]["its difference"]]
     assert shown == [HOSTILE] * 4
     assert found.table("gaps")[-1]["archive with it"] == f"{HOSTILE}:XBTUSD_60.csv"
     assert f"Fetch {HOSTILE}." in found.text
@@ -188,9 +188,9 @@ def test_a_map_says_in_words_what_it_shows_and_counts_each_state() -> None:
     found, _ = page()
     (picture,) = found.all("img")
     assert picture.attributes["alt"] == (
-        "2 pairs by 12 months: 6 nothing expected, 7 complete, not reconciled, 4 complete and reconciled, "
-        "2 complete and verified, 1 quiet: nobody traded, 1 complete, quiet that is hard to believe, "
-        "1 gap, Trades has it, 1 gap without a route, 1 conflict"
+        "2 pairs by 12 months: 6 nothing expected, 7 complete, not reconciled, 4 complete and reconciled, 2 "
+        "complete and verified, 1 quiet: nobody traded, 1 complete, quiet that is hard to believe, 1 gap, filled "
+        "by Trades, 1 gap without a route, 1 conflict"
     )
     counts = {each.parts[1].text: each.parts[3].text for each in legend(found)}  # type: ignore[union-attr]
     assert sum(map(int, counts.values())) == 2 * YEAR.count

@@ -129,7 +129,8 @@ def test_the_arrow_keys_go_from_month_to_month_and_tell_of_each(seen: Seen) -> N
         "ADAEUR, 1 hour, March 2023 (TIER1): complete, not reconciled. 144 of 144 candles"
     )
     april = (
-        "ADAEUR, 1 hour, April 2023 (TIER1): gap, Trades has it. 0 of 720 candles covered; missing 720 by Trades. Kept."
+        "ADAEUR, 1 hour, April 2023 (TIER1): gap, filled by Trades. 0 of 720 candles covered; missing 720 by "
+        "Trades. Kept."
     )
     assert seen.press("ArrowRight") == april
     assert seen.press("ArrowDown").startswith("XBTUSD, 1 hour, April 2023 (TIER1)")

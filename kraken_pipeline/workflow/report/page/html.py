@@ -163,13 +163,13 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
     report, overall = contents.report, contents.report.overall
     requests = report.requests
     return [
-        ("complete", shown(report.percent), "something answered for it"),
+        ("complete", shown(report.percent), "a source answered for it"),
         (
             "reconciled",
             shown(report.proven_percent),
-            "no trade of it is missing: another interval adds up to the same, or the ids of trades do",
+            "no trade of it is missing: another interval, or the ids of trades, add up to the same count",
         ),
-        ("verified", shown(report.verified_percent), "of these: each value was compared"),
+        ("verified", shown(report.verified_percent), "of these, each value was compared"),
         *([("counted", f"{report.counted:,}", "trades by ids and by candles")] if report.counted else []),
         ("pairs", f"{overall.pairs:,}", ""),
         ("series", f"{overall.series:,}", "a pair at an interval"),
@@ -329,9 +329,7 @@ def _gaps(contents: Contents) -> HtmlTable:
         ]
         for gap in by_use(gaps)[:MOST_ROWS]
     ]
-    columns = _columns(
-        "series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive that has it"
-    )
+    columns = _columns("series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive with it")
     note = _more(len(gaps), contents.spec.as_command("gaps"))
     return HtmlTable("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
 
@@ -345,7 +343,7 @@ def _trend_summary(contents: Contents) -> str:
         return ""
     first, last = contents.trend[0], contents.trend[-1]
     if first is last:
-        return "This is the first report on these series; the next ones are compared with it."
+        return "This is the first report on these series. Later ones are compared with it."
     percents = (("completeness", "completeness_pct"), ("reconciled", "proven_pct"), ("verified", "verified_pct"))
     went = (f"{name} from {shown(first.numbers.get(key))} to {shown(last.numbers.get(key))}" for name, key in percents)
     return f"{len(contents.trend):,} reports since {short(first.made_at)}: {', '.join(went)}."
@@ -380,17 +378,17 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
             "to",
             "state",
             "~what is wrong",
-            "~the finer says",
-            "~the coarser says",
+            "~finer candle",
+            "~coarser candle",
         ),
         [_contradiction(each) for each in ordered[:MOST_ROWS]],
         is_open=True,
-        note=_more(len(ordered), command) or f"What to do about each: {command}",
+        note=_more(len(ordered), command) or f"What to do about each contradiction: {command}",
     )
     disagreements = HtmlTable(
         "disagreements",
-        "Sources that count other trades than what is kept",
-        _columns("series", "from", "to", ">candles", "~what it says", "source", "found"),
+        "Sources that count other trades than the kept candles",
+        _columns("series", "from", "to", ">candles", "~its difference", "source", "found"),
         [
             [
                 str(each.series),
@@ -466,7 +464,7 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
     )
     answered = HtmlTable(
         "answered",
-        "What each kind of source answered for",
+        "Coverage by source",
         _columns("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
         [
             [
@@ -480,6 +478,6 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
             for each in contents.answered
         ],
         is_open=True,
-        note="What two sources answered for counts for both.",
+        note="Time that two sources covered counts for both.",
     )
     return [archives, answered]
