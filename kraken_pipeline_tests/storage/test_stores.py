@@ -19,7 +19,9 @@ def test_a_home_is_made_where_there_is_none_and_used_where_there_is_one(tmp_path
 
 def test_a_home_that_cannot_be_written_is_refused_with_the_name_of_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(StoreError, match=r"^KRAKEN_PIPELINE_HOME: .* cannot be written .* name a folder that can$"):
+    with pytest.raises(
+        StoreError, match=r"^KRAKEN_PIPELINE_HOME: .* cannot be written .* name a folder that can be written$"
+    ):
         create_stores(settings_of(tmp_path / "file"))
 
 
