@@ -43,7 +43,10 @@ def plain(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() or category(each) == "Zs" else repr(each)[1:-1] for each in text)
+    return "".join(
+        character if character.isprintable() or category(character) == "Zs" else repr(character)[1:-1]
+        for character in text
+    )
 
 
 class PipelineError(Exception):

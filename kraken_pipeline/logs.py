@@ -32,7 +32,7 @@ class Secrets:
 
     def __init__(self, passwords: Iterable[str]) -> None:
         found = sorted(filter(None, passwords), key=len, reverse=True)
-        self._any = re.compile("|".join("".join(map(_spelled, each)) for each in found)) if found else None
+        self._any = re.compile("|".join("".join(map(_spelled, secret)) for secret in found)) if found else None
 
     def hide(self, text: str) -> str:
         """Return a text with every password replaced by asterisks."""
@@ -115,7 +115,7 @@ def secrets_of(settings: Settings) -> Secrets:
         url = value.get_secret_value() if isinstance(value, SecretStr) else value
         if isinstance(url, str):
             found.update(*_PASSWORDS.findall(url))
-    return Secrets({form for each in found for form in (each, unquote(each))})
+    return Secrets({form for secret in found for form in (secret, unquote(secret))})
 
 
 def formatter(settings: Settings, text: logging.Formatter | None = None) -> logging.Formatter:

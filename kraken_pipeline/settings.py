@@ -436,10 +436,10 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         wrong = "; ".join(
             # An error of several settings together has no location, and its input holds all settings, with secrets.
-            f"{str(each['loc'][0]).upper()}={_shown(str(each['loc'][0]), each['input'])}: {each['msg']}"
-            if each["loc"]
-            else each["msg"]
-            for each in error.errors(include_url=False)
+            f"{str(detail['loc'][0]).upper()}={_shown(str(detail['loc'][0]), detail['input'])}: {detail['msg']}"
+            if detail["loc"]
+            else detail["msg"]
+            for detail in error.errors(include_url=False)
         )
         raise InvalidSettings(f"wrong settings in the environment or .env: {wrong}") from None
 

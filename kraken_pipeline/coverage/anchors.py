@@ -104,7 +104,7 @@ def tested_years(anchors: Mapping[int, Anchor], absences: Iterable[Absence]) -> 
         anchors: Moment → its anchor.
         absences: The records of absent ids; a confirmed one excludes its year.
     """
-    disproved = {_era(each.absent.start) for each in absences if each.confirmed_at is not None}
+    disproved = {_era(absence.absent.start) for absence in absences if absence.confirmed_at is not None}
     dense = {moment for moment, anchor in anchors.items() if anchor.is_probed and anchor.listed == anchor.numbered}
     years = (as_datetime(moment).year for moment in dense if moment < DENSE_SINCE)
     return normalise(
@@ -124,7 +124,7 @@ def is_sparse(span: Span, absent: Iterable[AbsentIds]) -> bool:
         absent: The absent ids, confirmed or not.
     """
     era = _era(span.start)
-    return any(_era(each.start) == era and (each.parts >= SPARSE or each.start < DENSE_SINCE) for each in absent)
+    return any(_era(hole.start) == era and (hole.parts >= SPARSE or hole.start < DENSE_SINCE) for hole in absent)
 
 
 # --- spans to compare

@@ -114,38 +114,40 @@ class Contradicted:
 def causes_of(found: Sequence[Contradicted]) -> list[Cause]:
     """Return the cause of each contradiction; the argument holds all contradictions of their pairs."""
     rounded = set(_rounded(found))
-    prices = [each for index, each in enumerate(found) if each.is_of_prices and index not in rounded]
+    prices = [
+        contradicted for index, contradicted in enumerate(found) if contradicted.is_of_prices and index not in rounded
+    ]
     spikes = set(_alone(prices))
-    moved = [each for each in found if each.is_shifted]
+    moved = [contradicted for contradicted in found if contradicted.is_shifted]
     places = {**_places(spikes), **_places(moved)}
-    return [_cause(each, places, is_rounded=index in rounded) for index, each in enumerate(found)]
+    return [_cause(contradicted, places, is_rounded=index in rounded) for index, contradicted in enumerate(found)]
 
 
-def _cause(each: Contradicted, places: dict[Contradicted, str], *, is_rounded: bool) -> Cause:
-    who = _series(each)
-    if each.is_shifted or (each in places and not is_rounded):
-        kind = CauseKind.SHIFT if each.is_shifted else CauseKind.SPIKE
-        return Cause(kind, (who, places[each]), who)
+def _cause(contradicted: Contradicted, places: dict[Contradicted, str], *, is_rounded: bool) -> Cause:
+    who = _series(contradicted)
+    if contradicted.is_shifted or (contradicted in places and not is_rounded):
+        kind = CauseKind.SHIFT if contradicted.is_shifted else CauseKind.SPIKE
+        return Cause(kind, (who, places[contradicted]), who)
     if is_rounded:
         return Cause(CauseKind.PRECISION, (who,), who)
-    undecided = (who,) if len(each.suspects) > 1 else ()
-    if each.origin is not None:
-        return Cause(each.origin.kind, (each.origin.key, *undecided), each.origin.name)
-    year = str(as_datetime(each.span.start).year)
+    undecided = (who,) if len(contradicted.suspects) > 1 else ()
+    if contradicted.origin is not None:
+        return Cause(contradicted.origin.kind, (contradicted.origin.key, *undecided), contradicted.origin.name)
+    year = str(as_datetime(contradicted.span.start).year)
     return Cause(CauseKind.ERA, (who, year), f"{who} in {year}")
 
 
-def _series(each: Contradicted) -> str:
-    return f"{each.pair} {' or '.join(str(interval.value) for interval in each.suspects)}"
+def _series(contradicted: Contradicted) -> str:
+    return f"{contradicted.pair} {' or '.join(str(interval.value) for interval in contradicted.suspects)}"
 
 
 def _rounded(found: Sequence[Contradicted]) -> Iterator[int]:
     """Yield the indexes of contradictions that the decimals of their two candles explain as rounding."""
     rows = [
         (index, *one, *other)
-        for index, each in enumerate(found)
-        if each.is_of_prices
-        for one, other in [each.candles]
+        for index, contradicted in enumerate(found)
+        if contradicted.is_of_prices
+        for one, other in [contradicted.candles]
         if one and other
     ]
     if rows:
@@ -160,23 +162,23 @@ def _alone(prices: Iterable[Contradicted]) -> Iterator[Contradicted]:
     for group in _by_series(prices).values():
         length = group[0].suspects[-1].seconds
         cluster: list[Contradicted] = []
-        for each in sorted(group, key=lambda each: each.span.start):
-            if cluster and each.span.start - cluster[-1].span.start > _APART * length:
+        for contradicted in sorted(group, key=lambda item: item.span.start):
+            if cluster and contradicted.span.start - cluster[-1].span.start > _APART * length:
                 yield from cluster if _are_few(cluster) else ()
                 cluster = []
-            cluster.append(each)
+            cluster.append(contradicted)
         yield from cluster if _are_few(cluster) else ()
 
 
 def _are_few(cluster: Sequence[Contradicted]) -> bool:
     """Return whether no two intervals contradict each other on `FEW` candles or more."""
-    return max(Counter(each.intervals for each in cluster).values()) < FEW
+    return max(Counter(contradicted.intervals for contradicted in cluster).values()) < FEW
 
 
 def _by_series(found: Iterable[Contradicted]) -> dict[str, list[Contradicted]]:
     groups: dict[str, list[Contradicted]] = {}
-    for each in found:
-        groups.setdefault(_series(each), []).append(each)
+    for contradicted in found:
+        groups.setdefault(_series(contradicted), []).append(contradicted)
     return groups
 
 
@@ -187,9 +189,9 @@ def _places(found: Iterable[Contradicted]) -> dict[Contradicted, str]:
     """
     places: dict[Contradicted, str] = {}
     for group in _by_series(found).values():
-        hulls = normalise(each.span for each in group)
-        for each in group:
-            hull = next(hull for hull in hulls if each.span.overlaps(hull))
+        hulls = normalise(contradiction.span for contradiction in group)
+        for contradiction in group:
+            hull = next(hull for hull in hulls if contradiction.span.overlaps(hull))
             shortest = min((other.span.seconds, other.span.start) for other in group if other.span.overlaps(hull))
-            places[each] = str(shortest[1])
+            places[contradiction] = str(shortest[1])
     return places

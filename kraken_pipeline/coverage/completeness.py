@@ -114,29 +114,29 @@ def total(series: Sequence[SeriesCompleteness]) -> Total:
     """Return the totals of some series."""
     return Total(
         series=len(series),
-        pairs=len({each.series.pair for each in series}),
-        expected=sum(each.expected for each in series),
-        covered=sum(each.covered for each in series),
-        proven=sum(each.proven for each in series),
-        verified=sum(each.verified for each in series),
-        candles=sum(each.candles for each in series),
-        gaps=sum(each.gaps for each in series),
-        unfillable=sum(each.unfillable for each in series),
-        conflicts=sum(each.conflicts for each in series),
+        pairs=len({completeness.series.pair for completeness in series}),
+        expected=sum(completeness.expected for completeness in series),
+        covered=sum(completeness.covered for completeness in series),
+        proven=sum(completeness.proven for completeness in series),
+        verified=sum(completeness.verified for completeness in series),
+        candles=sum(completeness.candles for completeness in series),
+        gaps=sum(completeness.gaps for completeness in series),
+        unfillable=sum(completeness.unfillable for completeness in series),
+        conflicts=sum(completeness.conflicts for completeness in series),
     )
 
 
 def by_interval(series: Iterable[SeriesCompleteness]) -> Mapping[Interval, Total]:
     """Return the totals of each interval, the finest first."""
     groups: dict[Interval, list[SeriesCompleteness]] = {}
-    for each in series:
-        groups.setdefault(each.series.interval, []).append(each)
+    for completeness in series:
+        groups.setdefault(completeness.series.interval, []).append(completeness)
     return {interval: total(groups[interval]) for interval in sorted(groups)}
 
 
 def by_tier(series: Iterable[SeriesCompleteness]) -> Mapping[Tier, Mapping[Interval, Total]]:
     """Return the totals of each tier and interval."""
     groups: dict[Tier, list[SeriesCompleteness]] = {}
-    for each in series:
-        groups.setdefault(each.tier, []).append(each)
+    for completeness in series:
+        groups.setdefault(completeness.tier, []).append(completeness)
     return {tier: by_interval(groups[tier]) for tier in sorted(groups)}

@@ -105,7 +105,7 @@ class Findings:
     @property
     def contradictions(self) -> list[Contradiction]:
         """All contradictions: the refuted ones and the conflicts."""
-        return [*(each for each, _ in self.refuted), *self.conflicts]
+        return [*(contradiction for contradiction, _ in self.refuted), *self.conflicts]
 
 
 def one_candle(candles: pl.DataFrame) -> Values | None:

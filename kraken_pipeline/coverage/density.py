@@ -115,7 +115,7 @@ class Density:
     def holes(self, absent: Iterable[AbsentIds]) -> list[AbsentIds]:
         """Return the absent ids that are absent trades."""
         sparse = normalise(known.ids for known in self.sparse)
-        return [each for each in absent if self.is_held(each.span) and subtract((each.ids,), clip(sparse, each.ids))]
+        return [hole for hole in absent if self.is_held(hole.span) and subtract((hole.ids,), clip(sparse, hole.ids))]
 
     def is_held(self, span: Span) -> bool:
         """Return whether trades of a span are checked against their ids."""

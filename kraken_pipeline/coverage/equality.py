@@ -137,7 +137,7 @@ def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
     times = different.select(seconds_of(pl.col("time"))).to_series()
     units: dict[int, float] = {}
     for month, some in _by_month(times.to_list()).items():
-        windows = (_precision_within(each, month) for each in (one, other))
+        windows = (_precision_within(frame, month) for frame in (one, other))
         units |= dict.fromkeys(some, unit_between(*windows))
     unit = pl.Series("unit", [units[time] for time in times.to_list()], pl.Float64())
     is_equal = different.select(is_near_in_volume() & are_within(pl.lit(unit))).to_series()

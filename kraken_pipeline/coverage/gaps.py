@@ -109,10 +109,10 @@ def revise(records: Sequence[GapRecord], gaps: Spans, judged: Spans, now: int) -
     for record in records:
         beyond += subtract((record.span,), judged)
         within = subtract(intersect((record.span,), judged), clip(gaps, record.span))
-        filled += [GapRecord(each, record.detected_at, GapStatus.FILLED) for each in within]
+        filled += [GapRecord(span, record.detected_at, GapStatus.FILLED) for span in within]
     current = normalise((*gaps, *beyond))
     older = Overlaps(records, lambda record: record.span)
-    return Revision(tuple(_aged(each, older.over(each), now) for each in current), tuple(filled))
+    return Revision(tuple(_aged(span, older.over(span), now) for span in current), tuple(filled))
 
 
 def _aged(gap: Span, older: Sequence[GapRecord], now: int) -> GapRecord:

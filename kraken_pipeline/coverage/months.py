@@ -190,8 +190,8 @@ def breakdown(
 
 def seconds_between(spans: Spans, edges: Counts) -> Counts:
     """Return the seconds of a set between each two neighbours of some ascending edges."""
-    starts = np.fromiter((each.start for each in spans), np.int64, len(spans))
-    ends = np.fromiter((each.end for each in spans), np.int64, len(spans))
+    starts = np.fromiter((span.start for span in spans), np.int64, len(spans))
+    ends = np.fromiter((span.end for span in spans), np.int64, len(spans))
     before = np.concatenate(([0], np.cumsum(ends - starts)))
     index = np.searchsorted(starts, edges, side="right")
     # Of the range that an edge lies in, the part after the edge is subtracted.
@@ -212,6 +212,6 @@ def _touching(spans: Sequence[Span], edges: Counts) -> Counts:
     """Return the number of spans that share an instant with each month."""
     if not spans or len(edges) < 2:
         return np.zeros(len(edges) - 1, dtype=np.int64)
-    started = np.searchsorted(np.sort([each.start for each in spans]), edges[1:], side="left")
-    ended = np.searchsorted(np.sort([each.end for each in spans]), edges[:-1], side="right")
+    started = np.searchsorted(np.sort([span.start for span in spans]), edges[1:], side="left")
+    ended = np.searchsorted(np.sort([span.end for span in spans]), edges[:-1], side="right")
     return (started - ended).astype(np.int64)

@@ -105,7 +105,7 @@ def _silence(times: pl.Series, moment: int, doubtful: Spans, interval: Interval)
     """Return the whole span without a candle that holds a moment after the first candle, within `doubtful`."""
     place = int(times.search_sorted(moment))
     end = int(times[place]) if place < len(times) else doubtful[-1].end
-    return next(each for each in clip(doubtful, Span(int(times[place - 1]) + interval.seconds, end)) if moment in each)
+    return next(span for span in clip(doubtful, Span(int(times[place - 1]) + interval.seconds, end)) if moment in span)
 
 
 def _usual_of_spans(
@@ -128,7 +128,7 @@ def _usual_of_spans(
     weeks = (known == compared).reshape(2, _DAYS, -1).all(axis=1)
     is_compared = np.repeat(weeks, _DAYS, axis=0)
     lowest = weeks.sum(axis=0) * _DAYS // _LOW, np.arange(len(firsts))
-    low_trades, low_few = (np.sort(np.where(is_compared, each, np.inf), axis=0)[lowest] for each in (trades, few))
+    low_trades, low_few = (np.sort(np.where(is_compared, values, np.inf), axis=0)[lowest] for values in (trades, few))
     is_always_busy = (busy == compared).all(axis=0, where=is_compared)
     return np.where(weeks.any(axis=0), np.where(is_always_busy, low_trades, low_few) * lengths / compared, 0.0)
 

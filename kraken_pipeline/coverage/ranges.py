@@ -54,13 +54,13 @@ def normalise(spans: Iterable[Span]) -> Spans:
     merged: list[Span] = []
     start = end = 0
     opened = False
-    for each in sorted(spans):
-        if opened and each.start <= end:
-            end = max(end, each.end)
+    for span in sorted(spans):
+        if opened and span.start <= end:
+            end = max(end, span.end)
             continue
         if opened:
             merged.append(Span(start, end))
-        start, end, opened = each.start, each.end, True
+        start, end, opened = span.start, span.end, True
     if opened:
         merged.append(Span(start, end))
     return tuple(merged)
@@ -68,26 +68,26 @@ def normalise(spans: Iterable[Span]) -> Spans:
 
 def union(*sets: Spans) -> Spans:
     """Return the instants that lie in any of the sets."""
-    return normalise(each for spans in sets for each in spans)
+    return normalise(span for spans in sets for span in spans)
 
 
 def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
     """Return the instants that lie in the first set and not in the second."""
     rest: list[Span] = []
     first = 0
-    for each in minuend:
-        at = each.start
+    for span in minuend:
+        at = span.start
         while first < len(subtrahend) and subtrahend[first].end <= at:
             first += 1
         index = first
-        while index < len(subtrahend) and subtrahend[index].start < each.end:
+        while index < len(subtrahend) and subtrahend[index].start < span.end:
             taken = subtrahend[index]
             if taken.start > at:
                 rest.append(Span(at, taken.start))
             at = max(at, taken.end)
             index += 1
-        if at < each.end:
-            rest.append(Span(at, each.end))
+        if at < span.end:
+            rest.append(Span(at, span.end))
     return tuple(rest)
 
 
@@ -108,7 +108,7 @@ def intersect(left: Spans, right: Spans) -> Spans:
 
 def clip(spans: Spans, span: Span) -> Spans:
     """Return the part of the set within one range; it uses bisection, for callers that clip to many ranges in turn."""
-    index = bisect_right(spans, span.start, key=lambda each: each.end)
+    index = bisect_right(spans, span.start, key=lambda span: span.end)
     parts: list[Span] = []
     while index < len(spans) and spans[index].start < span.end:
         parts.append(Span(max(spans[index].start, span.start), min(spans[index].end, span.end)))
@@ -118,13 +118,13 @@ def clip(spans: Spans, span: Span) -> Spans:
 
 def seconds(spans: Spans) -> int:
     """Return the total length of the set in seconds."""
-    return sum(each.end - each.start for each in spans)
+    return sum(span.end - span.start for span in spans)
 
 
 def whole_candles(spans: Spans, interval: Interval) -> Spans:
     """Return the part of the set that is made of whole candles: each range shrunk to the interval's grid."""
     return tuple(
-        Span(start, end) for each in spans if (start := interval.ceil(each.start)) < (end := interval.floor(each.end))
+        Span(start, end) for span in spans if (start := interval.ceil(span.start)) < (end := interval.floor(span.end))
     )
 
 
@@ -132,14 +132,14 @@ def split(spans: Spans, at: int) -> Spans:
     """Return the ranges with the one that holds a moment split there; unlike in a set, the two parts are adjacent."""
     return tuple(
         part
-        for each in spans
-        for part in ((Span(each.start, at), Span(at, each.end)) if each.start < at < each.end else (each,))
+        for span in spans
+        for part in ((Span(span.start, at), Span(at, span.end)) if span.start < at < span.end else (span,))
     )
 
 
 def touched_candles(spans: Spans, interval: Interval) -> Spans:
     """Return the candles that hold any instant of the set: each range grown to the interval's grid."""
-    return normalise(Span(interval.floor(each.start), interval.ceil(each.end)) for each in spans)
+    return normalise(Span(interval.floor(span.start), interval.ceil(span.end)) for span in spans)
 
 
 def of_candles(times: pl.Series, interval: Interval) -> Spans:
@@ -163,5 +163,5 @@ def slots(spans: Spans, interval: Interval) -> int:
 
 def lies_in(spans: Spans, times: pl.Series) -> pl.Series:
     """Return whether each time (Int64, seconds since the epoch) lies in the set (Boolean)."""
-    edges = pl.Series("edges", [edge for each in spans for edge in (each.start, each.end)], dtype=pl.Int64())
+    edges = pl.Series("edges", [edge for span in spans for edge in (span.start, span.end)], dtype=pl.Int64())
     return edges.search_sorted(times, side="right").cast(pl.Int64()) % 2 == 1

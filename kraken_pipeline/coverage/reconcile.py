@@ -72,7 +72,9 @@ def reconcile(
             work.compare(fine, coarse, work.judgeable(fine, coarse, within))
             rest = subtract(rest, within)
     work.blame()
-    kept = {each: proven.get(each, NOTHING_PROVEN).without(touched_candles(doubted, each)) for each in known}
+    kept = {
+        interval: proven.get(interval, NOTHING_PROVEN).without(touched_candles(doubted, interval)) for interval in known
+    }
     found.proven = _proven(work, kept, doubted)
     return found
 
@@ -143,48 +145,55 @@ class _Reconciling:
         """Refute contradictions or record conflicts; each concerns other candles, so none depends on another."""
         conflicts = list(runs)
         refuted: dict[Interval, list[Span]] = {}
-        for each in singles:
-            if spans := self._to_refute(each):
-                self.found.refuted.append((each, spans))
+        for single in singles:
+            if spans := self._to_refute(single):
+                self.found.refuted.append((single, spans))
                 for interval, span in spans:
                     refuted.setdefault(interval, []).append(span)
             else:
-                conflicts.append(each)
+                conflicts.append(single)
         for interval, parts in refuted.items():
             self._refute(interval, normalise(parts))
         self.found.conflicts += conflicts
         for interval in (fine, coarse):
             for doubts, found in ((self.doubtful, conflicts), (self.shifted, runs)):
-                doubts[interval] = union(doubts.get(interval, ()), normalise(each.span for each in found))
+                doubts[interval] = union(
+                    doubts.get(interval, ()), normalise(contradiction.span for contradiction in found)
+                )
 
-    def _to_refute(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
-        if clip(self.shifted.get(each.fine, ()), each.span):
+    def _to_refute(self, contradiction: Contradiction) -> tuple[tuple[Interval, Span], ...]:
+        if clip(self.shifted.get(contradiction.fine, ()), contradiction.span):
             return ()
-        was_tried = self.tried.get((each.fine, each.coarse, each.span.start)) == each.values
+        was_tried = (
+            self.tried.get((contradiction.fine, contradiction.coarse, contradiction.span.start)) == contradiction.values
+        )
         # A side without any candle is no account for a person to choose: it is a gap until a source fills it.
-        if not each.is_hole and (was_tried or clip(self.doubtful.get(each.fine, ()), each.span)):
+        if not contradiction.is_hole and (
+            was_tried or clip(self.doubtful.get(contradiction.fine, ()), contradiction.span)
+        ):
             return ()
-        return self._short_spans(each)
+        return self._short_spans(contradiction)
 
-    def _short_spans(self, each: Contradiction) -> tuple[tuple[Interval, Span], ...]:
+    def _short_spans(self, contradiction: Contradiction) -> tuple[tuple[Interval, Span], ...]:
         """Return the spans to refute: the coarser candle, or all finer ones below it, as any of them may be short.
 
         Minutes of paged trades are the reference for everything else and are never refuted.
         """
-        if each.short is None:
+        if contradiction.short is None:
             return ()
-        if each.short is Side.COARSE:
-            return ((each.coarse, each.span),)
-        by_trades = clip(self.known.get(Interval.M1, IntervalEvidence()).by_trades, each.span)
-        if by_trades == (each.span,):
+        if contradiction.short is Side.COARSE:
+            return ((contradiction.coarse, contradiction.span),)
+        by_trades = clip(self.known.get(Interval.M1, IntervalEvidence()).by_trades, contradiction.span)
+        if by_trades == (contradiction.span,):
             return ()
         return tuple(
             (interval, part)
             for interval in sorted(self.known)
-            if interval <= each.fine
+            if interval <= contradiction.fine
             for part in subtract(
                 subtract(
-                    clip(self.known[interval].covered, each.span), clip(self.refuted.get(interval, ()), each.span)
+                    clip(self.known[interval].covered, contradiction.span),
+                    clip(self.refuted.get(interval, ()), contradiction.span),
                 ),
                 by_trades if interval is Interval.M1 else (),
             )
@@ -192,11 +201,14 @@ class _Reconciling:
 
     def blame(self) -> None:
         """Set the outlier of each conflict."""
-        self.found.conflicts = [replace(each, outlier=self._outlier(each)) for each in self.found.conflicts]
+        self.found.conflicts = [replace(conflict, outlier=self._outlier(conflict)) for conflict in self.found.conflicts]
 
-    def _outlier(self, each: Contradiction) -> Interval | None:
+    def _outlier(self, contradiction: Contradiction) -> Interval | None:
         """Return the interval that the others outvote: alone in its camp, or contradicted from both sides."""
-        camps = [self._camp(each.span, each.fine, upwards=False), self._camp(each.span, each.coarse, upwards=True)]
+        camps = [
+            self._camp(contradiction.span, contradiction.fine, upwards=False),
+            self._camp(contradiction.span, contradiction.coarse, upwards=True),
+        ]
         ranks = [(len(sides), not is_surrounded) for sides, is_surrounded in camps]
         if ranks[0] == ranks[1]:
             return None
@@ -205,7 +217,7 @@ class _Reconciling:
 
     def _camp(self, span: Span, first: Interval, *, upwards: bool) -> tuple[list[Interval], bool]:
         """Return the independent intervals on one side, and whether intervals beyond them contradict them."""
-        beyond = [each for each in self.known if (each >= first if upwards else each <= first)]
+        beyond = [interval for interval in self.known if (interval >= first if upwards else interval <= first)]
         camp: list[Interval] = []
         before: Interval | None = None
         for interval in sorted(beyond, reverse=not upwards):
@@ -263,11 +275,11 @@ def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterat
 
 def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
     """Yield the set year by year, like the files of the finer intervals, without splitting a candle of `grid`."""
-    for each in domain:
-        at = each.start
-        while at < each.end:
+    for span in domain:
+        at = span.start
+        while at < span.end:
             new_year = grid.floor(int(datetime(as_datetime(at).year + 1, 1, 1, tzinfo=UTC).timestamp()))
-            until = min(each.end, new_year if new_year > at else grid.floor(at + _YEAR))
+            until = min(span.end, new_year if new_year > at else grid.floor(at + _YEAR))
             yield at, until
             at = until
 

@@ -140,7 +140,7 @@ def route(
         replies |= {leg.fetched for leg in legs if leg.route is Route.OHLC and leg.fetched is not None}
         for asked in Interval:
             _add(promised, asked, (leg for leg in legs if leg.fetched is asked))
-        legs += [Leg(each, Route.NONE) for each in rest]
+        legs += [Leg(span, Route.NONE) for span in rest]
         routes[interval] = tuple(_joined(legs))
     return routes
 
@@ -194,14 +194,14 @@ def _untried(rest: Spans, interval: Interval, by: Route, known: Knowledge) -> Sp
 
 def _from_archive(interval: Interval, offer: Offer, rest: Spans) -> list[Leg]:
     reach = whole_candles((offer.span,), interval)
-    return [Leg(each, Route.ARCHIVE, files=(offer.name,)) for each in intersect(rest, reach)]
+    return [Leg(span, Route.ARCHIVE, files=(offer.name,)) for span in intersect(rest, reach)]
 
 
 def _from_finer(
     interval: Interval, spans: Spans, known: Knowledge, leg: Callable[[Span], Leg], rest: Spans
 ) -> list[Leg]:
     untried = _untried(rest, interval, Route.RESAMPLE, known)
-    return [leg(each) for each in intersect(untried, whole_candles(spans, interval))]
+    return [leg(span) for span in intersect(untried, whole_candles(spans, interval))]
 
 
 def _from_ohlc(interval: Interval, known: Knowledge, now: int, is_paid: bool, rest: Spans) -> list[Leg]:
@@ -212,20 +212,20 @@ def _from_ohlc(interval: Interval, known: Knowledge, now: int, is_paid: bool, re
     spans = intersect(subtract(rest, tried), whole_candles(reach, interval))
     return [
         Leg(
-            each,
+            span,
             Route.OHLC,
             fetched=asked,
             requests=int(not index and not is_paid),
-            expires_at=each.start + (OHLC_CANDLES + 1) * asked.seconds,
+            expires_at=span.start + (OHLC_CANDLES + 1) * asked.seconds,
         )
-        for index, each in enumerate(spans)
+        for index, span in enumerate(spans)
     ]
 
 
 def _from_trades(interval: Interval, known: Knowledge, max_requests_per_gap: int | None, rest: Spans) -> list[Leg]:
     tried = touched_candles(known.exhausted.get((Interval.M1, Route.TRADES), ()), interval)
     legs = (
-        Leg(each, Route.TRADES, fetched=Interval.M1, requests=trades_requests(each, known.trades_a_second))
-        for each in subtract(rest, tried)
+        Leg(span, Route.TRADES, fetched=Interval.M1, requests=trades_requests(span, known.trades_a_second))
+        for span in subtract(rest, tried)
     )
     return [leg for leg in legs if max_requests_per_gap is None or leg.requests <= max_requests_per_gap]

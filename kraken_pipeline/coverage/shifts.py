@@ -58,7 +58,7 @@ class Sides:
         apart = Rounding(self.read, self.fine, self.coarse).apart(differences(finer, candles))
         different = apart.select(seconds_of(pl.col("time"))).to_series()
         there = finer.join(candles, on="time", how="semi").select(seconds_of(pl.col("time"))).to_series()
-        covered = tuple(Span(each.start + shift, each.end + shift) for each in self.fine_covered)
+        covered = tuple(Span(span.start + shift, span.end + shift) for span in self.fine_covered)
         both = intersect(whole_candles(covered, self.coarse), self.coarse_covered)
         is_different = times.is_in(different.implode())
         agreeing = times.is_in(there.implode()) & ~is_different

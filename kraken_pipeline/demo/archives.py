@@ -360,7 +360,7 @@ def _write_manifest(archive: zipfile.ZipFile, members: Sequence[_Member], start:
         "generated": (last + _PUBLISHED_AFTER).isoformat(),
     }
     archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest))
-    archive.writestr(zipfile.ZipInfo(SUMS), "".join(f"{each.sha256}  {each.name}\n" for each in members))
+    archive.writestr(zipfile.ZipInfo(SUMS), "".join(f"{member.sha256}  {member.name}\n" for member in members))
 
 
 def _candle_lines(

@@ -126,7 +126,7 @@ class Replies:
         listings: Iterable[Listing] = (
             [self._listed_pair({"pair": name}, now_ns) for name in params["pair"].split(",")]
             if "pair" in params
-            else [each for each in self._world.listings.values() if each.is_listed(now_ns // SECOND_NS)]
+            else [listing for listing in self._world.listings.values() if listing.is_listed(now_ns // SECOND_NS)]
         )
         entries = {listing.key: listing.asset_pair() for listing in listings}
         fitting = {key: entry for key, entry in entries.items() if entry["aclass_base"] == wanted}

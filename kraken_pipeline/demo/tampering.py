@@ -16,7 +16,11 @@ def changed(result: Mapping[str, Any], change: Change) -> dict[str, Any]:
     match change:
         case SystemState(status, upcoming, emergency):
             told = {"upcoming_maintenance": upcoming, "emergency": emergency}
-            return {**result, "status": status, **{name: list(each) for name, each in told.items() if each is not None}}
+            return {
+                **result,
+                "status": status,
+                **{name: list(entries) for name, entries in told.items() if entries is not None},
+            }
         case LeftOut(first, last, every):
             left_out = range(first, last + 1, every)
             return _with_rows(result, lambda rows: [row for row in rows if row[6] not in left_out])

@@ -153,7 +153,7 @@ def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
         else:
             _look_at(path, found)
     found.broken += [PassedOver(whole.name, split(whole, pieces[whole]), whole) for whole in sorted(pieces)]
-    waiting = {each.name for each in found.waiting}
+    waiting = {skipped.name for skipped in found.waiting}
     for whole, numbered in sorted(parts.items()):
         if any(name.startswith(f"{plain(whole.name)}.part") for name in waiting):
             found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))

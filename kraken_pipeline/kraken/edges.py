@@ -61,8 +61,8 @@ def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
     if found is not None or not _has_quiet(tail, places):
         return found
     with reader.open(file) as opened:  # there are more quiet rows than the tail holds
-        lasts = (next(iter(_times(reversed(each.split(b"\n")), places, file, now)), None) for each in _blocks(opened))
-        return max((each for each in lasts if each is not None), default=None)
+        lasts = (next(iter(_times(reversed(block.split(b"\n")), places, file, now)), None) for block in _blocks(opened))
+        return max((last for last in lasts if last is not None), default=None)
 
 
 def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:

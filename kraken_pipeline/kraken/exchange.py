@@ -199,11 +199,11 @@ class Exchange:
             UnusableReply: The answer is not a list of pairs.
         """
         lists = [self._class(name, is_fresh=is_fresh) for name in _CLASSES]
-        kept = [each for each in lists if each is not None]
-        made_at = tuple(each.made_at for each in kept)
-        is_stale = any(each.is_stale for each in kept)
+        kept = [listing for listing in lists if listing is not None]
+        made_at = tuple(listing.made_at for listing in kept)
+        is_stale = any(listing.is_stale for listing in kept)
         if self._listed is None or self._listed[0] != made_at:
-            found = parse_pairs({key: entry for each in reversed(kept) for key, entry in each.value.items()})
+            found = parse_pairs({key: entry for listing in reversed(kept) for key, entry in listing.value.items()})
             if found.unreadable:
                 some = "; ".join(list(found.unreadable.values())[:3])
                 self._warn(f"{len(found.unreadable)} entries of AssetPairs cannot be read and are skipped: {some}")

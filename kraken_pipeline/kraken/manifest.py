@@ -70,7 +70,7 @@ def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
     try:
         return ReleaseManifest.model_validate_json(content)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
         raise UnreadableArchive(f"{container}: its {MANIFEST} cannot be read ({problems})") from error
 
 

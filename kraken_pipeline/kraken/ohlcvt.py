@@ -286,9 +286,13 @@ class _Grid:
         Raises:
             UnreadableArchive: All distances are multiples of a coarser interval.
         """
-        coarser = [each for each in Interval if each > self._interval and self._divisor % each.seconds == 0]
+        coarser = [
+            interval for interval in Interval if interval > self._interval and self._divisor % interval.seconds == 0
+        ]
         # A stock that trades half of each day has every other half-day only: a day apart, but not at the start of days.
-        coarser = [each for each in coarser if each != 2 * self._interval or self._first % each.seconds == 0]
+        coarser = [
+            interval for interval in coarser if interval != 2 * self._interval or self._first % interval.seconds == 0
+        ]
         if self._rows >= COARSER_ROWS and coarser:
             minutes = coarser[-1].value
             raise UnreadableArchive(

@@ -152,7 +152,7 @@ class Format:
     @cached_property
     def wanted(self) -> list[str]:
         """The columns of the result."""
-        derived = (each.meta.output_name() for each in self.derived)
+        derived = (column.meta.output_name() for column in self.derived)
         return [*(name for name in self.columns if not name.startswith("_")), *derived]
 
 
@@ -217,7 +217,7 @@ def _parse_lines(data: bytes, first_line: int, form: Format) -> Block:
     unbelievable = pl.any_horizontal(
         pl.col("_fields") > len(form.columns),
         pl.col("text").str.contains("\0", literal=True),
-        *(form.rules[each].fill_null(value=True) for each in form.time_rules),
+        *(form.rules[rule].fill_null(value=True) for rule in form.time_rules),
     )
     read = read.with_columns(reason.alias("_reason"), pl.when(~unbelievable).then(pl.col("time")).alias("_believed"))
     rejects = tuple(
@@ -295,7 +295,7 @@ class Unanswered:
 
     def add_between(self, *bounds: tuple[int, int]) -> None:
         """Exclude the time between two rows; their own candles too only if `neighbours_too` was given."""
-        self._spans = normalise((*self._spans, *(each for pair in bounds for each in self._between(*pair))))
+        self._spans = normalise((*self._spans, *(span for pair in bounds for span in self._between(*pair))))
 
     def add_spans(self, spans: Iterable[Span]) -> None:
         """Exclude some spans."""

@@ -229,7 +229,7 @@ def _held_against_ids(paging: _Paging, page: TradesPage, at: _Progress) -> Trade
 def _holes(paging: _Paging, page: TradesPage, at: _Progress) -> Sequence[AbsentIds]:
     """Return the trades that a page lacks, after the last trade of the page before and before the end of the span."""
     absent = [
-        each for each in page.absent() if each.start < paging.wanted.end and (at.last is None or each.first > at.last)
+        hole for hole in page.absent() if hole.start < paging.wanted.end and (at.last is None or hole.first > at.last)
     ]
     return paging.density.holes(absent) if absent else ()
 

@@ -93,18 +93,18 @@ def named_pair(name: str, known: Collection[str]) -> str:
         InvalidRequest: The text cannot be the name of a pair.
     """
     candidates = (parse_pair(name).name, pair_of_file(name).name, parse_pair(name.upper()).name)
-    if (exact := next((each for each in candidates if each in known), None)) is not None:
+    if (exact := next((candidate for candidate in candidates if candidate in known), None)) is not None:
         return exact
-    alike = [each for each in known if each.casefold() == candidates[0].casefold()]
+    alike = [name for name in known if name.casefold() == candidates[0].casefold()]
     return alike[0] if len(alike) == 1 else candidates[1]
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return the names of at most three similar pairs, the nearest first."""
     by_capitals: dict[str, str] = {}
-    for each in sorted(known):
-        by_capitals.setdefault(each.upper(), each)
-    return [by_capitals[each] for each in get_close_matches(name.upper(), by_capitals, n=3, cutoff=0.7)]
+    for listed in sorted(known):
+        by_capitals.setdefault(listed.upper(), listed)
+    return [by_capitals[match] for match in get_close_matches(name.upper(), by_capitals, n=3, cutoff=0.7)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
