@@ -126,7 +126,7 @@ class PostgreSQL:
                         f"in use for {self._sizes.patience_seconds:g} s; see KRAKEN_CATALOG_POOL"
                     ) from None
                 except sa.exc.OperationalError as error:
-                    if time.monotonic() > until or any(each in str(error.orig) for each in _REFUSALS):
+                    if time.monotonic() > until or any(refusal in str(error.orig) for refusal in _REFUSALS):
                         raise StoreUnavailable(f"the catalog's server does not answer: {_sentence(error)}") from None
                 time.sleep(_RETRY_SECONDS)
         finally:

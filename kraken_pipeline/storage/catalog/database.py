@@ -148,7 +148,7 @@ class Catalog:
         current, newest = self.revision(), scripts.get_current_head()
         if current == newest:
             return
-        if current is not None and current not in {each.revision for each in scripts.walk_revisions()}:
+        if current is not None and current not in {revision.revision for revision in scripts.walk_revisions()}:
             raise StoreError(
                 f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
                 "install the version that wrote it, or a newer one; if there is none, the catalog is damaged, and "

@@ -38,12 +38,12 @@ def incidents_of(connection: sa.Connection) -> list[Incident]:
 
 def down_times(connection: sa.Connection) -> Spans:
     """Return the time during which trading was impossible, according to the exchange."""
-    return normalise(each.span for each in incidents_of(connection) if each.stops_trading)
+    return normalise(incident.span for incident in incidents_of(connection) if incident.stops_trading)
 
 
 def is_news(connection: sa.Connection, told: Sequence[Incident], now: int) -> bool:
     """Check whether a status may change the records."""
-    return bool(told) or any(each.is_open or each.start > now for each in incidents_of(connection))
+    return bool(told) or any(incident.is_open or incident.start > now for incident in incidents_of(connection))
 
 
 def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -> None:
@@ -58,40 +58,46 @@ def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -
         now: The time of the status, in seconds since the epoch by the exchange's clock.
     """
     alone(connection, incidents)
-    known = {each.name: each for each in incidents_of(connection)}
-    going_on = {each.title: each for each in known.values() if each.is_open and each.kind is IncidentKind.STATUS}
+    known = {incident.name: incident for incident in incidents_of(connection)}
+    going_on = {
+        incident.title: incident
+        for incident in known.values()
+        if incident.is_open and incident.kind is IncidentKind.STATUS
+    }
     names = set()
-    for each in told:
-        before = going_on.get(each.title) if each.kind is IncidentKind.STATUS else known.get(each.name)
-        begun = each if before is None else replace(each, name=before.name, start=min(before.start, each.start))
-        if each.kind is IncidentKind.MAINTENANCE:
-            begun = each
+    for incident in told:
+        before = going_on.get(incident.title) if incident.kind is IncidentKind.STATUS else known.get(incident.name)
+        begun = (
+            incident if before is None else replace(incident, name=before.name, start=min(before.start, incident.start))
+        )
+        if incident.kind is IncidentKind.MAINTENANCE:
+            begun = incident
         names.add(begun.name)
         _write(connection, begun, now)
-    for each in known.values():
-        if each.name in names:
+    for incident in known.values():
+        if incident.name in names:
             continue
-        if each.kind is IncidentKind.MAINTENANCE and each.start > now:
-            _delete(connection, each.name)
-        elif each.is_open:
-            is_recent = now - each.end <= SILENCE_SECONDS
-            _write(connection, replace(each, is_open=False, end=now if is_recent else each.end), now)
+        if incident.kind is IncidentKind.MAINTENANCE and incident.start > now:
+            _delete(connection, incident.name)
+        elif incident.is_open:
+            is_recent = now - incident.end <= SILENCE_SECONDS
+            _write(connection, replace(incident, is_open=False, end=now if is_recent else incident.end), now)
 
 
 def _delete(connection: sa.Connection, name: str) -> None:
     connection.execute(sa.delete(incidents).where(incidents.c.name == name))
 
 
-def _write(connection: sa.Connection, each: Incident, now: int) -> None:
-    _delete(connection, each.name)
+def _write(connection: sa.Connection, incident: Incident, now: int) -> None:
+    _delete(connection, incident.name)
     row = {
-        "name": each.name,
-        "kind": str(each.kind),
-        "title": each.title,
-        "start": each.start,
-        "end": each.end,
-        "is_open": each.is_open,
-        "stops_trading": each.stops_trading,
+        "name": incident.name,
+        "kind": str(incident.kind),
+        "title": incident.title,
+        "start": incident.start,
+        "end": incident.end,
+        "is_open": incident.is_open,
+        "stops_trading": incident.stops_trading,
         "seen_at": now,
     }
     connection.execute(sa.insert(incidents).values(sealed(incidents, row)))

@@ -55,7 +55,7 @@ class Limiter:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._catalog = catalog
-        self._periods = {EVERY: 1 / rate, **{name: 1 / each for name, each in (endpoints or {}).items()}}
+        self._periods = {EVERY: 1 / rate, **{name: 1 / limit for name, limit in (endpoints or {}).items()}}
         self._clock = clock
         self._sleep = sleep
 

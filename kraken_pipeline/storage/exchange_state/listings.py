@@ -74,7 +74,7 @@ def record_listed(
     for pair in (*over, *new):  # a new one may have a damaged row, which is ignored
         connection.execute(sa.delete(absences).where(absences.c.pair == pair))
     if new:
-        connection.execute(sa.insert(absences), [sealed(absences, {"pair": each, "listed_at": now}) for each in new])
+        connection.execute(sa.insert(absences), [sealed(absences, {"pair": pair, "listed_at": now}) for pair in new])
     return new, gone
 
 

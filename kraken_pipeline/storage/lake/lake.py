@@ -109,10 +109,10 @@ class Lake:
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """Yield the candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
-        for each in spans:
-            at = each.start
-            while at < each.end:
-                until = min(each.end, grid.floor(at + _BATCH_SECONDS))
+        for span in spans:
+            at = span.start
+            while at < span.end:
+                until = min(span.end, grid.floor(at + _BATCH_SECONDS))
                 if (frame := self.read(series, at, until)).height:
                     yield frame
                 at = until

@@ -208,7 +208,7 @@ def find_disputes(
 def _reach_of(year: int | None) -> Span:
     """Return the time that a partition can hold: a year, or all time."""
     first, last = (1, 9999) if year is None else (year, year + 1)
-    return Span(*(int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (first, last)))
+    return Span(*(int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (first, last)))
 
 
 def seconds_in(candles: pl.DataFrame) -> pl.Series:

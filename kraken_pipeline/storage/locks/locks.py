@@ -101,7 +101,7 @@ class Locks:
         Raises:
             Busy: Another process held one of them for longer than `timeout` seconds.
         """
-        wanted = {f"{each.pair}.{each.interval.value}": each for each in sorted(set(names))}
+        wanted = {f"{series.pair}.{series.interval.value}": series for series in sorted(set(names))}
         for run in tuple(self._runs.values()):
             run.renew()
         with ExitStack() as stack:
@@ -112,16 +112,16 @@ class Locks:
                     f"another process has been writing {wanted[taken.name]} for {timeout:.0f} s; try again later"
                 ) from None
             with self._guard:
-                for each in wanted.values():
-                    self._series.setdefault(each, []).append(is_held)
+                for series in wanted.values():
+                    self._series.setdefault(series, []).append(is_held)
             try:
                 yield
             finally:
                 with self._guard:
-                    for each in wanted.values():
-                        self._series[each].remove(is_held)
-                        if not self._series[each]:
-                            del self._series[each]
+                    for series in wanted.values():
+                        self._series[series].remove(is_held)
+                        if not self._series[series]:
+                            del self._series[series]
 
     def require(self, names: Iterable[Series]) -> None:
         """Check that this process still holds the locks of some series, right before it writes them.
@@ -133,7 +133,7 @@ class Locks:
             StoreUnavailable: One of the locks was lost.
         """
         with self._guard:
-            holds = {is_held for each in names for is_held in self._series[each]}
+            holds = {is_held for series in names for is_held in self._series[series]}
         for is_held in holds:
             if not is_held():
                 raise StoreUnavailable(

@@ -136,8 +136,8 @@ class QuestDB:
                 "SELECT table_name, table_type, partitionBy, walEnabled, dedup FROM tables()"
             )
         }
-        made = {each: ("T", schema.partitioning(each), True, True) for each in intervals}
-        if self._is_ready and all(known.get(schema.TABLES[each]) == made[each] for each in made):
+        made = {interval: ("T", schema.partitioning(interval), True, True) for interval in intervals}
+        if self._is_ready and all(known.get(schema.TABLES[interval]) == made[interval] for interval in made):
             return
         wrong: dict[Interval, StoreError] = {}
         for interval, table in schema.TABLES.items():

@@ -106,9 +106,9 @@ def give_up(
 ) -> None:
     """Add an operation that failed for good, replacing earlier records of the same operation."""
     alone(connection, dead_letters)
-    for each in operations(connection, [series.pair]):
-        if each.series == series and each.route == route and each.span.overlaps(span):
-            connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == each.id))
+    for operation in operations(connection, [series.pair]):
+        if operation.series == series and operation.route == route and operation.span.overlaps(span):
+            connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == operation.id))
     connection.execute(
         sa.insert(dead_letters).values(
             pair=series.pair,

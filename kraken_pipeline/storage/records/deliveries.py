@@ -34,7 +34,7 @@ def record(connection: sa.Connection, series: Collection[Series], now: int) -> N
         (pair, interval)
         for pair, interval in connection.execute(sa.select(publications.c.pair, publications.c.interval).distinct())
     }
-    settled = [each for each in series if (each.pair, each.interval.value) not in owed]
+    settled = [one_series for one_series in series if (one_series.pair, one_series.interval.value) not in owed]
     rows = [
         {
             "path": file.path,

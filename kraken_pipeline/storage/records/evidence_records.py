@@ -58,17 +58,17 @@ def grant(connection: sa.Connection, given: Iterable[tuple[Series, Iterable[Gran
     _insert(
         connection,
         [
-            _row(series, each, file_id)
+            _row(series, grant, file_id)
             for series, grants, file_id in given
-            for each in grants
-            if file_id is not None or not _prolonged(connection, series, each)
+            for grant in grants
+            if file_id is not None or not _prolonged(connection, series, grant)
         ],
     )
 
 
 def grant_found(connection: sa.Connection, series: Series, grants: Iterable[Grant]) -> None:
     """Record separate grants, each as a record of its own; call `renew` afterwards to update the coverage."""
-    _insert(connection, [_row(series, each, None) for each in grants])
+    _insert(connection, [_row(series, grant, None) for grant in grants])
 
 
 def _row(series: Series, granted: Grant, file_id: int | None) -> dict[str, object]:
@@ -89,7 +89,7 @@ def _insert(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> 
         connection.execute(sa.insert(schema.grants), [sealed(schema.grants, row) for row in rows])
 
 
-def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
+def _prolonged(connection: sa.Connection, series: Series, grant: Grant) -> bool:
     """Extend a grant of the same day and source that ends where this one begins; return whether there was one.
 
     Each page of trades and each update every few minutes brings a grant. Thousands of them would slow down every
@@ -102,15 +102,15 @@ def _prolonged(connection: sa.Connection, series: Series, each: Grant) -> bool:
     query = sa.select(table).where(
         table.c.pair == series.pair,
         table.c.interval == series.interval.value,
-        table.c.source == each.source,
+        table.c.source == grant.source,
         table.c.file_id.is_(None),
-        table.c.end == each.span.start,
-        table.c.verified_at.between(each.verified_at // _DAY * _DAY, each.verified_at),
+        table.c.end == grant.span.start,
+        table.c.verified_at.between(grant.verified_at // _DAY * _DAY, grant.verified_at),
     )
     before = connection.execute(query.order_by(table.c.id.desc()).limit(1)).mappings().first()
     if before is None or not is_intact(table, before):
         return False
-    longer = {"end": each.span.end, "trades": before["trades"] + each.trades, "verified_at": each.verified_at}
+    longer = {"end": grant.span.end, "trades": before["trades"] + grant.trades, "verified_at": grant.verified_at}
     row = sealed(table, {**before, **longer})
     connection.execute(sa.update(table).where(table.c.id == before["id"]).values(**row))
     return True
@@ -148,15 +148,17 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
 
 
 def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator[dict[str, object]]:
-    edges = pl.Series("edges", [edge for each in ranges for edge in (each.span.start, each.span.end)], pl.Int64())
+    edges = pl.Series(
+        "edges", [edge for covered in ranges for edge in (covered.span.start, covered.span.end)], pl.Int64()
+    )
     at = times.search_sorted(edges, side="left").to_list()
-    for index, each in enumerate(ranges):
+    for index, covered in enumerate(ranges):
         yield {
-            "start": each.span.start,
-            "end": each.span.end,
-            "source": each.source,
+            "start": covered.span.start,
+            "end": covered.span.end,
+            "source": covered.source,
             "candles": at[2 * index + 1] - at[2 * index],
-            "verified_at": each.verified_at,
+            "verified_at": covered.verified_at,
         }
 
 
@@ -220,12 +222,12 @@ def refuted(
         for refutation in refutations.matching(connection, condition):
             standing = refutation.standing(grants.get(refutation.series, ()))
             found.setdefault(refutation.series, []).extend(standing)
-    return {each: normalise(spans) for each, spans in found.items()}
+    return {series: normalise(spans) for series, spans in found.items()}
 
 
 def _are(table: sa.Table, series: Iterable[Series]) -> Iterator[sa.ColumnElement[bool]]:
     """Yield conditions that together select the rows of some series, each with few enough variables for SQLite."""
-    wanted = [(each.pair, each.interval.value) for each in series]
+    wanted = [(one_series.pair, one_series.interval.value) for one_series in series]
     for start in range(0, len(wanted), _SERIES):
         yield sa.tuple_(table.c.pair, table.c.interval).in_(wanted[start : start + _SERIES])
 

@@ -172,7 +172,7 @@ def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
 def pending(connection: sa.Connection, series: Collection[Series]) -> list[FileRecord]:
     """Return the files of some series that are to be read, or read again."""
     is_pending = files.c.status == FileStatus.PENDING
-    found = matching(connection, of_pairs(files.c.pair, {each.pair for each in series}) & is_pending)
+    found = matching(connection, of_pairs(files.c.pair, {one_series.pair for one_series in series}) & is_pending)
     return [record for record in found if record.series in series]
 
 
@@ -261,7 +261,7 @@ def set_status(connection: sa.Connection, ids: Sequence[int], status: FileStatus
 def finish(connection: sa.Connection, results: Sequence[Mapping[str, Any]]) -> None:
     """Write the outcomes of files: mappings with the same columns of `schema.files`, each with the record's `id`."""
     if results:
-        rows = [{("of_id" if name == "id" else name): value for name, value in each.items()} for each in results]
+        rows = [{("of_id" if name == "id" else name): value for name, value in result.items()} for result in results]
         connection.execute(sa.update(files).where(files.c.id == sa.bindparam("of_id")), rows)
 
 

@@ -60,22 +60,22 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
         {
             "pair": series.pair,
             "interval": series.interval.value,
-            "start": each.span.start,
-            "end": each.span.end,
-            "route": each.route,
-            "origin": each.origin,
-            "error": each.error,
+            "start": attempt.span.start,
+            "end": attempt.span.end,
+            "route": attempt.route,
+            "origin": attempt.origin,
+            "error": attempt.error,
             "run_id": run_id,
-            "made_at": each.made_at,
+            "made_at": attempt.made_at,
         }
-        for each in made
-        if each.error is not None or not _prolonged(connection, series, each)
+        for attempt in made
+        if attempt.error is not None or not _prolonged(connection, series, attempt)
     ]
     if rows:
         connection.execute(sa.insert(attempts), rows)
 
 
-def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool:
+def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt) -> bool:
     """Extend an answer by the same route that ends where this one begins; return whether there was one.
 
     This keeps the number of rows small, because they are read often. Answers stay apart where the span was tried or
@@ -86,23 +86,23 @@ def _prolonged(connection: sa.Connection, series: Series, each: Attempt) -> bool
     is_series = (attempts.c.pair == series.pair) & (attempts.c.interval == series.interval.value)
     last_there = (
         sa.select(sa.func.coalesce(sa.func.max(attempts.c.id), 0))
-        .where(is_series, attempts.c.start < each.span.end, attempts.c.end > each.span.start)
+        .where(is_series, attempts.c.start < attempt.span.end, attempts.c.end > attempt.span.start)
         .scalar_subquery()
     )
     is_before = (
         sa.select(sa.func.max(attempts.c.id))
         .where(
             is_series,
-            attempts.c.route == each.route,
-            attempts.c.origin.is_(None) if each.origin is None else attempts.c.origin == each.origin,
+            attempts.c.route == attempt.route,
+            attempts.c.origin.is_(None) if attempt.origin is None else attempts.c.origin == attempt.origin,
             attempts.c.error.is_(None),
-            attempts.c.end == each.span.start,
+            attempts.c.end == attempt.span.start,
             attempts.c.id > last_there,
         )
         .scalar_subquery()
     )
     done = connection.execute(
-        sa.update(attempts).where(attempts.c.id == is_before).values(end=each.span.end, made_at=each.made_at)
+        sa.update(attempts).where(attempts.c.id == is_before).values(end=attempt.span.end, made_at=attempt.made_at)
     )
     return bool(done.rowcount)
 
@@ -158,7 +158,7 @@ def _rows(
 def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:
     """Replace the open records of some series with these rows, and add the closed ones among the rows."""
     alone(connection, gaps)  # otherwise two concurrent runs would each leave their rows
-    keys = [{"_pair": each.pair, "_interval": each.interval.value} for each in series]
+    keys = [{"_pair": one_series.pair, "_interval": one_series.interval.value} for one_series in series]
     if keys:
         connection.execute(
             sa.delete(gaps).where(

@@ -17,7 +17,7 @@ def record_asked(connection: sa.Connection, intervals: Iterable[Interval], now: 
     """Record intervals as named by a run; those already on record keep their time."""
     alone(connection, asked_intervals)
     known = set(connection.scalars(sa.select(asked_intervals.c.interval)))
-    if new := [{"interval": each.value, "asked_at": now} for each in intervals if each.value not in known]:
+    if new := [{"interval": interval.value, "asked_at": now} for interval in intervals if interval.value not in known]:
         connection.execute(sa.insert(asked_intervals), new)
 
 

@@ -110,7 +110,7 @@ class Manifest:
 
     def reread_all(self, series: Collection[Series]) -> dict[Series, SeriesFiles]:
         """Return the current records of some series; a query for all of them costs little more than for one."""
-        pairs = {each.pair for each in series}
+        pairs = {one_series.pair for one_series in series}
         with self._catalog.read() as connection:
             legacy = unadopted_series(connection, pairs)
             recorded = files_of(connection, series)
@@ -119,8 +119,12 @@ class Manifest:
         for path, found in recorded.items():
             files.setdefault(found[0].series, {})[path] = found
         known = {
-            each: SeriesFiles(files.get(each, {}), each in legacy, damaged.get((each.pair, each.interval.value), {}))
-            for each in series
+            one_series: SeriesFiles(
+                files.get(one_series, {}),
+                one_series in legacy,
+                damaged.get((one_series.pair, one_series.interval.value), {}),
+            )
+            for one_series in series
         }
         with self._guard:
             self._known |= known
@@ -197,8 +201,8 @@ def strike(connection: sa.Connection, paths: Collection[str]) -> None:
 def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str, tuple[LakeFile, ...]]:
     """Return path → the file on record and the announced ones, of some series; damaged rows are left out."""
     wanted = set(series)
-    query = sa.select(lake_files).where(of_pairs(lake_files.c.pair, {each.pair for each in wanted}))
-    if len({each.interval for each in wanted}) == 1:
+    query = sa.select(lake_files).where(of_pairs(lake_files.c.pair, {series.pair for series in wanted}))
+    if len({series.interval for series in wanted}) == 1:
         query = query.where(lake_files.c.interval == next(iter(wanted)).interval.value)
     return {path: files for path, files in _files(connection, query).items() if files[0].series in wanted}
 
@@ -292,7 +296,7 @@ def unadopted_series(connection: sa.Connection, pairs: Collection[str] | None = 
 
 def adopted(connection: sa.Connection, series: Sequence[Series]) -> None:
     """Record that all files of some series are in the manifest."""
-    keys = [{"of_pair": each.pair, "of_interval": each.interval.value} for each in series]
+    keys = [{"of_pair": one_series.pair, "of_interval": one_series.interval.value} for one_series in series]
     if keys:
         is_one = (unadopted.c.pair == sa.bindparam("of_pair")) & (unadopted.c.interval == sa.bindparam("of_interval"))
         connection.execute(sa.delete(unadopted).where(is_one), keys)

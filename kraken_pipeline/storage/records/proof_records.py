@@ -74,9 +74,9 @@ def suspicious(
     interval lack the same trades.
     """
     doubted: dict[str | None, list[Span]] = {}
-    for each in suspicions_of(connection, pairs):
-        if each.state is SuspicionState.UNPROVEN:
-            doubted.setdefault(each.pair, []).append(each.span)
+    for suspicion in suspicions_of(connection, pairs):
+        if suspicion.state is SuspicionState.UNPROVEN:
+            doubted.setdefault(suspicion.pair, []).append(suspicion.span)
     found = {
         series: touched_candles(normalise((*doubted.get(series.pair, ()), *doubted.get(None, ()))), series.interval)
         for series in (wanted if doubted else ())
@@ -87,12 +87,12 @@ def suspicious(
 def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:
     """Replace the proofs of some series."""
     rows = []
-    for series, each in found.items():
+    for series, proven in found.items():
         is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
         connection.execute(sa.delete(proofs).where(is_one))
         levels = {
-            ProofLevel.VERIFIED: each.verified,
-            ProofLevel.RECONCILED: subtract(each.reconciled, each.verified),
+            ProofLevel.VERIFIED: proven.verified,
+            ProofLevel.RECONCILED: subtract(proven.reconciled, proven.verified),
         }
         rows += [
             sealed(proofs, {**_key(series), "start": span.start, "end": span.end, "level": str(level)})
@@ -219,23 +219,23 @@ def keep_contradictions(connection: sa.Connection, records: Iterable[Contradicti
     """Record contradictions, replacing earlier records of the same buckets."""
     rows = [
         {
-            "pair": each.pair,
-            "fine": each.fine.value,
-            "coarse": each.coarse.value,
-            "start": each.span.start,
-            "end": each.span.end,
-            "short_side": each.short_side,
-            "fine_candle": None if each.fine_candle is None else list(each.fine_candle),
-            "coarse_candle": None if each.coarse_candle is None else list(each.coarse_candle),
-            "fine_trades": each.fine_trades,
-            "coarse_trades": each.coarse_trades,
-            "culprit": None if each.outlier is None else each.outlier.value,
-            "state": each.state,
-            "reason": each.reason,
-            "made_at": each.made_at,
-            "changed_at": each.changed_at,
+            "pair": record.pair,
+            "fine": record.fine.value,
+            "coarse": record.coarse.value,
+            "start": record.span.start,
+            "end": record.span.end,
+            "short_side": record.short_side,
+            "fine_candle": None if record.fine_candle is None else list(record.fine_candle),
+            "coarse_candle": None if record.coarse_candle is None else list(record.coarse_candle),
+            "fine_trades": record.fine_trades,
+            "coarse_trades": record.coarse_trades,
+            "culprit": None if record.outlier is None else record.outlier.value,
+            "state": record.state,
+            "reason": record.reason,
+            "made_at": record.made_at,
+            "changed_at": record.changed_at,
         }
-        for each in records
+        for record in records
     ]
     if not rows:
         return
@@ -291,16 +291,16 @@ def suspect(connection: sa.Connection, found: Iterable[SuspicionRecord]) -> None
     """Record suspicions."""
     rows = [
         {
-            "pair": each.pair,
-            "interval": each.interval.value,
-            "start": each.span.start,
-            "end": each.span.end,
-            "reason": each.reason,
-            "state": each.state,
-            "made_at": each.made_at,
-            "changed_at": each.changed_at,
+            "pair": suspicion.pair,
+            "interval": suspicion.interval.value,
+            "start": suspicion.span.start,
+            "end": suspicion.span.end,
+            "reason": suspicion.reason,
+            "state": suspicion.state,
+            "made_at": suspicion.made_at,
+            "changed_at": suspicion.changed_at,
         }
-        for each in found
+        for suspicion in found
     ]
     if rows:
         connection.execute(sa.insert(suspicions), rows)

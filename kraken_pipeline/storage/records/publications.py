@@ -92,14 +92,14 @@ def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Ser
         key = {"of_pair": series.pair, "of_interval": series.interval.value}
         owed_before = connection.execute(_touched(table), {**key, "of_start": span.start, "of_end": span.end}).all()
         if owed_before:
-            connection.execute(sa.delete(table).where(table.c.id.in_([each.id for each in owed_before])))
+            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in owed_before])))
         rows.append(
             {
                 "pair": series.pair,
                 "interval": series.interval.value,
-                "start": min((span.start, *(each.start for each in owed_before))),
-                "end": max((span.end, *(each.end for each in owed_before))),
-                "made_at": min((now, *(each.made_at for each in owed_before))),
+                "start": min((span.start, *(row.start for row in owed_before))),
+                "end": max((span.end, *(row.end for row in owed_before))),
+                "made_at": min((now, *(row.made_at for row in owed_before))),
             }
         )
     if rows:
@@ -138,9 +138,9 @@ def owed(
     )
     found: dict[Series, list[Publication]] = {}
     for id_, pair, start, end, made_at in connection.execute(query):
-        each = Publication(id_, Series(pair, interval), Span(start, end), made_at)
-        if series is None or each.series in series:
-            found.setdefault(each.series, []).append(each)
+        publication = Publication(id_, Series(pair, interval), Span(start, end), made_at)
+        if series is None or publication.series in series:
+            found.setdefault(publication.series, []).append(publication)
     return found
 
 

@@ -181,15 +181,15 @@ def change(connection: sa.Connection, ids: Sequence[int], **values: int) -> None
             )
 
 
-def answered_since(connection: sa.Connection, each: Refutation) -> list[tuple[Span, str]]:
+def answered_since(connection: sa.Connection, refutation: Refutation) -> list[tuple[Span, str]]:
     """Return the spans granted since a refutation that overlap it, each with its source."""
     table = schema.grants
     query = sa.select(table.c.start, table.c.end, table.c.source).where(
-        table.c.pair == each.series.pair,
-        table.c.interval == each.series.interval.value,
-        table.c.start < each.span.end,
-        table.c.end > each.span.start,
-        table.c.id > each.after_grant,
+        table.c.pair == refutation.series.pair,
+        table.c.interval == refutation.series.interval.value,
+        table.c.start < refutation.span.end,
+        table.c.end > refutation.span.start,
+        table.c.id > refutation.after_grant,
     )
     return [(Span(start, end_), source) for start, end_, source in connection.execute(query)]
 

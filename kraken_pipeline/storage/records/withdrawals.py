@@ -58,7 +58,9 @@ def same_files(connection: sa.Connection, records: Iterable[FileRecord]) -> list
 
 def containers_called(connection: sa.Connection, name: str) -> list[ContainerRecord]:
     """Return the containers with this name or SHA-256."""
-    return [each for each in file_records.all_containers(connection) if name in (each.name, each.sha256)]
+    return [
+        container for container in file_records.all_containers(connection) if name in (container.name, container.sha256)
+    ]
 
 
 def release_ends(connection: sa.Connection) -> dict[str, int | None]:
@@ -208,7 +210,7 @@ def trim_grants(
         connection.execute(sa.update(grants).where(grants.c.id == sa.bindparam("of_id")), shorter)
     if pieces:
         connection.execute(sa.insert(grants), pieces)
-        _count_refutations_from_now(connection, series, [Span(each["start"], each["end"]) for each in pieces])
+        _count_refutations_from_now(connection, series, [Span(piece["start"], piece["end"]) for piece in pieces])
 
 
 def _piece(row: Mapping[Any, Any], part: Span, whole: Span) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def _piece(row: Mapping[Any, Any], part: Span, whole: Span) -> dict[str, Any]:
 
 def _count_refutations_from_now(connection: sa.Connection, series: Series, pieces: Sequence[Span]) -> None:
     active = refutations.active(connection, {series.pair}).get(series, [])
-    ids = [each.id for each in active if any(each.span.overlaps(piece) for piece in pieces)]
+    ids = [refutation.id for refutation in active if any(refutation.span.overlaps(piece) for piece in pieces)]
     newest = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(grants.c.id), 0)))
     refutations.change(connection, ids, after_grant=int(newest or 0))
 
@@ -255,10 +257,10 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
     The spans are marked for reconciliation, which finds again what still holds.
     """
     ended = [
-        each.id
+        refutation.id
         for series, found in refutations.active(connection, {pair}).items()
-        for each in found
-        if intersect((each.span,), touched.get(series, ()))
+        for refutation in found
+        if intersect((refutation.span,), touched.get(series, ()))
     ]
     refutations.end(connection, ended, now)
     by_interval = {series.interval: spans for series, spans in touched.items()}
@@ -267,9 +269,12 @@ def reopen(connection: sa.Connection, pair: str, touched: Mapping[Series, Spans]
     proof_records.keep_contradictions(
         connection,
         [
-            proof_records.settled(each, now)
-            for each in records
-            if any(intersect((each.span,), by_interval.get(interval, ())) for interval in (each.fine, each.coarse))
+            proof_records.settled(contradiction, now)
+            for contradiction in records
+            if any(
+                intersect((contradiction.span,), by_interval.get(interval, ()))
+                for interval in (contradiction.fine, contradiction.coarse)
+            )
         ],
     )
     proven = proof_records.added_up(connection, [pair])
@@ -301,16 +306,16 @@ def record(connection: sa.Connection, records: Iterable[WithdrawalRecord]) -> No
     """Record withdrawals; this is the last step of a withdrawal."""
     rows = [
         {
-            "pair": each.series.pair,
-            "interval": each.series.interval.value,
-            "start": each.span.start,
-            "end": each.span.end,
-            "file_id": each.file_id,
-            "candles": each.candles,
-            "reason": each.reason,
-            "made_at": each.made_at,
+            "pair": withdrawal.series.pair,
+            "interval": withdrawal.series.interval.value,
+            "start": withdrawal.span.start,
+            "end": withdrawal.span.end,
+            "file_id": withdrawal.file_id,
+            "candles": withdrawal.candles,
+            "reason": withdrawal.reason,
+            "made_at": withdrawal.made_at,
         }
-        for each in records
+        for withdrawal in records
     ]
     if rows:
         connection.execute(sa.insert(withdrawals), rows)

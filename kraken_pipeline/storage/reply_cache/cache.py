@@ -215,7 +215,7 @@ class Cache:
 def _size_of(entry: Entry) -> int:
     value = entry.value
     parts = value.values() if isinstance(value, dict) else [value]
-    rows = sum(len(each) for each in parts if isinstance(each, (list, dict)))
+    rows = sum(len(part) for part in parts if isinstance(part, (list, dict)))
     return 200 + 300 * rows  # a row of OHLC or Trades as Python objects, measured with pympler: 250 to 400 bytes
 
 
