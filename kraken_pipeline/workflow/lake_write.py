@@ -76,10 +76,10 @@ def commit(
         manifest.confirm(connection, files)
         proof_records.confirm(connection, _confirmed(connection, writes))
         dispute_records.settle(
-            connection, {each.series: of_candles(each.undisputed, each.series.interval) for each in stages}
+            connection, {staged.series: of_candles(staged.undisputed, staged.series.interval) for staged in stages}
         )
         dispute_records.dispute(
-            connection, {each.series: of_candles(each.disputed, each.series.interval) for each in stages}
+            connection, {staged.series: of_candles(staged.disputed, staged.series.interval) for staged in stages}
         )
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
@@ -116,9 +116,9 @@ def _confirmed(connection: sa.Connection, writes: Sequence[LakeWrite]) -> dict[S
         spans = intersect(intersect(others, normalise(grant.span for grant in write.grants)), staged.compared)
         unlike = staged.unlike.filter(lies_in(spans, staged.unlike))
         spans = subtract(spans, of_candles(unlike, series.interval))
-        edges = [pl.Series([getattr(each, edge) for each in spans], dtype=pl.Int64()) for edge in ("start", "end")]
-        before, after = (staged.alike.search_sorted(each).to_list() for each in edges)
-        found[series] = tuple(each for each, first, last in zip(spans, before, after, strict=True) if first < last)
+        edges = [pl.Series([getattr(span, edge) for span in spans], dtype=pl.Int64()) for edge in ("start", "end")]
+        before, after = (staged.alike.search_sorted(edge).to_list() for edge in edges)
+        found[series] = tuple(span for span, first, last in zip(spans, before, after, strict=True) if first < last)
     return found
 
 

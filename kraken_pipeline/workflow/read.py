@@ -91,7 +91,7 @@ def _filled(stores: Stores, series: Series, candles: pl.DataFrame, covered: Span
     earlier = stores.lake.read(series, None, covered[0].start if covered else 0).tail(1) if covered else candles.clear()
     length = series.interval.seconds
     grid = pl.concat(
-        [pl.int_range(each.start, each.end, length, dtype=pl.Int64, eager=True) for each in covered]
+        [pl.int_range(span.start, span.end, length, dtype=pl.Int64, eager=True) for span in covered]
         or [pl.Series([], dtype=pl.Int64)]
     )
     slots = pl.DataFrame({"time": grid}).select(time_from_seconds(pl.col("time")))

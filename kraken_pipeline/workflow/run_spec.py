@@ -84,12 +84,12 @@ class RunSpec(BaseModel):
     def _known_intervals(cls, value: Any) -> Any:
         if not (values := _listed(value)):
             raise InvalidRequest("no interval is named; to select all ten, leave intervals out")
-        return tuple(sorted({Interval.parse(each) for each in values}))
+        return tuple(sorted({Interval.parse(text) for text in values}))
 
     @field_validator("pairs", mode="before")
     @classmethod
     def _resolved_pairs(cls, value: Any) -> Any:
-        return tuple(dict.fromkeys(parse_pair(str(each).strip()).name for each in _listed(value)))
+        return tuple(dict.fromkeys(parse_pair(str(text).strip()).name for text in _listed(value)))
 
     @field_validator("archive_dirs", mode="after")
     @classmethod
@@ -145,7 +145,7 @@ class RunSpec(BaseModel):
 
     def as_config(self) -> dict[str, Any]:
         """Return the spec as plain values without defaults; `run_spec` restores it."""
-        named = {"intervals": [each.value for each in self.intervals]} if self.names_intervals else {}
+        named = {"intervals": [interval.value for interval in self.intervals]} if self.names_intervals else {}
         return self.model_dump(mode="json", exclude_defaults=True) | named
 
     def as_command(self, command: str) -> str:
@@ -177,12 +177,12 @@ def run_spec(values: Mapping[str, Any] | None = None, /, **more: Any) -> RunSpec
         return RunSpec(**given)
     except ValidationError as error:
         problems = []
-        for each in error.errors(include_url=False):
-            where = ".".join(str(part) for part in each["loc"])
-            if each["type"] == "extra_forbidden":
+        for detail in error.errors(include_url=False):
+            where = ".".join(str(part) for part in detail["loc"])
+            if detail["type"] == "extra_forbidden":
                 problems.append(f"{where}: there is no such option; the options are {', '.join(RunSpec.model_fields)}")
             else:
-                problems.append(f"{where}={each.get('input')!r}: {each['msg'].removeprefix('Value error, ')}")
+                problems.append(f"{where}={detail.get('input')!r}: {detail['msg'].removeprefix('Value error, ')}")
         raise InvalidRequest("; ".join(problems)) from None
 
 
@@ -194,7 +194,7 @@ def _words(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [option if value else option.replace("--", "--no-", 1)]
     if isinstance(value, tuple):
-        return [option, ",".join(str(each.value if isinstance(each, Interval) else each) for each in value)]
+        return [option, ",".join(str(item.value if isinstance(item, Interval) else item) for item in value)]
     if name in ("start", "end"):
         return [option, iso(value).removesuffix("T00:00:00Z")]
     return [option, str(value)]

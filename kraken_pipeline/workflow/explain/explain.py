@@ -82,7 +82,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
     rows = _read(stores, series, span)
     snapshot = load_snapshot(stores, spec, now)
     gaps = tuple(gap for gap in find_gaps(stores, spec, snapshot) if gap.series == series and gap.span.overlaps(span))
-    covered = next((each for each in snapshot.coverage.get(series, ()) if each.span.overlaps(span)), None)
+    covered = next((coverage for coverage in snapshot.coverage.get(series, ()) if coverage.span.overlaps(span)), None)
     with stores.catalog.read() as connection:
         grants = candle_records.grants_over(connection, series, span)
         minutes = candle_records.grants_over(connection, Series(series.pair, Interval.M1), span)
@@ -99,13 +99,17 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
         taken = withdrawals.of_series(connection, series, span)
-        incidents = [each for each in incident_records.incidents_of(connection) if each.stops_trading]
-        ids = [*(each.file_id for each in grants), *(each.file_id for each in taken)]
+        incidents = [incident for incident in incident_records.incidents_of(connection) if incident.stops_trading]
+        ids = [*(grant.file_id for grant in grants), *(withdrawal.file_id for withdrawal in taken)]
         files = candle_records.files_of(connection, {file_id for file_id in ids if file_id is not None})
     contradicting = tuple(
-        each for each in contradictions if series.interval in (each.fine, each.coarse) and each.span.overlaps(span)
+        contradiction
+        for contradiction in contradictions
+        if series.interval in (contradiction.fine, contradiction.coarse) and contradiction.span.overlaps(span)
     )
-    suspected = tuple(each for each in suspicions if _is_about(each, series) and each.span.overlaps(span))
+    suspected = tuple(
+        suspicion for suspicion in suspicions if _is_about(suspicion, series) and suspicion.span.overlaps(span)
+    )
     candle = _stored(rows.row(0, named=True)) if rows.height else None
     by_trades = _is_by_trades(series, span, rows, minutes) and not conflicts
     compared = (
@@ -136,13 +140,16 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         conflicts=tuple(conflicts),
         suspicions=suspected,
         letters=tuple(letters),
-        withdrawals=tuple((each, files[each.file_id].name if each.file_id is not None else None) for each in taken),
+        withdrawals=tuple(
+            (withdrawal, files[withdrawal.file_id].name if withdrawal.file_id is not None else None)
+            for withdrawal in taken
+        ),
     )
 
 
-def _is_about(each: SuspicionRecord, series: Series) -> bool:
+def _is_about(suspicion: SuspicionRecord, series: Series) -> bool:
     """Return whether a suspicion concerns a series: it is about all pairs, or about the same or a finer interval."""
-    return each.pair is None or each.interval <= series.interval
+    return suspicion.pair is None or suspicion.interval <= series.interval
 
 
 def _candle(interval: Interval, moment: str, now: int) -> Span:
@@ -208,8 +215,8 @@ def _standing(
 
 
 def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRecord]) -> str:
-    doubts = [each for each in suspicions if each.state is SuspicionState.UNPROVEN]
-    checked = normalise(each.span for each in suspicions if each.state is SuspicionState.PROVEN_QUIET)
+    doubts = [suspicion for suspicion in suspicions if suspicion.state is SuspicionState.UNPROVEN]
+    checked = normalise(suspicion.span for suspicion in suspicions if suspicion.state is SuspicionState.PROVEN_QUIET)
     if proof.state is ProofState.VERIFIED:
         return "and that is verified"
     if proof.state is ProofState.RECONCILED or not (doubts or subtract((span,), checked)):
@@ -221,10 +228,10 @@ def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRec
 
 def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
     """Return the note on incidents that overlap a quiet time; empty if there is none."""
-    found = [each for each in incidents if each.span.overlaps(span)]
+    found = [incident for incident in incidents if incident.span.overlaps(span)]
     if not found:
         return ""
-    is_all = not subtract((span,), normalise(each.span for each in found))
+    is_all = not subtract((span,), normalise(incident.span for incident in found))
     return (
         f"; exchange down{'' if is_all else ' for a part of it'}, as its status reported: {'; '.join(map(str, found))}"
     )
@@ -254,7 +261,7 @@ def _why_not_expected(snapshot: CatalogSnapshot, series: Series, span: Span) -> 
 def _proof(
     contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
 ) -> CandleProof:
-    open_ = {each.state: each.reason for each in contradictions}
+    open_ = {contradiction.state: contradiction.reason for contradiction in contradictions}
     for state, told in (
         (ContradictionState.CONFLICT, ProofState.CONFLICT),
         (ContradictionState.REFUTED, ProofState.REFUTED),
@@ -293,7 +300,7 @@ def _accounts(rows: pl.DataFrame, *, by_trades: bool, is_confirmed: bool) -> Ite
 
 
 def _trades(minutes: Sequence[GrantRecord]) -> Spans:
-    return normalise(each.span for each in minutes if each.source == Source.TRADES)
+    return normalise(minute.span for minute in minutes if minute.source == Source.TRADES)
 
 
 def _compared(
@@ -435,10 +442,10 @@ def _of_answer(snapshot: CatalogSnapshot, series: Series, span: Span, grant: Gra
         request = f"GET /0/public/Trades?pair={series.pair}&since={span.start * 10**9}"
     elif grant.source == Source.RESAMPLED:
         tried = [
-            each
-            for each in snapshot.attempts.get(series, ())
-            if each.route == Route.RESAMPLE and each.error is None and each.span.overlaps(span)
+            attempt
+            for attempt in snapshot.attempts.get(series, ())
+            if attempt.route == Route.RESAMPLE and attempt.error is None and attempt.span.overlaps(span)
         ]
-        of_then = [each for each in tried if each.made_at <= grant.verified_at]
+        of_then = [attempt for attempt in tried if attempt.made_at <= grant.verified_at]
         made_of = (of_then or tried)[-1].origin if tried else None
     return Evidence(grant.source, grant.span, grant.verified_at, note=note, request=request, made_of=made_of)

@@ -178,9 +178,10 @@ class Explanation:
             "coverage": covered
             and {**_bounds(covered.span), "source": covered.source, "verified_at": iso(covered.verified_at)},
             "proof": {"state": str(self.proof.state), "by": list(self.proof.by)},
-            "evidence": [each.as_json() for each in self.evidence],
+            "evidence": [evidence.as_json() for evidence in self.evidence],
             "replaced": [
-                {"at": iso(each.at), "lost": each.lost, "by": each.by, **each.candle.as_json()} for each in self.losers
+                {"at": iso(loser.at), "lost": loser.lost, "by": loser.by, **loser.candle.as_json()}
+                for loser in self.losers
             ],
             "gaps": [
                 {
@@ -191,44 +192,44 @@ class Explanation:
             ],
             "refutations": [
                 {
-                    **_bounds(each.span),
-                    "refuted": each.refuted and _named(each.refuted),
-                    "reason": each.reason,
-                    "made_at": iso(each.made_at),
+                    **_bounds(refutation.span),
+                    "refuted": refutation.refuted and _named(refutation.refuted),
+                    "reason": refutation.reason,
+                    "made_at": iso(refutation.made_at),
                     "ended_at": None if ended_at is None else iso(ended_at),
                 }
-                for each, ended_at in self.refutations
+                for refutation, ended_at in self.refutations
             ],
-            "contradictions": [_contradiction_json(each) for each in self.contradictions],
+            "contradictions": [_contradiction_json(contradiction) for contradiction in self.contradictions],
             "conflicts": [
                 {
-                    **_bounds(each.span),
-                    "candles": each.candles,
-                    "reason": each.reason,
-                    "made_at": iso(each.made_at),
+                    **_bounds(conflict.span),
+                    "candles": conflict.candles,
+                    "reason": conflict.reason,
+                    "made_at": iso(conflict.made_at),
                 }
-                for each in self.conflicts
+                for conflict in self.conflicts
             ],
             "suspicions": [
                 {
-                    **_bounds(each.span),
-                    "pair": each.pair,
-                    "reason": each.reason,
-                    "state": str(each.state),
-                    "changed_at": iso(each.changed_at),
+                    **_bounds(suspicion.span),
+                    "pair": suspicion.pair,
+                    "reason": suspicion.reason,
+                    "state": str(suspicion.state),
+                    "changed_at": iso(suspicion.changed_at),
                 }
-                for each in self.suspicions
+                for suspicion in self.suspicions
             ],
-            "dead_letters": [{**each, "made_at": iso(each["made_at"])} for each in self.letters],
+            "dead_letters": [{**letter, "made_at": iso(letter["made_at"])} for letter in self.letters],
             "withdrawals": [
                 {
-                    **_bounds(each.span),
+                    **_bounds(withdrawal.span),
                     "file": name,
-                    "candles": each.candles,
-                    "reason": each.reason,
-                    "made_at": iso(each.made_at),
+                    "candles": withdrawal.candles,
+                    "reason": withdrawal.reason,
+                    "made_at": iso(withdrawal.made_at),
                 }
-                for each, name in self.withdrawals
+                for withdrawal, name in self.withdrawals
             ],
         }
 
@@ -241,21 +242,21 @@ def _named(values: Values) -> dict[str, float]:
     return dict(zip(VALUES, values, strict=True))
 
 
-def _contradiction_json(each: ContradictionRecord) -> dict[str, Any]:
+def _contradiction_json(contradiction: ContradictionRecord) -> dict[str, Any]:
     return {
-        "fine": each.fine.value,
-        "coarse": each.coarse.value,
-        **_bounds(each.span),
-        "short_side": each.short_side,
-        "culprit": None if each.outlier is None else each.outlier.value,
-        "fine_candle": each.fine_candle and _named(each.fine_candle),
-        "coarse_candle": each.coarse_candle and _named(each.coarse_candle),
-        "fine_trades": each.fine_trades,
-        "coarse_trades": each.coarse_trades,
-        "state": str(each.state),
-        "reason": each.reason,
-        "made_at": iso(each.made_at),
-        "changed_at": iso(each.changed_at),
+        "fine": contradiction.fine.value,
+        "coarse": contradiction.coarse.value,
+        **_bounds(contradiction.span),
+        "short_side": contradiction.short_side,
+        "culprit": None if contradiction.outlier is None else contradiction.outlier.value,
+        "fine_candle": contradiction.fine_candle and _named(contradiction.fine_candle),
+        "coarse_candle": contradiction.coarse_candle and _named(contradiction.coarse_candle),
+        "fine_trades": contradiction.fine_trades,
+        "coarse_trades": contradiction.coarse_trades,
+        "state": str(contradiction.state),
+        "reason": contradiction.reason,
+        "made_at": iso(contradiction.made_at),
+        "changed_at": iso(contradiction.changed_at),
     }
 
 

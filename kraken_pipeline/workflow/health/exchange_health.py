@@ -62,8 +62,8 @@ def _clock(ahead: float) -> Check:
 
 def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
     """Yield the check of announced maintenance and of emergencies."""
-    emergencies = [each for each in told if each.kind is IncidentKind.EMERGENCY]
-    announced = [each for each in told if each.kind is IncidentKind.MAINTENANCE]
+    emergencies = [incident for incident in told if incident.kind is IncidentKind.EMERGENCY]
+    announced = [incident for incident in told if incident.kind is IncidentKind.MAINTENANCE]
     if emergencies:
         names = "; ".join(map(str, emergencies))
         yield Check("api incidents", HealthStatus.WARNING, f"the exchange reports an emergency: {names}")

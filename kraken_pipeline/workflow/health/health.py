@@ -213,15 +213,15 @@ def _questdb(settings: Settings) -> Iterator[Check]:
 
 def lag(lags: Sequence[Lag]) -> Check:
     """Check whether QuestDB applies its transactions, by the lag between its logs and its tables."""
-    for each in lags:
-        if each.error is not None:
+    for lag in lags:
+        if lag.error is not None:
             return Check(
                 "questdb lag",
                 HealthStatus.FAILED,
-                f"{each.table} has stopped applying its log ({each.error}); remove the cause, often a full disk, "
-                f"then run in QuestDB: ALTER TABLE {each.table} RESUME WAL",
+                f"{lag.table} has stopped applying its log ({lag.error}); remove the cause, often a full disk, "
+                f"then run in QuestDB: ALTER TABLE {lag.table} RESUME WAL",
             )
-    behind = sum(each.transactions for each in lags)
+    behind = sum(lag.transactions for lag in lags)
     if behind > MANY_TRANSACTIONS:
         return Check(
             "questdb lag", HealthStatus.WARNING, f"{behind:,} transactions wait to be applied: QuestDB does not keep up"

@@ -33,7 +33,7 @@ def tidy(stores: Stores) -> list[Path]:
     by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
     for file in found.files:
         by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
-    unread = {each.path for each in found.broken}
+    unread = {skipped.path for skipped in found.broken}
     with stores.catalog.read() as connection:
         done = [
             parts

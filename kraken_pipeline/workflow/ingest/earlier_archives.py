@@ -75,7 +75,9 @@ def _claims(
     connection: sa.Connection, series: Series, traded: pl.Series, silent: pl.Series
 ) -> Iterator[tuple[FileRecord, Spans]]:
     """Yield the files that promise nothing beyond their rows, each with the spans granted beyond these."""
-    releases = {each.sha256 for each in file_records.all_containers(connection) if each.start is not None}
+    releases = {
+        container.sha256 for container in file_records.all_containers(connection) if container.start is not None
+    }
     for file in file_records.completed(connection, [series.pair]):
         if file.series != series or file.kind != Kind.OHLCVT or file.container in releases:
             continue
@@ -90,7 +92,7 @@ def _own(file: FileRecord, traded: pl.Series, silent: pl.Series) -> Spans:
     """Return the span from a file's first candle to the start of its last one."""
     if file.first_time is None or file.last_time is None:
         return ()
-    candles, others = (each.filter(each.is_between(file.first_time, file.last_time)) for each in (traded, silent))
+    candles, others = (column.filter(column.is_between(file.first_time, file.last_time)) for column in (traded, silent))
     if others.is_empty():
         return (Span(file.first_time, file.last_time),) if file.first_time < file.last_time else ()
     if candles.is_empty():

@@ -78,13 +78,18 @@ def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: RunContext) -
     if not broken:
         return
     with stores.catalog.write() as connection:
-        for each in broken:
+        for skipped in broken:
             file_id = file_records.fail_container(
-                connection, each.name, each.name, each.reason, run_id=run.run_id, now=run.now
+                connection, skipped.name, skipped.name, skipped.reason, run_id=run.run_id, now=run.now
             )
             dead_letters.forget(connection, [file_id])
             dead_letters.add(
-                connection, file_id, each.name, [letter(each.name, each.reason)], run_id=run.run_id, now=run.now
+                connection,
+                file_id,
+                skipped.name,
+                [letter(skipped.name, skipped.reason)],
+                run_id=run.run_id,
+                now=run.now,
             )
 
 
@@ -135,7 +140,7 @@ def _found_again(
     fail_broken(stores, found.broken, run)
     stores.lake.asset_ids.register(task.file.pair for task in found.tasks)
     there = {task.file.location for task in found.tasks}
-    still = {each.name for each in found.waiting}
+    still = {skipped.name for skipped in found.waiting}
     outcomes: dict[str, FileOutcome] = {}
     results: list[Mapping[str, Any]] = []
     for task in changed:
@@ -178,7 +183,7 @@ def _taken(
                 work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
                 _mark_ingesting(stores, work, run)
                 stores.lake.manifest.reread_all([task.file.series for task, _ in work])
-                read = list(pool.map(lambda each: read_file(stores, spec, each[0], each[1], reader, run), work))
+                read = list(pool.map(lambda item: read_file(stores, spec, item[0], item[1], reader, run), work))
                 if before is not None:
                     yield before[0], before[1].result()
                 before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
@@ -260,8 +265,8 @@ def _report(run: RunContext, batch: Sequence[Task], done: Sequence[FileOutcome])
     run.report(
         phase="ingesting",
         files_done=progress.files_done + len(done),
-        files_ingested=progress.files_ingested + sum(each.status is FileStatus.COMPLETED for each in done),
-        candles=progress.candles + sum(each.candles_stored for each in done),
+        files_ingested=progress.files_ingested + sum(outcome.status is FileStatus.COMPLETED for outcome in done),
+        candles=progress.candles + sum(outcome.candles_stored for outcome in done),
         bytes_done=progress.bytes_done + sum(task.file.size for task in batch),
     )
 

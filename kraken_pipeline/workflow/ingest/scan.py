@@ -225,8 +225,8 @@ def _examined(
     manifest = reader.manifest(container)
     if manifest is not None:  # it can narrow what the name says, and never widen it
         starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
-        start = max(each for each in starts if each is not None)
-        end = min((each for each in ends if each is not None), default=None)
+        start = max(start for start in starts if start is not None)
+        end = min((end for end in ends if end is not None), default=None)
     end = release_end(members, reader, now, end)
     if end is None or end <= start:
         raise UnreadableArchive("no candle in it is in the time of its name; check the name")

@@ -42,7 +42,7 @@ def _path(record: FileRecord) -> Path:
 
 def _outermost(path: Path) -> Path:
     """Return the outermost ZIP that a container lies in; the path itself if there is none."""
-    zips = [each for each in (path, *path.parents) if each.suffix.lower() == ".zip" and not each.is_dir()]
+    zips = [parent for parent in (path, *path.parents) if parent.suffix.lower() == ".zip" and not parent.is_dir()]
     return zips[-1] if zips else path
 
 

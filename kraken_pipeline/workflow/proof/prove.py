@@ -179,8 +179,10 @@ class _Proving:
         """Return the spans of a pair that ids have refuted and nothing has answered yet, as left by a killed run."""
         with self.stores.catalog.read() as connection:
             active = refutations.active(connection, {name})
-        found = (each for some in active.values() for each in some if each.reason.startswith(_REFUTED))
-        return intersect(normalise(each.span for each in found), (window(self.spec),))
+        found = (
+            refutation for some in active.values() for refutation in some if refutation.reason.startswith(_REFUTED)
+        )
+        return intersect(normalise(refutation.span for refutation in found), (window(self.spec),))
 
     def is_unsettled(self, name: str) -> bool:
         """Return whether any range of a pair is marked for reconciliation."""
@@ -273,12 +275,16 @@ class _Asking:
         """Search for candles of a pair that differ from the ids, and fill those that are short."""
         for _ in range(_ROUNDS):
             found = self._found(name)
-            fresh = [each for each in found if (Series(name, each.interval), each.span) not in self.work.tried]
+            fresh = [
+                discrepancy
+                for discrepancy in found
+                if (Series(name, discrepancy.interval), discrepancy.span) not in self.work.tried
+            ]
             if not fresh:
                 return
-            for each in fresh:
-                self.work.tried.add((Series(name, each.interval), each.span))
-                self._heal(name, each)
+            for discrepancy in fresh:
+                self.work.tried.add((Series(name, discrepancy.interval), discrepancy.span))
+                self._heal(name, discrepancy)
             self.work.settle(name)
 
     def _found(self, name: str) -> list[Discrepancy]:
@@ -306,7 +312,9 @@ class _Asking:
             done = search(stretch.span, counted.intervals, known.ids, counted, self.work.depth.seconds)
             # The first candle found is examined before any other request: where ids are not dense, all candles would
             # differ.
-            unseen = next((each for each in done.found if not known.is_probed(each.span.start)), None)
+            unseen = next(
+                (discrepancy for discrepancy in done.found if not known.is_probed(discrepancy.span.start)), None
+            )
             if unseen is not None:
                 self._look(known, unseen.span.start, unseen.span.end)
             elif done.needs:

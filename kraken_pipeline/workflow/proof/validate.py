@@ -61,7 +61,7 @@ class ValidationOutcome:
     @property
     def different(self) -> int:
         """The number of candles that differ."""
-        return sum(len(each.different) for each in self.series)
+        return sum(len(validation.different) for validation in self.series)
 
 
 def validate_recent(stores: Stores, spec: RunSpec, run: RunContext) -> ValidationOutcome:
@@ -133,8 +133,8 @@ def _record(stores: Stores, outcome: SeriesValidation, run: RunContext) -> None:
     series, reason = outcome.series, outcome.reason
     spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)
     with stores.catalog.write() as connection:
-        for each in subtract(spans, evidence_records.conflicting(connection, series, reason)):
-            count = slots((each,), series.interval)
+        for span in subtract(spans, evidence_records.conflicting(connection, series, reason)):
+            count = slots((span,), series.interval)
             evidence_records.record_conflict(
-                connection, series, each, candles=count, reason=reason, file_id=None, now=run.now
+                connection, series, span, candles=count, reason=reason, file_id=None, now=run.now
             )

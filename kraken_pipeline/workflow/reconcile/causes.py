@@ -77,7 +77,7 @@ class Origins:
         return found
 
     def _release_of(self, file: FileRecord) -> int:
-        ends = {each.sha256: each.end for each in self.containers}
+        ends = {container.sha256: container.end for container in self.containers}
         return (ends.get(file.container or "") or 0) // _DAY
 
     def _of_file(self, file: FileRecord) -> Origin:
@@ -86,22 +86,22 @@ class Origins:
         return self._of_release(release) if release else Origin(CauseKind.FILE, key, file.name)
 
     def _of_release(self, release: int) -> Origin:
-        names = sorted({each.name for each in self.containers if (each.end or 0) // _DAY == release})
+        names = sorted({container.name for container in self.containers if (container.end or 0) // _DAY == release})
         return Origin(CauseKind.RELEASE, str(release), " and ".join(names) or f"the release up to day {release}")
 
 
 def _bounds(year: int) -> tuple[int, int]:
-    first, after = (int(datetime(each, 1, 1, tzinfo=UTC).timestamp()) for each in (year, year + 1))
+    first, after = (int(datetime(edge, 1, 1, tzinfo=UTC).timestamp()) for edge in (year, year + 1))
     return first, after
 
 
-def suspects_of(each: ContradictionRecord) -> tuple[Interval, ...]:
+def suspects_of(contradiction: ContradictionRecord) -> tuple[Interval, ...]:
     """Return the intervals of a contradiction that may be wrong: one where it is known, otherwise both."""
-    if each.outlier is not None:
-        return (each.outlier,)
-    if each.state is ContradictionState.REFUTED and each.short_side is not None:
-        return (each.coarse if each.short_side == "coarse" else each.fine,)
-    return each.fine, each.coarse
+    if contradiction.outlier is not None:
+        return (contradiction.outlier,)
+    if contradiction.state is ContradictionState.REFUTED and contradiction.short_side is not None:
+        return (contradiction.coarse if contradiction.short_side == "coarse" else contradiction.fine,)
+    return contradiction.fine, contradiction.coarse
 
 
 def of_records(records: Sequence[ContradictionRecord], origins: Origins) -> list[Cause]:
@@ -112,15 +112,15 @@ def of_records(records: Sequence[ContradictionRecord], origins: Origins) -> list
     return causes_of(
         [
             Contradicted(
-                each.pair,
-                (each.fine, each.coarse),
-                suspects_of(each),
-                each.span,
-                each.span.seconds > each.coarse.seconds,
-                (each.fine_candle, each.coarse_candle),
-                origins.of(each.pair, suspects_of(each), each.span),
+                record.pair,
+                (record.fine, record.coarse),
+                suspects_of(record),
+                record.span,
+                record.span.seconds > record.coarse.seconds,
+                (record.fine_candle, record.coarse_candle),
+                origins.of(record.pair, suspects_of(record), record.span),
             )
-            for each in records
+            for record in records
         ]
     )
 
@@ -130,10 +130,10 @@ def of_dispute(series: Series) -> Cause:
     return Cause(CauseKind.FILE, (str(series), "disputed"), f"files of {series}")
 
 
-def of_disagreement(each: Disagreement, origins: Origins) -> Cause:
+def of_disagreement(disagreement: Disagreement, origins: Origins) -> Cause:
     """Return the cause of a source's disagreement with the stored candles of the same interval."""
-    origin = origins.of_file(each.file) if each.file is not None else None
+    origin = origins.of_file(disagreement.file) if disagreement.file is not None else None
     if origin is not None:
         return Cause(origin.kind, (origin.key, "counts"), origin.name)
-    year = str(as_datetime(each.span.start).year)
-    return Cause(CauseKind.ERA, (str(each.series), year, "counts"), f"{each.series} in {year}")
+    year = str(as_datetime(disagreement.span.start).year)
+    return Cause(CauseKind.ERA, (str(disagreement.series), year, "counts"), f"{disagreement.series} in {year}")

@@ -90,7 +90,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
-    doubts = [doubt for each in done for doubt in each.doubts]
+    doubts = [doubt for outcome in done for doubt in outcome.doubts]
     silent = 0
     try:
         silent = heeding(lambda: suspicion.look(stores, _changed(doubts), run))
@@ -101,10 +101,10 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
             publications.reconciled(connection, [doubt.id for doubt in doubts])
     return Reconciled(
         tuple(doubted),
-        sum(each.refuted for each in done) + silent,
-        sum(each.conflicts for each in done),
-        sum(each.healed for each in done),
-        sum(each.given_back for each in done),
+        sum(outcome.refuted for outcome in done) + silent,
+        sum(outcome.conflicts for outcome in done),
+        sum(outcome.healed for outcome in done),
+        sum(outcome.given_back for outcome in done),
         tuple(notes),
         changed=frozenset(wanted if silent else {*doubted, *corrected}),  # an outage concerns every pair
     )
@@ -119,8 +119,8 @@ def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
 
 def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
     spans: dict[Series, list[Span]] = {}
-    for each in doubts:
-        spans.setdefault(each.series, []).append(each.span)
+    for mark in doubts:
+        spans.setdefault(mark.series, []).append(mark.span)
     return {series: normalise(found) for series, found in spans.items()}
 
 
@@ -165,15 +165,15 @@ class _Pair:
 
     def refuted(self, series: Series) -> Spans:
         """Return the refuted spans of a series that have not been answered again."""
-        answered = {each.id for each in self.answered}
+        answered = {refutation.id for refutation in self.answered}
         grants = self.grants.get(series, ())
-        found = (each for each in self.active.get(series, ()) if each.id not in answered)
-        return normalise(span for each in found for span in each.standing(grants))
+        found = (refutation for refutation in self.active.get(series, ()) if refutation.id not in answered)
+        return normalise(span for refutation in found for span in refutation.standing(grants))
 
     def evidence(self, series: Series) -> IntervalEvidence:
         """Return the evidence for a series."""
         grants = self.grants[series]
-        covered = tuple(each.span for each in coverage(grants, self.refuted(series)))
+        covered = tuple(covered.span for covered in coverage(grants, self.refuted(series)))
         own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
         trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
         is_minutes = series.interval is Interval.M1
@@ -190,16 +190,16 @@ class _Pair:
         A price conflict is compared again if anything in its month has changed, which may now show the rounding of a
         side.
         """
-        spans = touched_candles(normalise(each.span for each in self.doubts), Interval.D1)
-        long = [each.span for each in self.records if each.span.seconds > each.coarse.seconds]
+        spans = touched_candles(normalise(mark.span for mark in self.doubts), Interval.D1)
+        long = [record.span for record in self.records if record.span.seconds > record.coarse.seconds]
         of_prices = [
-            each.span
-            for each in self.records
-            if each.state is ContradictionState.CONFLICT
-            and each.short_side is None
-            and clip(spans, month_of(each.span.start))
+            record.span
+            for record in self.records
+            if record.state is ContradictionState.CONFLICT
+            and record.short_side is None
+            and clip(spans, month_of(record.span.start))
         ]
-        shifted = (span for span in long if any(span.overlaps(each) for each in spans))
+        shifted = (span for span in long if any(span.overlaps(part) for part in spans))
         return union(spans, normalise(shifted), touched_candles(normalise(of_prices), Interval.D1))
 
 
@@ -211,8 +211,8 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
 def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     """Compare the changed ranges of a pair and record the findings; the caller holds the locks of all its series."""
     pair = _look(stores, name)
-    known = {each.interval: pair.evidence(each) for each in pair.series}
-    tried = {each.key: each.values for each in pair.records if each.state in OPEN}
+    known = {series.interval: pair.evidence(series) for series in pair.series}
+    tried = {record.key: record.values for record in pair.records if record.state in OPEN}
     doubted = pair.doubted()
 
     # Every interval but the finest is read twice, as the coarser and as the finer one. Minutes are not kept: they
@@ -245,35 +245,42 @@ def _look(stores: Stores, name: str) -> _Pair:
             proof_records.confirmed(connection, [name]),
         )
         since = {
-            each.id: refutations.answered_since(connection, each) for found in pair.active.values() for each in found
+            refutation.id: refutations.answered_since(connection, refutation)
+            for found in pair.active.values()
+            for refutation in found
         }
     for found in pair.active.values():
-        for each in found:
-            if not subtract((each.span,), normalise(span for span, _ in since[each.id])):
-                sources = {source for _, source in since[each.id]}
+        for refutation in found:
+            if not subtract((refutation.span,), normalise(span for span, _ in since[refutation.id])):
+                sources = {source for _, source in since[refutation.id]}
                 # An archive or a reply that repeats the same values proves nothing: the next route is tried.
                 is_proof = sources <= {Source.RESAMPLED, Source.TRADES}
-                if each.damage_id is not None or is_proof or _has_changed(stores, each):
-                    pair.answered.append(each)
+                if refutation.damage_id is not None or is_proof or _has_changed(stores, refutation):
+                    pair.answered.append(refutation)
     return pair
 
 
-def _has_changed(stores: Stores, each: Refutation) -> bool:
-    return one_candle(stores.lake.read(each.series, each.span.start, each.span.end)) != each.refuted
+def _has_changed(stores: Stores, refutation: Refutation) -> bool:
+    return (
+        one_candle(stores.lake.read(refutation.series, refutation.span.start, refutation.span.end))
+        != refutation.refuted
+    )
 
 
 def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     """Record the findings; the caller holds the locks of the pair."""
     taken_back = list(_taken_back(stores, pair.name, found))
-    changed = {series for series, *_ in taken_back} | {each.series for each in pair.answered}
+    changed = {series for series, *_ in taken_back} | {refutation.series for refutation in pair.answered}
     times = {series: stores.lake.times(series) for series in changed}
     records = _records(pair, found, now)
     proven = {Series(pair.name, interval): found.proven.get(interval, NOTHING_PROVEN) for interval in Interval}
-    proven = {series: each for series, each in proven.items() if each != pair.proven.get(series, NOTHING_PROVEN)}
+    proven = {
+        series: renewed for series, renewed in proven.items() if renewed != pair.proven.get(series, NOTHING_PROVEN)
+    }
     counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
-        refutations.end(connection, [each.id for each in pair.answered], now)
+        refutations.end(connection, [refutation.id for refutation in pair.answered], now)
         refutations.refute(connection, taken_back, now)
         if times:
             evidence_records.renew(connection, times)
@@ -281,16 +288,16 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
         proof_records.replace_proofs(connection, proven)
         for series, years in counts.items():
             proof_records.keep_counts(connection, series, years)
-    before = {each.key: each for each in pair.records}
+    before = {record.key: record for record in pair.records}
     return _Outcome(
         pair.doubts,
         len(taken_back),
         sum(
-            each.state is ContradictionState.CONFLICT
-            and (each.key not in before or before[each.key].state is not ContradictionState.CONFLICT)
-            for each in records
+            record.state is ContradictionState.CONFLICT
+            and (record.key not in before or before[record.key].state is not ContradictionState.CONFLICT)
+            for record in records
         ),
-        sum(each.state is ContradictionState.SETTLED for each in records),
+        sum(record.state is ContradictionState.SETTLED for record in records),
         len(pair.answered),
     )
 
@@ -298,9 +305,9 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
 def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
     """Yield each refuted span: series, span, its stored candles as one candle (None without any), and the reason."""
     reasons: dict[Series, dict[Span, str]] = {}
-    for each, parts in found.refuted:
+    for contradiction, parts in found.refuted:
         for interval, span in parts:
-            reasons.setdefault(Series(pair, interval), {})[span] = _reason(pair, each)
+            reasons.setdefault(Series(pair, interval), {})[span] = _reason(pair, contradiction)
     for interval, outdated in found.stale.items():
         reasons.setdefault(Series(pair, interval), {}).update(dict.fromkeys(outdated, STALE))
     for series, spans in reasons.items():
@@ -318,84 +325,88 @@ def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Spa
     waiting = list(spans)
     while waiting:
         first = waiting[0].start
-        some = [each for each in waiting if each.start < first + _YEAR]
+        some = [part for part in waiting if part.start < first + _YEAR]
         waiting = waiting[len(some) :]
-        candles = stores.lake.read(series, first, max(each.end for each in some))
+        candles = stores.lake.read(series, first, max(part.end for part in some))
         times = candles.select(seconds_of(pl.col("time"))).to_series()
         starts, ends = (
-            pl.Series([getattr(each, edge) for each in some], dtype=pl.Int64()) for edge in ("start", "end")
+            pl.Series([getattr(part, edge) for part in some], dtype=pl.Int64()) for edge in ("start", "end")
         )
         begins, past = times.search_sorted(starts).to_list(), times.search_sorted(ends).to_list()
-        for each, begin, end in zip(some, begins, past, strict=True):
+        for part, begin, end in zip(some, begins, past, strict=True):
             if (value := one_candle(candles.slice(begin, end - begin))) is not None:
-                found[each] = value
+                found[part] = value
     return found
 
 
 def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
     """Return the new and changed contradictions of a pair; those that were compared and now agree are settled."""
-    before = {each.key: each for each in pair.records}
+    before = {record.key: record for record in pair.records}
     current = [
-        *((each, ContradictionState.REFUTED) for each, _ in found.refuted),
-        *((each, ContradictionState.CONFLICT) for each in found.conflicts),
+        *((contradiction, ContradictionState.REFUTED) for contradiction, _ in found.refuted),
+        *((conflict, ContradictionState.CONFLICT) for conflict in found.conflicts),
     ]
     records = []
-    for each, state in current:
-        key = each.fine, each.coarse, each.span.start
+    for contradiction, state in current:
+        key = contradiction.fine, contradiction.coarse, contradiction.span.start
         known = before.get(key)
-        is_same = known is not None and known.values == each.values and known.state is state
-        if not is_same or (known is not None and known.reason != _reason(pair.name, each)):
+        is_same = known is not None and known.values == contradiction.values and known.state is state
+        if not is_same or (known is not None and known.reason != _reason(pair.name, contradiction)):
             began = known.made_at if known is not None and known.state in OPEN else now
-            records.append(_as_record(pair.name, each, state, began, now))
-    keys = {(each.fine, each.coarse, each.span.start) for each, _ in current}
+            records.append(_as_record(pair.name, contradiction, state, began, now))
+    keys = {(contradiction.fine, contradiction.coarse, contradiction.span.start) for contradiction, _ in current}
     records += [
-        proof_records.settled(each, now)
-        for each in pair.records
-        if each.state in OPEN
-        and each.key not in keys
-        and clip(found.tested.get(each.coarse, ()), each.span) == (each.span,)
+        proof_records.settled(record, now)
+        for record in pair.records
+        if record.state in OPEN
+        and record.key not in keys
+        and clip(found.tested.get(record.coarse, ()), record.span) == (record.span,)
     ]
     return records
 
 
-def _as_record(pair: str, each: Contradiction, state: ContradictionState, began: int, now: int) -> ContradictionRecord:
+def _as_record(
+    pair: str, contradiction: Contradiction, state: ContradictionState, began: int, now: int
+) -> ContradictionRecord:
     return ContradictionRecord(
         pair=pair,
-        fine=each.fine,
-        coarse=each.coarse,
-        span=each.span,
-        short_side=each.short,
-        fine_candle=each.fine_candle,
-        coarse_candle=each.coarse_candle,
-        fine_trades=each.fine_trades,
-        coarse_trades=each.coarse_trades,
-        outlier=each.outlier,
+        fine=contradiction.fine,
+        coarse=contradiction.coarse,
+        span=contradiction.span,
+        short_side=contradiction.short,
+        fine_candle=contradiction.fine_candle,
+        coarse_candle=contradiction.coarse_candle,
+        fine_trades=contradiction.fine_trades,
+        coarse_trades=contradiction.coarse_trades,
+        outlier=contradiction.outlier,
         state=state,
-        reason=_reason(pair, each),
+        reason=_reason(pair, contradiction),
         made_at=began,
         changed_at=now,
     )
 
 
-def _reason(pair: str, each: Contradiction) -> str:
+def _reason(pair: str, contradiction: Contradiction) -> str:
     """Return the description of a contradiction as a sentence."""
-    fine, coarse = each.fine.value, each.coarse.value
-    who = f"; the others contradict {pair} {each.outlier.value}" if each.outlier is not None else ""
-    if each.shifted is not None:
-        hours = abs(each.shifted) // 3_600
-        late = f"{fine} is {hours} h {'late' if each.shifted < 0 else 'early'} against {coarse}"
-        return f"times are shifted: {late} from {iso(each.span.start)} to {iso(each.span.end)}{who}"
-    if each.short is None:
-        return f"{fine} and {coarse} count the same trades and differ in {_differing(each)}{who}"
-    short, full = (fine, coarse) if each.fine_trades < each.coarse_trades else (coarse, fine)
-    return f"{short} lacks {abs(each.fine_trades - each.coarse_trades):,} trades that {full} counts{who}"
+    fine, coarse = contradiction.fine.value, contradiction.coarse.value
+    who = f"; the others contradict {pair} {contradiction.outlier.value}" if contradiction.outlier is not None else ""
+    if contradiction.shifted is not None:
+        hours = abs(contradiction.shifted) // 3_600
+        late = f"{fine} is {hours} h {'late' if contradiction.shifted < 0 else 'early'} against {coarse}"
+        return f"times are shifted: {late} from {iso(contradiction.span.start)} to {iso(contradiction.span.end)}{who}"
+    if contradiction.short is None:
+        return f"{fine} and {coarse} count the same trades and differ in {_differing(contradiction)}{who}"
+    short, full = (fine, coarse) if contradiction.fine_trades < contradiction.coarse_trades else (coarse, fine)
+    return (
+        f"{short} lacks {abs(contradiction.fine_trades - contradiction.coarse_trades):,} trades that {full} counts{who}"
+    )
 
 
-def _differing(each: Contradiction) -> str:
+def _differing(contradiction: Contradiction) -> str:
     names = ("open", "high", "low", "close", "volume")
-    if each.fine_candle is None or each.coarse_candle is None:
+    if contradiction.fine_candle is None or contradiction.coarse_candle is None:
         return "whether there is a candle"
-    pairs = zip(names, each.fine_candle, each.coarse_candle, strict=False)
+    pairs = zip(names, contradiction.fine_candle, contradiction.coarse_candle, strict=False)
     return " and ".join(name for name, fine, coarse in pairs if _differs(name, fine, coarse))
 
 
@@ -405,9 +416,9 @@ def _differs(name: str, fine: float, coarse: float) -> bool:
 
 def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
     years: dict[Series, set[int]] = {}
-    for each in doubts:
-        first, last = as_datetime(each.span.start).year, as_datetime(each.span.end - 1).year
-        years.setdefault(each.series, set()).update(range(first, last + 1))
+    for mark in doubts:
+        first, last = as_datetime(mark.span.start).year, as_datetime(mark.span.end - 1).year
+        years.setdefault(mark.series, set()).update(range(first, last + 1))
     return years
 
 
@@ -447,20 +458,20 @@ def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunCo
     ended = {
         series: hopeless
         for series, found in refuted.items()
-        if (hopeless := [each for each in found if _is_hopeless(each, without.get(series, ()))])
+        if (hopeless := [refutation for refutation in found if _is_hopeless(refutation, without.get(series, ()))])
     }
     if not ended:
         return frozenset()
     with stores.locks.series(ended):
         times = {series: stores.lake.times(series) for series in ended}
         with stores.catalog.write() as connection:
-            refutations.end(connection, [each.id for found in ended.values() for each in found], run.now)
+            refutations.end(connection, [refutation.id for found in ended.values() for refutation in found], run.now)
             evidence_records.renew(connection, times)
-            changes = [(series, each.span) for series, found in ended.items() for each in found]
+            changes = [(series, refutation.span) for series, found in ended.items() for refutation in found]
             publications.doubt(connection, changes, run.now)
     return frozenset(series.pair for series in ended)
 
 
-def _is_hopeless(each: Refutation, without: Spans) -> bool:
-    is_hole = each.refuted is None and each.reason not in suspicion.DOUBTS
-    return not is_hole and clip(without, each.span) == (each.span,)
+def _is_hopeless(refutation: Refutation, without: Spans) -> bool:
+    is_hole = refutation.refuted is None and refutation.reason not in suspicion.DOUBTS
+    return not is_hole and clip(without, refutation.span) == (refutation.span,)

@@ -72,16 +72,20 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     unproven_outages = [each for each in over if each.state is SuspicionState.UNPROVEN]
     taken_back, refuted = refute_outages(evidence, unproven_outages, normalise(outages), run)
     down = normalise(
-        (*evidence.down, *outages, *(each.span for each in known if _is_outage(each) and each not in over))
+        (
+            *evidence.down,
+            *outages,
+            *(suspicion.span for suspicion in known if _is_outage(suspicion) and suspicion not in over),
+        )
     )
     places = _places(stores, days, over)
-    found = [*_found(evidence, changed, places, down), *((None, HOURS, each, OUTAGE) for each in outages)]
+    found = [*_found(evidence, changed, places, down), *((None, HOURS, outage, OUTAGE) for outage in outages)]
     _record(evidence, known, found, _Judged(days, places, over, refuted), run.now)
     return taken_back
 
 
-def _is_outage(each: SuspicionRecord) -> bool:
-    return each.pair is None and each.state in (SuspicionState.UNPROVEN, SuspicionState.EXCHANGE_DOWN)
+def _is_outage(suspicion: SuspicionRecord) -> bool:
+    return suspicion.pair is None and suspicion.state in (SuspicionState.UNPROVEN, SuspicionState.EXCHANGE_DOWN)
 
 
 def _days(changed: Mapping[Series, Spans]) -> dict[str, Spans]:
@@ -89,15 +93,15 @@ def _days(changed: Mapping[Series, Spans]) -> dict[str, Spans]:
     spans: dict[str, list[Span]] = {}
     for series, found in changed.items():
         spans.setdefault(series.pair, []).extend(found)
-    return {pair: touched_candles(normalise(each), Interval.D1) for pair, each in sorted(spans.items())}
+    return {pair: touched_candles(normalise(silent), Interval.D1) for pair, silent in sorted(spans.items())}
 
 
 def _places(stores: Stores, days: Mapping[str, Spans], over: Iterable[SuspicionRecord]) -> dict[str, Spans]:
     """Return where to look for long quiet time, by pair: around changed days and in former outages."""
     places = {
-        pair: normalise(Span(each.start - MARGIN, each.end + MARGIN) for each in spans) for pair, spans in days.items()
+        pair: normalise(Span(span.start - MARGIN, span.end + MARGIN) for span in spans) for pair, spans in days.items()
     }
-    if ended := normalise(each.span for each in over):
+    if ended := normalise(suspicion.span for suspicion in over):
         with stores.catalog.read() as connection:
             pairs = {series.pair for series in evidence_records.coverage_of(connection, [HOURS])}
         places |= {pair: union(places.get(pair, ()), ended) for pair in pairs}
@@ -123,53 +127,59 @@ class _Judged:
     over: Sequence[SuspicionRecord]
     refuted: Collection[SuspicionRecord]
 
-    def is_touched(self, each: SuspicionRecord) -> bool:
+    def is_touched(self, suspicion: SuspicionRecord) -> bool:
         """Return whether anything has changed on the days of a suspicion."""
-        days = self.days.values() if each.pair is None else [self.days.get(each.pair, ())]
-        return any(clip(spans, each.span) for spans in days)
+        days = self.days.values() if suspicion.pair is None else [self.days.get(suspicion.pair, ())]
+        return any(clip(spans, suspicion.span) for spans in days)
 
-    def was_looked_for(self, each: SuspicionRecord) -> bool:
+    def was_looked_for(self, suspicion: SuspicionRecord) -> bool:
         """Return whether the search for long quiet time covered a suspicion of that kind."""
-        return each.pair is not None and each.reason == LONG and bool(clip(self.places.get(each.pair, ()), each.span))
+        return (
+            suspicion.pair is not None
+            and suspicion.reason == LONG
+            and bool(clip(self.places.get(suspicion.pair, ()), suspicion.span))
+        )
 
 
 def _record(
     evidence: QuietEvidence, known: Sequence[SuspicionRecord], found: Sequence[_Found], judged: _Judged, now: int
 ) -> None:
-    on_record = {(each.pair, each.interval, each.span) for each in known}
+    on_record = {(suspicion.pair, suspicion.interval, suspicion.span) for suspicion in known}
     new = [
         SuspicionRecord(pair, interval, span, reason, SuspicionState.UNPROVEN, now, now)
         for pair, interval, span, reason in found
         if (pair, interval, span) not in on_record
     ]
     again = {(pair, interval, span) for pair, interval, span, _ in found}
-    gone = [each for each in judged.over if each not in judged.refuted]
+    gone = [suspicion for suspicion in judged.over if suspicion not in judged.refuted]
     states: dict[SuspicionState, list[int]] = {}
-    for each in known:
-        if each in judged.over:
+    for suspicion in known:
+        if suspicion in judged.over:
             state = SuspicionState.TRADED
-        elif judged.is_touched(each) or judged.was_looked_for(each):
-            state = evidence.state(each)
+        elif judged.is_touched(suspicion) or judged.was_looked_for(suspicion):
+            state = evidence.state(suspicion)
         else:
             continue
-        is_found = (each.pair, each.interval, each.span) in again
-        if state is SuspicionState.UNPROVEN and judged.was_looked_for(each) and not is_found:
-            gone.append(each)
-        elif state is not each.state:
-            states.setdefault(state, []).append(each.id)
+        is_found = (suspicion.pair, suspicion.interval, suspicion.span) in again
+        if state is SuspicionState.UNPROVEN and judged.was_looked_for(suspicion) and not is_found:
+            gone.append(suspicion)
+        elif state is not suspicion.state:
+            states.setdefault(state, []).append(suspicion.id)
     with evidence.stores.catalog.write() as connection:
-        coverage = evidence_records.coverage_of(connection, pairs=sorted({each.pair for each in gone if each.pair}))
+        coverage = evidence_records.coverage_of(
+            connection, pairs=sorted({suspicion.pair for suspicion in gone if suspicion.pair})
+        )
         # A span that was refuted meanwhile is judged once a source has answered for it.
-        dispelled = [each.id for each in gone if each.pair is None or _is_covered(coverage, each)]
+        dispelled = [suspicion.id for suspicion in gone if suspicion.pair is None or _is_covered(coverage, suspicion)]
         proof_records.dispel(connection, dispelled)
         for state, ids in states.items():
             proof_records.judge(connection, ids, state, now)
-        proof_records.suspect(connection, [replace(each, state=evidence.state(each)) for each in new])
+        proof_records.suspect(connection, [replace(suspicion, state=evidence.state(suspicion)) for suspicion in new])
 
 
-def _is_covered(coverage: Mapping[Series, Sequence[CoverageRecord]], each: SuspicionRecord) -> bool:
-    records = coverage.get(Series(each.pair, each.interval), ()) if each.pair is not None else ()
-    return clip(tuple(record.span for record in records), each.span) == (each.span,)
+def _is_covered(coverage: Mapping[Series, Sequence[CoverageRecord]], suspicion: SuspicionRecord) -> bool:
+    records = coverage.get(Series(suspicion.pair, suspicion.interval), ()) if suspicion.pair is not None else ()
+    return clip(tuple(record.span for record in records), suspicion.span) == (suspicion.span,)
 
 
 # --- quiet time of one pair
@@ -185,16 +195,16 @@ def _found(
     for series, covered in sorted(coverage.items()):
         answers = grants.get(series, ())
         lone = tuple(
-            each
-            for each in _lone(evidence, series, changed.get(series, ()), answers)
-            if subtract((each,), evidence.down)  # and not explained by an incident of the exchange
+            span
+            for span in _lone(evidence, series, changed.get(series, ()), answers)
+            if subtract((span,), evidence.down)  # and not explained by an incident of the exchange
         )
-        yield from ((series.pair, series.interval, each, LONE) for each in lone)
+        yield from ((series.pair, series.interval, span, LONE) for span in lone)
         if series.interval <= Interval.D1:
             own = normalise(grant.span for grant in answers if grant.source != Source.RESAMPLED)
             doubtful = subtract(intersect(covered, own), union(down, lone))
             long = _long(evidence, series, covered, doubtful, places[series.pair])
-            yield from ((series.pair, series.interval, each, LONG) for each in long)
+            yield from ((series.pair, series.interval, span, LONG) for span in long)
 
 
 def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequence[Grant]) -> Spans:
@@ -204,28 +214,28 @@ def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequenc
     answered = subtract(intersect(replies, spans), others)
     margin = (NEIGHBOURS + 2) * series.interval.seconds
     found: list[Span] = []
-    for each in normalise(Span(span.start - margin, span.end + margin) for span in answered):
-        found += lone_quiet(*_trades(evidence.stores, series, (each,)), answered, series.interval)
-    return tuple(each for each in normalise(found) if evidence.unbacked(series, (each,)))
+    for part in normalise(Span(span.start - margin, span.end + margin) for span in answered):
+        found += lone_quiet(*_trades(evidence.stores, series, (part,)), answered, series.interval)
+    return tuple(span for span in normalise(found) if evidence.unbacked(series, (span,)))
 
 
 def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
     """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
     near = evidence.unbacked(series, intersect(doubtful, places))
-    near = tuple(silence for each in near for silence in _silences(evidence.stores, series, each))
+    near = tuple(silence for span in near for silence in _silences(evidence.stores, series, span))
     if not near:
         return ()
     edges = {edge for place in places for edge in (place.start, place.end)}
     whole = list(near)
     for part in doubtful:
-        for each in clip(near, part):
+        for span in clip(near, part):
             start = _silent_since(
-                evidence.stores, series, each.start, part.start if each.start in edges else each.start
+                evidence.stores, series, span.start, part.start if span.start in edges else span.start
             )
-            end = _silent_until(evidence.stores, series, each.end, part.end if each.end in edges else each.end)
+            end = _silent_until(evidence.stores, series, span.end, part.end if span.end in edges else span.end)
             whole.append(Span(start, end))
     doubtful = evidence.unbacked(series, intersect(doubtful, normalise(whole)))
-    reach = normalise(Span(each.start - MARGIN, each.end + MARGIN) for each in doubtful)
+    reach = normalise(Span(span.start - MARGIN, span.end + MARGIN) for span in doubtful)
     return long_quiet(*_trades(evidence.stores, series, reach), covered, doubtful, series.interval)
 
 
@@ -235,7 +245,7 @@ def _silences(stores: Stores, series: Series, span: Span) -> Spans:
         return ()
     times = stores.lake.times(series, start=span.start, end=span.end)
     silent = subtract((span,), of_candles(times, series.interval))
-    return tuple(each for each in silent if each.seconds >= HOURS.seconds)
+    return tuple(span for span in silent if span.seconds >= HOURS.seconds)
 
 
 def _silent_since(stores: Stores, series: Series, time: int, earliest: int) -> int:
@@ -286,9 +296,9 @@ def unproven(
     names = set(pairs)
     with stores.catalog.read() as connection:
         found = [
-            each
-            for each in proof_records.suspicions_of(connection, sorted(names))
-            if each.state is SuspicionState.UNPROVEN and each.span.end > since
+            suspicion
+            for suspicion in proof_records.suspicions_of(connection, sorted(names))
+            if suspicion.state is SuspicionState.UNPROVEN and suspicion.span.end > since
         ]
         hours = evidence_records.coverage_of(connection, [HOURS], sorted(names)) if found else {}
         grants = evidence_records.grants_of(connection, [Series(name, Interval.M1) for name in names] if found else ())
@@ -297,15 +307,15 @@ def unproven(
         for series, some in grants.items()
     }
     wanted: list[tuple[str, Span, str]] = []
-    for each in sorted(found, key=lambda each: each.span, reverse=True):
-        if each.pair is not None:
-            wanted.append((each.pair, each.span, each.reason))
+    for suspicion in sorted(found, key=lambda record: record.span, reverse=True):
+        if suspicion.pair is not None:
+            wanted.append((suspicion.pair, suspicion.span, suspicion.reason))
             continue
         covered = [
             series.pair
             for series, records in hours.items()
-            if not subtract((each.span,), tuple(record.span for record in records))
+            if not subtract((suspicion.span,), tuple(record.span for record in records))
         ]
         busiest = sorted(covered, key=lambda pair: rates.get(pair, 0.0), reverse=True)[:2]
-        wanted += [(pair, each.span, each.reason) for pair in busiest]
-    return [each for each in wanted if clip(answered.get(each[0], ()), each[1]) != (each[1],)]
+        wanted += [(pair, suspicion.span, suspicion.reason) for pair in busiest]
+    return [check for check in wanted if clip(answered.get(check[0], ()), check[1]) != (check[1],)]

@@ -131,7 +131,7 @@ class Agreement:
 
 def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agreement]:
     """Return the agreement of each series with the other intervals of its pair, as last reconciled."""
-    pairs = sorted({each.pair for each in series})
+    pairs = sorted({one_series.pair for one_series in series})
     with stores.catalog.read() as connection:
         records = proof_records.contradictions_of(
             connection, pairs, (ContradictionState.REFUTED, ContradictionState.CONFLICT)
@@ -144,13 +144,13 @@ def agreements(stores: Stores, series: Collection[Series]) -> dict[Series, Agree
         for interval in (record.fine, record.coarse):
             sides.setdefault(Series(record.pair, interval), []).append(record)
     return {
-        each: Agreement(
-            _percentage(proven.get(each, NOTHING_PROVEN).reconciled, coverage.get(each, ())),
-            _percentage(proven.get(each, NOTHING_PROVEN).verified, coverage.get(each, ())),
-            tuple(sides.get(each, ())),
-            subtract(disputes.get(each, ()), proven.get(each, NOTHING_PROVEN).verified),
+        one_series: Agreement(
+            _percentage(proven.get(one_series, NOTHING_PROVEN).reconciled, coverage.get(one_series, ())),
+            _percentage(proven.get(one_series, NOTHING_PROVEN).verified, coverage.get(one_series, ())),
+            tuple(sides.get(one_series, ())),
+            subtract(disputes.get(one_series, ()), proven.get(one_series, NOTHING_PROVEN).verified),
         )
-        for each in series
+        for one_series in series
     }
 
 
@@ -183,20 +183,20 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]
     # Of all times: a cause must not depend on the selection.
     causes = zip(records, of_records(records, origins), strict=True)
     found = [
-        replace(_of_intervals(each, records, gaps, files), cause=cause)
-        for each, cause in causes
-        if _is_wanted(spec, each.coarse, each.span)
+        replace(_of_intervals(contradiction, records, gaps, files), cause=cause)
+        for contradiction, cause in causes
+        if _is_wanted(spec, contradiction.coarse, contradiction.span)
     ]
     found += [
-        replace(_of_sources(each), cause=of_disagreement(each, origins))
-        for each in sources
-        if _is_wanted(spec, each.series.interval, each.span)
-        and subtract((each.span,), _settling(each, proven.get(each.series, NOTHING_PROVEN)))
+        replace(_of_sources(source), cause=of_disagreement(source, origins))
+        for source in sources
+        if _is_wanted(spec, source.series.interval, source.span)
+        and subtract((source.span,), _settling(source, proven.get(source.series, NOTHING_PROVEN)))
     ]
     for series, spans in unsettled(spec, disputed, proven).items():
         of_series = [file for file in files if file.series == series]
-        found += (replace(each, cause=of_dispute(series)) for each in _of_files(series, spans, of_series, ends))
-    return sorted(found, key=lambda each: (each.pair, each.coarse, each.span.start, each.fine or 0))
+        found += (replace(file, cause=of_dispute(series)) for file in _of_files(series, spans, of_series, ends))
+    return sorted(found, key=lambda verdict: (verdict.pair, verdict.coarse, verdict.span.start, verdict.fine or 0))
 
 
 def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
@@ -204,37 +204,46 @@ def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
 
 
 def _of_intervals(
-    each: ContradictionRecord, records: Iterable[ContradictionRecord], gaps: Iterable[Gap], files: Sequence[FileRecord]
+    contradiction: ContradictionRecord,
+    records: Iterable[ContradictionRecord],
+    gaps: Iterable[Gap],
+    files: Sequence[FileRecord],
 ) -> CandleVerdict:
-    action = _healing(each, gaps) if each.state is ContradictionState.REFUTED else _resolving(each, records, files)
+    action = (
+        _healing(contradiction, gaps)
+        if contradiction.state is ContradictionState.REFUTED
+        else _resolving(contradiction, records, files)
+    )
     return CandleVerdict(
-        each.pair,
-        each.fine,
-        each.coarse,
-        each.span,
+        contradiction.pair,
+        contradiction.fine,
+        contradiction.coarse,
+        contradiction.span,
         VerdictState.CONTRADICTED,
-        each.short_side,
-        each.fine_trades,
-        each.coarse_trades,
-        f"{each.reason}: {action}",
-        suspects=suspects_of(each),
+        contradiction.short_side,
+        contradiction.fine_trades,
+        contradiction.coarse_trades,
+        f"{contradiction.reason}: {action}",
+        suspects=suspects_of(contradiction),
         wholes=tuple(
             (interval, name)
-            for interval in suspects_of(each)
-            if (name := _shifted_file(each, interval, files)) is not None
+            for interval in suspects_of(contradiction)
+            if (name := _shifted_file(contradiction, interval, files)) is not None
         ),
-        remedy=Remedy.TAKE_BACK if each.state is ContradictionState.CONFLICT else Remedy.FILL,
+        remedy=Remedy.TAKE_BACK if contradiction.state is ContradictionState.CONFLICT else Remedy.FILL,
     )
 
 
-def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
+def _healing(contradiction: ContradictionRecord, gaps: Iterable[Gap]) -> str:
     """Return the action that fills the refuted side, with its command."""
-    series = Series(each.pair, each.coarse if each.short_side == "coarse" else each.fine)
-    gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(each.span)), None)
+    series = Series(
+        contradiction.pair, contradiction.coarse if contradiction.short_side == "coarse" else contradiction.fine
+    )
+    gap = next((gap for gap in gaps if gap.series == series and gap.span.overlaps(contradiction.span)), None)
     if gap is None:
         return f"{series} was refuted; kraken-pipeline reconcile compares it again"
-    start, end = series.interval.floor(each.span.start), series.interval.ceil(each.span.end)
-    only_it = run_spec(pairs=[each.pair], intervals=[series.interval], start=start, end=end, complete=True)
+    start, end = series.interval.floor(contradiction.span.start), series.interval.ceil(contradiction.span.end)
+    only_it = run_spec(pairs=[contradiction.pair], intervals=[series.interval], start=start, end=end, complete=True)
     command = only_it.as_command("backfill")
     if gap.status is GapStatus.UNFILLABLE:
         fetch = f"fetch {gap.required_csv_file}, or " if gap.required_csv_file else ""
@@ -242,69 +251,76 @@ def _healing(each: ContradictionRecord, gaps: Iterable[Gap]) -> str:
     return f"{series} is a gap, filled by {gap.route}: {command}"
 
 
-def _resolving(each: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]) -> str:
+def _resolving(
+    contradiction: ContradictionRecord, records: Iterable[ContradictionRecord], files: Sequence[FileRecord]
+) -> str:
     """Return the action for a person when no route is left."""
-    suspects = [each.outlier] if each.outlier is not None else [each.fine, each.coarse]
+    suspects = (
+        [contradiction.outlier] if contradiction.outlier is not None else [contradiction.fine, contradiction.coarse]
+    )
     # A wrong candle usually contradicts finer candles as well as coarser ones. The finer contradiction locates it.
     closest = next(
         (
             other
             for other in records
-            if other.pair == each.pair and other.coarse is each.outlier and other.span.overlaps(each.span)
+            if other.pair == contradiction.pair
+            and other.coarse is contradiction.outlier
+            and other.span.overlaps(contradiction.span)
         ),
-        each,
+        contradiction,
     )
     commands = [_withdrawing(closest, interval, files) for interval in suspects]
     return f"find out which is wrong, then run run {' or '.join(commands)}"
 
 
-def _withdrawing(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
+def _withdrawing(contradiction: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
     """Return the command that withdraws the file with shifted times, or the candles."""
-    if (name := _shifted_file(each, interval, files)) is not None:
+    if (name := _shifted_file(contradiction, interval, files)) is not None:
         return f"kraken-pipeline resolve --file {shlex.quote(name)} --reason …"
-    start, end = interval.floor(each.span.start), interval.ceil(each.span.end)
+    start, end = interval.floor(contradiction.span.start), interval.ceil(contradiction.span.end)
     return (
-        f"kraken-pipeline resolve --span --pair {each.pair} --interval {interval.value} "
+        f"kraken-pipeline resolve --span --pair {contradiction.pair} --interval {interval.value} "
         f"--start {iso(start)} --end {iso(end)} --reason …"
     )
 
 
-def _shifted_file(each: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
+def _shifted_file(contradiction: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str | None:
     """Return the name of the one file of an interval whose times are shifted; None if there is none or several."""
-    if each.span.seconds <= each.coarse.seconds:
+    if contradiction.span.seconds <= contradiction.coarse.seconds:
         return None
     there = [
         file.name
         for file in files
-        if (file.pair, file.interval) == (each.pair, interval)
+        if (file.pair, file.interval) == (contradiction.pair, interval)
         and file.start is not None
         and file.end is not None
-        and min(file.end, each.span.end) - max(file.start, each.span.start) > each.span.seconds // 2
+        and min(file.end, contradiction.span.end) - max(file.start, contradiction.span.start)
+        > contradiction.span.seconds // 2
     ]
     return there[0] if len(there) == 1 else None
 
 
-def _settling(each: Disagreement, proven: Proven) -> Spans:
+def _settling(disagreement: Disagreement, proven: Proven) -> Spans:
     """Return the spans that settle a disagreement: reconciled for trade counts, verified for prices."""
-    return proven.reconciled if each.is_of_counts else proven.verified
+    return proven.reconciled if disagreement.is_of_counts else proven.verified
 
 
-def _of_sources(each: Disagreement) -> CandleVerdict:
-    lacks = "reconciled" if each.is_of_counts else "verified"
-    action = f"{each.reason}, on {each.candles:,} candles: the greater trade count is kept, not {lacks}"
+def _of_sources(disagreement: Disagreement) -> CandleVerdict:
+    lacks = "reconciled" if disagreement.is_of_counts else "verified"
+    action = f"{disagreement.reason}, on {disagreement.candles:,} candles: the greater trade count is kept, not {lacks}"
     return CandleVerdict(
-        each.series.pair,
+        disagreement.series.pair,
         None,
-        each.series.interval,
-        each.span,
+        disagreement.series.interval,
+        disagreement.span,
         VerdictState.CONTRADICTED,
         None,
         None,
         None,
         action,
-        suspects=(each.series.interval,),
-        wholes=() if each.file is None else ((each.series.interval, each.file),),
-        remedy=Remedy.PROVE if each.is_outdoing else Remedy.TAKE_BACK,
+        suspects=(disagreement.series.interval,),
+        wholes=() if disagreement.file is None else ((disagreement.series.interval, disagreement.file),),
+        remedy=Remedy.PROVE if disagreement.is_outdoing else Remedy.TAKE_BACK,
     )
 
 
@@ -373,9 +389,9 @@ def every_candle(stores: Stores, spec: RunSpec, now: int) -> Iterator[CandleVerd
     """
     snapshot = load_snapshot(stores, spec, now)
     bad: dict[Series, list[CandleVerdict]] = {}
-    for each in contradicted(stores, spec, now):
-        if each.fine is not None:
-            bad.setdefault(Series(each.pair, each.coarse), []).append(each)
+    for verdict in contradicted(stores, spec, now):
+        if verdict.fine is not None:
+            bad.setdefault(Series(verdict.pair, verdict.coarse), []).append(verdict)
     for pair in snapshot.pairs:
         with stores.catalog.read() as connection:
             proven = proof_records.proofs_of(connection, [pair])
@@ -396,7 +412,7 @@ def _of_series(
     bad: Sequence[CandleVerdict],
 ) -> Iterator[CandleVerdict]:
     rest = expected(snapshot, spec, series)
-    for fine in (each for each in series.interval.finer if each in spec.intervals):
+    for fine in (interval for interval in series.interval.finer if interval in spec.intervals):
         finer = Series(series.pair, fine)
         domain = intersect(rest, whole_candles(snapshot.covered(finer), series.interval))
         yield from _compared(stores, snapshot, series, finer, domain, proven, bad)
@@ -424,9 +440,9 @@ def _compared(
             made = resample(stores.lake.read(finer, span.start, span.end), coarse)
             fine_counts, units = _counts(made), _rounding(stores, finer, coarse).within(differences(made, candles))
         is_covered = lies_in(snapshot.covered(series), times).to_list()
-        is_reconciled, is_verified = (lies_in(each, times).to_list() for each in (proven.reconciled, proven.verified))
+        is_reconciled, is_verified = (lies_in(spans, times).to_list() for spans in (proven.reconciled, proven.verified))
         for index, time in enumerate(times):
-            known = next((each for each in bad if time in each.span), None)
+            known = next((verdict for verdict in bad if time in verdict.span), None)
             if known is not None:
                 yield known
                 continue

@@ -59,7 +59,7 @@ def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
     if not snapshot.pairs:
         return NOTHING_KNOWN
     series = (Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals)
-    return "" if any(expected(snapshot, spec, each) for each in series) else _NOTHING_EXPECTED
+    return "" if any(expected(snapshot, spec, one_series) for one_series in series) else _NOTHING_EXPECTED
 
 
 _NOTHING_EXPECTED = "There is no data of that time yet: kraken-pipeline report reports on all data."
@@ -101,7 +101,9 @@ class Report:
     @property
     def conflicts(self) -> tuple[ContradictionRecord, ...]:
         """The contradictions that no source is left to settle."""
-        return tuple(each for each in self.contradictions if each.state is ContradictionState.CONFLICT)
+        return tuple(
+            contradiction for contradiction in self.contradictions if contradiction.state is ContradictionState.CONFLICT
+        )
 
     @property
     def conflict_count(self) -> int:
@@ -134,15 +136,17 @@ class Report:
 
     def _mean(self, part: str) -> float | None:
         of_series = attrgetter(part)
-        expecting = [each for each in self.series if each.expected]
-        parts = sum(of_series(each) * 1_000_000 // each.expected for each in expecting)
+        expecting = [completeness for completeness in self.series if completeness.expected]
+        parts = sum(of_series(completeness) * 1_000_000 // completeness.expected for completeness in expecting)
         return percentage(parts, 1_000_000 * len(expecting))
 
     @property
     def attention(self) -> tuple[SeriesCompleteness, ...]:
         """The series that need action from a person, the least complete first."""
-        needy = (each for each in self.series if each.action)
-        return tuple(sorted(needy, key=lambda each: (each.percent is None, each.percent or 0.0)))
+        needy = (completeness for completeness in self.series if completeness.action)
+        return tuple(
+            sorted(needy, key=lambda completeness: (completeness.percent is None, completeness.percent or 0.0))
+        )
 
     def as_json(self) -> dict[str, object]:
         """Return the JSON of `report --json`."""
@@ -157,39 +161,39 @@ class Report:
             "conflicts": self.conflict_count,
             **({"trades_counted_by_ids": self.counted} if self.counted else {}),
             "intervals": {
-                str(interval.value): _interval_json(each) for interval, each in by_interval(self.series).items()
+                str(interval.value): _interval_json(total) for interval, total in by_interval(self.series).items()
             },
             "tiers": {
-                str(tier): {str(interval.value): _interval_json(each) for interval, each in intervals.items()}
+                str(tier): {str(interval.value): _interval_json(total) for interval, total in intervals.items()}
                 for tier, intervals in by_tier(self.series).items()
             },
             "attention": [
                 {
-                    "pair": each.series.pair,
-                    "interval": each.series.interval.value,
-                    "completeness_pct": each.percent,
-                    "gaps": each.gaps,
-                    "action": each.action,
+                    "pair": completeness.series.pair,
+                    "interval": completeness.series.interval.value,
+                    "completeness_pct": completeness.percent,
+                    "gaps": completeness.gaps,
+                    "action": completeness.action,
                 }
-                for each in self.attention
+                for completeness in self.attention
             ],
             "recommendations": list(self.recommendations),
         }
 
 
-def _interval_json(each: Total) -> dict[str, object]:
+def _interval_json(total: Total) -> dict[str, object]:
     return {
-        "completeness_pct": each.percent,
-        "proven_pct": each.proven_percent,
-        "verified_pct": each.verified_percent,
-        "series": each.series,
-        "expected": each.expected,
-        "covered": each.covered,
-        "candles": each.candles,
-        "quiet": each.quiet,
-        "gaps": each.gaps,
-        "unfillable_gaps": each.unfillable,
-        "conflicts": each.conflicts,
+        "completeness_pct": total.percent,
+        "proven_pct": total.proven_percent,
+        "verified_pct": total.verified_percent,
+        "series": total.series,
+        "expected": total.expected,
+        "covered": total.covered,
+        "candles": total.candles,
+        "quiet": total.quiet,
+        "gaps": total.gaps,
+        "unfillable_gaps": total.unfillable,
+        "conflicts": total.conflicts,
     }
 
 
@@ -220,9 +224,11 @@ def find_proof(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Repo
         disputes = dispute_records.disputed(connection, names)
         counts = trade_counts.proven(connection, names)
     contradictions = tuple(
-        each
-        for each in known
-        if each.pair in snapshot.pairs and {each.fine, each.coarse} & set(spec.intervals) and each.span.overlaps(wanted)
+        contradiction
+        for contradiction in known
+        if contradiction.pair in snapshot.pairs
+        and {contradiction.fine, contradiction.coarse} & set(spec.intervals)
+        and contradiction.span.overlaps(wanted)
     )
     most: Counter[str] = Counter()
     for series, found in counts.items():
@@ -263,12 +269,14 @@ def _made(stores: Stores, spec: RunSpec, now: int) -> Report:
 def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof) -> Report:
     """Return the report on the selected series from a snapshot and its proof."""
     gaps = find_gaps(stores, spec, snapshot)
-    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
-    sides = Counter(Series(each.pair, side) for each in conflicts for side in (each.fine, each.coarse))
+    conflicts = [
+        contradiction for contradiction in proof.contradictions if contradiction.state is ContradictionState.CONFLICT
+    ]
+    sides = Counter(Series(conflict.pair, side) for conflict in conflicts for side in (conflict.fine, conflict.coarse))
     sides.update(list(proof.disputed))
     series = tuple(
-        replace(_with_proof(spec, snapshot, proof, each), conflicts=sides[each.series])
-        for each in measure(stores, spec, snapshot, gaps)
+        replace(_with_proof(spec, snapshot, proof, completeness), conflicts=sides[completeness.series])
+        for completeness in measure(stores, spec, snapshot, gaps)
     )
     filling = outlook(stores, spec, snapshot)
     return Report(
@@ -286,14 +294,14 @@ def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: R
 
 
 def _with_proof(
-    spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof, each: SeriesCompleteness
+    spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof, completeness: SeriesCompleteness
 ) -> SeriesCompleteness:
     """Return the completeness of a series with the number of its covered slots that are reconciled and verified."""
-    series = each.series
+    series = completeness.series
     wanted = intersect(snapshot.covered(series), expected(snapshot, spec, series))
     found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
     return replace(
-        each, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
+        completeness, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
     )
 
 
@@ -327,13 +335,19 @@ def _advice(
             )
         )
     advice += _conflicts(spec, proof)
-    done = "everything that is expected is covered" if any(each.expected for each in series) else "nothing is expected"
+    done = (
+        "everything that is expected is covered"
+        if any(completeness.expected for completeness in series)
+        else "nothing is expected"
+    )
     return tuple(advice) or (Advice(f"Nothing: {done}"),)
 
 
 def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
     """Yield advice on what no source settles."""
-    conflicts = [each for each in proof.contradictions if each.state is ContradictionState.CONFLICT]
+    conflicts = [
+        contradiction for contradiction in proof.contradictions if contradiction.state is ContradictionState.CONFLICT
+    ]
     if conflicts:
         yield Advice(
             f"{len(conflicts):,} contradictions between intervals are left that no source settles. Show their "
@@ -367,7 +381,7 @@ def _archives_to_fetch(gaps: Sequence[Gap], snapshot: CatalogSnapshot) -> Iterat
 
 def reconciling(spec: RunSpec, contradictions: Iterable[ContradictionRecord]) -> str:
     """Return the command that lists some contradictions; it selects by the coarser of their two intervals."""
-    coarser = sorted({each.coarse for each in contradictions})
+    coarser = sorted({contradiction.coarse for contradiction in contradictions})
     return spec.selecting(intervals=coarser or spec.intervals).as_command("reconcile")
 
 

@@ -70,7 +70,7 @@ def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None
     record = _record(contents)
     with stores.catalog.read() as connection:
         past = reports_of(connection, spec.tier, _TREND)
-    alike = [each for each in past if each.numbers.get("selection") == record.numbers["selection"]]
+    alike = [report for report in past if report.numbers.get("selection") == record.numbers["selection"]]
     html = render(replace(contents, trend=(*alike, record))).encode()
     path = (path or page_path(stores.settings, spec.tier)).absolute()
     _write(path, html)

@@ -114,7 +114,7 @@ def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
         read = _read_again(stores, spec, series, run)
         _doubt_everything(stores, series, run)
         _fill(stores, series, run)
-        granted = sum(_grant_own(stores, each, run, notes) for each in series)
+        granted = sum(_grant_own(stores, one_series, run, notes) for one_series in series)
         filled = _fill(stores, series, run)
         notes += _withdrawn(stores, series)
     return Recovery(files + found.adopted, candles, granted, tuple(read), filled, found, notes=tuple(notes))
@@ -217,19 +217,22 @@ def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext)
     with stores.catalog.write() as connection:
         extents = evidence_records.extents(connection)
         hulls = [
-            (each, Span(extents[each].first_time, extents[each].last_time + each.interval.seconds))
-            for each in series
-            if each in extents
+            (
+                one_series,
+                Span(extents[one_series].first_time, extents[one_series].last_time + one_series.interval.seconds),
+            )
+            for one_series in series
+            if one_series in extents
         ]
         publications.owe(connection, hulls, run.now)
-        publications.doubt(connection, [(each, EVER) for each, _ in hulls], run.now)
+        publications.doubt(connection, [(hull, EVER) for hull, _ in hulls], run.now)
 
 
 def _fill(stores: Stores, series: Iterable[Series], run: RunContext) -> tuple[BackfillOutcome, ...]:
     """Resample, reconcile and record gaps, only for the intervals that the lake has of each pair."""
     intervals: dict[str, set[Interval]] = {}
-    for each in series:
-        intervals.setdefault(each.pair, set()).add(each.interval)
+    for one_series in series:
+        intervals.setdefault(one_series.pair, set()).add(one_series.interval)
     groups: dict[tuple[Interval, ...], list[str]] = {}
     for pair, its in intervals.items():
         groups.setdefault(tuple(sorted(its)), []).append(pair)
@@ -296,11 +299,11 @@ def _withdrawn(stores: Stores, series: Iterable[Series]) -> list[str]:
     if is_known:
         return []
     notes: list[str] = []
-    for each in series:
-        lost = stores.lake.replaced(each).filter(pl.col("lost") == Lost.WITHDRAWN.value)
+    for one_series in series:
+        lost = stores.lake.replaced(one_series).filter(pl.col("lost") == Lost.WITHDRAWN.value)
         for (reason,), rows in lost.group_by("by", maintain_order=True):
             notes.append(
-                f"{rows.height:,} candles of {each} were withdrawn once ({reason}); if an archive brought them "
+                f"{rows.height:,} candles of {one_series} were withdrawn once ({reason}); if an archive brought them "
                 "back: kraken-pipeline resolve"
             )
     return notes

@@ -15,9 +15,9 @@ from kraken_pipeline.storage.stores import Stores
 def broken_candles(stores: Stores, series: Iterable[Series], now: int) -> list[tuple[Series, str, int]]:
     """Return the rules that stored candles break: series, rule, and number of candles; empty if there are none."""
     found: list[tuple[Series, str, int]] = []
-    for each in series:
+    for one_series in series:
         try:
-            candles = stores.lake.read(each)
+            candles = stores.lake.read(one_series)
         except DamagedFile:
             continue  # the check `lake_intact` reports it
         if candles.is_empty():
@@ -26,9 +26,9 @@ def broken_candles(stores: Stores, series: Iterable[Series], now: int) -> list[t
             seconds_of(pl.col("time")).alias("time"), pl.col("trade_count").cast(pl.Float64).alias("trades")
         )
         rules = {
-            **broken_rules(each.interval, now),
+            **broken_rules(one_series.interval, now),
             "time is not later than the one before": pl.col("time").diff() <= 0,
         }
         counts = rows.select(rule.fill_null(value=False).sum().alias(reason) for reason, rule in rules.items())
-        found += [(each, reason, int(count)) for reason, count in counts.row(0, named=True).items() if count]
+        found += [(one_series, reason, int(count)) for reason, count in counts.row(0, named=True).items() if count]
     return found

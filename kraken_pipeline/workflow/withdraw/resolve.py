@@ -127,7 +127,7 @@ class Resolved:
     @property
     def candles(self) -> int:
         """The number of candles that left the lake."""
-        return sum(each.candles for each in self.series)
+        return sum(withdrawn.candles for withdrawn in self.series)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `resolve --json` shows it."""
@@ -137,9 +137,9 @@ class Resolved:
             "dry_run": self.dry_run,
             "files": list(self.files),
             "candles": self.candles,
-            "series": [each.as_json() for each in self.series],
+            "series": [withdrawn.as_json() for withdrawn in self.series],
             "read_again": [
-                {"name": each.name, "path": None if each.path is None else str(each.path)} for each in self.read_again
+                {"name": file.name, "path": None if file.path is None else str(file.path)} for file in self.read_again
             ],
             "refilled": [
                 {"pair": series.pair, "interval": series.interval.value, "candles": count}
@@ -282,7 +282,7 @@ class _Withdrawing:
                 claims = find_claims(connection, self.what, self.release, pair)
             gone = _gone(stores.lake, pair, claims)
             records = list(self._records(claims, gone))
-            times = {each: stores.lake.times(each) for each in series}
+            times = {one_series: stores.lake.times(one_series) for one_series in series}
             with stores.catalog.write() as connection:
                 self._take_evidence(connection, pair, claims, gone)
                 evidence_records.renew(connection, times)
@@ -312,8 +312,8 @@ class _Withdrawing:
             file_id = claim.file.id if claim.file else None
             yield WithdrawalRecord(claim.series, claim.span, file_id, count, self.what.reason, self.run.now)
         reason = f"made of what was withdrawn: {self.what.reason}"
-        for each in _counted([rest]):
-            yield WithdrawalRecord(each.series, each.span, None, each.candles, reason, self.run.now)
+        for withdrawn in _counted([rest]):
+            yield WithdrawalRecord(withdrawn.series, withdrawn.span, None, withdrawn.candles, reason, self.run.now)
 
     def _gone_before(self, claim: Claim) -> int:
         """Return the number of a file's candles that left the lake in an earlier, interrupted withdrawal."""
@@ -351,7 +351,7 @@ class _Withdrawing:
                 if claim.file is None and claim.span is not None:
                     withdrawals.trim_grants(connection, series, (claim.span,), claim.source)
             lost[series] = intersect(
-                confirmed.get(series, ()), normalise(each for claim in own for each in claim.reach)
+                confirmed.get(series, ()), normalise(span for claim in own for span in claim.reach)
             )
             left = _covered_now(connection, series)
             touched[series] = union(made, slots.get(series, ()), subtract(before.get(series, ()), left))
@@ -361,7 +361,7 @@ class _Withdrawing:
         touched = {series: spans for series, spans in touched.items() if spans}
         withdrawals.forget_answers(connection, touched)
         # Refutations of finer intervals may have been caused by what is withdrawn.
-        compared = {Series(pair, each): touched_candles(finer, each) for each in Interval}
+        compared = {Series(pair, interval): touched_candles(finer, interval) for interval in Interval}
         compared = {series: union(spans, touched.get(series, ()), lost[series]) for series, spans in compared.items()}
         withdrawals.reopen(connection, pair, compared, now)
         changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
@@ -387,7 +387,7 @@ def _covered_now(connection: sa.Connection, series: Series) -> Spans:
     """Return the coverage of a series from its grants and refutations as they stand in a transaction."""
     grants = evidence_records.grants_of(connection, [series])
     refuted = evidence_records.refuted(connection, [series], grants)
-    return tuple(each.span for each in coverage(grants.get(series, ()), refuted.get(series, ())))
+    return tuple(covered.span for covered in coverage(grants.get(series, ()), refuted.get(series, ())))
 
 
 # --- next steps
@@ -395,7 +395,11 @@ def _covered_now(connection: sa.Connection, series: Series) -> Spans:
 
 def _told(stores: Stores, work: _Withdrawing, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
     gaps = [gap for gap in (healed.gaps if healed else ()) if intersect((gap.span,), work.touched.get(gap.series, ()))]
-    refilled = {each.series: each.candles_stored for each in (healed.filled if healed else ()) if each.candles_stored}
+    refilled = {
+        outcome.series: outcome.candles_stored
+        for outcome in (healed.filled if healed else ())
+        if outcome.candles_stored
+    }
     again = [_found_again(stores, record) for record in work.again]
     series = _counted(work.gone)
     return Resolved(
@@ -418,11 +422,11 @@ def _found_again(stores: Stores, record: FileRecord) -> ReadAgain:
 
 def _actions(stores: Stores, again: Sequence[ReadAgain], gaps: Sequence[Gap], *, is_shown: bool) -> Iterator[str]:
     """Yield the next steps: what fills the remaining gaps, and what else is to be done."""
-    paths = sorted({each.path for each in again if each.path is not None})
+    paths = sorted({file.path for file in again if file.path is not None})
     if paths:
         given = " ".join(f"--archive-dir {shlex.quote(str(path))}" for path in paths)
         yield f"kraken-pipeline ingest {given} reads the files again that had also answered for it"
-    if lost := list(dict.fromkeys(each.name for each in again if each.path is None)):
+    if lost := list(dict.fromkeys(file.name for file in again if file.path is None)):
         more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
         yield f"fetch {', '.join(lost[:_NAMES])}{more} again: they had answered for it, and do not exist any more"
     # Everything that can be resampled already was. The rest depends on what the exchange has of finer intervals.

@@ -35,17 +35,19 @@ class Grouped:
     @property
     def span(self) -> Span:
         """The span from the earliest start to the latest end."""
-        return Span(min(each.span.start for each in self.verdicts), max(each.span.end for each in self.verdicts))
+        return Span(
+            min(verdict.span.start for verdict in self.verdicts), max(verdict.span.end for verdict in self.verdicts)
+        )
 
     @property
     def pairs(self) -> list[str]:
         """The names of their pairs, sorted."""
-        return sorted({each.pair for each in self.verdicts})
+        return sorted({verdict.pair for verdict in self.verdicts})
 
     @property
     def intervals(self) -> list[Interval]:
         """The intervals that contradict each other."""
-        sides = {side for each in self.verdicts for side in (each.fine, each.coarse)}
+        sides = {side for verdict in self.verdicts for side in (verdict.fine, verdict.coarse)}
         return sorted(side for side in sides if side is not None)
 
     @property
@@ -55,23 +57,23 @@ class Grouped:
 
     def of(self, remedy: Remedy) -> list[CandleVerdict]:
         """Return the contradictions that a remedy settles."""
-        return [each for each in self.verdicts if each.remedy is remedy]
+        return [verdict for verdict in self.verdicts if verdict.remedy is remedy]
 
     def _filling(self) -> Iterator[str]:
         if gaps := self.of(Remedy.FILL):
-            pairs = sorted({each.pair for each in gaps})
+            pairs = sorted({gap.pair for gap in gaps})
             spec = run_spec(
                 pairs=pairs if len(pairs) <= _PAIRS_NAMED else None,
-                intervals=sorted({side for each in gaps for side in each.suspects}),
-                start=min(each.span.start for each in gaps),
-                end=max(each.span.end for each in gaps),
+                intervals=sorted({side for gap in gaps for side in gap.suspects}),
+                start=min(gap.span.start for gap in gaps),
+                end=max(gap.span.end for gap in gaps),
                 complete=True,
             )
             yield f"{len(gaps):,} are gaps now, which are filled by {spec.as_command('backfill')}"
 
     def _proving(self) -> Iterator[str]:
         if kept := self.of(Remedy.PROVE):
-            spec = run_spec(pairs=sorted({each.pair for each in kept})[:_PAIRS_NAMED])
+            spec = run_spec(pairs=sorted({verdict.pair for verdict in kept})[:_PAIRS_NAMED])
             yield (
                 f"of {len(kept):,} the greater trade count is kept, which finer candles, trades or another archive "
                 f"prove; {spec.as_command('report')} shows where it is unproven"
@@ -80,11 +82,11 @@ class Grouped:
     def _taking_back(self) -> Iterator[str]:
         if left := self.of(Remedy.TAKE_BACK):
             command = f"kraken-pipeline resolve --cause {self.cause.id}"
-            files = list(dict.fromkeys(name for each in left for name in each.files))
-            suspects = sorted({side for each in left for side in each.suspects})
+            files = list(dict.fromkeys(name for verdict in left for name in verdict.files))
+            suspects = sorted({side for verdict in left for side in verdict.suspects})
             if files:
                 choices = [f"{command} --file {shlex.quote(name)} --reason …" for name in files]
-            elif any(len(each.suspects) > 1 for each in left):
+            elif any(len(verdict.suspects) > 1 for verdict in left):
                 choices = [f"{command} --interval {side.value} --reason …" for side in suspects]
             else:
                 choices = [f"{command} --reason …"]
@@ -110,11 +112,11 @@ class Grouped:
 def grouped(found: Iterable[CandleVerdict]) -> list[Grouped]:
     """Return contradictions grouped by cause, the largest group first."""
     by_cause: dict[Cause, list[CandleVerdict]] = {}
-    for each in found:
-        if each.cause is not None:
-            by_cause.setdefault(each.cause, []).append(each)
+    for verdict in found:
+        if verdict.cause is not None:
+            by_cause.setdefault(verdict.cause, []).append(verdict)
     groups = [Grouped(cause, tuple(verdicts)) for cause, verdicts in by_cause.items()]
-    return sorted(groups, key=lambda each: (-len(each.verdicts), each.cause.kind, each.cause.key))
+    return sorted(groups, key=lambda grouped: (-len(grouped.verdicts), grouped.cause.kind, grouped.cause.key))
 
 
 def withdrawal_of(
@@ -135,34 +137,34 @@ def withdrawal_of(
     """
     if not reason.strip():
         raise InvalidRequest("the reason is empty; say why the candles are withdrawn")
-    group = next((each for each in grouped(found) if each.cause.id == cause_id), None)
+    group = next((candidate for candidate in grouped(found) if candidate.cause.id == cause_id), None)
     if group is None:
         raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists the causes")
     left = group.of(Remedy.TAKE_BACK)
     if not left:
         raise InvalidRequest(f"nothing of {cause_id} can be withdrawn: {group.action}")
     told = plain(reason.strip())
-    names = list(dict.fromkeys(name for each in left for name in each.files))
+    names = list(dict.fromkeys(name for verdict in left for name in verdict.files))
     if names:
         return Withdrawal(told, file=_one_of(names, file, "--file", group))
     if file is not None:
         raise InvalidRequest(f"--file is for files that differ, but {cause_id} is about intervals: {group.action}")
     label = f"{cause_id} ({group.cause.name})"
     side = None if interval is None else str(Interval.parse(interval).value)
-    chosen = [(each, _chosen(each, side, group)) for each in left]
-    if all(suspect in dict(each.wholes) for each, suspect in chosen):
-        wholes = dict.fromkeys(dict(each.wholes)[suspect] for each, suspect in chosen)
+    chosen = [(verdict, _chosen(verdict, side, group)) for verdict in left]
+    if all(suspect in dict(verdict.wholes) for verdict, suspect in chosen):
+        wholes = dict.fromkeys(dict(verdict.wholes)[suspect] for verdict, suspect in chosen)
         return Withdrawal(told, files=tuple(wholes), label=label)
     claims: dict[Series, list[Span]] = {}
-    for each, suspect in chosen:
-        span = Span(suspect.floor(each.span.start), suspect.ceil(each.span.end))
-        claims.setdefault(Series(each.pair, suspect), []).append(span)
+    for verdict, suspect in chosen:
+        span = Span(suspect.floor(verdict.span.start), suspect.ceil(verdict.span.end))
+        claims.setdefault(Series(verdict.pair, suspect), []).append(span)
     spans = tuple((series, span) for series, parts in sorted(claims.items()) for span in normalise(_narrowest(parts)))
     return Withdrawal(told, claims=spans, label=label)
 
 
-def _chosen(each: CandleVerdict, side: str | None, group: Grouped) -> Interval:
-    suspects = {str(suspect.value): suspect for suspect in each.suspects}
+def _chosen(verdict: CandleVerdict, side: str | None, group: Grouped) -> Interval:
+    suspects = {str(suspect.value): suspect for suspect in verdict.suspects}
     return suspects[_one_of(list(suspects), side, "--interval", group)]
 
 
@@ -172,10 +174,10 @@ def _narrowest(spans: Iterable[Span]) -> Iterator[Span]:
     A wrong candle usually contradicts finer candles as well as coarser ones. The finer contradiction locates it.
     """
     known: list[Span] = []
-    for span in sorted(set(spans), key=lambda each: (each.seconds, each.start)):
-        at = bisect_left(known, span.start, key=lambda each: each.start)
+    for span in sorted(set(spans), key=lambda span: (span.seconds, span.start)):
+        at = bisect_left(known, span.start, key=lambda span: span.start)
         if at == len(known) or known[at].end > span.end:
-            insort(known, span, key=lambda each: each.start)
+            insort(known, span, key=lambda span: span.start)
             yield span
 
 

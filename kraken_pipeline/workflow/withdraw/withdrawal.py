@@ -185,7 +185,7 @@ def find_release(connection: sa.Connection, what: Withdrawal) -> ContainerRecord
     if len(found) > 1:
         raise InvalidRequest(
             f"{len(found)} archives are called {what.release}; "
-            f"name one by its SHA-256: {', '.join(each.sha256 for each in found)}"
+            f"name one by its SHA-256: {', '.join(container.sha256 for container in found)}"
         )
     return found[0]
 

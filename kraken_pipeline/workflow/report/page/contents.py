@@ -48,7 +48,7 @@ class HeatMap:
     @property
     def states(self) -> npt.NDArray[np.uint8]:
         """The `State` of each cell: one row for each pair, one column for each month."""
-        return np.array([each.states for each in self.breakdowns], dtype=np.uint8)
+        return np.array([breakdown.states for breakdown in self.breakdowns], dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,13 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
     with stores.catalog.read() as connection:
         counts = proof_records.counts_of(connection, names)
         suspicions = proof_records.suspicions_of(connection, names)
-        suspicious = proof_records.suspicious(connection, (each.series for each in report.series), names)
+        suspicious = proof_records.suspicious(
+            connection, (completeness.series for completeness in report.series), names
+        )
         disagreements, disagreement_count = source_records.disagreements(connection, names, MOST_ROWS)
         archives = source_records.archive_sources(connection, names)
         answered = source_records.answered(connection, names)
-    months = months_of(expected(snapshot, spec, each.series) for each in report.series)
+    months = months_of(expected(snapshot, spec, completeness.series) for completeness in report.series)
     return Contents(
         spec=spec,
         report=report,
@@ -115,12 +117,12 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         disagreements=tuple(disagreements),
         disagreement_count=disagreement_count,
         suspicions=tuple(
-            each
-            for each in suspicions
-            if (each.pair is None or each.interval in spec.intervals) and each.span.overlaps(wanted)
+            suspicion
+            for suspicion in suspicions
+            if (suspicion.pair is None or suspicion.interval in spec.intervals) and suspicion.span.overlaps(wanted)
         ),
         archives=tuple(archives),
-        answered=tuple(each for each in answered if each.interval in spec.intervals),
+        answered=tuple(account for account in answered if account.interval in spec.intervals),
         api_rate=stores.settings.kraken_api_rate,
     )
 
@@ -140,9 +142,9 @@ def _maps(
             # A leg may reach beyond its gap, because touching legs that are alike are merged.
             legs.setdefault(gap.series, {}).setdefault(leg.route, []).extend(intersect((leg.span,), (gap.span,)))
     conflicts: dict[Series, list[Span]] = {series: list(spans) for series, spans in report.disputed.items()}
-    for each in report.conflicts:
-        for side in (each.fine, each.coarse):
-            conflicts.setdefault(Series(each.pair, side), []).append(each.span)
+    for conflict in report.conflicts:
+        for side in (conflict.fine, conflict.coarse):
+            conflicts.setdefault(Series(conflict.pair, side), []).append(conflict.span)
 
     def broken_down(series: Series) -> Breakdown:
         wanted = expected(snapshot, spec, series)
@@ -159,7 +161,7 @@ def _maps(
             suspicious=intersect(suspicious.get(series, ()), covered),
         )
 
-    pairs = tuple(sorted({(each.tier, each.series.pair) for each in report.series}))
+    pairs = tuple(sorted({(completeness.tier, completeness.series.pair) for completeness in report.series}))
     return tuple(
         HeatMap(
             interval,

@@ -45,7 +45,7 @@ def trend_svgs(records: Sequence[ReportRecord]) -> list[str]:
     """
     from matplotlib import rc_context  # noqa: PLC0415
 
-    if len({each.made_at for each in records}) < 2:
+    if len({record.made_at for record in records}) < 2:
         return []
     with _ONE_AT_A_TIME, rc_context({"svg.fonttype": "none", "svg.hashsalt": "kraken_pipeline"}):
         return [
@@ -70,10 +70,10 @@ def _svg_of(records: Sequence[ReportRecord], title: str, *lines: tuple[str, str,
 
     figure = Figure(figsize=(4.4, 2.7), layout="constrained")
     axes = figure.subplots()
-    times = np.array([as_datetime(each.made_at) for each in records])
+    times = np.array([as_datetime(record.made_at) for record in records])
     has_markers = len(records) < _FEW
     for (name, label, colour), style, marker in zip(lines, ("-", "--", ":"), ("o", "s", "^"), strict=False):
-        values = np.array([each.numbers.get(name) for each in records], dtype=np.float64)
+        values = np.array([record.numbers.get(name) for record in records], dtype=np.float64)
         axes.plot(
             times,
             np.array(values, dtype=np.float64),
@@ -124,7 +124,7 @@ def shares_png(maps: Sequence[HeatMap]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    counts = np.array([np.bincount(each.states.ravel(), minlength=len(State)) for each in maps])
+    counts = np.array([np.bincount(heat_map.states.ravel(), minlength=len(State)) for heat_map in maps])
     expected = np.maximum(1, counts[:, State.NOTHING + 1 :].sum(axis=1))
     drawn = BytesIO()
     with _ONE_AT_A_TIME:
@@ -138,7 +138,7 @@ def shares_png(maps: Sequence[HeatMap]) -> bytes:
                 share = 100 * counts[:, state] / expected
                 axes.barh(places, share, left=left, color=colour, label=NAMES[state], height=0.8)
                 left += share
-        axes.set_yticks(places, [f"{each.interval.value} min" for each in maps])
+        axes.set_yticks(places, [f"{heat_map.interval.value} min" for heat_map in maps])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("percent of the months of all pairs", fontsize=9)

@@ -87,17 +87,17 @@ def packed_cells(drawn: HeatMap) -> str:
     the reconciled. Candles are stored plus one; 0 means that they are not counted.
     """
     found = drawn.breakdowns
-    missing = np.array([each.missing for each in found]).transpose(1, 0, 2)
+    missing = np.array([breakdown.missing for breakdown in found]).transpose(1, 0, 2)
     planes = [
         drawn.states,
-        np.array([each.expected for each in found]),
-        np.array([each.expected - each.covered for each in found]),
-        np.array([each.covered - each.proven for each in found]),
-        np.array([each.proven - each.verified for each in found]),
-        np.array([each.candles + 1 for each in found]),
+        np.array([breakdown.expected for breakdown in found]),
+        np.array([breakdown.expected - breakdown.covered for breakdown in found]),
+        np.array([breakdown.covered - breakdown.proven for breakdown in found]),
+        np.array([breakdown.proven - breakdown.verified for breakdown in found]),
+        np.array([breakdown.candles + 1 for breakdown in found]),
         *missing,
-        np.array([each.conflicts for each in found]),
-        np.array([each.suspicious for each in found]),
+        np.array([breakdown.conflicts for breakdown in found]),
+        np.array([breakdown.suspicious for breakdown in found]),
     ]
     data = np.array(planes).astype("<i4").tobytes()
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()

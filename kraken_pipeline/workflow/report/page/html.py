@@ -103,7 +103,7 @@ def render(contents: Contents) -> str:
             selection=", ".join(f"{name} {value}" for name, value in selection(contents.spec).items()),
             headline=_headline(contents),
             unknown=contents.report.unknown,
-            maps=[_map(each, contents) for each in contents.maps],
+            maps=[_map(heat_map, contents) for heat_map in contents.maps],
             years=[{"year": year, "place": place, "length": size} for year, place, size in contents.months.years],
             month_names=_month_names(contents),
             first_month=contents.months.first,
@@ -135,7 +135,9 @@ def selection(spec: RunSpec) -> dict[str, str]:
     every = RunSpec()
     given = {
         "pairs": ",".join(spec.pairs),
-        "intervals": "" if spec.intervals == every.intervals else ",".join(str(each.value) for each in spec.intervals),
+        "intervals": ""
+        if spec.intervals == every.intervals
+        else ",".join(str(interval.value) for interval in spec.intervals),
         "start": "" if spec.start is None else short(spec.start),
         "end": "" if spec.end is None else short(spec.end),
     }
@@ -190,7 +192,7 @@ def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
         {"state": int(state), "name": NAMES[state], "colour": COLOURS.get(state, ""), "count": counts[state]}
         for state in State
     ]
-    said = ", ".join(f"{each['count']:,} {each['name']}" for each in legend if each["count"])
+    said = ", ".join(f"{entry['count']:,} {entry['name']}" for entry in legend if entry["count"])
     tiers = [tier for _, tier in drawn.pairs]
     return {
         "interval": drawn.interval.value,
@@ -249,13 +251,13 @@ _TOTAL = (
 def _intervals(contents: Contents) -> HtmlTable:
     series = contents.report.series
     rows = [
-        [str(tier), str(interval.value), *_totalled(each)]
+        [str(tier), str(interval.value), *_totalled(total)]
         for tier, intervals in by_tier(series).items()
-        for interval, each in intervals.items()
+        for interval, total in intervals.items()
     ]
     whole = by_interval(series)
     if len(by_tier(series)) > 1:
-        rows += [["all", str(interval.value), *_totalled(each)] for interval, each in whole.items()]
+        rows += [["all", str(interval.value), *_totalled(total)] for interval, total in whole.items()]
     if len(whole) > 1:
         rows.append(["all", "all", *_totalled(total(series))])
     columns = _columns("tier", ">interval", *_TOTAL)
@@ -263,38 +265,41 @@ def _intervals(contents: Contents) -> HtmlTable:
     return HtmlTable("intervals", "By tier and interval (minutes)", columns, rows, is_open=True, note=note)
 
 
-def _totalled(each: Total) -> list[str]:
+def _totalled(total: Total) -> list[str]:
     numbers = (
-        each.pairs,
-        each.expected,
-        each.covered,
-        each.candles,
-        each.quiet,
-        each.gaps,
-        each.unfillable,
-        each.conflicts,
+        total.pairs,
+        total.expected,
+        total.covered,
+        total.candles,
+        total.quiet,
+        total.gaps,
+        total.unfillable,
+        total.conflicts,
     )
-    percents = (each.percent, each.proven_percent, each.verified_percent)
+    percents = (total.percent, total.proven_percent, total.verified_percent)
     return [*map(shown, percents), *(f"{number:,}" for number in numbers)]
 
 
 def _series(contents: Contents) -> HtmlTable:
     rows = [
         [
-            str(each.series),
-            str(each.tier),
-            shown(each.percent),
-            shown(each.proven_percent),
-            shown(each.verified_percent),
-            f"{each.expected:,}",
-            f"{each.covered:,}",
-            f"{each.candles:,}",
-            f"{each.quiet:,}",
-            f"{each.gaps:,}",
-            f"{each.conflicts:,}",
-            each.action,
+            str(completeness.series),
+            str(completeness.tier),
+            shown(completeness.percent),
+            shown(completeness.proven_percent),
+            shown(completeness.verified_percent),
+            f"{completeness.expected:,}",
+            f"{completeness.covered:,}",
+            f"{completeness.candles:,}",
+            f"{completeness.quiet:,}",
+            f"{completeness.gaps:,}",
+            f"{completeness.conflicts:,}",
+            completeness.action,
         ]
-        for each in sorted(contents.report.series, key=lambda each: (each.tier, each.series))
+        for completeness in sorted(
+            contents.report.series,
+            key=lambda series_completeness: (series_completeness.tier, series_completeness.series),
+        )
     ]
     columns = _columns(
         "series",
@@ -352,20 +357,22 @@ def _trend_summary(contents: Contents) -> str:
 def _trend_table(contents: Contents) -> HtmlTable:
     rows = [
         [
-            as_datetime(each.made_at).strftime("%Y-%m-%d %H:%M"),
-            shown(each.numbers["completeness_pct"]),
-            shown(each.numbers["proven_pct"]),
-            shown(each.numbers.get("verified_pct")),
-            *(f"{each.numbers[name]:,}" for name in ("candles", "gaps", "conflicts")),
+            as_datetime(report.made_at).strftime("%Y-%m-%d %H:%M"),
+            shown(report.numbers["completeness_pct"]),
+            shown(report.numbers["proven_pct"]),
+            shown(report.numbers.get("verified_pct")),
+            *(f"{report.numbers[name]:,}" for name in ("candles", "gaps", "conflicts")),
         ]
-        for each in reversed(contents.trend[-_SHOWN_TREND:])
+        for report in reversed(contents.trend[-_SHOWN_TREND:])
     ]
     columns = _columns("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
     return HtmlTable("reports", "The last reports", columns, rows)
 
 
 def _conflict_tables(contents: Contents) -> list[HtmlTable]:
-    ordered = sorted(contents.report.contradictions, key=lambda each: each.state is not ContradictionState.CONFLICT)
+    ordered = sorted(
+        contents.report.contradictions, key=lambda contradiction: contradiction.state is not ContradictionState.CONFLICT
+    )
     command = reconciling(contents.spec, ordered)
     contradictions = HtmlTable(
         "contradictions",
@@ -381,7 +388,7 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
             "~finer candle",
             "~coarser candle",
         ),
-        [_contradiction(each) for each in ordered[:MOST_ROWS]],
+        [_contradiction(contradiction) for contradiction in ordered[:MOST_ROWS]],
         is_open=True,
         note=_more(len(ordered), command) or f"What to do about each contradiction: {command}",
     )
@@ -391,15 +398,15 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
         _columns("series", "from", "to", ">candles", "~its difference", "source", "found"),
         [
             [
-                str(each.series),
-                short(each.span.start),
-                short(each.span.end),
-                f"{each.candles:,}",
-                each.reason,
-                each.file or "a reply of the exchange",
-                short(each.made_at),
+                str(disagreement.series),
+                short(disagreement.span.start),
+                short(disagreement.span.end),
+                f"{disagreement.candles:,}",
+                disagreement.reason,
+                disagreement.file or "a reply of the exchange",
+                short(disagreement.made_at),
             ]
-            for each in contents.disagreements
+            for disagreement in contents.disagreements
         ],
         note=_more(contents.disagreement_count, "the catalog's table conflicts"),
     )
@@ -409,31 +416,31 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
         _columns("pair", ">interval", "from", "to", "state", "~why"),
         [
             [
-                each.pair or "all pairs",
-                str(each.interval.value),
-                short(each.span.start),
-                short(each.span.end),
-                str(each.state).replace("_", " ").lower(),
-                each.reason,
+                suspicion.pair or "all pairs",
+                str(suspicion.interval.value),
+                short(suspicion.span.start),
+                short(suspicion.span.end),
+                str(suspicion.state).replace("_", " ").lower(),
+                suspicion.reason,
             ]
-            for each in contents.suspicions[-MOST_ROWS:]
+            for suspicion in contents.suspicions[-MOST_ROWS:]
         ],
         note=_more(len(contents.suspicions), "the catalog's table suspicions"),
     )
     return [contradictions, disagreements, suspicions]
 
 
-def _contradiction(each: ContradictionRecord) -> list[str]:
+def _contradiction(contradiction: ContradictionRecord) -> list[str]:
     return [
-        each.pair,
-        str(each.fine.value),
-        str(each.coarse.value),
-        short(each.span.start),
-        short(each.span.end),
-        "conflict" if each.state is ContradictionState.CONFLICT else "being filled",
-        each.reason,
-        _candle(each.fine_candle, each.fine_trades),
-        _candle(each.coarse_candle, each.coarse_trades),
+        contradiction.pair,
+        str(contradiction.fine.value),
+        str(contradiction.coarse.value),
+        short(contradiction.span.start),
+        short(contradiction.span.end),
+        "conflict" if contradiction.state is ContradictionState.CONFLICT else "being filled",
+        contradiction.reason,
+        _candle(contradiction.fine_candle, contradiction.fine_trades),
+        _candle(contradiction.coarse_candle, contradiction.coarse_trades),
     ]
 
 
@@ -451,13 +458,16 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
         _columns("file", "kind", ">files", ">ingested", ">failed", ">rows", ">rejected", "first candle", "last candle"),
         [
             [
-                each.name,
-                each.kind or "cannot be opened",
-                *(f"{n:,}" for n in (each.files, each.completed, each.failed, each.rows, each.rows_rejected)),
-                _moment(each.first),
-                _moment(each.last),
+                archive.name,
+                archive.kind or "cannot be opened",
+                *(
+                    f"{n:,}"
+                    for n in (archive.files, archive.completed, archive.failed, archive.rows, archive.rows_rejected)
+                ),
+                _moment(archive.first),
+                _moment(archive.last),
             ]
-            for each in contents.archives[:MOST_ROWS]
+            for archive in contents.archives[:MOST_ROWS]
         ],
         is_open=len(contents.archives) <= _ROOMY,
         note=_more(len(contents.archives), "the catalog's table files"),
@@ -468,14 +478,14 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
         _columns("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
         [
             [
-                each.source,
-                str(each.interval.value),
-                f"{each.series:,}",
-                f"{each.seconds / _DAY:,.0f}",
-                f"{each.trades:,}",
-                short(each.verified_at),
+                account.source,
+                str(account.interval.value),
+                f"{account.series:,}",
+                f"{account.seconds / _DAY:,.0f}",
+                f"{account.trades:,}",
+                short(account.verified_at),
             ]
-            for each in contents.answered
+            for account in contents.answered
         ],
         is_open=True,
         note="Time that two sources covered counts for both.",
