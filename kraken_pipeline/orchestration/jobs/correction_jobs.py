@@ -75,7 +75,7 @@ def reconcile_job() -> None:
 class ResolveConfig(dg.Config):
     """The options of the job `resolve`: a reason, and one of a cause, a file, a release and a span."""
 
-    reason: str = Field(description="The reason, for the record.")
+    reason: str = Field(default="", description="The reason, for the record; a run without one is refused.")
     cause: str | None = Field(default=None, description="The id of a cause, as `reconcile` lists it.")
     file: str | None = Field(default=None, description="A file: its name, its location or its SHA-256.")
     release: str | None = Field(default=None, description="A release: its name or its SHA-256.")
@@ -96,6 +96,8 @@ def _withdrawal_config(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     if "cause" not in given:
         withdrawal(**given)
+    elif not given.get("reason", "").strip():
+        raise InvalidRequest("the reason is empty; say why, for whoever asks later")
     elif beside := sorted(name for name in given.keys() - {"reason", "cause", "interval", "file"} if given[name]):
         raise InvalidRequest(f"{beside[0]} cannot be given beside cause; interval or file name the side that is wrong")
     return given
