@@ -97,7 +97,7 @@ def _withdrawal_config(values: Mapping[str, Any]) -> dict[str, Any]:
     if "cause" not in given:
         withdrawal(**given)
     elif not given.get("reason", "").strip():
-        raise InvalidRequest("the reason is empty; say why, for whoever asks later")
+        raise InvalidRequest("the reason is empty; say why the candles are withdrawn")
     elif beside := sorted(name for name in given.keys() - {"reason", "cause", "interval", "file"} if given[name]):
         raise InvalidRequest(f"{beside[0]} cannot be given beside cause; interval or file name the side that is wrong")
     return given
