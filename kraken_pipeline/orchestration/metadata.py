@@ -174,6 +174,21 @@ def of_report(report: Report, page: Path) -> Metadata:
     }
 
 
+def of_outcome(outcome: Mapping[str, object]) -> Metadata:
+    """Return the metadata of the outcome of a run: its counts, its errors and its notes; what is empty is left out."""
+    found: dict[str, dg.MetadataValue] = {}
+    for name, value in outcome.items():
+        if isinstance(value, list):
+            found |= {name: dg.MetadataValue.md("\n".join(f"- {line}" for line in value))} if value else {}
+        elif isinstance(value, int):
+            found[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            found[name] = dg.MetadataValue.float(value)
+        elif value is not None:
+            found[name] = dg.MetadataValue.text(str(value))
+    return found
+
+
 def _intervals(totals: Mapping[Interval, Total]) -> str:
     return table(
         ("interval", "complete", "reconciled", "verified", "series", "candles", "quiet", "gaps", "conflicts"),

@@ -53,6 +53,12 @@ def hand_over(result: object) -> None:
         results.append(result)
 
 
+def announce(progress: Progress) -> None:
+    """Pass progress to the listeners of this process."""
+    for listener in _listeners:
+        listener(progress)
+
+
 def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], None]:
     """Return a function that passes progress to listeners and, at most every two seconds, writes it to the run's tags.
 
@@ -63,8 +69,7 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
 
     def watch(progress: Progress) -> None:
         nonlocal written_at, phase
-        for listener in _listeners:
-            listener(progress)
+        announce(progress)
         if time.monotonic() - written_at >= _SECONDS_BETWEEN or progress.phase != phase:
             instance.add_run_tags(run_id, {PROGRESS_TAG: json.dumps(asdict(progress))})
             written_at, phase = time.monotonic(), progress.phase

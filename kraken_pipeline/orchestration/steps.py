@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.orchestration import partitions
+from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.events import events_of
-from kraken_pipeline.orchestration.progress import NOTES, finish, progress_of, watcher
+from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.pipeline import Changes
@@ -76,9 +77,14 @@ def conclude(
     outcome: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Record that a run is done, with all of its work and its requests made, its outcome and further tags."""
-    progress = run.progress
-    run.report(phase="done", bytes_done=progress.bytes_total, requests_total=progress.requests_done)
+    """Record that a run is done, with all of its work and its requests made, its outcome and further tags.
+
+    The outcome is also the metadata of the step's output. Progress, outcome and tags are one write.
+    """
+    made = run.progress
+    run.progress = replace(made, phase="done", bytes_done=made.bytes_total, requests_total=made.requests_done)
+    announce(run.progress)
+    context.add_output_metadata(metadata.of_outcome(outcome))
     failed_files = outcome.get("files_failed", 0)
     finish(context.instance, run.run_id, run.progress, dict(outcome), tags, failed_files=failed_files)
 

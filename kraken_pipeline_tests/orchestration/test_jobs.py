@@ -157,6 +157,10 @@ def test_its_run_tells_what_was_asked_for_and_how_it_went(
     run = instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["kraken/failed_files"] == "2"
+    outputs = {event.step_key: event for event in result.all_node_events if event.is_successful_output}
+    said = outputs["fill_gaps_and_report"].step_output_data.metadata
+    assert said["files_failed"].value == 2
+    assert "Kraken_OHLCVT_Q3_2023.zip: " in str(said["errors"].value)
     (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "files_readable"]
     assert (check.asset_key.path, check.passed, check.metadata["failed_files"].value) == (
         ["tier1", "candles"],

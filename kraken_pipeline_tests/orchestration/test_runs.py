@@ -111,6 +111,27 @@ def test_a_run_is_found_by_the_beginning_of_its_id(instance: dg.DagsterInstance,
             find_run(instance, locks, unclear)
 
 
+def test_a_full_id_is_looked_up_and_the_beginning_of_one_searched_in_ids_alone(
+    instance: dg.DagsterInstance, locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = a_run(instance)
+    a_run(instance)
+    monkeypatch.setattr(instance, "get_run_records", lambda *_, **__: pytest.fail("all runs are loaded"))
+    monkeypatch.setattr(instance, "get_runs", lambda *_, **__: pytest.fail("all runs are loaded"))
+    assert find_run(instance, locks, run_id[:8]).run_id == run_id
+    monkeypatch.setattr(instance, "get_run_ids", lambda *_, **__: pytest.fail("all ids are read"))
+    assert find_run(instance, locks, run_id).run_id == run_id
+
+
+def test_the_beginning_of_two_ids_names_neither(instance: dg.DagsterInstance, locks: Locks) -> None:
+    first = a_run(instance)
+    while (second := a_run(instance))[0] != first[0]:
+        pass
+    assert first != second
+    with pytest.raises(InvalidRequest, match=r"\d+ runs begin with"):
+        find_run(instance, locks, first[0])
+
+
 # --- what lies about
 
 

@@ -3,7 +3,7 @@
 It calls the same workflows as the assets, and reports a materialisation of every partition that it changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,12 +117,23 @@ def _log_found(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan)
     """Log what was found in the folders, and add its pairs to the partitions."""
     pairs = [*stores.lake.asset_ids.pairs(), *(task.file.pair for task in found.tasks)]
     partitions.register(context.instance, stores.tiers, pairs)
-    for each in (*found.skipped, *found.waiting, *found.taken):
-        context.log.info(f"{each.name}: {each.reason}")
-    for each in found.broken:
-        context.log.error(f"{each.name}: {each.reason}")
-    for pair in found.new_pairs:
-        context.log.info(f"{pair} is new, and belongs to {stores.tiers.tier_of(pair)}")
+    for what, files in (
+        ("files are no archives", found.skipped),
+        ("files may still grow", found.waiting),
+        ("files were ingested before", found.taken),
+    ):
+        _log_names(context.log, what, [f"{file.name}: {file.reason}" for file in files])
+    for container in found.broken:
+        context.log.error(f"{container.name}: {container.reason}")
+    tiers = [f"{pair}, which belongs to {stores.tiers.tier_of(pair)}" for pair in found.new_pairs]
+    _log_names(context.log, "pairs are new", tiers)
+
+
+def _log_names(log: dg.DagsterLogManager, what: str, names: Sequence[str]) -> None:
+    """Log one line with the number of some names and the first of them; nothing for none."""
+    if names:
+        more = "" if len(names) <= NOTES else f"; and {len(names) - NOTES:,} more"
+        log.info(f"{len(names):,} {what}: {'; '.join(names[:NOTES])}{more}")
 
 
 def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now: int) -> None:
@@ -138,15 +149,24 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     with explained(retried=True):
         run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
         outcomes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run)
-    for outcome in outcomes:
-        if outcome.status is FileStatus.FAILED:
-            context.log.error(f"{outcome.name}: {outcome.reason}")
-        elif outcome.status in (FileStatus.SKIPPED, FileStatus.PENDING):
-            context.log.info(f"{outcome.name}: {outcome.reason}")
-        if outcome.rows_rejected:
-            context.log.warning(f"{outcome.name}: {outcome.rows_rejected} rows rejected, see its dead letters")
+    _log_outcomes(context.log, outcomes)
     finish(context.instance, context.run_id, run.progress)
     return outcomes
+
+
+def _log_outcomes(log: dg.DagsterLogManager, outcomes: Sequence[FileOutcome]) -> None:
+    """Log a line for each file that failed or has rejected rows, and one for all files of each other status."""
+    for outcome in outcomes:
+        if outcome.status is FileStatus.FAILED:
+            log.error(f"{outcome.name}: {outcome.reason}")
+        if outcome.rows_rejected:
+            log.warning(f"{outcome.name}: {outcome.rows_rejected} rows rejected, see its dead letters")
+    ingested = [outcome for outcome in outcomes if outcome.status is FileStatus.COMPLETED]
+    stored = sum(outcome.candles_stored for outcome in ingested)
+    _log_names(log, f"files were ingested, with {stored:,} new or changed candles", [file.name for file in ingested])
+    for status, what in ((FileStatus.SKIPPED, "files were skipped"), (FileStatus.PENDING, "files wait")):
+        reasons = [f"{outcome.name}: {outcome.reason}" for outcome in outcomes if outcome.status is status]
+        _log_names(log, what, reasons)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
