@@ -15,7 +15,7 @@ from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatu
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement
 from kraken_pipeline.workflow.verify.known_damage import damage_of

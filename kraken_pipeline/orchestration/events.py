@@ -16,7 +16,7 @@ from kraken_pipeline.orchestration import checks, metadata
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.pipeline import Changes, changed_series
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements

@@ -24,7 +24,7 @@ from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.ingest import drop_folder, ingest
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Scan, Task, scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals

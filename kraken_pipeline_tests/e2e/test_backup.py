@@ -25,7 +25,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest import ingest
+from kraken_pipeline.workflow.ingest import batches
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline_tests.support import homes
@@ -109,7 +109,7 @@ def taken(stores: Stores) -> int:
 
 def ingest_in_small_batches(home: str, archives: str, catalog: str) -> None:
     """What the other process does: it brings a few files at a time into lake and catalog."""
-    ingest.BATCH_FILES = SERIES
+    batches.BATCH_FILES = SERIES
     with stores_of(Path(home), {"KRAKEN_CATALOG_URL": catalog}) as stores:
         done = homes.run(stores, Path(archives), now=int(time.time()), **WANTED)
     assert {each.status for each in done.files.values()} == {"COMPLETED"}

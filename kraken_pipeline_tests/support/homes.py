@@ -27,7 +27,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome, fail_broken, ingest
+from kraken_pipeline.workflow.ingest.ingest import fail_broken, ingest
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Scan, scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec

@@ -17,7 +17,8 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.ingest import read_file
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome, ingest
+from kraken_pipeline.workflow.ingest.ingest import ingest
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec

@@ -24,7 +24,7 @@ from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan
 from kraken_pipeline.workflow.gaps.selection import requests_left
 from kraken_pipeline.workflow.ingest import scan
-from kraken_pipeline.workflow.ingest.ingest import FileOutcome
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec

@@ -6,22 +6,22 @@ a transaction for each of 24,000 files would cost more than reading them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from kraken_pipeline.errors import Busy
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.discovery import PassedOver
-from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.batches import Batch, Outcomes, batches_of, stored_in_turn
+from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.read_file import Reading, letter, read_file, write_letters
 from kraken_pipeline.workflow.ingest.scan import (
     IngestHistory,
@@ -36,34 +36,6 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 ROUNDS = 3
 """The most times that one run reads a file that changes while it is read."""
-BATCH_FILES = 64
-BATCH_BYTES = 64 << 20
-"""The most bytes of a batch, because its files are in memory together; a larger file is a batch of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileOutcome:
-    """The outcome of ingesting a file.
-
-    Attributes:
-        name: The name of the file.
-        series: The series of its candles.
-        status: COMPLETED, SKIPPED or FAILED; PENDING if it kept changing while it was read.
-        reason: Why it was skipped, failed or waits.
-        rows: The number of valid rows.
-        rows_rejected: The number of rejected rows.
-        candles_stored: The number of its candles that are new or changed.
-        seconds: The time that it took, in seconds.
-    """
-
-    name: str
-    series: Series
-    status: FileStatus
-    reason: str | None = None
-    rows: int = 0
-    rows_rejected: int = 0
-    candles_stored: int = 0
-    seconds: float = 0.0
 
 
 def enlist(stores: Stores, tasks: Iterable[Task], run: RunContext) -> dict[str, int]:
@@ -114,9 +86,10 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
         _count_anew(stores, run)
     waiting = [task for task in tasks if task.file.location in ids]
     for round_ in range(ROUNDS):
-        for batch, done in _taken(stores, spec, waiting, ids, run):
-            outcomes |= done
-            _report(run, batch, list(done.values()))
+        with closing(_ingested(stores, spec, waiting, ids, run)) as batches:
+            for batch, done in batches:
+                outcomes |= done
+                _report(run, batch, list(done.values()))
         changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
         if not changed or round_ == ROUNDS - 1:
             break
@@ -129,7 +102,7 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
 
 def _found_again(
     stores: Stores, spec: RunSpec, changed: Sequence[Task], run: RunContext
-) -> tuple[list[Task], dict[str, FileOutcome]]:
+) -> tuple[list[Task], Outcomes]:
     """Look again for files that were changed since they were found.
 
     Returns:
@@ -141,7 +114,7 @@ def _found_again(
     stores.lake.asset_ids.register(task.file.pair for task in found.tasks)
     there = {task.file.location for task in found.tasks}
     still = {skipped.name for skipped in found.waiting}
-    outcomes: dict[str, FileOutcome] = {}
+    outcomes: Outcomes = {}
     results: list[Mapping[str, Any]] = []
     for task in changed:
         # A file that still grows is left to the next run and keeps its reason.
@@ -164,49 +137,24 @@ def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
     return [record for record in records if record.status in (FileStatus.PENDING, FileStatus.INGESTING)]
 
 
-def _taken(
+def _ingested(
     stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: RunContext
-) -> Iterator[tuple[list[Task], dict[str, FileOutcome]]]:
-    """Yield each batch with its outcomes.
+) -> Generator[tuple[Sequence[Task], Outcomes], None, None]:
+    """Yield each batch with its outcomes."""
+    with ArchiveReader() as reader, ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
 
-    A batch is read while the previous one is stored, which hides a quarter of the time.
-    """
-    with (
-        ArchiveReader() as reader,
-        ThreadPoolExecutor(stores.settings.kraken_workers) as pool,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        before: tuple[list[Task], Future[dict[str, FileOutcome]]] | None = None
-        for batch in _batches(tasks):
-            with _held(stores, batch, before[1] if before else None) as held:
-                done = _leave_to_others(stores, spec, batch, run)
-                work = [(task, ids[task.file.location]) for task in batch if task.file.location not in done]
-                _mark_ingesting(stores, work, run)
-                stores.lake.manifest.reread_all([task.file.series for task, _ in work])
-                read = list(pool.map(lambda item: read_file(stores, spec, item[0], item[1], reader, run), work))
-                if before is not None:
-                    yield before[0], before[1].result()
-                before = batch, beside.submit(_store, stores, spec, read, run, done, held.pop_all())
-        if before is not None:
-            yield before[0], before[1].result()
+        def read(batch: Batch) -> None:
+            batch.known = _leave_to_others(stores, spec, batch.tasks, run)
+            work = [task for task in batch.tasks if task.file.location not in batch.known]
+            _mark_ingesting(stores, [(task, ids[task.file.location]) for task in work], run)
+            stores.lake.manifest.reread_all([task.file.series for task in work])
+            batch.read(pool, lambda task: read_file(stores, spec, task, ids[task.file.location], reader, run), work)
+
+        with closing(stored_in_turn(stores, batches_of(tasks), read, partial(_stored, stores, spec, run))) as stored:
+            yield from stored
 
 
-def _held(stores: Stores, batch: Sequence[Task], storing: Future[Any] | None) -> ExitStack:
-    """Lock the series of a batch.
-
-    It waits for them only while no other lock is held, because otherwise two runs could wait for each other.
-    """
-    series = [task.file.series for task in batch]
-    held = ExitStack()
-    try:
-        held.enter_context(stores.locks.series(series, timeout=0))
-    except Busy:
-        wait([storing] if storing else [])
-        held.enter_context(stores.locks.series(series))
-    return held
-
-
-def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> dict[str, FileOutcome]:
+def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> Outcomes:
     """Return the outcomes of files that are already ingested, by location; they are not read again.
 
     Another run may have ingested and moved them since they were found, or this run itself before it was interrupted and
@@ -214,7 +162,7 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
     """
     with stores.catalog.read() as connection:
         known = IngestHistory(connection, tasks)
-    outcomes: dict[str, FileOutcome] = {}
+    outcomes: Outcomes = {}
     left: list[Mapping[str, Any]] = []
     for task in tasks:
         if (reason := known.taken(task, window(spec))) is not None:
@@ -271,28 +219,6 @@ def _report(run: RunContext, batch: Sequence[Task], done: Sequence[FileOutcome])
     )
 
 
-def _batches(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """Yield batches of files of different series, in order; a second file of a series waits for the next batch."""
-    waiting = list(tasks)
-    while waiting:
-        batch: list[Task] = []
-        later: list[Task] = []
-        taken: set[Series] = set()
-        size = 0
-        for index, task in enumerate(waiting):
-            if len(batch) == BATCH_FILES or (batch and size + task.file.size > BATCH_BYTES):
-                later += waiting[index:]
-                break
-            if task.file.series in taken:
-                later.append(task)
-                continue
-            taken.add(task.file.series)
-            batch.append(task)
-            size += task.file.size
-        yield batch
-        waiting = later
-
-
 def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: RunContext) -> None:
     """Record files as INGESTING, and delete the dead letters of earlier readings."""
     with stores.catalog.write() as connection:
@@ -304,20 +230,8 @@ def _mark_ingesting(stores: Stores, work: Sequence[tuple[Task, int]], run: RunCo
 # --- storing a batch
 
 
-def _store(
-    stores: Stores,
-    spec: RunSpec,
-    batch: Sequence[Reading],
-    run: RunContext,
-    done: Mapping[str, FileOutcome],
-    held: AbstractContextManager[object],
-) -> dict[str, FileOutcome]:
-    """Store a batch and release its series; return its outcomes with those that were known before."""
-    with held:
-        return {**done, **_stored(stores, spec, batch, run)}
-
-
-def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunContext) -> dict[str, FileOutcome]:
+def _stored(stores: Stores, spec: RunSpec, run: RunContext, batch: Sequence[Reading]) -> Outcomes:
+    """Commit the readings of a batch in one write, and return their outcomes."""
     _find_duplicates(stores, spec, batch)
     writes = [
         LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
@@ -332,9 +246,6 @@ def _stored(stores: Stores, spec: RunSpec, batch: Sequence[Reading], run: RunCon
 
     outcomes = {read.task.file.location: _outcome(read) for read in batch}
     commit(stores, writes, run.now, finish)
-    for read in batch:
-        if read.staged is not None:
-            read.staged.discard()
     return outcomes
 
 
