@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         default=1.0,
         gt=0,
         le=50,
-        description="Requests a second, over all processes of all runs. Kraken's public limit is about one.",
+        description="Requests a second, over all processes of all runs.",
     )
     kraken_api_endpoint_rates: Annotated[Mapping[str, float], NoDecode] = Field(
         default={},

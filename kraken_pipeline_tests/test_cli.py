@@ -533,7 +533,7 @@ def test_files_that_differ_are_one_cause_a_series_and_settled_by_naming_one(tmp_
         (("gaps", "--intervals", "60,7"), "interval '7' does not exist; allowed are 1, 5, 15, 30, 60"),
         (("gaps", "--intervals", ""), "'' names nothing; to select all, leave the option out"),
         (("report", "--tier", "TIER7"), "tier='TIER7': Input should be 'TIER1'"),
-        (("report", "--pairs", "ETHUSD"), "nothing is known of ETHUSD"),
+        (("report", "--pairs", "ETHUSD"), "ETHUSD is unknown"),
         (("plan", "--start", "2023-02-01", "--end", "2023-01-01"), "end must be later than start"),
         (("plan", "--start", "yesterday"), "'yesterday' is not a time; write 2023-10-01"),
         (("plan", "--archive-dir", "nowhere"), "there is no file or folder "),

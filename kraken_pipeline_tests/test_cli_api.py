@@ -110,7 +110,7 @@ def test_an_ingest_fills_what_is_recent_through_the_api(
     assert said.code == 0
     assert asked(exchange) == ["AssetPairs", "AssetPairs", "OHLC ADAEUR 60", "OHLC XBTUSD 60", "SystemStatus"]
     assert said.json["outcome"]["requests"] == 5
-    assert "asking for candles: " in said.err
+    assert "requesting candles: " in said.err
     assert re.search(r"done: 5 of about 5 requests, 0 left, about 0 s", said.err)
     for pair in PAIRS:
         newest = happened(pair, 60, REACH)
@@ -226,9 +226,9 @@ def test_progress_tells_the_requests_that_are_left_and_for_how_long(home: Path, 
     said = ask(home, exchange, "backfill", "--intervals", "60", "--lookback-days", "40")
     assert said.code == 0
     lines = [line for line in said.out.splitlines() if " left, about " in line]
-    phases = ["asking for candles", "reconciling", "paging through trades", "looking for gaps", "reporting", "done"]
+    phases = ["requesting candles", "reconciling", "paging through trades", "finding gaps", "reporting", "done"]
     assert list(dict.fromkeys(line.partition(":")[0] for line in lines)) == phases
-    first = re.fullmatch(r"asking for candles: 3 of about (\d+) requests, (\d+) left, about \d+ s", lines[0])
+    first = re.fullmatch(r"requesting candles: 3 of about (\d+) requests, (\d+) left, about \d+ s", lines[0])
     assert first is not None
     # Two replies of OHLC, and the trades of two pairs, of which about one page each was expected.
     assert (int(first[1]), int(first[2])) == (7, 4)
@@ -253,7 +253,7 @@ def test_a_pair_without_history_is_fetched_from_its_first_trade_on(
 def test_a_pair_that_nobody_knows_fails_with_a_sentence(home: Path, exchange: DemoExchange) -> None:
     said = ask(home, exchange, "backfill", "--pairs", "NOPEUSD", "--json")
     assert said.code == 1
-    assert said.json["error"].startswith("nothing is known of NOPEUSD: neither the lake nor the exchange has it")
+    assert said.json["error"].startswith("NOPEUSD is unknown: neither the lake nor the exchange has it")
 
 
 # --- how it went
@@ -281,7 +281,7 @@ def test_an_exchange_that_is_in_maintenance_or_not_to_be_reached_is_no_failure(
         (unreachable, "SystemStatus: the connection failed"),
     ):
         assert said.code == 0
-        assert f"Nothing was asked of the exchange, and the gaps stay as they are: {why}" in said.out
+        assert f"No requests were made, and the gaps stay as they are: {why}" in said.out
     assert hours_of(home, "ADAEUR") == before
     assert {gap["attempts"] for gap in shell(home, "gaps", "--intervals", "60", "--json").json} == {0}
 
@@ -289,7 +289,7 @@ def test_an_exchange_that_is_in_maintenance_or_not_to_be_reached_is_no_failure(
 def test_a_budget_of_nothing_asks_for_nothing_and_says_so(home: Path, exchange: DemoExchange) -> None:
     said = ask(home, exchange, "backfill", "--intervals", "60", "--budget", "0", "--json")
     assert (said.code, exchange.requests) == (0, ())
-    assert said.json["outcome"]["notes"] == ["The budget allows no request: nothing was asked of the exchange."]
+    assert said.json["outcome"]["notes"] == ["The budget allows no request: no requests were made."]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_budget_of_nothing_asks_for_nothing_and_says_so(home: Path, exchange: 
         (("backfill", "--budget", "-1"), "budget=-1: Input should be greater than or equal to 0"),
         (("backfill", "--pairs", "ADAEUR", "--tier", "TIER2"), "ADAEUR is in TIER1, not in TIER2"),
         (("backfill", "--intervals", "61"), "interval '61' does not exist"),
-        (("backfill", "--pairs", "ETHUSD", "--dry-run"), "nothing is known of ETHUSD"),
+        (("backfill", "--pairs", "ETHUSD", "--dry-run"), "ETHUSD is unknown"),
         (("dead-letters", "retry", "--id", "7", "--id", "5"), "5, 7: no failed fetch has that number"),
     ],
 )

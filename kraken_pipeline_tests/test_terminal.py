@@ -157,8 +157,8 @@ def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
 
 
 def test_what_does_not_fit_beside_the_bar_stands_below_it() -> None:
-    bar, told, *_ = drawn(Progress("asking for candles", 60, 60, 60, 12_046_168, 200, 200, 1_580, 40), 60)
-    assert re.match(rf"asking for candles [{BAR}╸╺]+ *$", bar)
+    bar, told, *_ = drawn(Progress("requesting candles", 60, 60, 60, 12_046_168, 200, 200, 1_580, 40), 60)
+    assert re.match(rf"requesting candles [{BAR}╸╺]+ *$", bar)
     assert told == "  40 of about 1,580 requests, 1,540 left, about 26 min"
 
 

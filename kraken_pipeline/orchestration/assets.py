@@ -55,7 +55,7 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
     keys = {series_of(key): key for key in context.partition_keys}
     if not keys:
         raise InvalidRequest(
-            "the run selects no partition: are the corners of its range in the order of the partitions?"
+            "the run selects no partition; name the corners of its range in the order of the partitions"
         )
     spec = run_spec(
         tier=tier,
@@ -84,9 +84,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         kinds={"csv", "parquet"},
         tags=tags(Layer.LAKE, tier),
         description=(
-            "Validated candles from the archives in the drop folder and in KRAKEN_ARCHIVE_DIRS. "
-            "A partition is one pair at one interval, `XBTUSD|60`. "
-            "It lies in the lake as Parquet, under `lake/interval=60/pair=XBTUSD/`; up to 30 minutes a file a year."
+            "Validated candles from the archives in the drop folder and in KRAKEN_ARCHIVE_DIRS. A partition is one "
+            "pair at one interval, `XBTUSD|60`. Its candles are Parquet files of the lake, under "
+            "`lake/interval=60/pair=XBTUSD/`; intervals up to 30 minutes have one file a year."
         ),
         metadata={"dagster/column_schema": lake_columns()},
         check_specs=[
@@ -118,9 +118,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         kinds={"sql"},
         tags=tags(Layer.CATALOG, tier),
         description=(
-            "The time that something answered for: within it, no candle means that nobody traded. "
-            "A partition is one pair at one interval, `XBTUSD|60`. "
-            "Its ranges lie in the catalog's table `coverage`, derived from what archives and replies granted."
+            "The time for which a source has answered: within it, no candle means that nobody traded. A partition "
+            "is one pair at one interval, `XBTUSD|60`. Its ranges are in the catalog's table `coverage`, derived "
+            "from the grants of archives and replies."
         ),
         metadata={"dagster/column_schema": coverage_columns(), "dagster/table_name": schema.coverage.name},
     )
@@ -138,9 +138,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         kinds={"sql"},
         tags=tags(Layer.CATALOG, tier),
         description=(
-            "What is expected and not covered, each gap with the route that can fill it. "
-            "A partition is one pair at one interval, `XBTUSD|60`. "
-            "Its gaps lie in the catalog's table `gaps`, with since when each has been known and what was tried."
+            "The time that is expected and not covered, each gap with the route that can fill it. A partition is "
+            "one pair at one interval, `XBTUSD|60`. Its gaps are in the catalog's table `gaps`, with the time of "
+            "their detection and their attempts."
         ),
         metadata={"dagster/column_schema": gap_columns(), "dagster/table_name": schema.gaps.name},
         check_specs=[checks.few_gaps_spec(key["gaps"])],
@@ -161,9 +161,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         kinds={"parquet"},
         tags=tags(Layer.LAKE, tier),
         description=(
-            "Gaps filled from the cheapest source (finer candles, OHLC, Trades) within lookback and budget. "
-            "A partition is one pair at one interval, `XBTUSD|60`. "
-            "It lies in the same files of the lake as `candles`; the column `source` tells what came from where."
+            "Gaps filled from the cheapest source (finer candles, OHLC, Trades) within lookback and budget. A "
+            "partition is one pair at one interval, `XBTUSD|60`. Its candles are in the same files of the lake as "
+            "`candles`; the column `source` names their source."
         ),
         metadata={"dagster/column_schema": lake_columns()},
         check_specs=[checks.intervals_agree_spec(key["backfilled_candles"])],
@@ -189,10 +189,9 @@ def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:
         kinds={"report"},
         tags=tags(Layer.HISTORY, tier),
         description=(
-            "How much of what is expected is there, and what to do about the rest. "
-            "It has no partitions: each materialisation is a report on the whole tier. "
-            "The page lies in `reports/` of the pipeline's home, its numbers in the materialisation's metadata; "
-            "`kraken-pipeline report` prints one at any time."
+            "The share of expected candles that is covered, and what to do about the rest. It has no partitions: "
+            "each materialisation is a report on the whole tier. The page is in `reports/` of the pipeline's home, "
+            "its numbers are in the materialisation's metadata; `kraken-pipeline report` prints one at any time."
         ),
     )
     def completeness_report(stores: StoresOfRun) -> dg.MaterializeResult:

@@ -51,7 +51,8 @@ def equals_lake_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         EQUALS_LAKE,
         asset=asset,
-        description="Of every series count, first, last and a checksum of all values are the same in QuestDB and lake.",
+        description="The count, the first and last candle and a checksum of all values are equal in QuestDB and in "
+        "the lake.",
     )
 
 
@@ -60,8 +61,8 @@ def intervals_agree_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         INTERVALS_AGREE,
         asset=asset,
-        description="Its candles and those of the next intervals add up to the same. What is short is filled again, "
-        "and what nobody can settle is a conflict: kraken-pipeline reconcile says what to do.",
+        description="Its candles and those of the next intervals add up. Candles that are short are filled again; "
+        "what no source can settle is a conflict: kraken-pipeline reconcile says what to do.",
     )
 
 
@@ -70,8 +71,8 @@ def lake_intact_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         LAKE_INTACT,
         asset=asset,
-        description="Each file of the lake is there and is the one that was written: kraken-pipeline verify --repair "
-        "sets aside what is not, and fills what it held again.",
+        description="Each file of the lake exists and is unchanged. kraken-pipeline verify --repair sets damaged "
+        "files aside, and restores their candles.",
     )
 
 
@@ -161,7 +162,7 @@ def few_gaps(stores: Stores, asset: dg.AssetKey, gaps: Iterable[Gap]) -> dg.Asse
     )
 
 
-_DISPUTED = "two files of one release say different things at the same trade count"
+_DISPUTED = "two files of one release differ at the same trade count"
 
 
 def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:

@@ -120,4 +120,4 @@ def _is_interruption(event: dg.DagsterEvent) -> bool:
 
 def _cancel(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     if run.status is not dg.DagsterRunStatus.SUCCESS:
-        instance.report_run_canceled(run, "Stopped by Ctrl-C or SIGTERM; the same command goes on.")
+        instance.report_run_canceled(run, "Stopped by Ctrl-C or SIGTERM; run the same command to continue.")

@@ -30,9 +30,9 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
     tags=tags(Layer.HISTORY),
     kinds={"report"},
     description=(
-        "Whether everything works that the pipeline stands on: lake, catalog, servers, exchange. "
-        "It has no partitions: each materialisation is one look at everything, with a check of each thing. "
-        "What was seen lies in the checks' results; `kraken-pipeline health` says the same in a shell."
+        "The state of everything that the pipeline depends on: lake, catalog, servers, exchange. It has no "
+        "partitions: each materialisation examines everything, with one asset check for each part. The findings "
+        "are in the checks' results; `kraken-pipeline health` prints the same in a shell."
     ),
     check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
 )
@@ -56,5 +56,5 @@ health_job = dg.define_asset_job(
     # Without this, the run would use Dagster's own logger, which ignores KRAKEN_LOG_FORMAT.
     config=dg.ConfigMapping(config_fn=lambda _: {"loggers": {"console": {}}}, config_schema={}),
     executor_def=dg.in_process_executor,
-    description="Looks at everything that the pipeline stands on: lake, catalog, servers, exchange.",
+    description="Checks everything that the pipeline depends on: lake, catalog, servers, exchange.",
 )

@@ -11,7 +11,7 @@ from kraken_pipeline.logs import formatter
 from kraken_pipeline.settings import load_settings
 
 _FIELDS = {
-    "log_level": dg.Field(str, is_required=False, description="KRAKEN_LOG_LEVEL where it is not set."),
+    "log_level": dg.Field(str, is_required=False, description="The lowest level; KRAKEN_LOG_LEVEL if it is not set."),
     "name": dg.Field(str, default_value="kraken_pipeline.runs", description="The logger's name."),
 }
 

@@ -106,7 +106,7 @@ def of_gaps(gaps: Sequence[Gap]) -> Metadata:
         "unfillable_gaps": dg.MetadataValue.int(sum(gap.status == "UNFILLABLE" for gap in gaps)),
         **_listed(
             "spans",
-            ("from", "to", "missing", "routes", "archive that has it"),
+            ("from", "to", "missing", "routes", "archive with it"),
             [
                 (
                     short(gap.span.start),

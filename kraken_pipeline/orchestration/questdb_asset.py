@@ -36,9 +36,9 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
         deps=[dg.AssetKey([prefix, name]) for name in ("candles", "backfilled_candles")],
         kinds={"questdb"},
         description=(
-            "The same candles in QuestDB, for queries: whatever changed in the lake and was not there yet. "
-            "A partition is one pair at one interval, `XBTUSD|60`. "
-            "It lies in the table of its interval, `candles_1h` for 60; the view `assetprice` shows all of them."
+            "The same candles in QuestDB, for queries: the pending changes of the lake are published. A partition "
+            "is one pair at one interval, `XBTUSD|60`. Its candles are in the table of its interval, `candles_1h` "
+            "for 60; the view `assetprice` shows all of them."
         ),
         metadata={"dagster/column_schema": questdb_columns()},
         check_specs=[checks.equals_lake_spec(key)],

@@ -153,7 +153,7 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
                 error = error.cause  # Dagster wraps the pipeline's error, which has the sentence
             sentence = failure.description if failure is not None else _said(error.message) if error else None
             return f"{sentence.strip()}\n{trace}" if sentence else trace
-    return "it failed, and left no event that says why"
+    return "it failed without an event that says why"
 
 
 def _said(message: str) -> str:

@@ -54,7 +54,7 @@ def drop_folder_sensor() -> dg.SensorDefinition:
         job=ingest_job,
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Looks into the drop folder: what is new there is ingested in one run.",
+        description="Watches the drop folder: new files are ingested in one run.",
     )
     def drop_folder(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return evaluate(load_settings(), context.cursor)
@@ -72,9 +72,9 @@ def follow_up(run: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
     if spec.dry_run:
         return dg.SkipReason("the ingest was a dry run")
     if not spec.api_backfill and BACKFILL_LATER_TAG not in run.tags:
-        return dg.SkipReason("the ingest was asked for without a backfill: api_backfill is off")
+        return dg.SkipReason("the ingest was started without a backfill: api_backfill is off")
     if spec.api_backfill and run.tags.get(REQUESTS_LEFT_TAG) == "0":
-        return dg.SkipReason("the ingest asked the exchange itself, and left nothing that a backfill would ask for")
+        return dg.SkipReason("the ingest made requests itself, and left none for a backfill")
     given = spec.as_config()
     config = {name: value for name, value in given.items() if name in {"tier", "intervals", "pairs"}}
     return dg.RunRequest(run_key=f"after-{run.run_id}", run_config=config)
@@ -112,7 +112,7 @@ def deliver_publications_sensor(settings: Settings) -> dg.SensorDefinition:
         job=publish_job,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Delivers to QuestDB what it has been owed for more than a minute, as soon as it answers.",
+        description="Publishes changes that have been pending for more than a minute, as soon as QuestDB answers.",
     )
     def deliver_publications(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return delivery(settings, context.instance, time.time())

@@ -91,7 +91,7 @@ class Difference:
     def __str__(self) -> str:
         if self.is_damaged:
             return f"{self.series}: a file of the lake is damaged, and QuestDB's copy is not verified: {REPAIR}"
-        owed = ", and the rest is owed" if self.is_owed else ""
+        owed = ", and the rest is pending" if self.is_owed else ""
         return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{owed}"
 
 
@@ -118,7 +118,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
                     questdb.prepare([interval])  # a rebuild may just have dropped it
                     _publish_table(stores, questdb, interval, series, run, is_held, done, failed)
             except StoreUnavailable as error:
-                failed.append(f"{error}: what is owed stays owed")
+                failed.append(f"{error}: pending ranges stay pending")
                 break
             except PipelineError as error:
                 failed.append(f"{TABLES[interval]}: {error}")
@@ -203,7 +203,7 @@ def _is_sound(stores: Stores, series: Series, failed: list[str]) -> bool:
     """Return whether the files of a series are those that were written; other series are not published."""
     if stores.lake.is_sound(series):
         return True
-    failed.append(f"{series}: a file of it is damaged, and what is owed of it stays owed: {REPAIR}")
+    failed.append(f"{series}: a file of it is damaged, and its pending ranges stay pending: {REPAIR}")
     return False
 
 

@@ -183,7 +183,7 @@ def test_a_range_with_reversed_corners_fails_with_a_sentence(
     register(instance, "ADAEUR", "XBTUSD")
     result = materialise(instance, settings, corners=("XBTUSD|1440", "ADAEUR|60"))
     assert not result.success
-    sentence = "the run selects no partition: are the corners of its range in the order of the partitions?"
+    sentence = "the run selects no partition; name the corners of its range in the order of the partitions"
     assert error_of(instance, settings).splitlines()[0] == sentence
     with opened(settings) as stores:
         assert stores.lake.series() == []
@@ -195,7 +195,7 @@ def test_a_partition_of_which_nothing_is_known_fails_with_a_sentence(
     register(instance, "ETHUSD")
     assert not materialise(instance, settings, key="ETHUSD|60").success
     first = error_of(instance, settings).splitlines()[0]
-    assert first.startswith("nothing is known of ETHUSD: neither the lake nor an archive in the folders has it")
+    assert first.startswith("ETHUSD is unknown: neither the lake nor an archive in the folders has it")
 
 
 def test_the_same_partition_again_reads_nothing(instance: dg.DagsterInstance, home: Path, shelf: Shelf) -> None:

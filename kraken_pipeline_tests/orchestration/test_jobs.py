@@ -205,8 +205,8 @@ def rejected(settings: Settings) -> int:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"tier": "TIER2"}, "nothing to work on for tier TIER2: the lake is empty there and no archive in "),
-        ({"pairs": "ETHUSD"}, "nothing is known of ETHUSD: neither the lake nor an archive in the folders has it"),
+        ({"tier": "TIER2"}, "nothing to work on for tier TIER2: the lake has nothing for it, and no archive in "),
+        ({"pairs": "ETHUSD"}, "ETHUSD is unknown: neither the lake nor an archive in the folders has it"),
         ({"pairs": "XBTUSD", "tier": "TIER3"}, "XBTUSD is in TIER1, not in TIER3; "),
         ({"archive_dirs": ["/nowhere"]}, "there is no file or folder /nowhere; name one that holds Kraken's archives"),
     ],

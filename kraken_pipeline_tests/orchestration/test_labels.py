@@ -104,7 +104,7 @@ def test_a_time_says_its_zone_and_a_number_of_seconds_its_beginning(
 ) -> None:
     candles = {each.name: each for each in specs["tier1", "candles"].metadata["dagster/column_schema"].columns}
     assert (candles["time"].type, candles["time"].description) == ("timestamp[us, UTC]", "The candle's start, UTC.")
-    assert candles["source"].description == "Where the candle came from: CSV, TRADES, RESAMPLED, OHLC."
+    assert candles["source"].description == "The source of the candle: CSV, TRADES, RESAMPLED, OHLC."
     for name in ("coverage", "gaps"):
         for column in specs["tier1", name].metadata["dagster/column_schema"].columns:
             if column.name in ("start", "end") or column.name.endswith("_at"):

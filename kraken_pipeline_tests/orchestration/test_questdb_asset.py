@@ -182,10 +182,10 @@ def test_where_questdb_is_away_an_ingest_succeeds_and_says_so(
     assert (status.outcome["candles_published"], status.outcome["publications_owed"]) == (0, 6)
     notes = [note for note in status.outcome["notes"] if "QuestDB" in note]
     assert len(notes) == 1
-    assert notes[0].endswith("what is owed stays owed")
+    assert notes[0].endswith("pending ranges stay pending")
     assert "a-secret" not in json.dumps(status.outcome)
     logged = "\n".join(entry.user_message for entry in instance.all_logs(result.run_id))
-    assert "what is owed stays owed" in logged
+    assert "pending ranges stay pending" in logged
     assert "a-secret" not in logged
 
 
@@ -252,7 +252,7 @@ def test_of_one_that_is_away_the_job_says_so_and_compares_nothing(
     status = publishes(instance, away, verify=True)
     assert status.status == "SUCCESS"
     assert (status.outcome["publications_owed"], status.outcome["series_different"]) == (3, None)
-    assert status.outcome["errors"][0].endswith("what is owed stays owed")
+    assert status.outcome["errors"][0].endswith("pending ranges stay pending")
     assert "a-secret" not in str(status)
 
 
@@ -318,7 +318,7 @@ def test_where_questdb_is_away_a_run_of_the_asset_fails_with_the_reason(
 ) -> None:
     assert not materialise(instance, away, key="XBTUSD|60").success
     status = status_of(instance, away)
-    assert str(status.error).splitlines()[0].endswith("what is owed stays owed")
+    assert str(status.error).splitlines()[0].endswith("pending ranges stay pending")
     assert "a-secret" not in str(status.error)
 
 

@@ -204,7 +204,7 @@ def test_what_the_drop_folder_starts_is_followed_by_a_backfill_of_everything(
     [
         ({"dry_run": True}, {}, "the ingest was a dry run"),
         ({"dry_run": True, "api_backfill": False}, LATER, "the ingest was a dry run"),
-        ({"api_backfill": False}, {}, "the ingest was asked for without a backfill: api_backfill is off"),
+        ({"api_backfill": False}, {}, "the ingest was started without a backfill: api_backfill is off"),
     ],
 )
 def test_a_dry_run_or_one_that_a_user_wanted_without_requests_is_not(
@@ -228,7 +228,7 @@ def test_one_that_asked_itself_is_followed_only_while_something_is_left_to_reque
     # All that is missing is older than the lookback.
     told = ingested(instance, settings, shelf, intervals="1440", end="2023-10-01")
     assert isinstance(told, dg.SkipReason)
-    assert "left nothing that a backfill would ask for" in str(told.skip_message)
+    assert "left none for a backfill" in str(told.skip_message)
 
 
 def test_it_is_off_unless_a_setting_turns_it_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

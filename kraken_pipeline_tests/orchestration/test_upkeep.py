@@ -301,7 +301,7 @@ def test_in_maintenance_nothing_is_attempted_and_nothing_has_failed(
     status = status_of(instance, settings)
     assert (status.outcome["fetches_failed"], status.as_json()["error"]) == (0, None)
     (note,) = status.outcome["notes"]
-    assert note.startswith("Nothing was asked of the exchange, and the gaps stay as they are: Kraken is in maintenance")
+    assert note.startswith("No requests were made, and the gaps stay as they are: Kraken is in maintenance")
     with opened(settings) as stores:
         assert rows_of(stores, schema.attempts, "route", "error") == []
 
@@ -348,7 +348,7 @@ def test_the_report_may_be_of_some_pairs(instance: dg.DagsterInstance, settings:
     assert found["tier1/completeness_report", None]["pairs"] == 1
     assert materialised(ran(instance, settings, REPORT, tier="TIER3")) == {}
     assert not ran(instance, settings, REPORT, pairs="ETHUSD").success
-    assert sentence_of(instance, settings).startswith("nothing is known of ETHUSD")
+    assert sentence_of(instance, settings).startswith("ETHUSD is unknown")
 
 
 # --- validate_recent_data

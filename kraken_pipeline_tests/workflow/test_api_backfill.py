@@ -293,7 +293,7 @@ def test_a_gap_that_costs_too_much_is_not_paged_through(home: Path, exchange: De
         assert len(asked(exchange, "OHLC")) == 1
         (gap,) = done.gaps
         assert (gap.status, str(gap.route)) == (GapStatus.UNFILLABLE, "NONE")
-        assert gap.required_csv_file is None, "the archive of this quarter is not out yet"
+        assert gap.required_csv_file is None, "the archive of this quarter is not published yet"
 
 
 def test_a_gap_that_turns_out_to_cost_more_is_left_off_at_its_limit(home: Path, tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_a_pair_that_nobody_lists_is_refused_by_its_name(there: Stores) -> None:
 
 
 def test_without_the_api_a_pair_that_nobody_knows_is_refused(there: Stores, exchange: DemoExchange) -> None:
-    with pytest.raises(InvalidRequest, match="nothing is known of XBTUSD"):
+    with pytest.raises(InvalidRequest, match="XBTUSD is unknown"):
         fill(there, pairs="XBTUSD", intervals="60", api_backfill=False)
     assert exchange.requests == ()
 
@@ -379,7 +379,7 @@ def test_of_a_pair_that_is_listed_no_more_nothing_is_expected_after_its_last_evi
         done = fill(stores, intervals="60")
         (note,) = done.notes
         assert note.startswith(
-            "ZORKUSD is not in the exchange's list of pairs: nothing is asked of it until it is back"
+            "ZORKUSD is not in the exchange's list of pairs: no requests for it are made until it is back"
         )
         assert done.failed == ()
         assert [gap.route for gap in done.gaps if gap.series.pair == "ZORKUSD"] == ["OHLC", "OHLC"]
@@ -605,7 +605,7 @@ def test_retry_tries_nothing_while_the_exchange_is_away(there: Stores, exchange:
     exchange.inject(Fault(HttpStatus(503), times=3))
     done = retry(there, listed(there), RunContext("run-two", NOW))
     assert done.failed == ()
-    assert "Nothing was tried" in done.notes[0]
+    assert "Nothing was retried" in done.notes[0]
     assert len(operations(there)) == 1
     assert retry(there, [], RunContext("run-three", NOW)) == BackfillOutcome()
 
@@ -645,7 +645,7 @@ def test_a_row_that_is_no_candle_is_a_dead_letter_and_its_slot_stays_a_gap(
         give(stores, tmp_path, "XBTUSD", 60, (0, 8))
         done = fill(stores, intervals="60")
         assert done.failed == ()
-        assert done.notes == ("OHLC of XBTUSD 60: 1 rows are no candles",)
+        assert done.notes == ("OHLC of XBTUSD 60: 1 rows are not candles",)
         (letter,) = letters(stores)
         assert (letter["location"], letter["reason"]) == ("OHLC of XBTUSD 60", "volume is negative")
         (gap,) = done.gaps

@@ -1,4 +1,4 @@
-"""Two files of one release that say different things at the same trade count."""
+"""Two files of one release that differ at the same trade count."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_files_of_one_release_that_differ_are_one_conflict_a_series_and_listed_c
     assert [each.span.start for each in found] == TIMES[20:23]
     for each in found:
         assert each.action.count("kraken-pipeline resolve --file") == 2
-        assert each.action.count("say different things at the same trade count") == 1
+        assert each.action.count("differ at the same trade count") == 1
     told = explain(stores, "XBTUSD", 60, iso(TIMES[21]), NOW)
     assert told.proof.state is ProofState.CONFLICT
     assert {loser.candle.values[0] for loser in told.losers} ^ {told.candle.values[0]} == {100, 200}  # type: ignore[union-attr]

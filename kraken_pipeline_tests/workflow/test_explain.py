@@ -240,7 +240,7 @@ def test_a_row_that_was_rejected_is_told_with_its_line(stores: Stores, tmp_path:
 @pytest.mark.parametrize(
     ("pair", "interval", "moment", "message"),
     [
-        ("ETHUSD", "60", "2023-03-28", "nothing is known of ETHUSD"),
+        ("ETHUSD", "60", "2023-03-28", "ETHUSD is unknown"),
         ("../x", "60", "2023-03-28", "x"),
         ("XBTUSD", "61", "2023-03-28", "interval '61' does not exist"),
         ("XBTUSD", "60", "yesterday", "'yesterday' is not a time"),

@@ -143,12 +143,14 @@ def test_an_archive_counts_as_published_some_days_after_its_quarter_and_is_said_
             made = plan(stores, now=now, **options)
             assert (made.missing_archives, made.awaited) == ((name,) if file else (), awaited)
             said = make_report(stores, run_spec(**options), now).recommendations
-            sentence = f"{name} is not out yet; it appears some days after the quarter's end, and would fill gaps of "
+            sentence = (
+                f"{name} is not published yet; it appears some days after the quarter's end, and would fill gaps of "
+            )
             assert (f"{sentence}1 series." in said) == bool(awaited)
             assert any(each.startswith(f"Fetch {name} and put it into the drop folder") for each in said) == bool(file)
     with opened(settings_of(home, kraken_archive_published_days=10, kraken_max_requests_per_gap=0)) as stores:
         (series,) = make_report(stores, run_spec(**options), Q1.end + DAY).series
-        assert series.action == f"{name} is not out yet; it appears some days after the quarter's end"
+        assert series.action == f"{name} is not published yet; it appears some days after the quarter's end"
     with opened(settings_of(home, kraken_archive_published_days=0)) as stores:
         assert [gap.awaited for gap in gaps_of(stores, Q1.end + DAY, **options)] == [()]
 
@@ -424,7 +426,7 @@ def test_an_empty_world_is_refused_with_the_places_that_were_looked_at(stores: S
 
 
 def test_a_pair_of_which_nothing_is_known_is_refused(stores: Stores, shelf: Shelf) -> None:
-    with pytest.raises(InvalidRequest, match="nothing is known of ETHUSD"):
+    with pytest.raises(InvalidRequest, match="ETHUSD is unknown"):
         plan(stores, shelf.q1, pairs="ETHUSD")
 
 

@@ -481,7 +481,7 @@ def test_what_was_confirmed_before_it_goes_away_is_not_owed_any_more(
     with monkeypatch.context() as patch:
         failing(patch, method, StoreUnavailable("it is gone"), after=3)
         done = now_publish(both)
-    assert done.failed == ("it is gone: what is owed stays owed",), "it is not asked for other tables"
+    assert done.failed == ("it is gone: pending ranges stay pending",), "it is not asked for other tables"
     (sent,) = done.series
     (left,) = owed(both).pop(XBT)
     assert 0 < sent.candles < 6_000
@@ -507,7 +507,7 @@ def test_where_nobody_answers_all_stays_owed(home: Path) -> None:
         assert (done.series, done.owed) == ((), 2)
         (failure,) = done.failed
         assert "does not answer over PGWire" in failure
-        assert failure.endswith(": what is owed stays owed")
+        assert failure.endswith(": pending ranges stay pending")
         assert "a-secret" not in failure
         assert owed(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
         with pytest.raises(StoreUnavailable):
@@ -532,7 +532,7 @@ def test_a_server_that_is_killed_in_the_middle_gets_the_rest_when_it_is_back(
             with monkeypatch.context() as patch:
                 patch.setattr(QuestDB, "send", send_until)
                 done = now_publish(stores)
-            assert done.failed[0].endswith("what is owed stays owed")
+            assert done.failed[0].endswith("pending ranges stay pending")
             ((left,),) = owed(stores).values()
             assert T0 < left.start < left.end == T0 + 8_000 * HOUR
             server.start()
@@ -697,7 +697,7 @@ def test_what_differs_is_found_and_whether_it_is_owed(both: Stores) -> None:
         "UNKNOWNUSD": (None, 2),
         "NEWUSD": (1, None),
     }
-    assert str(found[series["OWED"]]).endswith(", and the rest is owed")
+    assert str(found[series["OWED"]]).endswith(", and the rest is pending")
     assert "the lake has nothing, QuestDB 2 candles" in str(found[Series("UNKNOWNUSD", H1)])
     # Of some series, only these.
     assert [each.series for each in differences(both, [series["LESS"], series["EQUAL"]])] == [series["LESS"]]
@@ -748,4 +748,4 @@ def test_a_table_that_is_broken_does_not_keep_others_from_being_compared(both: S
 def test_a_difference_is_a_value_that_says_what_it_is() -> None:
     assert dataclasses.is_dataclass(publish_flow.Difference)
     nothing = publish_flow.Difference(XBT, None, None, is_owed=True)
-    assert str(nothing) == "XBTUSD 60: the lake has nothing, QuestDB nothing, and the rest is owed"
+    assert str(nothing) == "XBTUSD 60: the lake has nothing, QuestDB nothing, and the rest is pending"

@@ -174,7 +174,7 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one_and_no_record(
     path = tmp_path / "deep" / "report.html"
     write_page(stores, run_spec(), NOW, path)
     before = path.read_bytes()
-    with pytest.raises(InvalidRequest, match="nothing is known of ETHUSD"):
+    with pytest.raises(InvalidRequest, match="ETHUSD is unknown"):
         write_page(stores, run_spec(pairs="ETHUSD"), NOW, path)
     with pytest.raises(OSError, match=r"report\.html"):
         write_page(stores, run_spec(), NOW, path / "below")

@@ -205,7 +205,7 @@ def test_an_open_breaker_leaves_the_rest_to_the_next_run(home: Path, tmp_path: P
 def test_of_a_home_without_pairs_there_is_nothing_to_compare(home: Path, exchange: DemoExchange) -> None:
     with at(exchange, home) as stores:
         assert validate(stores).series == ()
-        with pytest.raises(InvalidRequest, match="nothing is known of XBTUSD"):
+        with pytest.raises(InvalidRequest, match="XBTUSD is unknown"):
             validate(stores, pairs="XBTUSD")
 
 

@@ -65,7 +65,8 @@ def compare_intervals(context: dg.OpExecutionContext, stores: StoresOfRun) -> No
     name="reconcile",
     config=mapping("compare_intervals", {**spec_fields(_OF_SPEC), **_FULL}, _reconcile_config),
     executor_def=dg.in_process_executor,
-    description="Compares the intervals of each pair with each other, and refutes what is short. Makes no requests.",
+    description="Compares the intervals of each pair with each other, and refutes candles that are short. Makes no "
+    "requests.",
 )
 def reconcile_job() -> None:
     """Compare intervals; what is refuted becomes a gap."""

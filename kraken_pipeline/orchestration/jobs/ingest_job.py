@@ -215,7 +215,7 @@ def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
     name="ingest",
     config=spec_mapping("look_at_folders"),
     executor_def=dg.in_process_executor,
-    description="Brings archives into the lake, fills gaps, says what is covered: any tier, pairs, intervals, dates.",
+    description="Ingests archives, fills gaps and records coverage, for any tier, pairs, intervals and dates.",
 )
 def ingest_job() -> None:
     """Ingest archives into the lake, fill gaps, and report the changed partitions."""

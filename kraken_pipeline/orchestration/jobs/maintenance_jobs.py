@@ -66,7 +66,8 @@ def fill_gaps(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     name="backfill_gaps_incremental",
     config=spec_mapping("fill_gaps"),
     executor_def=dg.in_process_executor,
-    description="Fills gaps from the cheapest source: resampling, OHLC, Trades; any tier, pairs, intervals, lookback.",
+    description="Fills gaps from the cheapest source (resampling, OHLC, Trades), for any tier, pairs, intervals "
+    "and lookback.",
 )
 def backfill_job() -> None:
     """Fill gaps from resampling, OHLC and Trades; gaps that need archives are filled by `ingest`."""
@@ -76,7 +77,7 @@ def backfill_job() -> None:
 class RetryConfig(dg.Config):
     """The options of the job `retry_dead_letters`."""
 
-    ids: list[int] = Field(default=[], description="Of `dead-letters list`; all where none is named.")
+    ids: list[int] = Field(default=[], description="Numbers from `dead-letters list`; all if none is named.")
 
 
 @dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
@@ -96,7 +97,7 @@ def retry_operations(context: dg.OpExecutionContext, stores: StoresOfRun) -> Non
     name="retry_dead_letters",
     config=mapping("retry_operations", RetryConfig.to_fields_dict(), lambda values: {"ids": values["ids"] or []}),
     executor_def=dg.in_process_executor,
-    description="Does operations again that failed for good: those with these ids, or all of them.",
+    description="Repeats fetches that failed for good: those with the given ids, or all.",
 )
 def retry_job() -> None:
     """Retry operations that are dead letters."""
@@ -128,7 +129,7 @@ def report_completeness(context: dg.OpExecutionContext, stores: StoresOfRun) -> 
     name="report_data_completeness",
     config=spec_mapping("report_completeness"),
     executor_def=dg.in_process_executor,
-    description="Says of each tier how complete it is, and what to do about the rest.",
+    description="Reports how complete each tier is, and what to do about the rest.",
 )
 def report_job() -> None:
     """Materialise the asset `completeness_report` of each tier."""
@@ -165,7 +166,7 @@ def compare_with_ohlc(context: dg.OpExecutionContext, stores: StoresOfRun) -> No
     name="validate_recent_data",
     config=spec_mapping("compare_with_ohlc"),
     executor_def=dg.in_process_executor,
-    description="Stored candles of the last days against a fresh reply of OHLC: equal, or the difference on record.",
+    description="Compares the stored candles of the last days with a fresh OHLC reply, and records differences.",
 )
 def validate_job() -> None:
     """Compare stored candles with OHLC, without changing the lake."""
@@ -175,7 +176,10 @@ def validate_job() -> None:
 class CleanupConfig(dg.Config):
     """The options of the job `cleanup_old_gap_records`."""
 
-    retention_days: int | None = Field(default=None, description="KRAKEN_GAP_RETENTION_DAYS where it is not set.")
+    retention_days: int | None = Field(
+        default=None,
+        description="Days for which a filled gap's record is kept; KRAKEN_GAP_RETENTION_DAYS if it is not set.",
+    )
 
 
 def _retained(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +215,7 @@ def forget_old_records(context: dg.OpExecutionContext, stores: StoresOfRun) -> N
     name="cleanup_old_gap_records",
     config=mapping("forget_old_records", CleanupConfig.to_fields_dict(), _retained),
     executor_def=dg.in_process_executor,
-    description="Deletes the records of gaps that were filled longer ago than KRAKEN_GAP_RETENTION_DAYS.",
+    description="Deletes the records of gaps that were filled more than KRAKEN_GAP_RETENTION_DAYS ago.",
 )
 def cleanup_job() -> None:
     """Delete old records of gaps, attempts and counts; no candle and no evidence is deleted."""
@@ -252,7 +256,7 @@ def publish_owed(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     name="publish_candles",
     config=mapping("publish_owed", PublishConfig.to_fields_dict(), dict),
     executor_def=dg.in_process_executor,
-    description="Delivers to QuestDB what it is owed; can fill it anew from the lake, and compare the two.",
+    description="Publishes pending changes to QuestDB; can also rebuild its tables from the lake, and compare the two.",
 )
 def publish_job() -> None:
     """Publish candles to QuestDB; ranges that cannot be published stay pending."""

@@ -85,7 +85,7 @@ def count_trades(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
 
 def _table(done: ProveOutcome) -> str:
     differing = [count for count in done.counts if count.verdict is not CountVerdict.PROVEN]
-    header = ("series", "from", "to", "by ids", "counted", "verdict", "what about it")
+    header = ("series", "from", "to", "by ids", "counted", "verdict", "what to do")
     rows = [
         (
             count.series,
@@ -122,7 +122,7 @@ def _outcome(done: ProveOutcome, changes: pipeline.Changes) -> dict[str, Any]:
     name="prove",
     config=mapping("count_trades", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     executor_def=dg.in_process_executor,
-    description="Counts the trades of candles by the ids that the exchange gives them, and heals what is short.",
+    description="Counts the trades of candles by the ids that the exchange gives them, and fills what is missing.",
 )
 def prove_job() -> None:
     """Count trades by their ids; a recorded anchor is not requested again."""

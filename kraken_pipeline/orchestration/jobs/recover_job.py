@@ -24,7 +24,7 @@ class RecoverConfig(dg.Config):
     """The options of the job `recover_catalog` beside the archives."""
 
     copied_from: str | None = Field(
-        default=None, description="The URL of a catalog that is copied whole, without a password."
+        default=None, description="The URL of a complete catalog to copy, without a password."
     )
 
 
@@ -33,7 +33,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     archives = values.get("archive_dirs")
     url = values.get(_FROM)
     if url is not None and archives:
-        raise InvalidRequest(f"{_FROM} copies a catalog whole, and reads no archives: leave archive_dirs out")
+        raise InvalidRequest(f"{_FROM} copies a complete catalog and reads no archives; leave archive_dirs out")
     return {"archive_dirs": [str(path) for path in run_spec(archive_dirs=archives).archive_dirs], _FROM: url}
 
 
@@ -77,7 +77,7 @@ def _outcome(done: Recovery) -> dict[str, Any]:
     name="recover_catalog",
     config=mapping("build_catalog", {**spec_fields(["archive_dirs"]), **RecoverConfig.to_fields_dict()}, _checked),
     executor_def=dg.in_process_executor,
-    description="Builds a catalog that was lost from the lake and the archives at hand, or copies it from another.",
+    description="Rebuilds a lost catalog from the lake and the archives at hand, or copies another catalog.",
 )
 def recover_job() -> None:
     """Build or copy the catalog; time whose evidence is lost becomes a gap, never quiet time."""

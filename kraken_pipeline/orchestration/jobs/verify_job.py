@@ -27,8 +27,10 @@ class VerifyConfig(dg.Config):
     """The options of the job `verify_lake` beside those of a `RunSpec`."""
 
     quick: bool = Field(default=False, description="Compare sizes and footers only, instead of all bytes.")
-    repair: bool = Field(default=False, description="Set aside what is damaged, and bring back what it held.")
-    part: float | None = Field(default=None, description="Only this share of all bytes: the files read least recently.")
+    repair: bool = Field(default=False, description="Set damaged files aside, and restore their candles.")
+    part: float | None = Field(
+        default=None, description="Read only this share of all bytes: the files that were read least recently."
+    )
 
 
 _OWN = VerifyConfig.to_fields_dict()
@@ -40,7 +42,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     if not 0 < own.get("part", 1) <= 1:
         raise InvalidRequest(f"part={own['part']}: write a share between 0 and 1, such as 0.04 for a twenty-fifth")
     if "part" in own and own.get("repair"):
-        raise InvalidRequest("a repair looks at everything that is selected: leave part out")
+        raise InvalidRequest("a repair examines everything that is selected; leave part out")
     spec = run_spec({name: value for name, value in values.items() if name not in _OWN})
     return {**spec.as_config(), **own}
 
@@ -63,7 +65,7 @@ def verify_files(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     for damage in done.verification.damaged:
         context.log.error(f"{damage}: {damage.action}")
     for path, target in done.moved.items():
-        context.log.warning(f"{path} is damaged, and lies in {target} now")
+        context.log.warning(f"{path} is damaged, and was moved to {target}")
     conclude(context, run, outcome)
 
 
@@ -102,7 +104,7 @@ def _reported(
     name="verify_lake",
     config=mapping("verify_files", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     executor_def=dg.in_process_executor,
-    description="Compares every file of the lake with what was written; repairs what is damaged where that is asked.",
+    description="Compares every file of the lake with what was written; repairs damaged files if repair is set.",
 )
 def verify_job() -> None:
     """Compare files with the manifest; what a damaged file held is a gap from then on."""

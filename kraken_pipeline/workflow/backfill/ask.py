@@ -55,7 +55,7 @@ def fill_through_api(work: BackfillWork) -> None:
         may_be_back = any(not snapshot.may_be_asked(name) for name in spec.pairs)
         if not (any(work.selected()) or unprobed(snapshot, spec) or may_be_back or _suspects(work)):
             return
-    work.run.report(phase="asking the exchange")
+    work.run.report(phase="requesting from the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, _allowed(stores, spec))
         if _prepare(work, exchange, budget):
@@ -80,7 +80,7 @@ def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
 def _prepare(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
     """Ask for the exchange's status, its list of pairs and first trades; return whether to continue."""
     if budget.is_spent:
-        work.notes.append("The budget allows no request: nothing was asked of the exchange.")
+        work.notes.append("The budget allows no request: no requests were made.")
         return False
     try:
         exchange.require_online()
@@ -88,7 +88,7 @@ def _prepare(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
     except PipelineError as error:
         if _has_unknown_pairs(work.stores, work.spec):
             raise  # without an answer, nothing can be done for unknown pairs
-        work.notes.append(f"Nothing was asked of the exchange, and the gaps stay as they are: {error}")
+        work.notes.append(f"No requests were made, and the gaps stay as they are: {error}")
         return False
     snapshot = work.open.snapshot
     for pair in unprobed(snapshot, work.spec):
@@ -108,7 +108,7 @@ def _record_listed(work: BackfillWork, exchange: Exchange, listed: ListedPairs) 
     """Record which pairs are listed, and register named pairs that the lake has never held."""
     stores, now = work.stores, work.run.now
     if listed.is_stale:
-        work.notes.append("The list of pairs is an older one, because the exchange did not give it anew.")
+        work.notes.append("An older list of pairs is used, because the exchange did not answer with a new one.")
     known = {pair.name: pair for pair in stores.lake.asset_ids.pairs()}
     named = [listed.book.resolve(name) for name in work.spec.pairs if name not in known]
     with stores.catalog.read() as connection:
@@ -121,10 +121,10 @@ def _record_listed(work: BackfillWork, exchange: Exchange, listed: ListedPairs) 
         listed = exchange.listed_pairs(is_fresh=True)
     for pair in named:
         if pair not in listed.book:
-            raise InvalidRequest(
-                f"nothing is known of {pair}: neither the lake nor the exchange has it"
-                f"{did_you_mean(pair.name, (*known, *listed.book)) or '; is its name written as there?'}"
+            hint = (
+                did_you_mean(pair.name, (*known, *listed.book)) or "; check that its name is written as on the exchange"
             )
+            raise InvalidRequest(f"{pair} is unknown: neither the lake nor the exchange has it{hint}")
     stores.lake.asset_ids.register(named)
     here = {name for name, pair in known.items() if pair in listed.book}
     absent = [name for name, pair in known.items() if listed.lacks(pair)]
@@ -138,8 +138,8 @@ def _record_listed(work: BackfillWork, exchange: Exchange, listed: ListedPairs) 
     )
     work.notes += [f"{pair} is no longer listed: nothing is expected after its last evidence" for pair in gone]
     work.notes += [
-        f"{pair} is not in the exchange's list of pairs: nothing is asked of it until it is back; if a list lacks it "
-        "a day later too, it counts as listed no more"
+        f"{pair} is not in the exchange's list of pairs: no requests for it are made until it is back; if a list a "
+        "day later lacks it too, it counts as delisted"
         for pair in new
     ]
 
@@ -233,7 +233,7 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
             if not chosen:
                 continue
             work.run.report(
-                phase="paging through trades" if turn else "asking for candles",
+                phase="paging through trades" if turn else "requesting candles",
                 requests_done=exchange.requests,
                 requests_total=exchange.requests + estimated((*chosen, *(() if turn else selection[1]))),
             )
@@ -283,7 +283,7 @@ def _may_go_on(work: BackfillWork, stopped: Fetch, budget: Budget) -> bool:
     if budget.is_spent:
         work.notes.append("The budget of requests is spent; the rest is left to the next run.")
         return False
-    work.notes.append(f"{stopped} took more requests than a gap may; the rest of it is left to the next run.")
+    work.notes.append(f"{stopped} needs more requests than the limit of a gap; the next run continues.")
     return True
 
 

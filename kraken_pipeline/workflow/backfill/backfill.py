@@ -42,7 +42,7 @@ def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
         fill_through_api(work)
     else:
         work.resample()
-    run.report(phase="looking for gaps", candles=run.progress.candles + work.filled.candles_stored)
+    run.report(phase="finding gaps", candles=run.progress.candles + work.filled.candles_stored)
     left = work.settled_gaps()
     settle_operations(stores, run.now)
     return work.outcome(left)
@@ -101,15 +101,15 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> Bac
         try:
             exchange.require_online()
         except PipelineError as error:
-            work.notes.append(f"Nothing was tried: {error}")
+            work.notes.append(f"Nothing was retried: {error}")
         else:
             fetches = [_fetch_again(each) for each in given_up]
-            run.report(phase="trying again", requests_total=exchange.requests + estimated(fetches))
+            run.report(phase="retrying", requests_total=exchange.requests + estimated(fetches))
             fetch_each(work, exchange, fetches, budget)
         work.requests = exchange.requests
         work.notes += exchange.warnings
     work.resample()
-    run.report(phase="looking for gaps", candles=work.filled.candles_stored)
+    run.report(phase="finding gaps", candles=work.filled.candles_stored)
     settle_operations(stores, run.now)
     return work.outcome(work.settled_gaps())
 

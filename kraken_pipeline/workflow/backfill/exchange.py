@@ -58,7 +58,7 @@ def probed(stores: Stores) -> Iterator[Exchange]:
 def _briefly(seconds: float) -> None:
     """Wait for a permit, unless the wait is long; the exchange may have asked for minutes."""
     if seconds > PROBE_SECONDS:
-        raise Throttled(f"the exchange was not asked: the next request may be made in {seconds:.0f} s")
+        raise Throttled(f"no request was made: the next one may be made in {seconds:.0f} s")
     time.sleep(seconds)
 
 

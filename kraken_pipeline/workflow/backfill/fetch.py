@@ -89,7 +89,7 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
     reply = exchange.ohlc(series, wanted[0].start, until=wanted[-1].end)
     if reply.committed < wanted[0].start:
         raise ExchangeUnavailable(
-            f"OHLC of {series} from {iso(wanted[0].start)}: the reply says that no candle is closed since "
+            f"OHLC of {series} from {iso(wanted[0].start)}: the reply reports no closed candle since "
             f"{iso(reply.committed)}"
         )
     # A cached reply was made before this run began.
@@ -107,7 +107,7 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
         # Spans that were answered but not filled, such as a row that is no candle, are not asked for again.
         attempts=[Attempt(span, Route.OHLC, None, None, run.now) for span in subtract(tuple(answered), reply.listed)],
     )
-    notes = (f"OHLC of {series}: {len(reply.rejects)} rows are no candles",) if reply.rejects else ()
+    notes = (f"OHLC of {series}: {len(reply.rejects)} rows are not candles",) if reply.rejects else ()
     return Fetched(stored, reply.listed, notes=notes)
 
 
@@ -186,8 +186,9 @@ def _left_out(pair: str, absent: Sequence[AbsentIds]) -> Iterator[str]:
         ids = f"{absent[0]}" if len(absent) == 1 else f"{len(absent):,} times, from {absent[0]} to {absent[-1]}"
         start, end = min(each.start for each in absent), max(each.end for each in absent)
         yield (
-            f"{pair}: the exchange has left out {sum(each.count for each in absent):,} trades twice ({ids}), between "
-            f"{iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run asks again"
+            f"{pair}: the exchange has left out {sum(each.count for each in absent):,} trades twice ({ids}), "
+            f"between {iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run "
+            "requests them again"
         )
 
 

@@ -90,7 +90,7 @@ class BackfillWork:
             self.notes += done.notes
             if not (done.refuted or done.given_back):
                 return
-        self.notes.append("Reconciliation took back more than this run could fill; the next one goes on with it.")
+        self.notes.append("Reconciliation refuted more than this run could fill; the next run continues.")
 
     def settled_gaps(self) -> list[Gap]:
         """Record and return the gaps that are left in the end.

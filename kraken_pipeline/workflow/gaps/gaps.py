@@ -392,14 +392,14 @@ def _action(gaps: Sequence[Gap]) -> str:
     elif stuck:
         actions.append("raise KRAKEN_MAX_REQUESTS_PER_GAP or run with --complete: no archive has it yet")
     if failed:
-        actions.append(f"{failed[-1].error}; kraken-pipeline dead-letters retry tries it again")
+        actions.append(f"{failed[-1].error}; to retry: kraken-pipeline dead-letters retry")
     return "; ".join(actions)
 
 
 def is_awaited(archives: Sequence[str]) -> str:
     """Return the sentence for archives that are not published yet, without its full stop."""
     are, appear = ("is", "it appears") if len(archives) == 1 else ("are", "they appear")
-    return f"{', '.join(archives)} {are} not out yet; {appear} some days after the quarter's end"
+    return f"{', '.join(archives)} {are} not published yet; {appear} some days after the quarter's end"
 
 
 def by_use(gaps: Iterable[AnyGap]) -> list[AnyGap]:

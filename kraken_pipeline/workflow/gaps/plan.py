@@ -124,9 +124,9 @@ def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidReques
     places = ", ".join(str(folder) for folder in folders(stores, spec))
     unknown = [f"{each.name}: {each.reason}" for each in scanned.skipped if each.reason.endswith(UNKNOWN)]
     return InvalidRequest(
-        f"nothing to work on for tier {spec.tier}: the lake is empty there and no archive in {places} matches; "
-        "put Kraken's archives into the first of these, or name a folder that holds some"
-        f"{''.join(f'; {each}' for each in unknown[:3])}"
+        f"nothing to work on for tier {spec.tier}: the lake has nothing for it, and no archive in {places} matches; "
+        "put Kraken's archives into the first of these folders, or name their "
+        f"folder{''.join(f'; {each}' for each in unknown[:3])}"
     )
 
 

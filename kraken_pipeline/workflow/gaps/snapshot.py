@@ -215,7 +215,7 @@ def _require_known(spec: RunSpec, stores: Stores, pairs: Mapping[str, Pair]) -> 
         if name not in pairs:
             near = did_you_mean(name, stores.lake.asset_ids.all()["pair"])
             raise InvalidRequest(
-                f"nothing is known of {name}: neither the lake nor an archive in the folders has it{near}; "
-                f"put its archives into {stores.settings.drop}, name their folder, or fetch it: "
+                f"{name} is unknown: neither the lake nor an archive in the folders has it{near}; put its archives "
+                f"into {stores.settings.drop}, name their folder, or fetch it: "
                 f"{spec.selecting(pairs=(name,)).as_command('backfill')}"
             )

@@ -270,7 +270,7 @@ def _resolving(
         contradiction,
     )
     commands = [_withdrawing(closest, interval, files) for interval in suspects]
-    return f"find out which is wrong, then run run {' or '.join(commands)}"
+    return f"find out which is wrong, then run {' or '.join(commands)}"
 
 
 def _withdrawing(contradiction: ContradictionRecord, interval: Interval, files: Sequence[FileRecord]) -> str:
