@@ -184,7 +184,7 @@ def resolve(
 
 
 def _resolved(settings: Settings, config: dict[str, Any], *, console: Console) -> Resolved:
-    """Withdraw in a Dagster run, and return the result.
+    """Withdraw in a Dagster run; return the result.
 
     Raises:
         Exit: The run failed, which is reported.
