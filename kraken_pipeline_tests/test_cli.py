@@ -446,7 +446,7 @@ def test_reconcile_lists_what_contradicts_and_the_command_that_settles_it(tmp_pa
     assert (only["pair"], only["fine"], only["coarse"], only["verdict"]) == ("XBTUSD", 60, 240, "contradicted")
     assert (only["time"], only["short_side"]) == (iso(START + DAY), None)
     assert only["fine_trades"] == only["coarse_trades"] > 0
-    command = only["action"].rpartition("then kraken-pipeline ")[2]
+    command = only["action"].rpartition("then run kraken-pipeline ")[2]
     assert command.startswith("resolve --span --pair XBTUSD --interval 240 --start ")
     assert shell(home, *shlex.split(command)).code == 0
     assert shell(home, "reconcile", "--full", "--json").json == []

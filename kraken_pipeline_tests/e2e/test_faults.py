@@ -412,7 +412,7 @@ def test_who_is_locked_out_asks_for_nothing_more_and_blames_no_gap(
         kept_out = fill(stores, 2)
         assert len(exchange.requests) == asked, "nor in another run"
         assert (kept_out.requests, kept_out.failed) == (0, ())
-        assert "too late to wait for it" in " ".join(kept_out.notes)
+        assert "too late to wait for" in " ".join(kept_out.notes)
         assert {gap.failures for gap in kept_out.gaps} == {0}
 
         with stores.catalog.write() as connection:  # a quarter of an hour goes by

@@ -97,7 +97,7 @@ def test_a_full_disk_is_a_sentence_and_with_room_the_same_command_goes_on(
         full = ended(start(home, *command, program="kraken_pipeline"))
         # A run that could still put its end on record says it there.
         assert full.code == 1, full
-        assert "run the same command to go on" in full.out + full.err, full
+        assert "run the same command again to continue" in full.out + full.err, full
         assert not any(noise in full.out + full.err for noise in NOISE), full
         mount("-o", "remount,size=200m", str(disk))
         again = shell(home, *command)
@@ -114,7 +114,7 @@ def test_a_file_that_may_not_grow_is_a_sentence_without_any_privilege(
     process = start(home, str(kilobytes << 10), "ingest", "--archive-dir", str(shelf.q1), program=program)
     said = ended(process)
     assert said.code == 1, said
-    assert "run the same command to go on" in said.out + said.err, said
+    assert "run the same command again to continue" in said.out + said.err, said
     assert not any(noise in said.out + said.err for noise in NOISE), said
     assert shell(home, "ingest", "--no-api-backfill", "--archive-dir", str(shelf.q1)).code == 0
 

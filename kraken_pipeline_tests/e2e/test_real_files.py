@@ -75,9 +75,9 @@ def test_a_second_run_stores_none_and_says_why(real: Real) -> None:
     assert real.second.code == 0
     assert (told["files_total"], told["candles_ingested"]) == (0, 0)
     assert told["outcome"]["files_taken_before"] == 5
-    notes = [note for note in told["outcome"]["notes"] if "already ingested" in note]
+    notes = [note for note in told["outcome"]["notes"] if "read before" in note]
     assert len(notes) == 5
-    assert all(f"already taken: ingested by run {real.first.json['run_id'][:8]}" in note for note in notes)
+    assert all(f"read before: ingested by run {real.first.json['run_id'][:8]}" in note for note in notes)
 
 
 def test_trades_become_minutes_that_count_all_but_those_of_the_two_cut_ones(real: Real, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def command_for(defect: Defect) -> str:
 def test_a_person_is_told_the_command_for_each_of_these(completed: Stores) -> None:
     told = [each.action for each in contradicted(completed, run_spec(), NOW)]
     commands = [command_for(each) for each in FOR_A_PERSON]
-    assert [each for each in commands if not any(action.endswith(f"then {each}") for action in told)] == []
+    assert [each for each in commands if not any(action.endswith(f"then run {each}") for action in told)] == []
 
 
 @pytest.fixture(scope="module")

@@ -199,11 +199,11 @@ def test_a_7z_archive_under_the_name_of_a_zip_is_told_by_its_first_bytes(tmp_pat
     [
         (
             ["x.zip.001", "x.zip.002"],
-            "it was split into 2pieces, which cannot be read; join them:  cat x.zip.[0-9]*",
+            "it was split into 2 pieces, which cannot be read; join them: cat x.zip.[0-9]*",
         ),
         (["x.zip.001", "x.zip.003"], "it was split, and pieces are missing (.002); put all pieces into one folder"),
         (["x.zip.002"], "it was split, and pieces are missing (.001); put all pieces into one folder"),
-        (["x.z01", "x.z02", "x.zip"], "it was split into 3pieces, which cannot be read; join them:  zip -s 0 x.zip"),
+        (["x.z01", "x.z02", "x.zip"], "it was split into 3 pieces, which cannot be read; join them: zip -s 0 x.zip"),
         (["x.z02"], "it was split, and pieces are missing (.z01, .zip); put all pieces into one folder, and join them"),
     ],
 )

@@ -18,8 +18,8 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow import lake_write
+from kraken_pipeline.workflow.ingest import batches, read_file
 from kraken_pipeline.workflow.ingest import ingest as ingest_flow
-from kraken_pipeline.workflow.ingest import read_file
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import (
     HOURS_AND_DAYS,
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, shelf: Shelf) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_flow, "BATCH_FILES", 2)
+    monkeypatch.setattr(batches, "BATCH_FILES", 2)
 
 
 def ingested(instance: dg.DagsterInstance, settings: Settings, folder: Path) -> dg.ExecuteInProcessResult:

@@ -532,7 +532,7 @@ def test_a_number_that_is_no_operation_fails_with_a_sentence(
     instance: dg.DagsterInstance, settings: Settings, exchange: DemoExchange
 ) -> None:
     assert not ran(instance, settings, RETRY, ids=[7, 5]).success
-    assert sentence_of(instance, settings).startswith("5, 7: no operation that failed has that number")
+    assert sentence_of(instance, settings).startswith("5, 7: no failed fetch has that number")
     assert exchange.requests == ()
 
 

@@ -381,7 +381,7 @@ def test_a_second_run_stores_nothing_and_says_why(stores: Stores, shelf: Shelf) 
     assert done.backfilled.filled == ()
     reasons = {each.name: each.reason for each in done.scanned.taken}
     assert len(reasons) == len(files_of(stores)) == 7
-    assert set(reasons.values()) == {"already taken: ingested by run run-one"}
+    assert set(reasons.values()) == {"read before: ingested by run run-one"}
     assert (lake_of(stores), evidence_of(stores), files_of(stores)) == before
 
 

@@ -179,7 +179,7 @@ def test_a_file_that_was_withdrawn_is_never_ingested_again_under_whatever_name(
         again = run(stores, folder / "in", run_id="run-two")
         assert again.files == {}
         taken = {each.name: each.reason for each in again.scanned.taken}
-        assert taken[BAD] == f"already taken: withdrawn: {REASON}"
+        assert taken[BAD] == f"read before: withdrawn: {REASON}"
         assert (lake_of(stores), evidence_of(stores)) == before
 
         shutil.unpack_archive(folder / "in" / RELEASE, tmp_path / "unpacked")
@@ -313,7 +313,7 @@ def test_a_release_is_withdrawn_with_all_its_files_also_those_that_were_never_re
     assert rows_of(stores, schema.coverage, "pair") == []
     again = run(stores, tmp_path, run_id="run-two")
     assert again.files == {}
-    assert {each.reason for each in again.scanned.taken} == {"already taken: withdrawn: all of it"}
+    assert {each.reason for each in again.scanned.taken} == {"read before: withdrawn: all of it"}
     assert len(again.scanned.taken) == 6
     assert take_back(stores, withdrawal(reason="all of it", release=RELEASE)).files == ()
 
@@ -487,7 +487,7 @@ def test_the_shell_takes_back_and_says_what_is_left_to_do(tmp_path: Path, spoilt
     ]
     assert (shown["what"], shown["reason"], shown["files"]) == (BAD, "a spike", [BAD])
     again = shell(home, *command)
-    assert (again.code, "was withdrawn before; nothing is left of it" in again.out) == (0, True)
+    assert (again.code, "was withdrawn before; there is nothing left to withdraw" in again.out) == (0, True)
     absent = shell(home, "resolve", "--file", "absent.csv", "--reason", "a spike")
     assert (absent.code, "no file is called absent.csv; there are" in absent.err) == (2, True)
     assert shell(home, "resolve", "--reason", "a spike").code == 2

@@ -253,7 +253,7 @@ def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scann
         known = IngestHistory(connection, tasks)
     for task in tasks:
         if (how := known.taken(task, window(spec))) is not None:
-            scanned.taken.append(PassedOver(task.file.name, f"already ingested: {how}"))
+            scanned.taken.append(PassedOver(task.file.name, f"read before: {how}"))
         else:
             scanned.tasks.append(task)
 

@@ -342,7 +342,7 @@ def _of_files(
             action = (
                 f"{' and '.join(names) or 'two files of one release'} differ at the same trade count, in "
                 f"{step // length:,} candles: see both with kraken-pipeline explain {series.pair} "
-                f"{series.interval.value} {iso(time)}, then {' or '.join(commands)}"
+                f"{series.interval.value} {iso(time)}, then run {' or '.join(commands)}"
             )
             yield CandleVerdict(
                 series.pair,
