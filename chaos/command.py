@@ -13,13 +13,12 @@ import pytest
 from kraken_pipeline import definitions
 from kraken_pipeline.cli import app as cli
 from kraken_pipeline.cli import options
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import verify_job
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.homes import NOW
 
 if __name__ == "__main__":
     with pytest.MonkeyPatch.context() as patch:
-        stop_clock(patch, NOW, options, jobs, verify_job)
+        stop_clock(patch, NOW, options, steps)
         Path(os.environ["CHAOS_READY"]).write_text(definitions.__name__)
         cli.main()

@@ -17,8 +17,7 @@ import pytest
 from chaos.claims import HomeState, state_of
 from kraken_pipeline.cli import options
 from kraken_pipeline.demo.exchange import DemoExchange
-from kraken_pipeline.orchestration.jobs import ingest_job as jobs
-from kraken_pipeline.orchestration.jobs import verify_job
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.faults import fault_of
@@ -145,7 +144,7 @@ class Playground:
     def command(self, *arguments: str) -> Said:
         """Run `kraken-pipeline ARGUMENTS` in this process, at the moment at which the world ends."""
         with pytest.MonkeyPatch.context() as patch:
-            stop_clock(patch, NOW, options, jobs, verify_job)
+            stop_clock(patch, NOW, options, steps)
             try:
                 return shell(self.home, *arguments, **self._variables)
             except Exception:

@@ -542,7 +542,7 @@ def test_files_that_differ_are_one_cause_a_series_and_settled_by_naming_one(tmp_
         (("ingest", "--resume", "0000", "--tier", "TIER1"), "--resume continues a run with its own configuration"),
         (("export", "XBTUSD", "60", "--to", "x.xlsx"), "must end in .csv or .parquet"),
         (("export", "XBTUSD", "61", "--to", "x.csv"), "interval 61 does not exist"),
-        (("export", "ETHUSD", "60", "--to", "x.csv"), "the lake has no candle of ETHUSD 60 there"),
+        (("export", "ETHUSD", "60", "--to", "x.csv"), "the lake has no candle of ETHUSD 60 in that time"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_a_sentence(filled: Filled, arguments: tuple[str, ...], sentence: str) -> None:

@@ -323,7 +323,7 @@ def test_only_an_ingest_can_be_resumed(untouched: Path, tmp_path: Path) -> None:
     assert failed.json["error"].startswith("the lake is empty: ingest archives first, or name the pairs to fetch")
     said = shell(home, "ingest", "--resume", failed.json["run_id"][:8])
     assert said.code == 2
-    assert "is one of backfill_gaps_incremental: only an ingest can be resumed" in said.err
+    assert "is a run of backfill_gaps_incremental; only an ingest can be resumed" in said.err
 
 
 # --- the cache
@@ -346,10 +346,10 @@ def test_the_cache_says_how_well_it_serves_and_forgets_what_it_is_told_to(home: 
     assert re.search(r"; 4 keys with 0\.\d MiB on disk\.$", shown)
 
     cleared = ask(home, exchange, "cache", "clear", "--prefix", "replies:OHLC:XBTUSD")
-    assert (cleared.code, cleared.out, cleared.err) == (0, "", "1 replies forgotten\n")
-    assert ask(home, exchange, "cache", "clear", "--prefix", "elsewhere").err == "0 replies forgotten\n"
+    assert (cleared.code, cleared.out, cleared.err) == (0, "", "1 replies deleted\n")
+    assert ask(home, exchange, "cache", "clear", "--prefix", "elsewhere").err == "0 replies deleted\n"
     assert ask(home, exchange, "cache", "stats", "--json").json["keys"] == 3
-    assert ask(home, exchange, "cache", "clear").err == "3 replies forgotten\n"
+    assert ask(home, exchange, "cache", "clear").err == "3 replies deleted\n"
 
 
 # --- what failed for good

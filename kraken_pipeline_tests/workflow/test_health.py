@@ -212,7 +212,7 @@ def test_a_lake_that_cannot_be_written_has_failed_and_hides_nothing(home: Path) 
     found = verdicts(home)
     assert found["lake"][0] is HealthStatus.FAILED
     assert "KRAKEN_PIPELINE_HOME" in found["lake"][1]
-    assert found["lake"][1].endswith("name a folder that can")
+    assert found["lake"][1].endswith("name a folder that can be written")
     assert {found[name][0] for name in ("catalog", "series", "outbox", "exchange")} == {HealthStatus.OK}
 
 

@@ -115,7 +115,7 @@ def test_a_table_that_questdb_has_stopped_applying_has_failed_until_it_is_resume
         well(found, "questdb lag")
         verdict, sentence = found["questdb lag"]
         assert verdict is HealthStatus.FAILED
-        assert sentence.startswith(f"{HOURS} has stopped applying its log (no space left); mend that")
+        assert sentence.startswith(f"{HOURS} has stopped applying its log (no space left); remove the cause")
         assert sentence.endswith(f"then run in QuestDB: ALTER TABLE {HOURS} RESUME WAL")
         assert [each.transactions for each in client.lags() if each.table == HOURS] == [3]
         questdb.execute(f"ALTER TABLE {HOURS} RESUME WAL")
