@@ -450,7 +450,7 @@ def test_where_nothing_has_that_name_the_message_says_what_there_is(
                 take_back(there, what)
         with pytest.raises(InvalidRequest, match="the lake has candles from 2023-03-"):
             take_back(there, Withdrawal("why", series=HOURS, span=Span(0, HOUR)))
-        with pytest.raises(InvalidRequest, match="the lake has nothing of it"):
+        with pytest.raises(InvalidRequest, match="the lake has nothing"):
             take_back(there, Withdrawal("why", series=Series("ETHUSD", Interval.H1), span=Span(0, HOUR)))
 
 
