@@ -358,7 +358,6 @@ class PostgreSQL(Server):
             "unix_socket_directories": "",
             "max_connections": "200",
             "fsync": "off",  # a process that is killed loses nothing that was written; only a machine would
-            "synchronous_commit": "off",
             "full_page_writes": "off",
             "autovacuum": "off",
             "jit": "off",
