@@ -49,7 +49,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LockHeld:
     """What a side took.
 
     Attributes:
@@ -90,7 +90,7 @@ def on_disk(folder: Path, pattern: str) -> int:
     return sum(512 * file.stat().st_blocks for file in files if file.is_file())
 
 
-def run(works: tuple[Callable[[Given], Taken], ...]) -> None:
+def run(works: tuple[Callable[[Given], LockHeld], ...]) -> None:
     """Does the work that the command line names."""
     name, size, source, scratch = sys.argv[1:]
     work = next(each for each in works if each.__name__ == name)

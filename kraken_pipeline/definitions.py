@@ -11,7 +11,7 @@ from kraken_pipeline.orchestration.assets import tier_assets
 from kraken_pipeline.orchestration.health import health, health_job
 from kraken_pipeline.orchestration.jobs.correction_jobs import reconcile_job, resolve_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
-from kraken_pipeline.orchestration.jobs.maintenance_jobs import UPKEEP_JOBS, backfill_job, publish_job, retry_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import MAINTENANCE_JOBS, backfill_job, publish_job, retry_job
 from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.jobs.recover_job import recover_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
@@ -36,7 +36,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
         ),
         jobs=[
             ingest_job,
-            *UPKEEP_JOBS,
+            *MAINTENANCE_JOBS,
             verify_job,
             recover_job,
             prove_job,

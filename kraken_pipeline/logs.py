@@ -86,7 +86,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record, in ASCII, because some programs treat other characters as the end of a line."""
         of_run = getattr(record, "dagster_meta", None) or {}
-        told: dict[str, str] = {
+        entry: dict[str, str] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -94,10 +94,10 @@ class JsonLines(logging.Formatter):
         }
         for name in _RUN:
             if of_run.get(name):
-                told[name.removesuffix("_name").removesuffix("_key")] = str(of_run[name])
+                entry[name.removesuffix("_name").removesuffix("_key")] = str(of_run[name])
         if error := self._error(record, of_run):
-            told["error"] = self._secrets.hide(error)
-        return json.dumps(told)
+            entry["error"] = self._secrets.hide(error)
+        return json.dumps(entry)
 
     def _error(self, record: logging.LogRecord, of_run: Mapping[str, Any]) -> str | None:
         """Return the traceback of a record, or the one in its Dagster event, such as the failure of a step."""

@@ -156,9 +156,9 @@ def test_no_password_is_told_however_it_is_spelled(stream: io.StringIO, format_:
     configure(settings_with(kraken_log_format=format_, **SERVERS), stream)
     for password in SECRETS:
         logging.getLogger(LOGGER).warning("before(%s)after", SPELLINGS[spelling](password))
-    told = [line["message"] for line in lines(stream)] if format_ == "json" else stream.getvalue().splitlines()
-    assert len(told) == len(SECRETS)
-    for message in told:
+    entry = [line["message"] for line in lines(stream)] if format_ == "json" else stream.getvalue().splitlines()
+    assert len(entry) == len(SECRETS)
+    for message in entry:
         assert re.search(r"before\(.*\*{10}.*\)after$", message)
         assert re.search(r"(?i)al.?og|che|tt.{1,3}p|gw|[1-4]\)", message.partition("before")[2]) is None
 

@@ -201,18 +201,18 @@ PRINTED: dict[str, Callable[[Console], None]] = {
                     verdict(Interval.W1, SENTENCE),
                     cause=CAUSE,
                     suspects=(Interval.W1, Interval.D15),
-                    remedy=Remedy.TAKE_BACK,
+                    remedy=Remedy.WITHDRAW,
                 ),
                 *[replace(verdict(Interval.W1, SENTENCE), cause=CAUSE, suspects=(Interval.W1,), remedy=Remedy.FILL)]
                 * 12_581,
                 replace(
-                    verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.PRECISION), remedy=Remedy.TAKE_BACK
+                    verdict(None, SENTENCE), cause=replace(CAUSE, kind=CauseKind.PRECISION), remedy=Remedy.WITHDRAW
                 ),
                 replace(
                     verdict(None, SENTENCE),
                     cause=replace(CAUSE, kind=CauseKind.FILE),
                     files=FILES,
-                    remedy=Remedy.TAKE_BACK,
+                    remedy=Remedy.WITHDRAW,
                 ),
             ]
         ),

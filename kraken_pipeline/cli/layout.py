@@ -81,11 +81,11 @@ class TextTable:
     def _inline(self, widths: Sequence[int], is_filled: Sequence[bool], width: int | None) -> list[int]:
         """Return the columns that fit on one line, in their order: the most important first, empty ones last."""
         found: list[int] = []
-        taken = -len(_SPACE)
+        used = -len(_SPACE)
         for index in sorted(self._by_importance, key=lambda index: not is_filled[index]):
-            if not found or width is None or taken + len(_SPACE) + widths[index] <= width:
+            if not found or width is None or used + len(_SPACE) + widths[index] <= width:
                 found.append(index)
-                taken += len(_SPACE) + widths[index]
+                used += len(_SPACE) + widths[index]
         return sorted(found)
 
     def _line(self, cells: Sequence[str], inline: Iterable[int], widths: Sequence[int]) -> str:

@@ -33,7 +33,7 @@ from kraken_pipeline.storage.records import dead_letters as letters
 from kraken_pipeline.storage.stores import opened, opened_locks, require_writable
 from kraken_pipeline.workflow import dead_letters
 from kraken_pipeline.workflow.backfill.exchange import open_cache
-from kraken_pipeline.workflow.explain.explain import explain as tell
+from kraken_pipeline.workflow.explain.explain import explain as explain_candle
 from kraken_pipeline.workflow.gaps.closed import closed_gaps
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
@@ -112,11 +112,11 @@ def explain(
 ) -> None:
     """Show the history of one candle: its source, the candles that lost to it, and what its values were compared to."""
     with stores_of_home() as stores:
-        told = tell(stores, named_pair(pair, known_pairs(stores)), interval, moment, present())
+        explanation = explain_candle(stores, named_pair(pair, known_pairs(stores)), interval, moment, present())
     if as_json:
-        print_json(told.as_json())
+        print_json(explanation.as_json())
     else:
-        story.explained(out, told)
+        story.explained(out, explanation)
 
 
 def export(

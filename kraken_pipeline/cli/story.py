@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     pass
 
 
-def explained(console: Console, told: Explanation) -> None:
+def explained(console: Console, explanation: Explanation) -> None:
     """Print the explanation of one candle: its values, coverage, proof and history."""
-    say(console, f"{told.series} from {iso(told.span.start)} to {iso(told.span.end)}: {told.sentence}", "bold")
-    if told.candle is not None:
-        say(console, f"  {_candle(told.candle)}")
-    covered = told.coverage
+    start, end = iso(explanation.span.start), iso(explanation.span.end)
+    say(console, f"{explanation.series} from {start} to {end}: {explanation.sentence}", "bold")
+    if explanation.candle is not None:
+        say(console, f"  {_candle(explanation.candle)}")
+    covered = explanation.coverage
     where = f"{_from_to(covered.span)}, {covered.source}" if covered else "nothing"
     say(console, f"Covered by {where}")
-    say(console, f"Proof: {': '.join(filter(None, (told.proof.state, '; '.join(told.proof.by))))}")
-    for title, lines in _chapters(told):
+    say(console, f"Proof: {': '.join(filter(None, (explanation.proof.state, '; '.join(explanation.proof.by))))}")
+    for title, lines in _chapters(explanation):
         if lines:
             say(console, title, "bold")
         for line in lines:
@@ -43,32 +44,35 @@ def _candle(candle: Stored) -> str:
     return f"{named.replace('trade_count', 'trades')}; {candle.source}{release}"
 
 
-def _chapters(told: Explanation) -> Iterator[tuple[str, list[str]]]:
+def _chapters(explanation: Explanation) -> Iterator[tuple[str, list[str]]]:
     """Yield the sections of an explanation that are lists: the title and the lines of each."""
-    yield "Evidence", [line for evidence in told.evidence for line in _witness(evidence)]
+    yield "Evidence", [line for evidence in explanation.evidence for line in _witness(evidence)]
     yield (
         "Replaced and refused candles",
-        [f"{short(loser.at)}: {loser.lost}, by {loser.by}: {_candle(loser.candle)}" for loser in told.losers],
+        [f"{short(loser.at)}: {loser.lost}, by {loser.by}: {_candle(loser.candle)}" for loser in explanation.losers],
     )
     yield (
         "Refutations",
         [
             f"{short(refutation.made_at)}: {refutation.reason}{'' if ended is None else f'; until {short(ended)}'}"
-            for refutation, ended in told.refutations
+            for refutation, ended in explanation.refutations
         ],
     )
-    yield "Contradictions", [_contradiction(contradiction) for contradiction in told.contradictions]
-    yield "Conflicts", [f"{short(conflict.made_at)}: {conflict.reason}" for conflict in told.conflicts]
-    yield "Suspicions", [f"{suspicion.reason}: {suspicion.state}" for suspicion in told.suspicions]
+    yield "Contradictions", [_contradiction(contradiction) for contradiction in explanation.contradictions]
+    yield "Conflicts", [f"{short(conflict.made_at)}: {conflict.reason}" for conflict in explanation.conflicts]
+    yield "Suspicions", [f"{suspicion.reason}: {suspicion.state}" for suspicion in explanation.suspicions]
     yield (
         "Rejected rows",
-        [f"{row['location']}, line {row['line'] or '?'}: {row['reason']}: {row['text']}" for row in told.letters],
+        [
+            f"{row['location']}, line {row['line'] or '?'}: {row['reason']}: {row['text']}"
+            for row in explanation.letters
+        ],
     )
     yield (
         "Withdrawals",
         [
             f"{short(withdrawal.made_at)}: {name or _from_to(withdrawal.span)}: {withdrawal.reason}"
-            for withdrawal, name in told.withdrawals
+            for withdrawal, name in explanation.withdrawals
         ],
     )
 

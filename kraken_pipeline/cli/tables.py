@@ -245,11 +245,11 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
 
 def resolved(console: Console, done: Resolved) -> None:
     """Print what was withdrawn, what replaced it, and what is left to do."""
-    taken = "would be withdrawn" if done.dry_run else "withdrawn"
+    verb = "would be withdrawn" if done.dry_run else "withdrawn"
     if not done.dry_run and not (done.files or done.series):
         say(console, f"{done.what} was withdrawn before; there is nothing left to withdraw.")
         return
-    say(console, f"{done.what} {taken}: {done.candles:,} candles.")
+    say(console, f"{done.what} {verb}: {done.candles:,} candles.")
     table = TextTable("Withdrawn", "pair", ">interval", "from", "to", ">candles")
     for withdrawn in done.series[:ROWS]:
         series, span = withdrawn.series, withdrawn.span

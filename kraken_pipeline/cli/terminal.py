@@ -66,33 +66,33 @@ class _Frame:
         self._requests_a_second = requests_a_second
         self._began = time.monotonic()
         self._progress = Progress(phase)
-        self._told = ""
+        self._sentence = ""
 
     def show(self, progress: Progress) -> None:
         """Set the progress that the next frames show."""
         self._progress = progress
-        self._told = _told(progress, time.monotonic() - self._began, self._requests_a_second)
+        self._sentence = _sentence(progress, time.monotonic() - self._began, self._requests_a_second)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        progress, told = self._progress, self._told
+        progress, sentence = self._progress, self._sentence
         least, most = _BAR_WIDTHS
         room = options.max_width - len(progress.phase) - 1
-        is_beside = room - len(told) - 1 >= least
+        is_beside = room - len(sentence) - 1 >= least
         bar = ProgressBar(
             total=100 if (progress.requests_total or progress.bytes_total) and progress.percent < 100 else None,
             completed=progress.percent,
-            width=max(least, min(most, room - len(told) - 1 if is_beside else room)),
+            width=max(least, min(most, room - len(sentence) - 1 if is_beside else room)),
             animation_time=time.monotonic() - self._began,
         )
         grid = Grid.grid(padding=(0, 1, 0, 0))
-        grid.add_row(progress.phase, bar, *([told] if is_beside else []))
+        grid.add_row(progress.phase, bar, *([sentence] if is_beside else []))
         yield grid
         if not is_beside:
-            for line in wrapped(told, options.max_width, 2, 0):
+            for line in wrapped(sentence, options.max_width, 2, 0):
                 yield Text(line)
 
 
-def _told(progress: Progress, seconds: float, requests_a_second: float) -> str:
+def _sentence(progress: Progress, seconds: float, requests_a_second: float) -> str:
     """Return a sentence about the work done and left, with an estimate of the time left."""
     if progress.requests_total:
         return (
@@ -115,13 +115,13 @@ def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progre
     began = time.monotonic()
     said_at, phase = -_PLAIN_SECONDS, ""
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         nonlocal said_at, phase
         now = time.monotonic()
         if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
             return
         said_at, phase = now, progress.phase
-        told = _told(progress, now - began, requests_a_second)
-        say(console, f"{progress.phase}: {told}")
+        sentence = _sentence(progress, now - began, requests_a_second)
+        say(console, f"{progress.phase}: {sentence}")
 
-    return tell
+    return report

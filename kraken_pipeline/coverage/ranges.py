@@ -81,10 +81,10 @@ def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
             first += 1
         index = first
         while index < len(subtrahend) and subtrahend[index].start < span.end:
-            taken = subtrahend[index]
-            if taken.start > at:
-                rest.append(Span(at, taken.start))
-            at = max(at, taken.end)
+            cut = subtrahend[index]
+            if cut.start > at:
+                rest.append(Span(at, cut.start))
+            at = max(at, cut.end)
             index += 1
         if at < span.end:
             rest.append(Span(at, span.end))

@@ -45,7 +45,7 @@ _DAY = 86_400
 def reconcile(
     known: Mapping[Interval, IntervalEvidence],
     read: Read,
-    doubted: Spans,
+    marked: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
     proven: Mapping[Interval, Proven],
 ) -> Findings:
@@ -56,7 +56,7 @@ def reconcile(
     Args:
         known: The evidence for each interval.
         read: Returns candles.
-        doubted: The time marked for reconciliation, grown to whole candles of each interval.
+        marked: The time marked for reconciliation, grown to whole candles of each interval.
         tried: The values of contradictions whose healing was tried or given up before, by finer interval, coarser
             interval and start. A contradiction that recurs with the same values is a conflict.
         proven: The proven time before this reconciliation.
@@ -64,7 +64,7 @@ def reconcile(
     found = Findings()
     work = _Reconciling(dict(known), read, tried, found)
     for coarse in sorted(known):
-        rest = intersect(known[coarse].covered, touched_candles(doubted, coarse))
+        rest = intersect(known[coarse].covered, touched_candles(marked, coarse))
         for fine in coarse.finer:
             if fine not in known or not rest:
                 continue
@@ -73,9 +73,9 @@ def reconcile(
             rest = subtract(rest, within)
     work.blame()
     kept = {
-        interval: proven.get(interval, NOTHING_PROVEN).without(touched_candles(doubted, interval)) for interval in known
+        interval: proven.get(interval, NOTHING_PROVEN).without(touched_candles(marked, interval)) for interval in known
     }
-    found.proven = _proven(work, kept, doubted)
+    found.proven = _proven(work, kept, marked)
     return found
 
 
@@ -156,9 +156,9 @@ class _Reconciling:
             self._refute(interval, normalise(parts))
         self.found.conflicts += conflicts
         for interval in (fine, coarse):
-            for doubts, found in ((self.doubtful, conflicts), (self.shifted, runs)):
-                doubts[interval] = union(
-                    doubts.get(interval, ()), normalise(contradiction.span for contradiction in found)
+            for collected, found in ((self.doubtful, conflicts), (self.shifted, runs)):
+                collected[interval] = union(
+                    collected.get(interval, ()), normalise(contradiction.span for contradiction in found)
                 )
 
     def _to_refute(self, contradiction: Contradiction) -> tuple[tuple[Interval, Span], ...]:
@@ -309,7 +309,7 @@ def _candle(values: Sequence[float | None]) -> Values | None:
 # --- proof
 
 
-def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans) -> dict[Interval, Proven]:
+def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], marked: Spans) -> dict[Interval, Proven]:
     """Return what the successful comparisons prove, with the earlier proof that was not compared again.
 
     These are verified: a coarser candle with evidence of its own that the finer ones add up to, a minute that was made
@@ -324,7 +324,7 @@ def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], doubted: Spans)
     """
     known, equal, proven = work.known, work.equal, dict(kept)
     for interval, evidence in known.items():
-        within = intersect(evidence.covered, touched_candles(doubted, max(interval, Interval.D1)))
+        within = intersect(evidence.covered, touched_candles(marked, max(interval, Interval.D1)))
         contradicted = union(*(spans for pair, spans in work.unequal.items() if interval in pair))
         confirmed = subtract(intersect(evidence.confirmed, within), contradicted)
         proven[interval] = proven[interval].and_verified(confirmed)

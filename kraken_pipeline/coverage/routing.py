@@ -132,9 +132,9 @@ def route(
         if with_api:
             steps += _api_steps(known, interval, now, max_requests_per_gap, is_paid=asked_of(interval) in replies)
         for step in steps:
-            taken = step(rest)
-            legs += taken
-            rest = subtract(rest, normalise(leg.span for leg in taken))
+            found = step(rest)
+            legs += found
+            rest = subtract(rest, normalise(leg.span for leg in found))
         _add(having, interval, (leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready))
         _add(promised, interval, legs)
         replies |= {leg.fetched for leg in legs if leg.route is Route.OHLC and leg.fetched is not None}

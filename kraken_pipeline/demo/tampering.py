@@ -15,11 +15,11 @@ def changed(result: Mapping[str, Any], change: Change) -> dict[str, Any]:
     """Return a result with a change applied."""
     match change:
         case SystemState(status, upcoming, emergency):
-            told = {"upcoming_maintenance": upcoming, "emergency": emergency}
+            added = {"upcoming_maintenance": upcoming, "emergency": emergency}
             return {
                 **result,
                 "status": status,
-                **{name: list(entries) for name, entries in told.items() if entries is not None},
+                **{name: list(entries) for name, entries in added.items() if entries is not None},
             }
         case LeftOut(first, last, every):
             left_out = range(first, last + 1, every)
@@ -45,8 +45,8 @@ def _grown(result: Mapping[str, Any]) -> dict[str, Any]:
     def grown(rows: list[Any]) -> list[Any]:
         return [[*(float(value) if _is_decimal(value) else value for value in row), "new"] for row in rows]
 
-    told = {"last": str(result["last"])} if "last" in result else {}
-    return {"as_of": [], **_with_rows(result, grown), **told, "more": {"pages": 3}}
+    added = {"last": str(result["last"])} if "last" in result else {}
+    return {"as_of": [], **_with_rows(result, grown), **added, "more": {"pages": 3}}
 
 
 def _is_decimal(value: Any) -> bool:

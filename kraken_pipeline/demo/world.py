@@ -322,11 +322,11 @@ class World:
         leads = np.concatenate([[True], time[1:] != time[:-1]])
         order = _leader(leads)
         # A taker's order that matches several makers' makes several trades at one time; some of these are equal.
-        twin = _leader(leads | (random.random(count) >= _SAME_TRADE))
+        leader = _leader(leads | (random.random(count) >= _SAME_TRADE))
         return _Day(
             time=time,
-            ticks=_ticks(listing, course.levels[index : index + 2], count, random)[twin],
-            lots=_lots(listing, count, random)[twin],
+            ticks=_ticks(listing, course.levels[index : index + 2], count, random)[leader],
+            lots=_lots(listing, count, random)[leader],
             sold=(random.random(count) < 0.5)[order],
             at_market=(random.random(count) < 0.3)[order],
         )

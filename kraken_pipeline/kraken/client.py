@@ -136,7 +136,7 @@ class Client:
         )
         self.requests = 0
         self.answers = 0
-        self.told_time: float | None = None
+        self.server_time: float | None = None
         """The exchange's time of its last answer, from the `Date` header; None if that had no valid date."""
         self.ahead: float | None = None
         """The seconds by which the local clock was ahead of that time; None if it is unknown."""
@@ -245,12 +245,12 @@ class Client:
     def _compare_clocks(self, date: str | None, sent_at: float) -> None:
         """Record the exchange's time of the answer, and how far the local clock was ahead in mid-request."""
         try:
-            self.told_time = parsedate_to_datetime(date or "").timestamp()
+            self.server_time = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, OverflowError):
-            self.told_time = self.ahead = None
+            self.server_time = self.ahead = None
         else:
             # The header has whole seconds: on average, half a second has passed since then.
-            self.ahead = (sent_at + time.time()) / 2 - (self.told_time + 0.5)
+            self.ahead = (sent_at + time.time()) / 2 - (self.server_time + 0.5)
 
 
 @dataclass(frozen=True, slots=True)

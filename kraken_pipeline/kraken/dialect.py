@@ -122,13 +122,13 @@ class Dialect:
         columns: The names of a line's fields, in order. Names of fields to ignore begin with `_`.
         header_lines: The number of lines at the beginning that hold names.
         is_quoted: Whether fields may be in quotation marks.
-        is_told: Whether a header or a manifest names the columns.
+        is_named: Whether a header or a manifest names the columns.
     """
 
     columns: tuple[str, ...]
     header_lines: int = 0
     is_quoted: bool = False
-    is_told: bool = False
+    is_named: bool = False
 
 
 class Headed:
@@ -171,10 +171,10 @@ def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | 
         UnreadableArchive: The file's format is not supported; the message says what to do.
     """
     head = head.removeprefix(codecs.BOM_UTF8)
-    is_told, has_header = (bool(manifest.columns), manifest.has_header) if manifest is not None else (False, False)
-    usual = vocabulary.columns(manifest.columns, "manifest") if manifest is not None and is_told else vocabulary.usual
+    is_named, has_header = (bool(manifest.columns), manifest.has_header) if manifest is not None else (False, False)
+    usual = vocabulary.columns(manifest.columns, "manifest") if manifest is not None and is_named else vocabulary.usual
     if not has_header and _is_plain(head, usual):
-        return Dialect(usual, is_told=is_told)
+        return Dialect(usual, is_named=is_named)
     _require_encoding(head)
     lines = _sample(head)
     _require_separator(lines, len(vocabulary.needed) - 1)
@@ -185,10 +185,10 @@ def dialect_of(head: bytes, vocabulary: Vocabulary, manifest: ReleaseManifest | 
     if rows and _is_header(rows[0], vocabulary):
         dialect = _under_header(rows, vocabulary, is_quoted=is_quoted)
     elif has_header:
-        dialect = Dialect(usual, 1, is_quoted, is_told)
+        dialect = Dialect(usual, 1, is_quoted, is_named)
     else:
         _require_no_preamble(rows, vocabulary)
-        dialect = Dialect(_headerless(rows, usual, vocabulary), 0, is_quoted, is_told)
+        dialect = Dialect(_headerless(rows, usual, vocabulary), 0, is_quoted, is_named)
     _require_seconds([row for row in rows[dialect.header_lines :] if row], dialect.columns.index("time"))
     return dialect
 
@@ -276,7 +276,7 @@ def _under_header(rows: Sequence[Sequence[str]], vocabulary: Vocabulary, *, is_q
             f"its header names {len(columns)} columns and its lines have {len(first)} fields: "
             f"{plain(','.join(first))[:_TEXT]}; name each of them, or download it again"
         )
-    return Dialect(columns, 1, is_quoted, is_told=True)
+    return Dialect(columns, 1, is_quoted, is_named=True)
 
 
 def _headerless(rows: Sequence[Sequence[str]], usual: tuple[str, ...], vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -201,13 +201,13 @@ def _look_into(container: Container, found: Discovery) -> None:
         found.broken.append(PassedOver(container.name, str(error), container.parts[0]))
         return
     files = len(found.files)
-    faults = [fault for member in members if (fault := _take_member(container, member, found)) is not None]
+    faults = [fault for member in members if (fault := _add_member(container, member, found)) is not None]
     if faults and len(found.files) == files and len({fault.reason for fault in faults}) == 1:
         faults = [PassedOver(container.name, faults[0].reason, container.parts[0])]
     found.broken += faults
 
 
-def _take_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
+def _add_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
     """Add a member to the discovery; if it cannot be read, return it with the reason instead."""
     name = f"{container.path.name}:{member.filename}"
     base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
@@ -272,8 +272,8 @@ _kept_listing = lru_cache(maxsize=256)(_read_listing)
 def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> None:
     there = {number for number, _ in numbered}
     listed = (_PART.fullmatch(name) for name in read_sums(whole.parent))
-    told = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}
-    missing = sorted(({*range(numbered[-1][0] + 1)} | told) - there)
+    listed_numbers = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}
+    missing = sorted(({*range(numbered[-1][0] + 1)} | listed_numbers) - there)
     if missing:
         names = ", ".join(f"part{number:02d}" for number in missing)
         reason = f"missing parts: {names}; put all parts into one folder"

@@ -117,7 +117,7 @@ class Exchange:
         client: Makes the requests.
         cache: Stores the replies.
         lifetimes: The lifetimes of the replies.
-        told: Is called with each status of the exchange.
+        on_status: Is called with each status of the exchange.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Exchange:
         client: Client,
         cache: ReplyCache,
         lifetimes: Lifetimes,
-        told: Callable[[SystemStatus], None] = lambda _: None,
+        on_status: Callable[[SystemStatus], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._cache = cache
         self._lifetimes = lifetimes
-        self._told = told
+        self._on_status = on_status
         self._ahead: float | None = None  # the exchange's time minus the monotonic clock
         self._listed: tuple[tuple[float, ...], ListedPairs] | None = None
         self._refused: dict[str, Kept | None] = {}
@@ -171,7 +171,7 @@ class Exchange:
         """
         status = parse_status(self._client.ask("SystemStatus"))
         self._ahead = status.time - time.monotonic()
-        self._told(status)
+        self._on_status(status)
         if status.status == "maintenance":
             raise Maintenance("Kraken is in maintenance; no requests are made until it ends")
         if status.status not in KNOWN_STATUSES:
@@ -293,8 +293,8 @@ class Exchange:
             rows, last = parse_trades(result, asked, key, others)
             if unknown := unknown_words(rows):
                 self._warn(f"Trades of {pair} have {', '.join(unknown)}, which is unknown; no candle depends on it.")
-            told = max(self.now(), self._client.told_time or 0.0)
-            return TradesPage(rows, last, asked_at, asked, told).by_id()
+            now = max(self.now(), self._client.server_time or 0.0)
+            return TradesPage(rows, last, asked_at, asked, now).by_id()
 
         def ask() -> Any:
             result = self._client.ask("Trades", pair=pair, since=since, count=FULL_PAGE, **more)

@@ -57,7 +57,7 @@ class Incident:
         return Span(self.start, max(self.end, self.start + 1))
 
 
-def incidents_told(status: SystemStatus) -> Iterator[Incident]:
+def reported_incidents(status: SystemStatus) -> Iterator[Incident]:
     """Yield the incidents in a status. A maintenance without a valid window is ignored.
 
     Args:

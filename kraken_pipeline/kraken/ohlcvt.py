@@ -111,7 +111,7 @@ class CandleReader:
         stream = Headed(self._stream)
         dialect = dialect_of(stream.head, CANDLES, self._manifest)
         form = _format(self._interval, self._now, dialect)
-        self._columns.is_asked = not dialect.is_told
+        self._columns.is_asked = not dialect.is_named
         line = 1
         for data in line_blocks(stream, digest):
             rows = data
@@ -120,7 +120,7 @@ class CandleReader:
                 line += 1
             block = parse_block(rows, line, form)
             line += block.rows.height + len(block.rejects)
-            self._columns.take(block)
+            self._columns.collect(block)
             yield block
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
@@ -135,10 +135,10 @@ class CandleReader:
                 if times[0] <= reached or not (times.slice(1) > times.head(-1)).all():
                     raise OutOfOrder
                 reached = int(times[-1])
-                self._grid.take(times)
+                self._grid.collect(times)
                 self._columns.chain(block.rows)
             traded = self._traded(block)
-            self._unanswered.take(traded)
+            self._unanswered.collect(traded)
             yield self._noted(traded)
 
     def _traded(self, block: Block) -> Block:
@@ -198,7 +198,7 @@ class CandleReader:
             repeated = self._repeated(rows.filter(~last), kept, repeats)
             yield self._noted(Block(kept, repeated))
         self._columns.require_chained()
-        self._grid.take(pl.concat(every).unique().sort() if every else pl.Series([], dtype=pl.Int64()))
+        self._grid.collect(pl.concat(every).unique().sort() if every else pl.Series([], dtype=pl.Int64()))
         self._contradict_quiet(pl.concat(placed)["time"])
         self._judge(pl.concat(placed).filter(~pl.col(LINE).is_in(repeats)), rejects)
 
@@ -221,7 +221,7 @@ class CandleReader:
         number = -pl.col(LINE).cast(pl.Int64) if order.descends else pl.col(LINE).cast(pl.Int64)
         standing = rows.filter(pl.Series(order.believed)).select("time", number).sort(LINE)
         turned = [replace(reject, line=-reject.line) for reject in reversed(rejects)] if order.descends else rejects
-        self._unanswered.take(Block(standing, tuple(turned)))
+        self._unanswered.collect(Block(standing, tuple(turned)))
 
     def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame, repeats: list[int]) -> tuple[Reject, ...]:
         """Return the rows replaced by a later one of the same time; lines with equal values are added to `repeats`.
@@ -265,7 +265,7 @@ class _Grid:
         self._last: int | None = None  # the latest time so far
         self._divisor = 0  # the greatest common divisor of all distances so far
 
-    def take(self, times: pl.Series) -> None:
+    def collect(self, times: pl.Series) -> None:
         """Add times, which must be later than those before."""
         self._rows += len(times)
         if self._divisor == self._interval.seconds or not len(times):
@@ -314,7 +314,7 @@ class _Judge:
         self._fractional = 0
         self._has_parts = False  # whether a good row has a volume that is not a whole number
 
-    def take(self, block: Block) -> None:
+    def collect(self, block: Block) -> None:
         """Count the rows of a block; until a row is rejected there is nothing to check."""
         if not self.is_asked or not (block.rejects or self._lines):
             return

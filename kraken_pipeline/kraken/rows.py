@@ -264,7 +264,7 @@ class Unanswered:
         self._pending: list[int | None] = []  # the times of the rows after it, up to the next good one
         self._since = FOREVER  # the time from which on everything is doubtful, up to that next good row
 
-    def take(self, block: Block, since: Mapping[int, int] | None = None) -> None:
+    def collect(self, block: Block, since: Mapping[int, int] | None = None) -> None:
         """Process the rejects of the next block of a file, with its good rows as their neighbours.
 
         Args:

@@ -110,14 +110,14 @@ class TradesReader:
             UnreadableArchive: The file has no good row, or its columns or times are wrong.
         """
         for minutes in fold_trades(self._trades()):
-            yield Block(self._whole(minutes), self._taken_rejects())
+            yield Block(self._whole(minutes), self._collected_rejects())
         if self._rejects:
             empty = pl.DataFrame(schema={"time": TIME})
-            yield Block(empty, self._taken_rejects())
+            yield Block(empty, self._collected_rejects())
         self.facts.unanswered = self._unanswered.spans()
         require_rows(self.facts, "trade")
 
-    def _taken_rejects(self) -> tuple[Reject, ...]:
+    def _collected_rejects(self) -> tuple[Reject, ...]:
         rejects, self._rejects = tuple(self._rejects), []
         return rejects
 
@@ -155,7 +155,7 @@ class TradesReader:
             self._unanswered.add(self.facts.last_time)
 
     def _note(self, block: Block, since: Mapping[int, int]) -> None:
-        self._unanswered.take(block, since)
+        self._unanswered.collect(block, since)
         self._rejects += block.rejects
         if block.rows.height:
             self.facts.rows += block.rows.height

@@ -210,7 +210,7 @@ def _next_page(fetch: Callable[[int], TradesPage], at: _Progress, known_trade: i
         _require_end(page, _page_from(fetch, known_trade * _NS), at.since)
     if at.last is not None and all(row[6] != at.last for row in page.rows):
         raise ExchangeUnavailable(f"{page.asked}: the page lacks the trade {at.last}, with which it should begin")
-    return replace(page, rows=_told_apart(page.rows, fetch, at.since))
+    return replace(page, rows=_separated(page.rows, fetch, at.since))
 
 
 def _held_against_ids(paging: _Paging, page: TradesPage, at: _Progress) -> TradesPage:
@@ -241,7 +241,7 @@ def _asked_again(paging: _Paging, page: TradesPage, hole: AbsentIds, since: int)
     again = _page_from(paging.fetch, max(since, int(before[2] * 1e7) * 100 - _IMPRECISION_NS))
     if all(row[6] != before[6] for row in again.rows):
         raise ExchangeUnavailable(f"{again.asked}: the page lacks the trade {before[6]}, which was requested")
-    later = _told_apart([row for row in again.rows if row[6] > before[6]], paging.fetch, since)
+    later = _separated([row for row in again.rows if row[6] > before[6]], paging.fetch, since)
     rows = {row[6]: row for row in (*later, *page.rows)}
     last, until = page.last, page.rows[-1][6]
     if len(again.rows) >= paging.full_page or again.rows[-1][6] >= until:
@@ -293,7 +293,7 @@ def require_possible(page: TradesPage, since: int) -> None:
         raise UnusableReply(f"{page.asked}: the page has a trade that is later than the exchange's own clock")
 
 
-def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], since: int) -> Sequence[TradeRow]:
+def _separated(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], since: int) -> Sequence[TradeRow]:
     """Return the rows of a page, each with a time in the minute of its trade.
 
     A float is too coarse for the last 120 ns of a minute: such a trade reads as one at the start of the next minute.
@@ -310,9 +310,9 @@ def _told_apart(rows: Sequence[TradeRow], fetch: Callable[[int], TradesPage], si
 
 def _last(page: TradesPage) -> int:
     """Return the time of a page's last trade in nanoseconds, or a little less if the page does not give it exactly."""
-    told = int(page.rows[-1][2] * 1e7) * 100
-    if page.last is None or abs(page.last - told) > _IMPRECISION_NS:
-        return told - _IMPRECISION_NS
+    last_ns = int(page.rows[-1][2] * 1e7) * 100
+    if page.last is None or abs(page.last - last_ns) > _IMPRECISION_NS:
+        return last_ns - _IMPRECISION_NS
     return page.last
 
 

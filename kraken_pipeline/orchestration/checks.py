@@ -210,13 +210,13 @@ def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) 
         StoreUnavailable: QuestDB does not answer.
     """
     found = differences(stores, series)
-    rows = [(each.series, each.lake or "nothing", each.questdb or "nothing", each.is_owed) for each in found]
+    rows = [(each.series, each.lake or "nothing", each.questdb or "nothing", each.is_pending) for each in found]
     return dg.AssetCheckResult(
         check_name=EQUALS_LAKE,
         asset_key=asset,
         passed=not found,
         # A pending range will still be published; no run would ever publish a difference that is not pending.
-        severity=dg.AssetCheckSeverity.WARN if all(each.is_owed for each in found) else dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.WARN if all(each.is_pending for each in found) else dg.AssetCheckSeverity.ERROR,
         metadata={"different": dg.MetadataValue.md(table(("series", "lake", "QuestDB", "owed"), rows))} if rows else {},
     )
 

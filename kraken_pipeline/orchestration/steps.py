@@ -117,6 +117,6 @@ def _of_backfill(done: BackfillOutcome) -> dict[str, Any]:
 
 def outcome_of_publication(done: PublishOutcome) -> dict[str, Any]:
     """Return the outcome of a run's publication: counts, or nothing if there was nothing to publish."""
-    if not (done.series or done.failed or done.owed):
+    if not (done.series or done.failed or done.pending):
         return {}
-    return {"candles_published": done.candles, "publications_owed": done.owed}
+    return {"candles_published": done.candles, "publications_owed": done.pending}

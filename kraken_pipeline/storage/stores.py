@@ -67,7 +67,7 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
             loss.require_catalog(settings.home, catalog)
         lake = Lake(settings.home, catalog)
         if not is_recovering:
-            lake.asset_ids.take_over()
+            lake.asset_ids.import_ids()
         locks = Locks(files) if catalog.is_sqlite else catalog.locks()
         if is_recovering:
             failing.callback(locks.close)

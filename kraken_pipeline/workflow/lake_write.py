@@ -56,13 +56,13 @@ def commit(
             whose coverage is not granted. Committing again is safe.
     """
     written = [write.staged.series for write in writes]
-    owed = [(write.staged.series, write.staged.changed_span) for write in writes]
-    changes = [(series, span) for series, span in owed if span is not None]
+    pending = [(write.staged.series, write.staged.changed_span) for write in writes]
+    changes = [(series, span) for series, span in pending if span is not None]
     files = [move.file for write in writes for move in write.staged.moves]
     if changes or files:
         with stores.catalog.write() as connection:
-            publications.owe(connection, changes, now)
-            publications.doubt(connection, changes, now)
+            publications.enqueue(connection, changes, now)
+            publications.mark_for_reconciliation(connection, changes, now)
             proof_records.unconfirm(connection, {series: (span,) for series, span in changes})
             manifest.announce(connection, files)
         stores.lake.manifest.reread_all(written)
@@ -84,7 +84,7 @@ def commit(
         evidence_records.grant(connection, [(write.staged.series, write.grants, write.file_id) for write in writes])
         evidence_records.renew(connection, lake_times)
         answered = [(write.staged.series, grant.span) for write in writes for grant in write.grants]
-        publications.doubt(connection, answered, now)
+        publications.mark_for_reconciliation(connection, answered, now)
         for write in writes:
             for span, candles, reason in _conflicts(write):
                 evidence_records.record_conflict(

@@ -30,7 +30,7 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals
 from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.publish import PublishOutcome
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, mark_everything, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline.workflow.withdraw.resolve import resolve as withdraw
@@ -174,7 +174,7 @@ def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = Fa
     """
     pairs = selected_pairs(stores, spec)
     if full:
-        doubt_everything(stores, pairs, run.now)
+        mark_everything(stores, pairs, run.now)
     done = reconcile_changes(stores, pairs, run)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, sorted(done.changed))

@@ -57,12 +57,12 @@ class PublishOutcome:
     Attributes:
         series: The series of which candles were published and applied.
         failed: What was not published, with the reason.
-        owed: The number of ranges that are still pending.
+        pending: The number of ranges that are still pending.
     """
 
     series: tuple[Published, ...] = ()
     failed: tuple[str, ...] = ()
-    owed: int = 0
+    pending: int = 0
 
     @property
     def candles(self) -> int:
@@ -78,21 +78,21 @@ class Difference:
         series: The series.
         lake: The content of the lake; None if it has nothing.
         questdb: The content of QuestDB; None if it has nothing.
-        is_owed: Whether ranges of the series are pending.
+        is_pending: Whether ranges of the series are pending.
         is_damaged: Whether a file of the series in the lake is damaged, so that its right content is unknown.
     """
 
     series: Series
     lake: RangeDigest | None
     questdb: RangeDigest | None
-    is_owed: bool
+    is_pending: bool
     is_damaged: bool = False
 
     def __str__(self) -> str:
         if self.is_damaged:
             return f"{self.series}: a file of the lake is damaged, and QuestDB's copy is not verified: {REPAIR}"
-        owed = ", and the rest is pending" if self.is_owed else ""
-        return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{owed}"
+        pending = ", and the rest is pending" if self.is_pending else ""
+        return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{pending}"
 
 
 def publish(stores: Stores, run: RunContext, series: Collection[Series] | None = None) -> PublishOutcome:
@@ -111,7 +111,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
     with open_questdb(stores.settings) as questdb:
         for interval in Interval:
             with stores.catalog.read() as connection:
-                if not publications.owed(connection, interval, series):
+                if not publications.pending(connection, interval, series):
                     continue
             try:
                 with stores.locks.table(TABLES[interval]) as is_held:
@@ -148,10 +148,12 @@ def _publish_table(
     candles and settled them. What was sent here may be older, so it becomes pending again.
     """
     with stores.catalog.read() as connection:
-        owed = publications.owed(connection, interval, series)
-    owed = {each: owed[each] for each in owed if _is_settled(stores, each, failed) and _is_sound(stores, each, failed)}
-    ids = [publication.id for found in owed.values() for publication in found]
-    spans = {each: normalise(publication.span for publication in found) for each, found in owed.items()}
+        pending = publications.pending(connection, interval, series)
+    pending = {
+        each: pending[each] for each in pending if _is_settled(stores, each, failed) and _is_sound(stores, each, failed)
+    }
+    ids = [publication.id for found in pending.values() for publication in found]
+    spans = {each: normalise(publication.span for publication in found) for each, found in pending.items()}
     rows = _Rows(stores, interval, spans)
 
     settled = _EVER.start
@@ -181,7 +183,7 @@ def _publish_table(
             rest = Span(settled, _EVER.end)
             with stores.catalog.write() as connection:
                 again = [(each, part) for each, parts in spans.items() for part in intersect(parts, (rest,))]
-                publications.owe(connection, again, run.now)
+                publications.enqueue(connection, again, run.now)
         raise
 
 
@@ -253,8 +255,8 @@ class _Rows:
         return span
 
     def _slots(self, span: Span) -> int:
-        owed = (intersect(spans, (span,)) for spans in self._spans.values())
-        return sum(part.seconds for parts in owed for part in parts) // self._interval.seconds
+        pending = (intersect(spans, (span,)) for spans in self._spans.values())
+        return sum(part.seconds for parts in pending for part in parts) // self._interval.seconds
 
     def _read(self, span: Span) -> _Window:
         frames: list[pl.DataFrame] = []
@@ -311,13 +313,13 @@ def rebuild(stores: Stores, run: RunContext, intervals: Sequence[Interval] = tup
         questdb.ping()
         for interval in intervals:
             with stores.locks.table(TABLES[interval]):
-                owe_everything(stores, run.now, [interval])
+                enqueue_everything(stores, run.now, [interval])
                 questdb.drop(interval)
                 questdb.prepare([interval])
     return publish(stores, run)
 
 
-def owe_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tuple(Interval)) -> None:
+def enqueue_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tuple(Interval)) -> None:
     """Enqueue every series of the lake, whole, in the outbox."""
     changes = [
         (series, Span(int(times[0]), int(times[-1]) + series.interval.seconds))
@@ -325,13 +327,13 @@ def owe_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tup
         if series.interval in intervals and (times := stores.lake.times(series)).len()
     ]
     with stores.catalog.write() as connection:
-        publications.owe(connection, changes, now)
+        publications.enqueue(connection, changes, now)
 
 
-def owed_series(stores: Stores) -> set[Series]:
+def pending_series(stores: Stores) -> set[Series]:
     """Return every series with pending ranges."""
     with stores.catalog.read() as connection:
-        return {each for interval in Interval for each in publications.owed(connection, interval)}
+        return {each for interval in Interval for each in publications.pending(connection, interval)}
 
 
 def differences(stores: Stores, series: Collection[Series] | None = None) -> list[Difference]:
@@ -358,15 +360,15 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
             here = wanted if wanted is not None else {each for each in in_lake if each.interval is interval}
             for each in sorted(here | there.keys()):
                 if not stores.lake.is_sound(each):
-                    found.append(Difference(each, None, there.get(each), is_owed=False, is_damaged=True))
+                    found.append(Difference(each, None, there.get(each), is_pending=False, is_damaged=True))
                     continue
                 ours, theirs = digest_of(stores, each), there.get(each)
                 if ours != theirs:
-                    found.append(Difference(each, ours, theirs, is_owed=False))
+                    found.append(Difference(each, ours, theirs, is_pending=False))
     if not found:
         return []
-    owed = owed_series(stores)
-    return [replace(each, is_owed=each.series in owed) for each in found]
+    pending = pending_series(stores)
+    return [replace(each, is_pending=each.series in pending) for each in found]
 
 
 def digest_of(stores: Stores, series: Series) -> RangeDigest | None:

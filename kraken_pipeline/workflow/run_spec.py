@@ -124,7 +124,7 @@ class RunSpec(BaseModel):
         return RunSpec(**{**given, **instead})
 
     @property
-    def takes_everything(self) -> bool:
+    def selects_all_time(self) -> bool:
         """Whether no part of a file is excluded by its time."""
         return self.start is None and self.end is None
 

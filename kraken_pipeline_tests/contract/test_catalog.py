@@ -12,7 +12,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
-from kraken_pipeline.storage.records.publications import owe
+from kraken_pipeline.storage.records.publications import enqueue
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.support.processes import process, result
 
@@ -31,7 +31,7 @@ def publications(catalog: Catalog) -> list[int]:
 
 
 def add(connection: sa.Connection, made_at: int) -> None:
-    owe(connection, [(HOURS, Span(made_at * 7_200, made_at * 7_200 + 3_600))], made_at)
+    enqueue(connection, [(HOURS, Span(made_at * 7_200, made_at * 7_200 + 3_600))], made_at)
 
 
 def test_opening_again_keeps_what_is_there(url: str) -> None:

@@ -88,7 +88,7 @@ def test_ids_that_were_given_are_not_given_again(stores: Stores, target: Catalog
     copies.copy_catalog(stores.catalog, target)
 
     with target.write() as connection:
-        publications.owe(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 1)
+        publications.enqueue(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 1)
         grant = {"pair": "XBTUSD", "interval": 60, "start": 0, "end": 3_600, "source": "CSV", "trades": 1}
         before = connection.scalar(sa.select(sa.func.max(schema.grants.c.id)))
         row = seals.sealed(schema.grants, {**grant, "verified_at": 1, "file_id": None})
@@ -104,7 +104,7 @@ def test_ids_that_were_given_are_not_given_again(stores: Stores, target: Catalog
 def test_a_catalog_that_knows_something_is_not_copied_into(stores: Stores, target: Catalog, shelf: Shelf) -> None:
     homes.run(stores, shelf.q1, resampling=False)
     with target.write() as connection:
-        publications.owe(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 1)
+        publications.enqueue(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 1)
     before = rows(target)
     with pytest.raises(
         InvalidRequest, match="already has rows in publications; a catalog can only be copied into an empty"

@@ -125,9 +125,9 @@ def test_the_window_that_was_taken_has_no_limits_unless_it_was_given_some(connec
         file_records.completed(connection, ["XBTUSD"])[0],
         file_records.completed(connection, ["ADAEUR"])[0],
     )
-    assert some.taken == Span(10, 20)
-    assert everything.taken.start < -(1 << 50)
-    assert everything.taken.end > 1 << 50
+    assert some.window == Span(10, 20)
+    assert everything.window.start < -(1 << 50)
+    assert everything.window.end > 1 << 50
 
 
 def test_statuses_are_counted_of_one_run_or_of_all(connection: sa.Connection) -> None:

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind
 from kraken_pipeline.storage.catalog.schema import incidents
-from kraken_pipeline.storage.exchange_state.incident_records import down_times, incidents_of, is_news, record_told
+from kraken_pipeline.storage.exchange_state.incident_records import down_times, incidents_of, is_news, record_reported
 from kraken_pipeline.storage.stores import Stores
 
 HOUR = 3_600
@@ -27,7 +27,7 @@ def emergency(start: int, now: int) -> Incident:
 def told(stores: Stores, now: int, *said: Incident) -> list[Incident]:
     """What is on record after a status has told this."""
     with stores.catalog.write() as connection:
-        record_told(connection, said, now)
+        record_reported(connection, said, now)
         return incidents_of(connection)
 
 

@@ -22,7 +22,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.records import proof_records
-from kraken_pipeline.storage.records.publications import backlog, doubted, owe
+from kraken_pipeline.storage.records.publications import backlog, marked, enqueue
 from kraken_pipeline_tests.support.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)
@@ -117,7 +117,7 @@ def test_a_migration_that_fails_leaves_the_catalog_as_it_was(catalog: Catalog) -
 def test_what_was_on_record_before_a_migration_is_on_record_after_it(catalog: Catalog) -> None:
     migrate(catalog, REVISIONS[0])
     with catalog.write() as connection:
-        owe(connection, [(HOURS, Span(0, 3_600))], 7)
+        enqueue(connection, [(HOURS, Span(0, 3_600))], 7)
         row = {"location": "/drop/a.csv", "line": 3, "text": "x", "reason": "y", "run_id": "one", "made_at": 7}
         letters = sa.table("dead_letters", *(sa.column(name) for name in row))
         connection.execute(sa.insert(letters).values(**row))
@@ -141,7 +141,7 @@ def test_what_was_proven_before_there_were_levels_is_reconciled_and_compared_ane
     with catalog.read() as connection:
         assert proof_records.proofs_of(connection) == {HOURS: Proven((Span(0, 3_600),))}
         assert proof_records.confirmed(connection) == {}
-        (doubt,) = doubted(connection)["XBTUSD"]
+        (doubt,) = marked(connection)["XBTUSD"]
     assert (doubt.series, doubt.span, doubt.made_at) == (HOURS, Span(0, 7_200), 7)
 
 

@@ -34,24 +34,26 @@ def connection(stores: Stores) -> Iterator[sa.Connection]:
 
 
 def test_doubts_that_touch_are_one_and_go_once_they_are_reconciled(connection: sa.Connection) -> None:
-    publications.doubt(connection, [(HOURS, Span(0, 10)), (DAYS, Span(0, 10)), (OTHER, Span(5, 6))], 1)
-    publications.doubt(connection, [(HOURS, Span(10, 20)), (HOURS, Span(30, 40))], 2)
-    found = publications.doubted(connection)
+    publications.mark_for_reconciliation(
+        connection, [(HOURS, Span(0, 10)), (DAYS, Span(0, 10)), (OTHER, Span(5, 6))], 1
+    )
+    publications.mark_for_reconciliation(connection, [(HOURS, Span(10, 20)), (HOURS, Span(30, 40))], 2)
+    found = publications.marked(connection)
     assert {pair: [(each.series, each.span) for each in doubts] for pair, doubts in found.items()} == {
         "ADAEUR": [(OTHER, Span(5, 6))],
         "XBTUSD": [(HOURS, Span(0, 20)), (HOURS, Span(30, 40)), (DAYS, Span(0, 10))],
     }
-    assert set(publications.doubted(connection, {"XBTUSD"})) == {"XBTUSD"}
+    assert set(publications.marked(connection, {"XBTUSD"})) == {"XBTUSD"}
     publications.reconciled(connection, [each.id for each in found["XBTUSD"]])
-    assert set(publications.doubted(connection)) == {"ADAEUR"}
+    assert set(publications.marked(connection)) == {"ADAEUR"}
 
 
 def test_what_is_doubted_again_while_it_is_compared_stays_doubted(connection: sa.Connection) -> None:
-    publications.doubt(connection, [(HOURS, Span(0, 10))], 1)
-    (before,) = publications.doubted(connection)["XBTUSD"]
-    publications.doubt(connection, [(HOURS, Span(5, 15))], 2)
+    publications.mark_for_reconciliation(connection, [(HOURS, Span(0, 10))], 1)
+    (before,) = publications.marked(connection)["XBTUSD"]
+    publications.mark_for_reconciliation(connection, [(HOURS, Span(5, 15))], 2)
     publications.reconciled(connection, [before.id])
-    assert [each.span for each in publications.doubted(connection)["XBTUSD"]] == [Span(0, 15)]
+    assert [each.span for each in publications.marked(connection)["XBTUSD"]] == [Span(0, 15)]
 
 
 # --- refutations

@@ -43,12 +43,12 @@ def clear(catalog: Catalog) -> None:
 
 def owe(catalog: Catalog, *changes: tuple[Series, Span], now: int = 7) -> None:
     with catalog.write() as connection:
-        publications.owe(connection, changes, now)
+        publications.enqueue(connection, changes, now)
 
 
 def owed(catalog: Catalog, series: Series = HOURS) -> list[Publication]:
     with catalog.read() as connection:
-        return publications.owed(connection, series.interval).get(series, [])
+        return publications.pending(connection, series.interval).get(series, [])
 
 
 def owed_spans(catalog: Catalog, series: Series = HOURS) -> list[Span]:
@@ -71,10 +71,10 @@ def test_what_changed_is_owed_by_series_and_in_order_of_time(catalog: Catalog) -
     owe(catalog)
     owe(catalog, (HOURS, Span(30, 40)), (DAYS, Span(5, 20)), (HOURS, Span(0, 10)), (OTHER, Span(1, 2)))
     with catalog.read() as connection:
-        found = publications.owed(connection, Interval.H1)
-        assert publications.owed(connection, Interval.M1) == {}
-        assert set(publications.owed(connection, Interval.H1, [OTHER, DAYS])) == {OTHER}
-        assert publications.owed(connection, Interval.H1, []) == {}
+        found = publications.pending(connection, Interval.H1)
+        assert publications.pending(connection, Interval.M1) == {}
+        assert set(publications.pending(connection, Interval.H1, [OTHER, DAYS])) == {OTHER}
+        assert publications.pending(connection, Interval.H1, []) == {}
     assert list(found) == [OTHER, HOURS]
     assert [(each.series, each.span, each.made_at) for each in found[HOURS]] == [
         (HOURS, Span(0, 10), 7),
@@ -239,7 +239,7 @@ def test_nothing_that_changed_after_it_was_read_is_lost(
 
 def owed_seconds(catalog: Catalog, interval: Interval) -> set[tuple[Series, int]]:
     with catalog.read() as connection:
-        found = publications.owed(connection, interval)
+        found = publications.pending(connection, interval)
     return {
         (series, second)
         for series, ranges in found.items()
@@ -272,7 +272,7 @@ class Rehearsal:
     def publish(self) -> None:
         with self.publishing:
             with self.catalog.read() as connection:
-                found = publications.owed(connection, Interval.H1)
+                found = publications.pending(connection, Interval.H1)
             for series in found:
                 with self.writing[series]:
                     pass

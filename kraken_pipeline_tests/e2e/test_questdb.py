@@ -170,7 +170,7 @@ def killed_in_the_middle(home: Path, server: QuestDB, kill: Callable[[Any], None
 def owed_minutes(home: Path) -> int:
     """How many candles' worth of time is still owed of the minutes."""
     with closing(open_catalog(f"sqlite:///{home / 'catalog.sqlite'}")) as catalog, catalog.read() as connection:
-        found = publications.owed(connection, Interval.M1).get(MINUTES, [])
+        found = publications.pending(connection, Interval.M1).get(MINUTES, [])
     return sum(each.span.seconds for each in found) // 60
 
 

@@ -633,5 +633,5 @@ class TestWhatIsNoneOfKrakens:
         with DemoExchange(WORLD, clock=FixedClock(ahead)) as exchange, rig(stores, exchange) as found:
             assert found.client.ahead is None
             found.client.ask("Time")
-            assert found.client.told_time == ahead
+            assert found.client.server_time == ahead
             assert found.client.ahead == pytest.approx(-600, abs=20)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline.kraken.incidents import Incident, IncidentKind, incidents_told
+from kraken_pipeline.kraken.incidents import Incident, IncidentKind, reported_incidents
 from kraken_pipeline.kraken.replies import parse_status
 from kraken_pipeline_tests.support.samples import at
 
@@ -20,7 +20,7 @@ WINDOW: dict[str, Any] = {
 
 
 def told(status: str = "online", **more: Any) -> list[Incident]:
-    return list(incidents_told(parse_status({"status": status, "timestamp": NOW, **more})))
+    return list(reported_incidents(parse_status({"status": status, "timestamp": NOW, **more})))
 
 
 def test_a_status_as_it_was_until_2025_tells_of_nothing() -> None:

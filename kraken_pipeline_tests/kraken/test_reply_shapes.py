@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import ExchangeUnavailable, PipelineError, UnusableReply
-from kraken_pipeline.kraken.incidents import incidents_told
+from kraken_pipeline.kraken.incidents import reported_incidents
 from kraken_pipeline.kraken.ohlc import read_ohlc
 from kraken_pipeline.kraken.replies import parse_ohlc, parse_pairs, parse_status, parse_trades
 from kraken_pipeline.kraken.trades import TradesPage, page_trades
@@ -195,7 +195,7 @@ def test_a_status_is_what_it_says_or_refused(reply: Any) -> None:
     found = read_or_refused(lambda: parse_status(reply))
     if found is not None:
         assert found.status == reply["status"]
-        list(incidents_told(found))
+        list(reported_incidents(found))
 
 
 def test_nothing_but_what_is_foreseen_is_raised() -> None:

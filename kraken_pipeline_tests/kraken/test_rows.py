@@ -214,7 +214,7 @@ def unanswered(*blocks: Sequence[Line], neighbours_too: bool = False) -> Spans:
     found = Unanswered(Interval.H1, neighbours_too=neighbours_too)
     line = 1
     for lines in blocks:
-        found.take(block_of(lines, line))
+        found.collect(block_of(lines, line))
         line += len(lines)
     return found.spans()
 

@@ -218,7 +218,7 @@ def test_runs_whose_servers_are_away_leave_no_password_behind(
     monkeypatch.setenv("KRAKEN_LOG_FORMAT", format_)
     monkeypatch.setenv("KRAKEN_LOG_LEVEL", "DEBUG")
     with opened(settings_of(folder / "home")) as stores, stores.catalog.write() as connection:
-        publications.owe(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 0)
+        publications.enqueue(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], 0)
     for name in away:
         monkeypatch.setenv(name, AWAY[name])
     definitions = build_definitions()

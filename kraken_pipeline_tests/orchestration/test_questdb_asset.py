@@ -25,7 +25,7 @@ from kraken_pipeline.storage.questdb.tables import create_table
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.publish import differences
-from kraken_pipeline.workflow.triggers.pending_ranges import OWED_SECONDS
+from kraken_pipeline.workflow.triggers.pending_ranges import PENDING_SECONDS
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of
 from kraken_pipeline_tests.support.servers import QuestDB
@@ -327,7 +327,7 @@ def test_where_questdb_is_away_a_run_of_the_asset_fails_with_the_reason(
 
 def owe(settings: Settings, made_at: float) -> None:
     with opened(settings) as stores, stores.catalog.write() as connection:
-        publications.owe(connection, [(XBT, Span(START, START + 3_600))], int(made_at))
+        publications.enqueue(connection, [(XBT, Span(START, START + 3_600))], int(made_at))
 
 
 def skipped(told: dg.RunRequest | dg.SkipReason) -> str:
@@ -341,8 +341,10 @@ def test_where_nothing_is_owed_or_not_for_long_no_run_is_asked_for(
     now = time.time()
     assert skipped(delivery(published, instance, now)) == "0 ranges are owed, none of them for long"
     owe(published, now)
-    assert skipped(delivery(published, instance, now + OWED_SECONDS - 2)) == "1 ranges are owed, none of them for long"
-    assert isinstance(delivery(published, instance, now + OWED_SECONDS + 1), dg.RunRequest)
+    assert (
+        skipped(delivery(published, instance, now + PENDING_SECONDS - 2)) == "1 ranges are owed, none of them for long"
+    )
+    assert isinstance(delivery(published, instance, now + PENDING_SECONDS + 1), dg.RunRequest)
 
 
 def test_while_questdb_is_away_no_run_is_asked_for(instance: dg.DagsterInstance, away: Settings) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.pair import parse_pair
-from kraken_pipeline.orchestration.jobs.maintenance_jobs import UPKEEP_JOBS
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import MAINTENANCE_JOBS
 from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.settings import load_settings
@@ -29,7 +29,7 @@ BACKFILL, REPORT, VALIDATE, CLEANUP = (
 HEALTH = "check_health"
 PROVE = "prove_by_trade_ids"
 JOB_OF = {PROVE: "prove"}
-JOBS = {job.name: job for job in UPKEEP_JOBS}
+JOBS = {job.name: job for job in MAINTENANCE_JOBS}
 MONDAY = datetime(2023, 8, 7, 6, 0, tzinfo=UTC)
 
 

@@ -47,7 +47,7 @@ from kraken_pipeline_tests.support.pages import parsed
 Partition = tuple[str, str | None]
 HOUR = 3_600
 REFUSED = Refusal("EQuery:Unknown asset pair")
-JOBS = [job.name for job in upkeep.UPKEEP_JOBS]
+JOBS = [job.name for job in upkeep.MAINTENANCE_JOBS]
 BACKFILL, REPORT, VALIDATE, CLEANUP, RETRY = JOBS
 HEADS = ["AssetPairs", "AssetPairs", "SystemStatus"]
 """What every run asks for first; there are two classes of pairs."""

@@ -16,7 +16,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, open_catalog
-from kraken_pipeline.storage.records.publications import owe
+from kraken_pipeline.storage.records.publications import enqueue
 from kraken_pipeline_tests.storage.counting import count_up
 from kraken_pipeline_tests.support.processes import process, result
 
@@ -121,7 +121,7 @@ def test_threads_that_write_one_catalog_lose_nothing(tmp_path: Path) -> None:
 def test_a_catalog_can_be_read_by_any_sqlite(tmp_path: Path) -> None:
     catalog = open_catalog(url(tmp_path))
     with catalog.write() as connection:
-        owe(connection, [(HOURS, Span(0, 3600))], 1)
+        enqueue(connection, [(HOURS, Span(0, 3600))], 1)
     catalog.close()
     found = sqlite3.connect(tmp_path / "catalog.sqlite")
     assert found.execute('SELECT pair, interval, start, "end" FROM publications').fetchall() == [

@@ -64,8 +64,8 @@ def test_what_is_announced_is_told_and_kept(home: Path) -> None:
     with DemoExchange(WORLD, faults=faults) as exchange, at(exchange, home) as stores:
         announced = checks(stores)["api incidents"]
         assert announced.verdict is HealthStatus.OK
-        told = "Spot upgrade (from 2026-05-11T09:00:00Z to 2026-05-11T10:00:00Z)"
-        assert announced.sentence == f"maintenance is announced: {told}"
+        reported = "Spot upgrade (from 2026-05-11T09:00:00Z to 2026-05-11T10:00:00Z)"
+        assert announced.sentence == f"maintenance is announced: {reported}"
         emergency = checks(stores)["api incidents"]
         assert emergency.verdict is HealthStatus.WARNING
         assert emergency.sentence == ("the exchange reports an emergency: Trading halted (since 2026-05-11T08:00:00Z)")

@@ -141,7 +141,7 @@ def owe(stores: Stores, seconds: int) -> int:
     """Something has been owed for so long."""
     made_at = int(time.time()) - seconds
     with stores.catalog.write() as connection:
-        publications.owe(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], made_at)
+        publications.enqueue(connection, [(Series("XBTUSD", Interval.H1), Span(0, 3_600))], made_at)
     return made_at
 
 

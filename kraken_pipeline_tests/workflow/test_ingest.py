@@ -379,7 +379,7 @@ def test_a_second_run_stores_nothing_and_says_why(stores: Stores, shelf: Shelf) 
     assert (done.files, done.candles_stored) == ({}, 0)
     assert done.backfilled is not None
     assert done.backfilled.filled == ()
-    reasons = {each.name: each.reason for each in done.scanned.taken}
+    reasons = {each.name: each.reason for each in done.scanned.ingested_before}
     assert len(reasons) == len(files_of(stores)) == 7
     assert set(reasons.values()) == {"read before: ingested by run run-one"}
     assert (lake_of(stores), evidence_of(stores), files_of(stores)) == before
@@ -396,7 +396,7 @@ def test_the_same_file_under_another_name_is_skipped_with_the_reason(stores: Sto
     assert outcome.reason == "the same as XBTUSD_60.csv, ingested by run run-one"
     assert (lake_of(stores), evidence_of(stores)) == before
     again = run(stores, tmp_path / "b", resampling=False, run_id="run-three")
-    assert (again.files, len(again.scanned.taken)) == ({}, 1)
+    assert (again.files, len(again.scanned.ingested_before)) == ({}, 1)
 
 
 def test_a_release_that_was_downloaded_twice_is_skipped_member_by_member(

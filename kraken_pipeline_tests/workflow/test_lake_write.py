@@ -74,7 +74,7 @@ def test_what_two_sources_say_alike_is_confirmed_with_the_quiet_in_between(
     # Not the hour that either lacks, nor the one of which they say different prices with as many trades.
     assert confirmed(stores) == hour((0, 1), (2, 6), (7, 9))
     with stores.catalog.read() as connection:
-        (doubt,) = publications.doubted(connection)["XBTUSD"]
+        (doubt,) = publications.marked(connection)["XBTUSD"]
     assert doubt.span == WHOLE, "so that reconciliation sees what was confirmed"
 
 

@@ -247,7 +247,7 @@ def test_it_does_not_matter_how_a_folder_is_spelled(
     for spelling in (Path("in"), Path("in/../in"), Path("./in/XBTUSD_60.csv")):
         made = plan(stores, spelling, intervals="60", end="2023-03-31")
         assert made.scanned.tasks == []
-        assert [each.name for each in made.scanned.taken] == ["XBTUSD_60.csv"]
+        assert [each.name for each in made.scanned.ingested_before] == ["XBTUSD_60.csv"]
 
 
 def test_coarser_candles_are_resampled_from_what_trades_at_hand_will_become(stores: Stores, shelf: Shelf) -> None:

@@ -90,9 +90,9 @@ def now_publish(stores: Stores, *series: Series) -> PublishOutcome:
     return publish(stores, RunContext("a-run", T0), series or None)
 
 
-def owed(stores: Stores) -> dict[Series, Spans]:
+def pending(stores: Stores) -> dict[Series, Spans]:
     with stores.catalog.read() as connection:
-        every = [publications.owed(connection, interval) for interval in Interval]
+        every = [publications.pending(connection, interval) for interval in Interval]
     return {series: tuple(each.span for each in ranges) for found in every for series, ranges in found.items()}
 
 
@@ -106,7 +106,7 @@ def assert_equal(stores: Stores) -> None:
                 series = Series(pair, interval)
                 assert there.candles(series).rows() == stores.lake.read(series).drop("release").rows()
     assert differences(stores) == []
-    assert owed(stores) == {}
+    assert pending(stores) == {}
 
 
 def state_of(server: Server) -> list[tuple[Any, ...]]:
@@ -226,7 +226,7 @@ def test_what_changed_is_delivered_and_owed_no_more(both: Stores) -> None:
     done = publish(both, RunContext("a-run", T0, seen.append))
     assert {each.series: each.candles for each in done.series} == {ADA: 1_200, XBT: 2_500, XBT_DAYS: 40}
     assert {each.series: each.spans for each in done.series}[XBT] == spans((T0, T0 + 2_500 * HOUR))
-    assert (done.candles, done.failed, done.owed) == (3_740, (), 0)
+    assert (done.candles, done.failed, done.pending) == (3_740, (), 0)
     assert seen[-1].published == 3_740
     assert len({each.published for each in seen}) > 2, "in several windows"
     assert_equal(both)
@@ -266,7 +266,7 @@ def test_only_the_series_that_are_asked_for_are(both: Stores) -> None:
         write(both, series, some(5, interval=series.interval))
     done = now_publish(both, ADA, XBT_DAYS)
     assert [each.series for each in done.series] == [ADA, XBT_DAYS]
-    assert (done.owed, set(owed(both))) == (1, {XBT})
+    assert (done.pending, set(pending(both))) == (1, {XBT})
     now_publish(both)
     assert_equal(both)
 
@@ -316,7 +316,7 @@ def test_a_writer_that_has_owed_and_not_yet_moved_its_files_is_waited_for(
     with ThreadPoolExecutor(1) as beside:
         with both.locks.series([XBT]):
             with both.catalog.write() as connection:
-                publications.owe(connection, [(XBT, lying.changed_span)], 7)
+                publications.enqueue(connection, [(XBT, lying.changed_span)], 7)
             monkeypatch.setattr(Locks, "series", series)
             publishing = beside.submit(now_publish, both)
             wait_for(lambda: is_asked_for.is_set() or publishing.done(), "a publisher that waits for the writer")
@@ -334,7 +334,7 @@ def write_slowly(home: str) -> None:
         assert lying.changed_span is not None
         with stores.locks.series([XBT]):
             with stores.catalog.write() as connection:
-                publications.owe(connection, [(XBT, lying.changed_span)], 7)
+                publications.enqueue(connection, [(XBT, lying.changed_span)], 7)
             print("owed", flush=True)  # noqa: T201 - what the test waits for
             input()
             bring_in(stores.lake, lying)
@@ -353,7 +353,7 @@ def test_a_series_that_somebody_writes_for_too_long_stays_owed_and_holds_up_no_o
         assert [each.series for each in done.series] == [ADA]
         (failure,) = done.failed
         assert "another process has been writing XBTUSD 60" in failure
-        assert owed(both) == {XBT: spans((T0, T0 + 6 * HOUR))}
+        assert pending(both) == {XBT: spans((T0, T0 + 6 * HOUR))}
         tell(writer)
         assert writer.wait() == 0
     assert now_publish(both).failed == ()
@@ -420,7 +420,7 @@ def test_who_loses_the_lock_while_sending_may_have_undone_what_another_delivered
                 patch.setattr(QuestDB, "send", send)
                 patch.setattr(Locks, "table", whole)
                 now_publish(both)
-            assert owed(both) == {}
+            assert pending(both) == {}
         return send(self, interval, rows)
 
     whole = Locks.table
@@ -430,7 +430,7 @@ def test_who_loses_the_lock_while_sending_may_have_undone_what_another_delivered
         done = now_publish(both)
     assert "the lock of candles_1h was lost" in done.failed[0]
     assert differences(both), "older candles took the place of newer ones"
-    assert owed(both) == {XBT: (Span(T0, T0 + 3_000 * HOUR),)}
+    assert pending(both) == {XBT: (Span(T0, T0 + 3_000 * HOUR),)}
     now_publish(both)
     assert_equal(both)
 
@@ -459,12 +459,12 @@ def test_who_is_killed_between_applied_and_delivered_sends_it_again_and_nothing_
     both: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(both, XBT, some(3_000))
-    before = owed(both)
+    before = pending(both)
     with monkeypatch.context() as patch:
         patch.setattr(publications, "deliver", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             now_publish(both)
-    assert owed(both) == before
+    assert pending(both) == before
     with open_questdb(both.settings) as there:
         assert there.counts(H1)["XBTUSD"] > 0
     (done,) = now_publish(both).series
@@ -483,12 +483,12 @@ def test_what_was_confirmed_before_it_goes_away_is_not_owed_any_more(
         done = now_publish(both)
     assert done.failed == ("it is gone: pending ranges stay pending",), "it is not asked for other tables"
     (sent,) = done.series
-    (left,) = owed(both).pop(XBT)
+    (left,) = pending(both).pop(XBT)
     assert 0 < sent.candles < 6_000
     assert sent.spans == spans((T0, left.start))
     assert left.end == T0 + 6_000 * HOUR
-    assert XBT_DAYS in owed(both)
-    assert done.owed == 2
+    assert XBT_DAYS in pending(both)
+    assert done.pending == 2
     now_publish(both)
     assert_equal(both)
 
@@ -504,15 +504,15 @@ def test_where_nobody_answers_all_stays_owed(home: Path) -> None:
         write(stores, XBT, some(3))
         write(stores, XBT_DAYS, some(3, interval=D1))
         done = now_publish(stores)
-        assert (done.series, done.owed) == ((), 2)
+        assert (done.series, done.pending) == ((), 2)
         (failure,) = done.failed
         assert "does not answer over PGWire" in failure
         assert failure.endswith(": pending ranges stay pending")
         assert "a-secret" not in failure
-        assert owed(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
+        assert pending(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
         with pytest.raises(StoreUnavailable):
             rebuild(stores, RunContext("a-run", T0))
-        assert owed(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
+        assert pending(stores) == {XBT: spans((T0, T0 + 3 * HOUR)), XBT_DAYS: spans((T0, T0 + 3 * DAY))}
 
 
 def test_a_server_that_is_killed_in_the_middle_gets_the_rest_when_it_is_back(
@@ -533,7 +533,7 @@ def test_a_server_that_is_killed_in_the_middle_gets_the_rest_when_it_is_back(
                 patch.setattr(QuestDB, "send", send_until)
                 done = now_publish(stores)
             assert done.failed[0].endswith("pending ranges stay pending")
-            ((left,),) = owed(stores).values()
+            ((left,),) = pending(stores).values()
             assert T0 < left.start < left.end == T0 + 8_000 * HOUR
             server.start()
             with open_questdb(settings) as there:
@@ -569,7 +569,7 @@ def test_a_table_that_is_broken_stops_no_other(
     assert [each.series for each in done.series] == [Series("XBTUSD", M1), XBT_DAYS]
     (failure,) = done.failed
     assert failure.startswith("candles_1h: ")
-    assert set(owed(both)) == {XBT}
+    assert set(pending(both)) == {XBT}
     if damage == "suspended":
         monkeypatch.undo()
     else:
@@ -685,7 +685,7 @@ def test_what_differs_is_found_and_whether_it_is_owed(both: Stores) -> None:
         Series("UNKNOWNUSD", H1),
         Series("NEWUSD", D1),
     }
-    assert {each.pair for each in found if found[each].is_owed} == {"OWEDUSD", "NEWUSD"}
+    assert {each.pair for each in found if found[each].is_pending} == {"OWEDUSD", "NEWUSD"}
     counts = {
         each.pair: (one.lake and one.lake.candles, one.questdb and one.questdb.candles) for each, one in found.items()
     }
@@ -731,7 +731,7 @@ def test_a_change_of_any_column_is_found(both: Stores, column: str) -> None:
     assert changed.rows() != fresh.rows()
     with open_questdb(both.settings) as there:
         there.wait_until_applied(there.send(H1, rows_of(both, changed)))
-    assert [(each.series, each.is_owed) for each in differences(both)] == [(XBT, False)]
+    assert [(each.series, each.is_pending) for each in differences(both)] == [(XBT, False)]
 
 
 def test_a_table_that_is_broken_does_not_keep_others_from_being_compared(both: Stores, questdb: Server) -> None:
@@ -747,5 +747,5 @@ def test_a_table_that_is_broken_does_not_keep_others_from_being_compared(both: S
 
 def test_a_difference_is_a_value_that_says_what_it_is() -> None:
     assert dataclasses.is_dataclass(publish_flow.Difference)
-    nothing = publish_flow.Difference(XBT, None, None, is_owed=True)
+    nothing = publish_flow.Difference(XBT, None, None, is_pending=True)
     assert str(nothing) == "XBTUSD 60: the lake has nothing, QuestDB nothing, and the rest is pending"

@@ -23,7 +23,7 @@ from kraken_pipeline.storage.records import evidence_records, proof_records, pub
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import doubt_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
 from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import (
@@ -153,7 +153,7 @@ def test_what_no_route_is_left_for_is_a_conflict_that_is_covered_and_silent_unti
     assert again.backfilled is not None
     assert (again.backfilled.refuted, again.backfilled.conflicts) == (0, 0)
     with stores.catalog.write() as connection:  # nothing has changed, and all of it is compared anew
-        publications.doubt(connection, [(Series(PAIR, H4), Span(START, END))], NOW)
+        publications.mark_for_reconciliation(connection, [(Series(PAIR, H4), Span(START, END))], NOW)
     done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW + 9))
     assert (done.refuted, done.conflicts, done.healed) == (0, 0, 0)
     assert contradictions(stores, ContradictionState.CONFLICT) == conflicts
@@ -186,7 +186,7 @@ def test_reconciling_everything_anew_comes_to_the_same(stores: Stores, tmp_path:
     run(stores, archive(tmp_path, H1, H4, H12, D1, defects=defects), api_backfill=False)
     before = {interval: proven(stores, interval) for interval in Interval}
     records = contradictions(stores)
-    doubt_everything(stores, [PAIR], NOW)
+    mark_everything(stores, [PAIR], NOW)
     done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW))
     assert (done.pairs, done.refuted, done.healed) == ((PAIR,), 0, 0)
     assert {interval: proven(stores, interval) for interval in Interval} == before
@@ -215,12 +215,12 @@ def test_a_run_that_dies_between_the_lake_and_reconciliation_leaves_it_to_the_ne
     files = archive(tmp_path, H4, D1, defects=[a_defect(DefectKind.SHORT_CANDLE, D1, START + 2 * DAY)])
     run(stores, files, resampling=False)
     with stores.catalog.read() as connection:
-        assert set(publications.doubted(connection)) == {PAIR}
+        assert set(publications.marked(connection)) == {PAIR}
     assert contradictions(stores) == []
     run(stores, run_id="run-two", api_backfill=False)
     assert [each.state for each in contradictions(stores)] == [ContradictionState.SETTLED]
     with stores.catalog.read() as connection:
-        assert publications.doubted(connection) == {}
+        assert publications.marked(connection) == {}
 
 
 def test_a_pair_that_is_being_written_is_left_to_the_next_run(
@@ -233,7 +233,7 @@ def test_a_pair_that_is_being_written_is_left_to_the_next_run(
         done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW))
     assert "another process has been writing XBTUSD 1440" in done.notes[0]
     with stores.catalog.read() as connection:
-        assert set(publications.doubted(connection)) == {PAIR}
+        assert set(publications.marked(connection)) == {PAIR}
 
 
 def test_candles_are_counted_by_month(stores: Stores, tmp_path: Path) -> None:

@@ -221,9 +221,9 @@ def test_everything_is_owed_and_compared_again(home: Path, shelf: Shelf) -> None
     lose(home)
     recovered(home, shelf.q1)
     with opened(settings_of(home)) as stores, stores.catalog.read() as connection:
-        owed = {series for interval in Interval for series in publications.owed(connection, interval)}
+        owed = {series for interval in Interval for series in publications.pending(connection, interval)}
         assert owed == set(stores.lake.series())
-        assert publications.doubted(connection) == {}
+        assert publications.marked(connection) == {}
         assert proof_records.proven(connection, ["XBTUSD"])
 
 

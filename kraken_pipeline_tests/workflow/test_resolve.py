@@ -178,7 +178,7 @@ def test_a_file_that_was_withdrawn_is_never_ingested_again_under_whatever_name(
         before = (lake_of(stores), evidence_of(stores))
         again = run(stores, folder / "in", run_id="run-two")
         assert again.files == {}
-        taken = {each.name: each.reason for each in again.scanned.taken}
+        taken = {each.name: each.reason for each in again.scanned.ingested_before}
         assert taken[BAD] == f"read before: withdrawn: {REASON}"
         assert (lake_of(stores), evidence_of(stores)) == before
 
@@ -313,8 +313,8 @@ def test_a_release_is_withdrawn_with_all_its_files_also_those_that_were_never_re
     assert rows_of(stores, schema.coverage, "pair") == []
     again = run(stores, tmp_path, run_id="run-two")
     assert again.files == {}
-    assert {each.reason for each in again.scanned.taken} == {"read before: withdrawn: all of it"}
-    assert len(again.scanned.taken) == 6
+    assert {each.reason for each in again.scanned.ingested_before} == {"read before: withdrawn: all of it"}
+    assert len(again.scanned.ingested_before) == 6
     assert take_back(stores, withdrawal(reason="all of it", release=RELEASE)).files == ()
 
 

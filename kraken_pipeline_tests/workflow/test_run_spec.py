@@ -21,7 +21,7 @@ def test_without_options_a_run_means_everything() -> None:
     assert (spec.tier, spec.intervals, spec.pairs) == (Tier.ALL, INTERVALS, ())
     assert (spec.lookback_days, spec.max_gaps_per_asset) == (7, 10)
     assert spec.api_backfill
-    assert spec.takes_everything
+    assert spec.selects_all_time
     assert spec.as_config() == {}
 
 

@@ -78,7 +78,7 @@ def calendar(stores: Stores, start: int, end: int) -> None:
     """Lets the exchange have told of a maintenance."""
     window = Incident("maintenance 21", IncidentKind.MAINTENANCE, "Upgrade", start, end, False, True)
     with stores.catalog.write() as connection:
-        incident_records.record_told(connection, [window], start - HOUR)
+        incident_records.record_reported(connection, [window], start - HOUR)
 
 
 def test_an_outage_that_the_exchange_has_told_of_needs_no_other_proof(home: Path, exchange: DemoExchange) -> None:

@@ -43,7 +43,7 @@ class IngestPlan:
         spec: The run spec.
         now: The time that the run uses as the present, in seconds since the epoch.
         progress: The progress at the start, with the totals of the work.
-        taken: The number of files that were ingested before.
+        ingested_before: The number of files that were ingested before.
         skipped: The number of files in the folders that are not archives.
         waiting: The number of files that may still grow.
         broken: The containers that cannot be read, with the reasons.
@@ -54,7 +54,7 @@ class IngestPlan:
     spec: RunSpec
     now: int
     progress: Progress
-    taken: int
+    ingested_before: int
     skipped: int
     waiting: int
     broken: tuple[PassedOver, ...]
@@ -98,13 +98,15 @@ def look_at_folders(
 
 def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> IngestPlan:
     notes = [
-        f"{each.name}: {each.reason}" for kind in (found.waiting, found.taken, found.skipped) for each in kind[:NOTES]
+        f"{each.name}: {each.reason}"
+        for kind in (found.waiting, found.ingested_before, found.skipped)
+        for each in kind[:NOTES]
     ]
     return IngestPlan(
         spec=spec,
         now=run.now,
         progress=run.progress,
-        taken=len(found.taken),
+        ingested_before=len(found.ingested_before),
         skipped=len(found.skipped),
         waiting=len(found.waiting),
         broken=tuple(found.broken),
@@ -120,7 +122,7 @@ def _log_found(context: dg.OpExecutionContext, stores: Stores, found: scan.Scan)
     for what, files in (
         ("files are no archives", found.skipped),
         ("files may still grow", found.waiting),
-        ("files were ingested before", found.taken),
+        ("files were ingested before", found.ingested_before),
     ):
         _log_names(context.log, what, [f"{file.name}: {file.reason}" for file in files])
     for container in found.broken:
@@ -196,7 +198,7 @@ def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
     waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
     duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
     return {
-        "files_taken_before": plan.taken,
+        "files_taken_before": plan.ingested_before,
         "files_skipped": len(duplicates),
         "files_failed": len(failed) + len(plan.broken),
         "not_archives": plan.skipped,

@@ -106,7 +106,7 @@ def retry_job() -> None:
 
 def _reported(stores: Stores, spec: RunSpec, now: int) -> metadata.Metadata:
     """Return the metadata of a tier's report; only a report on the whole tier writes the tier's page."""
-    if spec.pairs or not spec.takes_everything:
+    if spec.pairs or not spec.selects_all_time:
         return metadata.of_report(make_report(stores, spec, now), page_path(stores.settings, spec.tier))
     return metadata.of_page(write_page(stores, spec, now))
 
@@ -230,7 +230,7 @@ class PublishConfig(dg.Config):
 
 
 @dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def publish_owed(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
+def publish_pending(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
     """Publish pending ranges to QuestDB, or rebuild its tables from the lake."""
     with explained(retried=True):
         config, run = context.op_config, begin(context)
@@ -244,7 +244,7 @@ def publish_owed(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
         context.log.error(str(each))
     outcome = {
         "candles_published": done.candles,
-        "publications_owed": done.owed,
+        "publications_owed": done.pending,
         "series_different": len(different) if config["verify"] and not done.failed else None,
         "errors": [*done.failed, *map(str, different)][:NOTES],
         "notes": [],
@@ -254,14 +254,14 @@ def publish_owed(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
 
 @dg.job(
     name="publish_candles",
-    config=mapping("publish_owed", PublishConfig.to_fields_dict(), dict),
+    config=mapping("publish_pending", PublishConfig.to_fields_dict(), dict),
     executor_def=dg.in_process_executor,
     description="Publishes pending changes to QuestDB; can also rebuild its tables from the lake, and compare the two.",
 )
 def publish_job() -> None:
     """Publish candles to QuestDB; ranges that cannot be published stay pending."""
-    publish_owed()
+    publish_pending()
 
 
-UPKEEP_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
+MAINTENANCE_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
 """The maintenance jobs other than publishing, which exists only if a QuestDB is set up."""

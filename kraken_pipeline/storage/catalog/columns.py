@@ -102,7 +102,7 @@ class Json(sa.types.TypeDecorator[Any]):
             return False
 
 
-def take_out_damaged(connection: sa.Connection, table: sa.Table) -> int:
+def remove_damaged(connection: sa.Connection, table: sa.Table) -> int:
     """Delete the rows of an SQLite table that hold an impossible value, and return their number."""
     checked = {column: type_ for column in table.columns if isinstance(type_ := column.type, (Minutes, Word, Json))}
     keys = list(table.primary_key.columns)

@@ -238,8 +238,8 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
 
 def _first_line(error: BaseException) -> str:
     """Return the first line of an error's own message, without the statement, values and link of SQLAlchemy."""
-    told = getattr(error, "orig", None) or error
-    return (str(told).strip().splitlines() or [type(told).__name__])[0]
+    message = getattr(error, "orig", None) or error
+    return (str(message).strip().splitlines() or [type(message).__name__])[0]
 
 
 def _connect_only_to_read(path: Path) -> sqlite3.Connection:

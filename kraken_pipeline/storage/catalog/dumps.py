@@ -87,8 +87,8 @@ def _run(name: str, catalog: Catalog, *arguments: str) -> None:
         command, env={**os.environ, **said}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        told = " ".join(done.stderr.split()) or f"its exit code was {done.returncode}"
-        raise StoreError(f"{name} failed on the catalog {catalog.place}: {told}")
+        message = " ".join(done.stderr.split()) or f"its exit code was {done.returncode}"
+        raise StoreError(f"{name} failed on the catalog {catalog.place}: {message}")
 
 
 def _program(name: str) -> str:

@@ -86,14 +86,14 @@ class Breaker:
         record = self.record()
         if record.state is BreakerState.CLOSED:
             return
-        if record.state is BreakerState.HALF_OPEN and self._takes_the_probe():
+        if record.state is BreakerState.HALF_OPEN and self._claims_probe():
             return
         retry_at = max(record.retry_at or 0.0, self._clock() + 1)
         raise CircuitOpen(
             f"Kraken failed {record.failures} times in a row; no requests are made until {iso(int(retry_at))}", retry_at
         )
 
-    def _takes_the_probe(self) -> bool:
+    def _claims_probe(self) -> bool:
         now = self._clock()
         until = now + self._seconds
         # An expiry far in the future was set before the clock stepped back. One slightly later than ours was set by
@@ -105,10 +105,10 @@ class Breaker:
         )
         is_due = (breakers.c.opened_at + self._seconds <= now) | (breakers.c.opened_at > until)
         with self._catalog.write() as connection:
-            taken = connection.execute(sa.update(breakers).where(_IS_IT, is_due, is_free).values(probe_until=until))
-        if taken.rowcount:
+            claimed = connection.execute(sa.update(breakers).where(_IS_IT, is_due, is_free).values(probe_until=until))
+        if claimed.rowcount:
             self._probe = until
-        return bool(taken.rowcount)
+        return bool(claimed.rowcount)
 
     def _may_change(self) -> sa.ColumnElement[bool]:
         return breakers.c.opened_at.is_(None) | (breakers.c.probe_until == self._probe)

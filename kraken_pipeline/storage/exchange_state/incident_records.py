@@ -41,12 +41,12 @@ def down_times(connection: sa.Connection) -> Spans:
     return normalise(incident.span for incident in incidents_of(connection) if incident.stops_trading)
 
 
-def is_news(connection: sa.Connection, told: Sequence[Incident], now: int) -> bool:
+def is_news(connection: sa.Connection, reported: Sequence[Incident], now: int) -> bool:
     """Check whether a status may change the records."""
-    return bool(told) or any(incident.is_open or incident.start > now for incident in incidents_of(connection))
+    return bool(reported) or any(incident.is_open or incident.start > now for incident in incidents_of(connection))
 
 
-def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -> None:
+def record_reported(connection: sa.Connection, reported: Sequence[Incident], now: int) -> None:
     """Record the incidents of a status, and end those that it no longer reports.
 
     A maintenance that is no longer announced before its start was cancelled, and its record is deleted. After its
@@ -54,7 +54,7 @@ def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -
 
     Args:
         connection: A connection in a write transaction.
-        told: All incidents of the status.
+        reported: All incidents of the status.
         now: The time of the status, in seconds since the epoch by the exchange's clock.
     """
     alone(connection, incidents)
@@ -65,7 +65,7 @@ def record_told(connection: sa.Connection, told: Sequence[Incident], now: int) -
         if incident.is_open and incident.kind is IncidentKind.STATUS
     }
     names = set()
-    for incident in told:
+    for incident in reported:
         before = going_on.get(incident.title) if incident.kind is IncidentKind.STATUS else known.get(incident.name)
         begun = (
             incident if before is None else replace(incident, name=before.name, start=min(before.start, incident.start))

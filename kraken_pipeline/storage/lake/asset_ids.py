@@ -83,7 +83,7 @@ class AssetIds:
             written.rename(self.path)
             sync_folder(self.path.parent)
 
-    def take_over(self) -> None:
+    def import_ids(self) -> None:
         """Import the ids of a lake whose catalog has none: earlier versions kept them in the file only.
 
         Raises:

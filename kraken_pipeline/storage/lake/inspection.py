@@ -64,8 +64,8 @@ class Inspector:
         self, series: Series, path: Path, known: SeriesFiles, *, is_whole: bool
     ) -> tuple[BufferedReader | None, Damage | None]:
         files = known.files.get(self.relative(path), ())
-        if not is_whole and (told := known.damaged.get(self.relative(path))) is not None:
-            return None, self.damage(series, path, DamageKind(told[0]), told[1])
+        if not is_whole and (recorded := known.damaged.get(self.relative(path))) is not None:
+            return None, self.damage(series, path, DamageKind(recorded[0]), recorded[1])
         try:
             stream = path.open("rb")
         except FileNotFoundError:

@@ -175,8 +175,8 @@ def count_alike(staged: Staged, stored: pl.DataFrame, offered: pl.DataFrame, yea
     others = accounts.filter(pl.Series([are_independent(other, account) for other in accounts.iter_rows()]))
     if others.is_empty():
         return
-    told = stored.join(others, on=["source", "release"], how="semi", maintain_order="left")
-    alike = seconds_in(told.filter(~pl.col("time").is_in(differences(told, offered)["time"].implode())))
+    same_source = stored.join(others, on=["source", "release"], how="semi", maintain_order="left")
+    alike = seconds_in(same_source.filter(~pl.col("time").is_in(differences(same_source, offered)["time"].implode())))
     if len(alike):
         every = pl.concat([seconds_in(stored), seconds_in(offered)]).unique().sort()
         staged.alike = staged.alike.append(alike)

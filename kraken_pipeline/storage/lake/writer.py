@@ -220,13 +220,13 @@ def _stage_losers(lake: Lake, staged: Staged, losers: Mapping[Lost, pl.DataFrame
         if lost.height
     ]
     if frames:
-        told = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
+        origin_columns = (pl.lit(staged.origin).alias("by"), pl.lit(staged.now, pl.Int64).alias("at"))
         # The clock, not the time of the run, because the writes of a run have to stay in order.
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
         stage_file(
             lake,
             staged,
-            pl.concat(frames).sort("time", maintain_order=True).with_columns(told),
+            pl.concat(frames).sort("time", maintain_order=True).with_columns(origin_columns),
             lake.ledger_folder(staged.series) / name,
         )
 

@@ -48,7 +48,7 @@ class LockKind(IntEnum):
         return self.name.lower()
 
 
-class Taken(Exception):
+class LockHeld(Exception):
     """Another process or thread holds a lock.
 
     Attributes:
@@ -67,7 +67,7 @@ class LockBackend(Protocol):
         """Hold several locks for the duration of a block; yield a function that checks whether they are still held.
 
         Raises:
-            Taken: One of them was held elsewhere for longer than `timeout` seconds.
+            LockHeld: One of them was held elsewhere for longer than `timeout` seconds.
         """
 
     def is_held(self, kind: LockKind, name: str) -> bool:
@@ -107,9 +107,9 @@ class Locks:
         with ExitStack() as stack:
             try:
                 is_held = stack.enter_context(self._backend.hold(LockKind.SERIES, wanted, timeout))
-            except Taken as taken:
+            except LockHeld as busy:
                 raise Busy(
-                    f"another process has been writing {wanted[taken.name]} for {timeout:.0f} s; try again later"
+                    f"another process has been writing {wanted[busy.name]} for {timeout:.0f} s; try again later"
                 ) from None
             with self._guard:
                 for series in wanted.values():
@@ -148,7 +148,7 @@ class Locks:
                 for number in range(count):
                     try:
                         stack.enter_context(self._backend.hold(LockKind.SLOTS, [f"{kind}.{number}"], 0))
-                    except Taken:
+                    except LockHeld:
                         continue
                     yield
                     return
@@ -201,7 +201,7 @@ class Locks:
         with ExitStack() as stack:
             try:
                 is_held = stack.enter_context(self._backend.hold(kind, [name], timeout))
-            except Taken:
+            except LockHeld:
                 raise Busy(sentence) from None
             yield is_held
 
@@ -214,8 +214,8 @@ class Locks:
         """
         lock = _RunLock(self._backend, run_id)
         try:
-            lock.take(RUN_SECONDS)
-        except Taken:
+            lock.acquire(RUN_SECONDS)
+        except LockHeld:
             raise Busy(f"another process is executing run {run_id}") from None
         self._runs[run_id] = lock
         try:
@@ -246,7 +246,7 @@ class _RunLock:
         self._stack = ExitStack()
         self._is_held: Callable[[], bool] = _always
 
-    def take(self, timeout: float) -> None:
+    def acquire(self, timeout: float) -> None:
         with ExitStack() as stack:
             self._is_held = stack.enter_context(self._backend.hold(LockKind.RUNS, [self._run_id], timeout))
             self._stack = stack.pop_all()
@@ -255,8 +255,8 @@ class _RunLock:
         with self._guard:
             if not self._is_held():
                 self._stack.close()
-                with suppress(Taken):  # held by the lost connection, as the server sees it
-                    self.take(0)
+                with suppress(LockHeld):  # held by the lost connection, as the server sees it
+                    self.acquire(0)
 
     def release(self) -> None:
         with self._guard:
@@ -287,7 +287,7 @@ class FileLocks:
                 try:
                     held.enter_context(lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS))
                 except Timeout:
-                    raise Taken(name) from None
+                    raise LockHeld(name) from None
                 if kind is LockKind.RUNS:  # every run adds a file
                     # The file is deleted while its lock is held, so no other holder's file is deleted.
                     held.callback(Path(lock.lock_file).unlink, missing_ok=True)
@@ -353,8 +353,8 @@ class AdvisoryLocks:
             try:
                 # Sorted by key, so that two sessions never deadlock.
                 for key in sorted(by_key):
-                    if not _take(connection, key, timeout):
-                        raise Taken(by_key[key])
+                    if not _acquire(connection, key, timeout):
+                        raise LockHeld(by_key[key])
                 yield lambda: _is_alive(connection)
             finally:
                 _let_go(connection)
@@ -388,7 +388,7 @@ def _key(kind: LockKind, name: str) -> int:
     return kind.value << 56 | int.from_bytes(digest, "big")
 
 
-def _take(connection: sa.Connection, key: int, timeout: float) -> bool:
+def _acquire(connection: sa.Connection, key: int, timeout: float) -> bool:
     with going_away():
         if not timeout:
             return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(key))))

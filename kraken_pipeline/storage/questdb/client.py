@@ -231,12 +231,12 @@ class QuestDB:
             sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
             sender.flush()
             # A connection stays bound to the table it wrote to, and QuestDB accepts rows even after that was dropped.
-            if (taken := self._log(table)[1]) <= before:
+            if (transaction := self._log(table)[1]) <= before:
                 raise StoreUnavailable(
                     f"QuestDB accepted {rows.height:,} candles into a {table} that was dropped and created again in "
                     "the meantime"
                 )
-        return Receipt(interval, taken)
+        return Receipt(interval, transaction)
 
     def _log(self, table: str) -> tuple[int, int, str | None]:
         """Return a table's last applied transaction, its last logged one, and the reason if applying is suspended."""
@@ -245,8 +245,8 @@ class QuestDB:
         )
         if not found:
             raise StoreError(f"QuestDB has no table {table} any more: it was dropped; the next run creates it again")
-        applied, taken, is_suspended, error = found[0]
-        return int(applied), int(taken), (error or "without an error message") if is_suspended else None
+        applied, transaction, is_suspended, error = found[0]
+        return int(applied), int(transaction), (error or "without an error message") if is_suspended else None
 
     def wait_until_applied(self, receipt: Receipt) -> None:
         """Wait until the rows sent can be queried and survive a restart.

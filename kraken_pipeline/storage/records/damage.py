@@ -170,15 +170,15 @@ def uncover(connection: sa.Connection, series: Series, within: Span, reason: str
     refutations.refute(connection, [(series, span, None, reason) for span in spans], now, damage_id=damage_id)
     _unprove(connection, series, spans)
     hull = Span(spans[0].start, spans[-1].end)
-    publications.owe(connection, [(series, hull)], now)
+    publications.enqueue(connection, [(series, hull)], now)
     withdrawals.read_again(connection, series, spans, f"to be read again: {reason}", now)
 
 
 def uncover_lost(connection: sa.Connection, series: Series, reason: str, now: int) -> None:
     """Refute all coverage of a series because of damage to the catalog itself."""
     row = {"path": "catalog", "pair": series.pair, "interval": series.interval.value, "kind": DamageKind.CHANGED}
-    told = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
-    made = connection.execute(sa.insert(schema.damages).values({**row, **told}).returning(schema.damages.c.id))
+    details = {"detail": reason, "candles": 0, "noticed_at": now, "settled_at": now}
+    made = connection.execute(sa.insert(schema.damages).values({**row, **details}).returning(schema.damages.c.id))
     uncover(connection, series, EVER, reason, now, int(made.scalar_one()))
 
 
@@ -211,7 +211,9 @@ def lift(catalog: Catalog, lake: DamagedLake, damage: Damage, now: int) -> None:
         ended = refutations.matching(connection, schema.refutations.c.damage_id.in_(ids))
         refutations.end(connection, [refutation.id for refutation in ended], now)
         evidence_records.renew(connection, times)
-        publications.doubt(connection, [(refutation.series, refutation.span) for refutation in ended], now)
+        publications.mark_for_reconciliation(
+            connection, [(refutation.series, refutation.span) for refutation in ended], now
+        )
 
 
 def waiting(connection: sa.Connection) -> dict[Series, list[refutations.Refutation]]:

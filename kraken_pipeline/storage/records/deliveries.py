@@ -30,11 +30,11 @@ class DeliveryRecord:
 
 def record(connection: sa.Connection, series: Collection[Series], now: int) -> None:
     """Record that QuestDB has all candles of some series, skipping series with pending ranges."""
-    owed = {
+    pending = {
         (pair, interval)
         for pair, interval in connection.execute(sa.select(publications.c.pair, publications.c.interval).distinct())
     }
-    settled = [one_series for one_series in series if (one_series.pair, one_series.interval.value) not in owed]
+    settled = [one_series for one_series in series if (one_series.pair, one_series.interval.value) not in pending]
     rows = [
         {
             "path": file.path,

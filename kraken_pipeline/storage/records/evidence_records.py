@@ -96,7 +96,7 @@ def _prolonged(connection: sa.Connection, series: Series, grant: Grant) -> bool:
     derivation of coverage. Days are kept apart, so that the time of an answer stays known. Answers for a series with
     refutations are kept apart as well, because a refutation counts only later answers.
     """
-    if refutations.is_doubted(connection, series):
+    if refutations.has_refutations(connection, series):
         return False
     table = schema.grants
     query = sa.select(table).where(

@@ -127,7 +127,7 @@ class FileRecord:
         return self.reason or f"ingested by run {self.run_id[:8]}"
 
     @property
-    def taken(self) -> Span:
+    def window(self) -> Span:
         """The window of the file that was ingested; without limits where all of it was."""
         return Span(
             -(1 << 60) if self.taken_start is None else self.taken_start,

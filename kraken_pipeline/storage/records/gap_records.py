@@ -13,7 +13,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import attempts, coverage, gaps, of_pairs
 from kraken_pipeline.storage.postgresql import alone
-from kraken_pipeline.storage.records.refutations import is_doubted
+from kraken_pipeline.storage.records.refutations import has_refutations
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt) -> b
     This keeps the number of rows small, because they are read often. Answers stay apart where the span was tried or
     refuted since: the later answer would look older than it is.
     """
-    if is_doubted(connection, series):
+    if has_refutations(connection, series):
         return False
     is_series = (attempts.c.pair == series.pair) & (attempts.c.interval == series.interval.value)
     last_there = (

@@ -37,8 +37,8 @@ def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
     ids of trades is reconciled despite any suspicion, because no trade is missing there.
     """
     found = added_up(connection, pairs)
-    doubts = suspicious(connection, found, pairs)
-    found = {series: proven.without(doubts.get(series, ())) for series, proven in found.items()}
+    suspected = suspicious(connection, found, pairs)
+    found = {series: proven.without(suspected.get(series, ())) for series, proven in found.items()}
     for series, counts in trade_counts.proven(connection, pairs).items():
         spans = normalise(count.span for count in counts)
         found[series] = found.get(series, NOTHING_PROVEN).and_reconciled(spans)
@@ -73,13 +73,13 @@ def suspicious(
     A suspicion about one interval applies to every interval with a candle there, because candles made from that
     interval lack the same trades.
     """
-    doubted: dict[str | None, list[Span]] = {}
+    times: dict[str | None, list[Span]] = {}
     for suspicion in suspicions_of(connection, pairs):
         if suspicion.state is SuspicionState.UNPROVEN:
-            doubted.setdefault(suspicion.pair, []).append(suspicion.span)
+            times.setdefault(suspicion.pair, []).append(suspicion.span)
     found = {
-        series: touched_candles(normalise((*doubted.get(series.pair, ()), *doubted.get(None, ()))), series.interval)
-        for series in (wanted if doubted else ())
+        series: touched_candles(normalise((*times.get(series.pair, ()), *times.get(None, ()))), series.interval)
+        for series in (wanted if times else ())
     }
     return {series: spans for series, spans in found.items() if spans}
 

@@ -54,7 +54,7 @@ class Backlog:
     oldest: int | None
 
 
-def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
+def enqueue(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
     """Add changed ranges to the outbox before the lake changes, so that QuestDB never misses them.
 
     A range that touches a pending one is merged with it under a new id, because each page of trades brings a range. A
@@ -63,20 +63,20 @@ def owe(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: 
     _put(connection, publications, changes, now)
 
 
-def doubt(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
+def mark_for_reconciliation(connection: sa.Connection, changes: Iterable[tuple[Series, Span]], now: int) -> None:
     """Mark ranges for reconciliation, because their candles or evidence have changed."""
     _put(connection, doubts, changes, now)
 
 
-def doubted(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
+def marked(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
     """Return the ranges that are marked for reconciliation, by pair; of some pairs or of all."""
     query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
     query = query.where(of_pairs(doubts.c.pair, pairs))
     found: dict[str, list[Publication]] = {}
     for row in connection.execute(query).mappings():
         series = Series(row["pair"], Interval(row["interval"]))
-        doubt_ = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
-        found.setdefault(series.pair, []).append(doubt_)
+        mark = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
+        found.setdefault(series.pair, []).append(mark)
     return found
 
 
@@ -90,16 +90,16 @@ def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Ser
     rows = []
     for series, span in changes:
         key = {"of_pair": series.pair, "of_interval": series.interval.value}
-        owed_before = connection.execute(_touched(table), {**key, "of_start": span.start, "of_end": span.end}).all()
-        if owed_before:
-            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in owed_before])))
+        pending_before = connection.execute(_touched(table), {**key, "of_start": span.start, "of_end": span.end}).all()
+        if pending_before:
+            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in pending_before])))
         rows.append(
             {
                 "pair": series.pair,
                 "interval": series.interval.value,
-                "start": min((span.start, *(row.start for row in owed_before))),
-                "end": max((span.end, *(row.end for row in owed_before))),
-                "made_at": min((now, *(row.made_at for row in owed_before))),
+                "start": min((span.start, *(row.start for row in pending_before))),
+                "end": max((span.end, *(row.end for row in pending_before))),
+                "made_at": min((now, *(row.made_at for row in pending_before))),
             }
         )
     if rows:
@@ -120,7 +120,7 @@ def _touched(table: sa.Table) -> sa.Select[Any]:
     )
 
 
-def owed(
+def pending(
     connection: sa.Connection, interval: Interval, series: Collection[Series] | None = None
 ) -> dict[Series, list[Publication]]:
     """Return the pending ranges of one interval, by series and in order of time.

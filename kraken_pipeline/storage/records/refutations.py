@@ -194,7 +194,7 @@ def answered_since(connection: sa.Connection, refutation: Refutation) -> list[tu
     return [(Span(start, end_), source) for start, end_, source in connection.execute(query)]
 
 
-def is_doubted(connection: sa.Connection, series: Series) -> bool:
+def has_refutations(connection: sa.Connection, series: Series) -> bool:
     """Return whether anything of a series is refuted: its answers are then kept apart, to show which came later."""
     query = sa.select(refutations.c.id).where(
         refutations.c.pair == series.pair,

@@ -260,17 +260,17 @@ class _Mutex(CacheMutex):
         self._held: Lock | CacheMutex | None = None
 
     def acquire(self, wait: bool = True) -> bool:
-        def take_lock() -> bool:
-            is_taken = bool(self._lock.acquire(blocking=wait))
-            self._held = self._lock if is_taken else None
-            return is_taken
+        def acquire_lock() -> bool:
+            is_acquired = bool(self._lock.acquire(blocking=wait))
+            self._held = self._lock if is_acquired else None
+            return is_acquired
 
-        def take_embedded() -> bool:
-            is_taken = self._embedded.acquire(wait)
-            self._held = self._embedded if is_taken else None
-            return is_taken
+        def acquire_embedded() -> bool:
+            is_acquired = self._embedded.acquire(wait)
+            self._held = self._embedded if is_acquired else None
+            return is_acquired
 
-        return self._presence.call(take_lock, take_embedded)
+        return self._presence.call(acquire_lock, acquire_embedded)
 
     def release(self) -> None:
         """Release the lock, even during a pause of Redis: otherwise other processes would wait until it expires."""

@@ -12,7 +12,7 @@ from typing import Any
 from kraken_pipeline.errors import Throttled
 from kraken_pipeline.kraken.client import Client, RequestCounts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
-from kraken_pipeline.kraken.incidents import incidents_told
+from kraken_pipeline.kraken.incidents import reported_incidents
 from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.exchange_state import incident_records
@@ -69,10 +69,10 @@ def _asked(
     settings = stores.settings
     limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates, sleep=sleep)
     client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
-    told = partial(_record_status, stores)
+    reported = partial(_record_status, stores)
     with (
         closing(open_cache(settings, counters)) as cache,
-        closing(Exchange(client, cache, _lifetimes(settings), told)) as it,
+        closing(Exchange(client, cache, _lifetimes(settings), reported)) as it,
     ):
         try:
             yield it
@@ -82,12 +82,12 @@ def _asked(
 
 def _record_status(stores: Stores, status: SystemStatus) -> None:
     """Record the incidents of a status, if there is anything new."""
-    told, now = list(incidents_told(status)), int(status.time)
+    reported, now = list(reported_incidents(status)), int(status.time)
     with stores.catalog.read() as connection:
-        if not incident_records.is_news(connection, told, now):
+        if not incident_records.is_news(connection, reported, now):
             return
     with stores.catalog.write() as connection:
-        incident_records.record_told(connection, told, now)
+        incident_records.record_reported(connection, reported, now)
 
 
 class _NoRecord:

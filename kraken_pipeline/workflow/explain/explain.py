@@ -98,9 +98,9 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         ends = withdrawals.release_ends(connection) if is_disputed else {}
         suspicions = proof_records.suspicions_of(connection, [series.pair])
         letters = candle_records.letters_about(connection, series, span.start)
-        taken = withdrawals.of_series(connection, series, span)
+        withdrawn = withdrawals.of_series(connection, series, span)
         incidents = [incident for incident in incident_records.incidents_of(connection) if incident.stops_trading]
-        ids = [*(grant.file_id for grant in grants), *(withdrawal.file_id for withdrawal in taken)]
+        ids = [*(grant.file_id for grant in grants), *(withdrawal.file_id for withdrawal in withdrawn)]
         files = candle_records.files_of(connection, {file_id for file_id in ids if file_id is not None})
     contradicting = tuple(
         contradiction
@@ -142,7 +142,7 @@ def explain(stores: Stores, pair: str, interval: str | int, moment: str, now: in
         letters=tuple(letters),
         withdrawals=tuple(
             (withdrawal, files[withdrawal.file_id].name if withdrawal.file_id is not None else None)
-            for withdrawal in taken
+            for withdrawal in withdrawn
         ),
     )
 
@@ -215,15 +215,15 @@ def _standing(
 
 
 def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRecord]) -> str:
-    doubts = [suspicion for suspicion in suspicions if suspicion.state is SuspicionState.UNPROVEN]
+    unproven = [suspicion for suspicion in suspicions if suspicion.state is SuspicionState.UNPROVEN]
     checked = normalise(suspicion.span for suspicion in suspicions if suspicion.state is SuspicionState.PROVEN_QUIET)
     if proof.state is ProofState.VERIFIED:
         return "and that is verified"
-    if proof.state is ProofState.RECONCILED or not (doubts or subtract((span,), checked)):
+    if proof.state is ProofState.RECONCILED or not (unproven or subtract((span,), checked)):
         return "and that is reconciled: no trade is missing around it"
-    if not doubts:
+    if not unproven:
         return "as the source says; it was not compared with anything"
-    return f"as the source says; that is hard to believe ({doubts[-1].state}: {doubts[-1].reason})"
+    return f"as the source says; that is hard to believe ({unproven[-1].state}: {unproven[-1].reason})"
 
 
 def _downtime(span: Span, incidents: Sequence[Incident]) -> str:
@@ -262,12 +262,12 @@ def _proof(
     contradictions: Sequence[ContradictionRecord], dispute: str, compared: tuple[str, ...], proven: Proven, span: Span
 ) -> CandleProof:
     open_ = {contradiction.state: contradiction.reason for contradiction in contradictions}
-    for state, told in (
+    for state, state_ in (
         (ContradictionState.CONFLICT, ProofState.CONFLICT),
         (ContradictionState.REFUTED, ProofState.REFUTED),
     ):
         if state in open_:
-            return CandleProof(told, (open_[state],))
+            return CandleProof(state_, (open_[state],))
     if not subtract((span,), proven.verified):
         return CandleProof(ProofState.VERIFIED, compared)
     if dispute:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kraken_pipeline.errors import PipelineError
-from kraken_pipeline.kraken.incidents import Incident, IncidentKind, incidents_told
+from kraken_pipeline.kraken.incidents import Incident, IncidentKind, reported_incidents
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.exchange_state.breaker import BreakerState
 from kraken_pipeline.storage.exchange_state.counters import Counters, totals
@@ -47,7 +47,7 @@ def check_status(stores: Stores) -> Iterator[Check]:
         where = urlsplit(stores.settings.kraken_api_url).netloc.rpartition("@")[2]
         yield Check("api", HealthStatus.OK, " ".join((f"{where} answers: {status.status}", *warnings)))
         yield _clock(ahead if ahead is not None else time.time() - status.time)
-        yield from _incidents(list(incidents_told(status)))
+        yield from _incidents(list(reported_incidents(status)))
 
 
 def _clock(ahead: float) -> Check:
@@ -60,10 +60,10 @@ def _clock(ahead: float) -> Check:
     )
 
 
-def _incidents(told: Sequence[Incident]) -> Iterator[Check]:
+def _incidents(reported: Sequence[Incident]) -> Iterator[Check]:
     """Yield the check of announced maintenance and of emergencies."""
-    emergencies = [incident for incident in told if incident.kind is IncidentKind.EMERGENCY]
-    announced = [incident for incident in told if incident.kind is IncidentKind.MAINTENANCE]
+    emergencies = [incident for incident in reported if incident.kind is IncidentKind.EMERGENCY]
+    announced = [incident for incident in reported if incident.kind is IncidentKind.MAINTENANCE]
     if emergencies:
         names = "; ".join(map(str, emergencies))
         yield Check("api incidents", HealthStatus.WARNING, f"the exchange reports an emergency: {names}")

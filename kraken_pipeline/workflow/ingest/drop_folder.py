@@ -38,7 +38,7 @@ def tidy(stores: Stores) -> list[Path]:
         done = [
             parts
             for parts, containers in sorted(by_parts.items())
-            if unread.isdisjoint(parts) and all(_is_taken_whole(connection, files) for files in containers.values())
+            if unread.isdisjoint(parts) and all(_is_ingested_whole(connection, files) for files in containers.values())
         ]
     return [_move(part, settings.drop) for parts in done for part in parts]
 
@@ -47,7 +47,7 @@ def _parts(file: ArchiveFile) -> tuple[Path, ...]:
     return file.container.parts if file.container else (file.path,)
 
 
-def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
+def _is_ingested_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
     container = None
     if files[0].container is not None:
         container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
@@ -55,7 +55,7 @@ def _is_taken_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> 
         return False
     tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
     known = IngestHistory(connection, tasks)
-    return all(known.taken(task, ALWAYS) is not None for task in tasks)
+    return all(known.earlier_result(task, ALWAYS) is not None for task in tasks)
 
 
 def _move(path: Path, drop: Path) -> Path:

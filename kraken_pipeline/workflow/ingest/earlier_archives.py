@@ -65,7 +65,9 @@ def _correct(stores: Stores, series: Series, now: int) -> None:
             for file, spans in claims:
                 withdrawals.trim_grants(connection, series, spans, file_id=file.id)
             evidence_records.renew(connection, {series: traded})
-            publications.doubt(connection, [(series, span) for _, spans in claims for span in spans], now)
+            publications.mark_for_reconciliation(
+                connection, [(series, span) for _, spans in claims for span in spans], now
+            )
     if quiet.height:
         staged = stage_removal(stores.lake, series, quiet, origin=ORIGIN, now=now)
         commit(stores, [LakeWrite(staged, ())], now)

@@ -165,7 +165,7 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
     outcomes: Outcomes = {}
     left: list[Mapping[str, Any]] = []
     for task in tasks:
-        if (reason := known.taken(task, window(spec))) is not None:
+        if (reason := known.earlier_result(task, window(spec))) is not None:
             own = [record for record in known.done(task, window(spec)) if record.run_id == run.run_id]
             outcomes[task.file.location] = (
                 _outcome_before(own[-1], task)

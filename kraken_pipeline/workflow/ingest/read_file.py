@@ -90,7 +90,7 @@ def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, 
             rows = _rows(stores, task, stream, reader, run, sort=sort)
             with closing(rows.blocks()) as blocks:
                 for block in blocks:
-                    _take_rejects(stores, read, block.rejects, run)
+                    _record_rejects(stores, read, block.rejects, run)
                     candles = _within(block.rows, wanted, spec)
                     trades += int(candles["trade_count"].sum()) if candles.height else 0
                     writer.add(_finished(candles, task))
@@ -121,7 +121,7 @@ def _rows(
     )
 
 
-def _take_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: RunContext) -> None:
+def _record_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: RunContext) -> None:
     read.rejects += rejects
     read.rows_rejected += len(rejects)
     if len(read.rejects) > REJECTS_HELD:
@@ -148,7 +148,7 @@ def letter(text: str, reason: str) -> Reject:
 
 
 def _within(candles: pl.DataFrame, wanted: Span, spec: RunSpec) -> pl.DataFrame:
-    if spec.takes_everything or candles.is_empty():
+    if spec.selects_all_time or candles.is_empty():
         return candles
     kept = candles
     if spec.start is not None:

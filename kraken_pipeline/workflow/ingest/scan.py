@@ -48,7 +48,7 @@ class Scan:
 
     Attributes:
         tasks: Selected files that have not been ingested yet, in the order of reading.
-        taken: Files that were ingested before, each with the run that did it.
+        ingested_before: Files that were ingested before, each with the run that did it.
         skipped: Files that are no archives.
         waiting: Files that are still growing.
         broken: Containers that cannot be opened.
@@ -57,7 +57,7 @@ class Scan:
     """
 
     tasks: list[Task] = field(default_factory=list)
-    taken: list[PassedOver] = field(default_factory=list)
+    ingested_before: list[PassedOver] = field(default_factory=list)
     skipped: list[PassedOver] = field(default_factory=list)
     waiting: list[PassedOver] = field(default_factory=list)
     broken: list[PassedOver] = field(default_factory=list)
@@ -117,7 +117,7 @@ def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, pat
     wanted = [file for file in found.files if _is_wanted(file, stores, spec)]
     scanned = Scan(skipped=found.skipped, waiting=found.waiting, broken=found.broken)
     tasks = _with_containers(stores, spec, found, wanted, scanned, now=now)
-    _leave_out_taken(stores, spec, tasks, scanned)
+    _skip_ingested(stores, spec, tasks, scanned)
     known = set(stores.lake.asset_ids.all()["pair"])
     new = {task.file.pair.name: task.file.pair for task in scanned.tasks if task.file.pair.name not in known}
     scanned.new_pairs = [new[name] for name in sorted(new)]
@@ -248,12 +248,12 @@ def stamp(path: Path) -> str:
     return plain(f"{path}:{status.st_size}:{status.st_mtime_ns}")
 
 
-def _leave_out_taken(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
+def _skip_ingested(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
     with stores.catalog.read() as connection:
         known = IngestHistory(connection, tasks)
     for task in tasks:
-        if (how := known.taken(task, window(spec))) is not None:
-            scanned.taken.append(PassedOver(task.file.name, f"read before: {how}"))
+        if (how := known.earlier_result(task, window(spec))) is not None:
+            scanned.ingested_before.append(PassedOver(task.file.name, f"read before: {how}"))
         else:
             scanned.tasks.append(task)
 
@@ -275,7 +275,7 @@ class IngestHistory:
         done = [record for record in self.records(task) if is_same(record, task)]
         return done if done and is_within(done, wanted) else ()
 
-    def taken(self, task: Task, wanted: Span) -> str | None:
+    def earlier_result(self, task: Task, wanted: Span) -> str | None:
         """Return the earlier result for a window of a file; None if it is still to be read."""
         if task.container is not None and task.container.sha256 in self._withdrawn:
             return f"withdrawn: {self._withdrawn[task.container.sha256]}"
@@ -303,4 +303,4 @@ def window(spec: RunSpec) -> Span:
 
 def is_within(records: Iterable[FileRecord], wanted: Span) -> bool:
     """Return whether all of a window of a file was ingested."""
-    return not subtract((wanted,), normalise(record.taken for record in records))
+    return not subtract((wanted,), normalise(record.window for record in records))

@@ -187,7 +187,7 @@ class _Proving:
     def is_unsettled(self, name: str) -> bool:
         """Return whether any range of a pair is marked for reconciliation."""
         with self.stores.catalog.read() as connection:
-            return bool(publications.doubted(connection, {name}))
+            return bool(publications.marked(connection, {name}))
 
     def settle(self, name: str) -> None:
         """Resample and reconcile the changed ranges of a pair."""

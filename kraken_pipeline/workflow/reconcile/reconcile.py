@@ -82,31 +82,31 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     except Busy as error:
         notes.append(f"The correction of an earlier version's coverage is left to the next run: {error}")
     with stores.catalog.read() as connection:
-        doubted = sorted(publications.doubted(connection, wanted).keys() & wanted)
+        to_compare = sorted(publications.marked(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
-    for pair in doubted:
+    for pair in to_compare:
         run.report(phase="reconciling")
         try:
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
-    doubts = [doubt for outcome in done for doubt in outcome.doubts]
+    marks = [mark for outcome in done for mark in outcome.marks]
     silent = 0
     try:
-        silent = heeding(lambda: suspicion.look(stores, _changed(doubts), run))
+        silent = heeding(lambda: suspicion.look(stores, _changed(marks), run))
     except Busy as error:
         notes.append(f"Quiet time was not checked; the next run checks it: {error}")
     else:
         with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
-            publications.reconciled(connection, [doubt.id for doubt in doubts])
+            publications.reconciled(connection, [mark.id for mark in marks])
     return Reconciled(
-        tuple(doubted),
+        tuple(to_compare),
         sum(outcome.refuted for outcome in done) + silent,
         sum(outcome.conflicts for outcome in done),
         sum(outcome.healed for outcome in done),
         sum(outcome.given_back for outcome in done),
         tuple(notes),
-        changed=frozenset(wanted if silent else {*doubted, *corrected}),  # an outage concerns every pair
+        changed=frozenset(wanted if silent else {*to_compare, *corrected}),  # an outage concerns every pair
     )
 
 
@@ -114,30 +114,30 @@ def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
     """Return whether anything of some pairs has changed since the last reconciliation."""
     wanted = set(pairs)
     with stores.catalog.read() as connection:
-        return bool(publications.doubted(connection, wanted) or earlier_archives.waiting(connection, wanted))
+        return bool(publications.marked(connection, wanted) or earlier_archives.waiting(connection, wanted))
 
 
-def _changed(doubts: Iterable[Publication]) -> dict[Series, Spans]:
+def _changed(marks: Iterable[Publication]) -> dict[Series, Spans]:
     spans: dict[Series, list[Span]] = {}
-    for mark in doubts:
+    for mark in marks:
         spans.setdefault(mark.series, []).append(mark.span)
     return {series: normalise(found) for series, found in spans.items()}
 
 
-def doubt_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
+def mark_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
     """Mark all coverage of some pairs for reconciliation."""
     wanted = sorted(pairs)
     with stores.catalog.write() as connection:
         records = evidence_records.coverage_of(connection, pairs=wanted)
         changes = [(series, record.span) for series, found in records.items() for record in found]
-        publications.doubt(connection, changes, now)
+        publications.mark_for_reconciliation(connection, changes, now)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """The result for one pair, with the ranges that had been marked for reconciliation."""
 
-    doubts: Sequence[Publication]
+    marks: Sequence[Publication]
     refuted: int
     conflicts: int
     healed: int
@@ -149,7 +149,7 @@ class _Pair:
     """The catalog's records of a pair, read under the locks of all its series."""
 
     name: str
-    doubts: Sequence[Publication]
+    marks: Sequence[Publication]
     grants: Mapping[Series, Sequence[Grant]]
     conflicting: Spans  # where a source disagrees with the one-minute candles
     active: Mapping[Series, Sequence[Refutation]]
@@ -184,13 +184,13 @@ class _Pair:
             self.confirmed.get(series, ()),
         )
 
-    def doubted(self) -> Spans:
+    def to_compare(self) -> Spans:
         """Return the spans to compare: whole days, whole files with shifted times, and price conflicts.
 
         A price conflict is compared again if anything in its month has changed, which may now show the rounding of a
         side.
         """
-        spans = touched_candles(normalise(mark.span for mark in self.doubts), Interval.D1)
+        spans = touched_candles(normalise(mark.span for mark in self.marks), Interval.D1)
         long = [record.span for record in self.records if record.span.seconds > record.coarse.seconds]
         of_prices = [
             record.span
@@ -213,7 +213,7 @@ def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     pair = _look(stores, name)
     known = {series.interval: pair.evidence(series) for series in pair.series}
     tried = {record.key: record.values for record in pair.records if record.state in OPEN}
-    doubted = pair.doubted()
+    to_compare = pair.to_compare()
 
     # Every interval but the finest is read twice, as the coarser and as the finer one. Minutes are not kept: they
     # would use too much memory.
@@ -223,7 +223,7 @@ def _compared(stores: Stores, name: str, now: int) -> _Outcome:
         return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
 
     proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
-    return _record(stores, pair, reconcile(known, read, doubted, tried, proven), now)
+    return _record(stores, pair, reconcile(known, read, to_compare, tried, proven), now)
 
 
 def _read(stores: Stores, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
@@ -236,7 +236,7 @@ def _look(stores: Stores, name: str) -> _Pair:
         grants = evidence_records.grants_of(connection, series)
         pair = _Pair(
             name,
-            publications.doubted(connection, {name}).get(name, ()),
+            publications.marked(connection, {name}).get(name, ()),
             grants,
             evidence_records.conflicting(connection, Series(name, Interval.M1)),
             refutations.active(connection, {name}),
@@ -269,19 +269,19 @@ def _has_changed(stores: Stores, refutation: Refutation) -> bool:
 
 def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     """Record the findings; the caller holds the locks of the pair."""
-    taken_back = list(_taken_back(stores, pair.name, found))
-    changed = {series for series, *_ in taken_back} | {refutation.series for refutation in pair.answered}
+    newly_refuted = list(_refuted_spans(stores, pair.name, found))
+    changed = {series for series, *_ in newly_refuted} | {refutation.series for refutation in pair.answered}
     times = {series: stores.lake.times(series) for series in changed}
     records = _records(pair, found, now)
     proven = {Series(pair.name, interval): found.proven.get(interval, NOTHING_PROVEN) for interval in Interval}
     proven = {
         series: renewed for series, renewed in proven.items() if renewed != pair.proven.get(series, NOTHING_PROVEN)
     }
-    counts = {series: _counts(stores, series, years) for series, years in _years(pair.doubts).items()}
+    counts = {series: _counts(stores, series, years) for series, years in _years(pair.marks).items()}
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
         refutations.end(connection, [refutation.id for refutation in pair.answered], now)
-        refutations.refute(connection, taken_back, now)
+        refutations.refute(connection, newly_refuted, now)
         if times:
             evidence_records.renew(connection, times)
         proof_records.keep_contradictions(connection, records)
@@ -290,8 +290,8 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
             proof_records.keep_counts(connection, series, years)
     before = {record.key: record for record in pair.records}
     return _Outcome(
-        pair.doubts,
-        len(taken_back),
+        pair.marks,
+        len(newly_refuted),
         sum(
             record.state is ContradictionState.CONFLICT
             and (record.key not in before or before[record.key].state is not ContradictionState.CONFLICT)
@@ -302,7 +302,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     )
 
 
-def _taken_back(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
+def _refuted_spans(stores: Stores, pair: str, found: Findings) -> Iterator[tuple[Series, Span, Values | None, str]]:
     """Yield each refuted span: series, span, its stored candles as one candle (None without any), and the reason."""
     reasons: dict[Series, dict[Span, str]] = {}
     for contradiction, parts in found.refuted:
@@ -414,9 +414,9 @@ def _differs(name: str, fine: float, coarse: float) -> bool:
     return abs(fine - coarse) > (VOLUME_TOLERANCE * max(fine, coarse) if name == "volume" else 0)
 
 
-def _years(doubts: Iterable[Publication]) -> dict[Series, set[int]]:
+def _years(marks: Iterable[Publication]) -> dict[Series, set[int]]:
     years: dict[Series, set[int]] = {}
-    for mark in doubts:
+    for mark in marks:
         first, last = as_datetime(mark.span.start).year, as_datetime(mark.span.end - 1).year
         years.setdefault(mark.series, set()).update(range(first, last + 1))
     return years
@@ -468,10 +468,10 @@ def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunCo
             refutations.end(connection, [refutation.id for found in ended.values() for refutation in found], run.now)
             evidence_records.renew(connection, times)
             changes = [(series, refutation.span) for series, found in ended.items() for refutation in found]
-            publications.doubt(connection, changes, run.now)
+            publications.mark_for_reconciliation(connection, changes, run.now)
     return frozenset(series.pair for series in ended)
 
 
 def _is_hopeless(refutation: Refutation, without: Spans) -> bool:
-    is_hole = refutation.refuted is None and refutation.reason not in suspicion.DOUBTS
+    is_hole = refutation.refuted is None and refutation.reason not in suspicion.REASONS
     return not is_hole and clip(without, refutation.span) == (refutation.span,)

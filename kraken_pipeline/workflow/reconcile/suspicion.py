@@ -41,7 +41,7 @@ from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 LONE = "OHLC says that nobody traded, between candles that all have trades"
 LONG = "nobody traded, though many trades of this pair are usual at that time"
 OUTAGE = "no pair traded, though many trades are usual at that time"
-DOUBTS = (LONE, LONG, OUTAGE)
+REASONS = (LONE, LONG, OUTAGE)
 
 
 def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> int:
@@ -70,7 +70,7 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     looked_at = touched_candles(hours, Interval.D1)
     over = [each for each in known if _is_outage(each) and each.span not in outages and clip(looked_at, each.span)]
     unproven_outages = [each for each in over if each.state is SuspicionState.UNPROVEN]
-    taken_back, refuted = refute_outages(evidence, unproven_outages, normalise(outages), run)
+    refuted_spans, refuted = refute_outages(evidence, unproven_outages, normalise(outages), run)
     down = normalise(
         (
             *evidence.down,
@@ -81,7 +81,7 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     places = _places(stores, days, over)
     found = [*_found(evidence, changed, places, down), *((None, HOURS, outage, OUTAGE) for outage in outages)]
     _record(evidence, known, found, _Judged(days, places, over, refuted), run.now)
-    return taken_back
+    return refuted_spans
 
 
 def _is_outage(suspicion: SuspicionRecord) -> bool:

@@ -54,7 +54,7 @@ class Remedy(StrEnum):
     """The way to settle a contradiction."""
 
     FILL = "fill"  # the short side is a gap already
-    TAKE_BACK = "take back"  # a person decides which side is wrong
+    WITHDRAW = "take back"  # a person decides which side is wrong
     PROVE = "prove"  # the stored candle is the better one as far as is known, but not proven
 
 
@@ -230,7 +230,7 @@ def _of_intervals(
             for interval in suspects_of(contradiction)
             if (name := _shifted_file(contradiction, interval, files)) is not None
         ),
-        remedy=Remedy.TAKE_BACK if contradiction.state is ContradictionState.CONFLICT else Remedy.FILL,
+        remedy=Remedy.WITHDRAW if contradiction.state is ContradictionState.CONFLICT else Remedy.FILL,
     )
 
 
@@ -320,7 +320,7 @@ def _of_sources(disagreement: Disagreement) -> CandleVerdict:
         action,
         suspects=(disagreement.series.interval,),
         wholes=() if disagreement.file is None else ((disagreement.series.interval, disagreement.file),),
-        remedy=Remedy.PROVE if disagreement.is_outdoing else Remedy.TAKE_BACK,
+        remedy=Remedy.PROVE if disagreement.is_outdoing else Remedy.WITHDRAW,
     )
 
 
@@ -356,7 +356,7 @@ def _of_files(
                 action,
                 suspects=(series.interval,),
                 files=tuple(names),
-                remedy=Remedy.TAKE_BACK,
+                remedy=Remedy.WITHDRAW,
             )
 
 

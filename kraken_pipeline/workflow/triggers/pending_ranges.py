@@ -12,7 +12,7 @@ from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
 
-OWED_SECONDS = 60.0
+PENDING_SECONDS = 60.0
 """The age of a pending range after which the sensor publishes it: runs publish their own changes, and one pending for
 longer could not be published."""
 
@@ -28,7 +28,7 @@ def reason_not_to_publish(settings: Settings, now: float, publishing: Callable[[
     with opened(settings) as stores:
         with stores.catalog.read() as connection:
             backlog = publications.backlog(connection)
-        if backlog.oldest is None or now - backlog.oldest < OWED_SECONDS:
+        if backlog.oldest is None or now - backlog.oldest < PENDING_SECONDS:
             return f"{backlog.count} ranges are owed, none of them for long"
         if (run_id := publishing(stores.locks)) is not None:
             return f"run {run_id[:8]} is delivering"

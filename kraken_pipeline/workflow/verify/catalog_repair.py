@@ -11,7 +11,7 @@ from kraken_pipeline.coverage.ranges import EVER
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema, seals
-from kraken_pipeline.storage.catalog.columns import take_out_damaged
+from kraken_pipeline.storage.catalog.columns import remove_damaged
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import (
@@ -39,7 +39,7 @@ def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> Non
         for table, rows in broken.items():
             seals.delete(connection, table, rows)
         if any(broken[table] for table in _COMPARED):
-            _doubt_all(connection, run.now)
+            _mark_all(connection, run.now)
     with stores.catalog.read() as connection:
         wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
     for series in sorted(wrong):
@@ -47,13 +47,13 @@ def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> Non
             times = {series: stores.lake.times(series)}
             with stores.catalog.write() as connection:
                 evidence_records.renew(connection, times)
-                publications.doubt(connection, [(series, EVER)], run.now)
+                publications.mark_for_reconciliation(connection, [(series, EVER)], run.now)
 
 
-def _doubt_all(connection: sa.Connection, now: int) -> None:
+def _mark_all(connection: sa.Connection, now: int) -> None:
     """Mark all coverage for reconciliation."""
     records = evidence_records.coverage_of(connection)
-    publications.doubt(
+    publications.mark_for_reconciliation(
         connection, [(series, record.span) for series, found in records.items() for record in found], now
     )
 
@@ -126,9 +126,9 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
                 touched.add(Series(row["pair"], Interval(row["interval"])))
         if broken[schema.disputes]:
             _read_disputed(connection, broken[schema.disputes], now)
-        taken_out = [take_out_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
-        if any(taken_out):
-            _doubt_all(connection, now)
+        removed = [remove_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]
+        if any(removed):
+            _mark_all(connection, now)
         # The records of answers are lost, so every source may be asked again.
         withdrawals.forget_answers(connection, dict.fromkeys(touched, (EVER,)))
     return touched

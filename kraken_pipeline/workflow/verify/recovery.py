@@ -113,7 +113,7 @@ def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
         files, candles = _adopt(stores, series, run)
         found = verify(stores, RunSpec(), run)
         read = _read_again(stores, spec, series, run)
-        _doubt_everything(stores, series, run)
+        _mark_everything(stores, series, run)
         _fill(stores, series, run)
         granted = sum(_grant_own(stores, one_series, run, notes) for one_series in series)
         filled = _fill(stores, series, run)
@@ -213,7 +213,7 @@ def _read_again(stores: Stores, spec: RunSpec, series: Iterable[Series], run: Ru
         return ingest(stores, spec, tasks, run)
 
 
-def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext) -> None:
+def _mark_everything(stores: Stores, series: Iterable[Series], run: RunContext) -> None:
     """Mark everything for reconciliation and for publication, because the records of both are lost."""
     with stores.catalog.write() as connection:
         extents = evidence_records.extents(connection)
@@ -225,8 +225,8 @@ def _doubt_everything(stores: Stores, series: Iterable[Series], run: RunContext)
             for one_series in series
             if one_series in extents
         ]
-        publications.owe(connection, hulls, run.now)
-        publications.doubt(connection, [(hull, EVER) for hull, _ in hulls], run.now)
+        publications.enqueue(connection, hulls, run.now)
+        publications.mark_for_reconciliation(connection, [(hull, EVER) for hull, _ in hulls], run.now)
 
 
 def _fill(stores: Stores, series: Iterable[Series], run: RunContext) -> tuple[BackfillOutcome, ...]:
@@ -269,7 +269,7 @@ def _grant_own(stores: Stores, series: Series, run: RunContext, notes: list[str]
             with stores.catalog.write() as connection:
                 evidence_records.grant_found(connection, series, granted)
                 evidence_records.renew(connection, times)
-                publications.doubt(connection, [(series, EVER)], run.now)
+                publications.mark_for_reconciliation(connection, [(series, EVER)], run.now)
     return sum(grant.span.seconds for grant in granted) // series.interval.seconds
 
 
@@ -289,7 +289,7 @@ def _spoken(connection: sa.Connection, series: Series) -> Iterable[Spoken]:
         if record.series != series or record.span is None:
             continue
         source = Source.TRADES if record.kind == Kind.TRADES else Source.CSV
-        for span in intersect((record.span,), (record.taken,)):
+        for span in intersect((record.span,), (record.window,)):
             yield Spoken(source, releases.get(record.container or "", 0), span)
 
 

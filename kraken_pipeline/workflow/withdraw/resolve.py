@@ -61,7 +61,7 @@ _PAIRS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class TakenBack:
+class WithdrawnCandles:
     """The candles of one series that left the lake.
 
     Attributes:
@@ -118,7 +118,7 @@ class Resolved:
     reason: str
     dry_run: bool
     files: tuple[str, ...] = ()
-    series: tuple[TakenBack, ...] = ()
+    series: tuple[WithdrawnCandles, ...] = ()
     read_again: tuple[ReadAgain, ...] = ()
     refilled: Mapping[Series, int] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
@@ -183,8 +183,8 @@ def resolve(stores: Stores, what: Withdrawal, run: RunContext) -> Resolved:
     work = _Withdrawing(stores, what, run, release)
     for pair in pairs:
         run.report(phase=f"withdrawing {pair}")
-        work.take_back(pair)
-    return _told(stores, work, _names(claims), _heal(stores, pairs, run))
+        work.withdraw(pair)
+    return _resolved(stores, work, _names(claims), _heal(stores, pairs, run))
 
 
 def _pairs(claims: Iterable[Claim]) -> list[str]:
@@ -252,9 +252,9 @@ def _slots(candles: pl.DataFrame, interval: Interval) -> Spans:
     return of_candles(times, interval)
 
 
-def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[TakenBack, ...]:
+def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[WithdrawnCandles, ...]:
     return tuple(
-        TakenBack(series, Span(times[0], times[-1] + series.interval.seconds), candles.height)
+        WithdrawnCandles(series, Span(times[0], times[-1] + series.interval.seconds), candles.height)
         for gone in found
         for series, candles in sorted(gone.items())
         if (times := candles.select(seconds_of(pl.col("time"))).to_series()).len()
@@ -273,7 +273,7 @@ class _Withdrawing:
     touched: dict[Series, Spans] = field(default_factory=dict)
     again: list[FileRecord] = field(default_factory=list)
 
-    def take_back(self, pair: str) -> None:
+    def withdraw(self, pair: str) -> None:
         """Withdraw the claims of one pair."""
         stores, now = self.stores, self.run.now
         series = [Series(pair, interval) for interval in Interval]
@@ -284,7 +284,7 @@ class _Withdrawing:
             records = list(self._records(claims, gone))
             times = {one_series: stores.lake.times(one_series) for one_series in series}
             with stores.catalog.write() as connection:
-                self._take_evidence(connection, pair, claims, gone)
+                self._remove_evidence(connection, pair, claims, gone)
                 evidence_records.renew(connection, times)
             stages = [
                 stage_removal(stores.lake, each, gone[each], origin=self.what.reason, now=now)
@@ -326,7 +326,7 @@ class _Withdrawing:
         ]
         return self.stores.lake.replaced(claim.series, claim.span.start, claim.span.end).filter(*is_one).height
 
-    def _take_evidence(
+    def _remove_evidence(
         self, connection: sa.Connection, pair: str, claims: Sequence[Claim], gone: Mapping[Series, pl.DataFrame]
     ) -> None:
         """Remove the evidence for the candles and what was derived from it; mark all of it for reconciliation."""
@@ -365,14 +365,16 @@ class _Withdrawing:
         compared = {series: union(spans, touched.get(series, ()), lost[series]) for series, spans in compared.items()}
         withdrawals.reopen(connection, pair, compared, now)
         changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
-        publications.doubt(connection, changes, now)
+        publications.mark_for_reconciliation(connection, changes, now)
         self.touched |= touched
 
     def _read_again(self, connection: sa.Connection, series: Series, slots: Spans, own: Sequence[Claim]) -> None:
         """Make files that had answered for removed candles be read again, except kinds of file withdrawn themselves."""
-        taken = {claim.source for claim in own if claim.file is None}
+        sources = {claim.source for claim in own if claim.file is None}
         without = [
-            kind for kind, source in ((Kind.OHLCVT, Source.CSV), (Kind.TRADES, Source.TRADES)) if taken & {None, source}
+            kind
+            for kind, source in ((Kind.OHLCVT, Source.CSV), (Kind.TRADES, Source.TRADES))
+            if sources & {None, source}
         ]
         reason = f"to be read again: {self.what.name} was withdrawn"
         self.again += withdrawals.read_again(connection, series, slots, reason, self.run.now, without=without)
@@ -393,7 +395,7 @@ def _covered_now(connection: sa.Connection, series: Series) -> Spans:
 # --- next steps
 
 
-def _told(stores: Stores, work: _Withdrawing, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
+def _resolved(stores: Stores, work: _Withdrawing, names: tuple[str, ...], healed: BackfillOutcome | None) -> Resolved:
     gaps = [gap for gap in (healed.gaps if healed else ()) if intersect((gap.span,), work.touched.get(gap.series, ()))]
     refilled = {
         outcome.series: outcome.candles_stored

@@ -80,7 +80,7 @@ class Grouped:
             )
 
     def _taking_back(self) -> Iterator[str]:
-        if left := self.of(Remedy.TAKE_BACK):
+        if left := self.of(Remedy.WITHDRAW):
             command = f"kraken-pipeline resolve --cause {self.cause.id}"
             files = list(dict.fromkeys(name for verdict in left for name in verdict.files))
             suspects = sorted({side for verdict in left for side in verdict.suspects})
@@ -140,13 +140,13 @@ def withdrawal_of(
     group = next((candidate for candidate in grouped(found) if candidate.cause.id == cause_id), None)
     if group is None:
         raise InvalidRequest(f"there is no cause {cause_id}; kraken-pipeline reconcile lists the causes")
-    left = group.of(Remedy.TAKE_BACK)
+    left = group.of(Remedy.WITHDRAW)
     if not left:
         raise InvalidRequest(f"nothing of {cause_id} can be withdrawn: {group.action}")
-    told = plain(reason.strip())
+    text = plain(reason.strip())
     names = list(dict.fromkeys(name for verdict in left for name in verdict.files))
     if names:
-        return Withdrawal(told, file=_one_of(names, file, "--file", group))
+        return Withdrawal(text, file=_one_of(names, file, "--file", group))
     if file is not None:
         raise InvalidRequest(f"--file is for files that differ, but {cause_id} is about intervals: {group.action}")
     label = f"{cause_id} ({group.cause.name})"
@@ -154,13 +154,13 @@ def withdrawal_of(
     chosen = [(verdict, _chosen(verdict, side, group)) for verdict in left]
     if all(suspect in dict(verdict.wholes) for verdict, suspect in chosen):
         wholes = dict.fromkeys(dict(verdict.wholes)[suspect] for verdict, suspect in chosen)
-        return Withdrawal(told, files=tuple(wholes), label=label)
+        return Withdrawal(text, files=tuple(wholes), label=label)
     claims: dict[Series, list[Span]] = {}
     for verdict, suspect in chosen:
         span = Span(suspect.floor(verdict.span.start), suspect.ceil(verdict.span.end))
         claims.setdefault(Series(verdict.pair, suspect), []).append(span)
     spans = tuple((series, span) for series, parts in sorted(claims.items()) for span in normalise(_narrowest(parts)))
-    return Withdrawal(told, claims=spans, label=label)
+    return Withdrawal(text, claims=spans, label=label)
 
 
 def _chosen(verdict: CandleVerdict, side: str | None, group: Grouped) -> Interval:

@@ -97,14 +97,14 @@ def withdrawal(
     of_span = {"pair": pair, "interval": interval, "start": start, "end": end}
     if not is_span and (given := [name for name, value in {**of_span, "source": source}.items() if value is not None]):
         raise InvalidRequest(f"--{given[0]} is for --span; a file or a release is withdrawn as a whole")
-    told = plain(reason.strip())
+    text = plain(reason.strip())
     if not is_span:
-        return Withdrawal(told, file=file and plain(file), release=release and plain(release))
+        return Withdrawal(text, file=file and plain(file), release=release and plain(release))
     if pair is None or interval is None or start is None or end is None:
         missing = ", ".join(f"--{name}" for name, value in of_span.items() if value is None)
         raise InvalidRequest(f"a span needs {missing} as well")
     series = Series(parse_pair(pair).name, Interval.parse(interval))
-    return Withdrawal(told, series=series, span=_whole(series, start, end), source=_source(source))
+    return Withdrawal(text, series=series, span=_whole(series, start, end), source=_source(source))
 
 
 def _whole(series: Series, start: str, end: str) -> Span:
@@ -245,9 +245,9 @@ def _called(connection: sa.Connection, name: str) -> list[FileRecord]:
         raise InvalidRequest(f"no file is called {name}; {_there_is(connection)}")
     contents = {(record.series, record.sha256): record for record in named if record.sha256 is not None}
     if len(contents) > 1:
-        told = ", ".join(f"{record.location} ({record.sha256})" for record in contents.values())
+        text = ", ".join(f"{record.location} ({record.sha256})" for record in contents.values())
         raise InvalidRequest(
-            f"{len(contents)} different files are called {name}; name one by its location or SHA-256: {told}"
+            f"{len(contents)} different files are called {name}; name one by its location or SHA-256: {text}"
         )
     return withdrawals.same_files(connection, named)
 
