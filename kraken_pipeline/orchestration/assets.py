@@ -67,8 +67,8 @@ def selected(context: dg.AssetExecutionContext, tier: Tier) -> Selection:
 
 def _log(context: dg.AssetExecutionContext, evaluations: Iterable[dg.AssetCheckEvaluation]) -> None:
     """Log the checks of single partitions; a returned check result would apply to all partitions of the run."""
-    for each in evaluations:
-        context.log_event(each)
+    for evaluation in evaluations:
+        context.log_event(evaluation)
 
 
 def tier_assets(tier: Tier) -> Sequence[dg.AssetsDefinition]:

@@ -168,12 +168,16 @@ _DISPUTED = "two files of one release differ at the same trade count"
 def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg.AssetCheckResult:
     """Return the check result of the contradictions and disputes of one series or of several."""
     # Each contradiction is listed with both of its series.
-    records = {(each.pair, each.key): each for agreement in found.values() for each in agreement.contradictions}
+    records = {
+        (contradiction.pair, contradiction.key): contradiction
+        for agreement in found.values()
+        for contradiction in agreement.contradictions
+    }
     disputed = {series: agreement.disputed for series, agreement in found.items() if agreement.disputed}
-    conflicts = sum(each.state is ContradictionState.CONFLICT for each in records.values()) + len(disputed)
+    conflicts = sum(record.state is ContradictionState.CONFLICT for record in records.values()) + len(disputed)
     rows: list[tuple[object, ...]] = [
-        (each.pair, each.fine.value, each.coarse.value, short(each.span.start), each.state, each.reason)
-        for each in records.values()
+        (record.pair, record.fine.value, record.coarse.value, short(record.span.start), record.state, record.reason)
+        for record in records.values()
     ]
     rows += [
         (series.pair, "", series.interval.value, short(spans[0].start), ContradictionState.CONFLICT, _DISPUTED)
@@ -188,8 +192,8 @@ def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg
         severity=dg.AssetCheckSeverity.ERROR if conflicts else dg.AssetCheckSeverity.WARN,
         metadata={
             **percents(
-                proven_pct=_least(each.proven_pct for each in found.values()),
-                verified_pct=_least(each.verified_pct for each in found.values()),
+                proven_pct=_least(agreement.proven_pct for agreement in found.values()),
+                verified_pct=_least(agreement.verified_pct for agreement in found.values()),
             ),
             "contradictions": dg.MetadataValue.int(len(rows)),
             "conflicts": dg.MetadataValue.int(conflicts),
@@ -200,7 +204,7 @@ def intervals_agree(asset: dg.AssetKey, found: Mapping[Series, Agreement]) -> dg
 
 def _least(percents_: Iterable[float | None]) -> float | None:
     """Return the least of the percentages that are not None; None if there are none."""
-    return min((each for each in percents_ if each is not None), default=None)
+    return min((percent for percent in percents_ if percent is not None), default=None)
 
 
 def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) -> dg.AssetCheckResult:
@@ -210,13 +214,18 @@ def equals_lake(stores: Stores, asset: dg.AssetKey, series: Collection[Series]) 
         StoreUnavailable: QuestDB does not answer.
     """
     found = differences(stores, series)
-    rows = [(each.series, each.lake or "nothing", each.questdb or "nothing", each.is_pending) for each in found]
+    rows = [
+        (difference.series, difference.lake or "nothing", difference.questdb or "nothing", difference.is_pending)
+        for difference in found
+    ]
     return dg.AssetCheckResult(
         check_name=EQUALS_LAKE,
         asset_key=asset,
         passed=not found,
         # A pending range will still be published; no run would ever publish a difference that is not pending.
-        severity=dg.AssetCheckSeverity.WARN if all(each.is_pending for each in found) else dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.WARN
+        if all(difference.is_pending for difference in found)
+        else dg.AssetCheckSeverity.ERROR,
         metadata={"different": dg.MetadataValue.md(table(("series", "lake", "QuestDB", "owed"), rows))} if rows else {},
     )
 

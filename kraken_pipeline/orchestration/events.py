@@ -87,11 +87,13 @@ def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Eve
     tiers: dict[Tier, list[Series]] = {}
     rows: Mapping[Series, int] = {}
     with suppress(StoreUnavailable, StoreError):  # QuestDB has just gone away or fails: the row counts are unknown
-        rows = rows_published(stores, [each.series for each in published.series])
-    for each in published.series:
-        tier = stores.tiers.tier_of(pairs[each.series.pair])
-        tiers.setdefault(tier, []).append(each.series)
-        yield _materialised(tier, "questdb_candles", metadata.of_published(each, rows.get(each.series)), each.series)
+        rows = rows_published(stores, [delivery.series for delivery in published.series])
+    for delivery in published.series:
+        tier = stores.tiers.tier_of(pairs[delivery.series.pair])
+        tiers.setdefault(tier, []).append(delivery.series)
+        yield _materialised(
+            tier, "questdb_candles", metadata.of_published(delivery, rows.get(delivery.series)), delivery.series
+        )
     if len(published.series) > FULL_REPORT_SERIES:
         return  # `publish --verify` compares any number of series
     for tier, series in tiers.items():
@@ -116,8 +118,10 @@ def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series
     if not series:
         return {}
     with open_questdb(stores.settings) as questdb:
-        counts = {interval: questdb.counts(interval) for interval in sorted({each.interval for each in series})}
-    return {each: counts[each.interval].get(each.pair, 0) for each in series}
+        counts = {
+            interval: questdb.counts(interval) for interval in sorted({one_series.interval for one_series in series})
+        }
+    return {one_series: counts[one_series.interval].get(one_series.pair, 0) for one_series in series}
 
 
 def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:
@@ -126,7 +130,7 @@ def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) ->
     yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
     yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
     # The UI shows the last evaluation of a check, so that of the whole tier comes after those of its series.
-    standing = agreements(stores, [each.series for each in whole.series])
+    standing = agreements(stores, [completeness.series for completeness in whole.series])
     yield checks.evaluation(checks.intervals_agree(_key(tier, "backfilled_candles"), standing))
 
 

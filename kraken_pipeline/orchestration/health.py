@@ -19,7 +19,7 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
         asset_key=KEY,
         passed=verdict is HealthStatus.OK,
         severity=dg.AssetCheckSeverity.ERROR if verdict is HealthStatus.FAILED else dg.AssetCheckSeverity.WARN,
-        metadata={each.name.replace(" ", "_"): each.sentence for each in checks},
+        metadata={check.name.replace(" ", "_"): check.sentence for check in checks},
     )
 
 

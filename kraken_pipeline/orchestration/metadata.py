@@ -59,19 +59,26 @@ def of_series(standing: SeriesSnapshot) -> Metadata:
 
 def of_files(outcomes: Sequence[FileOutcome], standing: SeriesSnapshot) -> Metadata:
     """Return the metadata of the files ingested into one series."""
-    rows, seconds = sum(each.rows for each in outcomes), sum((each.seconds for each in outcomes), start=0.0)
+    rows, seconds = sum(outcome.rows for outcome in outcomes), sum((outcome.seconds for outcome in outcomes), start=0.0)
     return {
         **of_series(standing),
         "rows_read": dg.MetadataValue.int(rows),
-        "rows_rejected": dg.MetadataValue.int(sum(each.rows_rejected for each in outcomes)),
-        "candles_stored": dg.MetadataValue.int(sum(each.candles_stored for each in outcomes)),
+        "rows_rejected": dg.MetadataValue.int(sum(outcome.rows_rejected for outcome in outcomes)),
+        "candles_stored": dg.MetadataValue.int(sum(outcome.candles_stored for outcome in outcomes)),
         "rows_per_second": dg.MetadataValue.int(int(rows / seconds) if seconds else 0),
         **_listed(
             "files",
             ("file", "status", "rows", "rejected", "stored", "reason"),
             [
-                (each.name, each.status, each.rows, each.rows_rejected, each.candles_stored, each.reason or "")
-                for each in outcomes
+                (
+                    outcome.name,
+                    outcome.status,
+                    outcome.rows,
+                    outcome.rows_rejected,
+                    outcome.candles_stored,
+                    outcome.reason or "",
+                )
+                for outcome in outcomes
             ],
         ),
     }
@@ -91,8 +98,14 @@ def of_coverage(standing: SeriesSnapshot) -> Metadata:
             "ranges",
             ("from", "to", "source", "candles", "verified"),
             [
-                (short(each.span.start), short(each.span.end), each.source, each.candles, short(each.verified_at))
-                for each in standing.ranges
+                (
+                    short(coverage.span.start),
+                    short(coverage.span.end),
+                    coverage.source,
+                    coverage.candles,
+                    short(coverage.verified_at),
+                )
+                for coverage in standing.ranges
             ],
         ),
     }
@@ -168,9 +181,14 @@ def of_report(report: Report, page: Path) -> Metadata:
         **_listed(
             "attention",
             ("series", "complete", "gaps", "what to do"),
-            [(each.series, shown(each.percent), each.gaps, each.action) for each in report.attention],
+            [
+                (completeness.series, shown(completeness.percent), completeness.gaps, completeness.action)
+                for completeness in report.attention
+            ],
         ),
-        "recommendations": dg.MetadataValue.md("\n".join(f"- {each}" for each in report.recommendations)),
+        "recommendations": dg.MetadataValue.md(
+            "\n".join(f"- {recommendation}" for recommendation in report.recommendations)
+        ),
     }
 
 
@@ -195,15 +213,15 @@ def _intervals(totals: Mapping[Interval, Total]) -> str:
         [
             (
                 interval.value,
-                shown(each.percent),
-                shown(each.proven_percent),
-                shown(each.verified_percent),
-                each.series,
-                each.candles,
-                each.quiet,
-                each.gaps,
-                each.conflicts,
+                shown(total.percent),
+                shown(total.proven_percent),
+                shown(total.verified_percent),
+                total.series,
+                total.candles,
+                total.quiet,
+                total.gaps,
+                total.conflicts,
             )
-            for interval, each in totals.items()
+            for interval, total in totals.items()
         ],
     )

@@ -52,7 +52,7 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
                 raise StoreUnavailable("; ".join(done.failed))
             same = checks.equals_lake(stores, key, selection.keys)
             rows = rows_published(stores, selection.keys)
-        sent = {each.series: each for each in done.series}
+        sent = {published.series: published for published in done.series}
         for series, partition in selection.keys.items():
             values = metadata.of_published(sent.get(series, Published(series, 0, ())), rows[series])
             context.add_asset_metadata(values, partition_key=partition)

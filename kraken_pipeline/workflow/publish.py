@@ -67,7 +67,7 @@ class PublishOutcome:
     @property
     def candles(self) -> int:
         """The number of candles published."""
-        return sum(each.candles for each in self.series)
+        return sum(published.candles for published in self.series)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
                 failed.append(f"{TABLES[interval]}: {error}")
     with stores.catalog.read() as connection:
         left = publications.backlog(connection).count
-    return PublishOutcome(tuple(done[each] for each in sorted(done)), tuple(failed), left)
+    return PublishOutcome(tuple(done[series] for series in sorted(done)), tuple(failed), left)
 
 
 def deliver(stores: Stores, run: RunContext) -> PublishOutcome:
@@ -150,10 +150,12 @@ def _publish_table(
     with stores.catalog.read() as connection:
         pending = publications.pending(connection, interval, series)
     pending = {
-        each: pending[each] for each in pending if _is_settled(stores, each, failed) and _is_sound(stores, each, failed)
+        series: pending[series]
+        for series in pending
+        if _is_settled(stores, series, failed) and _is_sound(stores, series, failed)
     }
     ids = [publication.id for found in pending.values() for publication in found]
-    spans = {each: normalise(publication.span for publication in found) for each, found in pending.items()}
+    spans = {series: normalise(publication.span for publication in found) for series, found in pending.items()}
     rows = _Rows(stores, interval, spans)
 
     settled = _EVER.start
@@ -168,10 +170,10 @@ def _publish_table(
         with stores.catalog.write() as connection:
             publications.deliver(connection, ids, window.span.end)
         settled = window.span.end
-        for each, candles in window.candles.items():
-            before = done.get(each, Published(each, 0, ()))
-            parts = intersect(spans[each], (window.span,))
-            done[each] = Published(each, before.candles + candles, normalise((*before.spans, *parts)))
+        for one_series, candles in window.candles.items():
+            before = done.get(one_series, Published(one_series, 0, ()))
+            parts = intersect(spans[one_series], (window.span,))
+            done[one_series] = Published(one_series, before.candles + candles, normalise((*before.spans, *parts)))
         run.report(phase=f"publishing {TABLES[interval]}", published=run.progress.published + window.rows.height)
 
     try:
@@ -182,7 +184,7 @@ def _publish_table(
         if not is_held():
             rest = Span(settled, _EVER.end)
             with stores.catalog.write() as connection:
-                again = [(each, part) for each, parts in spans.items() for part in intersect(parts, (rest,))]
+                again = [(series, part) for series, parts in spans.items() for part in intersect(parts, (rest,))]
                 publications.enqueue(connection, again, run.now)
         raise
 
@@ -333,7 +335,7 @@ def enqueue_everything(stores: Stores, now: int, intervals: Sequence[Interval] =
 def pending_series(stores: Stores) -> set[Series]:
     """Return every series with pending ranges."""
     with stores.catalog.read() as connection:
-        return {each for interval in Interval for each in publications.pending(connection, interval)}
+        return {series for interval in Interval for series in publications.pending(connection, interval)}
 
 
 def differences(stores: Stores, series: Collection[Series] | None = None) -> list[Difference]:
@@ -351,24 +353,26 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
     in_lake = set(stores.lake.series())
     with open_questdb(stores.settings) as questdb:
         for interval in Interval:
-            wanted = None if series is None else {each for each in series if each.interval is interval}
+            wanted = (
+                None if series is None else {one_series for one_series in series if one_series.interval is interval}
+            )
             if wanted is not None and not wanted:
                 continue
             questdb.prepare([interval])
-            pairs = None if wanted is None else [each.pair for each in wanted]
+            pairs = None if wanted is None else [series.pair for series in wanted]
             there = {Series(pair, interval): digest for pair, digest in questdb.ranges(interval, pairs).items()}
-            here = wanted if wanted is not None else {each for each in in_lake if each.interval is interval}
-            for each in sorted(here | there.keys()):
-                if not stores.lake.is_sound(each):
-                    found.append(Difference(each, None, there.get(each), is_pending=False, is_damaged=True))
+            here = wanted if wanted is not None else {series for series in in_lake if series.interval is interval}
+            for one_series in sorted(here | there.keys()):
+                if not stores.lake.is_sound(one_series):
+                    found.append(Difference(one_series, None, there.get(one_series), is_pending=False, is_damaged=True))
                     continue
-                ours, theirs = digest_of(stores, each), there.get(each)
+                ours, theirs = digest_of(stores, one_series), there.get(one_series)
                 if ours != theirs:
-                    found.append(Difference(each, ours, theirs, is_pending=False))
+                    found.append(Difference(one_series, ours, theirs, is_pending=False))
     if not found:
         return []
     pending = pending_series(stores)
-    return [replace(each, is_pending=each.series in pending) for each in found]
+    return [replace(difference, is_pending=difference.series in pending) for difference in found]
 
 
 def digest_of(stores: Stores, series: Series) -> RangeDigest | None:

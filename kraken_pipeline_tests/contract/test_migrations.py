@@ -22,7 +22,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.records import proof_records
-from kraken_pipeline.storage.records.publications import backlog, marked, enqueue
+from kraken_pipeline.storage.records.publications import backlog, enqueue, marked
 from kraken_pipeline_tests.support.processes import process, result
 
 HOURS = Series("XBTUSD", Interval.H1)

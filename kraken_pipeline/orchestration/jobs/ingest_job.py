@@ -98,9 +98,9 @@ def look_at_folders(
 
 def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> IngestPlan:
     notes = [
-        f"{each.name}: {each.reason}"
+        f"{skipped.name}: {skipped.reason}"
         for kind in (found.waiting, found.ingested_before, found.skipped)
-        for each in kind[:NOTES]
+        for skipped in kind[:NOTES]
     ]
     return IngestPlan(
         spec=spec,
@@ -140,7 +140,7 @@ def _log_names(log: dg.DagsterLogManager, what: str, names: Sequence[str]) -> No
 
 def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now: int) -> None:
     plan = make_plan(stores, spec, now)
-    rows = [(each.series, each.leg.span, each.leg.route, each.leg.requests) for each in plan.routes]
+    rows = [(route.series, route.leg.span, route.leg.route, route.leg.requests) for route in plan.routes]
     context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
 
 
@@ -193,17 +193,17 @@ def fill_gaps_and_report(
 def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
     """Return the outcome of a run: counts, the first errors and the first notes."""
     files = changes.files
-    broken = [f"{each.name}: {each.reason}" for each in plan.broken]
-    failed = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.FAILED]
-    waiting = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.PENDING]
-    duplicates = [f"{each.name}: {each.reason}" for each in files if each.status is FileStatus.SKIPPED]
+    broken = [f"{skipped.name}: {skipped.reason}" for skipped in plan.broken]
+    failed = [f"{file.name}: {file.reason}" for file in files if file.status is FileStatus.FAILED]
+    waiting = [f"{file.name}: {file.reason}" for file in files if file.status is FileStatus.PENDING]
+    duplicates = [f"{file.name}: {file.reason}" for file in files if file.status is FileStatus.SKIPPED]
     return {
         "files_taken_before": plan.ingested_before,
         "files_skipped": len(duplicates),
         "files_failed": len(failed) + len(plan.broken),
         "not_archives": plan.skipped,
         "files_waiting": plan.waiting + len(waiting),
-        "rows_rejected": sum(each.rows_rejected for each in files),
+        "rows_rejected": sum(file.rows_rejected for file in files),
         "new_pairs": list(plan.new_pairs[:NOTES]),
         **outcome_of_changes(
             changes,

@@ -53,7 +53,7 @@ def fill_gaps(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
                 "kraken-pipeline backfill --pairs XBTUSD"
             )
         if spec.dry_run:
-            rows = [(each, len(each.spans), each.requests) for each in backfill.planned(stores, spec, run.now)]
+            rows = [(fetch, len(fetch.spans), fetch.requests) for fetch in backfill.planned(stores, spec, run.now)]
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
             conclude(context, run, outcome_of_changes(pipeline.Changes()))
             return
@@ -85,8 +85,8 @@ def retry_operations(context: dg.OpExecutionContext, stores: StoresOfRun) -> Non
     """Retry operations that are dead letters: those with the given ids, or all of them."""
     with explained():
         chosen = failed_operations(stores, context.op_config["ids"])
-        series = [each.series for each in chosen]
-        pairs, intervals = {each.pair for each in series}, {each.interval for each in series}
+        series = [operation.series for operation in chosen]
+        pairs, intervals = {one_series.pair for one_series in series}, {one_series.interval for one_series in series}
         spec = run_spec(pairs=sorted(pairs), intervals=sorted(intervals) or None)
         run = begin(context, spec)
         changes = pipeline.Changes(filled=backfill.retry(stores, chosen, run))
@@ -149,9 +149,13 @@ def compare_with_ohlc(context: dg.OpExecutionContext, stores: StoresOfRun) -> No
         context.log.error(failure)
     for note in found.notes:
         context.log.warning(note)
-    rows = [(each.series, each.compared, len(each.different)) for each in found.series]
+    rows = [(validation.series, validation.compared, len(validation.different)) for validation in found.series]
     context.log.info(f"{found.different} candles differ\n{metadata.table(('series', 'compared', 'different'), rows)}")
-    notes = [f"{each.series}: {len(each.different)} candles differ" for each in found.series if each.different]
+    notes = [
+        f"{validation.series}: {len(validation.different)} candles differ"
+        for validation in found.series
+        if validation.different
+    ]
     outcome: dict[str, Any] = {
         "requests": found.requests,
         "fetches_failed": len(found.failed),
@@ -240,8 +244,8 @@ def publish_pending(context: dg.OpExecutionContext, stores: StoresOfRun) -> None
         for event in published_changes(stores, done):
             context.log_event(event)  # type: ignore[arg-type]
         different = publish.differences(stores) if config["verify"] and not done.failed else []
-    for each in different:
-        context.log.error(str(each))
+    for difference in different:
+        context.log.error(str(difference))
     outcome = {
         "candles_published": done.candles,
         "publications_owed": done.pending,

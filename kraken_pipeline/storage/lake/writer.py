@@ -160,7 +160,7 @@ def _stage_partition(
         replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
         if gone:
             vanished = stored.join(merged.select("time"), on="time", how="anti", maintain_order="left")
-            replaced, changed = (pl.concat([each, vanished]).sort("time") for each in (replaced, changed))
+            replaced, changed = (pl.concat([frame, vanished]).sort("time") for frame in (replaced, changed))
         refused = contradicting(merged, candles)
         _stage_losers(lake, staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
         count_refused(staged, outvoted(merged, refused))

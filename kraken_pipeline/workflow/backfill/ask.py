@@ -227,9 +227,11 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
             work.open.record()
             selection = work.selected()
             chosen = [
-                each for each in selection[turn] if (str(each), each.spans) not in tried and not work.is_withheld(each)
+                fetch
+                for fetch in selection[turn]
+                if (str(fetch), fetch.spans) not in tried and not work.is_withheld(fetch)
             ]
-            tried |= {(str(each), each.spans) for each in chosen}
+            tried |= {(str(fetch), fetch.spans) for fetch in chosen}
             if not chosen:
                 continue
             work.run.report(
@@ -247,7 +249,7 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
 
 def fetch_each(work: BackfillWork, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
     """Make fetches one after another; return whether to continue."""
-    for number, each in enumerate(chosen):
+    for number, fetch in enumerate(chosen):
         if budget.is_spent:
             work.notes.append(
                 f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
@@ -255,8 +257,8 @@ def fetch_each(work: BackfillWork, exchange: Exchange, chosen: Sequence[Fetch], 
             return False
         answered: list[Span] = []
         try:
-            _mark(work, each)
-            is_whole = _persistently(work, exchange, partial(_fetch_one, work, exchange, each, budget, answered))
+            _mark(work, fetch)
+            is_whole = _persistently(work, exchange, partial(_fetch_one, work, exchange, fetch, budget, answered))
         except Busy as error:
             work.notes.append(str(error))
         except (CircuitOpen, Maintenance, Throttled) as error:
@@ -266,13 +268,13 @@ def fetch_each(work: BackfillWork, exchange: Exchange, chosen: Sequence[Fetch], 
             if _is_in_maintenance(exchange):
                 work.notes.append("The exchange is in maintenance; the rest is left to the next run.")
                 return False
-            _record_success(work, each, normalise(answered))
-            _record_failure(work, each, error, has_progressed=bool(answered))
+            _record_success(work, fetch, normalise(answered))
+            _record_failure(work, fetch, error, has_progressed=bool(answered))
         except LastingError as error:
-            _record_failure(work, each, error)
+            _record_failure(work, fetch, error)
         else:
-            _record_success(work, each, normalise(answered))
-            if not is_whole and not _may_go_on(work, each, budget):
+            _record_success(work, fetch, normalise(answered))
+            if not is_whole and not _may_go_on(work, fetch, budget):
                 return False
         _report(work, exchange)
     return True
@@ -287,30 +289,30 @@ def _may_go_on(work: BackfillWork, stopped: Fetch, budget: Budget) -> bool:
     return True
 
 
-def _mark(work: BackfillWork, each: Fetch) -> None:
-    work.open.change([each.series.pair])
+def _mark(work: BackfillWork, fetch: Fetch) -> None:
+    work.open.change([fetch.series.pair])
     with work.stores.catalog.write() as connection:
-        for series, span in each.serves:
+        for series, span in fetch.serves:
             gap_records.mark(connection, series, [span], GapStatus.BACKFILLING)
 
 
-def _fetch_one(work: BackfillWork, exchange: Exchange, each: Fetch, budget: Budget, answered: list[Span]) -> bool:
+def _fetch_one(work: BackfillWork, exchange: Exchange, fetch: Fetch, budget: Budget, answered: list[Span]) -> bool:
     """Make one fetch; return whether it was completed."""
 
     def keep(fetched: Fetched) -> None:
-        work.add([SeriesOutcome(each.series, fetched.candles_stored, fetched.answered)])
+        work.add([SeriesOutcome(fetch.series, fetched.candles_stored, fetched.answered)])
         work.notes += fetched.notes
-        work.withheld[each.series] = union(work.withheld.get(each.series, ()), fetched.withheld)
+        work.withheld[fetch.series] = union(work.withheld.get(fetch.series, ()), fetched.withheld)
         answered[:] = normalise((*answered, *fetched.answered))
         _report(work, exchange)
 
-    if each.route is Route.OHLC:
-        keep(fetch_ohlc(work.stores, exchange, each.series, each.spans, work.run))
+    if fetch.route is Route.OHLC:
+        keep(fetch_ohlc(work.stores, exchange, fetch.series, fetch.spans, work.run))
         return True
     # The cost of a gap is only estimated beforehand; here it is a limit.
-    most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(each.spans)
+    most = None if work.spec.complete else work.stores.settings.kraken_max_requests_per_gap * len(fetch.spans)
     budgets = (budget, Budget(exchange, most))
-    return fetch_trades(work.stores, exchange, each.series.pair, each.spans, work.run, budgets=budgets, keep=keep)
+    return fetch_trades(work.stores, exchange, fetch.series.pair, fetch.spans, work.run, budgets=budgets, keep=keep)
 
 
 def _report(work: BackfillWork, exchange: Exchange) -> None:
@@ -358,32 +360,32 @@ def _is_in_maintenance(exchange: Exchange) -> bool:
     return False
 
 
-def _record_failure(work: BackfillWork, each: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
+def _record_failure(work: BackfillWork, fetch: Fetch, error: PipelineError, *, has_progressed: bool = False) -> None:
     """Record a failed attempt for everything that a fetch serves, and a dead letter if retrying makes no sense.
 
     A paging that made progress before it failed counts as no failure. Three outages in eighteen hours of paging are not
     the gap's fault, and the next run continues from there.
     """
     stores, run = work.stores, work.run
-    work.failed.append(f"{each}: {error}")
+    work.failed.append(f"{fetch}: {error}")
     if has_progressed:
         return
     with stores.catalog.write() as connection:
-        before = gap_records.attempts_of(connection, [each.series.pair])
-        for series, span in each.serves:
-            attempt = Attempt(span, each.route, None, str(error), run.now)
+        before = gap_records.attempts_of(connection, [fetch.series.pair])
+        for series, span in fetch.serves:
+            attempt = Attempt(span, fetch.route, None, str(error), run.now)
             gap_records.add_attempts(connection, series, [attempt], run.run_id)
             failures = 1 + failures_at(before.get(series, ()), span)
             if isinstance(error, LastingError) or failures >= ATTEMPTS:
-                dead_letters.give_up(connection, series, span, each.route, str(error), run_id=run.run_id, now=run.now)
+                dead_letters.give_up(connection, series, span, fetch.route, str(error), run_id=run.run_id, now=run.now)
 
 
-def _record_success(work: BackfillWork, each: Fetch, answered: Spans) -> None:
+def _record_success(work: BackfillWork, fetch: Fetch, answered: Spans) -> None:
     stores, run = work.stores, work.run
     with stores.catalog.write() as connection:
-        for series, span in each.serves:
+        for series, span in fetch.serves:
             made = [
-                Attempt(part, each.route, str(each.series.interval.value), None, run.now)
+                Attempt(part, fetch.route, str(fetch.series.interval.value), None, run.now)
                 for part in intersect((span,), answered)
             ]
             gap_records.add_attempts(connection, series, made, run.run_id)

@@ -73,11 +73,13 @@ def settle_operations(stores: Stores, now: int) -> int:
     """Settle the operations that failed for good and are covered by now; return their number."""
     with stores.catalog.write() as connection:
         given_up = dead_letters.operations(connection, None)
-        covered = evidence_records.coverage_of(connection, pairs=sorted({each.series.pair for each in given_up}))
+        covered = evidence_records.coverage_of(
+            connection, pairs=sorted({operation.series.pair for operation in given_up})
+        )
         done = [
-            each.id
-            for each in given_up
-            if not subtract((each.span,), tuple(record.span for record in covered.get(each.series, ())))
+            operation.id
+            for operation in given_up
+            if not subtract((operation.span,), tuple(record.span for record in covered.get(operation.series, ())))
         ]
         if done:
             dead_letters.settle(connection, done, now)
@@ -94,7 +96,10 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> Bac
     """
     if not given_up:
         return BackfillOutcome()
-    pairs, intervals = ({each.series.pair for each in given_up}, {each.series.interval for each in given_up})
+    pairs, intervals = (
+        {operation.series.pair for operation in given_up},
+        {operation.series.interval for operation in given_up},
+    )
     work = BackfillWork(stores, run_spec(pairs=sorted(pairs), intervals=sorted(intervals), complete=True), run)
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
         budget = Budget(exchange, None)
@@ -103,7 +108,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> Bac
         except PipelineError as error:
             work.notes.append(f"Nothing was retried: {error}")
         else:
-            fetches = [_fetch_again(each) for each in given_up]
+            fetches = [_fetch_again(operation) for operation in given_up]
             run.report(phase="retrying", requests_total=exchange.requests + estimated(fetches))
             fetch_each(work, exchange, fetches, budget)
         work.requests = exchange.requests
@@ -114,7 +119,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> Bac
     return work.outcome(work.settled_gaps())
 
 
-def _fetch_again(each: Operation) -> Fetch:
-    route = Route(each.route)
-    asked = Series(each.series.pair, asked_of(each.series.interval) if route is Route.OHLC else Interval.M1)
-    return Fetch(route, asked, (each.span,), ((each.series, each.span),), 1)
+def _fetch_again(operation: Operation) -> Fetch:
+    route = Route(operation.route)
+    asked = Series(operation.series.pair, asked_of(operation.series.interval) if route is Route.OHLC else Interval.M1)
+    return Fetch(route, asked, (operation.span,), ((operation.series, operation.span),), 1)

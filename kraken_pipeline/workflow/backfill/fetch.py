@@ -95,7 +95,7 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
     # A cached reply was made before this run began.
     answered_at = min(run.now, int(reply.made_at))
     grants = tuple(Grant(span, Source.OHLC, answered_at, _trades_in(reply, span)) for span in reply.listed)
-    answered = [Span(each.start, min(each.end, reply.committed)) for each in wanted if each.start < reply.committed]
+    answered = [Span(span.start, min(span.end, reply.committed)) for span in wanted if span.start < reply.committed]
     stored = _store(
         stores,
         series,
@@ -168,7 +168,7 @@ def fetch_trades(
                     density = density_records.density_of(connection, pair)
                 for folded in page_trades(fetch, span, known_trade=known_trade, density=density, left_out=left_out):
                     stored = _store_page(stores, series, folded, run)
-                    withheld = touched_candles(normalise(each.span for each in folded.absent), Interval.M1)
+                    withheld = touched_candles(normalise(hole.span for hole in folded.absent), Interval.M1)
                     keep(Fetched(stored, folded.answered, _notes(pair, folded), withheld))
         except _Spent:
             return False
@@ -176,7 +176,7 @@ def fetch_trades(
 
 
 def _notes(pair: str, folded: Folded) -> tuple[str, ...]:
-    lost = [f"{pair} at {iso(each.start)}: {_TOO_MANY}" for each in folded.lost]
+    lost = [f"{pair} at {iso(span.start)}: {_TOO_MANY}" for span in folded.lost]
     bad = [f"{pair}: {reject.reason} ({reject.text})" for reject in folded.rejects]
     return (*lost, *bad, *_left_out(pair, folded.absent))
 
@@ -184,9 +184,9 @@ def _notes(pair: str, folded: Folded) -> tuple[str, ...]:
 def _left_out(pair: str, absent: Sequence[AbsentIds]) -> Iterator[str]:
     if absent:
         ids = f"{absent[0]}" if len(absent) == 1 else f"{len(absent):,} times, from {absent[0]} to {absent[-1]}"
-        start, end = min(each.start for each in absent), max(each.end for each in absent)
+        start, end = min(hole.start for hole in absent), max(hole.end for hole in absent)
         yield (
-            f"{pair}: the exchange has left out {sum(each.count for each in absent):,} trades twice ({ids}), "
+            f"{pair}: the exchange has left out {sum(hole.count for hole in absent):,} trades twice ({ids}), "
             f"between {iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run "
             "requests them again"
         )
@@ -222,7 +222,7 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: RunContext)
         grants,
         run,
         origin=f"Trades of {series.pair}",
-        rejects=(*folded.rejects, *(Reject(0, iso(each.start), _TOO_MANY, each.start) for each in folded.lost)),
+        rejects=(*folded.rejects, *(Reject(0, iso(span.start), _TOO_MANY, span.start) for span in folded.lost)),
         # Not asked for again either: this endpoint cannot return the lost trades.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
         also=lambda connection: density_records.forget_answered(connection, series.pair, folded.answered),

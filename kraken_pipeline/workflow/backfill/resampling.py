@@ -69,18 +69,20 @@ def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunCont
         staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
 
         def record(connection: sa.Connection) -> None:
-            for each in staged:
+            for resampled in staged:
                 made = [
                     Attempt(span, Route.RESAMPLE, str(finer.interval.value), None, run.now)
-                    for finer, span in each.made_from
+                    for finer, span in resampled.made_from
                 ]
-                gap_records.add_attempts(connection, each.series, made, run.run_id)
+                gap_records.add_attempts(connection, resampled.series, made, run.run_id)
 
         outcomes = [
-            SeriesOutcome(each.series, each.write.staged.changed, normalise(span for _, span in each.made_from))
-            for each in staged
+            SeriesOutcome(
+                resampled.series, resampled.write.staged.changed, normalise(span for _, span in resampled.made_from)
+            )
+            for resampled in staged
         ]
-        commit(stores, [each.write for each in staged], run.now, record)
+        commit(stores, [resampled.write for resampled in staged], run.now, record)
     return outcomes
 
 

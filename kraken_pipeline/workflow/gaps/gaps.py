@@ -215,8 +215,12 @@ def _knowledge(
         for attempt in snapshot.attempts.get(series, ()):
             if attempt.error is None:
                 # A source that answered before the refutation may answer differently by now.
-                refuted = (each for each in snapshot.refutations.get(series, ()) if attempt.id <= each.after_attempt)
-                spans = subtract((attempt.span,), normalise(each.span for each in refuted))
+                refuted = (
+                    refutation
+                    for refutation in snapshot.refutations.get(series, ())
+                    if attempt.id <= refutation.after_attempt
+                )
+                spans = subtract((attempt.span,), normalise(refutation.span for refutation in refuted))
                 answered.setdefault(Route(attempt.route), []).extend(spans)
         exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
     return Knowledge(
@@ -265,7 +269,7 @@ def retry_at(attempts: Sequence[Attempt], span: Span) -> int:
 def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
     """Return the number of most recent attempts at a span that failed in a row."""
     count = 0
-    for attempt in reversed([each for each in attempts if each.span.overlaps(span)]):
+    for attempt in reversed([attempt for attempt in attempts if attempt.span.overlaps(span)]):
         if attempt.error is None:
             break
         count += 1
@@ -324,7 +328,7 @@ def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
     if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
         return leg.route in (Route.TRADES, Route.NONE)
     finer = legs[leg.resampled_from].over(leg.span) if leg.resampled_from in legs else ()
-    return any(_is_out_of_reach(each, legs) for each in finer)
+    return any(_is_out_of_reach(leg, legs) for leg in finer)
 
 
 def _has_answered(snapshot: CatalogSnapshot, series: Series, start: int, quarter: str) -> bool:

@@ -26,7 +26,7 @@ def record_asked(stores: Stores, spec: RunSpec, now: int) -> None:
 def kept_intervals(stores: Stores) -> tuple[Interval, ...]:
     """Return the intervals of KRAKEN_INTERVALS, or those that were archived or asked for; all if there are none."""
     if stores.settings.kraken_intervals is not None:
-        return tuple(sorted({Interval.parse(each) for each in stores.settings.kraken_intervals.split(",")}))
+        return tuple(sorted({Interval.parse(text) for text in stores.settings.kraken_intervals.split(",")}))
     with stores.catalog.read() as connection:
         kept = interval_records.archived(connection) | interval_records.asked(connection)
     return tuple(sorted(kept)) or INTERVALS

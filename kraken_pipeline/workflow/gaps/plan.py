@@ -122,11 +122,11 @@ def make_plan(stores: Stores, spec: RunSpec, now: int) -> Plan:
 def nothing_to_do(stores: Stores, spec: RunSpec, scanned: Scan) -> InvalidRequest:
     """Return the error for a selection that nothing matches; it names files whose pair is unknown."""
     places = ", ".join(str(folder) for folder in folders(stores, spec))
-    unknown = [f"{each.name}: {each.reason}" for each in scanned.skipped if each.reason.endswith(UNKNOWN)]
+    unknown = [f"{skipped.name}: {skipped.reason}" for skipped in scanned.skipped if skipped.reason.endswith(UNKNOWN)]
     return InvalidRequest(
         f"nothing to work on for tier {spec.tier}: the lake has nothing for it, and no archive in {places} matches; "
         "put Kraken's archives into the first of these folders, or name their "
-        f"folder{''.join(f'; {each}' for each in unknown[:3])}"
+        f"folder{''.join(f'; {skipped}' for skipped in unknown[:3])}"
     )
 
 
@@ -144,7 +144,7 @@ def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, 
             if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
                 wanted.add(archive)
     return {
-        name: len(set().union(*(series[each] for each in held)))
+        name: len(set().union(*(series[archive] for archive in held)))
         for name, held in fewest(wanted, published_until).items()
     }
 

@@ -163,12 +163,12 @@ def select(
                 wanted.setdefault((leg.route, asked), []).append((series, leg))
     fetches = [_fetch(route, asked, legs) for (route, asked), legs in wanted.items()]
     replies = sorted(
-        (each for each in fetches if each.route is Route.OHLC),
-        key=lambda each: (tier_of(each.series.pair), each.expires_at, each.series),
+        (fetch for fetch in fetches if fetch.route is Route.OHLC),
+        key=lambda fetch: (tier_of(fetch.series.pair), fetch.expires_at, fetch.series),
     )
     trades = sorted(
-        (each for each in fetches if each.route is Route.TRADES),
-        key=lambda each: (tier_of(each.series.pair), -each.spans[-1].end, each.series),
+        (fetch for fetch in fetches if fetch.route is Route.TRADES),
+        key=lambda fetch: (tier_of(fetch.series.pair), -fetch.spans[-1].end, fetch.series),
     )
     return replies, trades
 
@@ -208,4 +208,4 @@ def _fetch(route: Route, asked: Series, legs: Sequence[tuple[Series, Leg]]) -> F
 
 def estimated(fetches: Iterable[Fetch]) -> int:
     """Return the approximate number of requests of some fetches."""
-    return sum(each.requests for each in fetches)
+    return sum(fetch.requests for fetch in fetches)

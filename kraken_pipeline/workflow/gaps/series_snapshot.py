@@ -62,12 +62,12 @@ def _series_snapshots(stores: Stores, spec: RunSpec, now: int) -> Mapping[Series
     for gap in found:
         gaps.setdefault(gap.series, []).append(gap)
     return {
-        each.series: SeriesSnapshot(
-            measured=each,
-            extent=snapshot.extents.get(each.series),
-            ranges=snapshot.coverage.get(each.series, ()),
-            gaps=gaps.get(each.series, ()),
-            counted=counted.get(each.series, ()),
+        completeness.series: SeriesSnapshot(
+            measured=completeness,
+            extent=snapshot.extents.get(completeness.series),
+            ranges=snapshot.coverage.get(completeness.series, ()),
+            gaps=gaps.get(completeness.series, ()),
+            counted=counted.get(completeness.series, ()),
         )
-        for each in measure(stores, spec, snapshot, found)
+        for completeness in measure(stores, spec, snapshot, found)
     }

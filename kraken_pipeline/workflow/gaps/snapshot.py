@@ -103,9 +103,9 @@ class CatalogSnapshot:
         series = [Series(pair, interval) for interval in Interval]
         return (
             all(
-                mine.get(each) == theirs.get(each)
+                mine.get(one_series) == theirs.get(one_series)
                 for mine, theirs in zip(self._by_series, other._by_series, strict=True)
-                for each in series
+                for one_series in series
             )
             and (pair in self.absent) == (pair in other.absent)
             and all(
@@ -185,7 +185,9 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
             continue
         known = snapshot.first_known.get(series.pair, extent.first_time)
         snapshot.first_known[series.pair] = min(known, extent.first_time)
-    first_trades = {pair: each.first_trade for pair, each in snapshot.listings.items() if each.first_trade is not None}
+    first_trades = {
+        pair: listing.first_trade for pair, listing in snapshot.listings.items() if listing.first_trade is not None
+    }
     # Candles that were lost to damage are still expected, so that they are gaps.
     for first in (first_trades, lost):
         for pair, time in first.items():

@@ -258,8 +258,8 @@ def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) ->
     pairs, sums = ({read.task.file.pair.name for read in batch}, {read.facts.sha256 for read in batch})
     with stores.catalog.read() as connection:
         records = file_records.completed(connection, sorted(pairs), sums)
-        taken_back = file_records.withdrawn(connection, sorted(pairs), sums)
-    withdrawn = {(record.kind, record.series, record.sha256): record for record in taken_back}
+        former = file_records.withdrawn(connection, sorted(pairs), sums)
+    withdrawn = {(record.kind, record.series, record.sha256): record for record in former}
     known: dict[tuple[Any, ...], list[FileRecord]] = {}
     for record in records:
         known.setdefault(

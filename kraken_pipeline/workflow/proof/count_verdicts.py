@@ -49,7 +49,9 @@ def verdicts(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext) -
     found: list[TradeCount] = []
     for name in in_order(stores, spec):
         known = look_up(stores, name, spec, spacing, run.now)
-        wanted = {(Series(name, interval), each.span) for each in known.stretches for interval in each.intervals}
+        wanted = {
+            (Series(name, interval), stretch.span) for stretch in known.stretches for interval in stretch.intervals
+        }
         wanted |= {(Series(name, Interval.M1), absent.minutes) for absent in known.absent}
         shown = {key: known.counts[key] for key in wanted & known.counts.keys()}
         differing = (count for count in of_run if count.verdict in (CountVerdict.SHORT, CountVerdict.OVER))
@@ -129,7 +131,7 @@ class _Judging:
             for count in counts
             if count.verdict is CountVerdict.PROVEN and count.series.interval is Interval.D1
         )
-        for interval in (each for each in self.known.coverage if each > Interval.D1):
+        for interval in (interval for interval in self.known.coverage if interval > Interval.D1):
             series = Series(self.known.pair, interval)
             for span in whole_candles(intersect(days, self.known.coverage[interval]), interval):
                 if (series, span) not in self.known.counts:

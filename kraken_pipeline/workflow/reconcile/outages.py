@@ -48,8 +48,8 @@ def refute_outages(
     Returns:
         The number of refuted spans, and the disproved outages.
     """
-    refuted = [each for each in over if _has_traded(evidence, each.span)]
-    spans = subtract(normalise(each.span for each in refuted), outages)
+    refuted = [suspicion for suspicion in over if _has_traded(evidence, suspicion.span)]
+    spans = subtract(normalise(suspicion.span for suspicion in refuted), outages)
     if not spans:
         return 0, refuted
     with evidence.stores.catalog.read() as connection:
@@ -63,7 +63,7 @@ def refute_outages(
     for series, records in sorted(coverage.items()):
         if series.pair not in silent:
             continue
-        times = pl.concat([evidence.stores.lake.times(series, start=each.start, end=each.end) for each in spans])
+        times = pl.concat([evidence.stores.lake.times(series, start=span.start, end=span.end) for span in spans])
         absent = subtract(whole_candles(spans, series.interval), of_candles(times, series.interval))
         unbacked = evidence.unbacked(series, intersect(absent, tuple(record.span for record in records)))
         count += refute_coverage(evidence.stores, series, unbacked, NO_OUTAGE, run)
@@ -100,7 +100,7 @@ def refute_coverage(stores: Stores, series: Series, spans: Spans, reason: str, r
         rest = subtract(intersect(spans, tuple(record.span for record in records)), trades)
         if rest:
             found = [
-                (series, each, one_candle(stores.lake.read(series, each.start, each.end)), reason) for each in rest
+                (series, span, one_candle(stores.lake.read(series, span.start, span.end)), reason) for span in rest
             ]
             times = {series: stores.lake.times(series)}
             with stores.catalog.write() as connection:
@@ -119,9 +119,9 @@ def find_outages(stores: Stores, changed: Spans) -> Iterator[Span]:
     for window in _chunks(days) if len(coverage) > 1 else ():
         reach = Span(window.start - _WEEK, window.end + _WEEK)
         markets = _markets(stores, coverage, reach)
-        for each in all_quiet(reach.start, HOURS, markets):
-            if each.overlaps(window):
-                yield each
+        for span in all_quiet(reach.start, HOURS, markets):
+            if span.overlaps(window):
+                yield span
 
 
 def coverage_since_listing(
@@ -145,9 +145,9 @@ def coverage_since_listing(
 
 
 def _chunks(days: Spans) -> Iterator[Span]:
-    for each in days:
-        for start in range(each.start, each.end, _CHUNK):
-            yield Span(start, min(each.end, start + _CHUNK))
+    for day in days:
+        for start in range(day.start, day.end, _CHUNK):
+            yield Span(start, min(day.end, start + _CHUNK))
 
 
 def _markets(

@@ -87,18 +87,18 @@ class QuietEvidence:
         """Return whether the lake has a candle that starts in a span."""
         return not self.stores.lake.times(series, start=span.start, end=span.end).is_empty()
 
-    def state(self, each: SuspicionRecord) -> SuspicionState:
+    def state(self, suspicion: SuspicionRecord) -> SuspicionState:
         """Return the current state of a suspicion; one that trades have disproved stays disproved."""
-        if each.pair is not None:
-            series = Series(each.pair, each.interval)
-            if self.has_candles(series, each.span):
+        if suspicion.pair is not None:
+            series = Series(suspicion.pair, suspicion.interval)
+            if self.has_candles(series, suspicion.span):
                 return SuspicionState.TRADED
-            return SuspicionState.PROVEN_QUIET if self.is_quiet(series, each.span) else SuspicionState.UNPROVEN
-        if not subtract((each.span,), self.down):
+            return SuspicionState.PROVEN_QUIET if self.is_quiet(series, suspicion.span) else SuspicionState.UNPROVEN
+        if not subtract((suspicion.span,), self.down):
             return SuspicionState.EXCHANGE_DOWN
         quiet = 0
         for series in self.proofs:
-            quiet += series.interval is each.interval and self.is_quiet(series, each.span)
+            quiet += series.interval is suspicion.interval and self.is_quiet(series, suspicion.span)
             if quiet == 2:
                 return SuspicionState.EXCHANGE_DOWN
-        return each.state if each.state is SuspicionState.TRADED else SuspicionState.UNPROVEN
+        return suspicion.state if suspicion.state is SuspicionState.TRADED else SuspicionState.UNPROVEN

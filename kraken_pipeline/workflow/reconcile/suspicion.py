@@ -68,8 +68,12 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
         evidence = QuietEvidence(stores, proven, incident_records.down_times(connection))
     outages = list(find_outages(stores, hours))
     looked_at = touched_candles(hours, Interval.D1)
-    over = [each for each in known if _is_outage(each) and each.span not in outages and clip(looked_at, each.span)]
-    unproven_outages = [each for each in over if each.state is SuspicionState.UNPROVEN]
+    over = [
+        suspicion
+        for suspicion in known
+        if _is_outage(suspicion) and suspicion.span not in outages and clip(looked_at, suspicion.span)
+    ]
+    unproven_outages = [suspicion for suspicion in over if suspicion.state is SuspicionState.UNPROVEN]
     refuted_spans, refuted = refute_outages(evidence, unproven_outages, normalise(outages), run)
     down = normalise(
         (

@@ -66,7 +66,7 @@ def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = 
     The files are not read whole, because a tick has 60 seconds. For containers that cannot be opened, the digest covers
     the reasons, so that a run records them.
     """
-    digest = hashlib.sha256("".join(sorted(f"{each.name}: {each.reason}\n" for each in broken)).encode())
+    digest = hashlib.sha256("".join(sorted(f"{skipped.name}: {skipped.reason}\n" for skipped in broken)).encode())
     for path in sorted({part for file in files for part in (file.container.parts if file.container else (file.path,))}):
         with suppress(FileNotFoundError), path.open("rb") as stream:  # a run may have moved it in the meantime
             size = path.stat().st_size
@@ -80,7 +80,7 @@ def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = 
 def _nothing_new(settings: Settings, found: Discovery) -> str:
     """Return the reason why nothing is ingested, with the first files that cannot be."""
     waiting = f", {len(found.waiting)} still grow" if found.waiting else ""
-    unread = [f"{each.name}: {each.reason}" for each in (*found.broken, *found.skipped)]
+    unread = [f"{skipped.name}: {skipped.reason}" for skipped in (*found.broken, *found.skipped)]
     reasons = "; ".join([f"nothing new in {settings.drop}{waiting}", *unread[:_REASONS]])
     more = f"; and {len(unread) - _REASONS} more" if len(unread) > _REASONS else ""
     return f"{reasons}{more}"

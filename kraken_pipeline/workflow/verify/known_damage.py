@@ -12,9 +12,9 @@ from kraken_pipeline.storage.stores import Stores
 def damage_of(stores: Stores, series: Collection[Series]) -> list[Damage]:
     """Return the damage of some series, by path: what is on record, and what sizes and footers show."""
     with stores.catalog.read() as connection:
-        known = open_damages(connection, {each.pair for each in series})
+        known = open_damages(connection, {one_series.pair for one_series in series})
     found = {damage.path: damage for damage in known if damage.series in series}
-    found |= {damage.path: damage for each in series for damage in stores.lake.damaged(each)}
+    found |= {damage.path: damage for one_series in series for damage in stores.lake.damaged(one_series)}
     return [found[path] for path in sorted(found)]
 
 

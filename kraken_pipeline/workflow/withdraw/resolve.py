@@ -287,8 +287,8 @@ class _Withdrawing:
                 self._remove_evidence(connection, pair, claims, gone)
                 evidence_records.renew(connection, times)
             stages = [
-                stage_removal(stores.lake, each, gone[each], origin=self.what.reason, now=now)
-                for each in sorted(gone, reverse=True)  # the coarsest first
+                stage_removal(stores.lake, series, gone[series], origin=self.what.reason, now=now)
+                for series in sorted(gone, reverse=True)  # the coarsest first
             ]
             commit(
                 stores,
