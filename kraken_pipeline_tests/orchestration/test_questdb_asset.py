@@ -339,10 +339,11 @@ def test_where_nothing_is_owed_or_not_for_long_no_run_is_asked_for(
     instance: dg.DagsterInstance, published: Settings
 ) -> None:
     now = time.time()
-    assert skipped(delivery(published, instance, now)) == "0 ranges are owed, none of them for long"
+    assert skipped(delivery(published, instance, now)) == "0 ranges are pending, none of them for long"
     owe(published, now)
     assert (
-        skipped(delivery(published, instance, now + PENDING_SECONDS - 2)) == "1 ranges are owed, none of them for long"
+        skipped(delivery(published, instance, now + PENDING_SECONDS - 2))
+        == "1 ranges are pending, none of them for long"
     )
     assert isinstance(delivery(published, instance, now + PENDING_SECONDS + 1), dg.RunRequest)
 
@@ -350,7 +351,9 @@ def test_where_nothing_is_owed_or_not_for_long_no_run_is_asked_for(
 def test_while_questdb_is_away_no_run_is_asked_for(instance: dg.DagsterInstance, away: Settings) -> None:
     owe(away, 1_000_000)
     said = skipped(delivery(away, instance, time.time()))
-    assert said.startswith("1 ranges are owed since 1970-01-12T13:46:40Z, and stay owed: QuestDB at 127.0.0.1:9")
+    assert said.startswith(
+        "1 ranges have been pending since 1970-01-12T13:46:40Z, and stay pending: QuestDB at 127.0.0.1:9"
+    )
     assert "a-secret" not in said
 
 
@@ -363,9 +366,9 @@ def test_while_a_run_is_delivering_no_second_one_is_asked_for(
     # Of one that was killed nobody holds the lock: it holds up nothing.
     assert isinstance(delivery(published, instance, time.time()), dg.RunRequest)
     with opened(published) as stores, stores.locks.run(begun.run_id):
-        assert skipped(delivery(published, instance, time.time())) == f"run {begun.run_id[:8]} is delivering"
+        assert skipped(delivery(published, instance, time.time())) == f"run {begun.run_id[:8]} is publishing"
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
-    assert "is delivering" in skipped(delivery(published, instance, time.time()))
+    assert "is publishing" in skipped(delivery(published, instance, time.time()))
 
 
 def test_what_it_asks_for_is_a_run_that_delivers(
@@ -377,4 +380,4 @@ def test_what_it_asks_for_is_a_run_that_delivers(
     job = definitions(published).resolve_job_def(publish_job.name)
     assert job.execute_in_process(instance=instance, run_config=dict(told.run_config), tags=told.tags).success
     assert status_of(instance, published).outcome["publications_owed"] == 0
-    assert skipped(delivery(published, instance, time.time())) == "0 ranges are owed, none of them for long"
+    assert skipped(delivery(published, instance, time.time())) == "0 ranges are pending, none of them for long"

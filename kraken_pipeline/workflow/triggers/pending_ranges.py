@@ -29,12 +29,12 @@ def reason_not_to_publish(settings: Settings, now: float, publishing: Callable[[
         with stores.catalog.read() as connection:
             backlog = publications.backlog(connection)
         if backlog.oldest is None or now - backlog.oldest < PENDING_SECONDS:
-            return f"{backlog.count} ranges are owed, none of them for long"
+            return f"{backlog.count} ranges are pending, none of them for long"
         if (run_id := publishing(stores.locks)) is not None:
-            return f"run {run_id[:8]} is delivering"
+            return f"run {run_id[:8]} is publishing"
     try:
         with open_questdb(settings) as questdb:
             questdb.ping()
     except PipelineError as error:
-        return f"{backlog.count} ranges are owed since {iso(backlog.oldest)}, and stay owed: {error}"
+        return f"{backlog.count} ranges have been pending since {iso(backlog.oldest)}, and stay pending: {error}"
     return None
