@@ -15,19 +15,19 @@ from questdb import Sender
 
 from benchmarks.catalogs import INTERVALS, MONTHS
 from benchmarks.questdb import warmed
-from benchmarks.side import LAKE_CANDLES, RANGES, Given, LockHeld, frames, run, sent
+from benchmarks.side import LAKE_CANDLES, RANGES, Given, Measurement, frames, run, sent
 from kraken_pipeline_tests.support.servers import USER
 
 
-def copy_csv(given: Given) -> LockHeld:
+def copy_csv(given: Given) -> Measurement:
     """A CSV file to a Parquet file."""
     began = time.perf_counter()
     rows = pl.read_csv(given.source, has_header=False)
     rows.write_parquet(given.scratch / "bare.parquet")
-    return LockHeld(rows.height, time.perf_counter() - began)
+    return Measurement(rows.height, time.perf_counter() - began)
 
 
-def copy_zip(given: Given) -> LockHeld:
+def copy_zip(given: Given) -> Measurement:
     """Every member of a ZIP to a Parquet file of its own, one after the other."""
     began = time.perf_counter()
     height = 0
@@ -36,25 +36,25 @@ def copy_zip(given: Given) -> LockHeld:
             rows = pl.read_csv(archive.read(name), has_header=False)
             rows.write_parquet(given.scratch / f"{name}.parquet")
             height += rows.height
-    return LockHeld(height, time.perf_counter() - began)
+    return Measurement(height, time.perf_counter() - began)
 
 
-def fold_csv(given: Given) -> LockHeld:
+def fold_csv(given: Given) -> Measurement:
     """A CSV file of trades to a Parquet file of one-minute candles, all of it in memory."""
     began = time.perf_counter()
     trades = pl.read_csv(given.source, has_header=False, new_columns=["time", "price", "volume"])
     _minutes(trades, pl.col("time") // 60).write_parquet(given.scratch / "bare.parquet")
-    return LockHeld(trades.height, time.perf_counter() - began)
+    return Measurement(trades.height, time.perf_counter() - began)
 
 
-def fold_frame(given: Given) -> LockHeld:
+def fold_frame(given: Given) -> Measurement:
     """Trades in one frame to one-minute candles, and no further."""
     trades = pl.concat(frames(given), rechunk=True)
     began = time.perf_counter()
     minutes = _minutes(trades, pl.col("time").dt.truncate("1m"))
     seconds = time.perf_counter() - began
     assert minutes["trades"].sum() == trades.height == given.size
-    return LockHeld(trades.height, seconds)
+    return Measurement(trades.height, seconds)
 
 
 def _minutes(trades: pl.DataFrame, minute: pl.Expr) -> pl.DataFrame:
@@ -69,7 +69,7 @@ def _minutes(trades: pl.DataFrame, minute: pl.Expr) -> pl.DataFrame:
     )
 
 
-def send_frame(given: Given) -> LockHeld:
+def send_frame(given: Given) -> Measurement:
     """Candles in one frame of pandas, in order of time, to QuestDB's client, until they are applied."""
     rows = sent(given.source)
     frame, symbols = rows.to_pandas(), ["quote_currency", "source", "pair"]
@@ -80,7 +80,7 @@ def send_frame(given: Given) -> LockHeld:
     return _sent(given, rows, send)
 
 
-def send_rows(given: Given) -> LockHeld:
+def send_rows(given: Given) -> Measurement:
     """The same one by one, as earlier systems do it; the rows lie in memory as Python has them."""
     rows = sent(given.source)
     names = [name for name in rows.columns if name not in ("time", "quote_currency", "source", "pair")]
@@ -100,7 +100,7 @@ def send_rows(given: Given) -> LockHeld:
     return _sent(given, rows, send)
 
 
-def _sent(given: Given, rows: pl.DataFrame, send: Callable[[Sender], None]) -> LockHeld:
+def _sent(given: Given, rows: pl.DataFrame, send: Callable[[Sender], None]) -> Measurement:
     with warmed(given.scratch, rows.head(LAKE_CANDLES)) as (server, _), psycopg.connect(server.pg_url) as connection:
         connection.autocommit = True
         conf = (
@@ -114,10 +114,10 @@ def _sent(given: Given, rows: pl.DataFrame, send: Callable[[Sender], None]) -> L
             time.sleep(0.002)
         seconds = time.perf_counter() - began
         assert connection.execute("SELECT count() FROM candles_1h").fetchall() == [(rows.height,)]
-    return LockHeld(rows.height, seconds)
+    return Measurement(rows.height, seconds)
 
 
-def walk_ranges(given: Given) -> LockHeld:
+def walk_ranges(given: Given) -> Measurement:
     """A loop that only looks at every range of every series."""
     series = [
         tuple((first, first + 50) for first in range(number % 40, number % 40 + 100 * RANGES, 100))
@@ -130,20 +130,20 @@ def walk_ranges(given: Given) -> LockHeld:
             covered += end - start
     seconds = time.perf_counter() - began
     assert covered == 50 * RANGES * len(series)
-    return LockHeld(len(series), seconds)
+    return Measurement(len(series), seconds)
 
 
-def read_lake(given: Given) -> LockHeld:
+def read_lake(given: Given) -> Measurement:
     """The same candles read by Polars alone, a file after the other."""
     paths = sorted((given.source / "lake").glob("interval=*/**/*.parquet"))
     began = time.perf_counter()
     rows = sum(pl.read_parquet(path, hive_partitioning=False).height for path in paths)
     seconds = time.perf_counter() - began
     assert rows
-    return LockHeld(given.size, seconds)
+    return Measurement(given.size, seconds)
 
 
-def sum_files(given: Given) -> LockHeld:
+def sum_files(given: Given) -> Measurement:
     """The same files through `sha256sum`, on as many processors as there are, two hundred files a process."""
     paths = sorted((given.source / "lake").glob("interval=*/**/*.parquet"))
     names = b"\0".join(os.fsencode(path) for path in paths)
@@ -154,10 +154,10 @@ def sum_files(given: Given) -> LockHeld:
     )
     seconds = time.perf_counter() - began
     assert len(done.stdout.splitlines()) == len(paths)
-    return LockHeld(len(paths), seconds)
+    return Measurement(len(paths), seconds)
 
 
-def draw_cells(given: Given) -> LockHeld:
+def draw_cells(given: Given) -> Measurement:
     """The same cells as pictures by Matplotlib alone, each of a random colour: a picture an interval."""
     from matplotlib.colors import ListedColormap  # noqa: PLC0415 - the other figures need none of it
     from matplotlib.image import imsave  # noqa: PLC0415
@@ -167,7 +167,7 @@ def draw_cells(given: Given) -> LockHeld:
     began = time.perf_counter()
     for number, each in enumerate(states):
         imsave(given.scratch / f"{number}.png", each, cmap=colours, vmin=0, vmax=9)
-    return LockHeld(states.size, time.perf_counter() - began)
+    return Measurement(states.size, time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.catalogs import INTERVALS as CATALOG_INTERVALS
 from benchmarks.catalogs import MONTHS
 from benchmarks.questdb import warmed
-from benchmarks.side import NOW, RANGES, RECONCILED, Given, LockHeld, frames, on_disk, run, sent
+from benchmarks.side import NOW, RANGES, RECONCILED, Given, Measurement, frames, on_disk, run, sent
 from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.replies import TradeRow
@@ -44,7 +44,7 @@ _WINDOW = math.lcm(*(interval.seconds for interval in INTERVALS))
 """Seconds, 105 days: the shortest time that is made of whole candles of every interval."""
 
 
-def ingest(given: Given) -> LockHeld:
+def ingest(given: Given) -> Measurement:
     """Archives into an empty home: found, hashed, parsed, validated, stored, on record, covered."""
     spec = run_spec(archive_dirs=[given.source], api_backfill=False)
     with opened(_settings(given)) as stores:
@@ -54,10 +54,10 @@ def ingest(given: Given) -> LockHeld:
         seconds = time.perf_counter() - began
     assert outcomes
     assert all(each.status is FileStatus.COMPLETED and not each.rows_rejected for each in outcomes)
-    return LockHeld(sum(each.rows for each in outcomes), seconds)
+    return Measurement(sum(each.rows for each in outcomes), seconds)
 
 
-def fold(given: Given) -> LockHeld:
+def fold(given: Given) -> Measurement:
     """Trades to one-minute candles as they come, and these to every coarser interval; none of it is kept."""
     reading = 0.0
 
@@ -79,7 +79,7 @@ def fold(given: Given) -> LockHeld:
         counted.update({interval: int(candles["trade_count"].sum()) for interval, candles in made.items()})
     seconds = time.perf_counter() - began - reading
     assert counted == dict.fromkeys(INTERVALS, given.size)
-    return LockHeld(given.size, seconds)
+    return Measurement(given.size, seconds)
 
 
 def _windows(minutes: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -95,7 +95,7 @@ def _windows(minutes: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     yield from held
 
 
-def page(given: Given) -> LockHeld:
+def page(given: Given) -> Measurement:
     """Pages of trades to one-minute candles; the rows are in memory, as they are once a reply is parsed."""
     ticks, rows = _rows(given)
     wanted = Span(Interval.M1.floor(int(rows[0][2])), Interval.M1.floor(int(rows[-1][2])) + Interval.M1.seconds)
@@ -109,7 +109,7 @@ def page(given: Given) -> LockHeld:
     counted = sum(folded.trades for folded in page_trades(fetch, wanted))
     seconds = time.perf_counter() - began
     assert counted == given.size
-    return LockHeld(counted, seconds)
+    return Measurement(counted, seconds)
 
 
 def _rows(given: Given) -> tuple[list[int], list[TradeRow]]:
@@ -123,7 +123,7 @@ def _rows(given: Given) -> tuple[list[int], list[TradeRow]]:
     return ticks, rows
 
 
-def detect_gaps(given: Given) -> LockHeld:
+def detect_gaps(given: Given) -> Measurement:
     """What each series should have and has not."""
     snapshot, spec = _snapshot(given.size), run_spec()
     began = time.perf_counter()
@@ -134,10 +134,10 @@ def detect_gaps(given: Given) -> LockHeld:
             gaps[series] = missing(expected(snapshot, spec, series), snapshot.covered(series))
     seconds = time.perf_counter() - began
     assert all(len(each) == RANGES for each in gaps.values())
-    return LockHeld(len(gaps), seconds)
+    return Measurement(len(gaps), seconds)
 
 
-def route_gaps(given: Given) -> LockHeld:
+def route_gaps(given: Given) -> Measurement:
     """The gaps of each series with their routes and the archives to fetch, as plans and reports have them."""
     snapshot = _snapshot(given.size)
     with opened(_settings(given)) as stores:
@@ -145,10 +145,10 @@ def route_gaps(given: Given) -> LockHeld:
         gaps = find_gaps(stores, run_spec(), snapshot)
         seconds = time.perf_counter() - began
     assert len(gaps) == RANGES * len(snapshot.coverage)
-    return LockHeld(len(snapshot.coverage), seconds)
+    return Measurement(len(snapshot.coverage), seconds)
 
 
-def reconcile(given: Given) -> LockHeld:
+def reconcile(given: Given) -> Measurement:
     """Every interval of every pair compared with the next, and the proof put on record."""
     shutil.copytree(given.source, given.scratch / "home")
     with opened(load_settings(_env_file=None, kraken_pipeline_home=given.scratch / "home")) as stores:
@@ -160,29 +160,29 @@ def reconcile(given: Given) -> LockHeld:
             proven = proof_records.proven(connection)
     assert (done.refuted, done.conflicts) == (0, 0)
     assert len(proven) == len(pairs) * len(RECONCILED)
-    return LockHeld(given.size, seconds)
+    return Measurement(given.size, seconds)
 
 
-def verify_whole(given: Given) -> LockHeld:
+def verify_whole(given: Given) -> Measurement:
     """Every byte of a lake compared with the manifest."""
     return _verified(given, quick=False)
 
 
-def verify_quickly(given: Given) -> LockHeld:
+def verify_quickly(given: Given) -> Measurement:
     """Size and footer of every file of a lake compared with the manifest."""
     return _verified(given, quick=True)
 
 
-def _verified(given: Given, *, quick: bool) -> LockHeld:
+def _verified(given: Given, *, quick: bool) -> Measurement:
     with opened(load_settings(_env_file=None, kraken_pipeline_home=given.source)) as stores:
         began = time.perf_counter()
         done = verify(stores, run_spec(), RunContext("benchmark", NOW), quick=quick)
         seconds = time.perf_counter() - began
     assert done.status == "ok"
-    return LockHeld(done.files, seconds, f"{done.bytes / 2**20:,.0f} MiB in {seconds:.2f} s")
+    return Measurement(done.files, seconds, f"{done.bytes / 2**20:,.0f} MiB in {seconds:.2f} s")
 
 
-def make_page(given: Given) -> LockHeld:
+def make_page(given: Given) -> Measurement:
     """The page of the completeness report, from a catalog that has everything on record."""
     import matplotlib.image  # noqa: F401, PLC0415 - imports are not timed, and the other figures need none of it
 
@@ -194,12 +194,12 @@ def make_page(given: Given) -> LockHeld:
         page = write_page(stores, spec, NOW, path)
         seconds = time.perf_counter() - began
     assert page.report.overall.pairs == given.size
-    return LockHeld(
+    return Measurement(
         given.size * len(CATALOG_INTERVALS) * MONTHS.count, seconds, f"the page has {page.size / 1000:,.0f} kB"
     )
 
 
-def publish(given: Given) -> LockHeld:
+def publish(given: Given) -> Measurement:
     """A lake to QuestDB, through the outbox, until all of it is applied."""
     (given.scratch / "home").mkdir()
     (given.scratch / "home" / "lake").symlink_to(given.source / "lake")
@@ -222,7 +222,7 @@ def publish(given: Given) -> LockHeld:
         there = on_disk(server.data / "db", "candles_1h~*")
         here = on_disk(given.source / "lake", "*")
         told = f"{here / done.candles:.0f} bytes a candle in the lake, {there / done.candles:.0f} in QuestDB"
-    return LockHeld(done.candles, seconds, told)
+    return Measurement(done.candles, seconds, told)
 
 
 def _settings(given: Given) -> Settings:

@@ -49,13 +49,13 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class LockHeld:
-    """What a side took.
+class Measurement:
+    """The work of one side and the time that it took.
 
     Attributes:
-        items: How many rows or series it worked on.
-        seconds: How long.
-        told: What else is worth a line, such as sizes.
+        items: The number of rows or series.
+        seconds: The time, in seconds.
+        told: A further line for people, such as sizes.
     """
 
     items: int
@@ -90,7 +90,7 @@ def on_disk(folder: Path, pattern: str) -> int:
     return sum(512 * file.stat().st_blocks for file in files if file.is_file())
 
 
-def run(works: tuple[Callable[[Given], LockHeld], ...]) -> None:
+def run(works: tuple[Callable[[Given], Measurement], ...]) -> None:
     """Does the work that the command line names."""
     name, size, source, scratch = sys.argv[1:]
     work = next(each for each in works if each.__name__ == name)
