@@ -25,7 +25,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
-from kraken_pipeline.cli.runs import failure_of, loading_dagster, run_job
+from kraken_pipeline.cli.runs import failure_of, loading_dagster, result_of, run_job
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened, require_writable
@@ -71,13 +71,13 @@ def reconcile(
             "--all lists every candle, and --by-cause the causes of contradictions; use only one of them"
         )
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
-    settings, now, done, failure = load_settings(), present(), Reconciled(), None
+    settings, now, done = load_settings(), present(), Reconciled()
     require_writable(settings)
     with stores_of_home() as stores:
         names = selected_pairs(stores, spec)
         is_due = full or has_changes(stores, names)
     if is_due:
-        done, failure = _reconciled(settings, spec, full=full, console=err if as_json else out)
+        done = _reconciled(settings, spec, full=full, console=err if as_json else out)
     with stores_of_home() as stores:
         found = heeding(
             lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
@@ -91,20 +91,20 @@ def reconcile(
         tables.causes(out, grouped(found), done, is_known=bool(names))
     else:
         tables.verdicts(out, found, done, is_known=bool(names))
-    if failure:
-        say(err, f"kraken-pipeline: {failure}", "red")
-    raise typer.Exit(int(bool(done.notes) or failure is not None))
+    raise typer.Exit(int(bool(done.notes)))
 
 
-def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Console) -> tuple[Reconciled, str | None]:
-    """Reconcile in a Dagster run; return the result, and why the run failed if it did."""
+def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Console) -> Reconciled:
+    """Reconcile in a Dagster run; return the result.
+
+    Raises:
+        Exit: The run failed, which is reported.
+    """
     with loading_dagster(settings, as_json=console is err):
         from kraken_pipeline.definitions import bound_reconcile  # noqa: PLC0415
 
-    results: list[object] = []
     config = {**run_spec(tier=spec.tier, pairs=list(spec.pairs)).as_config(), "full": full}
-    run = run_job(settings, bound_reconcile, None, console=console, config=config, results=results)
-    return next((result for result in results if isinstance(result, Reconciled)), Reconciled()), failure_of(run)
+    return result_of(settings, bound_reconcile, Reconciled, config=config, console=console)
 
 
 def resolve(
@@ -192,12 +192,7 @@ def _resolved(settings: Settings, config: dict[str, Any], *, console: Console) -
     with loading_dagster(settings, as_json=console is err):
         from kraken_pipeline.definitions import bound_resolve  # noqa: PLC0415
 
-    results: list[object] = []
-    run = run_job(settings, bound_resolve, None, console=console, config=config, results=results)
-    if (failure := failure_of(run)) is not None:
-        say(err, f"kraken-pipeline: {failure}", "red")
-        raise typer.Exit(1)
-    return next(result for result in results if isinstance(result, Resolved))
+    return result_of(settings, bound_resolve, Resolved, config=config, console=console)
 
 
 def verify(

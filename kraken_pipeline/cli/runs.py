@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
 from rich.console import Console
 
 from kraken_pipeline.cli import run_tables, tables, terminal
@@ -22,6 +23,8 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 if TYPE_CHECKING:
     from kraken_pipeline.orchestration.runs import RunStatus
+
+Result = TypeVar("Result")
 
 
 def is_well(run: RunStatus) -> bool:
@@ -102,7 +105,6 @@ def run_job(
     *,
     console: Console,
     config: dict[str, Any] | None = None,
-    results: list[object] | None = None,
 ) -> RunStatus:
     """Run a job in this process, and show its progress.
 
@@ -113,7 +115,6 @@ def run_job(
         resume: The id of the run that it resumes.
         console: The console for the progress.
         config: The run config, for other jobs.
-        results: A list that receives what the job hands over to the command.
 
     Raises:
         KeyboardInterrupt: The run was cancelled.
@@ -124,7 +125,6 @@ def run_job(
     with (
         terminal.progress_bar(console, settings.kraken_api_rate) as listener,
         progress.listening(listener),
-        progress.collecting() as handed_over,
         instance_of(settings) as instance,
     ):
         run_id = execution.execute(instance, job, spec, resume, config=config)
@@ -132,9 +132,33 @@ def run_job(
             done = runs.find_run(instance, locks, run_id)
     if done.status == "CANCELED":
         raise KeyboardInterrupt
-    if results is not None:
-        results += handed_over
     return done
+
+
+def result_of(
+    settings: Settings, job: Callable[[], Any], kind: type[Result], *, config: dict[str, Any], console: Console
+) -> Result:
+    """Run a job in this process, show its progress, and return the result that it hands over.
+
+    Args:
+        settings: The settings.
+        job: Returns the job with its resources.
+        kind: The type of the result.
+        config: The run config.
+        console: The console for the progress.
+
+    Raises:
+        Exit: The run failed, which is reported.
+        KeyboardInterrupt: The run was cancelled.
+    """
+    from kraken_pipeline.orchestration import progress  # noqa: PLC0415
+
+    with progress.collecting() as results:
+        run = run_job(settings, job, None, console=console, config=config)
+    if (failure := failure_of(run)) is not None:
+        say(err, f"kraken-pipeline: {failure}", "red")
+        raise typer.Exit(1)
+    return next(result for result in results if isinstance(result, kind))
 
 
 def failure_of(run: RunStatus) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import dagster as dg
 
@@ -41,24 +42,31 @@ def events_of(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iter
         changes: The changes of the run.
         now: The time of the run, in seconds since the epoch.
     """
-    changed = list(changed_series(stores, spec, changes, now))
+    # Of very many series with other evidence only their tiers are reported, as of very many changed ones.
+    single = changes if len(changes.evidence) <= FULL_REPORT_SERIES else replace(changes, evidence=frozenset())
+    changed = list(changed_series(stores, spec, single, now))
     is_full = len(changed) <= FULL_REPORT_SERIES
     tiers: dict[Tier, list[Series]] = {}
+    rewritten: dict[Tier, list[Series]] = {}
+    for pair in sorted({series.pair for series in changes.evidence}):
+        tiers.setdefault(stores.tiers.tier_of(parse_pair(pair)), [])
     for change in changed:
         tier, series, snapshot = change.tier, change.series, change.snapshot
         tiers.setdefault(tier, []).append(series)
+        if change.files or change.filled is not None:
+            rewritten.setdefault(tier, []).append(series)
         if change.files:
             yield _materialised(tier, "candles", metadata.of_files(change.files, snapshot), series)
         if change.filled is not None:
             yield _materialised(tier, "backfilled_candles", metadata.of_plan(snapshot, change.filled), series)
-        if is_full and (change.is_selected or series in changes.evidence):
+        if is_full and (change.is_selected or series in single.evidence):
             yield _materialised(tier, "coverage", metadata.of_coverage(snapshot), series)
         # Gaps are not recorded for intervals outside the run spec, such as the minutes from which hours are resampled.
         if is_full and change.is_selected:
             yield _materialised(tier, "gaps", metadata.of_gaps(snapshot.gaps), series)
     for tier, of_tier in tiers.items():
-        yield from agreement_events(tier, agreements(stores, of_tier))
-        yield from _of_tier(stores, tier, of_tier, now)
+        yield from agreement_events(tier, agreements(stores, of_tier) if of_tier else {})
+        yield from _of_tier(stores, tier, rewritten.get(tier, ()), now)
     yield from published_changes(stores, changes.published)
 
 
@@ -124,10 +132,12 @@ def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series
     return {one_series: counts[one_series.interval].get(one_series.pair, 0) for one_series in series}
 
 
-def _of_tier(stores: Stores, tier: Tier, changed: Sequence[Series], now: int) -> Iterator[Event]:
+def _of_tier(stores: Stores, tier: Tier, rewritten: Sequence[Series], now: int) -> Iterator[Event]:
+    """Yield the report and the checks of a tier; the rules of candles only for series whose candles have changed."""
     whole = make_report(stores, run_spec(tier=tier), now)
     yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
-    yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), changed, now))
+    if rewritten:
+        yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), rewritten, now))
     yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
     # The UI shows the last evaluation of a check, so that of the whole tier comes after those of its series.
     standing = agreements(stores, [completeness.series for completeness in whole.series])

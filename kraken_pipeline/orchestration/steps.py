@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
 from kraken_pipeline.orchestration import metadata, partitions
-from kraken_pipeline.orchestration.events import events_of
+from kraken_pipeline.orchestration.events import Event, events_of
 from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
@@ -58,7 +58,12 @@ def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, change
     log_shortfalls(context.log, changes)
     partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
     run.report(phase="reporting")
-    for event in events_of(stores, spec, changes, run.now):
+    log_events(context, events_of(stores, spec, changes, run.now))
+
+
+def log_events(context: dg.OpExecutionContext, events: Iterable[Event]) -> None:
+    """Log materialisations and evaluations of checks."""
+    for event in events:
         # The method accepts evaluations too; its annotation does not say so.
         context.log_event(event)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled, SeriesOutcome
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
@@ -48,7 +48,8 @@ class Changes:
         files: The outcomes of the files that it read.
         filled: The outcome of its backfill: the series filled, and the gaps left.
         published: The series that it published to QuestDB.
-        evidence: The series whose evidence it changed beside: trades were counted, or coverage was refuted.
+        evidence: The series whose evidence it changed otherwise: their trades were counted, or their coverage was
+            reconciled, refuted or withdrawn.
     """
 
     files: tuple[FileOutcome, ...] = ()
@@ -189,7 +190,10 @@ def resolve(stores: Stores, what: Withdrawal, run: RunContext) -> tuple[Resolved
         Busy: Another process has held one of the series for too long.
     """
     done = withdraw(stores, what, run)
-    return done, Changes(evidence=frozenset({*(gone.series for gone in done.series), *done.refilled}))
+    refilled = tuple(SeriesOutcome(series, candles, ()) for series, candles in sorted(done.refilled.items()))
+    return done, Changes(
+        filled=BackfillOutcome(refilled), evidence=frozenset(withdrawn.series for withdrawn in done.series)
+    )
 
 
 def deliver(stores: Stores, changes: Changes, run: RunContext) -> Changes:

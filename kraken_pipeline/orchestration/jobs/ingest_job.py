@@ -16,7 +16,7 @@ from kraken_pipeline.orchestration.events import file_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
+from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
@@ -184,9 +184,8 @@ def fill_gaps_and_report(
             changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))
             changes = pipeline.deliver(stores, changes, run)
             report(context, stores, plan.spec, changes, run)
-            for check in file_events(stores, plan.spec, changes.files, plan.broken):
-                context.log_event(check)  # type: ignore[arg-type]
-    left = requests_left(changes.filled.gaps, plan.spec, run.now)
+            log_events(context, file_events(stores, plan.spec, changes.files, plan.broken))
+        left = requests_left(stores, changes.filled.gaps, plan.spec, run.now)
     conclude(context, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})
 
 

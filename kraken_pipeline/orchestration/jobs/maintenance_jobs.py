@@ -17,7 +17,7 @@ from kraken_pipeline.orchestration.events import published_changes
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
+from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline, publish
 from kraken_pipeline.workflow.backfill import backfill
@@ -241,8 +241,7 @@ def publish_pending(context: dg.OpExecutionContext, stores: StoresOfRun) -> None
         done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
         for failure in done.failed:
             context.log.error(failure)
-        for event in published_changes(stores, done):
-            context.log_event(event)  # type: ignore[arg-type]
+        log_events(context, published_changes(stores, done))
         different = publish.differences(stores) if config["verify"] and not done.failed else []
     for difference in different:
         context.log.error(str(difference))

@@ -12,7 +12,7 @@ from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
+from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.progress import RunContext
@@ -87,8 +87,7 @@ def _reported(
     context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, done: Repair, run: RunContext
 ) -> dict[str, Any]:
     """Publish the repaired ranges, report the changed partitions, and return the additions to the outcome."""
-    for check in checks.lake_intact_events(stores, done.verification):
-        context.log_event(check)  # type: ignore[arg-type]
+    log_events(context, checks.lake_intact_events(stores, done.verification))
     if done.backfilled is None:
         return {}
     changes = pipeline.deliver(stores, pipeline.Changes(done.files, done.backfilled), run)

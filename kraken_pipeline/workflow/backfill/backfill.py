@@ -11,9 +11,7 @@ from collections.abc import Sequence
 
 from kraken_pipeline.coverage.ranges import subtract
 from kraken_pipeline.coverage.routing import Route, asked_of
-from kraken_pipeline.errors import (
-    PipelineError,
-)
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import dead_letters, evidence_records

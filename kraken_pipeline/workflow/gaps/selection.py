@@ -173,17 +173,20 @@ def select(
     return replies, trades
 
 
-def requests_left(gaps: Iterable[Gap], spec: RunSpec, now: int) -> int:
+def requests_left(stores: Stores, gaps: Collection[Gap], spec: RunSpec, now: int) -> int:
     """Return the approximate number of requests that another backfill of the same series makes for the gaps left.
 
-    It has the default limits, and applies the lookback to all pairs.
+    It has the default limits.
 
     Args:
+        stores: The stores, for the pairs without any archive, to which the lookback does not apply.
         gaps: The gaps that the run has left.
         spec: The spec of that run.
         now: The current time, in seconds since the epoch.
     """
-    replies, trades = select(gaps, spec.selecting(), now, unarchived=(), tier_of=lambda _: Tier.ALL)
+    with stores.catalog.read() as connection:
+        unarchived = {gap.series.pair for gap in gaps} - file_records.archived_pairs(connection)
+    replies, trades = select(gaps, spec.selecting(), now, unarchived=unarchived, tier_of=lambda _: Tier.ALL)
     return estimated((*replies, *trades))
 
 

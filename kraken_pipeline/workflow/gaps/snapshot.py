@@ -94,6 +94,8 @@ class CatalogSnapshot:
             attempts=_of_pairs(self.attempts, newer.attempts, newer.pairs),
             records=_of_pairs(self.records, newer.records, newer.pairs),
             refutations=_of_pairs(self.refutations, newer.refutations, newer.pairs),
+            rates=_without(self.rates, newer.pairs)
+            | {pair: newer.rates[pair] for pair in newer.pairs if pair in newer.rates},
             listings=_without(self.listings, newer.pairs) | dict(newer.listings),
             first_known=_without(self.first_known, newer.pairs) | newer.first_known,
         )
