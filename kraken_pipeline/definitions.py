@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import dagster as dg
 
 from kraken_pipeline.market.tier import TIERS
-from kraken_pipeline.orchestration.assets import tier_assets
-from kraken_pipeline.orchestration.health import health, health_job
+from kraken_pipeline.orchestration.assets.health import health, health_job
+from kraken_pipeline.orchestration.assets.questdb_asset import questdb_asset
+from kraken_pipeline.orchestration.assets.sources import SOURCES
+from kraken_pipeline.orchestration.assets.tier_assets import tier_assets
 from kraken_pipeline.orchestration.jobs.correction_jobs import reconcile_job, resolve_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import MAINTENANCE_JOBS, backfill_job, publish_job, retry_job
@@ -16,7 +18,6 @@ from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.jobs.recover_job import recover_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.logs import console
-from kraken_pipeline.orchestration.questdb_asset import questdb_asset
 from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
@@ -29,6 +30,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
     return dg.Definitions(
         assets=dg.with_source_code_references(
             [
+                *SOURCES,
                 *(asset for tier in TIERS for asset in tier_assets(tier)),
                 *(questdb_asset(tier) for tier in TIERS if settings.has_questdb),
                 health,

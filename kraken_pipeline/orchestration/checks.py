@@ -10,6 +10,7 @@ from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import partitions
+from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.metadata import percents, table
 from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
 from kraken_pipeline.storage.records.damage import Damage
@@ -119,7 +120,7 @@ def lake_intact_events(stores: Stores, done: Verification) -> Iterator[dg.AssetC
     for tier, names in tiers.items():
         if names & looked_at:
             damaged = [damage for damage in done.damaged if damage.series is None or damage.series.pair in names]
-            yield evaluation(_intact(dg.AssetKey([tier.value.lower(), "candles"]), damaged))
+            yield evaluation(_intact(asset_key(tier, "candles"), damaged))
 
 
 def _intact(asset: dg.AssetKey, damaged: Sequence[Damage]) -> dg.AssetCheckResult:

@@ -14,6 +14,7 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import TIERS, Tier
 from kraken_pipeline.orchestration import checks, metadata
+from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
@@ -86,7 +87,7 @@ def file_events(
     for tier, outcomes in of_tier.items():
         failed = checks.unreadable(outcomes, broken)
         if failed or not spec.pairs:
-            yield checks.evaluation(checks.files_readable(_key(tier, "candles"), failed))
+            yield checks.evaluation(checks.files_readable(asset_key(tier, "candles"), failed))
 
 
 def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Event]:
@@ -106,12 +107,12 @@ def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Eve
         return  # `publish --verify` compares any number of series
     for tier, series in tiers.items():
         with suppress(StoreUnavailable, StoreError):
-            yield checks.evaluation(checks.equals_lake(stores, _key(tier, "questdb_candles"), series))
+            yield checks.evaluation(checks.equals_lake(stores, asset_key(tier, "questdb_candles"), series))
 
 
 def agreement_events(tier: Tier, found: Mapping[Series, Agreement]) -> Iterator[dg.AssetCheckEvaluation]:
     """Yield the check `intervals_agree` of each series; for very many series, only of those with contradictions."""
-    key = _key(tier, "backfilled_candles")
+    key = asset_key(tier, "backfilled_candles")
     for series, agreement in found.items():
         if agreement.contradictions or len(found) <= FULL_REPORT_SERIES:
             yield checks.evaluation(checks.intervals_agree(key, {series: agreement}), key_of(series))
@@ -137,18 +138,14 @@ def _of_tier(stores: Stores, tier: Tier, rewritten: Sequence[Series], now: int) 
     whole = make_report(stores, run_spec(tier=tier), now)
     yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
     if rewritten:
-        yield checks.evaluation(checks.candle_rules(stores, _key(tier, "candles"), rewritten, now))
-    yield checks.evaluation(checks.few_gaps(stores, _key(tier, "gaps"), whole.gaps))
+        yield checks.evaluation(checks.candle_rules(stores, asset_key(tier, "candles"), rewritten, now))
+    yield checks.evaluation(checks.few_gaps(stores, asset_key(tier, "gaps"), whole.gaps))
     # The UI shows the last evaluation of a check, so that of the whole tier comes after those of its series.
     standing = agreements(stores, [completeness.series for completeness in whole.series])
-    yield checks.evaluation(checks.intervals_agree(_key(tier, "backfilled_candles"), standing))
-
-
-def _key(tier: Tier, name: str) -> dg.AssetKey:
-    return dg.AssetKey([tier.value.lower(), name])
+    yield checks.evaluation(checks.intervals_agree(asset_key(tier, "backfilled_candles"), standing))
 
 
 def _materialised(
     tier: Tier, name: str, values: metadata.Metadata, series: Series | None = None
 ) -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(_key(tier, name), partition=key_of(series) if series else None, metadata=values)
+    return dg.AssetMaterialization(asset_key(tier, name), partition=key_of(series) if series else None, metadata=values)

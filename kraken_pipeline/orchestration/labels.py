@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+import dagster as dg
+
 from kraken_pipeline.market.tier import Tier
 
 OWNERS = ("team:data",)
@@ -35,6 +37,11 @@ class Layer(StrEnum):
     CATALOG = "catalog"
     QUESTDB = "questdb"
     HISTORY = "history"  # Dagster's run history: the asset consists of its materialisations alone
+
+
+def asset_key(tier: Tier, name: str) -> dg.AssetKey:
+    """Return the key of a tier's asset: `tier1/candles`."""
+    return dg.AssetKey([tier.value.lower(), name])
 
 
 def group(tier: Tier, step: Step) -> str:

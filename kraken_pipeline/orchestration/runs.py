@@ -12,7 +12,7 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.orchestration.health import health_job
+from kraken_pipeline.orchestration.assets.health import health_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
 from kraken_pipeline.orchestration.steps import SPEC_TAG

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from kraken_pipeline.orchestration.health import health_job
+from kraken_pipeline.orchestration.assets.health import health_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, cleanup_job, report_job, validate_job
 from kraken_pipeline.orchestration.jobs.prove_job import prove_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job

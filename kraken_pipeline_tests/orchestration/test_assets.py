@@ -18,10 +18,12 @@ from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration import steps
+from kraken_pipeline.orchestration.assets.tier_assets import CODE_VERSION
 from kraken_pipeline.orchestration.runs import statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
+from kraken_pipeline.storage.records.evidence_records import coverage_of
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.exchanges import (
@@ -143,6 +145,43 @@ def test_one_partition_is_materialised_with_what_it_holds(
     shared = ("dagster/partition_row_count", "coverage_pct", "gaps", "first_candle", "last_candle")
     assert [backfilled[name] for name in shared] == [candles[name] for name in shared]
     assert (candles["coverage_pct"], candles["gaps"]) == (coverage["coverage_pct"], gaps["gaps"])
+
+
+def test_a_run_that_repeats_another_counts_as_new_data_of_the_same_code(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "XBTUSD")
+    versions = []
+    for _ in range(2):
+        result = materialise(instance, settings, key="XBTUSD|60")
+        assert result.success
+        for event in result.get_asset_materialization_events():
+            made = event.step_materialization_data.materialization
+            assert made.tags is not None
+            assert made.tags["dagster/code_version"] == CODE_VERSION
+            versions.append((made.asset_key, made.tags["dagster/data_version"]))
+    assert len(set(versions)) == len(versions) == 2 * len(SERIES_ASSETS)
+
+
+def test_coverage_that_does_not_follow_from_its_evidence_is_derived_again(
+    instance: dg.DagsterInstance, home: Path, shelf: Shelf
+) -> None:
+    settings = settings_of(home, kraken_archive_dirs=(shelf.q1,))
+    register(instance, "XBTUSD")
+    assert materialise(instance, settings, key="XBTUSD|60").success
+    with opened(settings) as stores:
+        with stores.catalog.read() as connection:
+            true = coverage_of(connection)
+        with stores.catalog.write() as connection:
+            connection.execute(schema.coverage.delete())
+        for key, left in (("XBTUSD|1440", {}), ("XBTUSD|60", true)):
+            result = materialise(instance, settings, ["coverage"], key=key)
+            assert result.success
+            with stores.catalog.read() as connection:
+                assert coverage_of(connection) == left
+    found = metadata_of(result)["coverage", "XBTUSD|60"]
+    assert found["covered_candles"] == 6 * 24
 
 
 def test_a_rectangle_is_one_run_and_every_partition_has_metadata_of_its_own(

@@ -109,17 +109,35 @@ def test_they_are_valid() -> None:
 def test_each_tier_has_its_five_assets_on_one_path() -> None:
     graph = defs.resolve_asset_graph()
     wanted = {dg.AssetKey([tier.value.lower(), name]) for tier in TIERS for name in ASSETS}
-    assert {key for key in graph.get_all_asset_keys() if key.path[0] != "operations"} == wanted
+    assert {key for key in graph.get_all_asset_keys() if key.path[0] not in ("operations", "sources")} == wanted
     for key in wanted:
         node = graph.get(key)
         parents = {parent.path[-1] for parent in node.parent_keys}
         assert parents == {
-            "candles": set(),
+            "candles": {"archives"},
             "coverage": {"candles"},
             "gaps": {"coverage"},
-            "backfilled_candles": {"gaps"},
+            "backfilled_candles": {"gaps", "rest_api"},
             "completeness_report": {"coverage", "gaps", "backfilled_candles"},
         }.get(key.path[-1])
+
+
+def test_the_sources_of_the_graph_are_the_archives_and_the_rest_api_which_no_run_materialises() -> None:
+    graph = defs.resolve_asset_graph()
+    roots = {key for key in graph.get_all_asset_keys() if not graph.get(key).parent_keys}
+    sources = {dg.AssetKey(["sources", name]) for name in ("archives", "rest_api")}
+    assert roots == {*sources, dg.AssetKey(["operations", "health"])}
+    assert {key for key in graph.get_all_asset_keys() if graph.get(key).is_external} == sources
+
+
+def test_what_has_to_be_repeated_is_stale_after_a_while() -> None:
+    graph = defs.resolve_asset_graph()
+    policies = {key.path[-1]: graph.get(key).freshness_policy for key in graph.get_all_asset_keys()}
+    assert {name for name, policy in policies.items() if policy is not None} == {
+        "candles",
+        "completeness_report",
+        "health",
+    }
 
 
 def test_series_assets_are_partitioned_by_asset_and_interval_and_backfilled_in_one_run() -> None:

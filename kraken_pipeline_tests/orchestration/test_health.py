@@ -16,7 +16,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration.health import KEY
+from kraken_pipeline.orchestration.assets.health import KEY
 from kraken_pipeline.orchestration.runs import BEGINNING_SECONDS, statuses
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.records import publications

@@ -10,6 +10,7 @@ import pytest
 from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.tier import TIERS
+from kraken_pipeline.orchestration.assets.sources import SOURCES
 from kraken_pipeline.orchestration.labels import Step
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.questdb import tables as questdb_schema
@@ -33,10 +34,12 @@ STEPS = {
 
 @pytest.fixture
 def specs(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dg.AssetSpec]:
-    """Every asset that there can be: (tier, name) → what is said of it."""
+    """Every asset that a run can materialise: (tier, name) → what is said of it."""
     monkeypatch.setenv("KRAKEN_QUESTDB_URL", "http://questdb.invalid:9000")
     monkeypatch.setenv("KRAKEN_QUESTDB_PG_URL", "postgresql://questdb.invalid:8812/qdb")
     found = {(spec.key.path[0], spec.key.path[-1]): spec for spec in build_definitions().resolve_all_asset_specs()}
+    for source in SOURCES:
+        del found["sources", source.key.path[-1]]
     assert len(found) == len(TIERS) * len(STEPS) + 1
     return found
 
@@ -58,6 +61,13 @@ def test_each_has_an_owner_and_at_most_three_kinds(specs: dict[tuple[str, str], 
     for spec in specs.values():
         assert list(spec.owners) == ["team:data"]
         assert 1 <= len(spec.kinds) <= 3
+
+
+def test_a_source_has_an_owner_a_kind_and_a_description_that_names_its_setting() -> None:
+    for source in SOURCES:
+        assert (source.group_name, list(source.owners)) == ("sources", ["team:data"])
+        assert len(source.kinds) == 1
+        assert "KRAKEN_" in (source.description or "")
 
 
 def test_each_can_be_found_by_its_tier_and_by_the_store_that_it_lies_in(
@@ -85,6 +95,8 @@ def test_groups_follow_the_path_of_the_data_in_the_graph_and_in_a_list_by_name(
         assert spec.group_name == f"{tier}_{STEPS[name]}"
         # No group is behind another that it is before: the graph of collapsed groups has no circle.
         for dep in spec.deps:
+            if dep.asset_key.path[0] == "sources":
+                continue
             parent = specs[tier, dep.asset_key.path[-1]]
             assert str(parent.group_name) <= spec.group_name
 

@@ -15,6 +15,7 @@ from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import mapping, spec_mapping
 from kraken_pipeline.orchestration.events import published_changes
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
@@ -120,7 +121,7 @@ def report_completeness(context: dg.OpExecutionContext, stores: StoresOfRun) -> 
         pairs = load_snapshot(stores, spec, run.now).pairs.values()
         for tier, names in partitions.by_tier(stores.tiers, pairs).items():
             wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
-            key = dg.AssetKey([tier.value.lower(), "completeness_report"])
+            key = asset_key(tier, "completeness_report")
             context.log_event(dg.AssetMaterialization(key, metadata=_reported(stores, wanted, run.now)))
     conclude(context, run, {"errors": [], "notes": []})
 

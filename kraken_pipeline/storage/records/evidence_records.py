@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -162,10 +162,20 @@ def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator
         }
 
 
-def inconsistent(connection: sa.Connection) -> list[Series]:
-    """Return the series whose recorded coverage does not follow from their grants and refutations."""
-    stored = coverage_of(connection)
-    every = {*stored, *_series_in(connection, schema.grants)}
+def inconsistent(connection: sa.Connection, selected: Collection[Series] | None = None) -> list[Series]:
+    """Return the series whose recorded coverage does not follow from their grants and refutations.
+
+    Args:
+        connection: A transaction.
+        selected: The series to look at; None for all.
+    """
+    if selected is None:
+        stored = coverage_of(connection)
+        every = {*stored, *_series_in(connection, schema.grants)}
+    else:
+        intervals = sorted({series.interval for series in selected})
+        stored = coverage_of(connection, intervals, sorted({series.pair for series in selected}))
+        every = set(selected)
     grants = grants_of(connection, every)
     standing = refuted(connection, every, grants)
     return sorted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -42,12 +42,24 @@ def derive(stores: Stores, selected: Collection[Series], run: RunContext) -> Non
             _mark_all(connection, run.now)
     with stores.catalog.read() as connection:
         wrong = {*evidence_records.inconsistent(connection), *_other_extents(connection, selected)}
+    _derive_coverage(stores, wrong, run.now)
+
+
+def derive_coverage(stores: Stores, selected: Collection[Series], now: int) -> Sequence[Series]:
+    """Compute the coverage of some series again where it no longer follows from the evidence; return those series."""
+    with stores.catalog.read() as connection:
+        wrong = evidence_records.inconsistent(connection, selected)
+    _derive_coverage(stores, wrong, now)
+    return wrong
+
+
+def _derive_coverage(stores: Stores, wrong: Iterable[Series], now: int) -> None:
     for series in sorted(wrong):
         with stores.locks.series([series]):
             times = {series: stores.lake.times(series)}
             with stores.catalog.write() as connection:
                 evidence_records.renew(connection, times)
-                publications.mark_for_reconciliation(connection, [(series, EVER)], run.now)
+                publications.mark_for_reconciliation(connection, [(series, EVER)], now)
 
 
 def _mark_all(connection: sa.Connection, now: int) -> None:

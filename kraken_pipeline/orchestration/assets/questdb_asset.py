@@ -5,15 +5,12 @@ import dagster as dg
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.orchestration import checks, metadata
-from kraken_pipeline.orchestration.assets import selected
-from kraken_pipeline.orchestration.columns import questdb_columns
+from kraken_pipeline.orchestration.assets.columns import questdb_columns
+from kraken_pipeline.orchestration.assets.tier_assets import selected, series_asset
 from kraken_pipeline.orchestration.events import rows_published
-from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, group, tags
-from kraken_pipeline.orchestration.partitions import SERIES
+from kraken_pipeline.orchestration.labels import Layer, Step, asset_key
 from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.publish import Published
 
@@ -22,18 +19,14 @@ NAME = "questdb_candles"
 
 def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
     """Return the asset of a tier's candles in QuestDB, partitioned by asset and interval."""
-    prefix = tier.value.lower()
-    key = dg.AssetKey([prefix, NAME])
+    key = asset_key(tier, NAME)
 
-    @dg.asset(
+    @series_asset(
+        tier,
+        Step.PUBLICATION,
+        Layer.QUESTDB,
         name=NAME,
-        key_prefix=prefix,
-        group_name=group(tier, Step.PUBLICATION),
-        owners=OWNERS,
-        tags=tags(Layer.QUESTDB, tier),
-        partitions_def=SERIES[tier],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[dg.AssetKey([prefix, name]) for name in ("candles", "backfilled_candles")],
+        deps=[asset_key(tier, name) for name in ("candles", "backfilled_candles")],
         kinds={"questdb"},
         description=(
             "The same candles in QuestDB, for queries: the pending changes of the lake are published. A partition "
@@ -44,9 +37,8 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
         check_specs=[checks.equals_lake_spec(key)],
     )
     def questdb_candles(context: dg.AssetExecutionContext, stores: StoresOfRun) -> dg.MaterializeResult:
-        with explained():
-            selection = selected(context, tier)
-            run = begin(context, selection.spec)
+        with selected(context, tier) as selection:
+            run = selection.run
             done = publish.publish(stores, run, selection.keys)
             if done.failed:
                 raise StoreUnavailable("; ".join(done.failed))

@@ -1,5 +1,7 @@
 """The asset `health`: checks of everything that the pipeline depends on, kept up to date by a schedule."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
@@ -8,6 +10,7 @@ from kraken_pipeline.settings import load_settings
 from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health
 
+_HOURLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=1))
 KEY = dg.AssetKey([OPERATIONS, "health"])
 
 
@@ -34,6 +37,7 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
         "partitions: each materialisation examines everything, with one asset check for each part. The findings "
         "are in the checks' results; `kraken-pipeline health` prints the same in a shell."
     ),
+    freshness_policy=_HOURLY,
     check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
 )
 def health() -> dg.MaterializeResult:

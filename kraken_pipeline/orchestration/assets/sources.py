@@ -1,0 +1,29 @@
+"""The sources of the asset graph: the exchange's archives and its REST API, which no run materialises."""
+
+import dagster as dg
+
+from kraken_pipeline.orchestration.labels import OWNERS
+
+GROUP = "sources"
+
+ARCHIVES = dg.AssetSpec(
+    dg.AssetKey([GROUP, "archives"]),
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"csv"},
+    description=(
+        "Archives of the exchange as downloaded: ZIPs, folders and CSV files of candles, and of trades. The drop "
+        "folder and the folders of KRAKEN_ARCHIVE_DIRS are searched for them; they are only read."
+    ),
+)
+REST_API = dg.AssetSpec(
+    dg.AssetKey([GROUP, "rest_api"]),
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"api"},
+    description=(
+        "The exchange's public REST API at KRAKEN_API_URL: `OHLC` answers for the last 720 candles of an interval, "
+        "`Trades` for any time, and `AssetPairs` lists the pairs. It needs no key."
+    ),
+)
+SOURCES = (ARCHIVES, REST_API)
