@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, seconds_of
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, seconds_in, seconds_of
 from kraken_pipeline.market.decimals import MOST_DECIMALS, PRICES, decimals, most_decimals
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
@@ -134,7 +134,7 @@ def disagreeing(one: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
         other: Candles of the other file, of the same interval.
     """
     different = differences(one, other).filter(pl.col("trade_count") == pl.col("trade_count_right"))
-    times = different.select(seconds_of(pl.col("time"))).to_series()
+    times = seconds_in(different)
     units: dict[int, float] = {}
     for month, some in _by_month(times.to_list()).items():
         windows = (_precision_within(frame, month) for frame in (one, other))
@@ -177,7 +177,7 @@ class Rounding:
         """Return the candles of `differences` that rounding explains: start in seconds → unit of the rounding."""
         units = self._units(different)
         is_within = different.select(are_within(pl.lit(units)).fill_null(value=False)).to_series() & (units >= 0)
-        times = different.select(seconds_of(pl.col("time"))).to_series()
+        times = seconds_in(different)
         return dict(zip(times.filter(is_within), units.filter(is_within), strict=True))
 
     def _units(self, different: pl.DataFrame) -> pl.Series:
@@ -187,7 +187,7 @@ class Rounding:
         """
         alike = (pl.col("trade_count") == pl.col("trade_count_right")) & is_near_in_volume()
         is_alike = different.select(alike.fill_null(value=False)).to_series()
-        times = different.select(seconds_of(pl.col("time"))).to_series()
+        times = seconds_in(different)
         units: dict[int, float] = {}
         for month, some in _by_month(times.filter(is_alike).to_list()).items():
             units |= self._units_of_month(month, some)

@@ -10,12 +10,12 @@ they are proven as far as the candles that they were made of, and where they dif
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import polars as pl
 
+from kraken_pipeline.coverage.batches import batches, read_within
 from kraken_pipeline.coverage.contradictions import Contradiction, Findings, IntervalEvidence, Side
 from kraken_pipeline.coverage.equality import Read, Rounding, differences
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
@@ -33,13 +33,9 @@ from kraken_pipeline.coverage.ranges import (
     whole_candles,
 )
 from kraken_pipeline.coverage.shifts import Sides, shifted_runs
-from kraken_pipeline.market.candle import Source, Values, seconds_of
+from kraken_pipeline.market.candle import Source, Values, seconds_in, seconds_of
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.resample import resample
-
-_YEAR = 365 * 86_400
-_DAY = 86_400
 
 
 def reconcile(
@@ -117,7 +113,7 @@ class _Reconciling:
         different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
         evidence = self.known[coarse]
         self.known[coarse] = replace(evidence, independent=subtract(evidence.independent, resampled))
-        times = different.select(seconds_of(pl.col("time"))).to_series()
+        times = seconds_in(different)
         self.unequal[fine, coarse] = of_candles(times, coarse)
         self.equal[fine, coarse] = subtract(domain, self.unequal[fine, coarse])
         self.found.tested[coarse] = union(self.found.tested.get(coarse, ()), domain)
@@ -250,7 +246,7 @@ def _differences(
             found.append(different.with_columns(pl.col("time").is_in(own.implode()).alias("is_own")))
         made = candles.filter(is_made)
         if made.height and independent:
-            times = made.select(seconds_of(pl.col("time"))).to_series()
+            times = seconds_in(made)
             resampled.append(times.filter(lies_in(independent, times)))
     times = pl.concat(resampled) if resampled else pl.Series([], dtype=pl.Int64())
     return pl.concat(found), of_candles(times, coarse)
@@ -259,29 +255,20 @@ def _differences(
 def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """Yield the candles of both in batches; the next batch is read during the work on one, which takes as long."""
 
-    def batch(start: int, end: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return read(fine, start, end), read(coarse, start, end)
+    def batch(spans: Spans) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return read_within(read, fine, spans), read_within(read, coarse, spans)
 
+    first, *others = batches(domain, fine, coarse)
+    if not others:
+        yield batch(first)
+        return
     with ThreadPoolExecutor(1) as beside:
-        coming: Future[tuple[pl.DataFrame, pl.DataFrame]] | None = None
-        for bounds in _batches(domain, coarse):
-            reading = beside.submit(batch, *bounds)
-            if coming is not None:
-                yield coming.result()
-            coming = reading
-        if coming is not None:
+        coming = beside.submit(batch, first)
+        for spans in others:
+            following = beside.submit(batch, spans)
             yield coming.result()
-
-
-def _batches(domain: Spans, grid: Interval) -> Iterator[tuple[int, int]]:
-    """Yield the set year by year, like the files of the finer intervals, without splitting a candle of `grid`."""
-    for span in domain:
-        at = span.start
-        while at < span.end:
-            new_year = grid.floor(int(datetime(as_datetime(at).year + 1, 1, 1, tzinfo=UTC).timestamp()))
-            until = min(span.end, new_year if new_year > at else grid.floor(at + _YEAR))
-            yield at, until
-            at = until
+            coming = following
+        yield coming.result()
 
 
 def _contradictions(different: pl.DataFrame, fine: Interval, coarse: Interval) -> Iterator[Contradiction]:
@@ -351,7 +338,7 @@ def _proven(work: _Reconciling, kept: Mapping[Interval, Proven], marked: Spans) 
 def _made_of_trades(read: Read, paged: Spans) -> Spans:
     """Return the minutes that trades answered for, without those whose candle comes from another source."""
     others = [
-        candles.filter(pl.col("source") != Source.TRADES.value).select(seconds_of(pl.col("time"))).to_series()
-        for candles in (read(Interval.M1, *bounds) for bounds in _batches(paged, Interval.M1))
+        seconds_in(candles.filter(pl.col("source") != Source.TRADES.value))
+        for candles in (read_within(read, Interval.M1, spans) for spans in batches(paged, Interval.M1, Interval.M1))
     ]
     return subtract(paged, normalise(part for times in others for part in of_candles(times, Interval.M1)))

@@ -17,7 +17,7 @@ from kraken_pipeline.coverage.ranges import (
     touched_candles,
     whole_candles,
 )
-from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.candle import seconds_in, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
 
@@ -56,8 +56,8 @@ class Sides:
         finer = resample(moved.with_columns(pl.col("time") + pl.duration(seconds=shift)), self.coarse)
         candles = self.read(self.coarse, start, end)
         apart = Rounding(self.read, self.fine, self.coarse).apart(differences(finer, candles))
-        different = apart.select(seconds_of(pl.col("time"))).to_series()
-        there = finer.join(candles, on="time", how="semi").select(seconds_of(pl.col("time"))).to_series()
+        different = seconds_in(apart)
+        there = seconds_in(finer.join(candles, on="time", how="semi"))
         covered = tuple(Span(span.start + shift, span.end + shift) for span in self.fine_covered)
         both = intersect(whole_candles(covered, self.coarse), self.coarse_covered)
         is_different = times.is_in(different.implode())

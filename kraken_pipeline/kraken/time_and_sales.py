@@ -39,7 +39,7 @@ from kraken_pipeline.kraken.rows import (
     parse_block,
     require_rows,
 )
-from kraken_pipeline.market.candle import EARLIEST_TIME, TIME, seconds_of
+from kraken_pipeline.market.candle import EARLIEST_TIME, TIME, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import fold_trades
 
@@ -122,9 +122,7 @@ class TradesReader:
         return rejects
 
     def _whole(self, minutes: pl.DataFrame) -> pl.DataFrame:
-        whole = minutes.filter(
-            ~lies_in(self._unanswered.spans(), minutes.select(seconds_of(pl.col("time"))).to_series())
-        )
+        whole = minutes.filter(~lies_in(self._unanswered.spans(), seconds_in(minutes)))
         self.facts.trades += int(whole["trade_count"].sum())
         return whole
 

@@ -136,6 +136,12 @@ def seconds_of(times: pl.Expr) -> pl.Expr:
     return times.dt.epoch("s")
 
 
+def seconds_in(candles: pl.DataFrame) -> pl.Series:
+    """Return the column `time` of some candles as seconds since the epoch (Int64)."""
+    # Arithmetic on the stored microseconds: an expression costs ten times as much on short frames.
+    return candles["time"].to_physical() // 1_000_000
+
+
 def time_from_seconds(seconds: pl.Expr) -> pl.Expr:
     """Return seconds since the epoch (Int64) as a time column."""
     return (seconds * 1_000_000).cast(TIME)

@@ -34,10 +34,7 @@ import polars as pl
 
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import DamagedFile
-from kraken_pipeline.market.candle import (
-    CANDLE_SCHEMA,
-    seconds_of,
-)
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
@@ -314,8 +311,9 @@ class Lake:
 
 
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:
-    first = [] if start is None else [pl.col("time") >= as_datetime(start)]
-    return first + ([] if end is None else [pl.col("time") < as_datetime(end)])
+    # A literal made from a datetime costs twenty times as much, half of a small read.
+    first = [] if start is None else [pl.col("time") >= time_from_seconds(pl.lit(start))]
+    return first + ([] if end is None else [pl.col("time") < time_from_seconds(pl.lit(end))])
 
 
 def _year_is_cut(year: int | None, start: int | None, end: int | None) -> bool:

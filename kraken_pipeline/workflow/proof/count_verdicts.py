@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
-
 from kraken_pipeline.coverage.anchors import (
     CountVerdict,
     Spacing,
@@ -24,7 +22,7 @@ from kraken_pipeline.coverage.ranges import (
     subtract,
     whole_candles,
 )
-from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import resample
@@ -140,8 +138,8 @@ class _Judging:
     def _adding_up(self, series: Series, span: Span) -> Iterator[TradeCount]:
         days = self.stores.lake.read(Series(series.pair, Interval.D1), span.start, span.end)
         longer = self.stores.lake.read(series, span.start, span.end)
-        different = differences(resample(days, series.interval), longer).select(seconds_of(pl.col("time"))).to_series()
-        times = longer.select(seconds_of(pl.col("time"))).to_series()
+        different = seconds_in(differences(resample(days, series.interval), longer))
+        times = seconds_in(longer)
         for alike in subtract((span,), of_candles(different, series.interval)):
             count = int(longer.filter(lies_in((alike,), times))["trade_count"].sum())
             yield TradeCount(series, alike, count, count, CountVerdict.PROVEN, "", self.run.run_id)

@@ -26,7 +26,7 @@ from kraken_pipeline.coverage.ranges import (
     intersect,
 )
 from kraken_pipeline.kraken.trades import FULL_PAGE
-from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import duration
 from kraken_pipeline.market.series import Series
@@ -198,7 +198,7 @@ class CandleCounts:
 def _sums(stores: Stores, series: Series, span: Span) -> tuple[list[int], list[int]]:
     """Return the starts of the candles in a span, and the cumulative trade count before each, plus the total."""
     candles = stores.lake.read(series, span.start, span.end)
-    times = candles.select(seconds_of(pl.col("time"))).to_series().to_list()
+    times = seconds_in(candles).to_list()
     return times, [0, *accumulate(candles["trade_count"].cast(pl.Int64).to_list())]
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import polars as pl
-
 from kraken_pipeline.coverage.equality import differences
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, subtract, whole_candles
 from kraken_pipeline.errors import CircuitOpen, Maintenance, PipelineError, Throttled
 from kraken_pipeline.kraken.exchange import Exchange
-from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
@@ -121,7 +119,7 @@ def _validate(stores: Stores, exchange: Exchange, series: Series, spans: Spans, 
         kept = stores.lake.read(series, span.start, span.end)
         seconds = reply.candles["time"].dt.epoch("s")
         said = reply.candles.filter(seconds.is_between(span.start, span.end - 1))
-        different += differences(kept, said).select(seconds_of(pl.col("time"))).to_series().to_list()
+        different += seconds_in(differences(kept, said)).to_list()
     outcome = SeriesValidation(series, slots(both, series.interval), tuple(different))
     if different:
         _record(stores, outcome, run)

@@ -23,7 +23,7 @@ from kraken_pipeline.coverage.ranges import (
     touched_candles,
     whole_candles,
 )
-from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.candle import Source, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, refutations
@@ -159,6 +159,6 @@ def _markets(
             continue
         candles = stores.lake.read(series, reach.start, reach.end)
         trades = np.zeros(len(starts), np.int64)
-        at = (candles.select(seconds_of(pl.col("time"))).to_series().to_numpy() - reach.start) // HOURS.seconds
+        at = (seconds_in(candles).to_numpy() - reach.start) // HOURS.seconds
         trades[at] = candles["trade_count"].to_numpy()
         yield trades, lies_in(whole_candles(spans, HOURS), starts).to_numpy()

@@ -62,8 +62,10 @@ class QuietEvidence:
             if series.interval not in coarse.finer or not rest:
                 continue
             coarser = Series(series.pair, coarse)
-            agreed = intersect(self.proofs.get(coarser, ()), self.proofs.get(series, ()))
-            agreed = intersect(agreed, touched_candles(rest, coarse))
+            touched = touched_candles(rest, coarse)
+            reach = Span(touched[0].start, touched[-1].end)
+            own, coarser_proofs = (clip(self.proofs.get(one, ()), reach) for one in (series, coarser))
+            agreed = intersect(intersect(coarser_proofs, own), touched)
             if agreed:
                 days = Interval.D1.floor(agreed[0].start), Interval.D1.ceil(agreed[-1].end)
                 rest = subtract(rest, intersect(agreed, self._own(coarser, *days)))

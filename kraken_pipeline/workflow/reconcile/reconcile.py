@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import pairwise
 
 import polars as pl
@@ -19,11 +18,20 @@ from kraken_pipeline.coverage.contradictions import Contradiction, Findings, Int
 from kraken_pipeline.coverage.equality import month_of
 from kraken_pipeline.coverage.evidence import Grant, coverage
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
-from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, subtract, touched_candles, union
+from kraken_pipeline.coverage.ranges import (
+    Span,
+    Spans,
+    clip,
+    intersect,
+    normalise,
+    subtract,
+    touched_candles,
+    union,
+)
 from kraken_pipeline.coverage.reconcile import reconcile
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_of
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso
 from kraken_pipeline.market.series import Series
@@ -39,6 +47,7 @@ from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest import earlier_archives
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.stored_candles import StoredCandles
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 STALE = "made of finer candles that have changed since"
@@ -215,19 +224,9 @@ def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     tried = {record.key: record.values for record in pair.records if record.state in OPEN}
     to_compare = pair.to_compare()
 
-    # Every interval but the finest is read twice, as the coarser and as the finer one. Minutes are not kept: they
-    # would use too much memory.
-    kept = lru_cache(maxsize=64)(lambda *key: _read(stores, name, *key))
-
-    def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
-        return _read(stores, name, interval, start, end) if interval is Interval.M1 else kept(interval, start, end)
-
     proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
-    return _record(stores, pair, reconcile(known, read, to_compare, tried, proven), now)
-
-
-def _read(stores: Stores, pair: str, interval: Interval, start: int, end: int) -> pl.DataFrame:
-    return stores.lake.read(Series(pair, interval), start, end)
+    candles = StoredCandles(stores, name, to_compare)
+    return _record(stores, pair, reconcile(known, candles.read, to_compare, tried, proven), now)
 
 
 def _look(stores: Stores, name: str) -> _Pair:
@@ -328,7 +327,7 @@ def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Spa
         some = [part for part in waiting if part.start < first + _YEAR]
         waiting = waiting[len(some) :]
         candles = stores.lake.read(series, first, max(part.end for part in some))
-        times = candles.select(seconds_of(pl.col("time"))).to_series()
+        times = seconds_in(candles)
         starts, ends = (
             pl.Series([getattr(part, edge) for part in some], dtype=pl.Int64()) for edge in ("start", "end")
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from kraken_pipeline.coverage.batches import batches
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, lone_quiet, long_quiet
 from kraken_pipeline.coverage.ranges import (
@@ -20,7 +21,6 @@ from kraken_pipeline.coverage.ranges import (
     clip,
     intersect,
     normalise,
-    of_candles,
     subtract,
     touched_candles,
     union,
@@ -225,8 +225,7 @@ def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequenc
 
 def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
     """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
-    near = evidence.unbacked(series, intersect(doubtful, places))
-    near = tuple(silence for span in near for silence in _silences(evidence.stores, series, span))
+    near = _silences(evidence.stores, series, evidence.unbacked(series, intersect(doubtful, places)))
     if not near:
         return ()
     edges = {edge for place in places for edge in (place.start, place.end)}
@@ -243,13 +242,20 @@ def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spa
     return long_quiet(*_trades(evidence.stores, series, reach), covered, doubtful, series.interval)
 
 
-def _silences(stores: Stores, series: Series, span: Span) -> Spans:
-    """Return the parts of a span, an hour or longer, without a candle. Most spans have none and need no more work."""
-    if span.seconds < HOURS.seconds:
-        return ()
-    times = stores.lake.times(series, start=span.start, end=span.end)
-    silent = subtract((span,), of_candles(times, series.interval))
-    return tuple(span for span in silent if span.seconds >= HOURS.seconds)
+def _silences(stores: Stores, series: Series, spans: Spans) -> Spans:
+    """Return the parts of a set, an hour or longer, without a candle. Most sets have none and need no more work."""
+    long = tuple(span for span in spans if span.seconds >= HOURS.seconds)
+    silent: list[Span] = []
+    for part in batches(long, series.interval, series.interval) if long else ():
+        start, end = part[0].start, part[-1].end
+        times = stores.lake.times(series, start=start, end=end)
+        # The ends of the candles before and the starts of those after each stretch without a candle.
+        before = pl.concat([pl.Series([start]), times + series.interval.seconds])
+        after = pl.concat([times, pl.Series([end])])
+        is_long = after - before >= HOURS.seconds
+        stretches = zip(before.filter(is_long), after.filter(is_long), strict=True)
+        silent += intersect(part, tuple(Span(*stretch) for stretch in stretches))
+    return tuple(span for span in normalise(silent) if span.seconds >= HOURS.seconds)
 
 
 def _silent_since(stores: Stores, series: Series, time: int, earliest: int) -> int:

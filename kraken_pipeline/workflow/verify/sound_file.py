@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_in
 from kraken_pipeline.storage.lake.inspection import DIGEST, said_by
 from kraken_pipeline.storage.lake.row_digest import row_digest
 from kraken_pipeline.storage.paths import named_in
@@ -47,7 +47,7 @@ def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFil
     digest = row_digest(rows)
     if (said is None and not is_legacy) or (said is not None and (digest, rows.height) != (claimed, said[1])):
         return None
-    times = rows.select(seconds_of(pl.col("time"))).to_series()
+    times = seconds_in(rows)
     return LakeFile(
         path=relative,
         series=series,

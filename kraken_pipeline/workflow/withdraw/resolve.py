@@ -33,7 +33,7 @@ from kraken_pipeline.coverage.ranges import (
 )
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import Kind
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
@@ -240,13 +240,13 @@ def _resampled(lake: Lake, series: Series, spans: Spans) -> pl.DataFrame:
     if not spans:
         return pl.DataFrame(schema=CANDLE_SCHEMA)
     candles = lake.read(series, spans[0].start, spans[-1].end)
-    is_there = lies_in(spans, candles.select(seconds_of(pl.col("time"))).to_series())
+    is_there = lies_in(spans, seconds_in(candles))
     return candles.filter(is_there & (candles["source"] == Source.RESAMPLED.value))
 
 
 def _slots(candles: pl.DataFrame, interval: Interval) -> Spans:
     """Return the spans of candles, or their hull if there would be too many pieces."""
-    times = candles.select(seconds_of(pl.col("time"))).to_series()
+    times = seconds_in(candles)
     if (times.diff() != interval.seconds).sum() >= FRAGMENTS:
         return (Span(times[0], times[-1] + interval.seconds),)
     return of_candles(times, interval)
@@ -257,7 +257,7 @@ def _counted(found: Iterable[Mapping[Series, pl.DataFrame]]) -> tuple[WithdrawnC
         WithdrawnCandles(series, Span(times[0], times[-1] + series.interval.seconds), candles.height)
         for gone in found
         for series, candles in sorted(gone.items())
-        if (times := candles.select(seconds_of(pl.col("time"))).to_series()).len()
+        if (times := seconds_in(candles)).len()
     )
 
 
