@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup demo dev test lint bench chaos pictures lock clean
+.PHONY: setup demo dev test test-fast lint bench chaos pictures lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -38,6 +38,11 @@ dev: setup
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# What needs no server, no process and no browser, and is quick: in under a minute.
+test-fast: export PYTHONDONTWRITEBYTECODE =
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto -m "not (servers or process or browser or slow)" $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline_tests.support.homes import Shelf, settings_of, write_shelf
+from kraken_pipeline_tests.support.marks import mark_by_fixtures, no_process
 from kraken_pipeline_tests.support.remembering import remember_migrations
 
 pytest_plugins = ("kraken_pipeline_tests.support.fixtures",)
@@ -20,6 +21,18 @@ pytest_plugins = ("kraken_pipeline_tests.support.fixtures",)
 settings.register_profile("steady", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by what they ask for."""
+    mark_by_fixtures(items)
+
+
+@pytest.fixture(autouse=True)
+def _as_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test starts no process that its marks do not tell of."""
+    with no_process(request.node, monkeypatch):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,6 +28,8 @@ from kraken_pipeline_tests.support.homes import run, settings_of
 from kraken_pipeline_tests.support.pages import contradict, parsed
 from kraken_pipeline_tests.support.shell import Said, shell
 
+pytestmark = pytest.mark.slow
+
 ALL_TEN = ",".join(str(each.value) for each in Interval)
 LIMITED = {"KRAKEN_MAX_REQUESTS_PER_GAP": "3"}
 """Without `--complete`, most gaps are too long to be paged through: what is said must not depend on it."""

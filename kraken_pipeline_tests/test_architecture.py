@@ -143,6 +143,7 @@ print(json.dumps({"seen": found, "dagster": "dagster" in sys.modules}))
 """
 
 
+@pytest.mark.process
 def test_importing_does_nothing_to_the_disk_or_the_network_and_does_not_load_dagster(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT.parent)}
     done = subprocess.run(

@@ -12,10 +12,12 @@ import pytest
 
 from kraken_pipeline_tests.support.servers import QuestDB, reason_without
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.e2e
+@pytest.mark.process
 def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     served = ["publish-6"] if reason_without(QuestDB) is None else []
     figures = [

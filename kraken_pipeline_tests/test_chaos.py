@@ -18,6 +18,8 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.support.homes import NOW, START
 
+pytestmark = pytest.mark.slow
+
 SLOW = ("kill-ingest", "kill-repair", "full-disk-ingest", "full-disk-repair")
 """They start programs, which the whole campaign does."""
 

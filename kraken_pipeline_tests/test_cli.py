@@ -44,6 +44,8 @@ from kraken_pipeline_tests.support.homes import (
 from kraken_pipeline_tests.support.servers import QuestDB
 from kraken_pipeline_tests.support.shell import ROOT, Said, shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 
 

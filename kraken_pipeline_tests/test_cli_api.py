@@ -34,6 +34,8 @@ from kraken_pipeline_tests.support.exchanges import (
 from kraken_pipeline_tests.support.homes import digest_of, settings_of, stored
 from kraken_pipeline_tests.support.shell import Said, shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 REFUSED = Refusal("EQuery:Unknown asset pair")
 

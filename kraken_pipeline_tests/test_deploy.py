@@ -68,6 +68,7 @@ def files() -> list[Path]:
 # --- compose.yaml by itself
 
 
+@pytest.mark.process
 def test_the_compose_file_keeps_to_the_specification() -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
     done = subprocess.run(
@@ -256,6 +257,7 @@ def test_addresses_name_services_and_the_ports_that_these_listen_on() -> None:
     assert str(address["port"]) in SERVICES[address["host"]]["healthcheck"]["test"]
 
 
+@pytest.mark.process
 def test_commands_are_such_that_dagster_knows() -> None:
     for service in PROGRAMS:
         program, *arguments = SERVICES[service]["command"]
@@ -316,6 +318,7 @@ def test_the_instance_file_keeps_a_run_in_postgresql(
         assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [(done.run_id, "SUCCESS")]
 
 
+@pytest.mark.servers
 def test_the_roles_reach_their_own_database_and_no_other(tmp_path: Path) -> None:
     need(PostgreSQL)
     # A password with what SQL and the shell would trip over.

@@ -33,6 +33,8 @@ from kraken_pipeline_tests.support.servers import (
 )
 from kraken_pipeline_tests.support.shell import ROOT
 
+pytestmark = pytest.mark.servers
+
 KINDS = [PostgreSQL, Redis, QuestDB]
 
 

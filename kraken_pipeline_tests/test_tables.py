@@ -41,6 +41,8 @@ from kraken_pipeline.workflow.withdraw.settling import grouped
 from kraken_pipeline_tests.support.homes import HOURS_AND_DAYS, Q1, SPRING, START, Shelf
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 WIDTHS = (60, 80, 100, 120, 200)
 ATOM = re.compile(r"[^ ]+|\d{4}-\d\d-\d\d \d\d:\d\d|[\d.]+ (%|s|min|h)")

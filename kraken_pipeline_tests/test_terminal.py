@@ -96,6 +96,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> tuple[Pa
     return home, recorded(home, "ingest", "--archive-dir", str(archives), "--no-api-backfill", columns=80)
 
 
+@pytest.mark.process
 def test_progress_moves_as_long_as_the_run_takes(ingested: tuple[Path, Recording]) -> None:
     _, seen = ingested
     assert seen.code == 0, seen.text
@@ -128,6 +129,7 @@ def test_no_frame_gets_into_the_compute_log(ingested: tuple[Path, Recording]) ->
     assert [path.name for path in logs if re.search(rf"{BAR}|\x1b", path.read_text())] == []
 
 
+@pytest.mark.process
 def test_without_a_terminal_there_are_no_frames(tmp_path: Path, shelf: Shelf) -> None:
     arguments = ("ingest", "--archive-dir", str(shelf.minutes), "--no-api-backfill")
     done = ended(start(tmp_path / "home", *arguments, program="kraken_pipeline", TTY_COMPATIBLE="1"))

@@ -58,7 +58,7 @@ class Backend:
         server.drop(url)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def backend(request: pytest.FixtureRequest, empty_home: Path) -> Backend:
     """Where the databases of a test lie."""
     if request.param == "sqlite":

@@ -204,12 +204,14 @@ def try_in_processes(database: str) -> None:
         print(sum(pool.map(try_once, [database] * 4 * PROCESSES, chunksize=4)))  # noqa: T201
 
 
+@pytest.mark.process
 def test_failures_of_all_processes_are_counted(stores: Stores) -> None:
     with process(fail_in_processes, stores.settings.catalog_url) as running:
         result(running)
     assert Breaker(stores.catalog, 1_000).record() == BreakerRecord(BreakerState.CLOSED, 30, None)
 
 
+@pytest.mark.process
 def test_of_several_processes_one_may_try_and_another_when_it_was_killed(stores: Stores) -> None:
     fail(Breaker(stores.catalog, 3, OPEN_SECONDS, clock=lambda: time.time() - OPEN_SECONDS - 1), 3)
     with process(try_in_processes, stores.settings.catalog_url) as running:

@@ -107,6 +107,7 @@ def insert(database: str, first: int, times: int) -> None:
                 connection.execute(sa.insert(schema.publications).values(**row))
 
 
+@pytest.mark.process
 def test_processes_that_write_at_the_same_time_lose_nothing(stores: Stores) -> None:
     with ExitStack() as stack:
         url = stores.settings.catalog_url

@@ -23,8 +23,10 @@ from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.homes import Shelf, write_lines
 from kraken_pipeline_tests.support.servers import PostgreSQL
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(params=["into SQLite", "into PostgreSQL"])
+
+@pytest.fixture(params=["into SQLite", pytest.param("into PostgreSQL", marks=pytest.mark.servers)])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """An empty catalog, at the newest migration."""
     with ExitStack() as used:

@@ -82,6 +82,7 @@ def test_several_add_to_the_same_counts(stores: Stores, clock: Clock) -> None:
     assert totals(stores, "api.requests") == {"api.requests": 111}
 
 
+@pytest.mark.process
 def test_processes_that_count_at_the_same_time_lose_nothing(stores: Stores) -> None:
     with process(count_in_processes, stores.settings.catalog_url) as running:
         result(running)

@@ -272,6 +272,7 @@ def most_within_a_second(seen: Sequence[float]) -> int:
     return max(sum(start <= each < start + 1 for each in ordered) for start in ordered)
 
 
+@pytest.mark.process
 def test_six_processes_share_the_rate_and_each_has_its_share(stores: Stores) -> None:
     with process(acquire_in_processes, stores.settings.catalog_url) as running:
         taken = [[float(moment) for moment in line.split()] for line in result(running).splitlines()]

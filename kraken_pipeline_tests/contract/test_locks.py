@@ -110,6 +110,7 @@ def take_at_random(where: str, seed: int, times: int) -> None:
     print(times)  # noqa: T201
 
 
+@pytest.mark.process
 def test_a_series_that_another_process_writes_is_busy_until_it_is_done(locks: Locks, where: str) -> None:
     with process(hold_series, where) as other:
         assert line(other) == "held"
@@ -124,6 +125,7 @@ def test_a_series_that_another_process_writes_is_busy_until_it_is_done(locks: Lo
             pass
 
 
+@pytest.mark.process
 def test_the_locks_of_a_killed_process_are_free_at_once(locks: Locks, where: str) -> None:
     with process(hold_series, where) as other, process(hold_run, where, "run-1") as run:
         assert line(other) == line(run) == "held"
@@ -136,6 +138,7 @@ def test_the_locks_of_a_killed_process_are_free_at_once(locks: Locks, where: str
         wait_for(lambda: not locks.is_running("run-1"), "the end of a killed run", SOON)
 
 
+@pytest.mark.process
 def test_processes_that_change_one_file_under_a_lock_lose_nothing(where: str, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0", encoding="utf-8")
@@ -145,6 +148,7 @@ def test_processes_that_change_one_file_under_a_lock_lose_nothing(where: str, tm
     assert counter.read_text(encoding="utf-8") == "75"
 
 
+@pytest.mark.process
 def test_processes_that_take_many_series_in_any_order_all_come_to_their_end(where: str) -> None:
     with ExitStack() as stack:
         several = [stack.enter_context(process(take_at_random, where, seed, 40)) for seed in range(3)]
@@ -210,6 +214,7 @@ def test_slots_bound_how_much_goes_on_at_the_same_time(locks: Locks, where: str)
     assert most == 2
 
 
+@pytest.mark.process
 def test_a_slot_that_another_process_holds_is_waited_for(locks: Locks, where: str) -> None:
     entered = threading.Event()
 
@@ -226,6 +231,7 @@ def test_a_slot_that_another_process_holds_is_waited_for(locks: Locks, where: st
         waiting.result(timeout=PATIENT)
 
 
+@pytest.mark.process
 def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(locks: Locks, where: str) -> None:
     with process(hold_fetch, where, "trades.XBTUSD") as other:
         assert line(other) == "held"
@@ -239,6 +245,7 @@ def test_what_another_process_fetches_nobody_else_does_and_nobody_waits_for_it(l
             pass
 
 
+@pytest.mark.process
 def test_a_fetch_that_fails_or_is_killed_keeps_nobody_out(locks: Locks, where: str) -> None:
     with pytest.raises(ZeroDivisionError), locks.fetch("trades.XBTUSD"):
         raise ZeroDivisionError
@@ -265,6 +272,7 @@ def test_a_run_that_fails_lets_its_lock_go(locks: Locks, where: str) -> None:
     assert not locks.is_any_running()
 
 
+@pytest.mark.process
 def test_any_run_at_work_is_noticed_and_one_that_was_killed_is_not(locks: Locks, where: str) -> None:
     assert not locks.is_any_running()
     with process(hold_run, where, "5f0c-aa") as other:

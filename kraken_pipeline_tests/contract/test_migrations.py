@@ -25,6 +25,8 @@ from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.publications import backlog, enqueue, marked
 from kraken_pipeline_tests.support.processes import process, result
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 
 

@@ -19,6 +19,8 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import fold_trades, resample
 from kraken_pipeline_tests.support.samples import DAY, candle, frame, real_file
 
+pytestmark = pytest.mark.slow
+
 M1, M5, M15, H1, H4, H12, D1 = (Interval(each) for each in (1, 5, 15, 60, 240, 720, 1440))
 CHAIN = (M1, M5, M15, H1)
 NOTHING = Proven()

@@ -12,6 +12,8 @@ from kraken_pipeline.demo.showcase import Showcase, build_showcase
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_762_820_224  # 2025-11-11 00:17:04 UTC
 
 

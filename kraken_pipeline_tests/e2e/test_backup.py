@@ -35,7 +35,7 @@ from kraken_pipeline_tests.support.processes import process, result
 from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB
 from kraken_pipeline_tests.support.shell import TIMEOUT, shell
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 SERIES, PARTS = 6, 10
 MEMBERS = SERIES * PARTS
 HELD = Series("HELDUSD", Interval.H1)
@@ -78,7 +78,7 @@ class Catalogs:
     other: dict[str, str]
 
 
-@pytest.fixture(params=["SQLite", "PostgreSQL"])
+@pytest.fixture(params=["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.servers)])
 def catalogs(request: pytest.FixtureRequest) -> Iterator[Catalogs]:
     if request.param == "SQLite":
         yield Catalogs({}, {})

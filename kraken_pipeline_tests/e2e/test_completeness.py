@@ -26,6 +26,8 @@ from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import Done, oracle, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 INTERVALS = (Interval.M1, Interval.H1, Interval.H12, Interval.D1)
 START = Quarter(2022, 4).start + 45 * DAY
 CUT = START + 150 * DAY

@@ -19,7 +19,7 @@ from kraken_pipeline_tests.support.homes import rows_of, settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from kraken_pipeline.orchestration import steps
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.shell import ended, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")
 
 

@@ -50,6 +50,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import covered, evidence_of, lake_of, oracle, rows_of, settings_of, stored
 from kraken_pipeline_tests.support.shell import TIMEOUT, shell, start
 
+pytestmark = pytest.mark.slow
+
 START = 1_700_006_400
 NOW = START + 2 * DAY + 11 * 3_600 + 1_234
 """34 s into a minute, so that no test crosses into the next one while its pages settle."""
@@ -578,7 +580,7 @@ def test_while_nobody_may_trade_market_data_is_asked_for_all_the_same(
 # --- kill -9
 
 
-@pytest.mark.e2e
+@pytest.mark.process
 def test_a_killed_paging_goes_on_at_the_open_minute(tmp_path: Path) -> None:
     # The shell takes the present for the present, so this world is one of these days.
     now = int(time.time())

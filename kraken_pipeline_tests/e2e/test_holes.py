@@ -29,6 +29,8 @@ from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 START = 1_680_307_200  # 2023-04-01
 END = START + 20 * DAY

@@ -60,7 +60,7 @@ from kraken_pipeline_tests.support.statements import (
     values_in,
 )
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 MARK = "zqx"
 """What every hostile text has in it, and nothing else."""
 PAYLOADS = (

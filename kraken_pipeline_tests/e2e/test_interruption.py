@@ -20,7 +20,7 @@ from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, ho
 from kraken_pipeline_tests.support.homes import Q2, settings_of
 from kraken_pipeline_tests.support.shell import ROOT, TIMEOUT, Said, ended, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 
 def counts(home: Path) -> dict[str, int]:

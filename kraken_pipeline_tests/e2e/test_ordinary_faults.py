@@ -20,7 +20,7 @@ from kraken_pipeline_tests.e2e.conftest import assert_same, home_beside, state
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
 from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 READING = [
     ("gaps", "--json"),

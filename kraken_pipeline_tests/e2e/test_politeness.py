@@ -22,7 +22,7 @@ from kraken_pipeline_tests.support.processes import line, process, result, tell
 if TYPE_CHECKING:
     from kraken_pipeline.storage.stores import Stores
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 SECONDS = int(os.environ.get("KRAKEN_TEST_SECONDS", "10"))
 RATE = int(os.environ.get("KRAKEN_TEST_RATE", "4"))
 PROCESSES = 6

@@ -13,7 +13,7 @@ from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, la
 from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB
 from kraken_pipeline_tests.support.shell import ROOT, ended, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 
 def test_the_same_commands_do_the_same_with_every_server_as_with_none(

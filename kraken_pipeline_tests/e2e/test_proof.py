@@ -16,6 +16,8 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline_tests.support.homes import Q1, Q3, SPRING, START, Shelf, lines_of, oracle, write_lines
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 PAIR = "XBTUSD"
 PLAIN = ("--no-api-backfill",)

@@ -29,7 +29,7 @@ from kraken_pipeline_tests.support.exchanges import copied
 from kraken_pipeline_tests.support.homes import oracle, settings_of, stored
 from kraken_pipeline_tests.support.shell import TIMEOUT, shell, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 Q3, Q4 = Quarter(2023, 3), Quarter(2023, 4)
 NOW = Q4.end + 30 * DAY + 1_234

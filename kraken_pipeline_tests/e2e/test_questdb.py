@@ -32,7 +32,7 @@ from kraken_pipeline_tests.support.samples import at, candle, frame
 from kraken_pipeline_tests.support.servers import QuestDB, wait_for
 from kraken_pipeline_tests.support.shell import TIMEOUT, Said, ended, start
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 T0 = at("2023-07-01")
 MINUTES, HOURS = Series("XBTUSD", Interval.M1), Series("ADAEUR", Interval.H1)
 CANDLES = 25_000

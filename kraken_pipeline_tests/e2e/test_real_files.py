@@ -17,7 +17,7 @@ from kraken_pipeline_tests.support.homes import settings_of, values
 from kraken_pipeline_tests.support.samples import REAL_FILES, real_file
 from kraken_pipeline_tests.support.shell import Said, shell
 
-pytestmark = [pytest.mark.e2e, pytest.mark.real_files]
+pytestmark = [pytest.mark.slow, pytest.mark.real_files]
 COUNTS = {"STORJUSD_60": 1_508, "ADAUSD_1440": 916, "XBTCAD_720": 6_937, "XBTCAD_1440": 3_509}
 
 
@@ -46,6 +46,7 @@ def exported(real: Real, pair: str, minutes: str, path: Path) -> list[list[str]]
     return rows
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_value_of_a_file_is_exported_as_it_was_published(real: Real, tmp_path: Path, name: str) -> None:
     pair, minutes = name.split("_")

@@ -35,6 +35,8 @@ from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.support.homes import covered, oracle, rows_of, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 INTERVALS = tuple(each for each in Interval if each.in_archives and each is not Interval.M30)
 Q4, Q1, Q2 = Quarter(2022, 4), Quarter(2023, 1), Quarter(2023, 2)
 START = Q4.start + 61 * DAY

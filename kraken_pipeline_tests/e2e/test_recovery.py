@@ -11,7 +11,7 @@ import pytest
 from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
 from kraken_pipeline_tests.support.shell import shell
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 
 COMMANDS = (
     ("plan",),

@@ -27,7 +27,7 @@ from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import covered, lake_of, oracle, stored
 from kraken_pipeline_tests.support.servers import Redis
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 START = 1_700_006_400
 NOW = START + 3 * DAY + 11 * 3_600 + 1_234
 """34 s into a minute, so that no run crosses into the next one while its pages settle."""

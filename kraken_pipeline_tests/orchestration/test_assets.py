@@ -53,6 +53,8 @@ from kraken_pipeline_tests.support.lakes import rewritten
 from kraken_pipeline_tests.support.pages import parsed
 from kraken_pipeline_tests.support.samples import csv_row
 
+pytestmark = pytest.mark.slow
+
 SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
 HOUR = 3_600
 

@@ -25,6 +25,8 @@ from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Q1, SPRING, START, covered, run
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 SPIKE = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY)
 
 

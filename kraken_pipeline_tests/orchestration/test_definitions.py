@@ -45,6 +45,7 @@ def loaded(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_they_load_without_touching_disk_or_network(tmp_path: Path) -> None:
     done = loaded(tmp_path, KRAKEN_PIPELINE_HOME="/nowhere/that/exists")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -59,6 +60,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.process
 def test_so_they_do_with_servers_that_nobody_can_reach(tmp_path: Path) -> None:
     done = loaded(tmp_path, KRAKEN_PIPELINE_HOME="/nowhere/that/exists", **SERVERS)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -84,6 +86,7 @@ def test_what_belongs_to_questdb_is_there_where_questdb_is(monkeypatch: pytest.M
     assert bound_publish().name == "publish_candles"
 
 
+@pytest.mark.process
 def test_a_wrong_setting_stops_the_loading_with_a_sentence_that_names_it(tmp_path: Path) -> None:
     done = loaded(tmp_path, KRAKEN_BACKFILL_CRON="often")
     assert done.returncode == 1

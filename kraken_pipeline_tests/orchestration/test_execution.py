@@ -18,6 +18,8 @@ from kraken_pipeline.settings import load_settings
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import Shelf
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -26,6 +26,8 @@ from kraken_pipeline_tests.support.homes import NOBODY, Shelf, settings_of
 from kraken_pipeline_tests.support.servers import QuestDB
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HUNTER = "hunter2 is+sec/ret"
 ENCODED = "hunter2%20is%2Bsec%2Fret"
 AWAY = {

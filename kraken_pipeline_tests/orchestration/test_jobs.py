@@ -36,6 +36,8 @@ from kraken_pipeline_tests.support.homes import (
     stored,
 )
 
+pytestmark = pytest.mark.slow
+
 Partition = tuple[str, str | None]
 
 

@@ -15,6 +15,8 @@ from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.homes import NOW, START, Shelf
 
+pytestmark = pytest.mark.slow
+
 SERIES_ASSETS = ("candles", "coverage", "gaps", "backfilled_candles")
 NUMBERS = {
     "candles": {

@@ -34,6 +34,8 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
 )
 
+pytestmark = pytest.mark.slow
+
 GONE = "the catalog's server closed the connection: a test"
 
 

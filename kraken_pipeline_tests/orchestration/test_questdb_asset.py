@@ -30,6 +30,8 @@ from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Q1, START, Shelf, lake_of, oracle, run, settings_of
 from kraken_pipeline_tests.support.servers import QuestDB
 
+pytestmark = pytest.mark.slow
+
 NOBODY_URLS = {
     "kraken_questdb_url": "http://kraken:a-secret@127.0.0.1:9",
     "kraken_questdb_pg_url": "postgresql://kraken:a-secret@127.0.0.1:9/qdb",

@@ -20,6 +20,8 @@ from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import settings_of
 
+pytestmark = pytest.mark.slow
+
 BACKFILL, REPORT, VALIDATE, CLEANUP = (
     "backfill_gaps_incremental",
     "report_data_completeness",

@@ -24,6 +24,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def drop(settings: Settings) -> Path:

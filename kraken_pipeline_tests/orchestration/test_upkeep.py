@@ -44,6 +44,8 @@ from kraken_pipeline_tests.support.homes import covered, digest_of, evidence_of,
 from kraken_pipeline_tests.support.lakes import rewritten
 from kraken_pipeline_tests.support.pages import parsed
 
+pytestmark = pytest.mark.slow
+
 Partition = tuple[str, str | None]
 HOUR = 3_600
 REFUSED = Refusal("EQuery:Unknown asset pair")

@@ -26,6 +26,8 @@ from kraken_pipeline_tests.support.homes import START, evidence_of, lake_of, run
 from kraken_pipeline_tests.support.samples import csv_row
 from kraken_pipeline_tests.support.servers import PostgreSQL, wait_for
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)
 SOON = 10.0

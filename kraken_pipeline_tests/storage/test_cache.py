@@ -55,7 +55,7 @@ def counts(stores: Stores, clock: Clock) -> Counters:
     return Counters(stores.catalog, clock=clock)
 
 
-@pytest.fixture(params=["embedded", "redis"])
+@pytest.fixture(params=["embedded", pytest.param("redis", marks=pytest.mark.servers)])
 def made(
     request: pytest.FixtureRequest, tmp_path: Path, counts: Counters, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Caches]:
@@ -361,6 +361,7 @@ def ask_in_processes(folder: str, database: str, url: str) -> None:
         print(json.dumps(pool.starmap(ask_cold, [(folder, database, url)] * PROCESSES, chunksize=1)))  # noqa: T201
 
 
+@pytest.mark.process
 class TestSingleFlight:
     def test_of_several_processes_one_asks_and_all_have_the_answer(
         self, tmp_path: Path, stores: Stores, made: Caches

@@ -100,6 +100,7 @@ def test_what_is_committed_survives_a_power_cut_and_references_hold(tmp_path: Pa
     catalog.close()
 
 
+@pytest.mark.process
 def test_four_processes_that_create_and_write_one_catalog_lose_nothing(tmp_path: Path) -> None:
     with ExitStack() as stack:
         for running in [stack.enter_context(process(count_up, url(tmp_path), 25)) for _ in range(4)]:

@@ -29,6 +29,8 @@ from kraken_pipeline_tests.support.lakes import bring_in, lake_at
 from kraken_pipeline_tests.support.processes import process, result
 from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 MINUTES = Series("XBTUSD", Interval.M1)
 T = at("2024-01-01")

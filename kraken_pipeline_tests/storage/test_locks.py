@@ -29,6 +29,7 @@ def test_the_file_of_a_run_goes_with_it(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.process
 def test_the_file_of_a_killed_run_is_there_and_nobody_holds_it(tmp_path: Path) -> None:
     locks = Locks(FileLocks(tmp_path))
     with process(hold_run, str(tmp_path), "5f0c-aa") as other:

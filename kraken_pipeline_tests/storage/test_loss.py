@@ -14,6 +14,8 @@ from kraken_pipeline.storage.stores import create_stores, opened
 from kraken_pipeline_tests.support import homes
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def filled(home: Path, shelf: Shelf) -> Path:

@@ -47,6 +47,8 @@ from kraken_pipeline_tests.support.homes import (
     write_lines,
 )
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 START = 1_700_006_400 // DAY * DAY
 NOW = START + 9 * DAY + 4 * HOUR + 34

@@ -35,6 +35,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.samples import csv_row
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 COARSER = [interval for interval in Interval if interval > Interval.M1]
 Row = tuple[float, ...]

@@ -20,6 +20,8 @@ from kraken_pipeline_tests.support import homes
 from kraken_pipeline_tests.support.homes import Shelf, digest_of, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL
 
+pytestmark = pytest.mark.slow
+
 
 def restored(settings: Settings, saved: Path) -> Verification:
     return restore(settings, saved, RunContext("restore", 1))[1]

@@ -37,6 +37,8 @@ from kraken_pipeline_tests.support.homes import (
     write_lines,
 )
 
+pytestmark = pytest.mark.slow
+
 EARLIER = Q3.start + 3 * 86_400
 """When the shorter archive of the third quarter was made."""
 

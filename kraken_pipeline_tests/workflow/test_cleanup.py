@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.gaps import GapStatus
@@ -35,6 +36,8 @@ from kraken_pipeline_tests.support.homes import (
     run,
     settings_of,
 )
+
+pytestmark = pytest.mark.slow
 
 DAY = 86_400
 RETENTION = 90

@@ -33,6 +33,8 @@ from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, lake_of,
 from kraken_pipeline_tests.support.lakes import bring_in, lake_at
 from kraken_pipeline_tests.support.samples import candle, frame, write_zip
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 TIMES = [START + 3_600 * hour for hour in range(48)]
 

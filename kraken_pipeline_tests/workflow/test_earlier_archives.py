@@ -24,6 +24,8 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline_tests.support.homes import covered, run, settings_of, spans, stored
 from kraken_pipeline_tests.support.samples import at, candle, csv_row, frame, write_zip
 
+pytestmark = pytest.mark.slow
+
 T = at("2023-05-01")
 HOUR = 3_600
 NOW = at("2023-09-01")

@@ -29,6 +29,8 @@ from kraken_pipeline_tests.support.homes import NOW, Q1, Q3, SPRING, START, Shel
 from kraken_pipeline_tests.support.samples import csv_row
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 BUSY = [int(row[0]) for row in oracle("XBTUSD", 60, START + DAY, Q1.end - DAY) if row[-1] > 3]
 

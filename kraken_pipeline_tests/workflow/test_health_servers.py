@@ -36,6 +36,8 @@ from kraken_pipeline_tests.support.exchanges import NOW, SUMMER
 from kraken_pipeline_tests.support.homes import NOBODY, settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB, wait_for
 
+pytestmark = pytest.mark.slow
+
 Found = dict[str, tuple[HealthStatus, str]]
 HUNTER = "hunter2-is-secret"
 NOBODY_AT = "127.0.0.1:9"

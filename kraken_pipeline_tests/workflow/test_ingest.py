@@ -63,6 +63,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.samples import csv_row, write_zip
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 PAIRS = tuple(SPRING.listings)
 

@@ -16,6 +16,8 @@ from kraken_pipeline.workflow.withdraw.resolve import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.support.homes import NOW, Shelf, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 ARCHIVED = (Interval.H1, Interval.D1)
 
 

@@ -24,6 +24,8 @@ from kraken_pipeline_tests.support.homes import settings_of, spans
 from kraken_pipeline_tests.support.lakes import move_and_die
 from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 START = at("2024-01-01")
 HOURS, MINUTES = Series("XBTUSD", Interval.H1), Series("XBTUSD", Interval.M1)

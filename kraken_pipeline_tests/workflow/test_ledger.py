@@ -18,6 +18,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.support.homes import Q1, SPRING, START, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 PRICES_AND_COUNT = ("open", "high", "low", "close", "trade_count")
 

@@ -24,6 +24,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.exchanges import at
 from kraken_pipeline_tests.support.homes import covered, open_gaps, oracle, rows_of, stored
 
+pytestmark = pytest.mark.slow
+
 START = 1_740_787_200
 END = START + 3 * DAY
 NOW = END + 14 * DAY + 30

@@ -42,6 +42,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.processes import process, result
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400
 
 

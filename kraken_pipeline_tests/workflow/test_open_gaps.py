@@ -25,6 +25,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import NOW, Shelf, closed_gaps, run, settings_of
 from kraken_pipeline_tests.support.homes import open_gaps as recorded
 
+pytestmark = pytest.mark.slow
+
 HOURS = run_spec(intervals="60")
 PAIRS = ("XBTUSD", "ADAEUR", "ZORKUSD")
 

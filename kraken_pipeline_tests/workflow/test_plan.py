@@ -43,6 +43,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.samples import csv_row
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 Part = tuple[str, int, int, int]
 """route, start and end in hours since the start of the world, requests"""

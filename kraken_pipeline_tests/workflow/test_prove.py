@@ -30,6 +30,8 @@ from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 PAIR = "XBTUSD"
 MINUTES = Series(PAIR, Interval.M1)
 BEGIN = Quarter(2023, 3).start

@@ -42,6 +42,8 @@ from kraken_pipeline_tests.support.samples import at, candle, frame
 from kraken_pipeline_tests.support.servers import QuestDB as Server
 from kraken_pipeline_tests.support.servers import wait_for
 
+pytestmark = pytest.mark.slow
+
 T0 = at("2023-07-01")
 HOUR, DAY = 3_600, 86_400
 H1, D1, M1 = Interval.H1, Interval.D1, Interval.M1

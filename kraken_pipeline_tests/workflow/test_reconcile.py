@@ -41,6 +41,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.samples import real_file
 
+pytestmark = pytest.mark.slow
+
 END = Q1.end
 H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1
 PAIR = "XBTUSD"

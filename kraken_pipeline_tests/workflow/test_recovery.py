@@ -43,6 +43,8 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
 )
 
+pytestmark = pytest.mark.slow
+
 INTERVALS = (60, 1440)
 MINUTES = Series("XBTUSD", Interval.M1)
 

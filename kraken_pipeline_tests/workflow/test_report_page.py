@@ -28,6 +28,8 @@ from kraken_pipeline_tests.support.homes import NOW, Q1, Q2, Q3, SPRING, START, 
 from kraken_pipeline_tests.support.pages import Element, contradict, count_candles, parsed
 from kraken_pipeline_tests.support.shell import ROOT, shell
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 HALF = "2023-07-01"
 

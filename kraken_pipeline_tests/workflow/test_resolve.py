@@ -52,6 +52,8 @@ from kraken_pipeline_tests.support.homes import (
 from kraken_pipeline_tests.support.samples import write_zip
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 HOURS = Series("XBTUSD", Interval.H1)
 LATER = NOW + 3_600

@@ -24,6 +24,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import lake_of, lines_of, oracle, run, settings_of, write_lines
 from kraken_pipeline_tests.support.samples import at
 
+pytestmark = pytest.mark.slow
+
 PAIR = "XBTEUR"
 START, END = at("2014-01-10"), at("2014-02-20")
 NOW = END + 30 * DAY

@@ -21,6 +21,8 @@ from kraken_pipeline.workflow.withdraw.resolve import Resolved, resolve
 from kraken_pipeline.workflow.withdraw.settling import Grouped, grouped, withdrawal_of
 from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, oracle, run, stored
 
+pytestmark = pytest.mark.slow
+
 H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1
 PAIR = "XBTUSD"
 

@@ -15,6 +15,8 @@ from kraken_pipeline_tests.support.homes import covered, letters, run, settings_
 from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 from kraken_pipeline_tests.support.shell import shell
 
+pytestmark = pytest.mark.slow
+
 T = at("2023-05-01")
 HOUR, DAY = 3_600, 86_400
 NOW = at("2023-09-01")

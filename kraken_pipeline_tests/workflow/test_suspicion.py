@@ -26,6 +26,8 @@ from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.reconcile import suspicion
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 START = 1_680_307_200 + 6 * HOUR  # 2023-04-01
 NOW = START + 25 * DAY + 1_800

@@ -28,6 +28,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.exchanges import at
 from kraken_pipeline_tests.support.homes import evidence_of, lake_of, oracle, rows_of, run, write_lines
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 START = 1_700_006_400 // DAY * DAY
 NOW = START + 9 * DAY + 4 * HOUR + 34

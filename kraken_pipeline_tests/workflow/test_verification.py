@@ -37,6 +37,8 @@ from kraken_pipeline_tests.support.homes import (
     stored,
 )
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 HOURS_PATH = "lake/interval=60/pair=XBTUSD/candles.parquet"
 MINUTES_PATH = "lake/interval=1/pair=XBTUSD/year=2023/candles.parquet"

@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
@@ -23,6 +25,8 @@ from kraken_pipeline.workflow.report.page.html import render, selection
 from kraken_pipeline.workflow.report.report import Advice, Report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.pages import YEAR, Element, contents_of, parsed
+
+pytestmark = pytest.mark.slow
 
 HOURS = Series("XBTUSD", Interval.H1)
 HOUR, DAY = 3_600, 86_400

@@ -26,8 +26,6 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import NOW, START, Shelf, run
 from kraken_pipeline_tests.support.pages import contradict, count_candles
 
-pytestmark = pytest.mark.e2e
-
 WIDE, PHONE = (1280, 900), (390, 844)
 CHANGED = (
     "before => [...document.querySelectorAll('.panel .told')].some(e => e.offsetParent && e.textContent !== before)"
