@@ -41,6 +41,7 @@ def violations(forbidden: Callable[[Path], set[str]]) -> dict[str, set[str]]:
     return {module_name(path): found for path in MODULES if (found := forbidden(path))}
 
 
+@pytest.mark.slow
 def test_a_module_knows_only_what_lies_below_it() -> None:
     def above(path: Path) -> set[str]:
         return known(path) - LAYERS[package_of(path)]

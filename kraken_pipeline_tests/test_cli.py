@@ -78,7 +78,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, shelf: Shelf) -> Filled:
         "ingest --dry-run --pairs {} --json",
         "backfill --dry-run --pairs {} --json",
         "prove --dry-run --pairs {}",
-        "reconcile --all --pairs {} --json",
+        "reconcile --all --pairs {} --intervals 60,1440 --json",
         "verify --quick --pairs {}",
         "gaps --pairs {} --json",
         "report --pairs {}",

@@ -385,6 +385,7 @@ class ComposedQuestDB(QuestDB):
         return {"env": {"PATH": os.environ["PATH"], **passed, **addresses}}
 
 
+@pytest.mark.servers
 def test_questdb_wants_its_password_everywhere_but_in_the_health_check(tmp_path: Path) -> None:
     need(QuestDB)
     with ComposedQuestDB(tmp_path) as server:
@@ -421,6 +422,7 @@ class ComposedRedis(Redis):
         return dict(found)
 
 
+@pytest.mark.servers
 def test_redis_wants_its_password_and_is_a_cache(tmp_path: Path) -> None:
     need(Redis)
     with ComposedRedis(tmp_path) as server:

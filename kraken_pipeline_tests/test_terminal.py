@@ -109,6 +109,7 @@ def test_progress_moves_as_long_as_the_run_takes(ingested: tuple[Path, Recording
     assert {"starting", "reporting"} < phases
 
 
+@pytest.mark.process
 def test_a_frame_is_no_wider_than_the_terminal(ingested: tuple[Path, Recording]) -> None:
     _, seen = ingested
     lines = [line for _, text in seen.frames for line in re.split(r"[\r\n]+", text) if BAR in line]

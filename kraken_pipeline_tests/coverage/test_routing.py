@@ -401,6 +401,7 @@ def expected(known: Knowledge, scale: Scale, now: int, budget: int | None) -> di
     return found
 
 
+@pytest.mark.slow
 @SCALES
 @given(data=st.data())
 def test_legs_add_up_exactly_to_the_gaps_and_each_takes_the_cheapest_route(scale: Scale, data: st.DataObject) -> None:
@@ -439,6 +440,7 @@ def test_legs_add_up_exactly_to_the_gaps_and_each_takes_the_cheapest_route(scale
     assert sum(leg.requests for leg in replies) == len({leg.fetched for leg in replies})
 
 
+@pytest.mark.slow
 @SCALES
 @given(data=st.data())
 def test_a_leg_that_is_ready_needs_nothing_that_is_still_to_come(scale: Scale, data: st.DataObject) -> None:

@@ -559,6 +559,7 @@ class TestWhatIsNoneOfKrakens:
             for _ in faults:
                 assert found.client.ask("Time") == SECONDS
 
+    @pytest.mark.slow
     def test_a_bomb_is_refused_before_it_is_in_memory(self, stores: Stores) -> None:
         bomb = gzip.compress(bytes(600 << 20), 1)
         with Saying(bomb, headers={"Content-Encoding": "gzip"}) as exchange, rig(stores, exchange) as found:
@@ -588,6 +589,7 @@ class TestWhatIsNoneOfKrakens:
                 found.client.ask("Time")
             assert len(exchange.requests) == 5
 
+    @pytest.mark.slow
     def test_an_answer_that_trickles_is_not_waited_for(self, stores: Stores) -> None:
         faults = [Fault(Trickle(0.1))]
         with DemoExchange(WORLD, faults=faults) as exchange:
@@ -600,6 +602,7 @@ class TestWhatIsNoneOfKrakens:
             with rig(stores, exchange) as found:
                 assert found.client.ask("Time") == SECONDS
 
+    @pytest.mark.slow
     def test_a_body_that_trickles_is_left_by_the_thread_too(self, stores: Stores) -> None:
         faults = [Fault(Trickle(0.005))]
         with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange, attempts=1, timeout=0.6) as found:

@@ -72,6 +72,7 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.slow
 @given(st.permutations([*COLUMNS, "vwap", ""]), st.booleans(), st.booleans(), st.booleans(), st.data())
 def test_a_header_is_followed_in_any_order_and_spelling(
     order: list[str], has_vwap: bool, is_odd: bool, is_windows: bool, data: st.DataObject

@@ -47,6 +47,8 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.exchange import breaker_of, connected
 from kraken_pipeline_tests.support.homes import oracle, settings_of, spans, values
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_762_820_224  # 2025-11-11 00:17:04 UTC, as in the recordings
 START = NOW // DAY * DAY - 40 * DAY
 HOUR = NOW // 3_600 * 3_600

@@ -454,6 +454,7 @@ def everything(reading: Reading) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 @given(damaged(st.one_of(ROWS, ORDERED)))
 def test_of_a_damaged_file_every_line_comes_out_once_whatever_the_size_of_blocks(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -81,6 +81,7 @@ def test_trades_whose_ids_and_times_contradict_each_other_are_not_answered_for()
         assert 5 in counts(reading)
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(0, 29), max_size=12), st.sampled_from(BLOCK_SIZES))
 def test_whatever_a_file_lacks_no_minute_that_lacks_it_is_answered_for(absent: set[int], block_bytes: int) -> None:
     rows = [row for number, row in enumerate(THIRTY) if number not in absent]
@@ -377,6 +378,7 @@ NAMED_FILES = SECONDS.map(
 )
 
 
+@pytest.mark.slow
 @given(damaged(PLAIN_FILES), st.booleans())
 def test_of_a_damaged_file_every_line_comes_out_once_whatever_the_size_of_blocks(data: bytes, whole: bool) -> None:
     readings = [read_trades(data, edges_are_whole=whole, block_bytes=size) for size in BLOCK_SIZES]

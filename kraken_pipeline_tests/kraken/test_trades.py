@@ -699,6 +699,7 @@ def paged(exchange: Exchange, pair: str, wanted: Span, known_trade: int | None =
     return list(page_trades(partial(exchange.trades, pair), wanted, known_trade=known_trade))
 
 
+@pytest.mark.slow
 def test_over_http_the_candles_are_those_of_the_world_but_for_crowded_minutes(home: Path) -> None:
     wanted = Span(START, END)
     with exchanging(home) as (demo, exchange):

@@ -174,6 +174,7 @@ def plain(candles: pl.DataFrame) -> list[CandleRow]:
     return candles.with_columns(seconds_of(pl.col("time"))).rows()
 
 
+@pytest.mark.slow
 @given(SOURCES)
 def test_every_order_of_merging_gives_the_same_candles(sources: list[pl.DataFrame]) -> None:
     first, *others = (folded(order) for order in itertools.permutations(sources))
@@ -197,6 +198,7 @@ def test_merging_what_is_there_already_changes_nothing(sources: list[pl.DataFram
     assert_frame_equal(merge(merged, sources[index % len(sources)]), merged)
 
 
+@pytest.mark.slow
 @given(SOURCES)
 def test_merging_in_groups_gives_the_same_as_one_by_one(sources: list[pl.DataFrame]) -> None:
     for cut in range(len(sources) + 1):

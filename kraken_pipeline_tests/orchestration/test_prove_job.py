@@ -29,6 +29,7 @@ def asking(settings: Settings, exchange: DemoExchange, shelf: Shelf) -> Settings
     return settings_of(settings.home, kraken_api_url=exchange.url)
 
 
+@pytest.mark.slow
 def test_a_proof_is_a_run_that_says_what_it_counted_of_each_partition(
     instance: dg.DagsterInstance, asking: Settings, exchange: DemoExchange
 ) -> None:

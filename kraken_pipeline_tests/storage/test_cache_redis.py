@@ -28,6 +28,8 @@ from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import HOST, Redis, wait_for
 
+pytestmark = pytest.mark.servers
+
 LONG = 3_600.0
 """A pause that no test outlives."""
 

@@ -22,6 +22,8 @@ from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import HOST, Port, PostgreSQL, wait_for
 
+pytestmark = pytest.mark.servers
+
 SMALL = PoolSizes(kept=2, overflow=1, patience_seconds=0.3)
 PATIENT = PoolSizes(kept=2, overflow=1, patience_seconds=60.0)
 LISTING = sa.insert(schema.listings)

@@ -616,6 +616,7 @@ ASKS: dict[str, Callable[[QuestDB], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 def test_a_server_that_is_not_there_is_told_within_the_time_out(ask: Callable[[QuestDB], object]) -> None:
     with QuestDB(
@@ -648,6 +649,7 @@ def black_hole() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 def test_one_that_accepts_and_says_nothing_costs_the_time_out_and_no_more(
     black_hole: int, ask: Callable[[QuestDB], object]
