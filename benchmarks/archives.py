@@ -36,7 +36,8 @@ _TOGETHER = 256
 """Series that are brought into a lake together."""
 _TRADES_FROM = 1_388_534_400  # 2014-01-01
 _QUARTER = (1_680_307_200, 1_688_169_600)  # 2023Q2
-_INTERVALS = (1, 5, 15, 30, 60, 240, 720, 1440)
+INTERVALS = (1, 5, 15, 30, 60, 240, 720, 1440)
+"""The intervals of an archive, in minutes."""
 _CHUNK = 1_000_000
 _FRAME = 100_000  # trades: a million are ten chunks, in which memory settles
 
@@ -50,7 +51,7 @@ def make_candles(size: int, folder: Path) -> Path:
     with path.open("wb") as stream:
         for first in range(0, size, _CHUNK):
             minutes = np.arange(first, min(size, first + _CHUNK))
-            candles = _candles(rng, _CANDLES_FROM + _MINUTE * minutes)
+            candles = candles_of(rng, _CANDLES_FROM + _MINUTE * minutes)
             pl.DataFrame(candles).write_csv(stream, include_header=False)
     return path
 
@@ -110,22 +111,24 @@ def _quarter(rng: np.random.Generator, rank: int) -> Iterator[tuple[int, Arrays]
     times = np.arange(*_QUARTER, _MINUTE)
     busy = rng.random(len(times)) < min(0.97, 2.6 / (rank + 1))
     busy[[0, -1]] = True  # the release ends where its name says
-    finest = _candles(rng, times[busy])
-    for minutes in _INTERVALS:
-        slots, first = np.unique(finest["time"] // (minutes * _MINUTE), return_index=True)
-        last = np.append(first[1:], len(finest["time"])) - 1
-        yield (
-            minutes,
-            {
-                "time": slots * minutes * _MINUTE,
-                "open": finest["open"][first],
-                "high": np.maximum.reduceat(finest["high"], first),
-                "low": np.minimum.reduceat(finest["low"], first),
-                "close": finest["close"][last],
-                "volume": np.add.reduceat(finest["volume"], first).round(8),
-                "trades": np.add.reduceat(finest["trades"], first),
-            },
-        )
+    finest = candles_of(rng, times[busy])
+    for minutes in INTERVALS:
+        yield minutes, folded(finest, minutes)
+
+
+def folded(finest: Arrays, minutes: int) -> Arrays:
+    """Return the candles of an interval that some one-minute candles add up to."""
+    slots, first = np.unique(finest["time"] // (minutes * _MINUTE), return_index=True)
+    last = np.append(first[1:], len(finest["time"])) - 1
+    return {
+        "time": slots * minutes * _MINUTE,
+        "open": finest["open"][first],
+        "high": np.maximum.reduceat(finest["high"], first),
+        "low": np.minimum.reduceat(finest["low"], first),
+        "close": finest["close"][last],
+        "volume": np.add.reduceat(finest["volume"], first).round(8),
+        "trades": np.add.reduceat(finest["trades"], first),
+    }
 
 
 def make_lake(size: int, folder: Path) -> Path:
@@ -135,7 +138,7 @@ def make_lake(size: int, folder: Path) -> Path:
     with opened(load_settings(_env_file=None, kraken_pipeline_home=home)) as stores:
         stores.lake.asset_ids.register(pairs)
         for number, pair in enumerate(pairs):
-            candles = _candles(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
+            candles = candles_of(np.random.default_rng(number), _CANDLES_FROM + 60 * _MINUTE * np.arange(LAKE_CANDLES))
             frame = pl.DataFrame(candles).with_columns(
                 time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
             )
@@ -152,7 +155,7 @@ def make_files(count: int, folder: Path) -> Path:
     home = folder / "home"
     pairs = [Pair(f"Q{number:05}USD", f"Q{number:05}", "USD") for number in range(count)]
     times = _CANDLES_FROM + 60 * _MINUTE * np.arange(5_000_000 // count)
-    candles = pl.DataFrame(_candles(np.random.default_rng(1), times)).with_columns(
+    candles = pl.DataFrame(candles_of(np.random.default_rng(1), times)).with_columns(
         time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
     )
     frame = finished(candles.drop("trades"), Source.CSV)
@@ -185,7 +188,7 @@ def _reconcilable(home: Path, pairs: int, minutes: int) -> Path:
         for number, pair in enumerate(listed):
             # From a midnight on which a candle of every interval begins.
             times = 1_296_000 * 1_000 + _MINUTE * np.arange(minutes)
-            raw = pl.DataFrame(_candles(np.random.default_rng(number), times))
+            raw = pl.DataFrame(candles_of(np.random.default_rng(number), times))
             candles = raw.with_columns(
                 time_from_seconds(pl.col("time")), pl.col("trades").cast(pl.Int32).alias("trade_count")
             ).drop("trades")
@@ -204,7 +207,8 @@ def _written(stores: Stores, series: Series, minutes: pl.DataFrame, count: int) 
     return LakeWrite(writer.finish(), (Grant(Span(start, end), Source.CSV, NOW),))
 
 
-def _candles(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]]) -> Arrays:
+def candles_of(rng: np.random.Generator, times: np.ndarray[Any, np.dtype[np.int64]]) -> Arrays:
+    """Return a candle at each of some times, in seconds, with prices that wander."""
     opened = _walk(rng, len(times))
     closed = (opened + rng.normal(0, 5, len(times))).round(1)
     return {
