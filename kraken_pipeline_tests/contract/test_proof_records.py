@@ -44,15 +44,33 @@ def test_doubts_that_touch_are_one_and_go_once_they_are_reconciled(connection: s
         "XBTUSD": [(HOURS, Span(0, 20)), (HOURS, Span(30, 40)), (DAYS, Span(0, 10))],
     }
     assert set(publications.marked(connection, {"XBTUSD"})) == {"XBTUSD"}
-    publications.reconciled(connection, [each.id for each in found["XBTUSD"]])
+    publications.reconciled(connection, found["XBTUSD"], 3)
     assert set(publications.marked(connection)) == {"ADAEUR"}
+
+
+def test_what_is_reconciled_is_to_be_searched_and_gone_when_it_was(connection: sa.Connection) -> None:
+    publications.mark_for_reconciliation(connection, [(HOURS, Span(0, 10)), (OTHER, Span(5, 6))], 1)
+    assert publications.to_search(connection) == {}
+    for pair in ("XBTUSD", "ADAEUR"):
+        publications.reconciled(connection, publications.marked(connection, {pair})[pair], 2)
+    publications.mark_for_reconciliation(connection, [(HOURS, Span(10, 20))], 3)
+    publications.reconciled(connection, publications.marked(connection)["XBTUSD"], 4)
+    found = publications.to_search(connection)
+    assert {pair: [(each.series, each.span) for each in checks] for pair, checks in found.items()} == {
+        "ADAEUR": [(OTHER, Span(5, 6))],
+        "XBTUSD": [(HOURS, Span(0, 20))],
+    }
+    assert set(publications.to_search(connection, {"XBTUSD"})) == {"XBTUSD"}
+    publications.searched(connection, found["XBTUSD"])
+    assert set(publications.to_search(connection)) == {"ADAEUR"}
+    assert publications.marked(connection) == {}
 
 
 def test_what_is_doubted_again_while_it_is_compared_stays_doubted(connection: sa.Connection) -> None:
     publications.mark_for_reconciliation(connection, [(HOURS, Span(0, 10))], 1)
     (before,) = publications.marked(connection)["XBTUSD"]
     publications.mark_for_reconciliation(connection, [(HOURS, Span(5, 15))], 2)
-    publications.reconciled(connection, [before.id])
+    publications.reconciled(connection, [before], 3)
     assert [each.span for each in publications.marked(connection)["XBTUSD"]] == [Span(0, 15)]
 
 

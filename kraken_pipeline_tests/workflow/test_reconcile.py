@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN
-from kraken_pipeline.coverage.ranges import Span, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, subtract
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
@@ -23,7 +23,8 @@ from kraken_pipeline.storage.records import evidence_records, proof_records, pub
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
+from kraken_pipeline.workflow.reconcile import reconcile, suspicion
+from kraken_pipeline.workflow.reconcile.reconcile import has_changes, mark_everything, reconcile_changes
 from kraken_pipeline.workflow.reconcile.verdicts import VerdictState, contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import (
@@ -48,9 +49,9 @@ H1, H4, H12, D1 = Interval.H1, Interval.H4, Interval.H12, Interval.D1
 PAIR = "XBTUSD"
 
 
-def archive(folder: Path, *intervals: Interval, defects: Sequence[Defect] = ()) -> Path:
+def archive(folder: Path, *intervals: Interval, defects: Sequence[Defect] = (), pair: str = PAIR) -> Path:
     for interval in intervals:
-        write_csv(folder, SPRING, PAIR, interval, start=START, end=END, defects=defects)
+        write_csv(folder, SPRING, pair, interval, start=START, end=END, defects=defects)
     return folder
 
 
@@ -223,6 +224,59 @@ def test_a_run_that_dies_between_the_lake_and_reconciliation_leaves_it_to_the_ne
     assert [each.state for each in contradictions(stores)] == [ContradictionState.SETTLED]
     with stores.catalog.read() as connection:
         assert publications.marked(connection) == {}
+
+
+def test_a_run_that_dies_at_its_second_pair_leaves_that_pair_and_the_search_to_the_next(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pair in (PAIR, "ADAEUR"):
+        files = archive(tmp_path / pair, H4, D1, pair=pair)
+        run(stores, files, resampling=False, run_id=f"run-{pair}")
+    real = reconcile._reconcile_pair
+    compared: list[str] = []
+
+    def dying(its: Stores, name: str, now: int) -> object:
+        if compared:
+            raise KeyboardInterrupt
+        compared.append(name)
+        return real(its, name, now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "_reconcile_pair", dying)
+        with pytest.raises(KeyboardInterrupt):
+            reconcile_changes(stores, [PAIR, "ADAEUR"], RunContext("by hand", NOW))
+    with stores.catalog.read() as connection:
+        assert set(publications.marked(connection)) == {PAIR}
+        assert set(publications.to_search(connection)) == {"ADAEUR"}
+    assert has_changes(stores, ["ADAEUR"])
+    searched: list[set[str]] = []
+    look = suspicion.look
+
+    def seen(its: Stores, changed: Mapping[Series, Spans], its_run: RunContext) -> int:
+        searched.append({series.pair for series in changed})
+        return look(its, changed, its_run)
+
+    monkeypatch.setattr(suspicion, "look", seen)
+    assert reconcile_changes(stores, [PAIR, "ADAEUR"], RunContext("by hand", NOW)).pairs == (PAIR,)
+    assert searched == [{PAIR, "ADAEUR"}]
+    assert not has_changes(stores, [PAIR, "ADAEUR"])
+
+
+def test_a_pair_that_another_run_has_compared_meanwhile_is_not_compared_again(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stores, archive(tmp_path, H4, D1), resampling=False)
+    real = reconcile._reconcile_pair
+
+    def second(its: Stores, name: str, now: int) -> object:
+        real(its, name, now)
+        monkeypatch.setattr(stores.lake, "read", None)  # whoever compares reads
+        return real(its, name, now)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "_reconcile_pair", second)
+        patched.setattr(suspicion, "look", lambda *_: 0)
+        assert reconcile_changes(stores, [PAIR], RunContext("by hand", NOW)).pairs == (PAIR,)
 
 
 def test_a_pair_that_is_being_written_is_left_to_the_next_run(

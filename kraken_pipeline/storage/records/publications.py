@@ -1,9 +1,10 @@
-"""The outboxes: ranges that are pending for QuestDB, and ranges that are marked for reconciliation.
+"""The outboxes: ranges that are pending for QuestDB, marked for reconciliation, or to be searched for quiet time.
 
-A range is added before the lake changes. It is removed from the first outbox once QuestDB has applied it, and from the
-second once it was reconciled. The publisher reads the pending ranges first, then waits until no process is writing
-these series, and only then reads the lake. Otherwise a writer that has added its range but not yet moved its files
-would pass for finished. Reconciliation holds the locks of the series throughout.
+A range is added before the lake changes. It is removed from the first outbox once QuestDB has applied it. Once it was
+reconciled, it moves from the second to the third, and is removed from that once it was searched. The publisher reads
+the pending ranges first, then waits until no process is writing these series, and only then reads the lake. Otherwise a
+writer that has added its range but not yet moved its files would pass for finished. Reconciliation holds the locks of
+the series throughout.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.catalog.schema import doubts, of_pairs, publications
+from kraken_pipeline.storage.catalog.schema import doubts, of_pairs, publications, quiet_checks
 
 _IDS = 500
 """The number of ids in one statement: SQLite and PostgreSQL allow many more, but not as many as a rebuild has."""
@@ -70,8 +71,17 @@ def mark_for_reconciliation(connection: sa.Connection, changes: Iterable[tuple[S
 
 def marked(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
     """Return the ranges that are marked for reconciliation, by pair; of some pairs or of all."""
-    query = sa.select(doubts).order_by(doubts.c.pair, doubts.c.interval, doubts.c.start)
-    query = query.where(of_pairs(doubts.c.pair, pairs))
+    return _by_pair(connection, doubts, pairs)
+
+
+def to_search(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[str, list[Publication]]:
+    """Return the ranges that were reconciled and not yet searched for quiet time, by pair; of some pairs or of all."""
+    return _by_pair(connection, quiet_checks, pairs)
+
+
+def _by_pair(connection: sa.Connection, table: sa.Table, pairs: Collection[str] | None) -> dict[str, list[Publication]]:
+    query = sa.select(table).order_by(table.c.pair, table.c.interval, table.c.start)
+    query = query.where(of_pairs(table.c.pair, pairs))
     found: dict[str, list[Publication]] = {}
     for row in connection.execute(query).mappings():
         series = Series(row["pair"], Interval(row["interval"]))
@@ -80,10 +90,21 @@ def marked(connection: sa.Connection, pairs: Collection[str] | None = None) -> d
     return found
 
 
-def reconciled(connection: sa.Connection, ids: Sequence[int]) -> None:
-    """Remove ranges that were reconciled."""
+def reconciled(connection: sa.Connection, marks: Sequence[Publication], now: int) -> None:
+    """Record that marked ranges were reconciled: from now on they are to be searched for quiet time."""
+    _remove(connection, doubts, marks)
+    _put(connection, quiet_checks, ((mark.series, mark.span) for mark in marks), now)
+
+
+def searched(connection: sa.Connection, checks: Sequence[Publication]) -> None:
+    """Remove ranges that were searched for quiet time."""
+    _remove(connection, quiet_checks, checks)
+
+
+def _remove(connection: sa.Connection, table: sa.Table, ranges: Sequence[Publication]) -> None:
+    ids = [record.id for record in ranges]
     for start in range(0, len(ids), _IDS):
-        connection.execute(sa.delete(doubts).where(doubts.c.id.in_(ids[start : start + _IDS])))
+        connection.execute(sa.delete(table).where(table.c.id.in_(ids[start : start + _IDS])))
 
 
 def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Series, Span]], now: int) -> None:

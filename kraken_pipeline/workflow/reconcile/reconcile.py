@@ -99,15 +99,11 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
             done.append(_reconcile_pair(stores, pair, run.now))
         except Busy as error:
             notes.append(f"{pair} was not reconciled: {error}")
-    marks = [mark for outcome in done for mark in outcome.marks]
     silent = 0
     try:
-        silent = heeding(lambda: suspicion.look(stores, _changed(marks), run))
+        silent = _search_for_quiet(stores, wanted, run)
     except Busy as error:
         notes.append(f"Quiet time was not checked; the next run checks it: {error}")
-    else:
-        with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
-            publications.reconciled(connection, [mark.id for mark in marks])
     return Reconciled(
         tuple(to_compare),
         sum(outcome.refuted for outcome in done) + silent,
@@ -119,11 +115,33 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     )
 
 
+def _search_for_quiet(stores: Stores, pairs: Collection[str], run: RunContext) -> int:
+    """Search what was reconciled, by this run or by one that was killed before its search, for quiet time.
+
+    Returns:
+        The number of refuted spans.
+
+    Raises:
+        Busy: Another process has held a series to be refuted for too long.
+    """
+    with stores.catalog.read() as connection:
+        checks = [check for found in publications.to_search(connection, pairs).values() for check in found]
+    refuted = heeding(lambda: suspicion.look(stores, _changed(checks), run))
+    if checks:
+        with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
+            publications.searched(connection, checks)
+    return refuted
+
+
 def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
     """Return whether anything of some pairs has changed since the last reconciliation."""
     wanted = set(pairs)
     with stores.catalog.read() as connection:
-        return bool(publications.marked(connection, wanted) or earlier_archives.waiting(connection, wanted))
+        return bool(
+            publications.marked(connection, wanted)
+            or publications.to_search(connection, wanted)
+            or earlier_archives.waiting(connection, wanted)
+        )
 
 
 def _changed(marks: Iterable[Publication]) -> dict[Series, Spans]:
@@ -144,13 +162,12 @@ def mark_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """The result for one pair, with the ranges that had been marked for reconciliation."""
+    """The result for one pair."""
 
-    marks: Sequence[Publication]
-    refuted: int
-    conflicts: int
-    healed: int
-    given_back: int
+    refuted: int = 0
+    conflicts: int = 0
+    healed: int = 0
+    given_back: int = 0
 
 
 @dataclass(slots=True)
@@ -220,6 +237,8 @@ def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
 def _compared(stores: Stores, name: str, now: int) -> _Outcome:
     """Compare the changed ranges of a pair and record the findings; the caller holds the locks of all its series."""
     pair = _look(stores, name)
+    if not pair.marks:  # another run has compared it meanwhile
+        return _Outcome()
     known = {series.interval: pair.evidence(series) for series in pair.series}
     tried = {record.key: record.values for record in pair.records if record.state in OPEN}
     to_compare = pair.to_compare()
@@ -287,9 +306,9 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
         proof_records.replace_proofs(connection, proven)
         for series, years in counts.items():
             proof_records.keep_counts(connection, series, years)
+        publications.reconciled(connection, pair.marks, now)
     before = {record.key: record for record in pair.records}
     return _Outcome(
-        pair.marks,
         len(newly_refuted),
         sum(
             record.state is ContradictionState.CONFLICT

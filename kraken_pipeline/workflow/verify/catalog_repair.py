@@ -91,6 +91,7 @@ _MADE_ANEW = (
     schema.doubts,
     schema.gaps,
     schema.publications,
+    schema.quiet_checks,
     schema.reports,
     schema.suspicions,
 )

@@ -25,6 +25,7 @@ from kraken_pipeline.storage.catalog.schema.proof import (
     contradictions,
     doubts,
     proofs,
+    quiet_checks,
     suspicions,
     trade_counts,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "of_pairs",
     "proofs",
     "publications",
+    "quiet_checks",
     "refutations",
     "reports",
     "shape_of",

@@ -45,6 +45,17 @@ doubts = sa.Table(
     sqlite_autoincrement=True,
 )
 
+quiet_checks = sa.Table(
+    "quiet_checks",  # ranges that were compared and are still to be searched for quiet time
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    *plain_series_columns(),
+    *span_columns(),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "pair", "interval"),
+    sqlite_autoincrement=True,
+)
+
 contradictions = sa.Table(
     "contradictions",  # candles of two intervals that do not agree, and their state
     metadata,
