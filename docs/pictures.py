@@ -217,7 +217,7 @@ class Picture:
 
 _ASSET = "/assets/tier1"
 PICTURES = (
-    Picture("assets", '/asset-groups~tag:"kraken%2Ftier"="tier1"', 1600, 600, assets),
+    Picture("assets", '/asset-groups~tag:"kraken%2Ftier"="tier1" or key:"sources%2F*"', 1900, 940, assets),
     Picture("partitions", f"{_ASSET}/coverage?view=partitions&partition=ETHUSD%7C60", 1400, 800, partitions),
     Picture("materialization", f"{_ASSET}/candles?view=events&partition=XBTUSD%7C60", 1400, 800, materialization),
     Picture("plots", f"{_ASSET}/completeness_report?view=overview", 1400, 1080, plots),

@@ -65,7 +65,9 @@ def test_each_has_an_owner_and_at_most_three_kinds(specs: dict[tuple[str, str], 
 
 def test_a_source_has_an_owner_a_kind_and_a_description_that_names_its_setting() -> None:
     for source in SOURCES:
-        assert (source.group_name, list(source.owners)) == ("sources", ["team:data"])
+        name = source.key.path[-1]
+        assert (source.key.path[0], source.group_name) == ("sources", f"source_{name}")
+        assert list(source.owners) == ["team:data"]
         assert len(source.kinds) == 1
         assert "KRAKEN_" in (source.description or "")
 
