@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kraken_pipeline.coverage.contradictions import Findings
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.reconcile import reconcile as compare
 from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
+from kraken_pipeline.storage.lake.staged import Staged, rename_all
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.locks.locks import LockKind, Locks
 from kraken_pipeline.storage.postgresql import PoolSizes
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import lake_write
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile import reconcile
 from kraken_pipeline_tests.support.fixtures import need
-from kraken_pipeline_tests.support.homes import START, evidence_of, lake_of, run, settings_of, write_lines
+from kraken_pipeline_tests.support.homes import NOW, START, evidence_of, lake_of, run, settings_of, write_lines
 from kraken_pipeline_tests.support.samples import csv_row
 from kraken_pipeline_tests.support.servers import PostgreSQL, wait_for
 
@@ -255,6 +263,53 @@ def test_nothing_is_written_under_locks_that_were_lost(
     with stores.locks.series([HOURS]):
         commit(stores, [stage()], 7)
     assert len(lake_of(stores)[HOURS]) == 4
+
+
+def test_nothing_is_covered_under_locks_that_were_lost_once_the_candles_lay_in_the_lake(
+    stores: Stores, postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = staged(stores, tmp_path)
+    before = evidence_of(stores)["coverage"]
+    real = rename_all
+
+    def interrupted(stages: Iterable[Staged]) -> None:
+        real(stages)
+        terminate(postgresql, postgresql_url)
+
+    with stores.locks.series([HOURS]), monkeypatch.context() as patched:
+        patched.setattr(lake_write, "rename_all", interrupted)
+        with pytest.raises(StoreUnavailable, match=LOST):
+            commit(stores, [stage()], 7)
+    assert evidence_of(stores)["coverage"] == before
+    with stores.locks.series([HOURS]):
+        commit(stores, [stage()], 7)
+    assert evidence_of(stores)["coverage"] != before
+    assert len(lake_of(stores)[HOURS]) == 4
+
+
+def test_what_was_compared_under_locks_that_were_lost_is_compared_again(
+    stores: Stores, postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged(stores, tmp_path)
+    real = compare
+
+    def interrupted(*given: Any) -> Findings:
+        found = real(*given)
+        terminate(postgresql, postgresql_url)
+        return found
+
+    def waiting() -> tuple[set[str], set[str]]:
+        with stores.catalog.read() as connection:
+            return set(publications.marked(connection)), set(publications.to_search(connection))
+
+    assert waiting() == ({"XBTUSD"}, set())
+    with monkeypatch.context() as patched:
+        patched.setattr(reconcile, "reconcile", interrupted)
+        with pytest.raises(StoreUnavailable, match=LOST):
+            reconcile.reconcile_changes(stores, ["XBTUSD"], RunContext("run-1", NOW))
+    assert waiting() == ({"XBTUSD"}, set())
+    assert reconcile.reconcile_changes(stores, ["XBTUSD"], RunContext("run-1", NOW)).pairs == ("XBTUSD",)
+    assert waiting() == (set(), set())
 
 
 def test_a_restart_of_the_server_loses_the_locks_and_hinders_nobody_after_it(

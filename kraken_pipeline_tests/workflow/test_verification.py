@@ -129,6 +129,20 @@ def test_a_reader_refuses_a_damaged_file_says_what_to_do_and_puts_it_on_record(t
     assert stored(there, "ADAEUR", 60) != []
 
 
+def test_a_file_of_another_write_is_refused_by_its_footer_where_all_else_is_equal(
+    there: Stores, tmp_path: Path, shelf: Shelf
+) -> None:
+    own = there.lake.home / HOURS_PATH
+    with opened(settings_of(tmp_path / "other")) as other:
+        run(other, shelf.q1, shelf.q2, shelf.minutes, pairs=["XBTUSD", "ADAEUR"])
+        foreign = other.lake.home / HOURS_PATH
+    assert foreign.stat().st_size == own.stat().st_size
+    shutil.copy(foreign, own)
+    with pytest.raises(DamagedFile, match="has the footer of write"):
+        there.lake.read(HOURS)
+    assert covered(there, "XBTUSD", 60) == ()
+
+
 def test_a_flipped_bit_that_no_reader_can_see_is_answered_as_data_no_longer_once_it_was_found(there: Stores) -> None:
     path = there.lake.home / HOURS_PATH
     content = bytearray(path.read_bytes())
