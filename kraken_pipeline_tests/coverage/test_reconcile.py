@@ -381,6 +381,34 @@ def told_of_days(candles: World, **more: object) -> Findings:
     return told(candles, voices=voices, doubted=(DAYS,), **more)  # type: ignore[arg-type]
 
 
+def within(start: int, count: int) -> pl.Expr:
+    """Whether a candle starts in so many hours."""
+    return pl.col("time").dt.epoch("s").is_between(start, start + count * 3_600 - 1)
+
+
+def late(candles: pl.DataFrame, start: int, count: int) -> pl.DataFrame:
+    """Hours of which so many are the candles of an hour before."""
+    later = moved(candles, 1).filter(within(start, count))
+    return pl.concat([candles.filter(~within(start, count)), later]).sort("time")
+
+
+def wrong(candles: pl.DataFrame, start: int, count: int) -> pl.DataFrame:
+    """Hours of which so many have a price that no other has."""
+    high = pl.when(within(start, count)).then(pl.col("high") + 0.5).otherwise(pl.col("high"))
+    return candles.with_columns(high.alias("high"))
+
+
+@pytest.mark.parametrize(("shifted", "others", "is_run"), [(11, 0, False), (12, 0, True), (6, 6, False), (8, 6, True)])
+def test_twelve_candles_that_differ_are_a_shifted_file_if_most_agree_once_they_are_moved(
+    shifted: int, others: int, is_run: bool
+) -> None:
+    candles = days_of(900)
+    begin = START + 50 * 3_600
+    hours = wrong(late(candles[H1], begin, shifted), begin + shifted * 3_600, others)
+    found = told_of_days({M15: candles[M15], H1: hours})
+    assert [each.shifted for each in found.conflicts if each.shifted is not None] == ([3_600] if is_run else [])
+
+
 @pytest.mark.parametrize("first_hour", [0, 100, 240 - 40])
 @pytest.mark.parametrize("hours", [12, 13, 24, 40])
 @pytest.mark.parametrize("lacking", [M15, H1])
