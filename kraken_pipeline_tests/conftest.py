@@ -29,11 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_by_fixtures(items)
 
 
-@pytest.fixture(autouse=True)
-def _as_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A test starts no process that its marks do not tell of."""
-    with no_process(request.node, monkeypatch):
-        yield
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fixtures of any scope start no process for a test whose marks do not tell of one."""
+    with no_process(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Nor does the test."""
+    with no_process(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

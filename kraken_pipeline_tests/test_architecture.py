@@ -57,6 +57,7 @@ def test_the_layers_are_in_no_circle() -> None:
         settled |= free
 
 
+@pytest.mark.slow
 def test_rooms_import_each_other_in_one_direction_and_are_not_crowded() -> None:
     order = in_order(rooms())
     assert order.index("market") < order.index("coverage") < order.index("storage.lake") < order.index("workflow.gaps")

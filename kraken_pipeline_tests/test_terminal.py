@@ -117,12 +117,14 @@ def test_a_frame_is_no_wider_than_the_terminal(ingested: tuple[Path, Recording])
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.process
 def test_the_last_frame_makes_room_for_the_report(ingested: tuple[Path, Recording]) -> None:
     _, seen = ingested
     assert re.search(r"\rSUCCESS run ", seen.text)
     assert seen.text[seen.text.rindex(BAR) :].strip(f"{BAR} \r\n").startswith("Completeness")
 
 
+@pytest.mark.process
 def test_no_frame_gets_into_the_compute_log(ingested: tuple[Path, Recording]) -> None:
     home, _ = ingested
     logs = [path for path in home.parent.rglob("compute_logs/*") if path.suffix in (".out", ".err")]

@@ -26,6 +26,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.contract.conftest import Backend
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 DAYS = Series("XBTUSD", Interval.D1)
 OTHER = Series("ADAEUR", Interval.H1)

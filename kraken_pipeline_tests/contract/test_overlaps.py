@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.gaps import GapStatus
@@ -22,6 +23,8 @@ from kraken_pipeline.storage.records import dead_letters, file_records, gap_reco
 from kraken_pipeline.storage.records.file_records import ContainerRecord
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
+
+pytestmark = pytest.mark.slow
 
 HOURS = Series("XBTUSD", Interval.H1)
 FILE = ArchiveFile(Path("/drop/XBTUSD_60.csv"), None, Kind.OHLCVT, parse_pair("XBTUSD"), Interval.H1, 100)

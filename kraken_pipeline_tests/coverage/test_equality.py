@@ -21,6 +21,8 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
 from kraken_pipeline_tests.support.samples import CandleRow, at, frame
 
+pytestmark = pytest.mark.slow
+
 M30, H1 = Interval.M30, Interval.H1
 START = at("2014-01-01")
 

@@ -14,6 +14,8 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.samples import real_file
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY = 3_600, 86_400
 WHOLE = (Span(0, 1_000 * HOUR),)
 A_DAY = 24

@@ -25,6 +25,8 @@ from kraken_pipeline.coverage.ranges import (
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, SETS, instants, is_a_set, model
 
+pytestmark = pytest.mark.slow
+
 MINUTES = [Interval.M1, Interval.M5]
 
 

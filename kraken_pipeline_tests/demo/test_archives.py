@@ -30,6 +30,8 @@ from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.quarter import Quarter
 
+pytestmark = pytest.mark.slow
+
 Q1, Q2 = Quarter(2026, 1), Quarter(2026, 2)
 START = Q1.end - 12 * DAY
 NOW = Q2.end + 5 * DAY + 4_321

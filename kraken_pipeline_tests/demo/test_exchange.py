@@ -350,6 +350,7 @@ class TestServer:
             (12.5, "Trades", None, {"pair": "NOSUCH"}, "EQuery:Unknown asset pair"),
         ]
 
+    @pytest.mark.slow
     def test_many_clients_at_once_get_the_same_answers(self) -> None:
         with DemoExchange(World(3, demo_listings(START), NOW)) as exchange, ThreadPoolExecutor(8) as clients:
             params = [{"pair": pair, "interval": interval} for pair in KEYS for interval in (1, 60, 1440)]

@@ -15,6 +15,8 @@ from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
+pytestmark = pytest.mark.slow
+
 DAY = RunSpec(intervals=(1440,))
 
 

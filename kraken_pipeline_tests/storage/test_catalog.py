@@ -20,6 +20,8 @@ from kraken_pipeline.storage.records.publications import enqueue
 from kraken_pipeline_tests.storage.counting import count_up
 from kraken_pipeline_tests.support.processes import process, result
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 
 

@@ -16,6 +16,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.support import homes
 from kraken_pipeline_tests.support.homes import Shelf
 
+pytestmark = pytest.mark.slow
+
 HOURS = Series("XBTUSD", Interval.H1)
 
 

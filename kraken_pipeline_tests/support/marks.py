@@ -29,8 +29,8 @@ def mark_by_fixtures(items: Iterable[pytest.Item]) -> None:
 
 
 @contextmanager
-def no_process(item: pytest.Item, patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """While an unmarked test runs, a process that it starts is an error."""
+def no_process(item: pytest.Item) -> Iterator[None]:
+    """While an unmarked test is set up or runs, a process that it starts is an error."""
     if any(item.get_closest_marker(name) for name in NEEDS):
         yield
         return
@@ -40,7 +40,7 @@ def no_process(item: pytest.Item, patch: pytest.MonkeyPatch) -> Iterator[None]:
         started.append(arguments[0] if arguments else self)
         raise AssertionError(f"a test that starts a process has the mark `process`: {started[-1]}")
 
-    with patch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(subprocess.Popen, "__init__", refuse)
         patched.setattr(BaseProcess, "start", refuse)
         yield

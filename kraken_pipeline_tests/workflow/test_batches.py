@@ -23,6 +23,8 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import NOW, Q1, Shelf
 from kraken_pipeline_tests.support.samples import candle, frame
 
+pytestmark = pytest.mark.slow
+
 SOON = 10.0
 
 

@@ -20,6 +20,8 @@ from kraken_pipeline.workflow.health.health import NAMES, check_health
 from kraken_pipeline_tests.support.homes import Shelf, digest_of, run, settings_of, write_lines
 from kraken_pipeline_tests.support.samples import csv_row
 
+pytestmark = pytest.mark.slow
+
 
 def verdicts(home: Path, **more: object) -> dict[str, tuple[HealthStatus, str]]:
     return {check.name: (check.verdict, check.sentence) for check in check_health(settings_of(home, **more))}

@@ -32,6 +32,8 @@ from kraken_pipeline_tests.support.homes import (
 )
 from kraken_pipeline_tests.support.samples import csv_row
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 
 

@@ -14,6 +14,8 @@ from kraken_pipeline.coverage.months import ROUTES, State
 from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, PLANES, packed_cells, png_of
 from kraken_pipeline_tests.support.pages import YEAR, small_map
 
+pytestmark = pytest.mark.slow
+
 Numbers = npt.NDArray[np.float64]
 
 # How colours are seen: G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, "A Physiologically-based Model for
