@@ -42,7 +42,8 @@ test: .venv/installed-dev
 # What needs no server, no process and no browser, and is quick: in under a minute.
 test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto -m "not (servers or process or browser or slow)" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not (servers or process or browser or slow)" \
+		--ignore=kraken_pipeline_tests/e2e $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -48,6 +48,8 @@ from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline_tests.support.homes import NOBODY
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_762_820_224
 WORLD = World(3, demo_listings(NOW - 5 * 86_400), NOW)
 SECONDS = {"unixtime": NOW, "rfc1123": "Tue, 11 Nov 25 00:17:04 +0000"}
@@ -559,7 +561,6 @@ class TestWhatIsNoneOfKrakens:
             for _ in faults:
                 assert found.client.ask("Time") == SECONDS
 
-    @pytest.mark.slow
     def test_a_bomb_is_refused_before_it_is_in_memory(self, stores: Stores) -> None:
         bomb = gzip.compress(bytes(600 << 20), 1)
         with Saying(bomb, headers={"Content-Encoding": "gzip"}) as exchange, rig(stores, exchange) as found:
@@ -589,7 +590,6 @@ class TestWhatIsNoneOfKrakens:
                 found.client.ask("Time")
             assert len(exchange.requests) == 5
 
-    @pytest.mark.slow
     def test_an_answer_that_trickles_is_not_waited_for(self, stores: Stores) -> None:
         faults = [Fault(Trickle(0.1))]
         with DemoExchange(WORLD, faults=faults) as exchange:
@@ -602,7 +602,6 @@ class TestWhatIsNoneOfKrakens:
             with rig(stores, exchange) as found:
                 assert found.client.ask("Time") == SECONDS
 
-    @pytest.mark.slow
     def test_a_body_that_trickles_is_left_by_the_thread_too(self, stores: Stores) -> None:
         faults = [Fault(Trickle(0.005))]
         with DemoExchange(WORLD, faults=faults) as exchange, rig(stores, exchange, attempts=1, timeout=0.6) as found:
