@@ -1,7 +1,7 @@
 """`python -m benchmarks.whole`: the complete archive, made up, from the first command to the last, against bare loops.
 
-It makes an archive of the shape of Kraken's complete one (1,503 pairs by eight intervals, half as many members again of
-litter, 82 million rows at scale 1) and a quarterly one, runs each command of the program on them as a user would, and
+It makes an archive of the shape of Kraken's complete one (1,503 pairs by eight intervals, as many members again of
+litter) and a quarterly one, runs each command of the program on them as a user would, and
 prints what each took: CPU, wall, and the most memory of all its processes at once. The bare loops read every member
 with Polars and write it to a Parquet file, in one process and in two.
 """
@@ -19,6 +19,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,11 +37,11 @@ _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a command or a loop took.
+class Cost:
+    """The cost of a command or of a bare loop.
 
     Attributes:
-        name: What it was.
+        name: The name of the command or loop.
         wall: Seconds by the clock.
         cpu: Seconds of CPU of all its processes.
         peak_mib: The most memory that its processes held at once, as sampled five times a second.
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.whole", description=__doc__)
-    parser.add_argument("--scale", type=float, default=0.1, help="the share of the pairs; 1 makes 82 million rows")
+    parser.add_argument("--scale", type=float, default=0.1, help="the share of the pairs; 1 makes 1,503 of them")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="make the archives there, or use what is there")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there as well")
     parser.add_argument("--only", metavar="NAME", action="append", help="only these commands or loops, in their order")
@@ -100,7 +101,7 @@ def write_archive(path: Path, pairs: int, *, is_whole: bool) -> int:
 
     Args:
         path: The file to write.
-        pairs: The number of pairs; a pair has the same candles in every archive.
+        pairs: The number of pairs, the busiest first.
         is_whole: Whether it is the complete archive, with a folder and litter, or a quarterly one.
 
     Returns:
@@ -145,7 +146,7 @@ def _pair(rank: int, *, is_whole: bool) -> Iterator[tuple[int, Arrays]]:
 # --- the commands and the loops
 
 
-def _measured(home: Path, whole: Path, quarter: Path, only: Sequence[str] | None) -> Iterator[Taken]:
+def _measured(home: Path, whole: Path, quarter: Path, only: Sequence[str] | None) -> Iterator[Cost]:
     program = (sys.executable, "-m", "kraken_pipeline")
     both = ("--archive-dir", str(whole.parent), "--archive-dir", str(quarter.parent))
     first = ("--archive-dir", str(whole.parent))
@@ -175,21 +176,22 @@ def _measured(home: Path, whole: Path, quarter: Path, only: Sequence[str] | None
             yield _run(name, command, environment)
 
 
-def _run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Taken:
+def _run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> Cost:
     """Run a command to its end, sampling the memory of its processes."""
     began, peak = time.perf_counter(), 0
     before = os.times()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=output)
-        while process.poll() is None:
+        while process.returncode is None:
             peak = max(peak, sum(_resident(pid) for pid in _tree(process.pid)))
-            time.sleep(_POLL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
         output.seek(0)
         if process.returncode != 0:
             raise RuntimeError(f"{name} ended with {process.returncode}: {output.read()[-2_000:].decode()}")
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Taken(name, time.perf_counter() - began, cpu, peak / 2**20)
+    return Cost(name, time.perf_counter() - began, cpu, peak / 2**20)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -211,7 +213,7 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def table(taken: Sequence[Taken]) -> str:
+def table(taken: Sequence[Cost]) -> str:
     """Return the figures as text, each command beside the wall time of the bare loop."""
     bare = next((each.wall for each in taken if each.name == "bare, one process"), None)
     lines = [("", "wall s", "CPU s", "peak MiB", "of bare")]

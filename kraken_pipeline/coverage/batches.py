@@ -1,4 +1,4 @@
-"""Batches: a set of time in parts that are worth one read of candles each."""
+"""Batches: the division of a set of time into parts, such that the candles of each part are read at once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from kraken_pipeline.market.moment import as_datetime
 
 BATCH_CANDLES = 366 * 1_440
 """The most candles between the bounds of one read."""
+READ_PER_WANTED = 8
+"""The most candles that are read for one that is wanted, where ranges lie apart."""
 _ROW_GROUP = 20_000  # candles; of a file of the lake at least as many are read anyway
 _YEAR = 365 * 86_400
 
@@ -26,7 +28,7 @@ def read_within(read: Read, interval: Interval, spans: Spans) -> pl.DataFrame:
 
 
 def batches(domain: Spans, fine: Interval, grid: Interval) -> Iterator[Spans]:
-    """Yield a set in parts that are worth one read each, without splitting a candle of `grid`.
+    """Yield a set in parts, each to be read at once, without splitting a candle of `grid`.
 
     A part reaches over at most a year of minutes, or as many candles of a coarser interval. Ranges that are far apart
     are parts of their own: at most seven candles are read and left out for one that is wanted. Parts end with years
@@ -42,7 +44,7 @@ def batches(domain: Spans, fine: Interval, grid: Interval) -> Iterator[Spans]:
     for span in _by_year(domain, grid):
         if part:
             reached, wanted = span.end - part[0].start, wanted + span.seconds
-            if reached > min(BATCH_CANDLES * fine.seconds, max(8 * wanted, _ROW_GROUP * fine.seconds)):
+            if reached > min(BATCH_CANDLES * fine.seconds, max(READ_PER_WANTED * wanted, _ROW_GROUP * fine.seconds)):
                 yield tuple(part)
                 part = []
         if not part:

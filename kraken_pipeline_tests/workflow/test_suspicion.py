@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import polars as pl
 import pytest
 
-from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.ranges import Span, lies_in
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.defects import Defect, DefectKind
@@ -18,6 +21,7 @@ from kraken_pipeline.demo.world import Outage, World
 from kraken_pipeline.kraken.incidents import Incident, IncidentKind
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.records import proof_records
@@ -199,3 +203,22 @@ def test_an_archive_that_has_the_candle_heals_it(home: Path, tmp_path: Path, exc
         run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
         run(stores, archive, now=NOW, run_id="run-two", intervals="60", api_backfill=False)
         assert suspicions(stores) == [(*OUTAGE, UNPROVEN), (*LULL, UNPROVEN), (*LONE, TRADED)]
+
+
+def test_silence_that_reaches_over_the_edge_of_two_reads_is_one() -> None:
+    """Minutes are read a year at a time: 40 minutes before the new year and 40 after it are more than an hour."""
+    begin, new_year, end = 1_640_995_200, 1_672_531_200, 1_704_067_200
+    series = Series("XBTUSD", Interval.M1)
+    silence = Span(new_year - 2_400, new_year + 2_400)
+    times = pl.int_range(begin, end, 60, dtype=pl.Int64, eager=True)
+    times = times.filter(~lies_in((silence,), times))
+    reads: list[tuple[int, int]] = []
+
+    def read(_: Series, start: int, end: int) -> pl.Series:
+        reads.append((start, end))
+        return times.filter((times >= start) & (times < end))
+
+    stores = cast("Stores", SimpleNamespace(lake=SimpleNamespace(times=read)))
+    assert suspicion._silences(stores, series, (Span(begin, end),)) == (silence,)
+    assert reads == [(begin, new_year), (new_year, end)]
+    assert suspicion._silences(stores, series, (Span(begin, new_year),)) == ()

@@ -185,9 +185,9 @@ class _Proving:
         return intersect(normalise(refutation.span for refutation in found), (window(self.spec),))
 
     def is_unsettled(self, name: str) -> bool:
-        """Return whether any range of a pair is marked for reconciliation."""
+        """Return whether any range of a pair is still to be reconciled, or to be searched for quiet time."""
         with self.stores.catalog.read() as connection:
-            return bool(publications.marked(connection, {name}))
+            return bool(publications.marked(connection, {name}) or publications.to_search(connection, {name}))
 
     def settle(self, name: str) -> None:
         """Resample and reconcile the changed ranges of a pair."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from kraken_pipeline.coverage.batches import READ_PER_WANTED
 from kraken_pipeline.coverage.ranges import Spans, seconds
 from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.interval import Interval
@@ -37,7 +38,7 @@ class StoredCandles:
         is_kept = (
             interval is not Interval.M1
             and (last - first) // interval.seconds <= _KEPT_CANDLES
-            and last - first <= 8 * (seconds(self.compared) + 2 * _MARGIN)
+            and last - first <= READ_PER_WANTED * (seconds(self.compared) + 2 * _MARGIN)
             and first <= start
             and end <= last
         )

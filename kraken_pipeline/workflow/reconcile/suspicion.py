@@ -178,6 +178,9 @@ def _record(
         proof_records.dispel(connection, dispelled)
         for state, ids in states.items():
             proof_records.judge(connection, ids, state, now)
+        if new:  # another run may have searched the same ranges meanwhile
+            there = {(one.pair, one.interval, one.span) for one in proof_records.suspicions_of(connection)}
+            new = [one for one in new if (one.pair, one.interval, one.span) not in there]
         proof_records.suspect(connection, [replace(suspicion, state=evidence.state(suspicion)) for suspicion in new])
 
 
@@ -252,7 +255,8 @@ def _silences(stores: Stores, series: Series, spans: Spans) -> Spans:
         # The ends of the candles before and the starts of those after each stretch without a candle.
         before = pl.concat([pl.Series([start]), times + series.interval.seconds])
         after = pl.concat([times, pl.Series([end])])
-        is_long = after - before >= HOURS.seconds
+        # A stretch at an edge may go on in the next part.
+        is_long = (after - before >= HOURS.seconds) | (((before == start) | (after == end)) & (after > before))
         stretches = zip(before.filter(is_long), after.filter(is_long), strict=True)
         silent += intersect(part, tuple(Span(*stretch) for stretch in stretches))
     return tuple(span for span in normalise(silent) if span.seconds >= HOURS.seconds)
