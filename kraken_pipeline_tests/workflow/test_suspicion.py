@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -25,9 +25,12 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
 pytestmark = pytest.mark.slow
@@ -203,6 +206,35 @@ def test_an_archive_that_has_the_candle_heals_it(home: Path, tmp_path: Path, exc
         run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
         run(stores, archive, now=NOW, run_id="run-two", intervals="60", api_backfill=False)
         assert suspicions(stores) == [(*OUTAGE, UNPROVEN), (*LULL, UNPROVEN), (*LONE, TRADED)]
+
+
+def test_two_runs_that_search_the_same_ranges_record_a_suspicion_once(
+    home: Path, exchange: DemoExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the second knew at its beginning was nothing, because the first had recorded nothing by then."""
+    known = proof_records.suspicions_of
+    look = suspicion.look
+    before: list[None] = []
+
+    def looking(*given: Any) -> int:
+        before.append(None)
+        return look(*given)
+
+    def remembered(*given: Any) -> list[SuspicionRecord]:
+        if not before:
+            return known(*given)
+        before.clear()
+        return []
+
+    with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
+        run(stores, now=NOW, pairs=PAIRS, intervals="60", lookback_days=30)
+        assert suspicions(stores) == DOUBTED
+        mark_everything(stores, ["XBTUSD", "ETHUSD"], NOW)
+        with monkeypatch.context() as patched:
+            patched.setattr(suspicion, "look", looking)
+            patched.setattr(proof_records, "suspicions_of", remembered)
+            reconcile_changes(stores, ["XBTUSD", "ETHUSD"], RunContext("run-two", NOW))
+        assert suspicions(stores) == DOUBTED
 
 
 def test_silence_that_reaches_over_the_edge_of_two_reads_is_one() -> None:
