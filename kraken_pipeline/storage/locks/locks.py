@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,6 @@ from typing import Protocol
 from urllib.parse import unquote
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 
 from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.series import Series
@@ -274,37 +274,37 @@ class FileLocks:
         for kind in LockKind:
             make_folder(folder / kind.folder)
 
-    def _lock(self, kind: LockKind, name: str) -> FileLock:
-        # A new lock object for each use: two threads of one process then exclude each other as processes do.
-        return FileLock(self._folder / kind.folder / f"{spelled(name)}.lock", is_singleton=False, thread_local=False)
+    def _path(self, kind: LockKind, name: str) -> str:
+        return f"{self._folder}/{kind.folder}/{spelled(name)}.lock"
 
     @contextmanager
     def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
         """Hold several locks; they are never lost while the process lives."""
+        until = time.monotonic() + timeout
         with ExitStack() as held:
             for name in names:
-                lock = self._lock(kind, name)
-                try:
-                    held.enter_context(lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS))
-                except Timeout:
-                    raise LockHeld(name) from None
+                path = self._path(kind, name)
+                while (descriptor := _locked(path)) is None:
+                    if time.monotonic() >= until:
+                        raise LockHeld(name)
+                    time.sleep(_POLL_SECONDS)
+                held.callback(os.close, descriptor)
                 if kind is LockKind.RUNS:  # every run adds a file
                     # The file is deleted while its lock is held, so no other holder's file is deleted.
-                    held.callback(Path(lock.lock_file).unlink, missing_ok=True)
+                    held.callback(Path(path).unlink, missing_ok=True)
             yield _always
 
     def is_held(self, kind: LockKind, name: str) -> bool:
         """Check whether a lock is held."""
-        lock = self._lock(kind, name)
-        if not Path(lock.lock_file).exists():
+        path = self._path(kind, name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return False
         try:
-            with lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:  # this process may not write the file
-            return _is_locked(Path(lock.lock_file))
+            return not _lock_at_once(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
 
     def is_any_held(self, kind: LockKind) -> bool:
         """Check whether any lock of a kind is held."""
@@ -314,14 +314,32 @@ class FileLocks:
         """Do nothing: file locks keep nothing open."""
 
 
-def _is_locked(path: Path) -> bool:
-    """Check whether the lock of a file is held, if this process may only read the file."""
-    with path.open("rb") as stream:
+def _locked(path: str) -> int | None:
+    """Lock a file for this process alone, and return its descriptor; None if it is locked elsewhere.
+
+    Two descriptors of one process exclude each other as two processes do. This is `fcntl.flock` and not `filelock`,
+    whose checks cost 0.3 ms for each lock instead of 0.01 ms: as much as storing the candles of a small file.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        is_kept = False
         try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            if not _lock_at_once(descriptor, fcntl.LOCK_EX):
+                return None
+            is_kept = bool(os.fstat(descriptor).st_nlink)  # 0: its holder deleted it before this process locked it
+            if is_kept:
+                return descriptor
+        finally:
+            if not is_kept:
+                os.close(descriptor)
+
+
+def _lock_at_once(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _always() -> bool:
