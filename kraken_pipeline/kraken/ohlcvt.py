@@ -37,7 +37,7 @@ from kraken_pipeline.kraken.rows import (
     parse_block,
     require_rows,
 )
-from kraken_pipeline.market.candle import broken_rules, is_sound, time_from_seconds
+from kraken_pipeline.market.candle import TIME, broken_rules, is_sound, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 
 COLUMNS = CANDLES.usual
@@ -420,12 +420,8 @@ def _lowest(counts: pl.Series) -> float:
     return lowest if isinstance(lowest, float) else 0.0
 
 
-_CANDLE = (
-    time_from_seconds(pl.col("time")),
-    *(pl.col(name) for name in ("open", "high", "low", "close", "volume")),
-    pl.col("trades").cast(pl.Int32).alias("trade_count"),
-)
-
-
 def _as_candles(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select(_CANDLE)
+    # Columns one by one: a `select` costs 0.2 ms, however few the rows.
+    time = pl.Series("time", rows["time"].to_numpy() * 1_000_000, pl.Int64()).cast(TIME)
+    values = (rows[name] for name in ("open", "high", "low", "close", "volume"))
+    return pl.DataFrame([time, *values, rows["trades"].cast(pl.Int32).alias("trade_count")])

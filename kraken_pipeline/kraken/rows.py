@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
@@ -172,7 +173,7 @@ def _are_good(rows: pl.DataFrame, form: Format) -> bool:
 
 
 def _numbers(first_line: int, height: int) -> pl.Series:
-    return pl.int_range(first_line, first_line + height, dtype=pl.UInt32, eager=True).alias(LINE)
+    return pl.Series(LINE, np.arange(first_line, first_line + height, dtype=np.uint32))
 
 
 def _parse_well_formed(data: bytes, form: Format) -> pl.DataFrame | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from math import inf
 
+import numpy as np
 import polars as pl
 
 from kraken_pipeline.market.decimals import PRICES, most_decimals
@@ -110,21 +111,20 @@ def broken_rules(interval: Interval, now: int) -> dict[str, pl.Expr]:
 def is_sound(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
     """Return whether no rule of `broken_rules` applies to any of the rows, which have no nulls.
 
-    Most files need only this check. It costs 0.1 ms for 2,000 rows; evaluating all rules for each row costs 0.5 ms,
-    as much as parsing them. Comparisons treat NaN as the greatest number, so a value below infinity is finite; low
-    and high then bound the other prices.
+    Most files need only this check. It costs 0.05 ms for 2,000 rows; evaluating all rules for each row costs 0.5 ms,
+    as much as parsing them. No comparison holds for NaN, and low and high bound the other prices.
     """
-    time, low, high, trades = rows["time"], rows["low"], rows["high"], rows["trades"]
-    return (
-        all(
-            (low > 0).all() and (high < inf).all() and (low <= rows[name]).all() and (rows[name] <= high).all()
-            for name in ("open", "close")
-        )
-        and (rows["volume"] >= 0).all()
-        and (rows["volume"] < inf).all()
+    time, low, high, volume, trades = (rows[name].to_numpy() for name in ("time", "low", "high", "volume", "trades"))
+    prices = [rows[name].to_numpy() for name in ("open", "close")]
+    return bool(
+        (low > 0).all()
+        and (high < inf).all()
+        and all((low <= price).all() and (price <= high).all() for price in prices)
+        and (volume >= 0).all()
+        and (volume < inf).all()
         and (trades >= 0).all()
         and (trades <= 2**31 - 1).all()
-        and (trades.cast(pl.Int32) == trades).all()
+        and (np.floor(trades) == trades).all()
         and (time % interval.seconds == 0).all()
         and (time >= EARLIEST_TIME).all()
         and (time <= now).all()
@@ -138,8 +138,8 @@ def seconds_of(times: pl.Expr) -> pl.Expr:
 
 def seconds_in(candles: pl.DataFrame) -> pl.Series:
     """Return the column `time` of some candles as seconds since the epoch (Int64)."""
-    # Arithmetic on the stored microseconds: an expression costs ten times as much on short frames.
-    return candles["time"].to_physical() // 1_000_000
+    # NumPy on the stored microseconds: an operation of Polars costs four times as much on short frames.
+    return pl.Series("time", candles["time"].cast(pl.Int64).to_numpy() // 1_000_000)
 
 
 def time_from_seconds(seconds: pl.Expr) -> pl.Expr:

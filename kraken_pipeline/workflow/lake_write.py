@@ -59,6 +59,8 @@ def commit(
     pending = [(write.staged.series, write.staged.changed_span) for write in writes]
     changes = [(series, span) for series, span in pending if span is not None]
     files = [move.file for write in writes for move in write.staged.moves]
+    for write in writes:
+        write.staged.sync()
     if changes or files:
         with stores.catalog.write() as connection:
             publications.enqueue(connection, changes, now)

@@ -28,6 +28,8 @@ def _sum_of_bits(column: pl.Series) -> int:
     # NumPy, because setting up a Polars expression takes longer than summing a small file.
     values = column.drop_nulls() if column.null_count() else column
     if isinstance(column.dtype, pl.Enum):
+        if len(values) and values.min() == values.max():  # one source, as in most files
+            return len(values) * column.dtype.categories.to_list().index(values[0])
         values = values.to_physical()
     numbers = values.to_numpy()
     bits = numbers.astype(np.int64) if numbers.dtype.kind in "iu" else numbers

@@ -17,11 +17,10 @@ from kraken_pipeline.market.candle import (
     Account,
     Source,
     are_independent,
+    seconds_in,
 )
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.paths import (
-    sync_folder,
-)
+from kraken_pipeline.storage.paths import sync_file, sync_folder
 from kraken_pipeline.storage.records.manifest import LakeFile
 
 
@@ -48,7 +47,7 @@ class Move:
     """A written file and its destination.
 
     Attributes:
-        written: The current path; the file is synced.
+        written: The current path.
         final: The destination in the lake or the ledger.
         file: The record for the manifest.
     """
@@ -56,6 +55,13 @@ class Move:
     written: Path
     final: Path
     file: LakeFile
+
+
+_NO_TIMES = pl.Series("time", [], pl.Int64())
+
+
+def _no_times() -> pl.Series:
+    return _NO_TIMES.clone()  # a new one takes twenty times as long
 
 
 @dataclass(slots=True)
@@ -89,19 +95,26 @@ class Staged:
     now: int
     changed: int = 0
     changed_span: Span | None = None
-    times: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    times: pl.Series = field(default_factory=_no_times)
     years: tuple[int | None, ...] = ()
     refused: int = 0
     refused_span: Span | None = None
     outdone: int = 0
     outdone_span: Span | None = None
-    alike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    unlike: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    alike: pl.Series = field(default_factory=_no_times)
+    unlike: pl.Series = field(default_factory=_no_times)
     compared: Spans = ()
     account: Account | None = None
-    disputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
-    undisputed: pl.Series = field(default_factory=lambda: pl.Series("time", [], pl.Int64()))
+    disputed: pl.Series = field(default_factory=_no_times)
+    undisputed: pl.Series = field(default_factory=_no_times)
     moves: list[Move] = field(default_factory=list)
+    _synced: int = 0
+
+    def sync(self) -> None:
+        """Sync the written files to disk that were not synced yet."""
+        for move in self.moves[self._synced :]:
+            sync_file(move.written)
+            self._synced += 1
 
     def discard(self) -> None:
         """Delete the files that were written and not committed."""
@@ -111,7 +124,7 @@ class Staged:
 
 
 def rename_all(stages: Iterable[Staged]) -> None:
-    """Rename the written files of several writes into the lake; each is then there in full, and durable.
+    """Rename the written files of several writes, which are synced, into the lake; each is then there and durable.
 
     All renames come before the syncs: the first folder that is synced then writes the journal entries of the others as
     well, so that each folder costs half of what it costs alone (0.2 ms instead of 0.5 ms).
@@ -119,13 +132,16 @@ def rename_all(stages: Iterable[Staged]) -> None:
     changed: set[Path] = set()
     for staged in stages:
         for move in staged.moves:
-            changed |= {move.final.parent, move.final.parent.parent}
             folder = move.final.parent
-            while not folder.exists():
-                folder = folder.parent
-                changed.add(folder)
-            move.final.parent.mkdir(parents=True, exist_ok=True)
-            move.written.rename(move.final)
+            changed |= {folder, folder.parent}
+            try:
+                move.written.rename(move.final)
+            except FileNotFoundError:
+                while not folder.exists():
+                    folder = folder.parent
+                    changed.add(folder)
+                move.final.parent.mkdir(parents=True, exist_ok=True)
+                move.written.rename(move.final)
         staged.moves.clear()
     for folder in changed:
         sync_folder(folder)
@@ -209,11 +225,6 @@ def _reach_of(year: int | None) -> Span:
     """Return the time that a partition can hold: a year, or all time."""
     first, last = (1, 9999) if year is None else (year, year + 1)
     return Span(*(int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (first, last)))
-
-
-def seconds_in(candles: pl.DataFrame) -> pl.Series:
-    """Return the start of each candle, in seconds since the epoch (Int64)."""
-    return candles["time"].dt.epoch("s")
 
 
 def _grown(known: Span | None, times: pl.Series, length: int) -> Span:

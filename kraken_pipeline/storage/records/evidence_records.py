@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -148,10 +149,8 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
 
 
 def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator[dict[str, object]]:
-    edges = pl.Series(
-        "edges", [edge for covered in ranges for edge in (covered.span.start, covered.span.end)], pl.Int64()
-    )
-    at = times.search_sorted(edges, side="left").to_list()
+    edges = [edge for covered in ranges for edge in (covered.span.start, covered.span.end)]
+    at = np.searchsorted(times.to_numpy(), edges).tolist()
     for index, covered in enumerate(ranges):
         yield {
             "start": covered.span.start,

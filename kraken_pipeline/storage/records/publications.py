@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,6 +21,9 @@ from kraken_pipeline.storage.catalog.schema import doubts, of_pairs, publication
 
 _IDS = 500
 """The number of ids in one statement: SQLite and PostgreSQL allow many more, but not as many as a rebuild has."""
+
+_NEW = 0
+"""The id of a range that is not recorded yet; those of records are greater."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,37 +109,51 @@ def _remove(connection: sa.Connection, table: sa.Table, ranges: Sequence[Publica
 
 
 def _put(connection: sa.Connection, table: sa.Table, changes: Iterable[tuple[Series, Span]], now: int) -> None:
-    rows = []
-    for series, span in changes:
-        key = {"of_pair": series.pair, "of_interval": series.interval.value}
-        pending_before = connection.execute(_touched(table), {**key, "of_start": span.start, "of_end": span.end}).all()
-        if pending_before:
-            connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in pending_before])))
-        rows.append(
-            {
-                "pair": series.pair,
-                "interval": series.interval.value,
-                "start": min((span.start, *(row.start for row in pending_before))),
-                "end": max((span.end, *(row.end for row in pending_before))),
-                "made_at": min((now, *(row.made_at for row in pending_before))),
-            }
-        )
-    if rows:
-        connection.execute(sa.insert(table), rows)
+    wanted = list(changes)
+    if not wanted:
+        return
+    known = _touched(connection, table, wanted)
+    gone: list[Publication] = []
+    for series, span in wanted:
+        touched = [old for old in known[series] if old.span.start <= span.end and old.span.end >= span.start]
+        gone += touched
+        start = min((span.start, *(old.span.start for old in touched)))
+        end = max((span.end, *(old.span.end for old in touched)))
+        merged = Publication(_NEW, series, Span(start, end), min((now, *(old.made_at for old in touched))))
+        known[series] = [old for old in known[series] if old not in touched] + [merged]
+    _remove(connection, table, [old for old in gone if old.id != _NEW])
+    rows = [
+        {
+            "pair": new.series.pair,
+            "interval": new.series.interval.value,
+            "start": new.span.start,
+            "end": new.span.end,
+            "made_at": new.made_at,
+        }
+        for ranges in known.values()
+        for new in ranges
+        if new.id == _NEW
+    ]
+    connection.execute(sa.insert(table), rows)
 
 
-@cache
-def _touched(table: sa.Table) -> sa.Select[Any]:
-    """Return a query for the rows of a series that overlap or touch a range.
+def _touched(
+    connection: sa.Connection, table: sa.Table, changes: Sequence[tuple[Series, Span]]
+) -> dict[Series, list[Publication]]:
+    """Return the records of each changed series that may overlap or touch its changes.
 
-    It is built once, because building it takes longer than running it.
+    A statement for many series costs little more than for one: for each series, it would cost 0.3 ms.
     """
-    return sa.select(table).where(
-        table.c.pair == sa.bindparam("of_pair"),
-        table.c.interval == sa.bindparam("of_interval"),
-        table.c.start <= sa.bindparam("of_end"),
-        table.c.end >= sa.bindparam("of_start"),
-    )
+    found: dict[Series, list[Publication]] = {series: [] for series, _ in changes}
+    first, last = min(span.start for _, span in changes), max(span.end for _, span in changes)
+    query = sa.select(table).where(table.c.start <= last, table.c.end >= first)
+    keys = [(series.pair, series.interval.value) for series in found]
+    for start in range(0, len(keys), _IDS):
+        is_one = sa.tuple_(table.c.pair, table.c.interval).in_(keys[start : start + _IDS])
+        for row in connection.execute(query.where(is_one)):
+            series = Series(row.pair, Interval(row.interval))
+            found[series].append(Publication(row.id, series, Span(row.start, row.end), row.made_at))
+    return found
 
 
 def pending(

@@ -163,12 +163,15 @@ def _finished(candles: pl.DataFrame, task: Task) -> pl.DataFrame:
         return candles
     source = Source.TRADES if task.file.kind is Kind.TRADES else Source.CSV
     release_end = task.container.end if task.container is not None else None
-    return candles.with_columns(_provenance(source, (release_end or 0) // 86_400))
+    # Columns one by one: `with_columns` costs 0.2 ms, however few the rows.
+    columns = _provenance(source, (release_end or 0) // 86_400)
+    return candles.hstack([column.new_from_index(0, candles.height) for column in columns])
 
 
 @cache
-def _provenance(source: Source, release: int) -> tuple[pl.Expr, pl.Expr]:
-    return pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(release, dtype=pl.Int32).alias("release")
+def _provenance(source: Source, release: int) -> tuple[pl.Series, pl.Series]:
+    """Return the columns that say where candles come from, one row long."""
+    return pl.Series("source", [source.value], dtype=SOURCE), pl.Series("release", [release], dtype=pl.Int32)
 
 
 def _reach(task: Task, facts: Facts) -> Span | None:
