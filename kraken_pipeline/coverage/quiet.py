@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, lies_in, normalise, whole_candles
+from kraken_pipeline.coverage.ranges import EVER, Span, Spans, clip, intersect, lies_in, normalise, whole_candles
 from kraken_pipeline.market.interval import Interval
 
 NEIGHBOURS = 12
@@ -105,6 +105,49 @@ def long_quiet(times: pl.Series, trades: pl.Series, covered: Spans, doubtful: Sp
     is_found = _usual_of_spans(counts, is_known, firsts, ends, _DAY // grid.seconds) >= USUAL_TRADES
     return normalise(
         _silence(times, origin + int(first) * grid.seconds, doubtful, interval) for first in firsts[is_found]
+    )
+
+
+def quiet_candidates(times: pl.Series, trades: pl.Series, reach: Span, interval: Interval) -> Spans:
+    """Return the stretches without a candle in which `long_quiet` could find anything, whatever is covered.
+
+    The evidence for quiet time takes long to look up. Most markets have no stretch that is long for their activity, and
+    need no evidence. The usual number of trades of a stretch is bounded by the trades of the whole hours around it: of
+    any part of a stretch of a day or less, the same hours of another day have no more trades than those of the whole
+    stretch; a part of a longer one is compared with at least six days that have the usual number each.
+
+    Args:
+        times: The start of every candle in `reach`, in seconds (Int64), sorted.
+        trades: The trade count of each of them.
+        reach: The time that is known; a stretch that reaches its ends is returned without that end.
+        interval: The interval of the candles, a day at most.
+    """
+    grid = max(interval, Interval.H1)
+    origin, a_day = grid.floor(reach.start), _DAY // grid.seconds
+    starts = times.to_numpy()
+    size = (grid.ceil(reach.end) - origin) // grid.seconds
+    counts = np.bincount((starts - origin) // grid.seconds, trades.to_numpy(), size)
+    edges = np.flatnonzero(np.diff(counts == 0, prepend=False, append=False))
+    firsts, ends = edges[::2], edges[1::2]
+    sums = np.concatenate([[0.0], np.cumsum(counts)])
+    days = np.arange(1, _DAYS + 1)[:, np.newaxis] * a_day
+    begins, pasts = (np.concatenate([edge - days, edge + days]) for edge in (firsts, ends))  # a row a day
+    compared = sums[np.clip(pasts, 0, size)] - sums[np.clip(begins, 0, size)]
+    one, both = _DAYS // _LOW, 2 * _DAYS // _LOW  # the quieter days that are left out
+    of_weeks = (np.sort(compared[:_DAYS], axis=0), np.sort(compared[_DAYS:], axis=0), np.sort(compared, axis=0))
+    usual = np.maximum.reduce([of_weeks[0][one], of_weeks[1][one], of_weeks[2][both]])
+    around = (_DAYS + 1) * a_day
+    near = sums[np.clip(ends + around, 0, size)] - sums[np.clip(firsts - around, 0, size)]
+    longer = near / (_DAYS - one) * (ends - firsts) / a_day
+    is_open = (firsts < around) | (ends > size - around)
+    chosen = is_open | (np.where(ends - firsts > a_day, longer, usual) >= USUAL_TRADES)
+    places = np.searchsorted(starts, origin + firsts[chosen] * grid.seconds).tolist()
+    return normalise(
+        Span(
+            int(starts[place - 1]) + interval.seconds if place else EVER.start,
+            int(starts[place]) if place < len(starts) else EVER.end,
+        )
+        for place in places
     )
 
 

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from kraken_pipeline.market.interval import Interval
@@ -39,6 +40,7 @@ class Span:
         return self.start < other.end and other.start < self.end
 
 
+_MANY = 16
 Spans = tuple[Span, ...]
 EVER = Span(0, 1 << 33)
 """All the time in which a candle can lie: until the year 2242."""
@@ -74,7 +76,7 @@ def union(*sets: Spans) -> Spans:
 def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
     """Return the instants that lie in the first set and not in the second."""
     rest: list[Span] = []
-    first = 0
+    first = bisect_right(subtrahend, minuend[0].start, key=lambda span: span.end) if minuend else 0
     for span in minuend:
         at = span.start
         while first < len(subtrahend) and subtrahend[first].end <= at:
@@ -93,13 +95,18 @@ def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
 
 def intersect(left: Spans, right: Spans) -> Spans:
     """Return the instants that lie in both sets."""
+    if len(left) > len(right):
+        left, right = right, left
+    if len(left) * _MANY < len(right):  # to look up a few ranges among many takes less time than to walk through all
+        return tuple(part for span in left for part in clip(right, span))
     shared: list[Span] = []
     i = j = 0
     while i < len(left) and j < len(right):
-        start, end = max(left[i].start, right[j].start), min(left[i].end, right[j].end)
+        one, other = left[i], right[j]
+        start, end = max(one.start, other.start), min(one.end, other.end)
         if start < end:
             shared.append(Span(start, end))
-        if left[i].end <= right[j].end:
+        if one.end <= other.end:
             i += 1
         else:
             j += 1
@@ -151,9 +158,11 @@ def of_candles(times: pl.Series, interval: Interval) -> Spans:
     """
     if times.is_empty():
         return ()
-    begins = (times.diff() != interval.seconds).fill_null(value=True)
-    starts, lasts = times.filter(begins).to_list(), times.filter(begins.shift(-1, fill_value=True)).to_list()
-    return tuple(Span(start, last + interval.seconds) for start, last in zip(starts, lasts, strict=True))
+    seconds = times.to_numpy()
+    breaks = np.flatnonzero(np.diff(seconds) != interval.seconds)
+    starts = seconds[np.concatenate(([0], breaks + 1))].tolist()
+    ends = (seconds[np.concatenate((breaks, [len(seconds) - 1]))] + interval.seconds).tolist()
+    return tuple(map(Span, starts, ends))
 
 
 def slots(spans: Spans, interval: Interval) -> int:

@@ -28,7 +28,7 @@ class Interval(IntEnum):
     @property
     def seconds(self) -> int:
         """The length in seconds."""
-        return self.value * 60
+        return int(self) * 60  # `value` takes ten times as long, and every range asks
 
     @property
     def in_archives(self) -> bool:
@@ -51,7 +51,7 @@ class Interval(IntEnum):
     @property
     def finer(self) -> tuple[Interval, ...]:
         """The intervals whose whole candles add up to one of this interval, coarsest (fewest rows) first."""
-        return tuple(i for i in reversed(Interval) if i < self and self % i == 0)
+        return _FINER[self]
 
     @classmethod
     def parse(cls, value: int | str) -> Interval:
@@ -68,3 +68,7 @@ class Interval(IntEnum):
 
 
 INTERVALS: tuple[Interval, ...] = tuple(Interval)
+
+_FINER = {
+    coarse: tuple(fine for fine in reversed(Interval) if fine < coarse and coarse % fine == 0) for coarse in Interval
+}

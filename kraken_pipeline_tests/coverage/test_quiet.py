@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet, long_quiet
+from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet, long_quiet, quiet_candidates
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.samples import real_file
@@ -249,3 +249,49 @@ def test_who_is_not_covered_is_not_asked() -> None:
     covered[200:203] = False
     others = [market(10, quiet=range(198, 206)), market(10, quiet=range(198, 206))]
     assert silent((counts, covered), *others) == [(200, 203)]
+
+
+# --- where to look for it
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_is_found_outside_the_candidates(seed: int) -> None:
+    """Markets of every activity, with holes of an hour to ten days, and doubtful time cut anywhere."""
+    rng = np.random.default_rng(seed)
+    interval = (Interval.M15, Interval.H1, Interval.H4, Interval.D1)[seed % 4]
+    length, days = interval.seconds, int(rng.integers(20, 60))
+    begin = 140 * DAY
+    starts = np.arange(begin, begin + days * DAY, length)
+    busy = rng.random(len(starts)) < rng.choice([0.02, 0.3, 0.9, 0.999])
+    if rng.random() < 0.5:
+        busy &= (starts // DAY) % 7 < 5
+    for _ in range(rng.integers(1, 6)):
+        first = begin + int(rng.integers(0, days * DAY))
+        busy &= (starts < first) | (starts >= first + int(rng.choice([HOUR, 6 * HOUR, DAY, 2 * DAY, 10 * DAY])))
+    busy[rng.integers(0, len(busy))] = True
+    times = pl.Series(starts[busy], dtype=pl.Int64())
+    trades = pl.Series(rng.integers(1, int(rng.choice([2, 12, 400])), len(times)), dtype=pl.Int32())
+    cuts = sorted(set(rng.integers(0, days * DAY // length, 8).tolist()))
+    bounds = zip(cuts[::2], cuts[1::2], strict=False)
+    covered = tuple(Span(begin + first * length, begin + last * length) for first, last in bounds)
+    covered = covered if rng.random() < 0.5 else (Span(begin, begin + days * DAY),)
+    asked = Span(begin + int(rng.integers(0, 20)) * HOUR, begin + (days - int(rng.integers(0, 9))) * DAY)
+    doubtful = intersect(covered, (asked,))
+    found = long_quiet(times, trades, covered, doubtful, interval)
+    reach = Span(begin - 20 * DAY, begin + (days + 20) * DAY)
+    candidates = quiet_candidates(times, trades, reach, interval)
+    assert intersect(found, candidates) == found
+    assert long_quiet(times, trades, covered, intersect(doubtful, candidates), interval) == found
+
+
+def test_a_market_without_a_long_silence_has_no_candidates() -> None:
+    every_hour = pl.Series(range(10 * DAY, 60 * DAY, HOUR), dtype=pl.Int64())
+    tens = pl.Series([10] * len(every_hour), dtype=pl.Int32())
+    reach = Span(10 * DAY, 60 * DAY)
+    assert quiet_candidates(every_hour, tens, reach, H1) == ()
+    silent = every_hour.filter(every_hour != 30 * DAY)
+    assert quiet_candidates(silent, tens[1:], reach, H1) == ()  # an hour with ten trades is short of twenty
+    silent = silent.filter(silent != 30 * DAY + HOUR)
+    assert quiet_candidates(silent, tens[2:], reach, H1) == (Span(30 * DAY, 30 * DAY + 2 * HOUR),)
+    cut = silent.filter(silent < 58 * DAY)
+    assert quiet_candidates(cut, tens[: len(cut)], reach, H1)[-1] == Span(58 * DAY, 1 << 33)

@@ -30,6 +30,7 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
 
@@ -250,7 +251,7 @@ def test_silence_that_reaches_over_the_edge_of_two_reads_is_one() -> None:
         reads.append((start, end))
         return times.filter((times >= start) & (times < end))
 
-    stores = cast("Stores", SimpleNamespace(lake=SimpleNamespace(times=read)))
-    assert suspicion._silences(stores, series, (Span(begin, end),)) == (silence,)
+    evidence = cast("QuietEvidence", SimpleNamespace(activity=SimpleNamespace(times=read)))
+    assert suspicion._silences(evidence, series, (Span(begin, end),)) == (silence,)
     assert reads == [(begin, new_year), (new_year, end)]
-    assert suspicion._silences(stores, series, (Span(begin, new_year),)) == ()
+    assert suspicion._silences(evidence, series, (Span(begin, new_year),)) == ()

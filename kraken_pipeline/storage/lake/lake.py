@@ -34,7 +34,7 @@ import polars as pl
 
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import DamagedFile
-from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of, time_from_seconds
+from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, seconds_of, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
@@ -59,6 +59,8 @@ from kraken_pipeline.storage.records.manifest import Manifest
 
 _FILE = "candles.parquet"
 _TIMES = pl.Schema({"time": pl.Int64()})
+ACTIVITY = pl.Schema({"time": pl.Int64(), "trade_count": pl.Int32(), "source": SOURCE})
+"""The columns of `Lake.activity`."""
 _BATCH_SECONDS = 366 * 86_400
 
 
@@ -130,8 +132,16 @@ class Lake:
         paths = [
             path for year, path in self.partitions(series) if year not in left_out and year_meets(year, start, end)
         ]
+        return self._undamaged(series, paths, _within(start, end), _TIMES).to_series()
 
-        return self._times(series, paths, _within(start, end), is_noted=True)
+    def activity(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+        """Return when and how much a market traded in `[start, end)`, sorted; damaged files are left out.
+
+        Returns:
+            One row a candle: `time`, its start in seconds (Int64), `trade_count` (Int32) and `source`.
+        """
+        paths = [path for year, path in self.partitions(series) if year_meets(year, start, end)]
+        return self._undamaged(series, paths, _within(start, end), ACTIVITY)
 
     def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
         """Return the start of every candle in the undamaged files, for recording damage.
@@ -141,18 +151,22 @@ class Lake:
             without: The paths of damaged files that are not on record as such yet.
         """
         paths = [path for _, path in self.partitions(series) if self.inspector.relative(path) not in without]
-        return self._times(series, paths, [], is_noted=False)
+        return self._undamaged(series, paths, [], _TIMES, is_noted=False).to_series()
 
-    def _times(self, series: Series, paths: list[Path], within: list[pl.Expr], *, is_noted: bool) -> pl.Series:
+    def _undamaged(
+        self, series: Series, paths: list[Path], within: list[pl.Expr], schema: pl.Schema, *, is_noted: bool = True
+    ) -> pl.DataFrame:
+        """Return columns of the candles in those of some files that are not damaged, with times in seconds."""
+        others = [name for name in schema if name != "time"]
         while True:
             try:
                 return self._collected(
                     series,
                     paths,
-                    lambda frame: frame.filter(*within).select(seconds_of(pl.col("time"))),
-                    _TIMES,
+                    lambda frame: frame.filter(*within).select(seconds_of(pl.col("time")), *others),
+                    schema,
                     is_noted=is_noted,
-                ).to_series()
+                )
             except DamagedFile as error:
                 paths = [path for path in paths if self.inspector.relative(path) not in error.paths]
 

@@ -23,7 +23,7 @@ from kraken_pipeline.coverage.ranges import (
     touched_candles,
     whole_candles,
 )
-from kraken_pipeline.market.candle import Source, seconds_in
+from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records, refutations
@@ -63,7 +63,7 @@ def refute_outages(
     for series, records in sorted(coverage.items()):
         if series.pair not in silent:
             continue
-        times = pl.concat([evidence.stores.lake.times(series, start=span.start, end=span.end) for span in spans])
+        times = pl.concat([evidence.activity.times(series, span.start, span.end) for span in spans])
         absent = subtract(whole_candles(spans, series.interval), of_candles(times, series.interval))
         unbacked = evidence.unbacked(series, intersect(absent, tuple(record.span for record in records)))
         count += refute_coverage(evidence.stores, series, unbacked, NO_OUTAGE, run)
@@ -157,8 +157,8 @@ def _markets(
     for series, spans in coverage.items():
         if not intersect(spans, (reach,)):
             continue
-        candles = stores.lake.read(series, reach.start, reach.end)
+        candles = stores.lake.activity(series, reach.start, reach.end)
         trades = np.zeros(len(starts), np.int64)
-        at = (seconds_in(candles).to_numpy() - reach.start) // HOURS.seconds
+        at = (candles["time"].to_numpy() - reach.start) // HOURS.seconds
         trades[at] = candles["trade_count"].to_numpy()
         yield trades, lies_in(whole_candles(spans, HOURS), starts).to_numpy()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
+from cachetools import LRUCache
 
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -17,13 +18,16 @@ from kraken_pipeline.coverage.ranges import (
     subtract,
     touched_candles,
 )
-from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.reconcile.activity import Activity
+
+_KEPT = 32  # sets of candles, of about five intervals of a pair
 
 
 @dataclass(slots=True)
@@ -32,15 +36,17 @@ class QuietEvidence:
 
     Attributes:
         stores: The stores.
+        activity: The candles in the lake.
         proofs: Series → the spans in which intervals agree.
         down: The spans without trading, according to the incidents of the exchange.
     """
 
     stores: Stores
+    activity: Activity
     proofs: Mapping[Series, Spans]
     down: Spans = ()
     _trades: dict[str, Spans] = field(default_factory=dict)
-    _candles: dict[tuple[Series, int, int], Spans] = field(default_factory=dict)
+    _candles: LRUCache[tuple[Series, int, int], Spans] = field(default_factory=lambda: LRUCache(_KEPT))
 
     def trades(self, pair: str) -> Spans:
         """Return the spans in which the trades of a pair were paged through or read from an archive."""
@@ -72,13 +78,12 @@ class QuietEvidence:
         return rest
 
     def _own(self, series: Series, start: int, end: int) -> Spans:
-        """Return the spans of stored candles that were not resampled; cached, as every finer interval asks for them."""
+        """Return the spans of stored candles that were not resampled; kept, as every finer interval asks for them."""
         key = series, start, end
-        if key not in self._candles:
-            candles = self.stores.lake.read(series, start, end)
-            own = candles.filter(pl.col("source") != Source.RESAMPLED.value).select(seconds_of(pl.col("time")))
-            self._candles[key] = of_candles(own.to_series(), series.interval)
-        return self._candles[key]
+        if (own := self._candles.get(key)) is None:
+            trading = self.activity.within(series, start, end)
+            own = self._candles[key] = of_candles(pl.Series(trading.times[trading.is_own]), series.interval)
+        return own
 
     def is_quiet(self, series: Series, span: Span) -> bool:
         """Return whether a span has no candle and independent evidence that nobody traded."""
@@ -87,7 +92,7 @@ class QuietEvidence:
 
     def has_candles(self, series: Series, span: Span) -> bool:
         """Return whether the lake has a candle that starts in a span."""
-        return not self.stores.lake.times(series, start=span.start, end=span.end).is_empty()
+        return len(self.activity.within(series, span.start, span.end).times) > 0
 
     def state(self, suspicion: SuspicionRecord) -> SuspicionState:
         """Return the current state of a suspicion; one that trades have disproved stays disproved."""
