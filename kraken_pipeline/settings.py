@@ -66,10 +66,11 @@ class Settings(BaseSettings):
         "slowly into the drop folder.",
     )
     kraken_workers: int = Field(
-        default=min(8, (os.cpu_count() or 2) + 1),
+        default=min(8, os.cpu_count() or 1),
         ge=1,
         le=64,
-        description="Files that one run processes at the same time. Each takes up to 64 MiB of CSV in memory.",
+        description="Processes of one run that work side by side where there is much to do, and files that it reads at "
+        "the same time where there is little. Each takes up to 64 MiB of CSV in memory.",
     )
     kraken_parallel_runs: int = Field(
         default=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -60,14 +61,25 @@ class RunContext:
         now: The time that the run uses as the present, in seconds since the epoch.
         watch: Called with the progress after every step.
         progress: The current progress.
+        seconds: The time that each phase has taken so far, by the clock; without the current one.
     """
 
     run_id: str
     now: int
     watch: Callable[[Progress], None] = _unwatched
     progress: Progress = field(default_factory=Progress)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
 
     def report(self, **changes: object) -> None:
         """Update the progress and pass it to `watch`."""
-        self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]
+        before, self.progress = self.progress, replace(self.progress, **changes)  # type: ignore[arg-type]
+        if before.phase != self.progress.phase:
+            self.end_phase(before.phase)
         self.watch(self.progress)
+
+    def end_phase(self, phase: str) -> None:
+        """Add the time since the last phase ended to a phase."""
+        now = time.monotonic()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
+        self._began = now

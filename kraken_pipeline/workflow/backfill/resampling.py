@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 
 import sqlalchemy as sa
 
@@ -25,29 +27,61 @@ from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.side_by_side import side_by_side
 
 BATCH_SERIES = 64
 """The number of series that are resampled in parallel and committed together, as in ingesting."""
 
 
+LARGE_SERIES = 400
+"""The number of series from which on several processes share the work: with fewer, it takes two seconds or less."""
+
+_Work = dict[Series, list[Leg]]
+"""The legs that can be resampled now, by series, the finest interval first."""
+
+
 def resample_gaps(stores: Stores, gaps: Iterable[Gap], run: RunContext) -> list[SeriesOutcome]:
     """Fill the parts of gaps that finer candles cover whole."""
+    work = _ready(gaps)
+    processes = stores.settings.kraken_workers if len(work) >= LARGE_SERIES else 1
+    threads = 1 if processes > 1 else stores.settings.kraken_workers
+    groups = _groups(work) if processes > 1 else [work]
     filled: list[SeriesOutcome] = []
-    # Finer intervals first, because coarser ones are resampled from them.
-    for work in _by_interval(gaps):
-        for start in range(0, len(work), BATCH_SERIES):
-            filled += heeding(partial(_resample, stores, dict(work[start : start + BATCH_SERIES]), run))
+    resampled = partial(_resample_group, run_id=run.run_id, now=run.now, threads=threads)
+    with closing(side_by_side(stores, resampled, groups, processes)) as results:
+        for outcomes in results:
+            filled += outcomes
     return filled
 
 
-def _by_interval(gaps: Iterable[Gap]) -> list[list[tuple[Series, list[Leg]]]]:
-    """Return the legs that can be resampled now, by interval (the finest first) and series."""
-    legs: dict[Interval, dict[Series, list[Leg]]] = {}
+def _ready(gaps: Iterable[Gap]) -> _Work:
+    legs: _Work = {}
     for gap in gaps:
         for leg in gap.legs:
             if leg.route is Route.RESAMPLE and leg.is_ready:
-                legs.setdefault(gap.series.interval, {}).setdefault(gap.series, []).append(leg)
-    return [sorted(legs[interval].items()) for interval in sorted(legs)]
+                legs.setdefault(gap.series, []).append(leg)
+    return dict(sorted(legs.items(), key=lambda item: (item[0].interval, item[0].pair)))
+
+
+def _groups(work: _Work) -> list[_Work]:
+    """Return the work in groups of `BATCH_SERIES` pairs: coarser candles are made of finer ones of the same pair."""
+    pairs = sorted({series.pair for series in work})
+    number = {pair: index // BATCH_SERIES for index, pair in enumerate(pairs)}
+    groups: list[_Work] = [{} for _ in range(0, len(pairs), BATCH_SERIES)]
+    for series, legs in work.items():
+        groups[number[series.pair]][series] = legs
+    return groups
+
+
+def _resample_group(stores: Stores, work: _Work, run_id: str, now: int, threads: int) -> list[SeriesOutcome]:
+    filled: list[SeriesOutcome] = []
+    # Finer intervals first, because coarser ones are resampled from them.
+    for _, of_interval in groupby(work, key=lambda series: series.interval):
+        waiting = list(of_interval)
+        for start in range(0, len(waiting), BATCH_SERIES):
+            some = {series: work[series] for series in waiting[start : start + BATCH_SERIES]}
+            filled += heeding(partial(_resample, stores, some, RunContext(run_id, now), threads))
+    return filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +96,11 @@ class _Resampled:
         return self.write.staged.series
 
 
-def _resample(stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunContext) -> list[SeriesOutcome]:
+def _resample(
+    stores: Stores, work: Mapping[Series, Sequence[Leg]], run: RunContext, threads: int
+) -> list[SeriesOutcome]:
     """Resample some series of one interval in parallel, and commit them together."""
-    with stores.locks.series(work), ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
+    with stores.locks.series(work), ThreadPoolExecutor(threads) as pool:
         wanted = _still_wanted(stores, work)
         staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
 

@@ -17,6 +17,9 @@ BATCH_FILES = 64
 BATCH_BYTES = 64 << 20
 """The most bytes of a batch, because its files are in memory together; a larger file is a batch of its own."""
 
+GROUP_FILES = 256
+"""The most files of a group, unless one pair has more."""
+
 Outcomes = dict[str, FileOutcome]
 """The outcome of each file, by location."""
 
@@ -176,3 +179,29 @@ def batches_of(tasks: Sequence[Task]) -> Iterator[list[Task]]:
             size += task.file.size
         yield batch
         waiting = later
+
+
+def groups_of(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
+    """Yield groups of files that can be ingested independently, the largest first: all files of some pairs each.
+
+    They are so many that the processes end at about the same time, and so large that each has several batches.
+
+    Args:
+        tasks: The files, in the order in which those of a series are ingested.
+        workers: The number of processes.
+    """
+    pairs: dict[str, list[Task]] = {}
+    for task in tasks:
+        pairs.setdefault(task.file.pair.name, []).append(task)
+    sizes = {pair: sum(task.file.size for task in found) for pair, found in pairs.items()}
+    files = min(GROUP_FILES, max(BATCH_FILES, len(tasks) // (8 * workers)))
+    group: list[Task] = []
+    size = 0
+    for pair in sorted(pairs, key=lambda pair: -sizes[pair]):
+        group += pairs[pair]
+        size += sizes[pair]
+        if len(group) >= files or size >= BATCH_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -7,8 +7,9 @@ a transaction for each of 24,000 files would cost more than reading them.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.ingest.batches import Batch, Outcomes, batches_of, stored_in_turn
+from kraken_pipeline.workflow.ingest.batches import Batch, Outcomes, batches_of, groups_of, stored_in_turn
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.read_file import Reading, letter, read_file, write_letters
 from kraken_pipeline.workflow.ingest.scan import (
@@ -33,9 +34,14 @@ from kraken_pipeline.workflow.ingest.scan import (
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.side_by_side import side_by_side
 
 ROUNDS = 3
 """The most times that one run reads a file that changes while it is read."""
+
+LARGE_FILES = 400
+LARGE_BYTES = 64 << 20
+"""The number and size of files from which on a run reads them in several processes: it takes two seconds and more."""
 
 
 def enlist(stores: Stores, tasks: Iterable[Task], run: RunContext) -> dict[str, int]:
@@ -86,10 +92,11 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
         _count_anew(stores, run)
     waiting = [task for task in tasks if task.file.location in ids]
     for round_ in range(ROUNDS):
-        with closing(_ingested(stores, spec, waiting, ids, run)) as batches:
-            for batch, done in batches:
+        sizes = {task.file.location: task.file.size for task in waiting}
+        with closing(_ingested(stores, spec, waiting, ids, run)) as results:
+            for done in results:
                 outcomes |= done
-                _report(run, batch, list(done.values()))
+                _report(run, sum(sizes[location] for location in done), list(done.values()))
         changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
         if not changed or round_ == ROUNDS - 1:
             break
@@ -137,21 +144,79 @@ def _unfinished(stores: Stores, task: Task) -> list[FileRecord]:
     return [record for record in records if record.status in (FileStatus.PENDING, FileStatus.INGESTING)]
 
 
+class _Ingesting:
+    """The work on one group of files; every process of a run has its own, which opens each container once.
+
+    Args:
+        spec: The spec of the run.
+        run_id: The id of the run.
+        now: The time of the run, in seconds since the epoch.
+        threads: The number of files of a group that are read at the same time.
+    """
+
+    def __init__(self, spec: RunSpec, run_id: str, now: int, threads: int) -> None:
+        self._spec = spec
+        self._run = RunContext(run_id, now)
+        self._threads = threads
+        self.reader = ArchiveReader()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Ingesting, (self._spec, self._run.run_id, self._run.now, self._threads)
+
+    def __call__(self, stores: Stores, group: _Group) -> Outcomes:
+        """Ingest a group of files, and return their outcomes."""
+        outcomes: Outcomes = {}
+        with closing(self.batches(stores, group)) as batches:
+            for done in batches:
+                outcomes |= done
+        return outcomes
+
+    def batches(self, stores: Stores, group: _Group) -> Generator[Outcomes]:
+        """Ingest a group of files, and yield the outcomes of each batch."""
+        with (
+            ThreadPoolExecutor(self._threads) as pool,
+            closing(
+                stored_in_turn(
+                    stores,
+                    batches_of(group.tasks),
+                    partial(self._read, stores, pool, group.ids),
+                    partial(_stored, stores, self._spec, self._run),
+                )
+            ) as batches,
+        ):
+            for _, done in batches:
+                yield done
+
+    def _read(self, stores: Stores, pool: Executor, ids: Mapping[str, int], batch: Batch) -> None:
+        spec, run = self._spec, self._run
+        batch.known = _leave_to_others(stores, spec, batch.tasks, run)
+        work = [task for task in batch.tasks if task.file.location not in batch.known]
+        _mark_ingesting(stores, [(task, ids[task.file.location]) for task in work], run)
+        stores.lake.manifest.reread_all([task.file.series for task in work])
+        batch.read(pool, lambda task: read_file(stores, spec, task, ids[task.file.location], self.reader, run), work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Files that one process ingests, with the ids of their records by location."""
+
+    tasks: Sequence[Task]
+    ids: Mapping[str, int]
+
+
 def _ingested(
     stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: RunContext
-) -> Generator[tuple[Sequence[Task], Outcomes], None, None]:
-    """Yield each batch with its outcomes."""
-    with ArchiveReader() as reader, ThreadPoolExecutor(stores.settings.kraken_workers) as pool:
-
-        def read(batch: Batch) -> None:
-            batch.known = _leave_to_others(stores, spec, batch.tasks, run)
-            work = [task for task in batch.tasks if task.file.location not in batch.known]
-            _mark_ingesting(stores, [(task, ids[task.file.location]) for task in work], run)
-            stores.lake.manifest.reread_all([task.file.series for task in work])
-            batch.read(pool, lambda task: read_file(stores, spec, task, ids[task.file.location], reader, run), work)
-
-        with closing(stored_in_turn(stores, batches_of(tasks), read, partial(_stored, stores, spec, run))) as stored:
-            yield from stored
+) -> Generator[Outcomes]:
+    """Yield the outcomes of all files, some at a time."""
+    workers = stores.settings.kraken_workers
+    is_large = len(tasks) >= LARGE_FILES or sum(task.file.size for task in tasks) >= LARGE_BYTES
+    groups = list(groups_of(tasks, workers)) if is_large and workers > 1 else [tasks]
+    work = _Ingesting(spec, run.run_id, run.now, 1 if len(groups) > 1 else workers)
+    parts = [_Group(group, {task.file.location: ids[task.file.location] for task in group}) for group in groups]
+    # Of one group, which one process works on, each batch is progress.
+    results = side_by_side(stores, work, parts, workers) if len(parts) > 1 else work.batches(stores, parts[0])
+    with work.reader, closing(results):
+        yield from results
 
 
 def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> Outcomes:
@@ -208,14 +273,14 @@ def _count_anew(stores: Stores, run: RunContext) -> None:
     )
 
 
-def _report(run: RunContext, batch: Sequence[Task], done: Sequence[FileOutcome]) -> None:
+def _report(run: RunContext, size: int, done: Sequence[FileOutcome]) -> None:
     progress = run.progress
     run.report(
         phase="ingesting",
         files_done=progress.files_done + len(done),
         files_ingested=progress.files_ingested + sum(outcome.status is FileStatus.COMPLETED for outcome in done),
         candles=progress.candles + sum(outcome.candles_stored for outcome in done),
-        bytes_done=progress.bytes_done + sum(task.file.size for task in batch),
+        bytes_done=progress.bytes_done + size,
     )
 
 

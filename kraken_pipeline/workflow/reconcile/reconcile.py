@@ -8,9 +8,9 @@ merging only raises trade counts. What remains is a conflict: covered, not prove
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import pairwise
+from functools import partial
 
 import polars as pl
 
@@ -33,7 +33,7 @@ from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_in
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import as_datetime, iso
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
@@ -45,10 +45,13 @@ from kraken_pipeline.workflow.gaps.gaps import find_gaps
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest import earlier_archives
+from kraken_pipeline.workflow.pair_groups import pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.monthly_counts import monthly_counts
 from kraken_pipeline.workflow.reconcile.stored_candles import StoredCandles
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.side_by_side import side_by_side
 
 STALE = "made of finer candles that have changed since"
 _YEAR = 366 * 86_400
@@ -93,12 +96,13 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     with stores.catalog.read() as connection:
         to_compare = sorted(publications.marked(connection, wanted).keys() & wanted)
     done: list[_Outcome] = []
-    for pair in to_compare:
-        run.report(phase="reconciling")
-        try:
-            done.append(_reconcile_pair(stores, pair, run.now))
-        except Busy as error:
-            notes.append(f"{pair} was not reconciled: {error}")
+    groups, processes = pair_groups(stores, to_compare)
+    run.report(phase="reconciling")
+    with closing(side_by_side(stores, partial(_reconcile_pairs, now=run.now), groups, processes)) as results:
+        for outcomes, busy in results:
+            run.report(phase="reconciling")
+            done += outcomes
+            notes += busy
     silent = 0
     try:
         silent = _search_for_quiet(stores, wanted, run)
@@ -113,6 +117,18 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
         tuple(notes),
         changed=frozenset(wanted if silent else {*to_compare, *corrected}),  # an outage concerns every pair
     )
+
+
+def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[list[_Outcome], list[str]]:
+    """Reconcile some pairs; return their outcomes, and a note for each that another process holds."""
+    done: list[_Outcome] = []
+    busy: list[str] = []
+    for pair in pairs:
+        try:
+            done.append(_reconcile_pair(stores, pair, now))
+        except Busy as error:
+            busy.append(f"{pair} was not reconciled: {error}")
+    return done, busy
 
 
 def _search_for_quiet(stores: Stores, pairs: Collection[str], run: RunContext) -> int:
@@ -295,7 +311,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     proven = {
         series: renewed for series, renewed in proven.items() if renewed != pair.proven.get(series, NOTHING_PROVEN)
     }
-    counts = {series: _counts(stores, series, years) for series, years in _years(pair.marks).items()}
+    counts = monthly_counts(stores.lake, ((mark.series, mark.span) for mark in pair.marks))
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
         refutations.end(connection, [refutation.id for refutation in pair.answered], now)
@@ -430,30 +446,6 @@ def _differing(contradiction: Contradiction) -> str:
 
 def _differs(name: str, fine: float, coarse: float) -> bool:
     return abs(fine - coarse) > (VOLUME_TOLERANCE * max(fine, coarse) if name == "volume" else 0)
-
-
-def _years(marks: Iterable[Publication]) -> dict[Series, set[int]]:
-    years: dict[Series, set[int]] = {}
-    for mark in marks:
-        first, last = as_datetime(mark.span.start).year, as_datetime(mark.span.end - 1).year
-        years.setdefault(mark.series, set()).update(range(first, last + 1))
-    return years
-
-
-def _counts(stores: Stores, series: Series, years: Collection[int]) -> dict[int, list[int]]:
-    """Return the number of candles in the lake by year: twelve numbers, one for each month."""
-    months = [_month(year, month) for year in range(min(years), max(years) + 1) for month in range(12)]
-    edges = [*months, _month(max(years) + 1, 0)]
-    times = stores.lake.times(series, start=edges[0], end=edges[-1])
-    at = times.search_sorted(pl.Series(edges, dtype=pl.Int64())).to_list()
-    counts = [after - before for before, after in pairwise(at)]
-    return {
-        year: counts[12 * number : 12 * number + 12] for number, year in enumerate(range(min(years), max(years) + 1))
-    }
-
-
-def _month(year: int, month: int) -> int:
-    return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())
 
 
 def give_up(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, run: RunContext) -> frozenset[str]:

@@ -1,0 +1,130 @@
+"""Work dealt out to several processes: every group once, whatever happens to a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kraken_pipeline.errors import DamagedFile, StoreError
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import pair_groups
+from kraken_pipeline.workflow.ingest import ingest
+from kraken_pipeline.workflow.side_by_side import side_by_side
+from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, lake_of, rows_of, run, settings_of
+from kraken_pipeline_tests.support.processes import line, process
+
+pytestmark = [pytest.mark.slow, pytest.mark.process]
+
+
+def here(stores: Stores, group: list[int]) -> tuple[int, str, int]:
+    """The process that works, its home, and a sum; it takes long enough that every process gets a group."""
+    time.sleep(0.05)
+    return os.getpid(), str(stores.settings.home), sum(group)
+
+
+def wrong(_: Stores, group: list[int]) -> int:
+    if group == [3]:
+        raise DamagedFile("a file is damaged", ("lake/a.parquet",))
+    return sum(group)
+
+
+def killed(_: Stores, group: int) -> int:
+    if os.getpid() != group:  # not the process of the test
+        os.kill(os.getpid(), signal.SIGKILL)
+    return group
+
+
+def test_every_group_is_worked_on_once_by_processes_with_the_same_stores(stores: Stores) -> None:
+    groups = [[number, number] for number in range(60)]
+    results = list(side_by_side(stores, here, groups, 3))
+    assert sorted(total for _, _, total in results) == [2 * number for number in range(60)]
+    assert {home for _, home, _ in results} == {str(stores.settings.home)}
+    processes = {pid for pid, _, _ in results}
+    assert os.getpid() in processes
+    assert 2 <= len(processes) <= 3
+
+
+def test_one_group_or_one_process_starts_nothing(stores: Stores) -> None:
+    assert {pid for pid, _, _ in side_by_side(stores, here, [[1]], 4)} == {os.getpid()}
+    assert {pid for pid, _, _ in side_by_side(stores, here, [[1], [2]], 1)} == {os.getpid()}
+    assert list(side_by_side(stores, here, [], 4)) == []
+
+
+def test_an_error_of_a_group_arrives_as_it_was_raised_and_ends_the_work(stores: Stores) -> None:
+    with (
+        pytest.raises(DamagedFile, match="a file is damaged") as raised,
+        closing(side_by_side(stores, wrong, [[number] for number in range(8)], 2)) as results,
+    ):
+        list(results)
+    assert raised.value.paths == ("lake/a.parquet",)
+
+
+def test_a_killed_process_is_an_error_that_says_what_to_do(stores: Stores) -> None:
+    with pytest.raises(StoreError, match=r"was killed.*KRAKEN_WORKERS=1"):
+        list(side_by_side(stores, killed, [os.getpid()] * 40, 2))
+
+
+def test_files_are_ingested_alike_by_one_process_and_by_two(
+    home: Path, tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "LARGE_FILES", 2)
+    monkeypatch.setattr(pair_groups, "LARGE_CANDLES", 10)
+    monkeypatch.setattr(pair_groups, "GROUP_PAIRS", 1)
+    found = []
+    for number, workers in enumerate((1, 2)):
+        with opened(settings_of(tmp_path / str(number), kraken_workers=workers)) as stores:
+            done = run(stores, shelf.q1, shelf.q2, shelf.complete)
+            assert done.backfilled is not None
+            found.append(
+                (
+                    sorted((name, outcome.status, outcome.rows) for name, outcome in done.files.items()),
+                    lake_of(stores),
+                    evidence_of(stores),
+                    files_of(stores),
+                    sorted(map(str, done.backfilled.filled)),
+                    rows_of(stores, schema.proofs, "pair", "interval", "start", "end"),
+                    rows_of(stores, schema.suspicions, "pair", "interval", "start", "end", "reason", "state"),
+                    list(stores.lake.scratch.iterdir()),
+                )
+            )
+    assert found[0] == found[1]
+
+
+def work_until_killed(home: str) -> None:
+    """Works in two processes for longer than any test waits, and prints the other one's id."""
+    with opened(Settings(_env_file=None, kraken_pipeline_home=Path(home))) as stores:
+        list(side_by_side(stores, _endless, [0, 1, 2, 3], 2))
+
+
+def _endless(_: Stores, __: int) -> int:
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
+    time.sleep(600)
+    return 0
+
+
+def test_the_other_process_ends_with_the_one_that_started_it(home: Path) -> None:
+    with process(work_until_killed, str(home)) as running:
+        pids = {int(line(running)), int(line(running))}
+        assert running.pid in pids
+        (other,) = pids - {running.pid}
+        running.kill()
+        running.wait()
+        deadline = time.monotonic() + 20
+        while _is_alive(other) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not _is_alive(other)
+
+
+def _is_alive(pid: int) -> bool:
+    shown = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], check=False, capture_output=True, text=True)
+    return shown.returncode == 0 and not shown.stdout.startswith("Z")
