@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batch
 from kraken_pipeline.orchestration.events import Event, events_of
 from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
 from kraken_pipeline.storage.stores import Stores
@@ -20,6 +21,8 @@ from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec
 
+_FEW_EVENTS = 8
+"""Fewer events of an asset are logged one by one, so that the log of a small run shows each of them."""
 SPEC_TAG = "kraken/spec"
 
 
@@ -62,10 +65,28 @@ def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, change
 
 
 def log_events(context: dg.OpExecutionContext, events: Iterable[Event]) -> None:
-    """Log materialisations and evaluations of checks."""
-    for event in events:
-        # The method accepts evaluations too; its annotation does not say so.
-        context.log_event(event)  # type: ignore[arg-type]
+    """Log materialisations and evaluations of checks; many materialisations of one asset are stored in batches.
+
+    Those of one asset stay in order. If a later event cannot be made, the earlier ones are stored all the same.
+    """
+    waiting: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
+    try:
+        for event in events:
+            if isinstance(event, dg.AssetMaterialization):
+                of_asset = waiting.setdefault(event.asset_key, [])
+                of_asset.append(event)
+                if len(of_asset) == BATCH_EVENTS:
+                    store_batch(context, waiting.pop(event.asset_key))
+            else:
+                # The method accepts evaluations too; its annotation does not say so.
+                context.log_event(event)  # type: ignore[arg-type]
+    finally:
+        for of_asset in waiting.values():
+            if len(of_asset) >= _FEW_EVENTS:
+                store_batch(context, of_asset)
+            else:
+                for materialisation in of_asset:
+                    context.log_event(materialisation)
 
 
 def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:
@@ -87,11 +108,18 @@ def conclude(
     The outcome is also the metadata of the step's output. Progress, outcome and tags are one write.
     """
     made = run.progress
+    add_seconds(context, run)
     run.progress = replace(made, phase="done", bytes_done=made.bytes_total, requests_total=made.requests_done)
     announce(run.progress)
     context.add_output_metadata(metadata.of_outcome(outcome))
     failed_files = outcome.get("files_failed", 0)
     finish(context.instance, run.run_id, run.progress, dict(outcome), tags, failed_files=failed_files)
+
+
+def add_seconds(context: dg.OpExecutionContext, run: RunContext) -> None:
+    """Add the time that each phase of a step took to the metadata of its output, which is the last phase's end."""
+    run.end_phase(run.progress.phase)
+    context.add_output_metadata({f"seconds {phase}": round(seconds, 3) for phase, seconds in run.seconds.items()})
 
 
 def outcome_of_changes(changes: Changes, *, errors: Sequence[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
