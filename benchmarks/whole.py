@@ -32,7 +32,7 @@ _PAIRS, _QUARTER_PAIRS = 1_503, 1_399
 _MINUTE = 60
 _FIRST, _LAST = 1_380_585_600, 1_672_531_200  # 2013-10-01 and 2023-01-01, where the complete archive ends
 _QUARTER_LAST = 1_680_307_200  # 2023-04-01
-_BUSY = 2.2  # the share of minutes with a trade of the pair of rank r is this divided by r + 1
+_BUSY = 1.3  # the share of minutes with a trade of the pair of rank r is this divided by r + 1
 _POLL_SECONDS = 0.2
 
 
@@ -138,7 +138,8 @@ def _pair(rank: int, *, is_whole: bool) -> Iterator[tuple[int, Arrays]]:
     times = np.unique(first + rng.integers(0, (last - first) // _MINUTE, count) * _MINUTE)
     # An archive covers its time up to its last candle.
     times = np.union1d(times, [first, last - _MINUTE])
-    finest = candles_of(rng, times)
+    # A quiet market has a trade or two in a minute, a busy one hundreds.
+    finest = {**candles_of(rng, times), "trades": rng.integers(1, 2 + round(200 * share), len(times))}
     for minutes in INTERVALS:
         yield minutes, folded(finest, minutes)
 

@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from benchmarks import whole
 from kraken_pipeline_tests.support.servers import QuestDB, reason_without
 
 pytestmark = pytest.mark.slow
@@ -47,8 +50,8 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
     assert [line.split()[0] for line in lines[: len(figures)]] == figures
-    whole, quick, page, *published = lines[len(figures) :]
-    assert re.fullmatch(r"verify-2000: \d+ MiB in \d+\.\d\d s", whole)
+    verified, quick, page, *published = lines[len(figures) :]
+    assert re.fullmatch(r"verify-2000: \d+ MiB in \d+\.\d\d s", verified)
     assert re.fullmatch(r"quick-10000: \d+ MiB in \d+\.\d\d s", quick)
     assert re.fullmatch(r"page-200: the page has \d+ kB", page)
     for name, line in zip(served, published, strict=True):
@@ -56,3 +59,32 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     assert {name: figure["ratio"] > 0 for name, figure in json.loads(told.read_text()).items()} == dict.fromkeys(
         figures, True
     )
+
+
+def test_the_whole_archive_is_consistent_and_has_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "_BUSY", 0.001)
+    path = tmp_path / "Kraken_OHLCVT.zip"
+    rows = whole.write_archive(path, 2, is_whole=True)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        members = [name for name in names if not name.startswith("__MACOSX/")]
+        frames = {name: pl.read_csv(archive.read(name), has_header=False) for name in members}
+    assert len(frames) == 2 * 8
+    assert len(names) == 2 * len(frames)
+    assert sum(frame.height for frame in frames.values()) == rows
+    for pair in ("QAAAUSD", "QAABUSD"):
+        trades = {frame.to_series(-1).sum() for name, frame in frames.items() if f"/{pair}_" in name}
+        assert len(trades) == 1, "every interval counts the same trades"
+
+
+@pytest.mark.process
+def test_a_command_is_measured_with_all_its_processes() -> None:
+    child = "sum(range(3_000_000))"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{child}']); {child}"
+    cost = whole._run("a name", (sys.executable, "-c", code), {})
+    assert cost.name == "a name"
+    assert 0 < cost.cpu <= 2 * cost.wall
+    assert cost.peak_mib > 1
+    assert "a name" in whole.table([cost])
+    with pytest.raises(RuntimeError, match="ended with 3: said"):
+        whole._run("a name", (sys.executable, "-c", "print('said'); raise SystemExit(3)"), {})
