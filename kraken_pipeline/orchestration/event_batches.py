@@ -61,11 +61,12 @@ def _entry(context: dg.OpExecutionContext, materialisation: dg.AssetMaterializat
 
 def _store_in_sqlite(storage: SqliteEventLogStorage, entries: Sequence[EventLogEntry]) -> None:
     """Store events in the database of their run and in that of all assets, each in one transaction."""
-    inserted = storage.prepare_insert_event_batch(entries)
+    rows = [storage._event_to_row(entry) for entry in entries]
     with storage.run_connection(entries[0].run_id) as connection:
-        connection.execute(inserted)
+        connection.execute(SqlEventLogStorageTable.insert().values(rows))
     with storage.index_transaction() as connection:
         # SQLite returns the rows in the order of their insertion.
-        ids = list(connection.scalars(inserted.returning(SqlEventLogStorageTable.c.id)))
+        inserted = SqlEventLogStorageTable.insert().values(rows).returning(SqlEventLogStorageTable.c.id)
+        ids = list(connection.scalars(inserted))
         storage._store_asset_event_tags(connection, entries, ids)
         storage._store_asset_event(connection, entries[-1], ids[-1])

@@ -277,6 +277,8 @@ MAKERS = ("create_table", "add_column", "enable_dedup", "view_query", "checksum_
 QUOTED = "connection.dialect.identifier_preparer.format_table(table)"
 """SQLAlchemy's own quoting of a table's name."""
 NOT_SQL = {"execution.execute"}
+BINDING = {"sa", "SqlEventLogStorageTable"}
+"""What makes constructs of SQLAlchemy: the library, and Dagster's table of events."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -349,7 +351,7 @@ class Walk:
         return False
 
     def _is_fixed_call(self, node: ast.Call) -> bool:
-        if _root(node) == "sa" or ast.unparse(node) == QUOTED:
+        if _root(node) in BINDING or ast.unparse(node) == QUOTED:
             return True  # SQLAlchemy's constructs bind what they are given; where they do not, they are looked at
         if isinstance(node.func, ast.Attribute):
             if ast.unparse(node.func.value) == "schema":

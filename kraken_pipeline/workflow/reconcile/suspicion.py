@@ -72,7 +72,7 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
         proven = {series: found.reconciled for series, found in proof_records.added_up(connection).items()}
         activity = Activity(stores.lake, evidence_records.extents(connection))
         evidence = QuietEvidence(stores, activity, proven, incident_records.down_times(connection))
-    run.report(phase="checking quiet time")
+    run.report(phase="reconciling")
     outages = list(find_outages(stores, hours))
     looked_at = touched_candles(hours, Interval.D1)
     over = [
@@ -95,7 +95,7 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     groups = [_Group({pair: places[pair] for pair in group}, _of_pairs(changed, group)) for group in pairs]
     with closing(side_by_side(stores, partial(_searched, down=down), groups, processes)) as results:
         for some in results:
-            run.report(phase="checking quiet time")
+            run.report(phase="reconciling")
             found += some
     _record(evidence, known, found, _Judged(days, places, over, refuted), run.now)
     return refuted_spans
