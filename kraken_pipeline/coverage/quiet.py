@@ -112,14 +112,16 @@ def quiet_candidates(times: pl.Series, trades: pl.Series, reach: Span, interval:
     """Return the stretches without a candle in which `long_quiet` could find anything, whatever is covered.
 
     The evidence for quiet time takes long to look up. Most markets have no stretch that is long for their activity, and
-    need no evidence. The usual number of trades of a stretch is bounded by the trades of the whole hours around it: of
-    any part of a stretch of a day or less, the same hours of another day have no more trades than those of the whole
-    stretch; a part of a longer one is compared with at least six days that have the usual number each.
+    need no evidence. The function computes an upper bound of the usual number of trades. For a stretch of at most a
+    day, the bound comes from the same hours of the seven days before and after: a part of the stretch has at most as
+    many trades there as the whole. For a longer stretch, at least six of the compared days have the usual number of
+    trades, so a sixth of all trades around it is the bound for a day.
 
     Args:
         times: The start of every candle in `reach`, in seconds (Int64), sorted.
         trades: The trade count of each of them.
-        reach: The time that is known; a stretch that reaches its ends is returned without that end.
+        reach: The time for which the candles are given. A stretch at its start or end may go on outside, so the
+            returned range has no bound on that side.
         interval: The interval of the candles, a day at most.
     """
     grid = max(interval, Interval.H1)

@@ -76,17 +76,29 @@ def log_events(context: dg.OpExecutionContext, events: Iterable[Event]) -> None:
                 of_asset = waiting.setdefault(event.asset_key, [])
                 of_asset.append(event)
                 if len(of_asset) == BATCH_EVENTS:
-                    store_batch(context, waiting.pop(event.asset_key))
+                    _log_of_asset(context, waiting.pop(event.asset_key))
             else:
                 # The method accepts evaluations too; its annotation does not say so.
                 context.log_event(event)  # type: ignore[arg-type]
     finally:
         for of_asset in waiting.values():
-            if len(of_asset) >= _FEW_EVENTS:
-                store_batch(context, of_asset)
-            else:
-                for materialisation in of_asset:
-                    context.log_event(materialisation)
+            _log_of_asset(context, of_asset)
+
+
+def _log_of_asset(context: dg.OpExecutionContext, materialisations: Sequence[dg.AssetMaterialization]) -> None:
+    """Store materialisations of one asset as a batch; log them one by one if they are few, or the batch fails.
+
+    Dagster does the same with a batch of its own that fails. A history that cannot be written ends no run.
+    """
+    if len(materialisations) >= _FEW_EVENTS:
+        try:
+            store_batch(context, materialisations)
+        except Exception as error:
+            context.log.warning(f"{len(materialisations)} events are logged one by one, as their batch failed: {error}")
+        else:
+            return
+    for materialisation in materialisations:
+        context.log_event(materialisation)
 
 
 def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:
@@ -117,7 +129,7 @@ def conclude(
 
 
 def add_seconds(context: dg.OpExecutionContext, run: RunContext) -> None:
-    """Add the time that each phase of a step took to the metadata of its output, which is the last phase's end."""
+    """End the current phase, and add the seconds of every phase of the step to the metadata of its output."""
     run.end_phase(run.progress.phase)
     context.add_output_metadata({f"seconds {phase}": round(seconds, 3) for phase, seconds in run.seconds.items()})
 

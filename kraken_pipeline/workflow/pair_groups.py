@@ -17,7 +17,7 @@ GROUP_PAIRS = 16
 def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]], int]:
     """Return pairs in groups, the largest first, and the number of processes to work on them.
 
-    With one process, each pair is a group of its own, so that progress is reported after each.
+    With one process, every pair is a group of its own, so that progress is reported after each pair.
     """
     candles = dict.fromkeys(sorted(pairs), 0)
     with stores.catalog.read() as connection:

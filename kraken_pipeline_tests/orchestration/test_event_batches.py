@@ -117,6 +117,15 @@ def test_what_was_made_before_an_error_is_stored(recorded: dg.DagsterInstance) -
     assert len(history(recorded, KEYS[0])) == 12
 
 
+def test_a_batch_that_fails_is_logged_one_by_one(recorded: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError("the history is away")
+
+    monkeypatch.setattr(steps, "store_batch", failing)
+    assert logged(recorded, lambda context: steps.log_events(context, materialisations(12))).success
+    assert len(history(recorded, KEYS[0])) == 12
+
+
 def test_a_few_events_are_logged_by_dagster_itself(recorded: dg.DagsterInstance) -> None:
     result = logged(recorded, lambda context: steps.log_events(context, materialisations(3)))
     assert len(result.get_asset_materialization_events()) == 3

@@ -280,9 +280,9 @@ class FileLocks:
     @contextmanager
     def hold(self, kind: LockKind, names: Iterable[str], timeout: float) -> Iterator[Callable[[], bool]]:
         """Hold several locks; they are never lost while the process lives."""
-        until = time.monotonic() + timeout
         with ExitStack() as held:
             for name in names:
+                until = time.monotonic() + timeout  # for each lock, as its holder is what the error names
                 path = self._path(kind, name)
                 while (descriptor := _locked(path)) is None:
                     if time.monotonic() >= until:

@@ -32,7 +32,6 @@ from kraken_pipeline.workflow.side_by_side import side_by_side
 BATCH_SERIES = 64
 """The number of series that are resampled in parallel and committed together, as in ingesting."""
 
-
 LARGE_SERIES = 400
 """The number of series from which on several processes share the work: with fewer, it takes two seconds or less."""
 

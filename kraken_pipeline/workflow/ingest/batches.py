@@ -182,9 +182,10 @@ def batches_of(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 
 
 def groups_of(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
-    """Yield groups of files that can be ingested independently, the largest first: all files of some pairs each.
+    """Yield groups of files that different processes can ingest at the same time; the largest pairs come first.
 
-    They are so many that the processes end at about the same time, and so large that each has several batches.
+    A group holds all files of its pairs. Groups are small enough that the processes end at about the same time, and
+    large enough that one batch is read while the one before is stored.
 
     Args:
         tasks: The files, in the order in which those of a series are ingested.

@@ -27,9 +27,9 @@ class Trading:
     """Candles of a series, as arrays of equal length.
 
     Attributes:
-        times: The start of each candle, in seconds since the epoch, sorted.
-        trades: The trade count of each.
-        is_own: Whether each comes from a source, and was not resampled.
+        times: The start of every candle, in seconds since the epoch, sorted.
+        trades: The trade count of every candle.
+        is_own: Whether the candle comes from a source; False for a resampled candle.
     """
 
     times: NDArray[np.int64]
