@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -211,7 +212,7 @@ def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np
     for trades, is_covered in chain([first_market], rest):
         covered += is_covered
         traded += trades
-        usual += np.where(is_covered, _usual(trades, is_covered, _DAY // interval.seconds), 0.0)
+        usual += _usual(trades, is_covered, _DAY // interval.seconds) * is_covered
     silent = np.concatenate([[False], (covered >= 2) & (traded == 0), [False]])
     edges = np.flatnonzero(silent[1:] != silent[:-1])
     sums = np.concatenate([[0.0], np.cumsum(usual)])
@@ -224,11 +225,18 @@ def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np
 
 def _usual(trades: NDArray[np.int64], is_covered: NDArray[np.bool_], a_day: int) -> NDArray[np.float64]:
     """Return the mean trade count of each candle on the days before and after, at the same time of day."""
-    total, days = np.zeros(len(trades)), np.zeros(len(trades))
-    counted = np.where(is_covered, trades, 0)
-    for shift in (day * a_day for day in range(1, _DAYS + 1) if day * a_day < len(trades)):
-        total[shift:] += counted[:-shift]
-        days[shift:] += is_covered[:-shift]
-        total[:-shift] += counted[shift:]
-        days[:-shift] += is_covered[shift:]
-    return np.divide(total, days, out=np.zeros(len(trades)), where=days > 0)
+    days = _around(is_covered.view(np.int8), a_day)
+    usual: NDArray[np.float64] = _around(trades * is_covered, a_day) / np.maximum(days, 1)
+    return usual
+
+
+_Whole = TypeVar("_Whole", np.int8, np.int64)
+
+
+def _around(values: NDArray[_Whole], a_day: int) -> NDArray[_Whole]:
+    """Return for each value the sum of those at the same time of day, on the `_DAYS` days before and after it."""
+    padded = np.pad(values, _DAYS * a_day)
+    total = -values
+    for start in range(0, len(padded) - len(values) + 1, a_day):
+        total += padded[start : start + len(values)]
+    return total

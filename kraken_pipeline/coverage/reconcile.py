@@ -9,13 +9,12 @@ they are proven as far as the candles that they were made of, and where they dif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
 
-from kraken_pipeline.coverage.batches import batches, read_within
+from kraken_pipeline.coverage.batches import Count, batches, most_candles, read_within
 from kraken_pipeline.coverage.contradictions import Contradiction, Findings, IntervalEvidence, Side
 from kraken_pipeline.coverage.equality import Read, Rounding, differences
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
@@ -44,6 +43,7 @@ def reconcile(
     marked: Spans,
     tried: Mapping[tuple[Interval, Interval, int], tuple[Span, Values | None, Values | None, int, int]],
     proven: Mapping[Interval, Proven],
+    count: Count = most_candles,
 ) -> Findings:
     """Compare each candle of a pair with the coarsest finer ones that cover it whole, the finest intervals first.
 
@@ -56,9 +56,10 @@ def reconcile(
         tried: The values of contradictions whose healing was tried or given up before, by finer interval, coarser
             interval and start. A contradiction that recurs with the same values is a conflict.
         proven: The proven time before this reconciliation.
+        count: Bounds the number of candles, so that the years of a quiet market are compared together.
     """
     found = Findings()
-    work = _Reconciling(dict(known), read, tried, found)
+    work = _Reconciling(dict(known), read, count, tried, found)
     for coarse in sorted(known):
         rest = intersect(known[coarse].covered, touched_candles(marked, coarse))
         for fine in coarse.finer:
@@ -81,6 +82,7 @@ class _Reconciling:
 
     known: dict[Interval, IntervalEvidence]
     read: Read
+    count: Count
     tried: Mapping[tuple[Interval, Interval, int], object]
     found: Findings
     equal: dict[tuple[Interval, Interval], Spans] = field(default_factory=dict)
@@ -110,8 +112,9 @@ class _Reconciling:
         """Compare two intervals where both are covered, and decide on the differences."""
         if not domain:
             return
-        different, resampled = _differences(self.read, fine, coarse, domain, self.known[coarse].independent)
         evidence = self.known[coarse]
+        parts = batches(domain, fine, coarse, self.count)
+        different, resampled = _differences(self.read, fine, coarse, parts, evidence.independent)
         self.known[coarse] = replace(evidence, independent=subtract(evidence.independent, resampled))
         times = seconds_in(different)
         self.unequal[fine, coarse] = of_candles(times, coarse)
@@ -229,7 +232,7 @@ class _Reconciling:
 
 
 def _differences(
-    read: Read, fine: Interval, coarse: Interval, domain: Spans, independent: Spans
+    read: Read, fine: Interval, coarse: Interval, parts: Iterable[Spans], independent: Spans
 ) -> tuple[pl.DataFrame, Spans]:
     """Return the differences of two intervals, and the coarser time that is resampled but counts as independent.
 
@@ -238,7 +241,8 @@ def _differences(
     found: list[pl.DataFrame] = []
     resampled: list[pl.Series] = []
     rounding = Rounding(read, fine, coarse)
-    for finer, candles in _both(read, fine, coarse, domain):
+    for spans in parts:
+        finer, candles = read_within(read, fine, spans), read_within(read, coarse, spans)
         different = rounding.apart(differences(resample(finer, coarse), candles))
         is_made = candles["source"] == Source.RESAMPLED.value
         if different.height or not found:
@@ -250,25 +254,6 @@ def _differences(
             resampled.append(times.filter(lies_in(independent, times)))
     times = pl.concat(resampled) if resampled else pl.Series([], dtype=pl.Int64())
     return pl.concat(found), of_candles(times, coarse)
-
-
-def _both(read: Read, fine: Interval, coarse: Interval, domain: Spans) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Yield the candles of both in batches; the next batch is read during the work on one, which takes as long."""
-
-    def batch(spans: Spans) -> tuple[pl.DataFrame, pl.DataFrame]:
-        return read_within(read, fine, spans), read_within(read, coarse, spans)
-
-    first, *others = batches(domain, fine, coarse)
-    if not others:
-        yield batch(first)
-        return
-    with ThreadPoolExecutor(1) as beside:
-        coming = beside.submit(batch, first)
-        for spans in others:
-            following = beside.submit(batch, spans)
-            yield coming.result()
-            coming = following
-        yield coming.result()
 
 
 def _contradictions(different: pl.DataFrame, fine: Interval, coarse: Interval) -> Iterator[Contradiction]:

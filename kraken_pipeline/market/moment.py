@@ -31,6 +31,16 @@ def as_datetime(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def year_start(seconds: int) -> int:
+    """Return the start of the year of a moment, in UTC, in seconds since the epoch."""
+    return int(datetime(as_datetime(seconds).year, 1, 1, tzinfo=UTC).timestamp())
+
+
+def year_after(seconds: int) -> int:
+    """Return the start of the year after that of a moment, in UTC, in seconds since the epoch."""
+    return int(datetime(as_datetime(seconds).year + 1, 1, 1, tzinfo=UTC).timestamp())
+
+
 def iso(seconds: int) -> str:
     """Return a moment in ISO 8601, in UTC: 2023-10-01T00:00:00Z."""
     return as_datetime(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

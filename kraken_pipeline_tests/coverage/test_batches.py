@@ -48,6 +48,29 @@ def test_thirteen_years_are_read_in_few_parts(fine: Interval, grid: Interval, co
     assert union(*parts) == domain == (span,)
 
 
+@given(days=DAYS, pair=st.sampled_from(PAIRS), every=st.integers(1, 100_000))
+def test_the_candles_of_a_quiet_market_are_read_in_fewer_parts_that_are_not_larger(
+    days: list[tuple[int, int]], pair: tuple[Interval, Interval], every: int
+) -> None:
+    fine, grid = pair
+
+    def count(_: Interval, start: int, end: int) -> int:
+        return (end - start) // (fine.seconds * every) + 1
+
+    domain = touched_candles(
+        normalise(Span(START + first * DAY, START + (first + number) * DAY) for first, number in days), grid
+    )
+    parts = list(batches(domain, fine, grid, count))
+    assert union(*parts) == domain
+    assert len(parts) <= len(list(batches(domain, fine, grid)))
+    assert all(count(fine, part[0].start, part[-1].end) <= BATCH_CANDLES + 1 for part in parts)
+
+
+def test_thirteen_years_of_a_market_with_few_candles_are_one_part() -> None:
+    domain = (Span(START, START + YEARS // D15.seconds * D15.seconds),)
+    assert list(batches(domain, M1, M5, lambda *_: 20_000)) == [domain]
+
+
 def test_days_that_are_near_are_read_at_once_and_years_that_are_far_are_not() -> None:
     near = tuple(Span(START + day * DAY, START + (day + 1) * DAY) for day in range(0, 90, 5))
     assert list(batches(near, M1, M5)) == [near]

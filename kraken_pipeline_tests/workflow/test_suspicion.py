@@ -10,6 +10,7 @@ from typing import Any, cast
 import polars as pl
 import pytest
 
+from kraken_pipeline.coverage.quiet import MARGIN
 from kraken_pipeline.coverage.ranges import Span, lies_in
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.clock import FixedClock
@@ -24,12 +25,15 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.exchange_state import incident_records
+from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.records import proof_records
+from kraken_pipeline.storage.records.evidence_records import Extent
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.activity import Activity
 from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
 from kraken_pipeline_tests.support.homes import covered, oracle, run, settings_of, stored
@@ -239,19 +243,26 @@ def test_two_runs_that_search_the_same_ranges_record_a_suspicion_once(
 
 
 def test_silence_that_reaches_over_the_edge_of_two_reads_is_one() -> None:
-    """Minutes are read a year at a time: 40 minutes before the new year and 40 after it are more than an hour."""
+    """Minutes are read a year at a time; two hours before the new year and two after it are one silence."""
     begin, new_year, end = 1_640_995_200, 1_672_531_200, 1_704_067_200
     series = Series("XBTUSD", Interval.M1)
-    silence = Span(new_year - 2_400, new_year + 2_400)
+    silence = Span(new_year - 7_200, new_year + 7_200)
     times = pl.int_range(begin, end, 60, dtype=pl.Int64, eager=True)
     times = times.filter(~lies_in((silence,), times))
     reads: list[tuple[int, int]] = []
 
-    def read(_: Series, start: int, end: int) -> pl.Series:
+    def read(_: Series, start: int, end: int) -> pl.DataFrame:
         reads.append((start, end))
-        return times.filter((times >= start) & (times < end))
+        found = times.filter((times >= start) & (times < end))
+        return pl.DataFrame({"time": found}).select("time", trade_count=pl.lit(1, pl.Int32()), source=pl.lit("CSV"))
 
-    evidence = cast("QuietEvidence", SimpleNamespace(activity=SimpleNamespace(times=read)))
-    assert suspicion._silences(evidence, series, (Span(begin, end),)) == (silence,)
+    lake = cast("Lake", SimpleNamespace(activity=read))
+    activity = Activity(lake, {series: Extent(len(times), begin, end - 60)})
+    evidence = cast("QuietEvidence", SimpleNamespace(activity=activity))
+    margin = 2 * MARGIN
+    stretches, silent = suspicion._candidates(evidence, series, (Span(begin + margin, end - margin),))
     assert reads == [(begin, new_year), (new_year, end)]
-    assert suspicion._silences(evidence, series, (Span(begin, new_year),)) == ()
+    assert silence in stretches
+    assert silence in silent
+    assert silent[0].start >= begin
+    assert silent[-1].end <= end, "what lies beyond the time that was read is not known to be silent"

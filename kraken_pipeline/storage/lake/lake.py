@@ -55,7 +55,7 @@ from kraken_pipeline.storage.paths import (
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
-from kraken_pipeline.storage.records.manifest import Manifest
+from kraken_pipeline.storage.records.manifest import LakeFile, Manifest
 
 _FILE = "candles.parquet"
 _TIMES = pl.Schema({"time": pl.Int64()})
@@ -223,6 +223,13 @@ class Lake:
         found = (path.parent.name.removeprefix("year=") for path in self._folder(series).glob(f"*/{_FILE}"))
         years = {year for year in recorded if year is not None} | {int(year) for year in found if year.isdecimal()}
         return [(year, self.path(series, year)) for year in sorted(years)]
+
+    def candle_files(self, series: Series) -> list[LakeFile] | None:
+        """Return the records of a series' candle files, announced ones included; None if some are not on record."""
+        known = self.manifest.of(series)
+        if known.is_unadopted:
+            return None
+        return [file for files in known.files.values() for file in files if file.is_candles]
 
     # --- inspection
 

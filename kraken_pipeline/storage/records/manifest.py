@@ -69,6 +69,15 @@ class LakeFile:
         """Whether it lies in the lake itself, and not in the ledger."""
         return self.path.startswith("lake/")
 
+    def overlaps(self, start: int, end: int) -> bool:
+        """Return whether a candle of the file may start in `[start, end)`, in seconds since the epoch."""
+        return (
+            self.first_time is not None
+            and self.last_time is not None
+            and self.first_time < end
+            and start <= self.last_time
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesFiles:

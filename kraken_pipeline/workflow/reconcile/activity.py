@@ -11,7 +11,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from kraken_pipeline.coverage.batches import batches
-from kraken_pipeline.coverage.ranges import Spans, lies_in
+from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.lake import ACTIVITY, Lake
@@ -36,16 +36,14 @@ class Trading:
     trades: NDArray[np.int32]
     is_own: NDArray[np.bool_]
 
-    def within(self, start: int, end: int) -> Trading:
-        """Return the candles that start in `[start, end)`."""
-        first, past = self.times.searchsorted((start, end)).tolist()
-        return Trading(self.times[first:past], self.trades[first:past], self.is_own[first:past])
-
     def of(self, spans: Spans) -> Trading:
         """Return the candles that start in some spans."""
-        if len(spans) == 1:
-            return self
-        chosen = lies_in(spans, pl.Series(self.times)).to_numpy()
+        firsts, pasts = (self.times.searchsorted([getattr(span, edge) for span in spans]) for edge in ("start", "end"))
+        if len(spans) == 1:  # needs no copy
+            chosen: slice | NDArray[np.int64] = slice(firsts[0], pasts[0])
+        else:
+            counts = pasts - firsts
+            chosen = np.arange(counts.sum()) + np.repeat(firsts - np.cumsum(counts) + counts, counts)
         return Trading(self.times[chosen], self.trades[chosen], self.is_own[chosen])
 
 
@@ -70,23 +68,15 @@ class Activity:
     extents: Mapping[Series, Extent]
     _read: LRUCache[Series, Trading] = field(default_factory=_kept)
 
-    def within(self, series: Series, start: int, end: int) -> Trading:
-        """Return the candles that start in `[start, end)`; those in damaged files are left out."""
-        extent = self.extents.get(series)
-        if extent is None or extent.candles > _WHOLE_CANDLES:
-            return _trading(self.lake.activity(series, start, end))
-        if (trading := self._read.get(series)) is None:
-            trading = self._read[series] = _trading(self.lake.activity(series))
-        return trading.within(start, end)
-
-    def times(self, series: Series, start: int, end: int) -> pl.Series:
-        """Return the start of every candle in `[start, end)`, in seconds (Int64)."""
-        return pl.Series(self.within(series, start, end).times)
-
     def of(self, series: Series, spans: Spans) -> Trading:
-        """Return the candles in some spans."""
+        """Return the candles that start in some spans; those in damaged files are left out."""
+        extent = self.extents.get(series)
+        if extent is not None and extent.candles <= _WHOLE_CANDLES:
+            if (whole := self._read.get(series)) is None:
+                whole = self._read[series] = _trading(self.lake.activity(series))
+            return whole.of(spans)
         parts = [
-            self.within(series, part[0].start, part[-1].end).of(part)
+            _trading(self.lake.activity(series, part[0].start, part[-1].end)).of(part)
             for part in batches(spans, series.interval, series.interval)
         ] or [_NOTHING]
         if len(parts) == 1:
@@ -96,6 +86,10 @@ class Activity:
             np.concatenate([part.trades for part in parts]),
             np.concatenate([part.is_own for part in parts]),
         )
+
+    def times(self, series: Series, start: int, end: int) -> pl.Series:
+        """Return the start of every candle in `[start, end)`, in seconds (Int64)."""
+        return pl.Series(self.of(series, (Span(start, end),)).times)
 
 
 def _trading(candles: pl.DataFrame) -> Trading:

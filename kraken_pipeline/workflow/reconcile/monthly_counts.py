@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -11,23 +11,28 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.lake.lake import Lake
+
+Times = Callable[[Series, int, int], pl.Series]
 
 
-def monthly_counts(lake: Lake, changes: Iterable[tuple[Series, Span]]) -> dict[Series, dict[int, list[int]]]:
-    """Return the number of candles in the lake: changed series → changed year → twelve numbers, one for each month."""
+def monthly_counts(times: Times, changes: Iterable[tuple[Series, Span]]) -> dict[Series, dict[int, list[int]]]:
+    """Return the number of candles in the lake: changed series → changed year → twelve numbers, one for each month.
+
+    Args:
+        times: Returns the start of every candle of a series in `[start, end)`, in seconds (Int64), sorted.
+        changes: The changed ranges.
+    """
     years: dict[Series, set[int]] = {}
     for series, span in changes:
         first, last = as_datetime(span.start).year, as_datetime(span.end - 1).year
         years.setdefault(series, set()).update(range(first, last + 1))
-    return {series: _counts(lake, series, changed) for series, changed in years.items()}
+    return {series: _counts(times, series, changed) for series, changed in years.items()}
 
 
-def _counts(lake: Lake, series: Series, years: Collection[int]) -> dict[int, list[int]]:
+def _counts(times: Times, series: Series, years: Collection[int]) -> dict[int, list[int]]:
     months = [_month(year, month) for year in range(min(years), max(years) + 1) for month in range(12)]
     edges = [*months, _month(max(years) + 1, 0)]
-    times = lake.times(series, start=edges[0], end=edges[-1])
-    at = times.search_sorted(pl.Series(edges, dtype=pl.Int64())).to_list()
+    at = times(series, edges[0], edges[-1]).search_sorted(pl.Series(edges, dtype=pl.Int64())).to_list()
     counts = [after - before for before, after in pairwise(at)]
     return {
         year: counts[12 * number : 12 * number + 12] for number, year in enumerate(range(min(years), max(years) + 1))

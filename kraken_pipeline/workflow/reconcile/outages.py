@@ -9,6 +9,7 @@ import polars as pl
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from kraken_pipeline.coverage.batches import batches
 from kraken_pipeline.coverage.contradictions import one_candle
 from kraken_pipeline.coverage.quiet import all_quiet
 from kraken_pipeline.coverage.ranges import (
@@ -16,7 +17,6 @@ from kraken_pipeline.coverage.ranges import (
     Spans,
     clip,
     intersect,
-    lies_in,
     normalise,
     of_candles,
     subtract,
@@ -35,7 +35,6 @@ from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 HOURS = Interval.H1
 """The interval in which outages are detected, because nearly every pair has it. Shorter outages are not seen."""
 _WEEK = 7 * 86_400
-_CHUNK = 366 * 86_400
 _EVER = 2**40
 NO_OUTAGE = "no pair traded, it was said, and the trades of others show that some did"
 
@@ -116,12 +115,13 @@ def find_outages(stores: Stores, changed: Spans) -> Iterator[Span]:
         return
     with stores.catalog.read() as connection:
         coverage = coverage_since_listing(connection, [HOURS])
-    for window in _chunks(days) if len(coverage) > 1 else ():
-        reach = Span(window.start - _WEEK, window.end + _WEEK)
+    if len(coverage) < 2:
+        return
+    stores.lake.manifest.reread_all(coverage)  # in one query
+    for part in batches(days, HOURS, Interval.D1):
+        reach = Span(part[0].start - _WEEK, part[-1].end + _WEEK)
         markets = _markets(stores, coverage, reach)
-        for span in all_quiet(reach.start, HOURS, markets):
-            if span.overlaps(window):
-                yield span
+        yield from (span for span in all_quiet(reach.start, HOURS, markets) if clip(part, span))
 
 
 def coverage_since_listing(
@@ -144,21 +144,18 @@ def coverage_since_listing(
     }
 
 
-def _chunks(days: Spans) -> Iterator[Span]:
-    for day in days:
-        for start in range(day.start, day.end, _CHUNK):
-            yield Span(start, min(day.end, start + _CHUNK))
-
-
 def _markets(
     stores: Stores, coverage: Mapping[Series, Spans], reach: Span
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    starts = pl.int_range(reach.start, reach.end, HOURS.seconds, dtype=pl.Int64, eager=True)
+    """Yield the trade count of each hour, and whether it is covered, for each series; a series is read once."""
+    hours = reach.seconds // HOURS.seconds
     for series, spans in coverage.items():
-        if not intersect(spans, (reach,)):
+        covered = clip(whole_candles(spans, HOURS), reach)
+        if not covered:
             continue
         candles = stores.lake.activity(series, reach.start, reach.end)
-        trades = np.zeros(len(starts), np.int64)
-        at = (candles["time"].to_numpy() - reach.start) // HOURS.seconds
-        trades[at] = candles["trade_count"].to_numpy()
-        yield trades, lies_in(whole_candles(spans, HOURS), starts).to_numpy()
+        trades, is_covered = np.zeros(hours, np.int64), np.zeros(hours, np.bool_)
+        trades[(candles["time"].to_numpy() - reach.start) // HOURS.seconds] = candles["trade_count"].to_numpy()
+        for span in covered:
+            is_covered[(span.start - reach.start) // HOURS.seconds : (span.end - reach.start) // HOURS.seconds] = True
+        yield trades, is_covered

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
-from cachetools import LRUCache
 
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -27,8 +26,6 @@ from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.reconcile.activity import Activity
 
-_KEPT = 32  # sets of candles, of about five intervals of a pair
-
 
 @dataclass(slots=True)
 class QuietEvidence:
@@ -46,7 +43,6 @@ class QuietEvidence:
     proofs: Mapping[Series, Spans]
     down: Spans = ()
     _trades: dict[str, Spans] = field(default_factory=dict)
-    _candles: LRUCache[tuple[Series, int, int], Spans] = field(default_factory=lambda: LRUCache(_KEPT))
 
     def trades(self, pair: str) -> Spans:
         """Return the spans in which the trades of a pair were paged through or read from an archive."""
@@ -73,17 +69,9 @@ class QuietEvidence:
             own, coarser_proofs = (clip(self.proofs.get(one, ()), reach) for one in (series, coarser))
             agreed = intersect(intersect(coarser_proofs, own), touched)
             if agreed:
-                days = Interval.D1.floor(agreed[0].start), Interval.D1.ceil(agreed[-1].end)
-                rest = subtract(rest, intersect(agreed, self._own(coarser, *days)))
+                trading = self.activity.of(coarser, touched_candles(agreed, coarse))
+                rest = subtract(rest, intersect(agreed, of_candles(pl.Series(trading.times[trading.is_own]), coarse)))
         return rest
-
-    def _own(self, series: Series, start: int, end: int) -> Spans:
-        """Return the spans of stored candles that were not resampled; kept, as every finer interval asks for them."""
-        key = series, start, end
-        if (own := self._candles.get(key)) is None:
-            trading = self.activity.within(series, start, end)
-            own = self._candles[key] = of_candles(pl.Series(trading.times[trading.is_own]), series.interval)
-        return own
 
     def is_quiet(self, series: Series, span: Span) -> bool:
         """Return whether a span has no candle and independent evidence that nobody traded."""
@@ -92,7 +80,7 @@ class QuietEvidence:
 
     def has_candles(self, series: Series, span: Span) -> bool:
         """Return whether the lake has a candle that starts in a span."""
-        return len(self.activity.within(series, span.start, span.end).times) > 0
+        return len(self.activity.of(series, (span,)).times) > 0
 
     def state(self, suspicion: SuspicionRecord) -> SuspicionState:
         """Return the current state of a suspicion; one that trades have disproved stays disproved."""

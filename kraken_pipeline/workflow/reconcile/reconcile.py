@@ -123,6 +123,7 @@ def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[li
     """Reconcile some pairs; return their outcomes, and a note for each that another process holds."""
     done: list[_Outcome] = []
     busy: list[str] = []
+    stores.lake.manifest.reread_all([Series(pair, interval) for pair in pairs for interval in Interval])  # in one query
     for pair in pairs:
         try:
             done.append(_reconcile_pair(stores, pair, now))
@@ -261,7 +262,8 @@ def _compared(stores: Stores, name: str, now: int) -> _Outcome:
 
     proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
     candles = StoredCandles(stores, name, to_compare)
-    return _record(stores, pair, reconcile(known, candles.read, to_compare, tried, proven), now)
+    findings = reconcile(known, candles.read, to_compare, tried, proven, candles.most)
+    return _record(stores, pair, findings, candles, now)
 
 
 def _look(stores: Stores, name: str) -> _Pair:
@@ -301,7 +303,7 @@ def _has_changed(stores: Stores, refutation: Refutation) -> bool:
     )
 
 
-def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
+def _record(stores: Stores, pair: _Pair, found: Findings, candles: StoredCandles, now: int) -> _Outcome:
     """Record the findings; the caller holds the locks of the pair."""
     newly_refuted = list(_refuted_spans(stores, pair.name, found))
     changed = {series for series, *_ in newly_refuted} | {refutation.series for refutation in pair.answered}
@@ -311,7 +313,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, now: int) -> _Outcome:
     proven = {
         series: renewed for series, renewed in proven.items() if renewed != pair.proven.get(series, NOTHING_PROVEN)
     }
-    counts = monthly_counts(stores.lake, ((mark.series, mark.span) for mark in pair.marks))
+    counts = monthly_counts(candles.times, ((mark.series, mark.span) for mark in pair.marks))
     with stores.catalog.write() as connection:
         stores.locks.require(Series(pair.name, interval) for interval in Interval)
         refutations.end(connection, [refutation.id for refutation in pair.answered], now)

@@ -2,50 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from kraken_pipeline.coverage.batches import READ_PER_WANTED
-from kraken_pipeline.coverage.ranges import Spans, seconds
+from kraken_pipeline.coverage.batches import BATCH_CANDLES, READ_PER_WANTED, ROW_GROUP, most_candles
+from kraken_pipeline.coverage.ranges import Span, Spans, seconds
 from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import year_after, year_start
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 
 _MARGIN = Interval.D15.seconds
-_KEPT_CANDLES = 1_600_000  # of one interval, 15 years of five minutes: 100 MB
 
 
 @dataclass(slots=True)
 class StoredCandles:
     """The stored candles of a pair, of which those of the time to compare are read once.
 
-    Every interval but the finest is needed twice, as the coarser and as the finer one. Minutes are not kept: they would
-    use too much memory. Nor is anything where little of the time between the first and the last comparison is compared.
+    They are needed up to three times: as the coarser candles, as the finer ones, and to be counted by month. An
+    interval with more than `BATCH_CANDLES` is not kept, because it would use too much memory. Nor is one of which
+    little of the time between the first and the last comparison is compared.
     """
 
     stores: Stores
     pair: str
     compared: Spans
-    _kept: dict[Interval, pl.DataFrame] = field(default_factory=dict)
+    _kept: dict[Interval, tuple[Span, pl.DataFrame]] = field(default_factory=dict)
+    _files: dict[Interval, Sequence[LakeFile] | None] = field(default_factory=dict)
 
     def read(self, interval: Interval, start: int, end: int) -> pl.DataFrame:
         """Return the candles of an interval that start in `[start, end)`."""
         series = Series(self.pair, interval)
-        # Further than the coarsest candle at either end.
-        first, last = self.compared[0].start - _MARGIN, self.compared[-1].end + _MARGIN
-        is_kept = (
-            interval is not Interval.M1
-            and (last - first) // interval.seconds <= _KEPT_CANDLES
-            and last - first <= READ_PER_WANTED * (seconds(self.compared) + 2 * _MARGIN)
-            and first <= start
-            and end <= last
-        )
-        if not is_kept:
-            return self.stores.lake.read(series, start, end)
         if interval not in self._kept:
-            self._kept[interval] = self.stores.lake.read(series, first, last)
-        candles = self._kept[interval]
+            reach = self._reach(interval)
+            if reach is None or not _holds(reach, start, end):
+                return self.stores.lake.read(series, start, end)
+            self._kept[interval] = reach, self.stores.lake.read(series, reach.start, reach.end)
+        reach, candles = self._kept[interval]
+        if not _holds(reach, start, end):
+            return self.stores.lake.read(series, start, end)
         at, past = seconds_in(candles).search_sorted(pl.Series((start, end), dtype=pl.Int64())).to_list()
         return candles.slice(at, past - at)
+
+    def times(self, series: Series, start: int, end: int) -> pl.Series:
+        """Return the start of every candle of a series of the pair in `[start, end)`, in seconds (Int64), sorted."""
+        if series.interval in self._kept and _holds(self._kept[series.interval][0], start, end):
+            return seconds_in(self.read(series.interval, start, end))
+        return self.stores.lake.times(series, start=start, end=end)
+
+    def most(self, interval: Interval, start: int, end: int) -> int:
+        """Return an upper bound of the number of candles of an interval that start in `[start, end)`."""
+        if interval not in self._files:
+            self._files[interval] = self.stores.lake.candle_files(Series(self.pair, interval))
+        bound = most_candles(interval, start, end)
+        if (files := self._files[interval]) is None:
+            return bound
+        return min(bound, sum(file.rows for file in files if file.overlaps(start, end)))
+
+    def _reach(self, interval: Interval) -> Span | None:
+        """Return the time of which the candles are kept, with more than the coarsest candle at either end."""
+        compared = Span(self.compared[0].start - _MARGIN, self.compared[-1].end + _MARGIN)
+        wanted = seconds(self.compared) + 2 * _MARGIN
+        for reach in (Span(year_start(compared.start), year_after(compared.end)), compared):
+            most = self.most(interval, reach.start, reach.end)
+            if most <= (BATCH_CANDLES if reach.seconds <= READ_PER_WANTED * wanted else ROW_GROUP):
+                return reach
+        return None
+
+
+def _holds(reach: Span, start: int, end: int) -> bool:
+    return reach.start <= start and end <= reach.end

@@ -14,7 +14,6 @@ from functools import partial
 
 import polars as pl
 
-from kraken_pipeline.coverage.batches import batches
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, lone_quiet, long_quiet, quiet_candidates
 from kraken_pipeline.coverage.ranges import (
@@ -264,12 +263,14 @@ def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequenc
 
 def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
     """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
-    doubtful = intersect(doubtful, _candidates(evidence, series, places)) if intersect(doubtful, places) else ()
-    if not doubtful:
+    if not intersect(doubtful, places):
         return ()
-    near = _silences(evidence, series, evidence.unbacked(series, intersect(doubtful, places)))
+    stretches, silent = _candidates(evidence, series, places)
+    near = evidence.unbacked(series, intersect(intersect(doubtful, places), silent))
+    near = tuple(span for span in near if span.seconds >= HOURS.seconds)
     if not near:
         return ()
+    doubtful = intersect(doubtful, stretches)
     edges = {edge for place in places for edge in (place.start, place.end)}
     whole = list(near)
     for part in doubtful:
@@ -282,29 +283,19 @@ def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spa
     return long_quiet(*_trades(evidence, series, reach), covered, doubtful, series.interval)
 
 
-def _candidates(evidence: QuietEvidence, series: Series, places: Spans) -> Spans:
-    """Return the stretches without a candle that are long enough for the activity of their market to be examined."""
-    found: list[Span] = []
+def _candidates(evidence: QuietEvidence, series: Series, places: Spans) -> tuple[Spans, Spans]:
+    """Return the stretches without a candle that are long enough for the activity of their market to be examined.
+
+    Returns:
+        The stretches, of which those at an edge of the examined time have no bound there; and their parts within it.
+    """
+    stretches: list[Span] = []
+    within: list[Span] = []
     for part in normalise(Span(max(0, place.start - 2 * MARGIN), place.end + 2 * MARGIN) for place in places):
-        found += quiet_candidates(*_trades(evidence, series, (part,)), part, series.interval)
-    return normalise(found)
-
-
-def _silences(evidence: QuietEvidence, series: Series, spans: Spans) -> Spans:
-    """Return the parts of a set, an hour or longer, without a candle. Most sets have none and need no more work."""
-    long = tuple(span for span in spans if span.seconds >= HOURS.seconds)
-    silent: list[Span] = []
-    for part in batches(long, series.interval, series.interval) if long else ():
-        start, end = part[0].start, part[-1].end
-        times = evidence.activity.times(series, start, end)
-        # The ends of the candles before and the starts of those after each stretch without a candle.
-        before = pl.concat([pl.Series([start]), times + series.interval.seconds])
-        after = pl.concat([times, pl.Series([end])])
-        # A stretch at an edge may go on in the next part.
-        is_long = (after - before >= HOURS.seconds) | (((before == start) | (after == end)) & (after > before))
-        stretches = zip(before.filter(is_long), after.filter(is_long), strict=True)
-        silent += intersect(part, tuple(Span(*stretch) for stretch in stretches))
-    return tuple(span for span in normalise(silent) if span.seconds >= HOURS.seconds)
+        found = quiet_candidates(*_trades(evidence, series, (part,)), part, series.interval)
+        stretches += found
+        within += clip(found, part)
+    return normalise(stretches), normalise(within)
 
 
 def _silent_since(evidence: QuietEvidence, series: Series, time: int, earliest: int) -> int:
