@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -30,7 +31,9 @@ from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import FileStatus
+from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.ingest import drop_folder
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import enlist, ingest
 from kraken_pipeline.workflow.ingest.scan import scan
@@ -666,6 +669,31 @@ def test_a_file_that_changed_since_it_was_read_is_not_moved(stores: Stores, shel
         stream.write(csv_row(Q3.start + 4 * DAY))
     assert tidy(stores) == []
     assert path.exists()
+
+
+@pytest.mark.parametrize("moment", ["discover", "container_by_stamp", "_parts", "_move"])
+def test_what_another_run_moves_at_the_same_time_is_left_to_that_run(
+    stores: Stores, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    dropped(stores, shelf.q1, shelf.minutes)
+    spec = run_spec()
+    ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("run-one", NOW))
+    by_the_other: list[Path] = []
+    place = file_records if moment == "container_by_stamp" else drop_folder
+    ours = getattr(place, moment)
+
+    def after_the_other(*arguments: Any, **options: Any) -> Any:
+        found = None if moment == "_move" else ours(*arguments, **options)
+        if not by_the_other:
+            with monkeypatch.context() as patch:
+                patch.setattr(place, moment, ours)
+                by_the_other.extend(tidy(stores))
+        return ours(*arguments, **options) if moment == "_move" else found
+
+    monkeypatch.setattr(place, moment, after_the_other)
+    assert tidy(stores) == []
+    assert sorted(path.name for path in by_the_other) == sorted([shelf.q1.name, "XBTUSD_1.csv"])
+    assert tree(stores.settings.drop) == {f"ingested/{shelf.q1.name}", "ingested/XBTUSD_1.csv"}
 
 
 def test_what_another_run_has_taken_in_the_meantime_is_not_read_again_although_it_moved_away(

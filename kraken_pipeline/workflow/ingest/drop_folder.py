@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ def tidy(stores: Stores) -> list[Path]:
     """Move fully ingested archives from the drop folder to its folder `ingested`; return their new paths.
 
     A file is moved once everything about it is durable. The catalog decides that, so the next run catches up if a run
-    was killed before this step.
+    was killed before this step. What another run moves at the same time is left to that run.
     """
     settings = stores.settings
     if settings.kraken_keep_dropped_files:
@@ -40,7 +41,11 @@ def tidy(stores: Stores) -> list[Path]:
             for parts, containers in sorted(by_parts.items())
             if unread.isdisjoint(parts) and all(_is_ingested_whole(connection, files) for files in containers.values())
         ]
-    return [_move(part, settings.drop) for parts in done for part in parts]
+    moved: list[Path] = []
+    for part in (part for parts in done for part in parts):
+        with suppress(FileNotFoundError):
+            moved.append(_move(part, settings.drop))
+    return moved
 
 
 def _parts(file: ArchiveFile) -> tuple[Path, ...]:
@@ -48,12 +53,15 @@ def _parts(file: ArchiveFile) -> tuple[Path, ...]:
 
 
 def _is_ingested_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) -> bool:
-    container = None
-    if files[0].container is not None:
-        container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
-    if files[0].container is not None and container is None:
+    try:
+        container = None
+        if files[0].container is not None:
+            container = file_records.container_by_stamp(connection, container_stamp(files[0].container))
+            if container is None:
+                return False
+        tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
+    except FileNotFoundError:  # another run has moved it in the meantime
         return False
-    tasks = [Task(file, container, None if container else stamp(file.path)) for file in files]
     known = IngestHistory(connection, tasks)
     return all(known.earlier_result(task, ALWAYS) is not None for task in tasks)
 
