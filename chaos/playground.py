@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import subprocess
 import time
 import traceback
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.homes import NOW, SPRING, Shelf, settings_of, write_shelf
 from kraken_pipeline_tests.support.homes import run as ingest_here
+from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
 TRACEBACK = -1
@@ -165,7 +165,7 @@ class Playground:
                 return Said(TRACEBACK, "", traceback.format_exc())
             return Said(1, "", str(fault))
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str) -> Running:
         """Start `kraken-pipeline ARGUMENTS` in a process of its own, and wait until it begins to work."""
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,16 +13,28 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from benchmarks import whole
+from benchmarks import __main__ as benchmarks
+from benchmarks import measure, whole
+from kraken_pipeline_tests.support.processes import Program, started
 from kraken_pipeline_tests.support.servers import QuestDB, reason_without
+from kraken_pipeline_tests.support.shell import ended
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def forked(module: str, *arguments: str) -> str:
+    """What a side of a figure prints, from a process of its own that needs no time to load the project."""
+    done = ended(started(Program(module, arguments, ROOT, dict(os.environ))))
+    assert done.code == 0, done.err
+    return done.out
+
+
 @pytest.mark.process
-def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
+def test_a_small_round_measures_every_kind_of_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     served = ["publish-6"] if reason_without(QuestDB) is None else []
     figures = [
         "file-5m",
@@ -38,16 +51,9 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     ]
     only = [argument for name in figures for argument in ("--only", name)]
     told = tmp_path / "figures.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--small", "--json", str(told), *only],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,  # it starts servers, on machines that are busy
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    header, *lines = done.stdout.splitlines()
+    monkeypatch.setattr(measure, "_python", forked)
+    assert benchmarks.main(["--small", "--json", str(told), *only]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
     assert [line.split()[0] for line in lines[: len(figures)]] == figures
     verified, quick, page, *published = lines[len(figures) :]
@@ -59,6 +65,20 @@ def test_a_small_round_measures_every_kind_of_figure(tmp_path: Path) -> None:
     assert {name: figure["ratio"] > 0 for name, figure in json.loads(told.read_text()).items()} == dict.fromkeys(
         figures, True
     )
+
+
+@pytest.mark.process
+def test_each_side_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--small", "--only", "fold-1m"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].startswith("fold-1m ")
 
 
 def test_the_whole_archive_is_consistent_and_has_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import polars as pl
@@ -41,6 +42,7 @@ class Span:
 
 
 _MANY = 16
+_start = attrgetter("start")
 Spans = tuple[Span, ...]
 EVER = Span(0, 1 << 33)
 """All the time in which a candle can lie: until the year 2242."""
@@ -56,7 +58,7 @@ def normalise(spans: Iterable[Span]) -> Spans:
     merged: list[Span] = []
     start = end = 0
     opened = False
-    for span in sorted(spans):
+    for span in sorted(spans, key=_start):  # the order of the ends does not matter
         if opened and span.start <= end:
             end = max(end, span.end)
             continue
@@ -146,7 +148,15 @@ def split(spans: Spans, at: int) -> Spans:
 
 def touched_candles(spans: Spans, interval: Interval) -> Spans:
     """Return the candles that hold any instant of the set: each range grown to the interval's grid."""
-    return normalise(Span(interval.floor(span.start), interval.ceil(span.end)) for span in spans)
+    grown: list[Span] = []
+    for span in spans:
+        start, end = interval.floor(span.start), interval.ceil(span.end)
+        if grown and start <= grown[-1].end:
+            if end > grown[-1].end:
+                grown[-1] = Span(grown[-1].start, end)
+        else:
+            grown.append(Span(start, end))
+    return tuple(grown)
 
 
 def of_candles(times: pl.Series, interval: Interval) -> Spans:

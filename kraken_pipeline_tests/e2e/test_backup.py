@@ -7,7 +7,6 @@ again; the other way round, coverage would be claimed whose candles are not ther
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline_tests.support import homes
 from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, lake_of, settings_of
 from kraken_pipeline_tests.support.lakes import lake_at
-from kraken_pipeline_tests.support.processes import process, result
+from kraken_pipeline_tests.support.processes import Running, process, result
 from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB
 from kraken_pipeline_tests.support.shell import TIMEOUT, shell
 
@@ -115,7 +114,7 @@ def ingest_in_small_batches(home: str, archives: str, catalog: str) -> None:
     assert {each.status for each in done.files.values()} == {"COMPLETED"}
 
 
-def until(happened: Callable[[], bool], ingesting: subprocess.Popen[str]) -> None:
+def until(happened: Callable[[], bool], ingesting: Running) -> None:
     """Waits for something that an ingest does."""
     deadline = time.monotonic() + TIMEOUT
     while not happened():

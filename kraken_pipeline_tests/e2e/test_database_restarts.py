@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, ho
 from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import rows_of, settings_of
+from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.servers import PostgreSQL
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 
@@ -41,7 +41,7 @@ def completed(own: PostgreSQL, url: str) -> int:
     return int(own.execute("SELECT count(*) FROM files WHERE status = 'COMPLETED'", url)[0][0])
 
 
-def wait_until_halfway(process: subprocess.Popen[str], own: PostgreSQL, url: str) -> None:
+def wait_until_halfway(process: Running, own: PostgreSQL, url: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while completed(own, url) < MEMBERS // 5:
         assert process.poll() is None, process.communicate()

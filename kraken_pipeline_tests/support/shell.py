@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from kraken_pipeline.cli.app import main
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.settings import Settings
 from kraken_pipeline_tests.support.homes import NOBODY
+from kraken_pipeline_tests.support.processes import Program, Running, started
 from kraken_pipeline_tests.support.remembering import remember_engines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,32 +82,23 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def start(
-    home: Path, *arguments: str, program: str = "kraken_pipeline.cli.app", **variables: str
-) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli.app", **variables: str) -> Running:
     """A program in a process of its own, started in the home's folder."""
-    return _started(home, [program, *arguments], variables, subprocess.PIPE)
+    return started(_program(home, program, arguments, variables))
 
 
-def start_on(terminal: int, home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+def start_on(terminal: int, home: Path, *arguments: str, **variables: str) -> Running:
     """`kraken-pipeline ARGUMENTS` in a process of its own, on the terminal of this descriptor."""
-    return _started(home, ["kraken_pipeline", *arguments], variables, terminal)
+    return started(_program(home, "kraken_pipeline", arguments, variables), terminal)
 
 
-def _started(home: Path, command: list[str], variables: dict[str, str], streams: int) -> subprocess.Popen[str]:
+def _program(home: Path, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Program:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=home.parent,
-        env=kept | dict.fromkeys(_UNSET, "") | environment(home) | {"PYTHONPATH": str(ROOT)} | variables,
-        stdin=None if streams == subprocess.PIPE else streams,
-        stdout=streams,
-        stderr=streams,
-        text=True,
-    )
+    given = {**kept, **dict.fromkeys(_UNSET, ""), **environment(home), "PYTHONPATH": str(ROOT), **variables}
+    return Program(module, arguments, home.parent, given)
 
 
-def ended(process: subprocess.Popen[str]) -> Said:
+def ended(process: Running) -> Said:
     """What a started program did, when it has come to its end."""
     out, err = process.communicate(timeout=TIMEOUT)
     return Said(process.returncode, out, err)
