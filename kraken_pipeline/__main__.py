@@ -21,7 +21,7 @@ def main() -> None:
         from kraken_pipeline.cli.terminal import progress_bar  # noqa: PLC0415
 
         # If standard output goes to a program or a pager, no progress bar is drawn on the terminal.
-        with progress_bar(Console(stderr=sys.stdout.isatty()), 1):
+        with progress_bar(Console(stderr=sys.stdout.isatty())):
             from kraken_pipeline.cli.app import main as run  # noqa: PLC0415
 
         run()

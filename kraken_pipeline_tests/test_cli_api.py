@@ -234,6 +234,7 @@ def test_progress_tells_the_requests_that_are_left_and_for_how_long(home: Path, 
     assert first is not None
     # Two replies of OHLC, and the trades of two pairs, of which about one page each was expected.
     assert (int(first[1]), int(first[2])) == (7, 4)
+    assert [line.partition(":")[0] for line in lines if line.endswith(" about 0 s")] == ["done"]
     assert re.search(
         rf"SUCCESS run [0-9a-f]{{8}}: [\d,]+ candles stored with {len(exchange.requests)} requests", said.out
     )

@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from kraken_pipeline.cli.terminal import progress_bar
-from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.progress import Progress, Work
 from kraken_pipeline_tests.support.homes import Shelf
 from kraken_pipeline_tests.support.shell import ended, start, start_on
 
@@ -144,10 +144,10 @@ def test_without_a_terminal_there_are_no_frames(tmp_path: Path, shelf: Shelf) ->
 # --- what it says
 
 
-def drawn(progress: Progress, columns: int, requests_a_second: float = 1) -> list[str]:
+def drawn(progress: Progress, columns: int) -> list[str]:
     """The lines of the last frame that shows some progress."""
     with terminal(columns) as (seen, given), os.fdopen(os.dup(given), "w") as stream:
-        with progress_bar(Console(file=stream), requests_a_second) as show:
+        with progress_bar(Console(file=stream)) as show:
             show(progress)
         data = b""
         while is_readable(seen, 0.2):
@@ -157,35 +157,54 @@ def drawn(progress: Progress, columns: int, requests_a_second: float = 1) -> lis
 
 
 def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
-    line, *_ = drawn(Progress("ingesting", 10, 4, 4, 1_000, 200, 80), 132)
-    assert re.match(rf"ingesting [{BAR}╸╺ ]+ 4 of 10 files, 1,000 candles, [\d,]+/s, 40 %, \d+ s left", line)
+    line, *_ = drawn(Progress("ingesting", 10, 4, 4, 1_000, 200, 80, work={"ingesting": Work(20, 8, 8)}), 132)
+    assert re.match(rf"ingesting [{BAR}╸╺ ]+ 4 of 10 files, 1,000 candles, [\d,]+/s, 40 %, 12 s left", line)
 
 
 def test_what_does_not_fit_beside_the_bar_stands_below_it() -> None:
-    bar, told, *_ = drawn(Progress("requesting candles", 60, 60, 60, 12_046_168, 200, 200, 1_580, 40), 60)
+    work = {"requesting candles": Work(1_580, 40, 40, is_remote=True)}
+    bar, told, *_ = drawn(Progress("requesting candles", 60, 60, 60, 12_046_168, 200, 200, 1_580, 40, work=work), 60)
     assert re.match(rf"requesting candles [{BAR}╸╺]+ *$", bar)
     assert told == "  40 of about 1,580 requests, 1,540 left, about 26 min"
 
 
-def test_once_the_files_are_read_nobody_knows_how_long_the_rest_takes() -> None:
-    line, *_ = drawn(Progress("resampling", 10, 10, 10, 9_000, 200, 200), 132)
-    assert line.rstrip().endswith("10 of 10 files, 9,000 candles")
+def test_once_the_files_are_read_it_says_how_long_the_rest_takes() -> None:
+    work = {"ingesting": Work(30, 30, 30), "reconciling": Work(90)}
+    line, *_ = drawn(Progress("resampling", 10, 10, 10, 9_000, 200, 200, work=work), 132)
+    assert line.rstrip().endswith("10 of 10 files, 9,000 candles, 25 %, 2 min left")
+
+
+def test_where_nothing_is_known_of_the_work_no_time_is_said() -> None:
+    line, *_ = drawn(Progress("adopting", candles=9_000), 132)
+    assert line.rstrip().endswith("9,000 candles")
 
 
 def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
     text = io.StringIO()
-    with progress_bar(Console(file=text), 1) as show:
+    with progress_bar(Console(file=text)) as show:
         for done in range(3):
-            show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done))
+            show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done, work={"ingesting": Work(40)}))
         show(Progress("resampling", 10, 10, 10, 9_000, 200, 200))
     assert text.getvalue().splitlines() == [
-        "ingesting: 0 of 10 files, 0 candles, 0/s, 0 %",
+        "ingesting: 0 of 10 files, 0 candles, 0/s, 0 %, 40 s left",
         "resampling: 10 of 10 files, 9,000 candles",
     ]
 
 
 def test_of_requests_it_says_how_many_are_left_and_for_how_long() -> None:
     text = io.StringIO()
-    with progress_bar(Console(file=text), 2) as show:
-        show(Progress("paging through trades", requests_done=40, requests_total=400))
-    assert text.getvalue() == "paging through trades: 40 of about 400 requests, 360 left, about 3 min\n"
+    work = {"paging through trades": Work(200, 20, 20, is_remote=True)}
+    with progress_bar(Console(file=text)) as show:
+        show(Progress("paging through trades", requests_done=40, requests_total=400, work=work))
+        show(Progress("done", requests_done=400, requests_total=400, work=work))
+    assert text.getvalue().splitlines() == [
+        "paging through trades: 40 of about 400 requests, 360 left, about 3 min",
+        "done: 400 of about 400 requests, 0 left, about 0 s",
+    ]
+
+
+def test_as_long_as_work_is_left_there_is_at_least_a_second_and_less_than_a_hundred_per_cent() -> None:
+    text = io.StringIO()
+    with progress_bar(Console(file=text)) as show:
+        show(Progress("reporting", 10, 10, 10, 9_000, work={"reporting": Work(500, 499.9, 500)}))
+    assert text.getvalue() == "reporting: 10 of 10 files, 9,000 candles, 99 %, 1 s left\n"

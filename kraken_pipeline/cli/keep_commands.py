@@ -227,7 +227,7 @@ def verify(
         found, failure = _repair(settings, spec, quick=quick, console=console)
     else:
         failure = None
-        with opened(settings) as stores, terminal.progress_bar(console, settings.kraken_api_rate) as listener:
+        with opened(settings) as stores, terminal.progress_bar(console) as listener:
             found = verify_files(stores, spec, RunContext("verify", present(), listener), quick=quick)
     if as_json:
         print_json(found.as_json())
@@ -285,7 +285,7 @@ def restore(
     For example: kraken-pipeline restore /backups/kraken
     """
     settings = load_settings()
-    with terminal.progress_bar(err if as_json else out, settings.kraken_api_rate) as listener:
+    with terminal.progress_bar(err if as_json else out) as listener:
         done, found = bring_back(settings, source, RunContext("restore", present(), listener), links=not copy)
     if as_json:
         print_json({"backup": done.as_json(), "verification": found.as_json()})

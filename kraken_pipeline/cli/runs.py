@@ -39,7 +39,7 @@ def loading_dagster(settings: Settings, *, as_json: bool) -> Iterator[None]:
     # The import takes seconds, and only the commands that start or list runs need it.
     if not os.environ.get("KRAKEN_LOG_LEVEL"):  # an empty variable counts as not set
         os.environ["KRAKEN_LOG_LEVEL"] = "CRITICAL"  # the command line reports events itself
-    with terminal.progress_bar(err if as_json else out, 1):
+    with terminal.progress_bar(err if as_json else out):
         yield
 
 
@@ -91,7 +91,7 @@ def executed(
     else:
         run_tables.ran(out, done.as_json(), done.outcome, spec)
         if done.status == "SUCCESS" and spec is not None:
-            with terminal.progress_bar(out, settings.kraken_api_rate, "reporting"), opened(settings) as stores:
+            with terminal.progress_bar(out, "reporting"), opened(settings) as stores:
                 made = make_report(stores, spec, present())
             tables.report(out, made)
     return done
@@ -123,7 +123,7 @@ def run_job(
     from kraken_pipeline.orchestration.instance import instance_of  # noqa: PLC0415
 
     with (
-        terminal.progress_bar(console, settings.kraken_api_rate) as listener,
+        terminal.progress_bar(console) as listener,
         progress.listening(listener),
         instance_of(settings) as instance,
     ):

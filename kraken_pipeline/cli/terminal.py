@@ -23,15 +23,13 @@ _PLAIN_SECONDS = 5.0
 
 
 @contextmanager
-def progress_bar(
-    console: Console, requests_a_second: float, phase: str = "starting"
-) -> Iterator[Callable[[Progress], None]]:
+def progress_bar(console: Console, phase: str = "starting") -> Iterator[Callable[[Progress], None]]:
     """Show a run's progress until the block ends: a bar with rate and time left on a terminal, else plain lines."""
     if not console.file.isatty() or console.is_dumb_terminal:
-        yield _plain_lines(console, requests_a_second)
+        yield _plain_lines(console)
         return
     with os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as stream:
-        frame = _Frame(requests_a_second, phase)
+        frame = _Frame(phase)
         screen = _Screen(file=stream, force_terminal=True)
         # The output of a step belongs in its compute log: it must not be redirected here.
         with Live(
@@ -62,8 +60,7 @@ class _Screen(Console):
 class _Frame:
     """A renderable of a run's progress, computed anew for each frame."""
 
-    def __init__(self, requests_a_second: float, phase: str) -> None:
-        self._requests_a_second = requests_a_second
+    def __init__(self, phase: str) -> None:
         self._began = time.monotonic()
         self._progress = Progress(phase)
         self._sentence = ""
@@ -71,7 +68,7 @@ class _Frame:
     def show(self, progress: Progress) -> None:
         """Set the progress that the next frames show."""
         self._progress = progress
-        self._sentence = _sentence(progress, time.monotonic() - self._began, self._requests_a_second)
+        self._sentence = _sentence(progress, time.monotonic() - self._began)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress, sentence = self._progress, self._sentence
@@ -79,7 +76,7 @@ class _Frame:
         room = options.max_width - len(progress.phase) - 1
         is_beside = room - len(sentence) - 1 >= least
         bar = ProgressBar(
-            total=100 if (progress.requests_total or progress.bytes_total) and progress.percent < 100 else None,
+            total=100 if progress.seconds_left else None,
             completed=progress.percent,
             width=max(least, min(most, room - len(sentence) - 1 if is_beside else room)),
             animation_time=time.monotonic() - self._began,
@@ -92,26 +89,28 @@ class _Frame:
                 yield Text(line)
 
 
-def _sentence(progress: Progress, seconds: float, requests_a_second: float) -> str:
+def _sentence(progress: Progress, seconds: float) -> str:
     """Return a sentence about the work done and left, with an estimate of the time left."""
+    left = progress.seconds_left
+    time_left = duration(left if progress.is_done else max(1.0, left)) if left is not None else None
     if progress.requests_total:
+        about = f", about {time_left}" if time_left else ""
         return (
             f"{progress.requests_done:,} of about {progress.requests_total:,} requests, "
-            f"{progress.requests_left:,} left, about {duration(progress.requests_left / requests_a_second)}"
+            f"{progress.requests_left:,} left{about}"
         )
+    estimate = f", {progress.percent:.0f} %, {time_left} left" if time_left and not progress.is_done else ""
     if progress.published:
-        return f"{progress.published:,} candles published"
-    if not progress.files_total:
-        return f"{progress.candles:,} candles"
-    done = f"{progress.files_done:,} of {progress.files_total:,} files, {progress.candles:,} candles"
-    if progress.percent == 100:  # the percentage of the files: the time for the rest is unknown
-        return done
-    rate = progress.candles / max(seconds, 0.001)
-    left = f", {duration(seconds * (100 / progress.percent - 1))} left" if progress.percent else ""
-    return f"{done}, {rate:,.0f}/s, {progress.percent:.0f} %{left}"
+        return f"{progress.published:,} candles published{estimate}"
+    done = f"{progress.candles:,} candles"
+    if progress.files_total:
+        done = f"{progress.files_done:,} of {progress.files_total:,} files, {done}"
+    if progress.files_done < progress.files_total:
+        done += f", {progress.candles / max(seconds, 0.001):,.0f}/s"
+    return done + estimate
 
 
-def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progress], None]:
+def _plain_lines(console: Console) -> Callable[[Progress], None]:
     began = time.monotonic()
     said_at, phase = -_PLAIN_SECONDS, ""
 
@@ -121,7 +120,7 @@ def _plain_lines(console: Console, requests_a_second: float) -> Callable[[Progre
         if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
             return
         said_at, phase = now, progress.phase
-        sentence = _sentence(progress, now - began, requests_a_second)
+        sentence = _sentence(progress, now - began)
         say(console, f"{progress.phase}: {sentence}")
 
     return report

@@ -18,6 +18,7 @@ from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.partitions import key_of
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.expected_work import FULL_REPORT_SERIES
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.pipeline import Changes, changed_series
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -25,10 +26,6 @@ from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.report.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-
-FULL_REPORT_SERIES = 500
-"""The number of changed series above which a run reports their candles only; later backfills report `coverage` and
-`gaps`, and their agreement is one check for each tier. An evaluation of a check costs 8 ms or more on SQLite."""
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 

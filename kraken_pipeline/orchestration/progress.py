@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.progress import Progress, Work
 
 NOTES = 10
 """The maximum number of names of each kind in a run's outcome, which is a tag; the log has all of them."""
@@ -79,7 +79,9 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
 
 def progress_of(tags: dict[str, str]) -> Progress:
     """Return the progress in a run's tags."""
-    return Progress(**json.loads(tags[PROGRESS_TAG])) if PROGRESS_TAG in tags else Progress()
+    made = json.loads(tags.get(PROGRESS_TAG, "{}"))
+    work = {phase: Work(**values) for phase, values in made.pop("work", {}).items()}
+    return Progress(**made, work=work)
 
 
 def finish(

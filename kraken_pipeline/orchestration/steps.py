@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batc
 from kraken_pipeline.orchestration.events import Event, events_of
 from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
+from kraken_pipeline.workflow.expected_work import expect_report
 from kraken_pipeline.workflow.pipeline import Changes
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -23,6 +25,8 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 
 _FEW_EVENTS = 8
 """Fewer events of an asset are logged one by one, so that the log of a small run shows each of them."""
+_EVENTS_OF_PROGRESS = 50
+"""The number of events between two reports of progress: they take a twentieth of a second or longer."""
 SPEC_TAG = "kraken/spec"
 
 
@@ -60,8 +64,20 @@ def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, change
     """Log what a run changed: to the log what failed, as events the partitions and checks that changed."""
     log_shortfalls(context.log, changes)
     partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
+    rewritten = {*changes.ingested, *changes.candles_stored}
+    expect_report(stores, run, rewritten, others=len(changes.evidence - rewritten))
     run.report(phase="reporting")
-    log_events(context, events_of(stores, spec, changes, run.now))
+    log_events(context, _counted(events_of(stores, spec, changes, run.now), run))
+
+
+def _counted(events: Iterable[Event], run: RunContext) -> Iterator[Event]:
+    """Yield events, and report the progress of the run after some of them."""
+    for number, event in enumerate(events, 1):
+        yield event
+        is_batched = isinstance(event, dg.AssetMaterialization)
+        run.did("reporting", costs.logging(int(is_batched), int(not is_batched)))
+        if number % _EVENTS_OF_PROGRESS == 0:
+            run.report()
 
 
 def log_events(context: dg.OpExecutionContext, events: Iterable[Event]) -> None:

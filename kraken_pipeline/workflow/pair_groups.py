@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from kraken_pipeline.coverage.ranges import Span, Spans, clip
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
+from kraken_pipeline.workflow.costs import Change
 
 LARGE_CANDLES = 3_000_000
 """The number of candles from which on several processes share the work: with fewer, it takes two seconds or less."""
@@ -35,3 +39,18 @@ def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]]
         groups[-1].append(pair)
         size += candles[pair]
     return groups, processes
+
+
+def changes_of(stores: Stores, ranges: Mapping[Series, Spans]) -> dict[str, Change]:
+    """Return the size of each pair's change, as if the candles of a series were evenly spread over its time."""
+    found: dict[str, Change] = {}
+    with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection, sorted({series.pair for series in ranges}))
+    for series, spans in ranges.items():
+        before = found.setdefault(series.pair, Change())
+        if (extent := extents.get(series)) is not None:
+            whole = Span(extent.first_time, extent.last_time + series.interval.seconds)
+            changed = sum(span.seconds for span in clip(spans, whole))
+            candles = before.candles + extent.candles * changed / whole.seconds
+            found[series.pair] = Change(candles, max(before.years, changed / costs.YEAR))
+    return found

@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import publish
+from kraken_pipeline.workflow import costs, publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled, SeriesOutcome
+from kraken_pipeline.workflow.expected_work import expect_filling, expect_report
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
@@ -93,8 +95,14 @@ class SeriesChange:
     is_selected: bool
 
 
-def find_archives(stores: Stores, spec: RunSpec, run: RunContext) -> Scan:
+def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_run: bool = False) -> Scan:
     """Find the selected archives that are not ingested yet, and record that this run reads them.
+
+    Args:
+        stores: The stores.
+        spec: The selection.
+        run: The context of the run.
+        is_whole_run: Whether the run fills gaps and reports afterwards, which its progress then includes.
 
     Raises:
         InvalidRequest: There is no archive for the selection, and nothing is known of it.
@@ -106,11 +114,11 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext) -> Scan:
         raise nothing_to_do(stores, spec, found)
     ingest.fail_broken(stores, found.broken, run)
     ingest.enlist(stores, found.tasks, run)
-    run.report(
-        phase="reading archives",
-        files_total=len(found.tasks),
-        bytes_total=sum(task.file.size for task in found.tasks),
-    )
+    size = sum(task.file.size for task in found.tasks)
+    run.expect("ingesting", costs.ingesting(len(found.tasks), size, stores.settings.kraken_workers))
+    if is_whole_run:
+        expect_filling(stores, spec, run, [task.file for task in found.tasks])
+    run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
     return found
 
 
@@ -137,6 +145,7 @@ def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome
     Raises:
         InvalidRequest: Nothing is known of the selection.
     """
+    run.finish("ingesting")  # also what others have ingested meanwhile
     done = backfill(stores, spec, run)
     if not (spec.complete and spec.api_backfill):
         return done
@@ -176,6 +185,7 @@ def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = Fa
     pairs = selected_pairs(stores, spec)
     if full:
         mark_everything(stores, pairs, run.now)
+    expect_report(stores, run, set(), others=len(pairs) * len(Interval))
     done = reconcile_changes(stores, pairs, run)
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, sorted(done.changed))

@@ -26,6 +26,7 @@ from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, RangeDigest, Rece
 from kraken_pipeline.storage.records import deliveries, publications
 from kraken_pipeline.storage.records.damage import REPAIR
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.progress import RunContext
 
 ROWS_OF_A_PAIR = 1_000
@@ -122,6 +123,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
                 break
             except PipelineError as error:
                 failed.append(f"{TABLES[interval]}: {error}")
+    run.finish("publishing")
     with stores.catalog.read() as connection:
         left = publications.backlog(connection).count
     return PublishOutcome(tuple(done[series] for series in sorted(done)), tuple(failed), left)
@@ -174,6 +176,7 @@ def _publish_table(
             before = done.get(one_series, Published(one_series, 0, ()))
             parts = intersect(spans[one_series], (window.span,))
             done[one_series] = Published(one_series, before.candles + candles, normalise((*before.spans, *parts)))
+        run.did("publishing", costs.publishing(window.rows.height))
         run.report(phase=f"publishing {TABLES[interval]}", published=run.progress.published + window.rows.height)
 
     try:

@@ -15,11 +15,13 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.orchestration import failures
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.jobs import ingest_job as jobs
+from kraken_pipeline.orchestration.progress import listening
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import (
@@ -291,6 +293,29 @@ def test_files_are_worked_on_in_chunks_that_can_be_repeated_by_themselves(
     ]
     status = status_of(instance, settings)
     assert (status.progress.files_total, status.progress.files_done, status.progress.files_ingested) == (6, 6, 6)
+
+
+def test_progress_is_about_the_whole_run_and_time_is_left_until_it_is_done(
+    instance: dg.DagsterInstance, settings: Settings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_FILES", 2)
+    seen: list[Progress] = []
+    with listening(seen.append):
+        assert ingest(instance, settings, archive_dirs=[str(shelf.q1)], api_backfill=False).success
+    running, last = [made for made in seen if made.files_total and not made.is_done], seen[-1]
+    phases = ["reading archives", "ingesting", "resampling", "reconciling", "finding gaps", "reporting"]
+    assert list(dict.fromkeys(made.phase for made in running)) == phases
+    assert all(made.seconds_left for made in running)
+    assert max(made.percent for made in running) <= 99
+    assert (last.phase, last.percent, last.seconds_left) == ("done", 100, 0)
+    # Each step knows the work of the whole run, and adds to what the steps before have done.
+    read = [made.work["ingesting"] for made in running if made.phase == "ingesting"]
+    assert len(read) == 3
+    assert {round(work.total, 6) for work in read} == {round(read[0].total, 6)}
+    assert [work.done for work in read] == sorted({work.done for work in read})
+    assert read[-1].done == pytest.approx(read[-1].total)
+    assert set(last.work) == {"ingesting", *phases[2:]}
+    assert all(work.taken for work in last.work.values())
 
 
 def test_a_run_holds_its_lock_for_as_long_as_it_works(

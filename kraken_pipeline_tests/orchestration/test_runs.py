@@ -12,7 +12,7 @@ from kraken_pipeline.orchestration.progress import PROGRESS_TAG, finish, listeni
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
 from kraken_pipeline.orchestration.steps import SPEC_TAG
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
-from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.progress import Progress, Work
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 pytestmark = pytest.mark.slow
@@ -185,7 +185,7 @@ def test_progress_is_written_when_the_phase_changes_and_read_back(instance: dg.D
     watch = watcher(instance, run_id)
     with listening(heard.append):
         watch(Progress("reading archives", files_total=10, bytes_total=200))
-        watch(Progress("ingesting", files_total=10, files_done=2, candles=7, bytes_total=200, bytes_done=50))
+        watch(Progress("ingesting", files_total=10, files_done=2, candles=7, work={"ingesting": Work(8, 2, 2)}))
         watch(Progress("ingesting", files_total=10, files_done=3, candles=9, bytes_total=200, bytes_done=60))
     watch(Progress("ingesting", files_total=10, files_done=4, bytes_total=200))
     (status,) = statuses(instance, locks, None)

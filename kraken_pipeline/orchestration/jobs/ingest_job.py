@@ -86,7 +86,7 @@ def look_at_folders(
         if spec.dry_run:
             _log_plan(context, stores, spec, run.now)
         else:
-            found = pipeline.find_archives(stores, spec, run)
+            found = pipeline.find_archives(stores, spec, run, is_whole_run=True)
             record_asked(stores, spec, run.now)
             _log_found(context, stores, found)
     plan = _plan(stores, spec, run, found)

@@ -24,6 +24,7 @@ from kraken_pipeline.workflow import pipeline, publish
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.dead_letters import failed_operations
+from kraken_pipeline.workflow.expected_work import expect_filling
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.progress import RunContext
@@ -58,6 +59,7 @@ def fill_gaps(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
             context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
             conclude(context, run, outcome_of_changes(pipeline.Changes()))
             return
+        expect_filling(stores, spec, run)
         changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, spec, run))
         record_asked(stores, spec, run.now)
         _deliver_and_report(context, stores, spec, changes, run)

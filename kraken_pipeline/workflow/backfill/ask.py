@@ -30,6 +30,7 @@ from kraken_pipeline.storage.exchange_state.listings import ListingRecord
 from kraken_pipeline.storage.records import dead_letters, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_ohlc, fetch_trades, grant_quiet
 from kraken_pipeline.workflow.backfill.outcome import SeriesOutcome
@@ -57,7 +58,7 @@ def fill_through_api(work: BackfillWork) -> None:
             return
     work.run.report(phase="requesting from the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
-        budget = Budget(exchange, _allowed(stores, spec))
+        budget = Budget(exchange, allowed_requests(stores, spec))
         if _prepare(work, exchange, budget):
             # Checking quiet time can reveal gaps of other pairs.
             while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
@@ -66,7 +67,8 @@ def fill_through_api(work: BackfillWork) -> None:
         work.notes += exchange.warnings
 
 
-def _allowed(stores: Stores, spec: RunSpec) -> int | None:
+def allowed_requests(stores: Stores, spec: RunSpec) -> int | None:
+    """Return the number of requests that a run may make; None for no limit."""
     if spec.budget is not None or spec.complete:
         return spec.budget
     return stores.settings.kraken_max_requests_per_run
@@ -193,7 +195,7 @@ def _check_suspects(work: BackfillWork, exchange: Exchange, budget: Budget) -> b
     """
     wanted = _suspects(work)
     before = work.refuted
-    for pair, span, reason in wanted:
+    for number, (pair, span, reason) in enumerate(wanted, 1):
         minutes = Series(pair, Interval.M1)
         fetch = Fetch(Route.TRADES, minutes, (span,), ((minutes, span),), 1)
         if (str(fetch), fetch.spans) in work.tried:
@@ -207,8 +209,9 @@ def _check_suspects(work: BackfillWork, exchange: Exchange, budget: Budget) -> b
             except Busy as error:
                 work.notes.append(str(error))
                 continue
-        if not fetch_each(work, exchange, [fetch], budget):
+        if not fetch_each(work, exchange, [fetch], budget, later=len(wanted) - number):
             break
+    work.run.finish("checking quiet time")
     if wanted:
         work.resample()
     return work.refuted > before
@@ -234,12 +237,19 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
             tried |= {(str(fetch), fetch.spans) for fetch in chosen}
             if not chosen:
                 continue
+            later = () if turn else selection[1]
+            pairs = {fetch.series.pair for fetch in (*chosen, *later)}
+            phase = "paging through trades" if turn else "requesting candles"
+            _expect_requests(work, "paging through trades", budget.within(estimated(later)))
+            _expect_requests(work, phase, budget.within(estimated(chosen)))
+            work.run.expect("reconciling", costs.reconciling([costs.Change()] * len(pairs), 1))
             work.run.report(
-                phase="paging through trades" if turn else "requesting candles",
+                phase=phase,
                 requests_done=exchange.requests,
-                requests_total=exchange.requests + estimated((*chosen, *(() if turn else selection[1]))),
+                requests_total=exchange.requests + estimated((*chosen, *later)),
             )
             may_go_on = fetch_each(work, exchange, chosen, budget)
+            work.run.finish(phase)
             work.resample()
             if not may_go_on:
                 return False
@@ -247,9 +257,28 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
             return True
 
 
-def fetch_each(work: BackfillWork, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget) -> bool:
-    """Make fetches one after another; return whether to continue."""
+def _expect_requests(work: BackfillWork, phase: str, requests: int) -> None:
+    work.run.expect(phase, costs.requesting(requests, work.stores.settings.kraken_api_rate), is_remote=True)
+
+
+def fetch_each(
+    work: BackfillWork, exchange: Exchange, chosen: Sequence[Fetch], budget: Budget, *, later: int = 0
+) -> bool:
+    """Make fetches one after another, as the phase that the run is in.
+
+    Args:
+        work: The backfill.
+        exchange: The exchange to ask.
+        chosen: The fetches.
+        budget: The budget of the run.
+        later: The number of requests that the same phase makes afterwards.
+
+    Returns:
+        Whether to continue with requests.
+    """
+    phase = work.run.progress.phase
     for number, fetch in enumerate(chosen):
+        _expect_requests(work, phase, budget.within(estimated(chosen[number:]) + later))
         if budget.is_spent:
             work.notes.append(
                 f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
@@ -316,8 +345,10 @@ def _fetch_one(work: BackfillWork, exchange: Exchange, fetch: Fetch, budget: Bud
 
 
 def _report(work: BackfillWork, exchange: Exchange) -> None:
-    done = exchange.requests
-    work.run.report(requests_done=done, requests_total=max(done, work.run.progress.requests_total))
+    done, progress = exchange.requests, work.run.progress
+    made = max(0, done - progress.requests_done)
+    work.run.did(progress.phase, costs.requesting(made, work.stores.settings.kraken_api_rate))
+    work.run.report(requests_done=done, requests_total=max(done, progress.requests_total))
 
 
 def _persistently(work: BackfillWork, exchange: Exchange, action: Callable[[], bool]) -> bool:
@@ -337,8 +368,10 @@ def _persistently(work: BackfillWork, exchange: Exchange, action: Callable[[], b
             until = until or time.monotonic() + work.stores.settings.kraken_api_patience_seconds
             if time.monotonic() + wait >= until:
                 raise
+            phase = work.run.progress.phase
             work.run.report(phase="waiting for the exchange")
             time.sleep(wait)
+            work.run.report(phase=phase)
 
 
 def _wait_after(error: ExchangeUnavailable) -> float:

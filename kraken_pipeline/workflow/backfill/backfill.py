@@ -42,6 +42,7 @@ def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
         work.resample()
     run.report(phase="finding gaps", candles=run.progress.candles + work.filled.candles_stored)
     left = work.settled_gaps()
+    run.finish("finding gaps")
     settle_operations(stores, run.now)
     return work.outcome(left)
 
@@ -109,6 +110,7 @@ def retry(stores: Stores, given_up: Sequence[Operation], run: RunContext) -> Bac
             fetches = [_fetch_again(operation) for operation in given_up]
             run.report(phase="retrying", requests_total=exchange.requests + estimated(fetches))
             fetch_each(work, exchange, fetches, budget)
+            run.finish("retrying")
         work.requests = exchange.requests
         work.notes += exchange.warnings
     work.resample()

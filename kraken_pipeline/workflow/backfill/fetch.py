@@ -65,6 +65,10 @@ class Budget:
         """Whether no request is left."""
         return self._until is not None and self._exchange.requests >= self._until
 
+    def within(self, requests: int) -> int:
+        """Return how many of some requests the budget still allows."""
+        return requests if self._until is None else min(requests, max(0, self._until - self._exchange.requests))
+
 
 class _Spent(Exception):
     """A budget that is spent in the middle of paging."""

@@ -22,6 +22,7 @@ from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import SeriesOutcome
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.heed import heeding
@@ -44,12 +45,15 @@ def resample_gaps(stores: Stores, gaps: Iterable[Gap], run: RunContext) -> list[
     work = _ready(gaps)
     processes = stores.settings.kraken_workers if len(work) >= LARGE_SERIES else 1
     threads = 1 if processes > 1 else stores.settings.kraken_workers
-    groups = _groups(work) if processes > 1 else [work]
     filled: list[SeriesOutcome] = []
+    run.expect("resampling", costs.resampling(len(work), processes))
     resampled = partial(_resample_group, run_id=run.run_id, now=run.now, threads=threads)
-    with closing(side_by_side(stores, resampled, groups, processes)) as results:
+    with closing(side_by_side(stores, resampled, _groups(work), processes)) as results:
         for outcomes in results:
             filled += outcomes
+            run.did("resampling", costs.resampling(len(outcomes), processes))
+            run.report()
+    run.finish("resampling")
     return filled
 
 

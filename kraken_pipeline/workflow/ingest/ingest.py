@@ -21,6 +21,7 @@ from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.ingest.batches import Batch, Outcomes, batches_of, groups_of, stored_in_turn
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.read_file import Reading, letter, read_file, write_letters
@@ -91,12 +92,13 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
     if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
         _count_anew(stores, run)
     waiting = [task for task in tasks if task.file.location in ids]
+    workers = stores.settings.kraken_workers
     for round_ in range(ROUNDS):
         sizes = {task.file.location: task.file.size for task in waiting}
         with closing(_ingested(stores, spec, waiting, ids, run)) as results:
             for done in results:
                 outcomes |= done
-                _report(run, sum(sizes[location] for location in done), list(done.values()))
+                _report(run, sum(sizes[location] for location in done), list(done.values()), workers)
         changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
         if not changed or round_ == ROUNDS - 1:
             break
@@ -264,6 +266,8 @@ def _count_anew(stores: Stores, run: RunContext) -> None:
     """Set a run's progress from the records; its last report may be older than its last batch."""
     with stores.catalog.read() as connection:
         done = file_records.done_by(connection, run.run_id)
+    files, size = run.progress.files_total - done.files, run.progress.bytes_total - done.size
+    run.expect("ingesting", costs.ingesting(max(0, files), max(0, size), stores.settings.kraken_workers))
     run.report(
         phase="ingesting",
         files_done=done.files,
@@ -273,7 +277,8 @@ def _count_anew(stores: Stores, run: RunContext) -> None:
     )
 
 
-def _report(run: RunContext, size: int, done: Sequence[FileOutcome]) -> None:
+def _report(run: RunContext, size: int, done: Sequence[FileOutcome], workers: int) -> None:
+    run.did("ingesting", costs.ingesting(len(done), size, workers))
     progress = run.progress
     run.report(
         phase="ingesting",

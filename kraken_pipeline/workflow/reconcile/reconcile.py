@@ -41,11 +41,12 @@ from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.gaps.gaps import find_gaps
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.ingest import earlier_archives
-from kraken_pipeline.workflow.pair_groups import pair_groups
+from kraken_pipeline.workflow.pair_groups import changes_of, pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
 from kraken_pipeline.workflow.reconcile.monthly_counts import monthly_counts
@@ -94,12 +95,16 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     except Busy as error:
         notes.append(f"The correction of an earlier version's coverage is left to the next run: {error}")
     with stores.catalog.read() as connection:
-        to_compare = sorted(publications.marked(connection, wanted).keys() & wanted)
+        marked = publications.marked(connection, wanted)
+    to_compare = sorted(marked.keys() & wanted)
     done: list[_Outcome] = []
     groups, processes = pair_groups(stores, to_compare)
+    changes = changes_of(stores, _changed(mark for pair in to_compare for mark in marked[pair]))
+    run.expect("reconciling", costs.reconciling(changes.values(), processes))
     run.report(phase="reconciling")
     with closing(side_by_side(stores, partial(_reconcile_pairs, now=run.now), groups, processes)) as results:
-        for outcomes, busy in results:
+        for some, outcomes, busy in results:
+            run.did("reconciling", costs.comparing([changes[pair] for pair in some], processes))
             run.report(phase="reconciling")
             done += outcomes
             notes += busy
@@ -108,6 +113,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
         silent = _search_for_quiet(stores, wanted, run)
     except Busy as error:
         notes.append(f"Quiet time was not checked; the next run checks it: {error}")
+    run.finish("reconciling")
     return Reconciled(
         tuple(to_compare),
         sum(outcome.refuted for outcome in done) + silent,
@@ -119,8 +125,8 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     )
 
 
-def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[list[_Outcome], list[str]]:
-    """Reconcile some pairs; return their outcomes, and a note for each that another process holds."""
+def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[Sequence[str], list[_Outcome], list[str]]:
+    """Reconcile some pairs; return them, their outcomes, and a note for each that another process holds."""
     done: list[_Outcome] = []
     busy: list[str] = []
     stores.lake.manifest.reread_all([Series(pair, interval) for pair in pairs for interval in Interval])  # in one query
@@ -129,7 +135,7 @@ def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[li
             done.append(_reconcile_pair(stores, pair, now))
         except Busy as error:
             busy.append(f"{pair} was not reconciled: {error}")
-    return done, busy
+    return pairs, done, busy
 
 
 def _search_for_quiet(stores: Stores, pairs: Collection[str], run: RunContext) -> int:

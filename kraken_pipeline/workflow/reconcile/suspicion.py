@@ -35,7 +35,8 @@ from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.pair_groups import pair_groups
+from kraken_pipeline.workflow import costs
+from kraken_pipeline.workflow.pair_groups import changes_of, pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.activity import Activity
 from kraken_pipeline.workflow.reconcile.outages import HOURS, coverage_since_listing, find_outages, refute_outages
@@ -92,8 +93,12 @@ def look(stores: Stores, changed: Mapping[Series, Spans], run: RunContext) -> in
     found: list[_Found] = [(None, HOURS, outage, OUTAGE) for outage in outages]
     pairs, processes = pair_groups(stores, places.keys())
     groups = [_Group({pair: places[pair] for pair in group}, _of_pairs(changed, group)) for group in pairs]
+    changes = dict.fromkeys(places, costs.Change()) | changes_of(stores, changed)
+    run.did("reconciling", costs.comparing_markets(changes.values()))
+    run.expect("reconciling", costs.searching(changes.values(), processes))
     with closing(side_by_side(stores, partial(_searched, down=down), groups, processes)) as results:
-        for some in results:
+        for searched, some in results:
+            run.did("reconciling", costs.searching([changes[pair] for pair in searched], processes))
             run.report(phase="reconciling")
             found += some
     _record(evidence, known, found, _Judged(days, places, over, refuted), run.now)
@@ -216,15 +221,15 @@ class _Group:
     changed: Mapping[Series, Spans]
 
 
-def _searched(stores: Stores, group: _Group, down: Spans) -> list[_Found]:
-    """Return the suspicious quiet time of some pairs, without outages."""
+def _searched(stores: Stores, group: _Group, down: Spans) -> tuple[Sequence[str], list[_Found]]:
+    """Return some pairs, and their suspicious quiet time without outages."""
     pairs = sorted(group.places)
     with stores.catalog.read() as connection:
         proven = {series: found.reconciled for series, found in proof_records.added_up(connection, pairs).items()}
         activity = Activity(stores.lake, evidence_records.extents(connection, pairs))
         evidence = QuietEvidence(stores, activity, proven, incident_records.down_times(connection))
     stores.lake.manifest.reread_all(activity.extents)  # together, which takes a tenth of the time
-    return list(_found(evidence, group.changed, group.places, down))
+    return pairs, list(_found(evidence, group.changed, group.places, down))
 
 
 def _found(

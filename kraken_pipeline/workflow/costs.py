@@ -1,0 +1,93 @@
+"""What the phases of a run cost: what a run goes by until it has measured its own pace.
+
+The costs are seconds of CPU of one process, measured on a part of the archives of `python -m benchmarks.whole`: 480
+files of 3.7 million rows, and then 448 of 0.18 million. Only their proportions matter, because a run scales them by its
+own pace. Work that several processes do side by side is divided by their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+BYTES_OF_ROW = 55
+"""The size of a row of an archive."""
+YEAR = 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The size of a change of one pair.
+
+    Attributes:
+        candles: The number of candles of all intervals that have changed.
+        years: The length of the time in which they have.
+    """
+
+    candles: float = 0.0
+    years: float = 0.0
+
+
+def ingesting(files: int, size: int, workers: int) -> float:
+    """Return the cost of reading and storing so many files, whose size is in bytes."""
+    return (0.0135 * files + 3.0e-8 * size) / workers
+
+
+def planning(series: int) -> float:
+    """Return the cost of reading what is known of so many series, and of finding their gaps."""
+    return 0.0016 * series
+
+
+def resampling(series: int, workers: int) -> float:
+    """Return the cost of making the missing candles of so many series from finer ones."""
+    return 0.025 * series / workers
+
+
+def comparing(changes: Collection[Change], workers: int) -> float:
+    """Return the cost of comparing the intervals of some pairs where they have changed."""
+    return (0.11 * len(changes) + 7.0e-7 * _candles(changes)) / workers
+
+
+def comparing_markets(changes: Collection[Change]) -> float:
+    """Return the cost of searching all pairs at once for outages where some have changed."""
+    return 3.0e-7 * _candles(changes)
+
+
+def searching(changes: Collection[Change], workers: int) -> float:
+    """Return the cost of searching some pairs for quiet time where they have changed."""
+    years = sum(change.years for change in changes)
+    return (0.05 * len(changes) + 0.005 * years + 6.0e-7 * _candles(changes)) / workers
+
+
+def reconciling(changes: Collection[Change], workers: int) -> float:
+    """Return the cost of reconciling some pairs: of comparing their intervals, and of both searches."""
+    return comparing(changes, workers) + comparing_markets(changes) + searching(changes, workers)
+
+
+def _candles(changes: Collection[Change]) -> float:
+    return sum(change.candles for change in changes)
+
+
+def requesting(requests: int, rate: float) -> float:
+    """Return the time of so many requests, of which `rate` are sent in a second."""
+    return requests / rate
+
+
+def recording(series: int) -> float:
+    """Return the cost of recording the gaps of so many series."""
+    return 0.0004 * series
+
+
+def publishing(candles: float) -> float:
+    """Return the cost of publishing so many candles; the benchmark `publish-6` has published 52,000 a second."""
+    return 1.9e-5 * candles
+
+
+def logging(materialisations: int, evaluations: int) -> float:
+    """Return the cost of storing so many materialisations, in batches, and so many evaluations of checks."""
+    return 0.001 * materialisations + 0.011 * evaluations
+
+
+def checking(series: int, candles: float, workers: int) -> float:
+    """Return the cost of reporting on so many series, and of checking so many candles."""
+    return 1.0 + 0.0015 * series + 9.0e-7 * candles / workers

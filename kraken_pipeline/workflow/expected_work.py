@@ -1,0 +1,77 @@
+"""The work that a run expects of its later phases, before each of them knows more and sets its own anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+
+from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records import evidence_records
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import costs
+from kraken_pipeline.workflow.backfill.ask import allowed_requests
+from kraken_pipeline.workflow.costs import Change
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+FULL_REPORT_SERIES = 500
+"""The number of changed series above which a run reports their candles only; later backfills report `coverage` and
+`gaps`, and their agreement is one check for each tier. An evaluation of a check costs 8 ms or more on SQLite."""
+
+
+def expect_filling(stores: Stores, spec: RunSpec, run: RunContext, files: Sequence[ArchiveFile] = ()) -> None:
+    """Expect the work that follows the ingesting of some files: resampling, reconciling, requesting, reporting.
+
+    Of each series that the exchange may be asked for, one request is expected.
+    """
+    workers = stores.settings.kraken_workers
+    there = [*stores.lake.asset_ids.pairs(), *(file.pair for file in files)]
+    pairs = {*spec.pairs, *(pair.name for pair in there if spec.selects(pair, stores.tiers))}
+    known = len(pairs) * len(spec.intervals)
+    changed = {file.series for file in files}
+    changes = _changes(files)
+    derived = sum(Series(pair, interval) not in changed for pair in changes for interval in spec.intervals)
+    run.expect("resampling", costs.planning(known) + costs.resampling(derived, workers))
+    run.expect("reconciling", costs.reconciling(changes.values(), workers))
+    requests = 0
+    if spec.api_backfill:
+        allowed = allowed_requests(stores, spec)
+        requests = known if allowed is None else min(known, allowed)
+        run.expect("requesting candles", costs.requesting(requests, stores.settings.kraken_api_rate), is_remote=True)
+    run.expect("finding gaps", costs.recording(known))
+    candles = sum(change.candles for change in changes.values())
+    if stores.settings.has_questdb:
+        run.expect("publishing", costs.publishing(candles))
+    expect_report(stores, run, changed, others=derived + requests, candles=candles)
+
+
+def _changes(files: Iterable[ArchiveFile]) -> dict[str, Change]:
+    """Return the size of the change that files make, by pair, as if there was a trade in every candle."""
+    found: dict[str, Change] = {}
+    for file in files:
+        rows, before = file.size / costs.BYTES_OF_ROW, found.get(file.pair.name, Change())
+        years = max(before.years, rows * file.interval.seconds / costs.YEAR)
+        found[file.pair.name] = Change(before.candles + rows, years)
+    return found
+
+
+def expect_report(
+    stores: Stores, run: RunContext, rewritten: Set[Series], *, others: int = 0, candles: float = 0.0
+) -> None:
+    """Expect the work of a report.
+
+    Args:
+        stores: The stores.
+        run: The run that reports.
+        rewritten: The series whose candles have changed; all of theirs are checked.
+        others: The number of other series that it reports.
+        candles: The number of candles that it adds until then.
+    """
+    with stores.catalog.read() as connection:
+        extents = evidence_records.extents(connection)
+    reported = len(rewritten) + others
+    is_full = reported <= FULL_REPORT_SERIES
+    logging = costs.logging(3 * reported, reported) if is_full else costs.logging(len(rewritten), 0)
+    checked = candles + sum(extents[series].candles for series in rewritten if series in extents)
+    workers = stores.settings.kraken_workers
+    run.expect("reporting", logging + costs.checking(len(extents.keys() | rewritten), checked, workers))
