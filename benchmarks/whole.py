@@ -2,8 +2,9 @@
 
 It makes an archive of the shape of Kraken's complete one (1,503 pairs by eight intervals, as many members again of
 litter) and a quarterly one, runs each command of the program on them as a user would, and
-prints what each took: CPU, wall, and the most memory of all its processes at once. The bare loops read every member
-with Polars and write it to a Parquet file, in one process and in two.
+prints what each took: CPU, wall, the most memory of all its processes at once, and the time left that it showed at half
+of its time, as a multiple of the true one. The bare loops read every member with Polars and write it to a Parquet file,
+in one process and in two.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import argparse
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +37,8 @@ _FIRST, _LAST = 1_380_585_600, 1_672_531_200  # 2013-10-01 and 2023-01-01, where
 _QUARTER_LAST = 1_680_307_200  # 2023-04-01
 _BUSY = 1.3  # the share of minutes with a trade of the pair of rank r is this divided by r + 1
 _POLL_SECONDS = 0.2
+_TIME_LEFT = re.compile(r"(?:about |, )([\d.]+) (s|min|h)(?: left)?$")
+_SECONDS = {"s": 1, "min": 60, "h": 3_600}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,15 @@ class Cost:
         wall: Seconds by the clock.
         cpu: Seconds of CPU of all its processes.
         peak_mib: The most memory that its processes held at once, as sampled five times a second.
+        left_at_half: The time left that it showed at half of its time, as a multiple of the true one; None if it
+            showed none.
     """
 
     name: str
     wall: float
     cpu: float
     peak_mib: float
+    left_at_half: float | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -181,18 +189,41 @@ def _run(name: str, command: Sequence[str], environment: Mapping[str, str]) -> C
     """Run a command to its end, sampling the memory of its processes."""
     began, peak = time.perf_counter(), 0
     before = os.times()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, env=dict(environment), stdout=output, stderr=output)
+    lines: list[tuple[float, str]] = []
+    with (
+        ThreadPoolExecutor(1) as reader,
+        subprocess.Popen(
+            command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        reader.submit(
+            lambda stream: lines.extend((time.perf_counter() - began, line) for line in stream), process.stdout
+        )
         while process.returncode is None:
             peak = max(peak, sum(_resident(pid) for pid in _tree(process.pid)))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_SECONDS)
-        output.seek(0)
-        if process.returncode != 0:
-            raise RuntimeError(f"{name} ended with {process.returncode}: {output.read()[-2_000:].decode()}")
+        wall = time.perf_counter() - began
+    if process.returncode != 0:
+        raise RuntimeError(f"{name} ended with {process.returncode}: {''.join(line for _, line in lines)[-2_000:]}")
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(name, time.perf_counter() - began, cpu, peak / 2**20)
+    return Cost(name, wall, cpu, peak / 2**20, left_at_half(lines, wall))
+
+
+def left_at_half(lines: Iterable[tuple[float, str]], wall: float) -> float | None:
+    """Return the time left that the last line of progress before half of the time says, as a multiple of the true one.
+
+    Args:
+        lines: The lines that a command printed, each with its second.
+        wall: The seconds that the command took.
+    """
+    said = [(at, found) for at, line in lines if at <= wall / 2 and (found := _TIME_LEFT.search(line))]
+    if not said:
+        return None
+    at, found = said[-1]
+    return float(found[1]) * _SECONDS[found[2]] / (wall - at)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -217,7 +248,7 @@ def _resident(pid: int) -> int:
 def table(taken: Sequence[Cost]) -> str:
     """Return the figures as text, each command beside the wall time of the bare loop."""
     bare = next((each.wall for each in taken if each.name == "bare, one process"), None)
-    lines = [("", "wall s", "CPU s", "peak MiB", "of bare")]
+    lines = [("", "wall s", "CPU s", "peak MiB", "of bare", "left at half")]
     lines += [
         (
             each.name,
@@ -225,6 +256,7 @@ def table(taken: Sequence[Cost]) -> str:
             f"{each.cpu:.1f}",
             f"{each.peak_mib:.0f}",
             f"{each.wall / bare:.2f}" if bare else "-",
+            "-" if each.left_at_half is None else f"{each.left_at_half:.2f}",
         )
         for each in taken
     ]

@@ -105,6 +105,19 @@ def test_a_command_is_measured_with_all_its_processes() -> None:
     assert cost.name == "a name"
     assert 0 < cost.cpu <= 2 * cost.wall
     assert cost.peak_mib > 1
+    assert cost.left_at_half is None
     assert "a name" in whole.table([cost])
     with pytest.raises(RuntimeError, match="ended with 3: said"):
         whole._run("a name", (sys.executable, "-c", "print('said'); raise SystemExit(3)"), {})
+
+
+def test_the_time_left_at_half_of_the_time_is_a_multiple_of_the_true_one() -> None:
+    lines = [
+        (10.0, "ingesting: 1 of 4 files, 10 candles, 1/s, 10 %, 3 min left\n"),
+        (40.0, "requesting candles: 3 of about 9 requests, 6 left, about 30 s\n"),
+        (49.0, "a note that says nothing of the time\n"),
+        (70.0, "reporting: 4 of 4 files, 40 candles, 99 %, 1 s left\n"),
+    ]
+    assert whole.left_at_half(lines, 100) == 30 / 60
+    assert whole.left_at_half(lines, 30) == 180 / 20
+    assert whole.left_at_half(lines, 15) is None
