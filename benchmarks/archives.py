@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.catalogs import make_catalog
+from benchmarks.catalogs import make_catalog, make_whole_catalog
 from benchmarks.side import LAKE_CANDLES, NOW, RECONCILED
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
@@ -232,6 +232,7 @@ def _walk(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.f
 MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "catalog": make_catalog,
+    "whole-catalog": make_whole_catalog,
     "histories": make_histories,
     "files": make_files,
     "history": make_history,

@@ -170,6 +170,10 @@ FIGURES = (
     Figure("quick-10000", "files", "verify_quickly", "sum_files", 10_000, 20, 3, "files", (within(2.0),)),
     # A pair has six intervals and ten years: 200 of them are 144,000 cells of the report's maps.
     Figure("page-200", "cells", "make_page", "draw_cells", 200, 4, 3, "catalog", (peak_of(800),)),
+    Figure("page-1500", "cells", "make_page", "draw_cells", 1_500, 5, 2, "catalog"),
+    # Whole commands, in seconds of CPU with all imports: 1,500 pairs have 15,000 series.
+    Figure("gaps-json", "series", "list_gaps", "read_catalog", 1_500, 4, 3, "whole-catalog", (within(3.0),)),
+    Figure("report", "series", "print_report", "read_catalog", 1_500, 4, 3, "whole-catalog", (within(3.0),)),
     # A pair has 100,000 hourly candles.
     Figure("publish-6", "rows", "publish", "send_frame", 6, 1, 3, "lake", (ratio_of(0.75), peak_of(800)), server=True),
     Figure(

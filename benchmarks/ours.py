@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -199,6 +202,29 @@ def make_page(given: Given) -> Measurement:
     )
 
 
+def list_gaps(given: Given) -> Measurement:
+    """`gaps --json` of everything, as a command, in seconds of CPU."""
+    return _command(given, "gaps", "--json")
+
+
+def print_report(given: Given) -> Measurement:
+    """`report` of everything, as a command, in seconds of CPU."""
+    return _command(given, "report")
+
+
+def _command(given: Given, *words: str) -> Measurement:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
+    environment = {**kept, "KRAKEN_PIPELINE_HOME": str(given.source)}
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-m", "kraken_pipeline", *words], env=environment, check=True, capture_output=True
+    )
+    after = os.times()
+    assert done.stdout
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    return Measurement(len(INTERVALS) * given.size, seconds, f"{len(done.stdout) / 1000:,.0f} kB of output")
+
+
 def publish(given: Given) -> Measurement:
     """A lake to QuestDB, through the outbox, until all of it is applied."""
     (given.scratch / "home").mkdir()
@@ -260,4 +286,19 @@ def _covered(first: int, interval: Interval) -> list[CoverageRecord]:
 
 
 if __name__ == "__main__":
-    run((ingest, fold, page, detect_gaps, route_gaps, make_page, reconcile, verify_whole, verify_quickly, publish))
+    run(
+        (
+            ingest,
+            fold,
+            page,
+            detect_gaps,
+            route_gaps,
+            make_page,
+            list_gaps,
+            print_report,
+            reconcile,
+            verify_whole,
+            verify_quickly,
+            publish,
+        )
+    )

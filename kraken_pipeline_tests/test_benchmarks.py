@@ -47,6 +47,8 @@ def test_a_small_round_measures_every_kind_of_figure(
         "verify-2000",
         "quick-10000",
         "page-200",
+        "gaps-json",
+        "report",
         *served,
     ]
     only = [argument for name in figures for argument in ("--only", name)]
@@ -56,10 +58,12 @@ def test_a_small_round_measures_every_kind_of_figure(
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["figure", "ours", "bare", "ratio"]
     assert [line.split()[0] for line in lines[: len(figures)]] == figures
-    verified, quick, page, *published = lines[len(figures) :]
+    verified, quick, page, gaps, report, *published = lines[len(figures) :]
     assert re.fullmatch(r"verify-2000: \d+ MiB in \d+\.\d\d s", verified)
     assert re.fullmatch(r"quick-10000: \d+ MiB in \d+\.\d\d s", quick)
     assert re.fullmatch(r"page-200: the page has \d+ kB", page)
+    assert re.fullmatch(r"gaps-json: \d+ kB of output", gaps)
+    assert re.fullmatch(r"report: \d+ kB of output", report)
     for name, line in zip(served, published, strict=True):
         assert re.fullmatch(rf"{name}: \d+ bytes a candle in the lake, \d+ in QuestDB", line)
     assert {name: figure["ratio"] > 0 for name, figure in json.loads(told.read_text()).items()} == dict.fromkeys(
