@@ -94,7 +94,9 @@ def test_the_numbers_of_the_cells_come_out_as_they_were_packed() -> None:
     drawn = small_map()
     data = np.frombuffer(gzip.decompress(base64.b64decode(packed_cells(drawn))), "<i4")
     planes = data.reshape(len(PLANES) - 1 + len(ROUTES), len(drawn.pairs), YEAR.count)
-    state, expected, uncovered, unproven, unverified, candles, *missing, conflicts, suspicious = planes
+    state, expected, unrouted, unproven, unverified, by_byte, *missing, conflicts, suspicious = planes
+    candles = np.frombuffer(by_byte.tobytes(), np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(by_byte.shape)
+    uncovered = unrouted + np.array(missing).sum(axis=0)
     full, holed = drawn.breakdowns
     assert (state == drawn.states).all()
     assert (expected[0] == full.expected).all()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import re
 from dataclasses import replace
@@ -114,6 +115,23 @@ def test_the_tables_have_each_series_each_tier_and_all_together() -> None:
         ("TIER4", "60", "100"),
         ("all", "60", "1,000"),
     ]
+
+
+def test_the_rows_of_a_long_table_that_follow_its_first_ones_are_packed_and_counted() -> None:
+    (_, quiet) = report().series
+    many = tuple(
+        replace(quiet, series=Series(f"Q{number:03}USD", Interval.H1), action=HOSTILE)
+        for number in range(page_contents.MOST_ROWS + 7)
+    )
+    found, _ = page(report(series=many))
+    (table,) = found.all("details", id="table-series")
+    assert [part.text for part in table.all("span", **{"class": "count"})] == ["507"]
+    assert len(found.table("series")) == page_contents.MOST_ROWS
+    (packed,) = table.all("script")
+    further = parsed(gzip.decompress(base64.b64decode(packed.text)).decode()).all("tr")
+    assert [row.all("th")[0].text for row in further] == [f"Q{number}USD 60" for number in range(500, 507)]
+    assert {row.all("td")[-1].text for row in further} == {HOSTILE}
+    assert not any(row.all("script") for row in further)
 
 
 def test_the_longest_gaps_come_first_those_without_a_route_last_and_the_rest_is_counted() -> None:

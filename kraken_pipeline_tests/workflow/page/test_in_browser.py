@@ -197,6 +197,20 @@ def test_the_picture_has_the_colours_of_the_legend(seen: Seen) -> None:
     assert colours[0] == colours[1]
 
 
+def test_a_long_table_has_all_its_rows_once_it_is_opened(
+    browser: Browser, stores: Stores, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stores, shelf.q1, shelf.q3, resampling=False)
+    count_candles(stores)
+    monkeypatch.setattr("kraken_pipeline.workflow.report.page.html.MOST_ROWS", 1)
+    made = write_page(stores, run_spec(intervals="60,1440"), NOW)
+    rows = shown(browser, made.path, WIDE, "light").tab.locator("#table-series tbody tr")
+    assert rows.count() == 1 < len(made.report.series)
+    rows.page.locator("#table-series summary").click()
+    rows.nth(1).wait_for()
+    assert sorted(rows.locator("th").all_text_contents()) == sorted(str(each.series) for each in made.report.series)
+
+
 def test_without_scripts_there_are_still_pictures_and_tables(browser: Browser, page: Path) -> None:
     tab = browser.new_context(java_script_enabled=False).new_page()
     tab.goto(page.as_uri())

@@ -75,7 +75,7 @@ def png_of(states: npt.NDArray[np.uint8]) -> bytes:
 
 
 PLANES = (
-    *("state", "expected", "uncovered", "unproven", "unverified", "candles", "missing", "conflicts", "suspicious"),
+    *("state", "expected", "unrouted", "unproven", "unverified", "candles", "missing", "conflicts", "suspicious"),
 )
 """The numbers of each cell, in this order, `missing` once for each route; `report.js` reads them."""
 
@@ -83,21 +83,28 @@ PLANES = (
 def packed_cells(drawn: HeatMap) -> str:
     """Return the numbers of all cells: planes of Int32 (little endian) by pair and month, gzipped, in base64.
 
-    Numbers that are mostly the same are stored as differences that are mostly zero: to the expected, the covered and
-    the reconciled. Candles are stored plus one; 0 means that they are not counted.
+    Numbers that are mostly the same are stored as differences that are mostly zero: to the missing, the expected, the
+    covered and the reconciled. Candles are stored plus one; 0 means that they are not counted. They differ from cell to
+    cell, so their plane has the first byte of each, then the second, and so on: it takes a fifth less.
     """
     found = drawn.breakdowns
     missing = np.array([breakdown.missing for breakdown in found]).transpose(1, 0, 2)
     planes = [
         drawn.states,
         np.array([breakdown.expected for breakdown in found]),
-        np.array([breakdown.expected - breakdown.covered for breakdown in found]),
+        np.array([breakdown.expected - breakdown.covered - breakdown.missing.sum(axis=0) for breakdown in found]),
         np.array([breakdown.covered - breakdown.proven for breakdown in found]),
         np.array([breakdown.proven - breakdown.verified for breakdown in found]),
-        np.array([breakdown.candles + 1 for breakdown in found]),
+        _by_byte(np.array([breakdown.candles + 1 for breakdown in found])),
         *missing,
         np.array([breakdown.conflicts for breakdown in found]),
         np.array([breakdown.suspicious for breakdown in found]),
     ]
     data = np.array(planes).astype("<i4").tobytes()
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+
+
+def _by_byte(plane: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Return a plane whose bytes are the first byte of each number, then the second of each, and so on."""
+    numbers = np.frombuffer(plane.astype("<i4").tobytes(), np.uint8).reshape(plane.size, 4)
+    return np.frombuffer(numbers.T.tobytes(), "<i4").reshape(plane.shape)

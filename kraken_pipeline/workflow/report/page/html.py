@@ -7,6 +7,7 @@ escaped: pictures, and the page's own style and script.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class HtmlTable:
         rows: The cells, as text.
         is_open: Whether it is open at first.
         note: The note below it.
+        packed: Further rows, as `packed_rows` returns them.
+        more: The number of further rows.
     """
 
     name: str
@@ -75,6 +78,13 @@ class HtmlTable:
     rows: Sequence[Sequence[str]]
     is_open: bool = False
     note: str = ""
+    packed: str = ""
+    more: int = 0
+
+    @property
+    def count(self) -> int:
+        """The number of all rows."""
+        return len(self.rows) + self.more
 
 
 def render(contents: Contents) -> str:
@@ -194,12 +204,14 @@ def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
     ]
     said = ", ".join(f"{entry['count']:,} {entry['name']}" for entry in legend if entry["count"])
     tiers = [tier for _, tier in drawn.pairs]
+    begins = [index == 0 or tier != tiers[index - 1] for index, tier in enumerate(tiers)]
     return {
         "interval": drawn.interval.value,
         "name": _interval(drawn.interval),
         "pairs": [
-            {"name": pair, "tier": str(tier), "begins": index > 0 and tier != tiers[index - 1]}
-            for index, (pair, tier) in enumerate(drawn.pairs)
+            # Only the first pair of a tier names it, because a page can have 10,000 of them.
+            {"name": pair, "tier": str(tier) if is_first else "", "begins": is_first and index > 0}
+            for index, ((pair, tier), is_first) in enumerate(zip(drawn.pairs, begins, strict=True))
         ],
         "png": base64.b64encode(png_of(states)).decode(),
         "cells": packed_cells(drawn),
@@ -315,7 +327,24 @@ def _series(contents: Contents) -> HtmlTable:
         ">conflicts",
         "~to do",
     )
-    return HtmlTable("series", "By series (pair and minutes)", columns, rows)
+    further = rows[MOST_ROWS:]
+    return HtmlTable(
+        "series",
+        "By series (pair and minutes)",
+        columns,
+        rows[:MOST_ROWS],
+        packed=packed_rows(columns, further) if further else "",
+        more=len(further),
+    )
+
+
+def packed_rows(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of a table as HTML, gzipped, in base64: the browser unpacks them when the table is opened.
+
+    9,000 rows as they are take half of a page, and most of the time until it is shown.
+    """
+    html = _environment().get_template("tables.html.j2").module.rows_of(columns, rows)  # type: ignore[attr-defined]
+    return base64.b64encode(gzip.compress(str(html).encode(), 9, mtime=0)).decode()
 
 
 def _gaps(contents: Contents) -> HtmlTable:

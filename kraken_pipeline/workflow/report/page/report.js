@@ -5,16 +5,38 @@
   const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
     "November", "December"];
   const number = new Intl.NumberFormat("en");
+  async function unpacked(text) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream);
+  }
+
+  // The rows of a long table that follow its first ones lie in the page gzipped, as HTML.
+  document.querySelectorAll("details.table").forEach((table) => {
+    const packed = table.querySelector("script");
+    if (!packed) return;
+    const unpack = async () => {
+      table.removeEventListener("toggle", unpack);
+      const rows = await (await unpacked(packed.textContent)).text();
+      table.querySelector("tbody").insertAdjacentHTML("beforeend", rows);
+    };
+    table.addEventListener("toggle", unpack);
+  });
+
   const maps = document.querySelector(".maps");
   if (!maps) return;
   const first = Number(maps.dataset.first);
   const months = Number(maps.dataset.months);
 
   // The numbers lie in the page gzipped, as planes of Int32 by pair and month; see heat_map.py.
-  async function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Int32Array(await new Response(stream).arrayBuffer());
+  async function numbersOf(text, size) {
+    const data = new Int32Array(await (await unpacked(text)).arrayBuffer());
+    const candles = data.subarray(5 * size, 6 * size);
+    const bytes = new Uint8Array(candles.slice().buffer);
+    for (let at = 0; at < size; at += 1) {
+      candles[at] = bytes[at] | bytes[size + at] << 8 | bytes[2 * size + at] << 16 | bytes[3 * size + at] << 24;
+    }
+    return data;
   }
 
   function setUp(panel) {
@@ -24,6 +46,8 @@
     const told = panel.querySelector(".told");
     const keys = panel.querySelector(".keys");
     const pairs = [...panel.querySelectorAll(".pairs li")];
+    const tiers = [];
+    pairs.forEach((pair, row) => tiers.push(pair.dataset.tier ?? tiers[row - 1]));
     const names = [...panel.querySelectorAll(".legend li")].map((item) => item.querySelector("span").textContent);
     const size = pairs.length * months;
     let cells = null;
@@ -40,7 +64,7 @@
     map.setAttribute("aria-roledescription", "map");
 
     function loaded() {
-      cells ??= unpacked(panel.querySelector("script").textContent);
+      cells ??= numbersOf(panel.querySelector("script").textContent, size);
       return cells;
     }
 
@@ -53,7 +77,8 @@
       const head = `${pair.textContent}, ${panel.dataset.interval}, ${MONTHS[month % 12]} ${Math.floor(month / 12)}`;
       const expected = plane(1);
       if (!expected) return `${head}: ${names[plane(0)]}.`;
-      const covered = expected - plane(2);
+      const uncovered = ROUTES.reduce((sum, _, index) => sum + plane(6 + index), plane(2));
+      const covered = expected - uncovered;
       const reconciled = covered - plane(3);
       const candles = plane(5) - 1;
       const parts = [`${number.format(covered)} of ${of(expected, "candle", "candles")} covered`];
@@ -69,7 +94,7 @@
       if (conflicts) parts.push(of(conflicts, "conflict", "conflicts"));
       const suspicious = plane(7 + ROUTES.length);
       if (suspicious) parts.push(`${number.format(suspicious)} in quiet time that is hard to believe`);
-      return `${head} (${pair.dataset.tier}): ${names[plane(0)]}. ${parts.join("; ")}.`;
+      return `${head} (${tiers[row]}): ${names[plane(0)]}. ${parts.join("; ")}.`;
     }
 
     // What the pointer passes over is shown and not read out.
