@@ -23,17 +23,22 @@ def _damaged(value: object) -> StoreError:
     )
 
 
+class _Possible(dict[Any, Any]):
+    """The possible values of a column, each by itself; looking another one up raises an error."""
+
+    def __missing__(self, value: object) -> None:
+        raise _damaged(value)
+
+
 class Minutes(sa.types.TypeDecorator[int]):
     """The minutes of an interval."""
 
     impl = sa.Integer
     cache_ok = True
 
-    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
-        """Return the value; reject one that is no interval."""
-        if not self.can_be(value):
-            raise _damaged(value)
-        return value
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Return a function that returns a value, and raises an error for one that is no interval."""
+        return _Possible({value: value for value in (None, *_MINUTES)}).__getitem__  # a look-up without Python's code
 
     def can_be(self, value: object) -> bool:
         """Return whether a raw database value can have been written."""
@@ -54,11 +59,9 @@ class Word(sa.types.TypeDecorator[str]):
         super().__init__(16)
         self.words = frozenset(str(word) for word in words)
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
-        """Return the value; reject one that is not in the enumeration."""
-        if not self.can_be(value):
-            raise _damaged(value)
-        return value
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Return a function that returns a value, and raises an error for one that is not in the enumeration."""
+        return _Possible({value: value for value in (None, *self.words)}).__getitem__
 
     def can_be(self, value: object) -> bool:
         """Return whether a raw database value can have been written."""

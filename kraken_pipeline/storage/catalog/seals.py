@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,26 +35,28 @@ def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _places(table: sa.Table) -> tuple[tuple[int, ...], int]:
-    """Return the positions of the sealed columns, and of the checksum, in a row of all columns."""
+def _places(table: sa.Table) -> tuple[Callable[[sa.Row[Any]], tuple[Any, ...]], int]:
+    """Return what picks the sealed columns of a row of all columns, and the position of the checksum in it."""
     names = [column.name for column in table.columns]
-    return tuple(names.index(name) for name in _columns(table)), names.index("checksum")
+    return itemgetter(*(names.index(name) for name in _columns(table))), names.index("checksum")
 
 
-def _is_right(table: sa.Table, row: sa.Row[Any]) -> bool:
-    """Return whether a row of all columns, in table order, matches its checksum."""
-    places, at = _places(table)
-    return bool(row[at] == zlib.crc32("\x1f".join([str(row[place]) for place in places]).encode()))
+def _check(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[tuple[sa.Row[Any], bool]]:
+    """Yield rows of all columns, in table order, each with whether it matches its checksum."""
+    sealed_values, at = _places(table)
+    join, crc32 = "\x1f".join, zlib.crc32
+    return ((row, row[at] == crc32(join(map(str, sealed_values(row))).encode())) for row in rows)
 
 
-def intact(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[sa.Row[Any]]:
+def intact(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[sa.Row[*tuple[Any, ...]]]:
     """Return those rows of a table, with all its columns in table order, that match their checksums."""
-    return (row for row in rows if _is_right(table, row))
+    return (row for row, is_right in _check(table, rows) if is_right)
 
 
 def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:
     """Return the rows of a table that do not match their checksums."""
-    return [row._mapping for row in connection.execute(sa.select(table)).all() if not _is_right(table, row)]
+    rows = connection.execute(sa.select(table)).all()
+    return [row._mapping for row, is_right in _check(table, rows) if not is_right]
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapping]) -> None:

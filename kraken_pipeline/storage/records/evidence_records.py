@@ -15,8 +15,9 @@ from kraken_pipeline.market.candle import Account
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.catalog.seals import intact, is_intact, sealed
 from kraken_pipeline.storage.records import refutations
+from kraken_pipeline.storage.records.series_rows import by_series
 
 _SERIES = 5_000
 """The maximum number of series in one statement, with two variables each: SQLite allows 32,766."""
@@ -256,12 +257,13 @@ def coverage_of(
     )
     if intervals is not None:
         query = query.where(table.c.interval.in_([interval.value for interval in intervals]))
-    found: dict[Series, list[CoverageRecord]] = {}
-    for row in connection.execute(query).mappings():
-        if is_intact(table, row):
-            record = CoverageRecord(Span(row["start"], row["end"]), row["source"], row["candles"], row["verified_at"])
-            found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(record)
-    return found
+    return {
+        series: [
+            CoverageRecord(Span(start, end), source, candles, verified_at)
+            for _, _, start, end, source, candles, verified_at, _ in rows
+        ]
+        for series, rows in by_series(intact(table, connection.execute(query).all()))
+    }
 
 
 def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> dict[Series, Extent]:
@@ -269,9 +271,8 @@ def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> di
     table = schema.extents
     query = sa.select(table).where(schema.of_pairs(table.c.pair, pairs))
     return {
-        Series(row["pair"], Interval(row["interval"])): Extent(row["candles"], row["first_time"], row["last_time"])
-        for row in connection.execute(query).mappings()
-        if is_intact(table, row)
+        Series(pair, Interval(interval)): Extent(candles, first_time, last_time)
+        for pair, interval, candles, first_time, last_time, _ in intact(table, connection.execute(query).all())
     }
 
 

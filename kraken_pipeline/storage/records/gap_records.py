@@ -14,6 +14,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import attempts, coverage, gaps, of_pairs
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.records.refutations import has_refutations
+from kraken_pipeline.storage.records.series_rows import by_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,9 @@ def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[
     query = sa.select(attempts).order_by(attempts.c.id)
     query = query.where(of_pairs(attempts.c.pair, pairs))
     found: dict[Series, list[Attempt]] = {}
-    for row in connection.execute(query).mappings():
-        span = Span(row["start"], row["end"])
-        attempt = Attempt(span, row["route"], row["origin"], row["error"], row["made_at"], row["id"])
-        found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(attempt)
+    for number, pair, interval, start, end, route, origin, error, _, made_at in connection.execute(query).all():
+        attempt = Attempt(Span(start, end), route, origin, error, made_at, number)
+        found.setdefault(Series(pair, Interval(interval)), []).append(attempt)
     return found
 
 
@@ -134,25 +134,13 @@ def _rows(
 ) -> dict[Series, list[GapRow]]:
     query = sa.select(gaps).where(condition).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
     query = query.where(of_pairs(gaps.c.pair, pairs))
-    found: dict[Series, list[GapRow]] = {}
-    for row in connection.execute(query).mappings():
-        series = Series(row["pair"], Interval(row["interval"]))
-        found.setdefault(series, []).append(
-            GapRow(
-                series,
-                Span(row["start"], row["end"]),
-                row["missing_candles"],
-                row["overflow_candles"],
-                row["route"],
-                row["required_csv_file"],
-                GapStatus(row["status"]),
-                row["attempts"],
-                row["error"],
-                row["detected_at"],
-                row["closed_at"],
-            )
-        )
-    return found
+    return {
+        series: [
+            GapRow(series, Span(start, end), missing, overflow, route, file, GapStatus(status), *others)
+            for _, _, _, start, end, missing, overflow, route, file, status, *others in rows
+        ]
+        for series, rows in by_series(connection.execute(query).all(), pair_at=1)
+    }
 
 
 def replace_open(connection: sa.Connection, series: Iterable[Series], rows: Iterable[GapRow]) -> None:

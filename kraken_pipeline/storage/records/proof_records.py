@@ -20,12 +20,14 @@ from kraken_pipeline.storage.catalog.schema import (
     proofs,
     suspicions,
 )
-from kraken_pipeline.storage.catalog.seals import is_intact, sealed
+from kraken_pipeline.storage.catalog.seals import intact, is_intact, sealed
 from kraken_pipeline.storage.catalog.states import ContradictionState, ProofLevel, SuspicionState
 from kraken_pipeline.storage.records import trade_counts
 from kraken_pipeline.storage.records.refutations import values_of
+from kraken_pipeline.storage.records.series_rows import by_series
 
 _KEYS = 500
+_VERIFIED = str(ProofLevel.VERIFIED)
 
 # --- proofs and confirmations
 
@@ -49,15 +51,13 @@ def added_up(connection: sa.Connection, pairs: Collection[str] | None = None) ->
     """Return where intervals agree, including on quiet time that is under suspicion."""
     query = sa.select(proofs).where(of_pairs(proofs.c.pair, pairs))
     query = query.order_by(proofs.c.pair, proofs.c.interval, proofs.c.start)
-    found: dict[Series, tuple[list[Span], list[Span]]] = {}
-    for row in connection.execute(query).mappings():
-        if not is_intact(proofs, row):
-            continue
-        every, verified = found.setdefault(Series(row["pair"], Interval(row["interval"])), ([], []))
-        every.append(Span(row["start"], row["end"]))
-        if row["level"] == ProofLevel.VERIFIED:
-            verified.append(Span(row["start"], row["end"]))
-    return {series: Proven(normalise(every), tuple(verified)) for series, (every, verified) in found.items()}
+    found: dict[Series, Proven] = {}
+    for series, rows in by_series(intact(proofs, connection.execute(query).all())):
+        spans = [(Span(start, end), level) for _, _, start, end, level, _ in rows]
+        verified = tuple(span for span, level in spans if level == _VERIFIED)
+        every = verified if len(verified) == len(spans) else normalise(span for span, _ in spans)
+        found[series] = Proven(every, verified)
+    return found
 
 
 def proven(connection: sa.Connection, pairs: Collection[str] | None = None) -> dict[Series, Spans]:
@@ -325,9 +325,8 @@ def counts_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
     query = sa.select(candle_counts)
     query = query.where(of_pairs(candle_counts.c.pair, pairs))
     found: dict[Series, dict[int, list[int]]] = {}
-    for row in connection.execute(query).mappings():
-        if is_intact(candle_counts, row):
-            found.setdefault(Series(row["pair"], Interval(row["interval"])), {})[row["year"]] = list(row["months"])
+    for pair, interval, year, months, _ in intact(candle_counts, connection.execute(query).all()):
+        found.setdefault(Series(pair, Interval(interval)), {})[year] = months
     return found
 
 
