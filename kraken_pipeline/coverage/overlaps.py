@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 from kraken_pipeline.coverage.ranges import Span
 
 T = TypeVar("T")
+_FEW = 8
+"""The number of items that are looked through as they are: an index of so few costs more than it saves."""
 
 
 class Overlaps(Generic[T]):
@@ -22,13 +24,18 @@ class Overlaps(Generic[T]):
 
     def __init__(self, items: Iterable[T], span_of: Callable[[T], Span]) -> None:
         self._items = [(item, span_of(item)) for item in items]
+        if len(self._items) <= _FEW:
+            return
         self._order = sorted(range(len(self._items)), key=lambda place: self._items[place][1].start)
         self._starts = [self._items[place][1].start for place in self._order]
         self._reach = list(accumulate((self._items[place][1].end for place in self._order), max))
 
     def over(self, span: Span) -> list[T]:
         """Return the items that overlap a span, in the order in which they were given."""
+        start, end = span.start, span.end
+        if len(self._items) <= _FEW:
+            return [item for item, its in self._items if its.start < end and start < its.end]
         # No item before `first` reaches far enough, and none from `last` on begins early enough.
-        first, last = bisect_right(self._reach, span.start), bisect_left(self._starts, span.end)
+        first, last = bisect_right(self._reach, start), bisect_left(self._starts, end)
         found = (self._items[place] for place in sorted(self._order[first:last]))
         return [item for item, its in found if its.overlaps(span)]

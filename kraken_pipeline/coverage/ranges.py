@@ -58,7 +58,7 @@ def normalise(spans: Iterable[Span]) -> Spans:
     merged: list[Span] = []
     start = end = 0
     opened = False
-    for span in sorted(spans, key=_start):  # the order of the ends does not matter
+    for span in sorted(spans, key=_start):  # spans themselves compare ten times as slowly
         if opened and span.start <= end:
             end = max(end, span.end)
             continue
@@ -77,8 +77,10 @@ def union(*sets: Spans) -> Spans:
 
 def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
     """Return the instants that lie in the first set and not in the second."""
+    if not minuend or not subtrahend:
+        return minuend
     rest: list[Span] = []
-    first = bisect_right(subtrahend, minuend[0].start, key=lambda span: span.end) if minuend else 0
+    first = bisect_right(subtrahend, minuend[0].start, key=lambda span: span.end)
     for span in minuend:
         at = span.start
         while first < len(subtrahend) and subtrahend[first].end <= at:
@@ -91,12 +93,14 @@ def subtract(minuend: Spans, subtrahend: Spans) -> Spans:
             at = max(at, cut.end)
             index += 1
         if at < span.end:
-            rest.append(Span(at, span.end))
+            rest.append(span if at == span.start else Span(at, span.end))
     return tuple(rest)
 
 
 def intersect(left: Spans, right: Spans) -> Spans:
     """Return the instants that lie in both sets."""
+    if not left or not right:
+        return ()
     if len(left) > len(right):
         left, right = right, left
     if len(left) * _MANY < len(right):  # to look up a few ranges among many takes less time than to walk through all
@@ -105,13 +109,15 @@ def intersect(left: Spans, right: Spans) -> Spans:
     i = j = 0
     while i < len(left) and j < len(right):
         one, other = left[i], right[j]
-        start, end = max(one.start, other.start), min(one.end, other.end)
-        if start < end:
-            shared.append(Span(start, end))
+        start = max(one.start, other.start)  # a span that is whole is kept as it is: a new one takes longer
         if one.end <= other.end:
             i += 1
+            if start < one.end:
+                shared.append(one if start == one.start else Span(start, one.end))
         else:
             j += 1
+            if start < other.end:
+                shared.append(other if start == other.start else Span(start, other.end))
     return tuple(shared)
 
 
@@ -132,9 +138,15 @@ def seconds(spans: Spans) -> int:
 
 def whole_candles(spans: Spans, interval: Interval) -> Spans:
     """Return the part of the set that is made of whole candles: each range shrunk to the interval's grid."""
-    return tuple(
-        Span(start, end) for span in spans if (start := interval.ceil(span.start)) < (end := interval.floor(span.end))
-    )
+    length = interval.seconds
+    whole: list[Span] = []
+    for span in spans:
+        start, end = -(-span.start // length) * length, span.end // length * length
+        if start == span.start and end == span.end:
+            whole.append(span)
+        elif start < end:
+            whole.append(Span(start, end))
+    return tuple(whole)
 
 
 def split(spans: Spans, at: int) -> Spans:

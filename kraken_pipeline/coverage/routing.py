@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 
 from kraken_pipeline.coverage.gaps import OHLC_CANDLES
 from kraken_pipeline.coverage.ranges import (
@@ -20,7 +21,6 @@ from kraken_pipeline.coverage.ranges import (
     span,
     subtract,
     touched_candles,
-    union,
     whole_candles,
 )
 from kraken_pipeline.market.interval import Interval
@@ -128,18 +128,21 @@ def route(
     for interval in sorted(known.gaps):
         rest = known.gaps[interval]
         legs: list[Leg] = []
-        steps = [*_free_steps(known, interval, having, promised)]
+        steps = _free_steps(known, interval, having, promised)
         if with_api:
-            steps += _api_steps(known, interval, now, max_requests_per_gap, is_paid=asked_of(interval) in replies)
+            paying = _api_steps(known, interval, now, max_requests_per_gap, is_paid=asked_of(interval) in replies)
+            steps = chain(steps, paying)
         for step in steps:
-            found = step(rest)
-            legs += found
-            rest = subtract(rest, normalise(leg.span for leg in found))
-        _add(having, interval, (leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready))
+            if not rest:
+                break
+            if found := step(rest):
+                legs += found
+                rest = subtract(rest, normalise(leg.span for leg in found))
+        _add(having, interval, [leg for leg in legs if leg.route is Route.RESAMPLE and leg.is_ready])
         _add(promised, interval, legs)
         replies |= {leg.fetched for leg in legs if leg.route is Route.OHLC and leg.fetched is not None}
-        for asked in Interval:
-            _add(promised, asked, (leg for leg in legs if leg.fetched is asked))
+        for asked in {leg.fetched for leg in legs if leg.fetched not in (None, interval)}:
+            _add(promised, asked, [leg for leg in legs if leg.fetched is asked])
         legs += [Leg(span, Route.NONE) for span in rest]
         routes[interval] = tuple(_joined(legs))
     return routes
@@ -164,8 +167,9 @@ def _kind(leg: Leg) -> tuple[object, ...]:
     return leg.route, leg.files, leg.resampled_from, leg.is_ready, leg.span if leg.route is Route.TRADES else None
 
 
-def _add(sets: dict[Interval, Spans], interval: Interval, legs: Iterable[Leg]) -> None:
-    sets[interval] = union(sets.get(interval, ()), normalise(leg.span for leg in legs))
+def _add(sets: dict[Interval, Spans], interval: Interval, legs: Sequence[Leg]) -> None:
+    if legs:
+        sets[interval] = normalise((*sets.get(interval, ()), *(leg.span for leg in legs)))
 
 
 def _free_steps(
@@ -176,8 +180,11 @@ def _free_steps(
         yield partial(_from_archive, interval, offer)
     for spans, is_ready in ((having, True), (promised, False)):
         for finer in interval.finer:
-            leg = partial(Leg, route=Route.RESAMPLE, resampled_from=finer, is_ready=is_ready)
-            yield partial(_from_finer, interval, spans.get(finer, ()), known, leg)
+            found = spans.get(finer, ())
+            # A promise that adds nothing to what there is has nothing that the first round left.
+            if found and (is_ready or found != having.get(finer, ())):
+                leg = partial(Leg, route=Route.RESAMPLE, resampled_from=finer, is_ready=is_ready)
+                yield partial(_from_finer, interval, found, known, leg)
 
 
 def _api_steps(

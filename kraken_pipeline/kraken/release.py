@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.quarter import Quarter
@@ -148,13 +149,19 @@ def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
     A quarter that has not ended by `now` has no archive. For the time before 2023 the complete archive is listed once,
     with the first quarter. Times are seconds since the epoch.
     """
+    return [*_held(Quarter.of(start), min(Quarter.of(end - 1).next, Quarter.of(now)))]
+
+
+@lru_cache(maxsize=4096)  # many series lack the same quarters
+def _held(first: Quarter, after: Quarter) -> tuple[tuple[str, Quarter], ...]:
+    """Return the archives of the quarters from the first one up to, and without, another one."""
     names: list[tuple[str, Quarter]] = []
-    quarter = Quarter.of(start)
-    while quarter.start < end and quarter.end <= now:
+    quarter = first
+    while quarter < after:
         if not names or names[-1][0] != archive_name(quarter):
             names.append((archive_name(quarter), quarter))
         quarter = quarter.next
-    return names
+    return tuple(names)
 
 
 def fewest(names: Iterable[str], now: int) -> Mapping[str, tuple[str, ...]]:

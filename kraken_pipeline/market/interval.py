@@ -25,6 +25,8 @@ class Interval(IntEnum):
     W1 = 10080
     D15 = 21600
 
+    __hash__ = int.__hash__  # an enumeration hashes the member's name, in Python, and every series has an interval
+
     @property
     def seconds(self) -> int:
         """The length in seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -22,7 +23,7 @@ class Quarter:
     @property
     def start(self) -> int:
         """The first second of the quarter, since the epoch."""
-        return int(datetime(self.year, 3 * self.number - 2, 1, tzinfo=UTC).timestamp())
+        return _start(self.year, self.number)
 
     @property
     def end(self) -> int:
@@ -41,3 +42,8 @@ class Quarter:
 
     def __str__(self) -> str:
         return f"{self.year}Q{self.number}"
+
+
+@cache
+def _start(year: int, number: int) -> int:
+    return int(datetime(year, 3 * number - 2, 1, tzinfo=UTC).timestamp())

@@ -16,7 +16,7 @@ from kraken_pipeline.coverage.gaps import (
     overflow,
 )
 from kraken_pipeline.coverage.overlaps import Overlaps
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, seconds, slots, split, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, seconds, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.interval import Interval
@@ -78,7 +78,7 @@ class Gap:
         """Whether all of it lies within the newest 720 candles."""
         return self.overflow_candles == 0
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, str | int | None]:
         """Return the JSON of `gaps --json`."""
         return gap_json(self.row())
 
@@ -98,7 +98,7 @@ class Gap:
         )
 
 
-def gap_json(row: GapRow) -> dict[str, object]:
+def gap_json(row: GapRow) -> dict[str, str | int | None]:
     """Return the JSON of a gap's record, as `gaps --json` shows it."""
     return {
         "pair": row.series.pair,
@@ -137,6 +137,7 @@ def find_gaps(
     offers: Mapping[Series, Sequence[Offer]] | None = None,
     *,
     with_api: bool = True,
+    with_archives: bool = True,
 ) -> list[Gap]:
     """Return the gaps of the selected series with their routes, by pair, interval and time.
 
@@ -146,8 +147,10 @@ def find_gaps(
         snapshot: The snapshot of the pairs.
         offers: The archives at hand that have not been ingested.
         with_api: Whether a route may cost requests.
+        with_archives: Whether to name the archives that fill each gap.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
+    archives = _Archives(snapshot)
     found: list[Gap] = []
     for pair in snapshot.pairs:
         if gaps := _missing(pair, spec, snapshot, offers or {}):
@@ -155,15 +158,16 @@ def find_gaps(
             # The exchange answers nothing for a delisted pair, whatever the time.
             may_ask = with_api and not snapshot.is_delisted(pair)
             routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
-            legs = {interval: Overlaps(its, _span_of) for interval, its in routes.items()}
+            unreached = _out_of_reach(routes) if with_archives else {}
             for interval in sorted(gaps.keys() & set(spec.intervals)):
                 series = Series(pair, interval)
+                legs = Overlaps(routes[interval], _span_of)
                 attempts = Overlaps(snapshot.attempts.get(series, ()), _span_of)
                 records = Overlaps(snapshot.records.get(series, ()), _span_of)
-                found += [
-                    _gap(series, span, legs, attempts.over(span), records.over(span), snapshot)
-                    for span in gaps[interval]
-                ]
+                for span in gaps[interval]:
+                    own = tuple(legs.over(span))
+                    names = archives.filling(series, own, unreached[interval]) if with_archives else ((), ())
+                    found.append(_gap(series, span, own, names, attempts.over(span), records.over(span), snapshot.now))
     return found
 
 
@@ -235,24 +239,24 @@ def _knowledge(
 def _gap(
     series: Series,
     span: Span,
-    legs: Mapping[Interval, Overlaps[Leg]],
+    own: tuple[Leg, ...],
+    archives: tuple[tuple[str, ...], tuple[str, ...]],
     tried: Sequence[Attempt],
     older: Sequence[GapRow],
-    snapshot: CatalogSnapshot,
+    now: int,
 ) -> Gap:
-    own = tuple(legs[series.interval].over(span))
     failures = failures_at(tried, span)
-    files, awaited = _archives(series, own, legs, snapshot)
+    files, awaited = archives
     return Gap(
         series=series,
         span=span,
-        overflow_candles=overflow(span, series.interval, snapshot.now),
+        overflow_candles=overflow(span, series.interval, now),
         legs=own,
         required_csv_file=",".join(files) or None,
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
-        detected_at=min((record.detected_at for record in older), default=snapshot.now),
+        detected_at=min((record.detected_at for record in older), default=now),
         failures=failures,
         next_try=retry_at(tried, span),
         awaited=awaited,
@@ -262,8 +266,9 @@ def _gap(
 def retry_at(attempts: Sequence[Attempt], span: Span) -> int:
     """Return the time when a span may be retried, in seconds since the epoch; 0 if the last attempt did not fail."""
     failures = failures_at(attempts, span)
-    last = max((attempt.made_at for attempt in attempts if attempt.span.overlaps(span)), default=0)
-    return next_try(failures, last) if failures else 0
+    if not failures:
+        return 0
+    return next_try(failures, max(attempt.made_at for attempt in attempts if attempt.span.overlaps(span)))
 
 
 def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
@@ -300,45 +305,71 @@ def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> lis
     ]
 
 
-def _archives(
-    series: Series, own: Sequence[Leg], legs: Mapping[Interval, Overlaps[Leg]], snapshot: CatalogSnapshot
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the files that fill a gap, at hand or to be fetched, and the archives that are not published yet.
+class _Archives:
+    """The archives that fill gaps, at hand or to be fetched; those that have already answered are left out.
 
-    Archives that have already answered are left out.
+    Args:
+        snapshot: The snapshot, for its containers.
     """
-    files: list[str] = []
-    awaited: list[str] = []
-    for leg in own:
-        if leg.route is Route.ARCHIVE:
-            files += leg.files
-        elif series.interval.in_archives and _is_out_of_reach(leg, legs):
-            for archive, quarter in published(leg.span.start, leg.span.end, snapshot.now):
-                if _has_answered(snapshot, series, max(leg.span.start, quarter.start), str(quarter)):
-                    continue
-                if quarter.end > snapshot.published_until:
-                    awaited.append(archive)
-                else:
-                    files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
-    return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
+
+    def __init__(self, snapshot: CatalogSnapshot) -> None:
+        candles = [container for container in snapshot.containers if container.kind == Kind.OHLCVT]
+        self._complete = [container for container in candles if container.quarter is None]
+        self._quarterly: dict[str, list[str]] = {}
+        for container in candles:
+            if container.quarter is not None:
+                self._quarterly.setdefault(container.quarter, []).append(container.sha256)
+        self._snapshot = snapshot
+
+    def filling(self, series: Series, own: Sequence[Leg], unreached: Spans) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the files that fill a gap, and the archives that would and are not published yet.
+
+        Args:
+            series: The series of the gap.
+            own: The legs of the gap.
+            unreached: The legs of the series that are out of reach.
+        """
+        files: list[str] = []
+        awaited: list[str] = []
+        for leg in own:
+            if leg.route is Route.ARCHIVE:
+                files += leg.files
+            elif series.interval.in_archives and clip(unreached, leg.span):
+                for archive, quarter in published(leg.span.start, leg.span.end, self._snapshot.now):
+                    if self._has_answered(series, max(leg.span.start, quarter.start), str(quarter)):
+                        continue
+                    if quarter.end > self._snapshot.published_until:
+                        awaited.append(archive)
+                    else:
+                        files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
+        return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
+
+    def _has_answered(self, series: Series, start: int, quarter: str) -> bool:
+        holding = self._quarterly.get(quarter, []) + [
+            container.sha256
+            for container in self._complete
+            if container.end is not None and (container.start or 0) <= start < container.end
+        ]
+        failed = self._snapshot.failed
+        return any((sha256, series.pair, series.interval.value) not in failed for sha256 in holding)
 
 
-def _is_out_of_reach(leg: Leg, legs: Mapping[Interval, Overlaps[Leg]]) -> bool:
-    """Return whether a leg, or what it is resampled from, has no route but TRADES, or none at all."""
-    if leg.route is not Route.RESAMPLE or leg.is_ready or leg.resampled_from is None:
-        return leg.route in (Route.TRADES, Route.NONE)
-    finer = legs[leg.resampled_from].over(leg.span) if leg.resampled_from in legs else ()
-    return any(_is_out_of_reach(leg, legs) for leg in finer)
-
-
-def _has_answered(snapshot: CatalogSnapshot, series: Series, start: int, quarter: str) -> bool:
-    return any(
-        container.quarter == quarter
-        or (container.quarter is None and container.end is not None and (container.start or 0) <= start < container.end)
-        for container in snapshot.containers
-        if container.kind == Kind.OHLCVT
-        and (container.sha256, series.pair, series.interval.value) not in snapshot.failed
-    )
+def _out_of_reach(routes: Mapping[Interval, Sequence[Leg]]) -> dict[Interval, Spans]:
+    """Return the legs of each interval that have, or are resampled from what has, no route but TRADES, or none."""
+    found: dict[Interval, Spans] = {}
+    for interval, legs in sorted(routes.items()):  # what a leg is resampled from is finer
+        found[interval] = normalise(
+            leg.span
+            for leg in legs
+            if leg.route in (Route.TRADES, Route.NONE)
+            or (
+                leg.route is Route.RESAMPLE
+                and not leg.is_ready
+                and leg.resampled_from is not None
+                and clip(found.get(leg.resampled_from, ()), leg.span)
+            )
+        )
+    return found
 
 
 def measure(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:

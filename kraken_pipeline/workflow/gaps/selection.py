@@ -117,7 +117,7 @@ def outlook(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Outlook
         snapshot: The snapshot of the pairs.
     """
     whole = spec.selecting(complete=True)
-    gaps = find_gaps(stores, whole, snapshot)
+    gaps = find_gaps(stores, whole, snapshot, with_archives=False)
     replies, trades = selected(stores, whole, snapshot, gaps)
     return Outlook(
         command=whole.as_command("backfill"),
