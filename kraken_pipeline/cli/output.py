@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kraken_pipeline.cli import tables
 
 out = tables.console()
 err = tables.console(stderr=True)
+
+
+def print_rows(rows: Sequence[Mapping[str, str | int | None]]) -> None:
+    """Write the JSON of a list of flat objects to standard output, as `print_json` does.
+
+    With an indent, `json` encodes each value in Python. Here its encoder in C writes all rows at once. The line breaks
+    are in its separators; within a text there are none, so that the ends of the rows can be found.
+    """
+    inner = json.dumps(rows, separators=(",\n    ", ": "))[2:-2].replace("},\n    {", "\n  },\n  {\n    ")
+    sys.stdout.write("[\n  {\n    " + inner + "\n  }\n]\n" if rows else "[]\n")
 
 
 def print_json(value: Any) -> None:

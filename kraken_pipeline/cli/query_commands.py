@@ -22,7 +22,7 @@ from kraken_pipeline.cli.options import (
     selection,
     stores_of_home,
 )
-from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.cli.output import err, out, print_json, print_rows
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import named_pair
@@ -65,7 +65,7 @@ def gaps(
         if every:
             rows += closed_gaps(stores, spec, snapshot)
     if as_json:
-        print_json([gap_json(row) for row in rows])
+        print_rows([gap_json(row) for row in rows])
     else:
         tables.gaps(out, rows, unknown(snapshot, spec))
 
