@@ -7,12 +7,9 @@ escaped: pictures, and the page's own style and script.
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +25,9 @@ from kraken_pipeline.workflow.gaps.gaps import by_use
 from kraken_pipeline.workflow.report.page.contents import MOST_ROWS, Contents, HeatMap
 from kraken_pipeline.workflow.report.page.drawing import trend_svgs
 from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, packed_cells, png_of
+from kraken_pipeline.workflow.report.page.tables import HtmlTable, columns_of, environment, packed_rows
 from kraken_pipeline.workflow.report.report import reconciling
 from kraken_pipeline.workflow.run_spec import RunSpec
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 _FOLDER = Path(__file__).parent
 _DAY = 86_400
@@ -41,50 +36,6 @@ _ROOMY = 40
 _LABELLED = 24
 """The width in pixels from which a month has room for its number."""
 _SHOWN_TREND = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table: its name, and whether it holds numbers, or sentences that may take several lines."""
-
-    name: str
-    is_number: bool = False
-    is_long: bool = False
-
-    @property
-    def kind(self) -> str:
-        """The CSS class of its cells."""
-        return "n" if self.is_number else "l" if self.is_long else ""
-
-
-@dataclass(frozen=True, slots=True)
-class HtmlTable:
-    """A table of the page; the first cell of each row is its header.
-
-    Attributes:
-        name: The name of its element.
-        caption: The caption.
-        columns: The columns.
-        rows: The cells, as text.
-        is_open: Whether it is open at first.
-        note: The note below it.
-        packed: Further rows, as `packed_rows` returns them.
-        more: The number of further rows.
-    """
-
-    name: str
-    caption: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
-    is_open: bool = False
-    note: str = ""
-    packed: str = ""
-    more: int = 0
-
-    @property
-    def count(self) -> int:
-        """The number of all rows."""
-        return len(self.rows) + self.more
 
 
 def render(contents: Contents) -> str:
@@ -98,7 +49,7 @@ def render(contents: Contents) -> str:
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             # The browser runs only the script with this digest.
@@ -125,18 +76,6 @@ def render(contents: Contents) -> str:
             tables=[_intervals(contents), _series(contents), _gaps(contents)],
             trend_table=_trend_table(contents),
         )
-    )
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
-
-    return Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
@@ -240,11 +179,6 @@ def _interval(interval: Interval) -> str:
 # --- tables
 
 
-def _columns(*names: str) -> list[Column]:
-    """Return columns by name; the prefix > marks numbers, the prefix ~ sentences."""
-    return [Column(name.lstrip(">~"), name.startswith(">"), name.startswith("~")) for name in names]
-
-
 _TOTAL = (
     ">complete",
     ">reconciled",
@@ -272,7 +206,7 @@ def _intervals(contents: Contents) -> HtmlTable:
         rows += [["all", str(interval.value), *_totalled(total)] for interval, total in whole.items()]
     if len(whole) > 1:
         rows.append(["all", "all", *_totalled(total(series))])
-    columns = _columns("tier", ">interval", *_TOTAL)
+    columns = columns_of("tier", ">interval", *_TOTAL)
     note = "Percent of the candles of the expected time; the numbers above count each series alike."
     return HtmlTable("intervals", "By tier and interval (minutes)", columns, rows, is_open=True, note=note)
 
@@ -313,7 +247,7 @@ def _series(contents: Contents) -> HtmlTable:
             key=lambda series_completeness: (series_completeness.tier, series_completeness.series),
         )
     ]
-    columns = _columns(
+    columns = columns_of(
         "series",
         "tier",
         ">complete",
@@ -338,15 +272,6 @@ def _series(contents: Contents) -> HtmlTable:
     )
 
 
-def packed_rows(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of a table as HTML, gzipped, in base64: the browser unpacks them when the table is opened.
-
-    9,000 rows as they are take half of a page, and most of the time until it is shown.
-    """
-    html = _environment().get_template("tables.html.j2").module.rows_of(columns, rows)  # type: ignore[attr-defined]
-    return base64.b64encode(gzip.compress(str(html).encode(), 9, mtime=0)).decode()
-
-
 def _gaps(contents: Contents) -> HtmlTable:
     gaps = contents.report.gaps
     rows = [
@@ -363,7 +288,9 @@ def _gaps(contents: Contents) -> HtmlTable:
         ]
         for gap in by_use(gaps)[:MOST_ROWS]
     ]
-    columns = _columns("series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive with it")
+    columns = columns_of(
+        "series", "from", "to", ">missing", "route", ">requests", "status", ">tries", "~archive with it"
+    )
     note = _more(len(gaps), contents.spec.as_command("gaps"))
     return HtmlTable("gaps", "Gaps, the longest first, those without a route last", columns, rows, note=note)
 
@@ -394,7 +321,7 @@ def _trend_table(contents: Contents) -> HtmlTable:
         ]
         for report in reversed(contents.trend[-_SHOWN_TREND:])
     ]
-    columns = _columns("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
+    columns = columns_of("made at (UTC)", ">complete", ">reconciled", ">verified", ">candles", ">gaps", ">conflicts")
     return HtmlTable("reports", "The last reports", columns, rows)
 
 
@@ -406,7 +333,7 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
     contradictions = HtmlTable(
         "contradictions",
         "Intervals that contradict each other",
-        _columns(
+        columns_of(
             "pair",
             ">finer",
             ">coarser",
@@ -424,7 +351,7 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
     disagreements = HtmlTable(
         "disagreements",
         "Sources that count other trades than the kept candles",
-        _columns("series", "from", "to", ">candles", "~its difference", "source", "found"),
+        columns_of("series", "from", "to", ">candles", "~its difference", "source", "found"),
         [
             [
                 str(disagreement.series),
@@ -442,7 +369,7 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
     suspicions = HtmlTable(
         "suspicions",
         "Quiet time that is hard to believe",
-        _columns("pair", ">interval", "from", "to", "state", "~why"),
+        columns_of("pair", ">interval", "from", "to", "state", "~why"),
         [
             [
                 suspicion.pair or "all pairs",
@@ -484,7 +411,9 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
     archives = HtmlTable(
         "archives",
         "Archives and loose files",
-        _columns("file", "kind", ">files", ">ingested", ">failed", ">rows", ">rejected", "first candle", "last candle"),
+        columns_of(
+            "file", "kind", ">files", ">ingested", ">failed", ">rows", ">rejected", "first candle", "last candle"
+        ),
         [
             [
                 archive.name,
@@ -504,7 +433,7 @@ def _source_tables(contents: Contents) -> list[HtmlTable]:
     answered = HtmlTable(
         "answered",
         "Coverage by source",
-        _columns("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
+        columns_of("source", ">interval", ">series", ">days of all series", ">trades counted", "last answer"),
         [
             [
                 account.source,
