@@ -19,6 +19,7 @@ from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.postgresql import PoolSizes
+from kraken_pipeline.storage.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,11 @@ class Stores:
     catalog: Catalog
     locks: Locks
     tiers: TierTable
+    workers: Workers
 
     def close(self) -> None:
-        """Close the connections of the catalog and of the locks."""
+        """End the worker processes, and close the connections of the catalog and of the locks."""
+        self.workers.close()
         self.locks.close()
         self.catalog.close()
 
@@ -73,7 +76,7 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
             failing.callback(locks.close)
             _require_rest(locks)
         failing.pop_all()
-    return Stores(settings, lake, catalog, locks, tiers)
+    return Stores(settings, lake, catalog, locks, tiers, Workers(settings, create_stores))
 
 
 def require_writable(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def here(stores: Stores, group: list[int]) -> tuple[int, str, int]:
     return os.getpid(), str(stores.settings.home), sum(group)
 
 
+def shifted(stores: Stores, group: list[int], by: int) -> tuple[int, str, int]:
+    process, home, total = here(stores, group)
+    return process, home, total + by
+
+
 def wrong(_: Stores, group: list[int]) -> int:
     if group == [3]:
         raise DamagedFile("a file is damaged", ("lake/a.parquet",))
@@ -43,14 +49,19 @@ def killed(_: Stores, group: int) -> int:
     return group
 
 
-def test_every_group_is_worked_on_once_by_processes_with_the_same_stores(stores: Stores) -> None:
+def test_every_group_is_worked_on_once_by_processes_with_the_same_stores(home: Path) -> None:
     groups = [[number, number] for number in range(60)]
-    results = list(side_by_side(stores, here, groups, 3))
+    with opened(settings_of(home, kraken_workers=3)) as stores:
+        results = list(side_by_side(stores, here, groups, 3))
+        more = list(side_by_side(stores, partial(shifted, by=1), groups[:20], 3))
     assert sorted(total for _, _, total in results) == [2 * number for number in range(60)]
     assert {home for _, home, _ in results} == {str(stores.settings.home)}
     processes = {pid for pid, _, _ in results}
     assert os.getpid() in processes
     assert 2 <= len(processes) <= 3
+    assert sorted(total for _, _, total in more) == [2 * number + 1 for number in range(20)]
+    assert {pid for pid, _, _ in more} <= processes, "processes are kept for other work of the same run"
+    assert not any(map(_is_alive, processes - {os.getpid()})), "and end with its stores"
 
 
 def test_one_group_or_one_process_starts_nothing(stores: Stores) -> None:
