@@ -11,8 +11,10 @@ import os
 import pickle
 import signal
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from kraken_pipeline.settings import Settings
@@ -37,8 +39,18 @@ class Workers:
         self._open_stores = open_stores
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, work: Callable[[Stores, Group], Result], group: Group) -> Future[Result]:
-        """Process a group in a worker process; the function, the group and the result have to be picklable."""
+    def taking_on(self, work: Callable[[Stores, Group], Result]) -> Callable[[Group], Future[Result]]:
+        """Return a function that has a worker process work on a group.
+
+        A worker process unpickles the work once for all of its groups, so that the work can keep what it has opened.
+        Work that is taken on again is unpickled again: a file may have been replaced since.
+
+        Args:
+            work: Processes one group; it has to be picklable, as have the groups and the results.
+        """
+        return partial(self._submit, uuid.uuid4().hex, pickle.dumps(work))
+
+    def _submit(self, name: str, work: bytes, group: Group) -> Future[Result]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 max(1, self._settings.kraken_workers - 1),
@@ -46,7 +58,7 @@ class Workers:
                 initializer=_start,
                 initargs=(self._settings, pickle.dumps(self._open_stores)),
             )
-        return self._pool.submit(_process, pickle.dumps(work), group)
+        return self._pool.submit(_process, name, work, group)
 
     def close(self) -> None:
         """End the processes once they have finished what they have begun; later work starts new ones."""
@@ -58,14 +70,14 @@ class Workers:
 # --- in a worker process
 
 _OWN: dict[str, Any] = {}
-"""The stores of this worker process, the work that it was last given, and that work unpickled."""
+"""The stores of this worker process, and the name and the function of the work that it was last given."""
 
 
 def _start(settings: Settings, open_stores: bytes) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # its threads cost a seventh on small files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers in order
-    # Only now is imported what opens the stores.
+    # Unpickling imports the module that opens the stores, and with it Polars.
     _OWN["stores"] = pickle.loads(open_stores)(settings)  # noqa: S301 - from the parent
 
 
@@ -76,7 +88,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _process(work: bytes, group: Any) -> Any:
-    if _OWN.get("given") != work:  # work that is not new keeps what it has opened
-        _OWN["given"], _OWN["work"] = work, pickle.loads(work)  # noqa: S301 - from the parent
+def _process(name: str, work: bytes, group: Any) -> Any:
+    if _OWN.get("name") != name:
+        _OWN["name"], _OWN["work"] = name, pickle.loads(work)  # noqa: S301 - from the parent
     return _OWN["work"](_OWN["stores"], group)

@@ -1,4 +1,4 @@
-"""What the phases of a run cost: what a run goes by until it has measured its own pace.
+"""The expected cost of each phase of a run, which its time left is computed from until its own pace is measured.
 
 The costs are seconds of CPU of one process, measured on a part of the archives of `python -m benchmarks.whole`: 480
 files of 3.7 million rows, and then 448 of 0.18 million. Only their proportions matter, because a run scales them by its

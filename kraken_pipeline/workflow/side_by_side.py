@@ -45,9 +45,7 @@ def side_by_side(
         def begin_here(group: Group) -> Future[Result]:
             return here.submit(work, stores, group)
 
-        def begin_elsewhere(group: Group) -> Future[Result]:
-            return stores.workers.submit(work, group)
-
+        begin_elsewhere = stores.workers.taking_on(work)
         try:
             yield from _dealt_out([begin_here, *[begin_elsewhere] * (count - 1)], deque(groups))
         except BrokenProcessPool:

@@ -37,6 +37,24 @@ def shifted(stores: Stores, group: list[int], by: int) -> tuple[int, str, int]:
     return process, home, total + by
 
 
+class Counting:
+    """Counts its groups, as work that keeps a file open does; the first process waits for two groups of the other."""
+
+    def __init__(self, first: int, two_are_done: str) -> None:
+        self.groups = 0
+        self.first, self.two_are_done = first, two_are_done
+
+    def __call__(self, _: Stores, __: int) -> tuple[int, int]:
+        deadline = time.monotonic() + 60
+        while os.getpid() == self.first and not Path(self.two_are_done).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        self.groups += 1
+        if os.getpid() != self.first and self.groups == 2:
+            Path(self.two_are_done).touch()
+        return os.getpid(), self.groups
+
+
 def wrong(_: Stores, group: list[int]) -> int:
     if group == [3]:
         raise DamagedFile("a file is damaged", ("lake/a.parquet",))
@@ -62,6 +80,17 @@ def test_every_group_is_worked_on_once_by_processes_with_the_same_stores(home: P
     assert sorted(total for _, _, total in more) == [2 * number + 1 for number in range(20)]
     assert {pid for pid, _, _ in more} <= processes, "processes are kept for other work of the same run"
     assert not any(map(_is_alive, processes - {os.getpid()})), "and end with its stores"
+
+
+def test_work_keeps_what_it_has_opened_as_long_as_it_takes_and_no_longer(stores: Stores, tmp_path: Path) -> None:
+    """What a worker process has open of an archive must not serve a later round, in which it may be another file."""
+    two_are_done = tmp_path / "two"
+    for _ in range(2):
+        two_are_done.unlink(missing_ok=True)
+        done = list(side_by_side(stores, Counting(os.getpid(), str(two_are_done)), range(6), 2))
+        of_worker = sorted(count for process, count in done if process != os.getpid())
+        assert len(of_worker) >= 2
+        assert of_worker == list(range(1, len(of_worker) + 1))
 
 
 def test_one_group_or_one_process_starts_nothing(stores: Stores) -> None:
