@@ -22,7 +22,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import verifications
 from kraken_pipeline.storage.lake.asset_ids import ASSETS_SCHEMA
-from kraken_pipeline.storage.lake.inspection import said_by, unreadable
+from kraken_pipeline.storage.lake.inspection import is_said, said_by, unreadable
 from kraken_pipeline.storage.lake.verifications import VerificationRecord
 from kraken_pipeline.storage.paths import is_split_by_year, named_in
 from kraken_pipeline.storage.records import damage as damages
@@ -39,8 +39,6 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.sound_file import sound_file
 
-_FOOTER = 16_384
-"""The number of bytes at the end of a file that are searched for the id of its write."""
 _CHUNK = 256
 """The number of files per task of a thread. A future for each file would cost as much as comparing a small file."""
 
@@ -251,9 +249,7 @@ def _looks_right(path: str, file: LakeFile) -> bool:
         with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of 10,000 files costs as much as opening it
             if os.fstat(stream.fileno()).st_size != file.bytes:
                 return False
-            # The footer ends with the id of the write: searching for it costs a tenth of parsing the footer.
-            end = os.pread(stream.fileno(), _FOOTER, max(0, file.bytes - _FOOTER))
-            if end.endswith(b"PAR1") and file.write_id.encode() in end:
+            if is_said(stream, file.bytes, [file]):
                 return True
             said = said_by(stream)
     except (OSError, pl.exceptions.PolarsError):
