@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span
@@ -51,12 +52,30 @@ def differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
     names = ("time", *_VALUES)
     left, right = left.select(names), right.select(names)
     if left.height == right.height and left["time"].equals(right["time"]):
+        if _are_equal(left, right):
+            return _no_differences(left, right)
         renamed = right.drop("time").rename({name: f"{name}_right" for name in _VALUES})
         both = left.with_columns(renamed.get_columns())
     else:
         both = left.join(right, on="time", how="full", coalesce=True, suffix="_right").sort("time")
     exact = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_right")) for name in _EXACT)
     return both.filter(~(exact & is_near_in_volume()).fill_null(value=False))
+
+
+def _are_equal(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+    """Return whether frames of the same times have no difference, as nearly always: a tenth of the work of a join."""
+    if any(left[name].null_count() or right[name].null_count() for name in _VALUES):
+        return False
+    if not all(left[name].equals(right[name]) for name in _EXACT):
+        return False
+    volumes = left["volume"].to_numpy(), right["volume"].to_numpy()
+    most = np.maximum(*(np.abs(volume) for volume in volumes))
+    return bool((np.abs(volumes[0] - volumes[1]) <= VOLUME_TOLERANCE * most + _LOT / 2).all())
+
+
+def _no_differences(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+    names = {name: f"{name}_right" for name in _VALUES}
+    return pl.DataFrame(schema={**left.schema, **{names[name]: right.schema[name] for name in _VALUES}})
 
 
 def is_near_in_volume() -> pl.Expr:

@@ -486,6 +486,27 @@ def test_frames_differ_where_any_price_or_count_does_and_volume_by_more_than_a_m
     assert more["time"].dt.epoch("s").to_list() == [START + 120]
 
 
+@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume", "trade_count", None])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_frames_of_the_same_times_differ_in_the_candles_of_which_one_value_does(name: str | None, count: int) -> None:
+    left = frame([candle(START + 60 * number, 7.5, volume=0.1 + 0.2, trades=4) for number in range(count)])
+    right = left.with_columns(volume=left["volume"] - 5e-17)  # the noise of addition
+    if name is not None and count:
+        last = pl.int_range(pl.len()) == count - 1
+        right = right.with_columns(
+            pl.when(last).then(pl.col(name) * 3).otherwise(pl.col(name)).cast(left.schema[name]).alias(name)
+        )
+    found = differences(left, right)
+    expected = [START + 60 * (count - 1)] if name is not None and count else []
+    assert found["time"].dt.epoch("s").to_list() == expected
+    assert found.schema == differences(left, right.clear()).schema, "whether there is a difference or none"
+
+
+def test_a_value_that_is_missing_on_both_sides_is_a_difference() -> None:
+    rows = frame([candle(START)]).with_columns(volume=pl.lit(None, pl.Float64))
+    assert differences(rows, rows).height == 1
+
+
 def test_candles_as_one() -> None:
     assert one_candle(frame([])) is None
     assert one_candle(frame([candle(START, 3.0, trades=2), candle(START + 60, 5.0, volume=0.5)])) == (

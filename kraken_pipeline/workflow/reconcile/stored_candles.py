@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kraken_pipeline.coverage.batches import BATCH_CANDLES, READ_PER_WANTED, ROW_GROUP, most_candles
 from kraken_pipeline.coverage.ranges import Span, Spans, seconds
@@ -17,6 +19,24 @@ from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 
 _MARGIN = Interval.D15.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Candles that were read, all of those in `reach`, and the start of each in seconds, which is their order."""
+
+    reach: Span
+    candles: pl.DataFrame
+    times: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, reach: Span, candles: pl.DataFrame) -> _Kept:
+        return cls(reach, candles, seconds_in(candles).to_numpy())
+
+    def places(self, start: int, end: int) -> tuple[int, int]:
+        """Return the places of the first candle from a start on, and of the first from an end on."""
+        at, past = self.times.searchsorted((start, end))
+        return int(at), int(past)
 
 
 @dataclass(slots=True)
@@ -31,7 +51,7 @@ class StoredCandles:
     stores: Stores
     pair: str
     compared: Spans
-    _kept: dict[Interval, tuple[Span, pl.DataFrame]] = field(default_factory=dict)
+    _kept: dict[Interval, _Kept] = field(default_factory=dict)
     _files: dict[Interval, Sequence[LakeFile] | None] = field(default_factory=dict)
 
     def read(self, interval: Interval, start: int, end: int) -> pl.DataFrame:
@@ -41,18 +61,20 @@ class StoredCandles:
             reach = self._reach(interval)
             if reach is None or not _holds(reach, start, end):
                 return self.stores.lake.read(series, start, end)
-            self._kept[interval] = reach, self.stores.lake.read(series, reach.start, reach.end)
-        reach, candles = self._kept[interval]
-        if not _holds(reach, start, end):
+            self._kept[interval] = _Kept.of(reach, self.stores.lake.read(series, reach.start, reach.end))
+        kept = self._kept[interval]
+        if not _holds(kept.reach, start, end):
             return self.stores.lake.read(series, start, end)
-        at, past = seconds_in(candles).search_sorted(pl.Series((start, end), dtype=pl.Int64())).to_list()
-        return candles.slice(at, past - at)
+        at, past = kept.places(start, end)
+        return kept.candles.slice(at, past - at)
 
-    def times(self, series: Series, start: int, end: int) -> pl.Series:
-        """Return the start of every candle of a series of the pair in `[start, end)`, in seconds (Int64), sorted."""
-        if series.interval in self._kept and _holds(self._kept[series.interval][0], start, end):
-            return seconds_in(self.read(series.interval, start, end))
-        return self.stores.lake.times(series, start=start, end=end)
+    def times(self, series: Series, start: int, end: int) -> NDArray[np.int64]:
+        """Return the start of every candle of a series of the pair in `[start, end)`, in seconds, sorted."""
+        kept = self._kept.get(series.interval)
+        if kept is not None and _holds(kept.reach, start, end):
+            at, past = kept.places(start, end)
+            return kept.times[at:past]
+        return self.stores.lake.times(series, start=start, end=end).to_numpy()
 
     def most(self, interval: Interval, start: int, end: int) -> int:
         """Return an upper bound of the number of candles of an interval that start in `[start, end)`."""
