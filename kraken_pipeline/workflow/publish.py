@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
@@ -264,25 +265,23 @@ class _Rows:
         return sum(part.seconds for parts in pending for part in parts) // self._interval.seconds
 
     def _read(self, span: Span) -> _Window:
-        frames: list[pl.DataFrame] = []
-        candles: dict[Series, int] = {}
+        frames: dict[Series, pl.DataFrame] = {}
         for series, spans in self._spans.items():
-            for part in intersect(spans, (span,)):
-                found = self._stores.lake.read(series, part.start, part.end)
-                candles[series] = candles.get(series, 0) + found.height
-                if found.height:
-                    frames.append(self._as_rows(series, found))
-        rows = pl.concat(frames).sort("time") if frames else pl.DataFrame(schema=ROW_SCHEMA)
-        return _Window(span, rows, candles)
+            parts = [self._stores.lake.read(series, part.start, part.end) for part in intersect(spans, (span,))]
+            if parts:
+                frames[series] = pl.concat(parts) if len(parts) > 1 else parts[0]
+        return _Window(span, self._as_rows(frames), {series: frame.height for series, frame in frames.items()})
 
-    def _as_rows(self, series: Series, candles: pl.DataFrame) -> pl.DataFrame:
-        asset_id, quote = self._assets[series.pair]
-        return candles.select(
-            *(pl.col(name) for name in ROW_SCHEMA.names() if name in candles.columns),
-            pl.lit(asset_id, dtype=pl.Int32).alias("asset_id"),
-            pl.lit(quote, dtype=pl.Categorical).alias("quote_currency"),
-            pl.lit(series.pair, dtype=pl.Categorical).alias("pair"),
-        ).select(ROW_SCHEMA.names())
+    def _as_rows(self, frames: Mapping[Series, pl.DataFrame]) -> pl.DataFrame:
+        """Return the candles of all series in order of time, with the names of their pairs joined once."""
+        if not frames:
+            return pl.DataFrame(schema=ROW_SCHEMA)
+        of_series = np.repeat(np.arange(len(frames)), [frame.height for frame in frames.values()])
+        names = [(*self._assets[series.pair], series.pair) for series in frames]
+        columns = {"asset_id": pl.Int32(), "quote_currency": pl.Categorical(), "pair": pl.Categorical()}
+        named = pl.DataFrame(names, columns, orient="row")[of_series]
+        candles = pl.concat(frames.values()).with_columns(named.get_columns())
+        return candles.select(ROW_SCHEMA.names()).sort("time")
 
 
 def _in_order(
