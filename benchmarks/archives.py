@@ -18,6 +18,7 @@ import polars as pl
 
 from benchmarks.catalogs import make_catalog, make_whole_catalog
 from benchmarks.side import LAKE_CANDLES, NOW, RECONCILED
+from benchmarks.startup import make_small_home
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import TIME, Source, finished, time_from_seconds
@@ -233,6 +234,7 @@ MAKERS: dict[str, Callable[[int, Path], Path]] = {
     "candles": make_candles,
     "catalog": make_catalog,
     "whole-catalog": make_whole_catalog,
+    "small-home": make_small_home,
     "histories": make_histories,
     "files": make_files,
     "history": make_history,

@@ -18,6 +18,7 @@ from questdb import Sender
 from benchmarks.catalogs import INTERVALS, MONTHS, REPORTED
 from benchmarks.questdb import warmed
 from benchmarks.side import LAKE_CANDLES, RANGES, Given, Measurement, frames, run, sent
+from benchmarks.startup import start_bare
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.servers import USER
 
@@ -193,6 +194,7 @@ if __name__ == "__main__":
             walk_ranges,
             read_catalog,
             draw_cells,
+            start_bare,
             read_lake,
             sum_files,
             send_frame,

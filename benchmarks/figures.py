@@ -75,6 +75,11 @@ def within(most: float) -> Requirement:
     return Requirement(f"in {most:g} s", lambda result, _: result.ours <= most)
 
 
+def start_within(most: float) -> Requirement:
+    """No more than so many times what the imports of the bare side take."""
+    return Requirement(f"<= {most:g} x imports", lambda result, _: result.ours <= most * result.bare)
+
+
 def pace_like(other: str) -> Requirement:
     """An item costs no more than in another figure, but for noise; met where that one was not measured."""
     return Requirement(
@@ -174,6 +179,13 @@ FIGURES = (
     # Whole commands, in seconds of CPU with all imports: 1,500 pairs have 15,000 series.
     Figure("gaps-json", "series", "list_gaps", "read_catalog", 1_500, 4, 3, "whole-catalog", (within(3.0),)),
     Figure("report", "series", "print_report", "read_catalog", 1_500, 4, 3, "whole-catalog", (within(3.0),)),
+    # Commands on a small home, in seconds of CPU; status imports Dagster.
+    Figure("startup-help", "starts", "start_help", "start_bare", 1, 1, 5, "small-home", (start_within(1.5),)),
+    Figure("startup-gaps", "starts", "start_gaps", "start_bare", 1, 1, 5, "small-home", (start_within(1.6),)),
+    Figure("startup-report", "starts", "start_report", "start_bare", 1, 1, 5, "small-home", (start_within(1.6),)),
+    Figure("startup-explain", "starts", "start_explain", "start_bare", 1, 1, 5, "small-home", (start_within(1.6),)),
+    Figure("startup-export", "starts", "start_export", "start_bare", 1, 1, 5, "small-home", (start_within(1.6),)),
+    Figure("startup-status", "starts", "start_status", "start_bare", 1, 1, 5, "small-home", (start_within(3.0),)),
     # A pair has 100,000 hourly candles.
     Figure("publish-6", "rows", "publish", "send_frame", 6, 1, 3, "lake", (ratio_of(0.75), peak_of(800)), server=True),
     Figure(

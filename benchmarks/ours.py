@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import subprocess
-import sys
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -18,6 +15,15 @@ from benchmarks.catalogs import INTERVALS as CATALOG_INTERVALS
 from benchmarks.catalogs import MONTHS
 from benchmarks.questdb import warmed
 from benchmarks.side import NOW, RANGES, RECONCILED, Given, Measurement, frames, on_disk, run, sent
+from benchmarks.startup import (
+    seconds_of,
+    start_explain,
+    start_export,
+    start_gaps,
+    start_help,
+    start_report,
+    start_status,
+)
 from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.replies import TradeRow
@@ -213,16 +219,9 @@ def print_report(given: Given) -> Measurement:
 
 
 def _command(given: Given, *words: str) -> Measurement:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
-    environment = {**kept, "KRAKEN_PIPELINE_HOME": str(given.source)}
-    before = os.times()
-    done = subprocess.run(
-        [sys.executable, "-m", "kraken_pipeline", *words], env=environment, check=True, capture_output=True
-    )
-    after = os.times()
-    assert done.stdout
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
-    return Measurement(len(INTERVALS) * given.size, seconds, f"{len(done.stdout) / 1000:,.0f} kB of output")
+    seconds, printed = seconds_of(given.source, "-m", "kraken_pipeline", *words)
+    assert printed
+    return Measurement(len(INTERVALS) * given.size, seconds, f"{len(printed) / 1000:,.0f} kB of output")
 
 
 def publish(given: Given) -> Measurement:
@@ -296,6 +295,12 @@ if __name__ == "__main__":
             make_page,
             list_gaps,
             print_report,
+            start_help,
+            start_gaps,
+            start_report,
+            start_explain,
+            start_export,
+            start_status,
             reconcile,
             verify_whole,
             verify_quickly,

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kraken_pipeline.market.interval import Interval
     from kraken_pipeline.market.series import Series
-    from kraken_pipeline.workflow.read import connect_questdb, read_candles
+    from kraken_pipeline.workflow.read import read_candles
+    from kraken_pipeline.workflow.read_questdb import connect_questdb
 
 __all__ = ["Interval", "Series", "connect_questdb", "read_candles"]
 
 _FROM = {
     "Interval": "kraken_pipeline.market.interval",
     "Series": "kraken_pipeline.market.series",
-    "connect_questdb": "kraken_pipeline.workflow.read",
+    "connect_questdb": "kraken_pipeline.workflow.read_questdb",
     "read_candles": "kraken_pipeline.workflow.read",
 }
 

@@ -1,12 +1,12 @@
 """The entry point of the command line, which runs before any slow import.
 
-So Ctrl-C always prints a sentence instead of a traceback, and the terminal shows activity while the command line is
-loaded, which takes seconds.
+So Ctrl-C always prints a sentence instead of a traceback.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 
@@ -18,14 +18,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A catalog is read into a million small objects without cycles, and to look for cycles takes a fifth of that time.
     gc.set_threshold(100_000, 10, 10)
+    # Pydantic would read the metadata of every installed package to find plugins, of which this program uses none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        from rich.console import Console  # noqa: PLC0415
-
-        from kraken_pipeline.cli.terminal import progress_bar  # noqa: PLC0415
-
-        # If standard output goes to a program or a pager, no progress bar is drawn on the terminal.
-        with progress_bar(Console(stderr=sys.stdout.isatty())):
-            from kraken_pipeline.cli.app import main as run  # noqa: PLC0415
+        from kraken_pipeline.cli.app import main as run  # noqa: PLC0415
 
         run()
     except KeyboardInterrupt:  # during an import

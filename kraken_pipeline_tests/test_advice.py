@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from kraken_pipeline.cli import options
 from kraken_pipeline.cli.app import app
@@ -163,8 +162,7 @@ def spec_of(parameters: Mapping[str, Any]) -> RunSpec:
 
 @pytest.mark.parametrize("command", ["plan", "ingest", "backfill", "report", "gaps", "reconcile"])
 def test_the_words_of_a_spec_mean_that_spec(command: str) -> None:
-    parser: Any = typer.main.get_command(app)
-    parser = parser.commands[command]
+    parser: Any = app.commands[command]
     given = {
         "tier": "TIER2",
         "pairs": "XBTUSD,AAPLxUSD",

@@ -49,6 +49,8 @@ def test_a_small_round_measures_every_kind_of_figure(
         "page-200",
         "gaps-json",
         "report",
+        "startup-help",
+        "startup-status",
         *served,
     ]
     only = [argument for name in figures for argument in ("--only", name)]

@@ -13,10 +13,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-import typer
 from rich.console import Console
 
-from kraken_pipeline.cli import tables
+from kraken_pipeline.cli import health_tables
 from kraken_pipeline.cli.app import app
 from kraken_pipeline.demo.archives import candles_name, write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
@@ -330,7 +329,7 @@ def test_health_is_0_where_all_is_well_and_1_where_it_is_not(filled: Filled, tmp
 
 def test_health_shows_an_address_in_brackets_as_it_is() -> None:
     text = io.StringIO()
-    tables.health(
+    health_tables.health(
         Console(file=text, width=132), [Check("questdb", HealthStatus.FAILED, "QuestDB at [fe80::1]:9000 [/red]")]
     )
     assert text.getvalue() == "failed   questdb        QuestDB at [fe80::1]:9000 [/red]\n"
@@ -617,7 +616,7 @@ def test_tables_name_what_they_count(filled: Filled) -> None:
 
 def commands(command: Any = None, name: str = "kraken-pipeline") -> Iterator[tuple[str, Any]]:
     """Every command of the program with its full name."""
-    command = command or typer.main.get_command(app)
+    command = command or app
     if hasattr(command, "commands"):
         for each, inner in command.commands.items():
             yield from commands(inner, f"{name} {each}")

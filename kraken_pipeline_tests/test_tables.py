@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import pkgutil
 import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,16 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from kraken_pipeline.cli import keep_commands, plan_tables, query_commands, run_commands, run_tables, tables
+from kraken_pipeline.cli import (
+    commands,
+    demo_tables,
+    health_tables,
+    lake_tables,
+    plan_tables,
+    proof_tables,
+    run_tables,
+    tables,
+)
 from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.coverage.causes import Cause, CauseKind
@@ -189,13 +200,13 @@ COUNT = TradeCount(
 )
 PRINTED: dict[str, Callable[[Console], None]] = {
     "gaps": lambda console: tables.gaps(console, [gap(), gap(status=GapStatus.DETECTED, attempts=0)]),
-    "verdicts": lambda console: tables.verdicts(
+    "verdicts": lambda console: proof_tables.verdicts(
         console,
         [verdict(Interval.W1, f"{SENTENCE}, then {RESOLVE} or {RESOLVE}"), verdict(None, SENTENCE)],
         Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
         is_known=True,
     ),
-    "causes": lambda console: tables.causes(
+    "causes": lambda console: proof_tables.causes(
         console,
         grouped(
             [
@@ -221,18 +232,18 @@ PRINTED: dict[str, Callable[[Console], None]] = {
         Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
         is_known=True,
     ),
-    "counts": lambda console: tables.counts(console, [COUNT, replace(COUNT, by_ids=None, action="not dense")]),
-    "verification": lambda console: tables.verification(
+    "counts": lambda console: proof_tables.counts(console, [COUNT, replace(COUNT, by_ids=None, action="not dense")]),
+    "verification": lambda console: lake_tables.verification(
         console, Verification(13_970, 12_581_276_000, 581_276.5, (DAMAGE, DAMAGE), 7, (DAMAGE,))
     ),
-    "status": lambda console: tables.status(console, [RUN, {**RUN, "error": None, "tier": None}]),
+    "status": lambda console: run_tables.status(console, [RUN, {**RUN, "error": None, "tier": None}]),
     "dead letters": lambda console: tables.dead_letters(console, [LETTER, {**LETTER, "line": None}], 581_276),
     "fetches": lambda console: plan_tables.fetches(console, [FETCH, FETCH], 1, ["XBTUSD"]),
-    "health": lambda console: tables.health(console, [Check("requests", HealthStatus.WARNING, SENTENCE)]),
+    "health": lambda console: health_tables.health(console, [Check("requests", HealthStatus.WARNING, SENTENCE)]),
     "what a run did": lambda console: run_tables.ran(
         console, RUN, {"rows_rejected": 12_581_276, "new_pairs": [WIDE.pair] * 40, "notes": [SENTENCE]}, None
     ),
-    "what is next": lambda console: tables.next_steps(console, Path("/srv/kraken/home/of/the/demo/demo-data")),
+    "what is next": lambda console: demo_tables.next_steps(console, Path("/srv/kraken/home/of/the/demo/demo-data")),
 }
 
 
@@ -296,12 +307,19 @@ COMMANDS = (
 )
 
 
+COMMAND_MODULES = [
+    module
+    for name in sorted(found.name for found in pkgutil.iter_modules(commands.__path__))
+    if hasattr(module := import_module(f"{commands.__name__}.{name}"), "out")
+]
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_what_a_command_prints_is_whole(
     stored: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def printed(console: Console) -> str:
-        for module in (keep_commands, query_commands, run_commands):
+        for module in COMMAND_MODULES:
             monkeypatch.setattr(module, "out", console)
         shell(stored, *command)
         return re.sub(r"[\d.]+ GiB", "", text_of(console))  # the free space changes meanwhile

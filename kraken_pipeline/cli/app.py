@@ -9,79 +9,85 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import typer
 from dotenv import load_dotenv
-from polars.exceptions import PanicException
-from typer.core import TyperGroup
 
-from kraken_pipeline.cli import keep_commands, query_commands, run_commands
+from kraken_pipeline.cli.groups import Command, Group
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.output import err
 from kraken_pipeline.errors import STOPPED, STOPPED_CODE, InvalidRequest, InvalidSettings
 from kraken_pipeline.logs import configure
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.faults import fault_of
+
+_COMMANDS: dict[str, Command | Group] = {
+    "plan": Command("run_commands.plan", "Show the route and the cost of every gap."),
+    "ingest": Command("run_commands.ingest", "Ingest archives, fill gaps and report the result."),
+    "backfill": Command(
+        "run_commands.backfill", "Fill gaps through Kraken's API and by resampling, without reading archives."
+    ),
+    "publish": Command("run_commands.publish", "Publish pending changes to QuestDB."),
+    "reconcile": Command(
+        "keep_commands.reconcile",
+        "Compare intervals with each other, refute candles that are short, and list contradictions.",
+    ),
+    "resolve": Command(
+        "keep_commands.resolve", "Withdraw wrong candles: those of a file, a release, a span, or all with one cause."
+    ),
+    "verify": Command("keep_commands.verify", "Compare every file of the lake with what was written."),
+    "prove": Command(
+        "run_commands.prove", "Count trades by the ids that the exchange gives them, and fill what is missing."
+    ),
+    "recover": Command("run_commands.recover", "Rebuild a lost catalog from the lake and the archives at hand."),
+    "backup": Command("keep_commands.backup", "Save the catalog and then the lake; runs may be at work."),
+    "restore": Command("keep_commands.restore", "Restore a backup into an empty home, and verify the result."),
+    "gaps": Command("gaps.gaps", "List the gaps, with their routes and the archives that fill them."),
+    "report": Command("report.report", "Report how complete each tier and interval is, and what to do about the rest."),
+    "explain": Command(
+        "explain.explain",
+        "Show the history of one candle: its source, the candles that lost to it, and what its values were compared "
+        "to.",
+    ),
+    "export": Command("export.export", "Write the candles of one series to a file."),
+    "status": Command("status.status", "List runs with their progress and errors."),
+    "health": Command(
+        "health.health",
+        "Check the disk, the servers, the exchange and the data; the exit code is 1 if a check has failed.",
+    ),
+    "demo": Command(
+        "demo.demo", "Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."
+    ),
+    "dead-letters": Group(
+        "List, export and retry rejected rows, rejected files and failed fetches.",
+        {
+            "list": Command("dead_letters.list_dead_letters", "List dead letters, those of the newest file first."),
+            "export": Command(
+                "dead_letters.export_dead_letters", "Write all dead letters to a CSV file with a header."
+            ),
+            "retry": Command(
+                "run_commands.retry_dead_letters",
+                "Repeat fetches that failed for good: all of them, unless some are named.",
+            ),
+        },
+    ),
+    "cache": Group(
+        "Show and clear the cache of the exchange's replies.",
+        {
+            "stats": Command(
+                "reply_cache.cache_stats",
+                "Show the share of hits in the last day over all processes, and the size of the cache.",
+            ),
+            "clear": Command("reply_cache.clear_cache", "Delete replies; the next run requests them again."),
+        },
+    ),
+}
 
 
-class _Commands(TyperGroup):
-    """Commands whose summaries are whole in the help: Typer cuts them where the terminal ends."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        rows = [(name, self.commands[name].get_short_help_str(sys.maxsize)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+def _begin() -> None:
+    configure(load_settings())
 
 
-app = typer.Typer(
-    cls=_Commands,
-    help="Every Kraken candle, and the knowledge that it is every one.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,  # which cuts the names of options on a narrow terminal
-)
-dead_letters = typer.Typer(
-    cls=_Commands,
-    help="List, export and retry rejected rows, rejected files and failed fetches.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-cache = typer.Typer(
-    cls=_Commands,
-    help="Show and clear the cache of the exchange's replies.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-for command in (
-    run_commands.plan,
-    run_commands.ingest,
-    run_commands.backfill,
-    run_commands.publish,
-    keep_commands.reconcile,
-    keep_commands.resolve,
-    keep_commands.verify,
-    run_commands.prove,
-    run_commands.recover,
-    keep_commands.backup,
-    keep_commands.restore,
-    query_commands.gaps,
-    query_commands.report,
-    query_commands.explain,
-    query_commands.export,
-    query_commands.status,
-    query_commands.health,
-    run_commands.demo,
-):
-    app.command()(command)
-dead_letters.command("list")(query_commands.list_dead_letters)
-dead_letters.command("export")(query_commands.export_dead_letters)
-dead_letters.command("retry")(run_commands.retry_dead_letters)
-cache.command("stats")(query_commands.cache_stats)
-cache.command("clear")(query_commands.clear_cache)
-app.add_typer(dead_letters, name="dead-letters")
-app.add_typer(cache, name="cache")
+app = Group("Every Kraken candle, and the knowledge that it is every one.", _COMMANDS, begin=_begin)
 
 
 def main() -> None:
@@ -97,7 +103,9 @@ def main() -> None:
         if exit_.code == STOPPED_CODE:  # so typer takes Ctrl-C
             _fail(STOPPED, STOPPED_CODE)
         raise
-    except (Exception, PanicException) as error:
+    except BaseException as error:  # a panic of Polars is no `Exception`
+        from kraken_pipeline.storage.faults import fault_of  # noqa: PLC0415 - loads Polars, which `--help` does not need
+
         if (fault := fault_of(error)) is None:
             raise
         _fail(str(fault), 1)
@@ -106,11 +114,6 @@ def main() -> None:
 def _fail(sentence: str, code: int) -> NoReturn:
     say(err, f"kraken-pipeline: {sentence}", "red")
     sys.exit(code)
-
-
-@app.callback()
-def _begin() -> None:
-    configure(load_settings())
 
 
 def _load_environment() -> None:

@@ -13,7 +13,7 @@ import typer
 from kraken_pipeline.market.pair import named_pair
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.ingest.scan import known_pairs
+from kraken_pipeline.workflow.known_pairs import known_pairs
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 MOST = 1_000_000

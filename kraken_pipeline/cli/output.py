@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kraken_pipeline.cli import tables
+from rich.console import Console
 
-out = tables.console()
-err = tables.console(stderr=True)
+out = Console()
+err = Console(stderr=True)
 
 
 def print_rows(rows: Sequence[Mapping[str, str | int | None]]) -> None:

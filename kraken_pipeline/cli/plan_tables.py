@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from kraken_pipeline.cli.layout import TextTable, say
+from kraken_pipeline.cli.tables import ROWS, more_rows
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.moment import duration, short
@@ -15,10 +15,6 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.gaps.gaps import is_awaited
 from kraken_pipeline.workflow.gaps.plan import Plan, Planned
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated
-
-if TYPE_CHECKING:
-    pass
-from kraken_pipeline.cli.tables import ROWS, more_rows
 
 
 def plan(console: Console, made: Plan) -> None:

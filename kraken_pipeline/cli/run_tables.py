@@ -1,17 +1,15 @@
-"""Prints the result of a run."""
+"""Prints runs: the list of them, and the result of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from kraken_pipeline.cli.layout import say
+from kraken_pipeline.cli.layout import TextTable, say
+from kraken_pipeline.market.moment import duration
 from kraken_pipeline.workflow.run_spec import RunSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], spec: RunSpec | None) -> None:
@@ -72,3 +70,39 @@ def ran(console: Console, run: Mapping[str, Any], outcome: Mapping[str, Any], sp
         say(console, f"  {sentence}", "red")
     if trace:
         say(console, "  kraken-pipeline status --json has the traceback", "dim")
+
+
+def status(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print runs, the newest first."""
+    if not runs:
+        say(console, "No runs yet: kraken-pipeline ingest starts one.")
+        return
+    table = TextTable(
+        "Runs",
+        "run",
+        "job",
+        "tier",
+        "status",
+        ">done",
+        "started",
+        ">took",
+        ">files",
+        ">candles",
+        "error",
+        least=("error", "tier", "took", "files"),
+    )
+    for run in runs:
+        took = duration(run["duration_s"]) if run["duration_s"] is not None else ""
+        table.add_row(
+            run["run_id"][:8],
+            run["job"],
+            run["tier"] or "",
+            run["status"],
+            f"{run['progress_pct']:.0f} %",
+            run["started_at"] or "",
+            took,
+            f"{run['files_ingested']:,}/{run['files_total']:,}",
+            f"{run['candles_ingested']:,}",
+            (run["error"] or "").partition("\n")[0],
+        )
+    table.print(console)

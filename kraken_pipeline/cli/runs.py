@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from rich.console import Console
 
-from kraken_pipeline.cli import run_tables, tables, terminal
+from kraken_pipeline.cli import report_tables, run_tables, terminal
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import present
 from kraken_pipeline.cli.output import err, out, print_json
@@ -93,7 +93,7 @@ def executed(
         if done.status == "SUCCESS" and spec is not None:
             with terminal.progress_bar(out, "reporting"), opened(settings) as stores:
                 made = make_report(stores, spec, present())
-            tables.report(out, made)
+            report_tables.report(out, made)
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,9 +11,6 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.workflow.explain.explanation import VALUES, Evidence, Explanation, Stored
-
-if TYPE_CHECKING:
-    pass
 
 
 def explained(console: Console, explanation: Explanation) -> None:

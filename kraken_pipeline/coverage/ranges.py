@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
-import numpy as np
 import polars as pl
 
 from kraken_pipeline.market.interval import Interval
@@ -46,6 +45,8 @@ _start = attrgetter("start")
 Spans = tuple[Span, ...]
 EVER = Span(0, 1 << 33)
 """All the time in which a candle can lie: until the year 2242."""
+ALWAYS = Span(-(1 << 60), 1 << 60)
+"""The span without a limit of time."""
 
 
 def span(start: int, end: int) -> Spans:
@@ -180,11 +181,9 @@ def of_candles(times: pl.Series, interval: Interval) -> Spans:
     """
     if times.is_empty():
         return ()
-    seconds = times.to_numpy()
-    breaks = np.flatnonzero(np.diff(seconds) != interval.seconds)
-    starts = seconds[np.concatenate(([0], breaks + 1))].tolist()
-    ends = (seconds[np.concatenate((breaks, [len(seconds) - 1]))] + interval.seconds).tolist()
-    return tuple(map(Span, starts, ends))
+    is_start = (times.diff() != interval.seconds).fill_null(value=True)  # the first has no difference
+    is_last = is_start.shift(-1, fill_value=True)
+    return tuple(map(Span, times.filter(is_start), times.filter(is_last) + interval.seconds))
 
 
 def slots(spans: Spans, interval: Interval) -> int:

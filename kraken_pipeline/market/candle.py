@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from math import inf
 
-import numpy as np
 import polars as pl
 
 from kraken_pipeline.market.decimals import PRICES, most_decimals
@@ -124,7 +123,7 @@ def is_sound(rows: pl.DataFrame, interval: Interval, now: int) -> bool:
         and (volume < inf).all()
         and (trades >= 0).all()
         and (trades <= 2**31 - 1).all()
-        and (np.floor(trades) == trades).all()
+        and (trades.astype("int64") == trades).all()
         and (time % interval.seconds == 0).all()
         and (time >= EARLIEST_TIME).all()
         and (time <= now).all()

@@ -20,8 +20,8 @@ from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 
 from kraken_pipeline.logs import LOGGER
+from kraken_pipeline.orchestration.run_records import spec_tags
 from kraken_pipeline.orchestration.runs import RESUMES_TAG
-from kraken_pipeline.orchestration.steps import spec_tags
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 CODE_LOCATION = "kraken_pipeline"

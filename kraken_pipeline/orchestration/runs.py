@@ -12,10 +12,8 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.orchestration.assets.health import health_job
-from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.progress import outcome_of, progress_of
-from kraken_pipeline.orchestration.steps import SPEC_TAG
+from kraken_pipeline.orchestration.run_records import HEALTH_JOB, INGEST_JOB, SPEC_TAG
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -121,7 +119,7 @@ def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) ->
 
 def _is_probing(record: dg.RunRecord) -> bool:
     """Check whether a run is a recent health check; it holds no lock, because a lock may need the catalog."""
-    return record.dagster_run.job_name == health_job.name and (
+    return record.dagster_run.job_name == HEALTH_JOB and (
         record.create_timestamp.timestamp() > time.time() - BEGINNING_SECONDS
     )
 
@@ -129,7 +127,7 @@ def _is_probing(record: dg.RunRecord) -> bool:
 def _spec(run: dg.DagsterRun) -> RunSpec | None:
     if SPEC_TAG in run.tags:
         return run_spec(json.loads(run.tags[SPEC_TAG]))
-    if run.job_name == ingest_job.name:
+    if run.job_name == INGEST_JOB:
         return run_spec(run.run_config)
     return None
 
@@ -196,7 +194,7 @@ def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:
     found: list[RunStatus] = []
     done: list[RunSpec | None] = []
     for run in statuses_:  # the newest first
-        if run.job != ingest_job.name:
+        if run.job != INGEST_JOB:
             continue
         if run.status == "SUCCESS":
             done.append(run.spec)

@@ -11,8 +11,8 @@ from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.orchestration.jobs.ingest_job import REQUESTS_LEFT_TAG, ingest_job
 from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
+from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import at_work
-from kraken_pipeline.orchestration.steps import SPEC_TAG
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.triggers.dropped_files import look_into_drop_folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batch
 from kraken_pipeline.orchestration.events import Event, events_of
 from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
+from kraken_pipeline.orchestration.run_records import spec_tags
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
@@ -27,12 +27,6 @@ _FEW_EVENTS = 8
 """Fewer events of an asset are logged one by one, so that the log of a small run shows each of them."""
 _EVENTS_OF_PROGRESS = 50
 """The number of events between two reports of progress: they take a twentieth of a second or longer."""
-SPEC_TAG = "kraken/spec"
-
-
-def spec_tags(spec: RunSpec) -> dict[str, str]:
-    """Return the tag that stores the run spec with the run."""
-    return {SPEC_TAG: json.dumps(spec.as_config())}
 
 
 def begin(

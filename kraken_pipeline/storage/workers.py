@@ -6,18 +6,19 @@ importing it.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kraken_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 Stores = TypeVar("Stores")
 Group = TypeVar("Group")
@@ -52,6 +53,10 @@ class Workers:
 
     def _submit(self, name: str, work: bytes, group: Group) -> Future[Result]:
         if self._pool is None:
+            # Only large work needs other processes, and every command opens the stores.
+            import multiprocessing  # noqa: PLC0415
+            from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
+
             self._pool = ProcessPoolExecutor(
                 max(1, self._settings.kraken_workers - 1),
                 multiprocessing.get_context("spawn"),
@@ -82,6 +87,8 @@ def _start(settings: Settings, open_stores: bytes) -> None:
 
 
 def _end_with_parent() -> None:
+    import multiprocessing  # noqa: PLC0415 - as above
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from kraken_pipeline.market.moment import as_datetime, parse_moment
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 
@@ -55,20 +52,6 @@ def read_candles(
     with opened(settings or load_settings()) as stores:
         series = Series(parse_pair(pair).name, Interval.parse(interval))
         return read_series(stores, series, start=_seconds(start), end=_seconds(end), fill_quiet=fill_quiet)
-
-
-@contextmanager
-def connect_questdb(settings: Settings | None = None) -> Iterator[QuestDB]:
-    """Yield a client of QuestDB for the duration of a `with` block.
-
-    Args:
-        settings: The settings; those from the environment by default.
-
-    Raises:
-        InvalidRequest: KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL are not set.
-    """
-    with open_questdb(settings or load_settings()) as questdb:
-        yield questdb
 
 
 def read_series(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kraken_pipeline.coverage.ranges import ALWAYS, Span
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import EARLIEST, LATEST, iso, parse_moment
@@ -127,6 +128,11 @@ class RunSpec(BaseModel):
     def selects_all_time(self) -> bool:
         """Whether no part of a file is excluded by its time."""
         return self.start is None and self.end is None
+
+    @property
+    def window(self) -> Span:
+        """The time that a run is limited to; unlimited where no limit is set."""
+        return Span(ALWAYS.start if self.start is None else self.start, ALWAYS.end if self.end is None else self.end)
 
     def selects(self, pair: Pair, tiers: TierTable) -> bool:
         """Return whether a pair is selected."""

@@ -43,7 +43,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import dead_letters
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.circuit import breaker_of
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec

@@ -44,7 +44,8 @@ from kraken_pipeline.storage.exchange_state.counters import Counters, totals
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.reply_cache.cache import Cache
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill.exchange import breaker_of, connected
+from kraken_pipeline.workflow.backfill.circuit import breaker_of
+from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline_tests.support.homes import oracle, settings_of, spans, values
 
 pytestmark = pytest.mark.slow

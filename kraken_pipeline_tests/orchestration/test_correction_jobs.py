@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.cli import keep_commands
+from kraken_pipeline.cli.commands import keep_commands
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY

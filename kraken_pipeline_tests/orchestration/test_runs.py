@@ -9,8 +9,8 @@ import pytest
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.progress import PROGRESS_TAG, finish, listening, outcome_of, progress_of, watcher
+from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
-from kraken_pipeline.orchestration.steps import SPEC_TAG
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.workflow.progress import Progress, Work
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec

@@ -22,7 +22,13 @@ from threading import Thread
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_LOADED = ("kraken_pipeline.cli.app", "kraken_pipeline.definitions", "kraken_pipeline.demo.exchange")
+_LOADED = (
+    "kraken_pipeline.cli.app",
+    "kraken_pipeline.cli.commands.run_commands",
+    "kraken_pipeline.cli.commands.keep_commands",
+    "kraken_pipeline.definitions",
+    "kraken_pipeline.demo.exchange",
+)
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(list(_LOADED))
 

@@ -14,7 +14,7 @@ from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.storage.exchange_state import incident_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
-from kraken_pipeline.workflow.health.exchange_health import check_status
+from kraken_pipeline.workflow.health.exchange_probe import check_status
 from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline_tests.support.exchanges import at
 from kraken_pipeline_tests.support.samples import at as moment

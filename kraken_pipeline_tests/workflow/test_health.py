@@ -13,7 +13,7 @@ from kraken_pipeline.storage.exchange_state.breaker import Breaker
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.circuit import breaker_of
 from kraken_pipeline.workflow.health import health
 from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health

@@ -237,7 +237,7 @@ def test_the_shell_writes_a_page_and_says_where(home: Path, stores: Stores, shel
 def test_what_draws_is_loaded_when_a_page_is_made_and_not_before() -> None:
     program = """
 import json, sys
-import kraken_pipeline.cli.app, kraken_pipeline.workflow.report.report_page
+import kraken_pipeline.cli.commands.report, kraken_pipeline.workflow.report.report_page
 print(json.dumps([name for name in ("matplotlib", "jinja2", "PIL") if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

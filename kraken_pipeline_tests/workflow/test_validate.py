@@ -21,7 +21,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.exchange import breaker_of
+from kraken_pipeline.workflow.backfill.circuit import breaker_of
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.run_spec import run_spec

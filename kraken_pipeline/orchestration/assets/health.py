@@ -6,6 +6,7 @@ import dagster as dg
 
 from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
 from kraken_pipeline.orchestration.metadata import table
+from kraken_pipeline.orchestration.run_records import HEALTH_JOB
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
 from kraken_pipeline.workflow.health.health import NAMES, check_health
@@ -55,7 +56,7 @@ def health() -> dg.MaterializeResult:
 
 
 health_job = dg.define_asset_job(
-    "check_health",
+    HEALTH_JOB,
     selection=[KEY],
     # Without this, the run would use Dagster's own logger, which ignores KRAKEN_LOG_FORMAT.
     config=dg.ConfigMapping(config_fn=lambda _: {"loggers": {"console": {}}}, config_schema={}),

@@ -16,6 +16,7 @@ from kraken_pipeline.orchestration.events import file_events
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
+from kraken_pipeline.orchestration.run_records import INGEST_JOB
 from kraken_pipeline.orchestration.steps import add_seconds, begin, conclude, log_events, outcome_of_changes, report
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
@@ -215,7 +216,7 @@ def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
 
 
 @dg.job(
-    name="ingest",
+    name=INGEST_JOB,
     config=spec_mapping("look_at_folders"),
     executor_def=dg.in_process_executor,
     description="Ingests archives, fills gaps and records coverage, for any tier, pairs, intervals and dates.",

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from filelock import FileLock, Timeout
 
 from kraken_pipeline.errors import InvalidRequest, StoreError
+from kraken_pipeline.storage.catalog.migrations import revisions
 from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only, malformed
 from kraken_pipeline.storage.locks.locks import AdvisoryLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
 _BUSY_SECONDS = 60
+_VERSIONS = sa.table("alembic_version", sa.column("version_num"))
+"""Alembic's own record of the current migration."""
 
 
 class Catalog:
@@ -135,7 +132,9 @@ class Catalog:
     def revision(self) -> str | None:
         """Return the current migration of the database; None before the first."""
         with self.read() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not sa.inspect(connection).has_table(_VERSIONS.name):
+                return None
+            return connection.scalars(sa.select(_VERSIONS.c.version_num)).one_or_none()
 
     def upgrade(self) -> None:
         """Upgrade the database to the newest migration; safe to call from many processes at once.
@@ -143,12 +142,10 @@ class Catalog:
         Raises:
             StoreError: The database is newer than this program.
         """
-        config = self._alembic()
-        scripts = ScriptDirectory.from_config(config)
-        current, newest = self.revision(), scripts.get_current_head()
-        if current == newest:
+        *_, newest = known = revisions()
+        if (current := self.revision()) == newest:
             return
-        if current is not None and current not in {revision.revision for revision in scripts.walk_revisions()}:
+        if current is not None and current not in known:
             raise StoreError(
                 f"the catalog is at migration {current}, which this version of kraken_pipeline does not know; "
                 "install the version that wrote it, or a newer one; if there is none, the catalog is damaged, and "
@@ -159,26 +156,11 @@ class Catalog:
                 f"{self.name} is at migration {current}, and cannot be migrated to {newest}: it is read-only for "
                 "this user; run any command once as a user who may write it"
             )
-        with self._migration_lock(), self.write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        # Alembic takes a third of a second to import, and a catalog is migrated once.
+        from kraken_pipeline.storage.catalog.upgrade import locked, upgrade  # noqa: PLC0415
 
-    def _alembic(self) -> Config:
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        return config
-
-    @contextmanager
-    def _migration_lock(self) -> Iterator[None]:
-        database = self.engine.url.database
-        if self.is_sqlite and database:
-            with FileLock(f"{database}.migration.lock", timeout=_BUSY_SECONDS):
-                yield
-        elif self.is_sqlite:
-            yield
-        else:
-            with closing(self.locks()) as locks, locks.migration():
-                yield
+        with locked(self, _BUSY_SECONDS), self.write() as connection:
+            upgrade(connection)
 
     def locks(self) -> Locks:
         """Return locks in the database itself; not for SQLite, which has none."""
@@ -229,7 +211,7 @@ def open_catalog(url: str, sizes: PoolSizes | None = None) -> Catalog:
                 make_folder(Path(catalog.engine.url.database).parent)
             catalog.warm()
             catalog.upgrade()
-        except (sa.exc.SQLAlchemyError, OSError, Timeout) as error:
+        except (sa.exc.SQLAlchemyError, OSError) as error:
             fault = None if isinstance(error, OSError) else fault_of(error, catalog.name)
             raise fault or StoreError(f"{catalog.name} cannot be opened: {_first_line(error)}") from error
         failing.pop_all()

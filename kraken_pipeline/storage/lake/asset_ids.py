@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars as pl
 import sqlalchemy as sa
-from filelock import FileLock
 
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.pair import Pair
@@ -73,6 +72,8 @@ class AssetIds:
 
     def copy(self) -> None:
         """Write the ids of pairs beside the candles, for readers of the lake without the catalog."""
+        from filelock import FileLock  # noqa: PLC0415 - only runs write, and readers need not load it
+
         with FileLock(self._lock, timeout=60, is_singleton=False):
             written = self._scratch / f"{uuid.uuid4().hex}.parquet"
             self.all().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one

@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from filelock import FileLock
 
 from kraken_pipeline.errors import CatalogLost, StoreError
 from kraken_pipeline.storage.catalog import schema
@@ -126,6 +125,8 @@ def set_malformed_aside(path: Path, lock: Path) -> Path | None:
     Returns:
         The new path; None where the catalog is whole or does not exist.
     """
+    from filelock import FileLock  # noqa: PLC0415 - only a recovery needs it
+
     with FileLock(lock, timeout=600):
         if not path.exists() or _is_whole(path):
             return None

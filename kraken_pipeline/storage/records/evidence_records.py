@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -151,7 +150,7 @@ def renew(connection: sa.Connection, lake_times: Mapping[Series, pl.Series]) -> 
 
 def _coverage_rows(ranges: Sequence[CoveredRange], times: pl.Series) -> Iterator[dict[str, object]]:
     edges = [edge for covered in ranges for edge in (covered.span.start, covered.span.end)]
-    at = np.searchsorted(times.to_numpy(), edges).tolist()
+    at = times.search_sorted(pl.Series(edges, dtype=pl.Int64()), side="left").to_list()
     for index, covered in enumerate(ranges):
         yield {
             "start": covered.span.start,

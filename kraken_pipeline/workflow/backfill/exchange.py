@@ -16,12 +16,12 @@ from kraken_pipeline.kraken.incidents import reported_incidents
 from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.exchange_state import incident_records
-from kraken_pipeline.storage.exchange_state.breaker import Breaker
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.reply_cache.cache import Cache
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.backfill.circuit import breaker_of
 
 PROBE_SECONDS = 5.0
 """The longest that a probe waits for its turn, and for an answer."""
@@ -107,12 +107,6 @@ class _NoRecord:
 
     def flush(self) -> None:
         pass
-
-
-def breaker_of(stores: Stores) -> Breaker:
-    """Return the breaker of the settings."""
-    settings = stores.settings
-    return Breaker(stores.catalog, settings.kraken_breaker_failures, settings.kraken_breaker_seconds)
 
 
 def open_cache(settings: Settings, counters: RequestCounts) -> Cache:

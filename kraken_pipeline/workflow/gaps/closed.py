@@ -6,7 +6,6 @@ from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -15,4 +14,4 @@ def closed_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> lis
     with stores.catalog.read() as connection:
         closed = gap_records.closed_gaps(connection, sorted(snapshot.pairs))
     rows = (row for series in sorted(closed) if series.interval in spec.intervals for row in closed[series])
-    return [row for row in rows if row.span.overlaps(window(spec))]
+    return [row for row in rows if row.span.overlaps(spec.window)]

@@ -25,7 +25,8 @@ from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.stores import Stores, create_stores
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
-from kraken_pipeline.workflow.health.exchange_health import EXCHANGE, check_status
+from kraken_pipeline.workflow.health.exchange_health import EXCHANGE
+from kraken_pipeline.workflow.health.exchange_probe import check_status
 
 _Of = TypeVar("_Of")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from kraken_pipeline.coverage.ranges import ALWAYS
 from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (
-    ALWAYS,
     IngestHistory,
     Task,
     container_stamp,

@@ -30,7 +30,6 @@ from kraken_pipeline.workflow.ingest.scan import (
     Task,
     is_within,
     scan_again,
-    window,
 )
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
@@ -232,8 +231,8 @@ def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: 
     outcomes: Outcomes = {}
     left: list[Mapping[str, Any]] = []
     for task in tasks:
-        if (reason := known.earlier_result(task, window(spec))) is not None:
-            own = [record for record in known.done(task, window(spec)) if record.run_id == run.run_id]
+        if (reason := known.earlier_result(task, spec.window)) is not None:
+            own = [record for record in known.done(task, spec.window) if record.run_id == run.run_id]
             outcomes[task.file.location] = (
                 _outcome_before(own[-1], task)
                 if own and own[-1].status is not FileStatus.WITHDRAWN
@@ -339,7 +338,7 @@ def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) ->
         file = read.task.file
         start, end = (read.reach.start, read.reach.end) if read.reach else (None, None)
         duplicates = known.get((file.kind, file.pair.name, file.interval.value, start, end, read.facts.sha256), [])
-        if read.staged is not None and duplicates and is_within(duplicates, window(spec)):
+        if read.staged is not None and duplicates and is_within(duplicates, spec.window):
             read.duplicate = duplicates[-1]
         if read.staged is not None:
             read.duplicate = withdrawn.get((file.kind, file.series, read.facts.sha256), read.duplicate)

@@ -30,7 +30,6 @@ from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (
     Task,
-    window,
 )
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -82,7 +81,7 @@ def read_file(
 
 def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: RunContext, *, sort: bool) -> None:
     task = read.task
-    wanted = window(spec)
+    wanted = spec.window
     writer = CandleWriter(stores.lake, task.file.series, origin=task.file.name, now=run.now)
     trades = 0
     try:

@@ -20,10 +20,10 @@ from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.known_pairs import known_pairs
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -140,12 +140,6 @@ def pass_over_unknown(stores: Stores, found: Discovery) -> None:
 UNKNOWN = "its name ends with no known currency; if it is one of Kraken's: --accept-unknown-pairs"
 
 
-def known_pairs(stores: Stores) -> set[str]:
-    """Return the names of all pairs that were ever stored or listed."""
-    with stores.catalog.read() as connection:
-        return {*stores.lake.asset_ids.all()["pair"], *listings.listings_of(connection)}
-
-
 def _is_wanted(file: ArchiveFile, stores: Stores, spec: RunSpec) -> bool:
     # Trades become one-minute candles, from which every wanted interval follows.
     from_trades = file.interval == 1 and file.kind == "TRADES"
@@ -252,7 +246,7 @@ def _skip_ingested(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned
     with stores.catalog.read() as connection:
         known = IngestHistory(connection, tasks)
     for task in tasks:
-        if (how := known.earlier_result(task, window(spec))) is not None:
+        if (how := known.earlier_result(task, spec.window)) is not None:
             scanned.ingested_before.append(PassedOver(task.file.name, f"read before: {how}"))
         else:
             scanned.tasks.append(task)
@@ -290,15 +284,6 @@ def is_same(record: FileRecord, task: Task) -> bool:
     if task.container is not None:
         return record.container == task.container.sha256
     return record.stamp == task.stamp
-
-
-ALWAYS = Span(-(1 << 60), 1 << 60)
-"""The span without a limit of time."""
-
-
-def window(spec: RunSpec) -> Span:
-    """Return the time that a run is limited to; unlimited where its spec sets no limit."""
-    return Span(ALWAYS.start if spec.start is None else spec.start, ALWAYS.end if spec.end is None else spec.end)
 
 
 def is_within(records: Iterable[FileRecord], wanted: Span) -> bool:

@@ -37,7 +37,6 @@ from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 SETTLING_SECONDS = 60
@@ -166,7 +165,7 @@ def look_up(
         if series.interval in spec.intervals
     }
     is_delisted = listing is not None and listing.delisted_at is not None
-    parts = stretches(coverage, window(spec), spacing, [absence.absent for absence in absences])
+    parts = stretches(coverage, spec.window, spacing, [absence.absent for absence in absences])
     return PairTrades(name, coverage, found, absences, counts, parts, is_delisted, now, until)
 
 

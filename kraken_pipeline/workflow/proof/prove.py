@@ -51,7 +51,6 @@ from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget, Fetched, fetch_trades
 from kraken_pipeline.workflow.backfill.outcome import Filled, SeriesOutcome
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.count_verdicts import record_verdicts, resolving, verdicts
 from kraken_pipeline.workflow.proof.counting import (
@@ -182,7 +181,7 @@ class _Proving:
         found = (
             refutation for some in active.values() for refutation in some if refutation.reason.startswith(_REFUTED)
         )
-        return intersect(normalise(refutation.span for refutation in found), (window(self.spec),))
+        return intersect(normalise(refutation.span for refutation in found), (self.spec.window,))
 
     def is_unsettled(self, name: str) -> bool:
         """Return whether any range of a pair is still to be reconciled, or to be searched for quiet time."""

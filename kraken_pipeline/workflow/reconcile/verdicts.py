@@ -31,7 +31,6 @@ from kraken_pipeline.storage.records.source_records import Disagreement, disagre
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.reconcile.causes import Origins, of_disagreement, of_dispute, of_records, suspects_of
 from kraken_pipeline.workflow.report.report import unsettled
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -200,7 +199,7 @@ def contradicted(stores: Stores, spec: RunSpec, now: int) -> list[CandleVerdict]
 
 
 def _is_wanted(spec: RunSpec, interval: Interval, span: Span) -> bool:
-    return interval in spec.intervals and span.overlaps(window(spec))
+    return interval in spec.intervals and span.overlaps(spec.window)
 
 
 def _of_intervals(

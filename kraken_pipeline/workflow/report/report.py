@@ -24,11 +24,11 @@ from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps, is_awaited, measure
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
-from kraken_pipeline.workflow.gaps.plan import awaited_archives, missing_archives
 from kraken_pipeline.workflow.gaps.selection import Outlook, outlook
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
+from kraken_pipeline.workflow.gaps.unknown import unknown
+from kraken_pipeline.workflow.gaps.wanted_archives import awaited_archives, missing_archives
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 
@@ -49,20 +49,6 @@ class Advice:
     def __str__(self) -> str:
         end = f". Kraken's archives: {self.page}" if self.page else "."
         return f"{self.what}: {self.command}" if self.command else f"{self.what}{end}"
-
-
-NOTHING_KNOWN = "The lake is empty: kraken-pipeline ingest --archive-dir FOLDER reads Kraken's archives."
-
-
-def unknown(snapshot: CatalogSnapshot, spec: RunSpec) -> str:
-    """Return a sentence on why nothing is complete or missing; empty if anything is expected."""
-    if not snapshot.pairs:
-        return NOTHING_KNOWN
-    series = (Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals)
-    return "" if any(expected(snapshot, spec, one_series) for one_series in series) else _NOTHING_EXPECTED
-
-
-_NOTHING_EXPECTED = "There is no data of that time yet: kraken-pipeline report reports on all data."
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +202,7 @@ class ReportProof:
 
 def find_proof(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> ReportProof:
     """Return the results of reconciliation for the selected series."""
-    names, wanted = sorted(snapshot.pairs), window(spec)
+    names, wanted = sorted(snapshot.pairs), spec.window
     states = (ContradictionState.CONFLICT, ContradictionState.REFUTED)
     with stores.catalog.read() as connection:
         proven = proof_records.proofs_of(connection, names)
@@ -242,7 +228,7 @@ def unsettled(spec: RunSpec, disputes: Mapping[Series, Spans], proven: Mapping[S
     """Return the disputed candles of a selection whose stored values are not verified."""
     found = {
         series: subtract(
-            touched_candles(intersect(spans, (window(spec),)), series.interval),
+            touched_candles(intersect(spans, (spec.window,)), series.interval),
             proven.get(series, NOTHING_PROVEN).verified,
         )
         for series, spans in disputes.items()

@@ -23,7 +23,6 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import expected
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
-from kraken_pipeline.workflow.ingest.scan import window
 from kraken_pipeline.workflow.report.report import Report, ReportProof, find_proof, report_of
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -97,7 +96,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
     snapshot = load_snapshot(stores, spec, now)
     proof = find_proof(stores, spec, snapshot)
     report = report_of(stores, spec, snapshot, proof)
-    names, wanted = sorted(snapshot.pairs), window(spec)
+    names, wanted = sorted(snapshot.pairs), spec.window
     with stores.catalog.read() as connection:
         counts = proof_records.counts_of(connection, names)
         suspicions = proof_records.suspicions_of(connection, names)

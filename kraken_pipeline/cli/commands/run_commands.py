@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-from kraken_pipeline.cli import plan_tables, run_tables, tables
+from kraken_pipeline.cli import plan_tables, proof_tables, run_tables
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     AcceptUnknownPairs,
@@ -68,10 +64,11 @@ def plan(
         complete=complete,
         dry_run=True,
     )
-    _show_plan(spec, as_json=as_json)
+    show_plan(spec, as_json=as_json)
 
 
-def _show_plan(spec: RunSpec, *, as_json: bool) -> Plan:
+def show_plan(spec: RunSpec, *, as_json: bool) -> Plan:
+    """Print the plan of a run spec."""
     with stores_of_home() as stores:
         made = make_plan(stores, spec, present())
     if as_json:
@@ -125,7 +122,7 @@ def ingest(
         dry_run=dry_run,
     )
     if dry_run:
-        _show_plan(given, as_json=as_json)
+        show_plan(given, as_json=as_json)
         return
     if resume is not None and given != RunSpec():
         raise InvalidRequest("--resume continues a run with its own configuration; leave the other options out")
@@ -245,7 +242,7 @@ def prove(
     if as_json:
         print_json([count.as_json() for count in found])
     else:
-        tables.counts(out, found)
+        proof_tables.counts(out, found)
     raise typer.Exit(int(not is_done))
 
 
@@ -311,59 +308,3 @@ def retry_dead_letters(
         return
     done = executed(load_settings(), bound_retry, None, as_json=as_json, config={"ids": list(ids or ())})
     raise typer.Exit(int(not is_well(done)))
-
-
-def demo(
-    home: Annotated[
-        Path, typer.Option(help="The folder of the demo's archives and lake, separate from real candles.")
-    ] = Path("demo-data"),
-    complete: Annotated[
-        bool,
-        typer.Option(
-            help="Fill every gap through the exchange, including the missing quarter, with several hundred requests."
-        ),
-    ] = False,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Only run the exchange of an existing demo, until Ctrl-C.")
-    ] = False,
-) -> None:
-    """Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."""
-    from kraken_pipeline.demo import exchange as demo_exchange  # noqa: PLC0415
-    from kraken_pipeline.demo.showcase import build_showcase, build_world  # noqa: PLC0415
-
-    home = home.absolute()
-    archives = home / "archives"
-    described = home / "exchange.json"
-    if serve:
-        if not described.exists():
-            raise InvalidRequest(f"there is no demo in {home}: run kraken-pipeline demo --home {home} first")
-        known = json.loads(described.read_text(encoding="utf-8"))
-        world = build_world(known["built_at"], present())
-        demo_exchange.serve(world, port=known["port"], announce=lambda url: say(out, url))
-        return
-    variables = {
-        "KRAKEN_PIPELINE_HOME": str(home),
-        "KRAKEN_DAGSTER_STORAGE": str(home / "dagster"),
-        "KRAKEN_ARCHIVE_DIRS": str(archives),
-        "KRAKEN_SETTLE_SECONDS": "0",
-    }
-    archives.mkdir(parents=True, exist_ok=True)
-    now = present()
-    made = build_showcase(archives, now)
-    with demo_exchange.DemoExchange(made.world) as exchange:
-        # An exchange of one's own may be asked as fast as it answers. Kraken itself made other candles.
-        variables |= {"KRAKEN_API_URL": exchange.url, "KRAKEN_API_RATE": "50"}
-        # In its folder, `kraken-pipeline` and Dagster's commands mean the demo.
-        kept = {name: os.environ[name] for name in ("DAGSTER_HOME",) if name in os.environ}
-        lines = [f"{name}={value}\n" for name, value in (variables | kept).items()]
-        (home / ".env").write_text("".join(lines), encoding="utf-8")
-        described.write_text(json.dumps({"built_at": now, "port": urlsplit(exchange.url).port}), encoding="utf-8")
-        os.environ.update(variables)
-        tables.showcase(out, made)
-        spec = run_spec(intervals=list(made.intervals), complete=complete)
-        _show_plan(spec, as_json=False)
-        done = ingest_archives(load_settings(), spec, None, as_json=False)
-    tables.next_steps(out, home)
-    # The broken download must have failed, and nothing else.
-    is_well = done.status == "SUCCESS" and done.outcome.get("files_failed") == 1
-    raise typer.Exit(int(not is_well or bool(done.outcome.get("fetches_failed"))))

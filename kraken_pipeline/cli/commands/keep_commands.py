@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from kraken_pipeline.cli import tables, terminal
+from kraken_pipeline.cli import lake_tables, proof_tables, terminal
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     ArchiveDirs,
@@ -88,9 +88,9 @@ def reconcile(
     if as_json:
         print_json([verdict.as_json() for verdict in (grouped(found) if is_grouped else found)])
     elif is_grouped:
-        tables.causes(out, grouped(found), done, is_known=bool(names))
+        proof_tables.causes(out, grouped(found), done, is_known=bool(names))
     else:
-        tables.verdicts(out, found, done, is_known=bool(names))
+        proof_tables.verdicts(out, found, done, is_known=bool(names))
     raise typer.Exit(int(bool(done.notes)))
 
 
@@ -180,7 +180,7 @@ def resolve(
     if as_json:
         print_json(done.as_json())
     else:
-        tables.resolved(out, done)
+        proof_tables.resolved(out, done)
 
 
 def _resolved(settings: Settings, config: dict[str, Any], *, console: Console) -> Resolved:
@@ -232,7 +232,7 @@ def verify(
     if as_json:
         print_json(found.as_json())
     else:
-        tables.verification(out, found)
+        lake_tables.verification(out, found)
     if failure:
         say(err, f"kraken-pipeline: {failure}", "red")
     raise typer.Exit(int(bool(found.damaged) or failure is not None))
@@ -272,7 +272,7 @@ def backup(
     if as_json:
         print_json(done.as_json())
     else:
-        tables.backed_up(out, done, to)
+        lake_tables.backed_up(out, done, to)
 
 
 def restore(
@@ -290,6 +290,6 @@ def restore(
     if as_json:
         print_json({"backup": done.as_json(), "verification": found.as_json()})
     else:
-        tables.restored(out, done, source)
-        tables.verification(out, found)
+        lake_tables.restored(out, done, source)
+        lake_tables.verification(out, found)
     raise typer.Exit(int(bool(found.damaged)))

@@ -1,0 +1,1 @@
+"""The commands, each module imported only when a command of it is invoked."""

@@ -1,0 +1,58 @@
+"""The command that reports how complete everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kraken_pipeline.cli import report_tables
+from kraken_pipeline.cli.layout import say
+from kraken_pipeline.cli.options import (
+    AsJson,
+    End,
+    KeptIntervals,
+    Pairs,
+    Start,
+    Tier,
+    present,
+    selection,
+    stores_of_home,
+)
+from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.workflow.report.report import export_unfillable, make_report
+
+
+def report(
+    tier: Tier = "ALL",
+    intervals: KeptIntervals = None,
+    pairs: Pairs = None,
+    start: Start = None,
+    end: End = None,
+    unfillable: Annotated[Path | None, typer.Option(help="Write the gaps without a route to this CSV file.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write the report to this file, as one self-contained HTML page with maps and tables."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report how complete each tier and interval is, and what to do about the rest."""
+    spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    with stores_of_home() as stores:
+        if html is None:
+            made = make_report(stores, spec, present())
+        else:
+            from kraken_pipeline.workflow.report.report_page import write_page  # noqa: PLC0415 - loads what draws
+
+            page = write_page(stores, spec, present(), html)
+            made = page.report
+            console = err if as_json else out
+            say(console, f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).")
+    if unfillable is not None:
+        count = export_unfillable(made, unfillable)
+        say(err, f"{count} gaps without a route written to {unfillable}")
+    if as_json:
+        print_json(made.as_json())
+    else:
+        report_tables.report(out, made)

@@ -1,0 +1,19 @@
+"""The names by which Dagster's run storage knows a run: of its job, and of the tag with its run spec.
+
+Reading runs needs these names and not the jobs, which import all of the work.
+"""
+
+from __future__ import annotations
+
+import json
+
+from kraken_pipeline.workflow.run_spec import RunSpec
+
+INGEST_JOB = "ingest"
+HEALTH_JOB = "check_health"
+SPEC_TAG = "kraken/spec"
+
+
+def spec_tags(spec: RunSpec) -> dict[str, str]:
+    """Return the tag that stores the run spec with the run."""
+    return {SPEC_TAG: json.dumps(spec.as_config())}
