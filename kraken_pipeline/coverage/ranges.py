@@ -56,10 +56,13 @@ def span(start: int, end: int) -> Spans:
 
 def normalise(spans: Iterable[Span]) -> Spans:
     """Return the set that holds every instant of the given spans, which may overlap and come in any order."""
+    ordered = sorted(spans, key=_start)  # spans themselves compare ten times as slowly
+    if len(ordered) < 2:
+        return tuple(ordered)
     merged: list[Span] = []
     start = end = 0
     opened = False
-    for span in sorted(spans, key=_start):  # spans themselves compare ten times as slowly
+    for span in ordered:
         if opened and span.start <= end:
             end = max(end, span.end)
             continue
@@ -110,7 +113,8 @@ def intersect(left: Spans, right: Spans) -> Spans:
     i = j = 0
     while i < len(left) and j < len(right):
         one, other = left[i], right[j]
-        start = max(one.start, other.start)  # a span that is whole is kept as it is: a new one takes longer
+        # A span that is whole is kept as it is: a new one takes longer, as does `max`.
+        start = max(other.start, one.start)
         if one.end <= other.end:
             i += 1
             if start < one.end:

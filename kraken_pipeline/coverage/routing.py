@@ -151,7 +151,7 @@ def route(
 def _joined(legs: Iterable[Leg]) -> Iterator[Leg]:
     """Yield the legs in order of time, adjacent ones of one kind joined, except Trades legs, each with its own cost."""
     before: Leg | None = None
-    for leg in sorted(legs, key=lambda leg: leg.span):
+    for leg in sorted(legs, key=lambda leg: leg.span.start):  # they are disjoint
         if before is not None and before.span.end == leg.span.start and _kind(before) == _kind(leg):
             requests, span_ = before.requests + leg.requests, Span(before.span.start, leg.span.end)
             before = replace(before, span=span_, requests=requests)
@@ -208,7 +208,8 @@ def _from_finer(
     interval: Interval, spans: Spans, known: Knowledge, leg: Callable[[Span], Leg], rest: Spans
 ) -> list[Leg]:
     untried = _untried(rest, interval, Route.RESAMPLE, known)
-    return [leg(span) for span in intersect(untried, whole_candles(spans, interval))]
+    # Both lie on grids, so that the whole candles of the few shared ranges are those of all.
+    return [leg(span) for span in whole_candles(intersect(untried, spans), interval)]
 
 
 def _from_ohlc(interval: Interval, known: Knowledge, now: int, is_paid: bool, rest: Spans) -> list[Leg]:

@@ -143,13 +143,14 @@ def archive_name(quarter: Quarter) -> str:
     return f"Kraken_OHLCVT_{quarter}.zip"
 
 
-def published(start: int, end: int, now: int) -> list[tuple[str, Quarter]]:
+@lru_cache(maxsize=4096)  # the gaps of a pair begin and end together in all of its intervals
+def published(start: int, end: int, now: int) -> tuple[tuple[str, Quarter], ...]:
     """Return the archives that hold some of `[start, end)`, each with its quarter, in order.
 
     A quarter that has not ended by `now` has no archive. For the time before 2023 the complete archive is listed once,
     with the first quarter. Times are seconds since the epoch.
     """
-    return [*_held(Quarter.of(start), min(Quarter.of(end - 1).next, Quarter.of(now)))]
+    return _held(Quarter.of(start), min(Quarter.of(end - 1).next, Quarter.of(now)))
 
 
 @lru_cache(maxsize=4096)  # many series lack the same quarters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import lru_cache
 
 from kraken_pipeline.errors import InvalidRequest
 
@@ -41,6 +42,7 @@ def year_after(seconds: int) -> int:
     return int(datetime(as_datetime(seconds).year + 1, 1, 1, tzinfo=UTC).timestamp())
 
 
+@lru_cache(maxsize=1 << 14)  # the gaps of a pair begin and end together in all of its intervals
 def iso(seconds: int) -> str:
     """Return a moment in ISO 8601, in UTC: 2023-10-01T00:00:00Z."""
     return as_datetime(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -160,7 +160,7 @@ def test_each_quarter_since_2023_is_published_by_itself_under_the_names_of_its_t
 
 def test_what_is_older_is_in_the_complete_archive_which_stands_once() -> None:
     assert names("2017-05-01", "2023-02-01", "2024-01-01") == ["Kraken_OHLCVT.zip", "Kraken_OHLCVT_Q1_2023.zip"]
-    assert published(at("2017-05-01"), at("2018-01-01"), at("2024-01-01")) == [("Kraken_OHLCVT.zip", Quarter(2017, 2))]
+    assert published(at("2017-05-01"), at("2018-01-01"), at("2024-01-01")) == (("Kraken_OHLCVT.zip", Quarter(2017, 2)),)
 
 
 def test_a_quarter_that_has_not_ended_has_no_archive() -> None:

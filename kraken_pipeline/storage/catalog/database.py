@@ -260,9 +260,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _text(content: bytes) -> str:
-    """Decode a text; replace damaged bytes, so that the row fails its checksum and queries do not fail."""
-    return content.decode(errors="replace")
+_text = partial(str, encoding="utf-8", errors="replace")
+"""Decodes a text; replaces damaged bytes, so that the row fails its checksum and queries do not fail."""
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
@@ -21,6 +23,7 @@ from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
 from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
@@ -137,7 +140,6 @@ def find_gaps(
     offers: Mapping[Series, Sequence[Offer]] | None = None,
     *,
     with_api: bool = True,
-    with_archives: bool = True,
 ) -> list[Gap]:
     """Return the gaps of the selected series with their routes, by pair, interval and time.
 
@@ -147,10 +149,10 @@ def find_gaps(
         snapshot: The snapshot of the pairs.
         offers: The archives at hand that have not been ingested.
         with_api: Whether a route may cost requests.
-        with_archives: Whether to name the archives that fill each gap.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
     archives = _Archives(snapshot)
+    wanted = set(spec.intervals)
     found: list[Gap] = []
     for pair in snapshot.pairs:
         if gaps := _missing(pair, spec, snapshot, offers or {}):
@@ -158,17 +160,40 @@ def find_gaps(
             # The exchange answers nothing for a delisted pair, whatever the time.
             may_ask = with_api and not snapshot.is_delisted(pair)
             routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
-            unreached = _out_of_reach(routes) if with_archives else {}
-            for interval in sorted(gaps.keys() & set(spec.intervals)):
+            unreached = _out_of_reach(routes)
+            for interval in sorted(gaps.keys() & wanted):
                 series = Series(pair, interval)
                 legs = Overlaps(routes[interval], _span_of)
                 attempts = Overlaps(snapshot.attempts.get(series, ()), _span_of)
                 records = Overlaps(snapshot.records.get(series, ()), _span_of)
                 for span in gaps[interval]:
                     own = tuple(legs.over(span))
-                    names = archives.filling(series, own, unreached[interval]) if with_archives else ((), ())
+                    names = archives.filling(series, own, unreached[interval])
                     found.append(_gap(series, span, own, names, attempts.over(span), records.over(span), snapshot.now))
     return found
+
+
+def without_limits(gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> list[Gap]:
+    """Return gaps with the routes of a run that has no limits; all else of them stays as it was found.
+
+    Args:
+        gaps: All gaps of some pairs in the selected intervals and time, by pair, found without offers.
+        snapshot: The snapshot in which they were found.
+    """
+    rerouted: list[Gap] = []
+    for pair, of_pair in groupby(gaps, attrgetter("series.pair")):
+        found = {interval: list(of_series) for interval, of_series in groupby(of_pair, attrgetter("series.interval"))}
+        spans = {interval: tuple(gap.span for gap in own) for interval, own in found.items()}
+        routes = route(
+            _knowledge(pair, spans, snapshot, {}),
+            now=snapshot.now,
+            max_requests_per_gap=None,
+            with_api=not snapshot.is_delisted(pair),
+        )
+        for interval, own in found.items():
+            legs = Overlaps(routes[interval], _span_of)
+            rerouted += [replace(gap, legs=tuple(legs.over(gap.span))) for gap in own]
+    return rerouted
 
 
 class _Spanned(Protocol):
@@ -245,7 +270,7 @@ def _gap(
     older: Sequence[GapRow],
     now: int,
 ) -> Gap:
-    failures = failures_at(tried, span)
+    failures = failures_at(tried, span) if tried else 0
     files, awaited = archives
     return Gap(
         series=series,
@@ -256,9 +281,9 @@ def _gap(
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
-        detected_at=min((record.detected_at for record in older), default=now),
+        detected_at=min([record.detected_at for record in older], default=now),
         failures=failures,
-        next_try=retry_at(tried, span),
+        next_try=retry_at(tried, span) if failures else 0,
         awaited=awaited,
     )
 
@@ -282,7 +307,7 @@ def failures_at(attempts: Sequence[Attempt], span: Span) -> int:
 
 
 def _status(legs: Sequence[Leg], failures: int) -> GapStatus:
-    if all(leg.route is Route.NONE for leg in legs):
+    if all([leg.route is Route.NONE for leg in legs]):  # noqa: C419 - most gaps have one leg, a generator takes longer
         return GapStatus.UNFILLABLE
     return GapStatus.FAILED if failures >= ATTEMPTS else GapStatus.DETECTED
 
@@ -319,6 +344,7 @@ class _Archives:
         for container in candles:
             if container.quarter is not None:
                 self._quarterly.setdefault(container.quarter, []).append(container.sha256)
+        self._known: dict[tuple[Quarter, int], tuple[str, ...]] = {}
         self._snapshot = snapshot
 
     def filling(self, series: Series, own: Sequence[Leg], unreached: Spans) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -336,7 +362,7 @@ class _Archives:
                 files += leg.files
             elif series.interval.in_archives and clip(unreached, leg.span):
                 for archive, quarter in published(leg.span.start, leg.span.end, self._snapshot.now):
-                    if self._has_answered(series, max(leg.span.start, quarter.start), str(quarter)):
+                    if self._has_answered(series, max(leg.span.start, quarter.start), quarter):
                         continue
                     if quarter.end > self._snapshot.published_until:
                         awaited.append(archive)
@@ -344,14 +370,24 @@ class _Archives:
                         files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
         return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
 
-    def _has_answered(self, series: Series, start: int, quarter: str) -> bool:
-        holding = self._quarterly.get(quarter, []) + [
-            container.sha256
-            for container in self._complete
-            if container.end is not None and (container.start or 0) <= start < container.end
-        ]
+    def _has_answered(self, series: Series, start: int, quarter: Quarter) -> bool:
         failed = self._snapshot.failed
-        return any((sha256, series.pair, series.interval.value) not in failed for sha256 in holding)
+        if not failed:
+            return bool(self._holding(quarter, start))
+        return any(
+            (sha256, series.pair, series.interval.value) not in failed for sha256 in self._holding(quarter, start)
+        )
+
+    def _holding(self, quarter: Quarter, start: int) -> Sequence[str]:
+        """Return the containers of a quarter, and the complete ones that hold a moment in it."""
+        if (found := self._known.get((quarter, start))) is None:
+            complete = (
+                container.sha256
+                for container in self._complete
+                if container.end is not None and (container.start or 0) <= start < container.end
+            )
+            found = self._known[quarter, start] = (*self._quarterly.get(str(quarter), ()), *complete)
+        return found
 
 
 def _out_of_reach(routes: Mapping[Interval, Sequence[Leg]]) -> dict[Interval, Spans]:

@@ -12,7 +12,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, lookback_start
+from kraken_pipeline.workflow.gaps.gaps import Gap, lookback_start, without_limits
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -108,16 +108,17 @@ class Outlook:
     unprobed: int
 
 
-def outlook(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot) -> Outlook:
+def outlook(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, found: Iterable[Gap]) -> Outlook:
     """Return the cost of filling all gaps of a selection through the exchange.
 
     Args:
         stores: The stores.
         spec: The pairs, intervals and time; its limits are ignored.
         snapshot: The snapshot of the pairs.
+        found: All gaps of the selection, as `find_gaps` returns them.
     """
     whole = spec.selecting(complete=True)
-    gaps = find_gaps(stores, whole, snapshot, with_archives=False)
+    gaps = without_limits(found, snapshot)
     replies, trades = selected(stores, whole, snapshot, gaps)
     return Outlook(
         command=whole.as_command("backfill"),

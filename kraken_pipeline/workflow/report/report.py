@@ -264,7 +264,7 @@ def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: R
         replace(_with_proof(spec, snapshot, proof, completeness), conflicts=sides[completeness.series])
         for completeness in measure(stores, spec, snapshot, gaps)
     )
-    filling = outlook(stores, spec, snapshot)
+    filling = outlook(stores, spec, snapshot, gaps)
     return Report(
         made_at=snapshot.now,
         tier=spec.tier,
