@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Span
@@ -68,6 +67,8 @@ def _are_equal(left: pl.DataFrame, right: pl.DataFrame) -> bool:
         return False
     if not all(left[name].equals(right[name]) for name in _EXACT):
         return False
+    import numpy as np  # noqa: PLC0415 - takes a tenth of a second, and commands that compare nothing import this module
+
     volumes = left["volume"].to_numpy(), right["volume"].to_numpy()
     most = np.maximum(*(np.abs(volume) for volume in volumes))
     return bool((np.abs(volumes[0] - volumes[1]) <= VOLUME_TOLERANCE * most + _LOT / 2).all())
