@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kraken_pipeline.errors import InvalidRequest, StoreError
-from kraken_pipeline.storage.catalog.migrations import revisions
+from kraken_pipeline.storage.catalog.migrations import VERSIONS, revisions
 from kraken_pipeline.storage.faults import fault_of, faults_explained, is_read_only, malformed
 from kraken_pipeline.storage.locks.locks import AdvisoryLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
@@ -25,8 +25,6 @@ from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.postgresql import PoolSizes, PostgreSQL, going_away
 
 _BUSY_SECONDS = 60
-_VERSIONS = sa.table("alembic_version", sa.column("version_num"))
-"""Alembic's own record of the current migration."""
 
 
 class Catalog:
@@ -132,9 +130,9 @@ class Catalog:
     def revision(self) -> str | None:
         """Return the current migration of the database; None before the first."""
         with self.read() as connection:
-            if not sa.inspect(connection).has_table(_VERSIONS.name):
+            if not sa.inspect(connection).has_table(VERSIONS.name):
                 return None
-            return connection.scalars(sa.select(_VERSIONS.c.version_num)).one_or_none()
+            return connection.scalars(sa.select(VERSIONS.c.version_num)).one_or_none()
 
     def upgrade(self) -> None:
         """Upgrade the database to the newest migration; safe to call from many processes at once.
@@ -156,7 +154,7 @@ class Catalog:
                 f"{self.name} is at migration {current}, and cannot be migrated to {newest}: it is read-only for "
                 "this user; run any command once as a user who may write it"
             )
-        # Alembic takes a third of a second to import, and a catalog is migrated once.
+        # A catalog is created or migrated once.
         from kraken_pipeline.storage.catalog.upgrade import locked, upgrade  # noqa: PLC0415
 
         with locked(self, _BUSY_SECONDS), self.write() as connection:

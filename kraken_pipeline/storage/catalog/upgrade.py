@@ -1,4 +1,7 @@
-"""Migrates a catalog's database with Alembic. Only a catalog that is not up to date imports it."""
+"""Creates the tables of a new catalog, and migrates an earlier one with Alembic.
+
+Only a catalog that is not up to date imports this module.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from filelock import FileLock
 
-from kraken_pipeline.storage.catalog.migrations import FOLDER
+from kraken_pipeline.storage.catalog.migrations import FOLDER, VERSIONS, revisions
+from kraken_pipeline.storage.catalog.schema import metadata
 
 if TYPE_CHECKING:
     from kraken_pipeline.storage.catalog.database import Catalog
@@ -32,7 +34,23 @@ def locked(catalog: Catalog, seconds: float) -> Iterator[None]:
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Migrate a database to the newest migration, within an open transaction."""
+    """Bring a database to the newest migration, within an open transaction.
+
+    A new database gets all tables at once: the migrations lead to the same ones, in seven times the time.
+    """
+    if metadata.tables.keys() & set(sa.inspect(connection).get_table_names()):
+        _migrate(connection)
+    else:
+        metadata.create_all(connection, checkfirst=False)
+        VERSIONS.create(connection, checkfirst=True)
+        connection.execute(sa.insert(VERSIONS).values(version_num=revisions()[-1]))
+
+
+def _migrate(connection: sa.Connection) -> None:
+    # Alembic takes a third of a second to import, and a new catalog does without.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
+
 FOLDER = Path(__file__).parent
+
+VERSIONS = sa.Table(
+    "alembic_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Alembic's own record of the current migration, as Alembic creates it."""
 
 
 def revisions() -> list[str]:
