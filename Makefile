@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# Tests wait for servers and processes for three tenths of their time.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
 .PHONY: setup demo dev test test-fast lint bench chaos pictures lock clean
 .DEFAULT_GOAL := setup
@@ -37,7 +39,7 @@ dev: setup
 # Compiled tests are kept, whatever the shell says: to compile all of them takes 14 s of each of three processes.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 # What needs no server, no process and no browser, and is quick: in under a minute.
 test-fast: export PYTHONDONTWRITEBYTECODE =
