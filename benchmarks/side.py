@@ -73,7 +73,8 @@ def sent(home: Path, pairs: int | None = None) -> pl.DataFrame:
     assets = pl.read_parquet(home / "lake" / "assets.parquet")
     found = []
     for asset in assets.to_dicts()[:pairs]:
-        candles = pl.read_parquet(home / "lake" / "interval=60" / f"pair={asset['pair']}" / "candles.parquet")
+        folder = home / "lake" / "interval=60" / f"pair={asset['pair']}"
+        candles = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
         found.append(
             candles.drop("release").with_columns(
                 pl.lit(asset["asset_id"], dtype=pl.Int32).alias("asset_id"),

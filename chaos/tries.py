@@ -283,7 +283,7 @@ def flip_zip(this: Try) -> None:
     if this.number % 2:
         ground.reset()
         _flip(this, this.chance.choice([ground.archives / ground.shelf.q2.name, _ingested(ground, ground.shelf.q1)]))
-        lost = this.chance.choice(sorted(ground.home.glob("lake/interval=*/pair=*/candles.parquet")))
+        lost = this.chance.choice(sorted(ground.home.glob("lake/interval=*/pair=*/*.parquet")))
         lost.unlink()
         this.outcome.damage += f", and {lost.relative_to(ground.home)} deleted"
         look_and_mend(this)

@@ -173,7 +173,7 @@ LETTER = {
     "reason": "time is not a multiple of 3600 s, and comes before that of the line above, which cannot be either",
 }
 DAMAGE = Damage(
-    "lake/interval=30/pair=1000SATSXUSDT/year=2026/candles.parquet",
+    "lake/interval=30/pair=1000SATSXUSDT/2026.parquet",
     Series(WIDE.pair, Interval.M30),
     2026,
     DamageKind.CHANGED,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+
+CANDLES = "candles.parquet"
+"""The name of a file with candles of more than one year, and of each file in the former layout."""
 
 
 def spelled(name: str) -> str:
@@ -56,30 +61,62 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+class Layout(StrEnum):
+    """The division of the candles of a series into files; what the manifest does not know is read by the first."""
+
+    WHOLE = "WHOLE"  # all in `pair=XBTUSD/candles.parquet`
+    YEARS = "YEARS"  # each calendar year in one: `pair=XBTUSD/2025.parquet`
+    FORMER = "FORMER"  # each year in one, as earlier versions wrote them: `pair=XBTUSD/year=2025/candles.parquet`
+
+
+_YEAR = re.compile(r"([12][0-9]{3})\.parquet")
+_FORMER_YEAR = re.compile(r"year=([12][0-9]{3})")
+
+
 def named_in(path: str) -> tuple[Series | None, int | None]:
     """Return the series and the year that a path names.
 
     Args:
-        path: Relative to the home, with slashes: `lake/interval=1/pair=XBTUSD/year=2025/candles.parquet`.
+        path: Relative to the home, with slashes: `lake/interval=1/pair=XBTUSD/2025.parquet`.
 
     Returns:
         The series, or None if the path names none; the year, or None if it names none.
     """
-    parts = dict(part.partition("=")[::2] for part in path.split("/") if "=" in part)
+    names = path.split("/")
+    parts = dict(part.partition("=")[::2] for part in names if "=" in part)
     try:
         series = Series(unquote(parts["pair"]), Interval(int(parts["interval"])))
     except (KeyError, ValueError):
         return None, None
-    year = parts.get("year", "")
-    return series, int(year) if year.isascii() and year.isdecimal() else None
+    return series, next((year for name in names[-2:] if (year := year_in(name)) is not None), None)
+
+
+def year_in(name: str) -> int | None:
+    """Return the year that the name of a file, or of a folder of the former layout, stands for; None for any other."""
+    found = _YEAR.fullmatch(name) or _FORMER_YEAR.fullmatch(name)
+    return None if found is None else int(found[1])
+
+
+def series_folder(series: Series) -> str:
+    """Return the folder of a series in the lake, relative to the home."""
+    return f"lake/interval={series.interval.value}/pair={spelled(series.pair)}"
 
 
 def candles_path(series: Series, year: int | None) -> str:
-    """Return the path of a series' candles, relative to the home; of one year, if the series is split by year."""
-    folder = f"lake/interval={series.interval.value}/pair={spelled(series.pair)}"
-    return f"{folder}/candles.parquet" if year is None else f"{folder}/year={year}/candles.parquet"
+    """Return the path of a series' candles, relative to the home: of one calendar year, or of all for None."""
+    return f"{series_folder(series)}/{CANDLES if year is None else f'{year}.parquet'}"
 
 
-def is_split_by_year(interval: Interval) -> bool:
-    """Check whether a series of this interval is stored in one file for each year instead of in one file."""
-    return interval <= Interval.M30
+def former_path(series: Series, year: int) -> str:
+    """Return the path of the candles of one year of a series in the former layout, relative to the home."""
+    return f"{series_folder(series)}/year={year}/{CANDLES}"
+
+
+def layout_of(path: str) -> Layout | None:
+    """Return the layout to which a path of candles belongs; None for a path that holds no candles in any layout."""
+    series, year = named_in(path)
+    if series is None:
+        return None
+    if path == candles_path(series, year):
+        return Layout.WHOLE if year is None else Layout.YEARS
+    return Layout.FORMER if year is not None and path == former_path(series, year) else None

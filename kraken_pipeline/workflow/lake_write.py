@@ -3,11 +3,15 @@
 `range pending, marked for reconciliation, files announced` → files renamed → `files confirmed, grants`. A crash leaves
 rows without coverage and a superfluous publication. It never leaves coverage without rows, rows that are never
 published or reconciled, or a file that the manifest does not name.
+
+A write that leaves a series in another layout stages all of its candles anew. The transaction that confirms the new
+files retires the old ones, which are deleted afterwards. A crash before it leaves the new files unread, and a crash
+after it the old ones; the next write to the series, or `verify`, deletes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,7 +23,15 @@ from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import last_write
 from kraken_pipeline.storage.lake.staged import Staged, rename_all
-from kraken_pipeline.storage.records import dispute_records, evidence_records, manifest, proof_records, publications
+from kraken_pipeline.storage.records import (
+    deliveries,
+    dispute_records,
+    evidence_records,
+    manifest,
+    proof_records,
+    publications,
+)
+from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 
 
@@ -58,7 +70,8 @@ def commit(
     written = [write.staged.series for write in writes]
     pending = [(write.staged.series, write.staged.changed_span) for write in writes]
     changes = [(series, span) for series, span in pending if span is not None]
-    files = [move.file for write in writes for move in write.staged.moves]
+    moved = {write.staged.series: [move.file for move in write.staged.moves] for write in writes}
+    files = [file for its in moved.values() for file in its]
     for write in writes:
         write.staged.sync()
     if changes or files:
@@ -76,6 +89,7 @@ def commit(
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # without the locks, others may have changed what was read from the lake
         manifest.confirm(connection, files)
+        _retire(connection, stages, moved, now)
         proof_records.confirm(connection, _confirmed(connection, writes))
         dispute_records.settle(
             connection, {staged.series: of_candles(staged.undisputed, staged.series.interval) for staged in stages}
@@ -101,6 +115,21 @@ def commit(
         if finish is not None:
             finish(connection)
     stores.lake.manifest.forget(written)
+    if left := [staged.series for staged in stages if staged.retired]:
+        stores.lake.clear(left)
+
+
+def _retire(
+    connection: sa.Connection, stages: Iterable[Staged], files: Mapping[Series, Sequence[LakeFile]], now: int
+) -> None:
+    """Retire the files that writes replaced by those of another layout; of the same candles QuestDB has what it had."""
+    for staged in stages:
+        if staged.retired:
+            if not staged.changed:
+                candles = [file for file in files[staged.series] if file.is_candles]
+                deliveries.replace_with_same(connection, staged.retired, candles, now)
+            deliveries.forget(connection, staged.retired)
+            manifest.retire(connection, staged.retired)
 
 
 def _confirmed(connection: sa.Connection, writes: Sequence[LakeWrite]) -> dict[Series, Spans]:

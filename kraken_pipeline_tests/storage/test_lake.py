@@ -21,6 +21,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake import stored_series
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Staged
 from kraken_pipeline.storage.lake.writer import ROW_GROUP_ROWS, CandleWriter, stage_removal
@@ -156,35 +157,20 @@ NEW_YEAR = at("2025-01-01")
 TURN = [candle(NEW_YEAR + minute * 60) for minute in (-2, -1, 0, 1)]
 
 
-def test_minutes_lie_in_a_file_a_year_and_hours_in_one(tmp_path: Path) -> None:
-    lake = lake_at(tmp_path)
-    for interval in Interval:
-        length = interval.seconds
-        write(
-            lake,
-            Series("XBTUSD", interval),
-            [candle(interval.floor(NEW_YEAR) - 30 * length), candle(interval.ceil(NEW_YEAR) + 30 * length)],
-        )
-    split = [interval for interval in Interval if interval <= Interval.M30]
-    assert set(files(lake)) == {
-        *(
-            f"interval={interval.value}/pair=XBTUSD/year={year}/candles.parquet"
-            for interval in split
-            for year in (2024, 2025)
-        ),
-        *(f"interval={interval.value}/pair=XBTUSD/candles.parquet" for interval in Interval if interval not in split),
-    }
+@pytest.fixture
+def by_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series of any size are stored in a file for each year."""
+    monkeypatch.setattr(stored_series, "WHOLE_ROWS", 0)
 
 
+@pytest.mark.usefixtures("by_years")
 def test_a_year_that_nothing_changes_in_is_not_written_again(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
     before = files(lake)
     staged = write(lake, MINUTES, [*TURN[:2], candle(NEW_YEAR + 120), candle(at("2026-01-01"))])
     after = files(lake)
-    assert {path for path in before if after[path] == before[path]} == {
-        "interval=1/pair=XBTUSD/year=2024/candles.parquet"
-    }
+    assert {path for path in before if after[path] == before[path]} == {"interval=1/pair=XBTUSD/2024.parquet"}
     assert staged.years == (2024, 2025, 2026)
     assert (staged.changed, staged.changed_span) == (2, Span(NEW_YEAR + 120, at("2026-01-01") + 60))
     assert lake.times(MINUTES).to_list() == [
@@ -194,6 +180,7 @@ def test_a_year_that_nothing_changes_in_is_not_written_again(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.usefixtures("by_years")
 def test_times_can_leave_out_the_years_that_were_just_written(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
@@ -204,6 +191,7 @@ def test_times_can_leave_out_the_years_that_were_just_written(tmp_path: Path) ->
     assert lake.times(MINUTES, without=(2024, 2025)).to_list() == []
 
 
+@pytest.mark.usefixtures("by_years")
 @pytest.mark.parametrize(
     ("start", "end", "minutes"),
     [(-60, 60, [-1, 0]), (0, None, [0, 1]), (None, 0, [-2, -1]), (60, 120, [1]), (-120, -60, [-2])],
@@ -217,6 +205,7 @@ def test_a_window_may_reach_over_new_year(
     assert [row[0] for row in rows(found)] == [NEW_YEAR + minute * 60 for minute in minutes]
 
 
+@pytest.mark.usefixtures("by_years")
 def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     days = [candle(at("2020-03-03") + 7 * day * 86_400) for day in range(260)]
@@ -234,11 +223,13 @@ def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp
 # --- what others read
 
 
-def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
+def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = lake_at(tmp_path)
     names = ["XBTUSD", "AAPLxUSD", "AAPLXUSD"]
     for number, name in enumerate(names):
         write(lake, Series(name, Interval.H1), every_hour(T, number + 1))
+    monkeypatch.setattr(stored_series, "WHOLE_ROWS", 2)
+    for number, name in enumerate(names):
         write(lake, Series(name, Interval.M1), TURN[: number + 2])
     lake.asset_ids.register(parse_pair(name) for name in names)
 
@@ -246,22 +237,20 @@ def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path) ->
     scanned = pl.scan_parquet(lake.root / "interval=60", hive_partitioning=True).collect()
     assert set(CANDLE_SCHEMA) <= set(scanned.columns)
     assert dict(scanned.group_by("pair").len().rows()) == counts
-    minutes = pl.scan_parquet(lake.root / "interval=1", hive_partitioning=True).collect()
-    assert sorted(minutes.group_by("pair", "year").len().rows()) == [
-        ("AAPLXUSD", 2024, 2),
-        ("AAPLXUSD", 2025, 2),
-        ("AAPLxUSD", 2024, 2),
-        ("AAPLxUSD", 2025, 1),
-        ("XBTUSD", 2024, 2),
-    ]
 
+    # The whole lake at once, with series of one file and of several.
+    minutes = {"XBTUSD": 2, "AAPLxUSD": 3, "AAPLXUSD": 4}
+    every = sorted([(60, name, counts[name]) for name in names] + [(1, name, minutes[name]) for name in names])
+    assert len({Path(path).name for path in files(lake)}) == 4, "the ids, all candles, and two years"
+    whole = pl.scan_parquet(lake.root / "interval=*/**/*.parquet", hive_partitioning=True).collect()
+    assert sorted(whole.group_by("interval", "pair").len().rows()) == every
     with duckdb.connect() as connection:
         found = connection.execute(
-            "SELECT pair, interval, count(*), epoch(min(time)), min(source)"
-            " FROM read_parquet(?, hive_partitioning => true) GROUP BY ALL ORDER BY pair",
-            [str(lake.root / "interval=60" / "*" / "*.parquet")],
+            "SELECT interval, pair, count(*)::INT, min(source)"
+            " FROM read_parquet(?, hive_partitioning => true) GROUP BY ALL ORDER BY ALL",
+            [str(lake.root / "interval=*" / "**" / "*.parquet")],
         ).fetchall()
-    assert found == [(name, 60, counts[name], T, "CSV") for name in sorted(names)]
+    assert found == [(*row, "CSV") for row in every]
 
 
 def test_pairs_whose_names_differ_in_case_alone_lie_apart_on_any_file_system(tmp_path: Path) -> None:
@@ -285,7 +274,7 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         groups = connection.execute(
             "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata(?)",
-            [str(lake.root / "interval=1" / "pair=XBTUSD" / "year=2024" / "candles.parquet")],
+            [str(lake.root / "interval=1" / "pair=XBTUSD" / "candles.parquet")],
         ).fetchall()
     assert sum(number for _, number in groups) == 50_000
     assert max(number for _, number in groups) <= ROW_GROUP_ROWS
@@ -294,6 +283,7 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
 # --- nothing half-written
 
 
+@pytest.mark.usefixtures("by_years")
 def test_what_is_staged_is_invisible_until_it_is_committed(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN[:1])
@@ -372,11 +362,14 @@ CANDLES = st.lists(
 
 
 @settings(max_examples=15)
-@given(st.lists(CANDLES, max_size=5), st.sampled_from([Interval.M1, Interval.H1]))
-def test_the_lake_holds_what_merging_in_memory_gives(writes: Sequence[list[CandleRow]], interval: Interval) -> None:
+@given(st.lists(CANDLES, max_size=5), st.sampled_from([Interval.M1, Interval.H1]), st.integers(0, 12))
+def test_the_lake_holds_what_merging_in_memory_gives(
+    writes: Sequence[list[CandleRow]], interval: Interval, most_in_one_file: int
+) -> None:
     series = Series("XBTUSD", interval)
     model = frame([])
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored_series, "WHOLE_ROWS", most_in_one_file)
         lake = lake_at(Path(home))
         for each in writes:
             before = {row[0]: row for row in rows(model)}
@@ -388,6 +381,7 @@ def test_the_lake_holds_what_merging_in_memory_gives(writes: Sequence[list[Candl
             assert_frame_equal(lake.read(series), model)
             untouched = lake.times(series, without=staged.years)
             assert sorted([*untouched, *staged.times]) == lake.times(series).to_list()
+            assert staged.times.to_list() == sorted(staged.times)
         assert list(lake.scratch.iterdir()) == []
 
 
@@ -459,6 +453,7 @@ def test_a_ledger_that_was_moved_before_its_writer_died_tells_it_once_when_the_w
     assert rows(lake.read(HOURS))[0] == candle(T, trades=9)
 
 
+@pytest.mark.usefixtures("by_years")
 def test_a_ledger_is_moved_with_its_candles_and_discarded_with_them(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, MINUTES, TURN)
@@ -471,7 +466,7 @@ def test_a_ledger_is_moved_with_its_candles_and_discarded_with_them(tmp_path: Pa
     write(lake, MINUTES, [candle(row[0], trades=9) for row in TURN])
     assert lake.replaced(MINUTES).height == len(TURN)
     assert list(lake.scratch.iterdir()) == []
-    assert set(files(lake)) == {f"interval=1/pair=XBTUSD/year={year}/candles.parquet" for year in (2024, 2025)}, (
+    assert set(files(lake)) == {f"interval=1/pair=XBTUSD/{year}.parquet" for year in (2024, 2025)}, (
         "nothing of it lies in the lake"
     )
 
@@ -482,9 +477,9 @@ OFFERS = st.lists(
 
 
 @settings(max_examples=15)
-@given(st.lists(OFFERS, min_size=2, max_size=3), st.sampled_from([Interval.M1, Interval.H1]))
+@given(st.lists(OFFERS, min_size=2, max_size=3), st.sampled_from([Interval.M1, Interval.H1]), st.integers(0, 5))
 def test_in_every_order_lake_and_ledger_account_for_every_row_that_differs(
-    offers: list[list[tuple[int, int, Source]]], interval: Interval
+    offers: list[list[tuple[int, int, Source]]], interval: Interval, most_in_one_file: int
 ) -> None:
     series = Series("XBTUSD", interval)
     begin = interval.floor(NEW_YEAR)
@@ -496,7 +491,8 @@ def test_in_every_order_lake_and_ledger_account_for_every_row_that_differs(
         for offer in offers
     ]
     for order in permutations(range(len(offered))):
-        with tempfile.TemporaryDirectory() as home:
+        with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stored_series, "WHOLE_ROWS", most_in_one_file)
             lake = lake_at(Path(home))
             for number in order:
                 write(lake, series, offered[number], origin=str(number))

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import Staged, rename_all
+from kraken_pipeline.storage.lake.stored_series import by_year
 from kraken_pipeline.storage.lake.writer import stage_file
+from kraken_pipeline.storage.paths import former_path
 from kraken_pipeline.storage.records import manifest
 
 
@@ -39,6 +42,8 @@ def bring_in(lake: Lake, staged: Staged) -> None:
     move_and_die(lake, staged)
     with lake.catalog.write() as connection:
         manifest.confirm(connection, files)
+        manifest.retire(connection, staged.retired)
+    lake.clear([staged.series])
     lake.manifest.forget([staged.series])
 
 
@@ -48,3 +53,14 @@ def move_and_die(lake: Lake, staged: Staged) -> None:
         manifest.announce(connection, [move.file for move in staged.moves])
     rename_all([staged])
     lake.manifest.forget([staged.series])
+
+
+def into_former_layout(lake: Lake) -> list[Series]:
+    """Stores the series of less than an hour as earlier versions did, a folder a year, and returns them."""
+    found = [series for series in lake.series() if series.interval < Interval.H1 and lake.partitions(series)]
+    for series in found:
+        staged = Staged(series, "a test", 0, retired=tuple(lake.manifest.reread(series).candles()))
+        for year, candles in by_year(lake.read(series)):
+            stage_file(lake, staged, candles, lake.home / former_path(series, year), year)
+        bring_in(lake, staged)
+    return found

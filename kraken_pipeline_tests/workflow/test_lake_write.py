@@ -16,6 +16,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.market.candle import Source, are_independent, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake import stored_series
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import proof_records, publications
 from kraken_pipeline.storage.stores import Stores, opened
@@ -116,7 +117,11 @@ def test_a_file_that_was_moved_before_its_writer_died_does_not_confirm_itself(st
     assert confirmed(stores) == ()
 
 
-def test_minutes_of_a_year_that_a_source_has_none_of_are_not_confirmed_by_it(stores: Stores) -> None:
+@pytest.mark.parametrize("most_in_one_file", [0, 100])
+def test_minutes_that_a_source_has_none_of_are_not_confirmed_by_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, most_in_one_file: int
+) -> None:
+    monkeypatch.setattr(stored_series, "WHOLE_ROWS", most_in_one_file)
     turn = at("2025-01-01")
     span = Span(turn - 300, turn + 300)
 
@@ -125,7 +130,9 @@ def test_minutes_of_a_year_that_a_source_has_none_of_are_not_confirmed_by_it(sto
 
     says(stores, minutes(OHLC, -3, -2, 0, 1, 3), OHLC, series=MINUTES, span=span)
     says(stores, minutes(CSV, 0, 1, 3), CSV, series=MINUTES, span=span)
-    assert confirmed(stores, MINUTES) == (Span(turn, turn + 300),)
+    # Files of years are compared one by one, and in this one of the year before there is no candle that both have.
+    start = turn if most_in_one_file == 0 else turn - 60
+    assert confirmed(stores, MINUTES) == (Span(start, turn + 300),)
 
 
 ANSWERS = st.lists(

@@ -36,12 +36,14 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
     stored,
 )
+from kraken_pipeline_tests.support.lakes import into_former_layout
 
 pytestmark = pytest.mark.slow
 
 HOURS = Series("XBTUSD", Interval.H1)
 HOURS_PATH = "lake/interval=60/pair=XBTUSD/candles.parquet"
-MINUTES_PATH = "lake/interval=1/pair=XBTUSD/year=2023/candles.parquet"
+MINUTES_PATH = "lake/interval=1/pair=XBTUSD/candles.parquet"
+FORMER_PATH = "lake/interval=1/pair=XBTUSD/year=2023/candles.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +256,8 @@ def test_the_copy_of_the_ids_is_written_anew_and_ids_stay_what_they_are(there: S
 
 @pytest.fixture
 def before(there: Stores) -> Stores:
-    """The home as an earlier version left it: no manifest, and files that say nothing of themselves."""
+    """The home as an earlier version left it: no manifest, a folder a year, files that say nothing of themselves."""
+    assert into_former_layout(there.lake)
     for path in (there.lake.home / "lake").rglob("candles.parquet"):
         pl.read_parquet(path, hive_partitioning=False).write_parquet(path)
     with there.catalog.write() as connection:
@@ -270,8 +273,13 @@ def test_a_home_without_a_manifest_is_read_and_written_as_ever_and_adopted_by_th
 ) -> None:
     was = lake_of(before), evidence_of(before)["coverage"]
     assert stored(before, "XBTUSD", 60) != []
+    files = list((before.lake.home / "lake").rglob("candles.parquet"))
+    assert before.lake.home / FORMER_PATH in files
     found = verified(before)
-    assert (found.status, found.adopted) == ("ok", len(list((before.lake.home / "lake").rglob("candles.parquet"))))
+    assert (found.status, found.adopted) == ("ok", len(files))
+    assert before.lake.home / FORMER_PATH not in set((before.lake.home / "lake").rglob("candles.parquet")), (
+        "what is on record is stored anew"
+    )
     assert (lake_of(before), evidence_of(before)["coverage"]) == was
     assert rows_of(before, schema.unadopted, "pair") == []
     damaging.flip(before.lake.home / HOURS_PATH)
@@ -285,7 +293,7 @@ def test_a_write_puts_the_file_on_record_that_it_replaces(before: Stores, shelf:
     no_false_claim(before, "XBTUSD", 60)
 
 
-@pytest.mark.parametrize("path", [HOURS_PATH, MINUTES_PATH])
+@pytest.mark.parametrize("path", [HOURS_PATH, FORMER_PATH])
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_file_that_lacks_candles_is_not_adopted(before: Stores, path: str, is_there: bool) -> None:
     file = before.lake.home / path

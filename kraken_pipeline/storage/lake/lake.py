@@ -2,13 +2,17 @@
 
 ::
 
-    <home>/lake/interval=60/pair=XBTUSD/candles.parquet
-    <home>/lake/interval=1/pair=XBTUSD/year=2025/candles.parquet     1, 5, 15 and 30 minutes
+    <home>/lake/interval=60/pair=XBTUSD/candles.parquet              a series of up to `WHOLE_ROWS` candles
+    <home>/lake/interval=1/pair=XBTUSD/2025.parquet                  a larger one: a file for each calendar year
     <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger, in the order of the file names
 
 A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees either the
 old or the new file in full. Whoever writes holds the lock of the series from the `CandleWriter` until
 `lake_write.commit` has returned.
+
+The layout of a series follows from its number of candles alone, and a write changes it where it no longer fits
+(`storage.lake.writer`). Readers read the files that the manifest names for the layout of the moment. They open all of
+them before they read any, and begin again if the layout changed meanwhile.
 
 A file that is not the one that was written is damage: it is not read, its span is no longer covered, and its readers
 get a `DamagedFile`. Readers compare existence, size and footer (the id of the write and the number of rows). Writers
@@ -22,6 +26,7 @@ crash between the two moves leaves an extra entry; repeating the write adds it a
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -42,22 +47,24 @@ from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.asset_ids import AssetIds
 from kraken_pipeline.storage.lake.inspection import Inspector, unreadable
-from kraken_pipeline.storage.lake.staged import (
-    LEDGER_SCHEMA,
-)
+from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA
 from kraken_pipeline.storage.paths import (
-    candles_path,
-    is_split_by_year,
+    CANDLES,
+    Layout,
+    layout_of,
     make_folder,
-    spelled,
+    named_in,
+    series_folder,
     sync_folder,
+    year_in,
 )
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest
 
-_FILE = "candles.parquet"
+Choose = Callable[[], tuple[list[Path], list[pl.Expr]]]
+"""A function that returns the files to read as things stand, in order, and the conditions for their candles."""
 _TIMES = pl.Schema({"time": pl.Int64()})
 ACTIVITY = pl.Schema({"time": pl.Int64(), "trade_count": pl.Int32(), "source": SOURCE})
 """The columns of `Lake.activity`."""
@@ -92,10 +99,7 @@ class Lake:
         Raises:
             DamagedFile: A file to be read is not the one that was written.
         """
-        found = [(year, path) for year, path in self.partitions(series) if year_meets(year, start, end)]
-        # Whole years need no filter, which would cost as much as reading them.
-        within = _within(start, end) if any(_year_is_cut(year, start, end) for year, _ in found) else []
-        return self._collected(series, [path for _, path in found], lambda frame: frame.filter(*within), CANDLE_SCHEMA)
+        return self._collected(series, self._chooser(series, start, end), lambda frame: frame, CANDLE_SCHEMA)
 
     def without_trades(self, series: Series) -> pl.DataFrame:
         """Return the rows without a trade, which versions before migration 0010 stored from files that had some.
@@ -103,8 +107,8 @@ class Lake:
         Raises:
             DamagedFile: A file to be read is not the one that was written.
         """
-        paths = [path for _, path in self.partitions(series)]
-        return self._collected(series, paths, lambda frame: frame.filter(pl.col("trade_count") == 0), CANDLE_SCHEMA)
+        quiet = pl.col("trade_count") == 0
+        return self._collected(series, self._chooser(series), lambda frame: frame.filter(quiet), CANDLE_SCHEMA)
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
         """Yield the candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
@@ -128,11 +132,7 @@ class Lake:
         Damaged files are left out. Their spans are no longer covered, so the missing candles do not pass for quiet
         time.
         """
-        left_out = set(without)
-        paths = [
-            path for year, path in self.partitions(series) if year not in left_out and year_meets(year, start, end)
-        ]
-        return self._undamaged(series, paths, _within(start, end), _TIMES).to_series()
+        return self._undamaged(series, start, end, _TIMES, years=set(without)).to_series()
 
     def activity(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """Return when and how much a market traded in `[start, end)`, sorted; damaged files are left out.
@@ -140,8 +140,7 @@ class Lake:
         Returns:
             One row a candle: `time`, its start in seconds (Int64), `trade_count` (Int32) and `source`.
         """
-        paths = [path for year, path in self.partitions(series) if year_meets(year, start, end)]
-        return self._undamaged(series, paths, _within(start, end), ACTIVITY)
+        return self._undamaged(series, start, end, ACTIVITY)
 
     def sound_times(self, series: Series, without: Collection[str] = ()) -> pl.Series:
         """Return the start of every candle in the undamaged files, for recording damage.
@@ -150,25 +149,43 @@ class Lake:
             series: The series.
             without: The paths of damaged files that are not on record as such yet.
         """
-        paths = [path for _, path in self.partitions(series) if self.inspector.relative(path) not in without]
-        return self._undamaged(series, paths, [], _TIMES, is_noted=False).to_series()
+        return self._undamaged(series, None, None, _TIMES, paths=set(without), is_noted=False).to_series()
 
     def _undamaged(
-        self, series: Series, paths: list[Path], within: list[pl.Expr], schema: pl.Schema, *, is_noted: bool = True
+        self,
+        series: Series,
+        start: int | None,
+        end: int | None,
+        schema: pl.Schema,
+        *,
+        years: Collection[int | None] = (),
+        paths: Collection[str] = (),
+        is_noted: bool = True,
     ) -> pl.DataFrame:
-        """Return columns of the candles in those of some files that are not damaged, with times in seconds."""
+        """Return columns of the candles that start in `[start, end)`, with times in seconds, of undamaged files.
+
+        Args:
+            series: The series.
+            start: The start, in seconds since the epoch; unbounded where it is None.
+            end: The end, likewise, excluded.
+            schema: The columns.
+            years: The years of files to leave out.
+            paths: The paths of files to leave out.
+            is_noted: Whether damage is recorded.
+        """
         others = [name for name in schema if name != "time"]
+        left_out = set(paths)
         while True:
             try:
                 return self._collected(
                     series,
-                    paths,
-                    lambda frame: frame.filter(*within).select(seconds_of(pl.col("time")), *others),
+                    self._chooser(series, start, end, years, left_out),
+                    lambda frame: frame.select(seconds_of(pl.col("time")), *others),
                     schema,
                     is_noted=is_noted,
                 )
             except DamagedFile as error:
-                paths = [path for path in paths if self.inspector.relative(path) not in error.paths]
+                left_out |= set(error.paths)
 
     def replaced(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """Return the candles in the ledger that start in `[start, end)`, each with the reason.
@@ -185,7 +202,8 @@ class Lake:
         """
         recorded = (self.home / path for path in self.manifest.of(series).files if not path.startswith("lake/"))
         paths = sorted({*self.ledger_folder(series).glob("*.parquet"), *recorded})
-        found = self._collected(series, paths, lambda frame: frame.filter(*_within(start, end)), LEDGER_SCHEMA)
+        within = _within(start, end)
+        found = self._collected(series, lambda: (paths, within), lambda frame: frame, LEDGER_SCHEMA)
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
     def series(self) -> list[Series]:
@@ -199,44 +217,82 @@ class Lake:
             for path in folder.iterdir():
                 yield unquote(path.name.removeprefix("pair="))
 
-    def _folder(self, series: Series) -> Path:
-        return self.root / f"interval={series.interval.value}" / f"pair={spelled(series.pair)}"
-
     def ledger_folder(self, series: Series) -> Path:
         """Return the folder of a series in the ledger."""
-        return self.ledger / self._folder(series).relative_to(self.root)
+        return self.ledger / series_folder(series).removeprefix("lake/")
 
     def ledger_files(self, series: Series) -> list[Path]:
         """Return the files of a series in the ledger, in the order in which they were written."""
         return sorted(self.ledger_folder(series).glob("*.parquet"))
 
-    def path(self, series: Series, year: int | None) -> Path:
-        """Return the path of the candles of a series, of one year where it is split by years."""
-        return self.home / candles_path(series, year)
-
     def partitions(self, series: Series) -> list[tuple[int | None, Path]]:
-        """Return the files of a series that exist or are on record, each with its year, in order of time."""
-        recorded = {file.year for files in self.manifest.of(series).files.values() for file in files if file.is_candles}
-        if not is_split_by_year(series.interval):
-            path = self.path(series, None)
-            return [(None, path)] if recorded or path.exists() else []
-        found = (path.parent.name.removeprefix("year=") for path in self._folder(series).glob(f"*/{_FILE}"))
-        years = {year for year in recorded if year is not None} | {int(year) for year in found if year.isdecimal()}
-        return [(year, self.path(series, year)) for year in sorted(years)]
+        """Return the files that hold the candles of a series now, each with its year, in order of time.
+
+        These are the files of its layout that are on record, and files that the manifest does not know: in a home from
+        before there was one, those that hold candles; in any other, damage that has to be detected.
+        """
+        known = self.manifest.of(series)
+        if known.layout is None and (self.home / series_folder(series)).exists():
+            known = self.manifest.reread(series)  # the first files of the series may be younger than what is cached
+        layout = known.layout
+        unknown = {path: layout_of(path) for path in self.candle_paths(series) if path not in known.files}
+        if layout is None:
+            layout = next((its for its in Layout if its in unknown.values()), None)
+        years = {path: files[0].year for path, files in known.candles().items()}
+        years |= {path: named_in(path)[1] for path, its in unknown.items() if its is layout}
+        return sorted(((year, self.home / path) for path, year in years.items()), key=lambda file: file[0] or 0)
+
+    def candle_paths(self, series: Series) -> list[str]:
+        """Return the path of each file that exists where a layout has candles of a series, relative to the home."""
+        folder = series_folder(series)
+        try:
+            names = os.listdir(self.home / folder)  # noqa: PTH208 - each read lists a folder, and needs only names
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        files = [name for name in names if name == CANDLES or (name.endswith(".parquet") and year_in(name) is not None)]
+        former = (f"{name}/{CANDLES}" for name in names if name.startswith("year=") and year_in(name) is not None)
+        return [f"{folder}/{name}" for name in files] + [
+            path for name in former if (self.home / (path := f"{folder}/{name}")).exists()
+        ]
+
+    def clear(self, series: Collection[Series]) -> None:
+        """Delete the files of layouts that some series no longer have, and their records; the caller holds the locks.
+
+        They are the files that a write has replaced by those of another layout, or those of a write that was killed.
+        """
+        known = self.manifest.reread_all(series)
+        retired = [path for its in known.values() if its.layout for path in its.retired(its.layout)]
+        folders = set()
+        for path in retired:
+            file = self.home / path
+            file.unlink(missing_ok=True)
+            folders.add(file.parent)
+            if layout_of(path) is Layout.FORMER:
+                folders.discard(file.parent)
+                folders.add(file.parent.parent)
+                with contextlib.suppress(OSError):  # somebody put another file into it
+                    file.parent.rmdir()
+        for folder in folders:
+            sync_folder(folder)
+        if retired:
+            with self.catalog.write() as connection:
+                manifest.strike(connection, retired)
+            self.manifest.forget(series)
 
     def candle_files(self, series: Series) -> list[LakeFile] | None:
         """Return the records of a series' candle files, announced ones included; None if some are not on record."""
         known = self.manifest.of(series)
         if known.is_unadopted:
             return None
-        return [file for files in known.files.values() for file in files if file.is_candles]
+        return [file for files in known.candles().values() for file in files]
 
     # --- inspection
 
     def damaged(self, series: Series) -> list[Damage]:
         """Return the damage of a series' files, in the lake and in the ledger, that a reader would detect."""
         found: list[Damage] = []
-        recorded = {self.home / path for path in self.manifest.of(series).files}
+        known = self.manifest.of(series)
+        recorded = {self.home / path for path in known.files.keys() - known.retired(known.layout)}
         ledger = self.ledger_folder(series).glob("*.parquet")
         for path in sorted({*(path for _, path in self.partitions(series)), *recorded, *ledger}):
             stream, damage = self.inspector.open(series, path)
@@ -252,10 +308,42 @@ class Lake:
         damages.notice(self.catalog, self, found)
         return not found
 
+    def _chooser(
+        self,
+        series: Series,
+        start: int | None = None,
+        end: int | None = None,
+        without: Collection[int | None] = (),
+        left_out: Collection[str] = (),
+    ) -> Choose:
+        """Return a function that chooses the files that may hold candles that start in `[start, end)`.
+
+        Args:
+            series: The series.
+            start: The start, in seconds since the epoch; unbounded where it is None.
+            end: The end, likewise, excluded.
+            without: The years of files to leave out.
+            left_out: The paths of files to leave out.
+        """
+
+        def choose() -> tuple[list[Path], list[pl.Expr]]:
+            found = [
+                (year, path)
+                for year, path in self.partitions(series)
+                if year not in without
+                and year_meets(year, start, end)
+                and not (left_out and self.inspector.relative(path) in left_out)
+            ]
+            # Whole years need no filter, which would cost as much as reading them.
+            is_cut = any(_year_is_cut(year, start, end) for year, _ in found)
+            return [path for _, path in found], _within(start, end) if is_cut else []
+
+        return choose
+
     def _collected(
         self,
         series: Series,
-        paths: Sequence[Path],
+        choose: Choose,
         query: Callable[[pl.LazyFrame], pl.LazyFrame],
         schema: pl.Schema,
         *,
@@ -266,25 +354,40 @@ class Lake:
         Raises:
             DamagedFile: One of them is not the one that was written. The damage is recorded first if `is_noted`.
         """
-        with contextlib.ExitStack() as opened:
-            streams: list[BufferedReader] = []
-            found: list[Damage] = []
-            for path in paths:
-                stream, damage = self.inspector.open(series, path)
-                if stream is not None:
-                    streams.append(opened.enter_context(stream))
-                if damage is not None:
-                    found.append(damage)
-            if not found and not streams:
-                return pl.DataFrame(schema=schema)
-            if not found:
-                try:
-                    return query(pl.scan_parquet(streams, hive_partitioning=False)).collect()  # type: ignore[arg-type]
-                except pl.exceptions.PolarsError as error:
-                    found = [self._unreadable(series, paths, error)]
-        if is_noted:
-            damages.notice(self.catalog, self, found)
-        raise damages.refusal(found)
+        while True:
+            with contextlib.ExitStack() as opened:
+                known = self.manifest.of(series)
+                paths, within = choose()
+                streams, found = self._opened(series, paths, opened)
+                if len(streams) + len(found) < len(paths):
+                    self.manifest.reread(series)  # a file that was only announced may have been replaced since
+                if self.manifest.of(series) != known and choose()[0] != paths:
+                    continue  # the layout changed: some of the files may be gone, or hold the candles of others
+                if not found and not streams:
+                    return pl.DataFrame(schema=schema)
+                if not found:
+                    try:
+                        candles = pl.scan_parquet(streams, hive_partitioning=False)  # type: ignore[arg-type]
+                        return query(candles.filter(*within)).collect()
+                    except pl.exceptions.PolarsError as error:
+                        found = [self._unreadable(series, paths, error)]
+            if is_noted:
+                damages.notice(self.catalog, self, found)
+            raise damages.refusal(found)
+
+    def _opened(
+        self, series: Series, paths: Sequence[Path], opened: contextlib.ExitStack
+    ) -> tuple[list[BufferedReader], list[Damage]]:
+        """Open files, to be closed with a stack; return those that are sound, and the damage of others."""
+        streams: list[BufferedReader] = []
+        found: list[Damage] = []
+        for path in paths:
+            stream, damage = self.inspector.open(series, path)
+            if stream is not None:
+                streams.append(opened.enter_context(stream))
+            if damage is not None:
+                found.append(damage)
+        return streams, found
 
     def _unreadable(self, series: Series, paths: Sequence[Path], error: Exception) -> Damage:
         """Return the damage of the first of some files that cannot be read."""

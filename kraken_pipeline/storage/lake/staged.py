@@ -75,7 +75,7 @@ class Staged:
         changed: The number of candles that are new, different or gone.
         changed_span: The time from the first of these to the end of the last; None where nothing changes.
         times: The start of every candle that the touched partitions will hold, in seconds, sorted.
-        years: The touched partitions; None for a series in one file.
+        years: The years of the touched files, replaced ones of another layout included; None for a file of all years.
         refused: The number of offered candles that contradict the stored ones (another trade count).
         refused_span: The hull of these; None where there are none.
         outdone: The number of stored candles of another archive that were replaced by greater trade counts.
@@ -88,6 +88,8 @@ class Staged:
             seconds.
         undisputed: The start of every candle now kept from another source, release or trade count than before.
         moves: The written files, in the order in which they are moved.
+        retired: The paths on record, relative to the home, that hold no candles of the series after the write, because
+            it leaves the series in another layout.
     """
 
     series: Series
@@ -108,6 +110,7 @@ class Staged:
     disputed: pl.Series = field(default_factory=_no_times)
     undisputed: pl.Series = field(default_factory=_no_times)
     moves: list[Move] = field(default_factory=list)
+    retired: tuple[str, ...] = ()
     _synced: int = 0
 
     def sync(self) -> None:
@@ -222,7 +225,7 @@ def find_disputes(
 
 
 def _reach_of(year: int | None) -> Span:
-    """Return the time that a partition can hold: a year, or all time."""
+    """Return the time that a file can hold: a year, or all time."""
     first, last = (1, 9999) if year is None else (year, year + 1)
     return Span(*(int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (first, last)))
 

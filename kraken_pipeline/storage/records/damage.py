@@ -19,8 +19,15 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
-from kraken_pipeline.storage.paths import candles_path, is_split_by_year
-from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations, withdrawals
+from kraken_pipeline.storage.paths import layout_of
+from kraken_pipeline.storage.records import (
+    evidence_records,
+    manifest,
+    proof_records,
+    publications,
+    refutations,
+    withdrawals,
+)
 from kraken_pipeline.storage.records.manifest import Manifest
 
 REPAIR = "kraken-pipeline verify --repair"
@@ -33,7 +40,7 @@ class Damage:
     Attributes:
         path: The path relative to the home, with slashes.
         series: The series of its candles; None where the path names no series.
-        year: The year of its candles; None for a series in one file, and outside the lake.
+        year: The year of its candles; None for a file of all years, and outside the lake.
         kind: The kind of difference.
         detail: The expected and the actual state, worded to follow the path.
         candles: The number of candles that it held, as far as known.
@@ -50,10 +57,8 @@ class Damage:
 
     @property
     def is_candles(self) -> bool:
-        """Whether it is a candle file of the lake, so that coverage depends on it."""
-        if self.series is None or is_split_by_year(self.series.interval) != (self.year is not None):
-            return False
-        return self.path == candles_path(self.series, self.year)
+        """Whether its path is that of a candle file of the lake, in any layout."""
+        return layout_of(self.path) is not None
 
     @property
     def span(self) -> Span:
@@ -130,9 +135,14 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
     }
     made = connection.execute(sa.insert(schema.damages).values(row).returning(schema.damages.c.id))
     damage_id = int(made.scalar_one())
-    if damage.is_candles and damage.series is not None:
+    if damage.is_candles and damage.series is not None and _is_read(connection, damage, damage.series):
         reason = f"{damage} (it had {damage.candles:,} candles)"
         uncover(connection, damage.series, damage.span, reason, now, damage_id)
+
+
+def _is_read(connection: sa.Connection, damage: Damage, series: Series) -> bool:
+    """Return whether coverage rests on a candle file: not if the candles of its series are in another layout."""
+    return manifest.layout_among(manifest.files_of(connection, [series])) in (None, layout_of(damage.path))
 
 
 def _first_traded(connection: sa.Connection, damage: Damage) -> int | None:

@@ -4,13 +4,17 @@ A file is announced with its digest before it is renamed to its place. After a c
 on record or an announced one, and any other file is damage::
 
     announce → rename → confirm
+
+The candles of a series are in the files of one layout. A write that changes the layout announces the new files, and
+confirms them in the transaction that turns the old ones into announced ones. So the confirmed files are of one layout
+at any moment, and announced files of another one are not read: they are of a write that is not done, or to be deleted.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -22,6 +26,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.schema import damages, deliveries, lake_files, of_pairs, unadopted
 from kraken_pipeline.storage.catalog.seals import intact, sealed
+from kraken_pipeline.storage.paths import Layout
 
 _PATHS = 500
 _NO_INTERVAL = 0
@@ -35,7 +40,7 @@ class LakeFile:
     Attributes:
         path: The path relative to the home, with slashes.
         series: The series of its candles.
-        year: The year of its candles; None for a series in one file, and for the ledger.
+        year: The year of its candles; None for a file of all years, and for the ledger.
         rows: The number of candles.
         first_time: The start of the first candle, in seconds since the epoch; None where there is none.
         last_time: The start of the last candle, likewise.
@@ -69,6 +74,13 @@ class LakeFile:
         """Whether it lies in the lake itself, and not in the ledger."""
         return self.path.startswith("lake/")
 
+    @property
+    def layout(self) -> Layout:
+        """The layout to which its path belongs; only candles have one."""
+        if self.year is None:
+            return Layout.WHOLE
+        return Layout.FORMER if "/year=" in self.path else Layout.YEARS
+
     def overlaps(self, start: int, end: int) -> bool:
         """Return whether a candle of the file may start in `[start, end)`, in seconds since the epoch."""
         return (
@@ -93,6 +105,28 @@ class SeriesFiles:
     files: Mapping[str, tuple[LakeFile, ...]]
     is_unadopted: bool
     damaged: Mapping[str, tuple[str, str]]
+
+    @property
+    def layout(self) -> Layout | None:
+        """The layout in which the candles are now; None where no file of candles is on record."""
+        return layout_among(self.files)
+
+    def candles(self) -> dict[str, tuple[LakeFile, ...]]:
+        """Return the files that hold the candles: path → the file on record and the announced ones."""
+        layout = self.layout
+        return {path: its for path, its in self.files.items() if its[0].is_candles and its[0].layout is layout}
+
+    def retired(self, layout: Layout | None) -> list[str]:
+        """Return the paths of the candles that are on record in any layout but one."""
+        return [path for path, its in self.files.items() if its[0].is_candles and its[0].layout is not layout]
+
+
+def layout_among(files: Mapping[str, tuple[LakeFile, ...]]) -> Layout | None:
+    """Return the layout of the confirmed files of candles, or of the newest announced one if none is confirmed."""
+    candles = [file for its in files.values() for file in its if file.is_candles]
+    confirmed = [file for file in candles if not file.is_announced]
+    newest = max(confirmed or candles, key=lambda file: file.write_id, default=None)
+    return None if newest is None else newest.layout
 
 
 class Manifest:
@@ -192,6 +226,13 @@ def confirm(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
     connection.execute(sa.update(lake_files).where(is_path, is_one).values(is_announced=False), keys)
 
 
+def retire(connection: sa.Connection, paths: Collection[str]) -> None:
+    """Record that files no longer hold the candles of their series, because confirmed files of another layout do."""
+    for some in _parts(paths):
+        is_one = lake_files.c.path.in_(some)
+        connection.execute(sa.update(lake_files).where(is_one).values(is_announced=True))
+
+
 def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
     """Record files that are already in their places, replacing earlier records of their paths."""
     found = list(files)
@@ -201,10 +242,14 @@ def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
 
 
 def strike(connection: sa.Connection, paths: Collection[str]) -> None:
-    """Delete the records of files that are known to be gone, and whose coverage is refuted."""
+    """Delete the records of files that are known to be gone, and on which no coverage rests."""
+    for some in _parts(paths):
+        connection.execute(sa.delete(lake_files).where(lake_files.c.path.in_(some)))
+
+
+def _parts(paths: Collection[str]) -> Iterator[list[str]]:
     names = sorted(paths)
-    for start in range(0, len(names), _PATHS):
-        connection.execute(sa.delete(lake_files).where(lake_files.c.path.in_(names[start : start + _PATHS])))
+    return (names[start : start + _PATHS] for start in range(0, len(names), _PATHS))
 
 
 def files_of(connection: sa.Connection, series: Collection[Series]) -> dict[str, tuple[LakeFile, ...]]:

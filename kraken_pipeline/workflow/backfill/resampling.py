@@ -21,6 +21,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
+from kraken_pipeline.storage.records.manifest import SeriesFiles
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import SeriesOutcome
@@ -105,7 +106,8 @@ def _resample(
     """Resample some series of one interval in parallel, and commit them together."""
     with stores.locks.series(work), ThreadPoolExecutor(threads) as pool:
         wanted = _still_wanted(stores, work)
-        staged = list(pool.map(lambda series: _stage(stores, series, wanted[series], run), work))
+        known = stores.lake.manifest.reread_all(work)
+        staged = list(pool.map(lambda series: _stage(stores, series, known[series], wanted[series], run), work))
 
         def record(connection: sa.Connection) -> None:
             for resampled in staged:
@@ -125,9 +127,11 @@ def _resample(
     return outcomes
 
 
-def _stage(stores: Stores, series: Series, spans: Sequence[tuple[Series, Span]], run: RunContext) -> _Resampled:
+def _stage(
+    stores: Stores, series: Series, known: SeriesFiles, spans: Sequence[tuple[Series, Span]], run: RunContext
+) -> _Resampled:
     remade = normalise(span for _, span in spans)
-    writer = CandleWriter(stores.lake, series, origin="resampling", now=run.now, remade=remade)
+    writer = CandleWriter(stores.lake, series, origin="resampling", now=run.now, remade=remade, known=known)
     grants: list[Grant] = []
     try:
         for finer, span in spans:

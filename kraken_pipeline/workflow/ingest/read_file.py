@@ -82,7 +82,9 @@ def read_file(
 def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, run: RunContext, *, sort: bool) -> None:
     task = read.task
     wanted = spec.window
-    writer = CandleWriter(stores.lake, task.file.series, origin=task.file.name, now=run.now)
+    series = task.file.series
+    known = stores.lake.manifest.of(series)  # read for the whole batch when its series were locked
+    writer = CandleWriter(stores.lake, series, origin=task.file.name, now=run.now, known=known)
     trades = 0
     try:
         with reader.open(task.file) as stream:

@@ -45,7 +45,7 @@ from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.verify.sound_file import sound_file
+from kraken_pipeline.workflow.verify.adoption import complete_layout, sound_files
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
 
@@ -110,7 +110,7 @@ def recover(stores: Stores, spec: RunSpec, run: RunContext) -> Recovery:
         notes += strange
         stores.lake.asset_ids.register(pairs)
         stores.lake.asset_ids.copy()
-        files, candles = _adopt(stores, series, run)
+        files, candles = _adopt(stores, series, run, notes)
         found = verify(stores, RunSpec(), run)
         read = _read_again(stores, spec, series, run)
         _mark_everything(stores, series, run)
@@ -170,7 +170,7 @@ def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
     return found, list(pairs.values()), list(strange.values())
 
 
-def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[int, int]:
+def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext, notes: list[str]) -> tuple[int, int]:
     """Record the sound files of series without any record; return the number of files and of their candles."""
     count = candles = 0
     for series in wanted:
@@ -179,7 +179,7 @@ def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[i
             known = stores.lake.manifest.reread(series)
             if known.files or known.is_unadopted:
                 continue  # recorded by the catalog or by a stopped recovery; `verify` adopts the rest
-            files = list(_whole_files(stores, series))
+            files = _whole_files(stores, series, notes)
             with stores.catalog.write() as connection:
                 manifest.adopt(connection, files)
             stores.lake.manifest.forget([series])
@@ -191,12 +191,21 @@ def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext) -> tuple[i
     return count, candles
 
 
-def _whole_files(stores: Stores, series: Series) -> Iterable[manifest.LakeFile]:
-    ledger = stores.lake.ledger_files(series)
-    for path in [*(path for _, path in stores.lake.partitions(series)), *ledger]:
-        file = sound_file(path, stores.lake.inspector.relative(path), is_legacy=True)
-        if file is not None:
-            yield file
+def _whole_files(stores: Stores, series: Series, notes: list[str]) -> list[manifest.LakeFile]:
+    """Return the sound files of a series; those of a layout that a killed write left incomplete are set aside."""
+    lake = stores.lake
+    ledger = [lake.inspector.relative(path) for path in lake.ledger_files(series)]
+    found = sound_files(stores, [*lake.candle_paths(series), *ledger], is_legacy=True)
+    candles = [file for file in found if file.is_candles]
+    layout = complete_layout(lake.home, candles)
+    left = [file for file in candles if file.layout is not layout]
+    for file in left:
+        damage = Damage(file.path, series, file.year, DamageKind.UNKNOWN, "is of another layout")
+        notes.append(
+            f"{file.path} was left by a write that was killed; all its candles are in other files, and it was moved to "
+            f"{lake.set_aside(damage)}"
+        )
+    return [file for file in found if file not in left]
 
 
 # --- archives
@@ -274,8 +283,8 @@ def _grant_own(stores: Stores, series: Series, run: RunContext, notes: list[str]
 
 
 def _files(stores: Stores, series: Series) -> list[manifest.LakeFile]:
-    known = stores.lake.manifest.reread(series).files.values()
-    return [files[-1] for files in known if files[-1].is_candles and files[-1].rows]
+    known = stores.lake.manifest.reread(series).candles().values()
+    return [files[-1] for files in known if files[-1].rows]
 
 
 def _bounds(file: manifest.LakeFile) -> tuple[int, int]:

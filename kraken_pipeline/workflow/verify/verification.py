@@ -1,7 +1,8 @@
 """Verification of the lake: compares every file with the manifest, and checks the catalog for consistency.
 
 Damage that is found is recorded, and what the file had covered becomes a gap. A sound file without a record is adopted,
-for example in a restored home or in one from before the manifest existed.
+for example in a restored home or in one from before the manifest existed. A series in a layout that does not fit its
+number of candles, as in a home of an earlier version, is stored anew.
 """
 
 from __future__ import annotations
@@ -24,20 +25,17 @@ from kraken_pipeline.storage.lake import verifications
 from kraken_pipeline.storage.lake.asset_ids import ASSETS_SCHEMA
 from kraken_pipeline.storage.lake.inspection import is_said, said_by, unreadable
 from kraken_pipeline.storage.lake.verifications import VerificationRecord
-from kraken_pipeline.storage.paths import is_split_by_year, named_in
+from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records import damage as damages
-from kraken_pipeline.storage.records import (
-    evidence_records,
-    manifest,
-    proof_records,
-)
+from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.adoption import adopt, adopt_later, is_adoptable
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
-from kraken_pipeline.workflow.verify.sound_file import sound_file
+from kraken_pipeline.workflow.verify.rearrangement import rearrange
 
 _CHUNK = 256
 """The number of files per task of a thread. A future for each file would cost as much as comparing a small file."""
@@ -121,7 +119,7 @@ def verify(
     differing, sound = _compared(stores, chosen, run, quick=quick)
     is_noted = not stores.catalog.is_read_only
     if is_noted:
-        adopted, strays = _adopt(stores, found, run)
+        adopted, strays = adopt(stores, found.unknown, found.series, run)
         broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
         damages.notice(stores.catalog, stores.lake, broken)
     else:
@@ -132,6 +130,7 @@ def verify(
     broken += _known(stores, spec, broken)
     if is_noted:
         derive(stores, found.series, run)
+        broken += rearrange(stores, found.series - {damage.series for damage in broken}, run)
     done = Verification(
         len(chosen) + len(found.unknown),
         sum(file.bytes for file in chosen),
@@ -273,7 +272,7 @@ def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage
     recorded = {file.path: file for file in differing}
     for damage in _still_differing(stores, recorded.values()):
         path = stores.lake.home / damage.path
-        is_adopted = damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and _adopt_later(
+        is_adopted = damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and adopt_later(
             stores, recorded[damage.path], path
         )
         if not is_adopted:
@@ -294,133 +293,8 @@ def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
     """Yield the damage of files that no row of the manifest names and that cannot be adopted."""
     for path in found.unknown:
         series, year = named_in(path)
-        if series is None or _adoptable(stores, series, path, is_legacy=series in found.unadopted) is None:
+        if series is None or not is_adoptable(stores, series, path, is_legacy=series in found.unadopted):
             yield Damage(path, series, year, DamageKind.UNKNOWN, "is not in the manifest")
-
-
-# --- adopting
-
-
-def _adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
-    """Adopt a file if it is sound and of a later write than the recorded one, and return whether it is."""
-    later = sound_file(path, known.path)
-    if later is None or later.write_id <= known.write_id:
-        return False
-    with stores.catalog.write() as connection:
-        manifest.adopt(connection, [later])
-    stores.lake.manifest.forget([later.series])
-    lost = f"is a later write with {later.rows:,} candles instead of {known.rows:,}"
-    damage = Damage(known.path, known.series, known.year, DamageKind.CHANGED, lost, known.rows)
-    if later.is_candles and later.rows < known.rows:
-        # A later write with fewer candles withdrew some, so their grants no longer hold.
-        _distrust(stores, damage)
-    else:
-        damages.lift(stores.catalog, stores.lake, damage, int(time.time()))
-    return True
-
-
-def _distrust(stores: Stores, damage: Damage) -> None:
-    """Remove the coverage of a file that itself stays in place."""
-    damages.notice(stores.catalog, stores.lake, [damage])
-    with stores.catalog.write() as connection:
-        damages.settle(connection, damage)
-    if damage.series is not None:
-        stores.lake.manifest.forget([damage.series])
-
-
-def _adopt(stores: Stores, found: _Found, run: RunContext) -> tuple[int, list[Damage]]:
-    """Adopt sound files at valid paths; return their number, and the other files as damage."""
-    by_series: dict[Series | None, list[str]] = {}
-    for path in found.unknown:
-        by_series.setdefault(named_in(path)[0], []).append(path)
-    count = 0
-    strays = [
-        Damage(path, None, None, DamageKind.UNKNOWN, "is not a file of the lake") for path in by_series.pop(None, [])
-    ]
-    with stores.catalog.read() as connection:
-        unadopted = manifest.unadopted_series(connection) & found.series
-    for series in sorted(unadopted | {series for series in by_series if series is not None}):
-        run.report(phase="adopting")
-        with stores.locks.series([series]):
-            adopted, broken = _adopt_series(
-                stores, series, by_series.get(series, []), is_legacy=series in unadopted, now=run.now
-            )
-        count += adopted
-        strays += broken
-    return count, strays
-
-
-def _adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) -> LakeFile | None:
-    """Return the manifest entry of a sound file at a valid path of its series; None for any other file."""
-    belonging = {stores.lake.inspector.relative(path) for _, path in stores.lake.partitions(series)}
-    if path in belonging or path.startswith("replaced/"):
-        return sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
-    return None
-
-
-def _adopt_series(
-    stores: Stores, series: Series, paths: Sequence[str], *, is_legacy: bool, now: int
-) -> tuple[int, list[Damage]]:
-    known = stores.lake.manifest.reread(series).files  # a writer may have recorded some in the meantime
-    sound: list[LakeFile] = []
-    broken: list[Damage] = []
-    for path in paths:
-        if path in known:
-            continue
-        if (file := _adoptable(stores, series, path, is_legacy=is_legacy)) is not None:
-            sound.append(file)
-        else:
-            detail = "is not in the manifest"
-            broken.append(Damage(path, series, named_in(path)[1], DamageKind.UNKNOWN, detail))
-    files = [file for its in known.values() for file in its if not file.is_announced] + sound
-    wrong = _miscounted(stores, series, [file for file in files if file.is_candles])
-    # A series from before the manifest must hold the candles that the catalog counts. In any other series the files are
-    # adopted, and the coverage of those that are short is removed.
-    refused = {damage.path for damage in wrong} if is_legacy else set()
-    adopted = [file for file in sound if file.path not in refused]
-    with stores.catalog.write() as connection:
-        manifest.adopt(connection, adopted)
-        manifest.adopted(connection, [series])
-    stores.lake.manifest.forget([series])
-    if is_legacy:
-        return len(adopted), [*broken, *wrong]
-    short = {damage.path: damage for damage in wrong}
-    for file in adopted:
-        if file.path in short:
-            _distrust(stores, short[file.path])
-        else:
-            damages.lift(stores.catalog, stores.lake, Damage(file.path, series, file.year, DamageKind.UNKNOWN, ""), now)
-    return len(adopted), broken
-
-
-def _miscounted(stores: Stores, series: Series, files: Sequence[LakeFile]) -> list[Damage]:
-    """Return the damage of files that are missing or do not hold as many candles as the catalog counts."""
-    with stores.catalog.read() as connection:
-        extent = evidence_records.extents(connection, [series.pair]).get(series)
-        counts = proof_records.counts_of(connection, [series.pair]).get(series, {})
-    total = sum(file.rows for file in files)
-    expected = extent.candles if extent is not None else 0
-    if total == expected:
-        return []
-    by_year = {file.year: file for file in files}
-    if not is_split_by_year(series.interval):
-        return [_miscount(stores, series, None, by_year.get(None), expected)]
-    differing = [
-        year for year, months in counts.items() if sum(months) != (by_year[year].rows if year in by_year else 0)
-    ]
-    years = differing or sorted(year for year in by_year if year is not None)
-    return [_miscount(stores, series, year, by_year.get(year), sum(counts.get(year, []))) for year in years]
-
-
-def _miscount(stores: Stores, series: Series, year: int | None, file: LakeFile | None, expected: int) -> Damage:
-    path = stores.lake.inspector.relative(stores.lake.path(series, year))
-    with stores.catalog.read() as connection:
-        extent = evidence_records.extents(connection, [series.pair]).get(series)
-    first = extent.first_time if extent is not None else None
-    if file is None:
-        return Damage(path, series, year, DamageKind.MISSING, "does not exist", expected, first)
-    detail = f"has {file.rows:,} candles, and the catalog has on record {expected:,}"
-    return Damage(path, series, year, DamageKind.CHANGED, detail, expected, first)
 
 
 def _assets(stores: Stores) -> Iterator[Damage]:
