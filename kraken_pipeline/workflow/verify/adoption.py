@@ -159,26 +159,29 @@ def _layout_to_adopt(stores: Stores, known: SeriesFiles, candidates: Sequence[La
 
 
 def complete_layout(home: Path, files: Sequence[LakeFile], current: Layout | None = None) -> Layout | None:
-    """Return the layout whose files hold all candles of a series, of sound files in more than one layout.
+    """Return the layout whose files hold all candles of a series, of sound files in one layout or several.
 
-    A killed write leaves two layouts, and one of them is complete: it has as many candles of each year as the other.
-    If none has, as with damaged files, a file of all years is preferred.
+    A killed write leaves two layouts. One of them has candles of each year that the other has, and is complete; if both
+    are, the one with more candles is that of the later write. If none is, as with damaged files, a file of all years is
+    preferred, which is complete by itself.
 
     Args:
         home: The home of the lake.
         files: The sound files of one series.
-        current: The layout on record, which is returned if several are complete.
+        current: The layout on record, which is returned where nothing decides.
     """
     layouts = {file.layout for file in files}
     if len(layouts) < 2:
         return next(iter(layouts), current)
-    found = {layout: _years(home, [file for file in files if file.layout is layout]) for layout in Layout}
-    there = [layout for layout in sorted(Layout, key=lambda layout: layout is not current) if found[layout]]
-    for layout in there:
-        others = (found[other] for other in there if other is not layout)
-        if all(found[layout].get(year, 0) >= rows for other in others for year, rows in other.items()):
-            return layout
-    return next((layout for layout in Layout if found[layout]), current)
+    found = {layout: _years(home, [file for file in files if file.layout is layout]) for layout in layouts}
+    every = set().union(*found.values())
+
+    complete = [layout for layout in Layout if layout in found and found[layout].keys() == every]
+    if complete:
+        return max(complete, key=lambda layout: (sum(found[layout].values()), layout is current))
+    if Layout.WHOLE in found:
+        return Layout.WHOLE
+    return max(found, key=lambda layout: (len(found[layout]), sum(found[layout].values())))
 
 
 def _years(home: Path, files: Iterable[LakeFile]) -> dict[int, int]:
