@@ -30,6 +30,7 @@ from kraken_pipeline.workflow import lake_write
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verify import backup
 from kraken_pipeline.workflow.verify.recovery import recover
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline.workflow.verify.verification import Verification, verify
@@ -136,47 +137,48 @@ COMMITTED = ("committed", "no file deleted", "one file deleted", "all deleted")
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("clears", ["write", "verification"])
 def test_a_write_that_is_killed_at_any_step_leaves_all_candles_once_and_the_evidence_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, step: str, clears: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, step: str
 ) -> None:
-    prepared(monkeypatch, tmp_path, way)
-    with opened(settings_of(tmp_path)) as stores:
+    home = tmp_path / "cleared by a write"
+    prepared(monkeypatch, home, way)
+    with opened(settings_of(home)) as stores:
         before = evidence(stores)
         with monkeypatch.context() as patch, suppress(Killed):
             kill_before(patch, *STEPS[step])
             write(stores, MORE, MORE_SPAN)
-    with opened(settings_of(tmp_path)) as stores:
-        is_in = step in COMMITTED
-        expected = [*ROWS, *MORE] if is_in else ROWS
-        assert rows(stores) == expected
-        assert stores.lake.times(MINUTES).to_list() == [row[0] for row in expected]
-        assert stores.lake.damaged(MINUTES) == []
-        assert covered(stores, "XBTUSD", 1) == ((Span(SPAN.start, MORE_SPAN.end),) if is_in else (SPAN,))
-        assert is_in or evidence(stores) == before
-        if clears == "verification":
+    shutil.copytree(home, tmp_path / "cleared by a verification")
+    is_in = step in COMMITTED
+    expected, span = ([*ROWS, *MORE], Span(SPAN.start, MORE_SPAN.end)) if is_in else (ROWS, SPAN)
+    for found in tmp_path.iterdir():
+        with opened(settings_of(found)) as stores:
+            assert rows(stores) == expected
+            assert stores.lake.times(MINUTES).to_list() == [row[0] for row in expected]
+            assert stores.lake.damaged(MINUTES) == []
+            assert covered(stores, "XBTUSD", 1) == (span,)
+            assert is_in or evidence(stores) == before
+            if found == home:
+                write(stores, ROWS[:1])
+            else:
+                assert verified(stores).status == "ok"
+            assert files(found) == set(stores.lake.manifest.reread(MINUTES).files) == wanted(way)
+            assert rows(stores) == expected
+            assert is_in or evidence(stores) == before
+            write(stores, MORE, MORE_SPAN)
+            assert rows(stores) == [*ROWS, *MORE]
+            assert covered(stores, "XBTUSD", 1) == (Span(SPAN.start, MORE_SPAN.end),)
             assert verified(stores).status == "ok"
-        else:
-            write(stores, ROWS[:1])
-        assert files(tmp_path) == set(stores.lake.manifest.reread(MINUTES).files) == wanted(way)
-        assert rows(stores) == expected
-        assert is_in or evidence(stores) == before
-        write(stores, MORE, MORE_SPAN)
-        assert rows(stores) == [*ROWS, *MORE]
-        assert covered(stores, "XBTUSD", 1) == (Span(SPAN.start, MORE_SPAN.end),)
-        assert verified(stores).status == "ok"
-        assert files(tmp_path) == wanted(way)
+            assert files(found) == wanted(way)
 
 
 def test_every_step_comes_in_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, (step, (owner, name, calls)) in enumerate(STEPS.items()):
+    for number, (owner, name, calls) in enumerate(STEPS.values()):
         home = tmp_path / f"{number}"
         prepared(monkeypatch, home, "former to years")
         with opened(settings_of(home)) as stores, monkeypatch.context() as patch:
             kill_before(patch, owner, name, calls)
             with pytest.raises(Killed):
                 write(stores, MORE, MORE_SPAN)
-            assert step
 
 
 # --- verification
@@ -359,3 +361,109 @@ def test_an_older_catalog_claims_nothing_where_later_files_have_fewer_candles(
         assert rows(stores) == [*ROWS[:4], *ROWS[5:]]
         assert covered(stores, "XBTUSD", 1) == ()
         assert verified(stores).status == "ok"
+
+
+# --- backups
+
+
+def saved_while(patch: pytest.MonkeyPatch, stores: Stores, to: Path, number: int) -> bool:
+    """Backs a home up, while a write changes the layout right before one of its files is copied."""
+    left = list(range(number + 1))
+    copies = backup._copy
+
+    def copying(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
+        if left:
+            left.pop()
+            if not left:
+                write(stores, MORE, MORE_SPAN)
+        return copies(path, target, scratch, links=links)
+
+    with patch.context() as inner:
+        inner.setattr(backup, "_copy", copying)
+        backup.back_up(stores, to)
+    return not left
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_backup_has_all_candles_at_whatever_moment_the_layout_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    number = 0
+    while True:
+        here = tmp_path / f"{number}"
+        prepared(monkeypatch, here / "home", way)
+        with opened(settings_of(here / "home")) as stores:
+            is_done = not saved_while(monkeypatch, stores, here / "saved", number)
+        backed_up, found = backup.restore(settings_of(here / "there"), here / "saved", RunContext("restore", NOW))
+        assert backed_up.files == len([path for path in (here / "saved" / "lake").rglob("*") if path.is_file()])
+        assert found.status == "ok"
+        with opened(settings_of(here / "there")) as stores:
+            assert rows(stores)[: len(ROWS)] == ROWS
+            assert rows(stores)[len(ROWS) :] in ([], MORE)
+            assert covered(stores, "XBTUSD", 1) == (SPAN,)
+            assert verified(stores).status == "ok"
+            assert files(here / "there") == wanted(way)
+        if is_done:
+            break
+        number += 1
+    assert number >= (2 if way == "whole to years" else 4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("links", [True, False])
+def test_an_earlier_backup_follows_the_layout_and_loses_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, *, links: bool
+) -> None:
+    home, saved = tmp_path / "home", tmp_path / "saved"
+    prepared(monkeypatch, home, way)
+    with opened(settings_of(home)) as stores:
+        before = files(home)
+        backup.back_up(stores, saved, links=links)
+        assert files(saved) == before
+        others = [saved / "lake/interval=60/pair=XBTUSD/candles.parquet", saved / FOLDER / "notes", saved / "mine"]
+        for path in others:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("something else")
+        write(stores, MORE, MORE_SPAN)
+        with monkeypatch.context() as patch:
+            kill_before(patch, backup, "_remove_replaced")
+            with pytest.raises(Killed):
+                backup.back_up(stores, saved, links=links)
+        assert files(saved) - {f"{FOLDER}/notes"} == before | wanted(way)
+        done = backup.back_up(stores, saved, links=links)
+        expected = rows(stores), covered(stores, "XBTUSD", 1)
+    assert files(saved) - {f"{FOLDER}/notes"} == wanted(way)
+    assert all(path.read_text() == "something else" for path in others)
+    for path in others:
+        path.unlink()
+    assert (done.files, done.linked) == (len(wanted(way)) + 1, (len(wanted(way)) + 1) * links)
+    assert backup.restore(settings_of(tmp_path / "there"), saved, RunContext("restore", NOW))[1].status == "ok"
+    with opened(settings_of(tmp_path / "there")) as stores:
+        assert (rows(stores), covered(stores, "XBTUSD", 1)) == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_earlier_backup_that_was_not_brought_up_to_date_in_full_can_be_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    home, saved = tmp_path / "home", tmp_path / "saved"
+    prepared(monkeypatch, home, way)
+    with opened(settings_of(home)) as stores:
+        backup.back_up(stores, saved)
+        write(stores, ROWS[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(backup, "_copy_folders", copied_and_killed(backup._copy_folders))
+            with pytest.raises(Killed):
+                backup.back_up(stores, saved)
+    assert backup.restore(settings_of(tmp_path / "there"), saved, RunContext("restore", NOW))[1].status == "ok"
+    with opened(settings_of(tmp_path / "there")) as stores:
+        assert (rows(stores), covered(stores, "XBTUSD", 1)) == (ROWS, (SPAN,))
+        assert files(tmp_path / "there") == wanted(way)
+
+
+def copied_and_killed(copies: Callable[..., Any]) -> Callable[..., Any]:
+    def copying(*arguments: Any, **options: Any) -> Any:
+        copies(*arguments, **options)
+        raise Killed
+
+    return copying

@@ -25,7 +25,7 @@ from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records.manifest import SeriesFiles
 
 WHOLE_ROWS = 150_000
-"""The most candles of a series in one file: a third of a year of minutes, or 17 years of hours."""
+"""The most candles of a series in one file: 104 days of minutes, or 17 years of hours."""
 
 NO_CANDLES = pl.DataFrame(schema=CANDLE_SCHEMA)
 

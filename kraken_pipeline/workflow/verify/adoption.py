@@ -152,33 +152,30 @@ def _layout_to_adopt(stores: Stores, known: SeriesFiles, candidates: Sequence[La
         return known.layout
     recorded = [file for files in known.candles().values() for file in files if not file.is_announced]
     there = [file for file in recorded if sound_file(stores.lake.home / file.path, file.path) is not None]
-    layout = complete_layout(stores.lake.home, [*there, *candles], known.layout)
+    layout = complete_layout(stores.lake.home, [*there, *candles])
     newest = max((file.write_id for file in recorded), default="")
     is_later = all(file.write_id > newest for file in candles if file.layout is layout)
     return layout if is_later else known.layout
 
 
-def complete_layout(home: Path, files: Sequence[LakeFile], current: Layout | None = None) -> Layout | None:
-    """Return the layout whose files hold all candles of a series, of sound files in one layout or several.
+def complete_layout(home: Path, files: Sequence[LakeFile]) -> Layout | None:
+    """Return the layout whose files hold all candles of a series, of its sound files; None where there are none.
 
-    A killed write leaves two layouts. One of them has candles of each year that the other has, and is complete; if both
-    are, the one with more candles is that of the later write. If none is, as with damaged files, a file of all years is
+    A write that was killed leaves two layouts. One that has candles of each year that the other has is complete. If
+    both are, that of the later write has no fewer candles. If none is, as with damaged files, a file of all years is
     preferred, which is complete by itself.
-
-    Args:
-        home: The home of the lake.
-        files: The sound files of one series.
-        current: The layout on record, which is returned where nothing decides.
     """
-    layouts = {file.layout for file in files}
+    layouts: dict[Layout, list[LakeFile]] = {}
+    for file in files:
+        layouts.setdefault(file.layout, []).append(file)
     if len(layouts) < 2:
-        return next(iter(layouts), current)
-    found = {layout: _years(home, [file for file in files if file.layout is layout]) for layout in layouts}
+        return next(iter(layouts), None)
+    found = {layout: _years(home, its) for layout, its in layouts.items()}
     every = set().union(*found.values())
-
-    complete = [layout for layout in Layout if layout in found and found[layout].keys() == every]
+    complete = [layout for layout in found if found[layout].keys() == every]
     if complete:
-        return max(complete, key=lambda layout: (sum(found[layout].values()), layout is current))
+        newest = {layout: max(file.write_id for file in layouts[layout]) for layout in complete}
+        return max(complete, key=lambda layout: (sum(found[layout].values()), newest[layout]))
     if Layout.WHOLE in found:
         return Layout.WHOLE
     return max(found, key=lambda layout: (len(found[layout]), sum(found[layout].values())))

@@ -6,6 +6,9 @@ claim coverage whose candles are missing.
 
 Files of the lake are never changed in place: a write renames a new file over the old one. A hard link on the same file
 system is therefore a copy that uses no space; it does not protect against failure of the disk.
+
+A write may replace the files of a series by those of another layout during a backup. The folders are then copied once
+more, so that no series is missing because its files vanished while they were listed.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,7 +33,7 @@ from kraken_pipeline.storage.catalog import dumps
 from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.lake import last_write, loss
-from kraken_pipeline.storage.paths import sync_file, sync_folder
+from kraken_pipeline.storage.paths import Layout, layout_of, named_in, sync_file, sync_folder
 from kraken_pipeline.storage.stores import Stores, opened, pool_sizes
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -78,11 +81,12 @@ class Backup:
         }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Copied:
-    files: int = 0
-    bytes: int = 0
-    linked: int = 0
+    """A file in a backup or a restored home: its size in bytes, and whether it is a hard link."""
+
+    bytes: int
+    is_link: bool
 
 
 # --- saving
@@ -91,7 +95,8 @@ class _Copied:
 def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     """Save a home to a folder; an earlier backup of it there is updated.
 
-    No files are removed from an earlier backup, and it keeps its catalog until all files are copied.
+    An earlier backup keeps its catalog until all files are copied. Then the files of a series are removed from it that
+    files of another layout have replaced; nothing else is removed.
 
     Args:
         stores: The stores of the home.
@@ -124,8 +129,15 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
         if other != name:
             (to / other).unlink(missing_ok=True)
     saved.rename(to / name)
+    _remove_replaced(to, copied)
     shutil.rmtree(to / _SCRATCH)
-    done = Backup(**{**asdict(about), "finished_at": int(time.time()), **asdict(copied)})
+    done = replace(
+        about,
+        finished_at=int(time.time()),
+        files=len(copied),
+        bytes=sum(file.bytes for file in copied.values()),
+        linked=sum(file.is_link for file in copied.values()),
+    )
     _write(to, done)
     return done
 
@@ -163,28 +175,46 @@ def _write(folder: Path, about: Backup) -> None:
 # --- files
 
 
-def _copy_folders(source: Path, target: Path, *, links: bool) -> _Copied:
-    copied = _Copied()
+def _copy_folders(source: Path, target: Path, *, links: bool) -> dict[str, _Copied]:
+    """Copy the folders of a home, and return the files by their paths relative to it."""
     scratch = target / _SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS:
-        for path in _files_below(source / name):
+    while True:
+        copied: dict[str, _Copied] = {}
+        vanished: list[object] = []
+        for path in (path for name in FOLDERS for path in _files_below(source / name, vanished)):
             relative = path.relative_to(source)
             try:
                 is_link = _copy(path, target / relative, scratch, links=links)
-                size = (target / relative).stat().st_size
+                copied[relative.as_posix()] = _Copied((target / relative).stat().st_size, is_link)
             except FileNotFoundError:
-                continue  # set aside or removed by its owner in the meantime
-            copied.files += 1
-            copied.bytes += size
-            copied.linked += is_link
-    return copied
+                if not path.is_symlink():  # one that leads nowhere is there, and has nothing to copy
+                    vanished.append(path)
+        if not vanished:
+            return copied
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for at, _, names in os.walk(folder):
+def _files_below(folder: Path, vanished: list[object]) -> Iterator[Path]:
+    """Yield the files below a folder, and add to a list what vanishes while it is listed."""
+    if not folder.exists():
+        return
+    for at, _, names in os.walk(folder, onerror=vanished.append):
         for name in sorted(names):
             yield Path(at) / name
+
+
+def _remove_replaced(target: Path, copied: Mapping[str, _Copied]) -> None:
+    """Remove the candles from an earlier backup that were replaced by files of another layout, which are copied."""
+    layouts = {(named_in(path)[0], layout) for path in copied if (layout := layout_of(path)) is not None}
+    held = {series for series, _ in layouts}
+    for path in list(_files_below(target / "lake", [])):
+        name = path.relative_to(target).as_posix()
+        series, layout = named_in(name)[0], layout_of(name)
+        if layout is not None and series in held and (series, layout) not in layouts:
+            path.unlink()
+            if layout is Layout.FORMER:
+                with suppress(OSError):  # somebody put another file into it
+                    path.parent.rmdir()
 
 
 def _copy(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
