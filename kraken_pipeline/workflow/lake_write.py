@@ -12,6 +12,7 @@ after it the old ones; the next write to the series, or `verify`, deletes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, of_candles, subtract
+from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import last_write
@@ -116,7 +118,9 @@ def commit(
             finish(connection)
     stores.lake.manifest.forget(written)
     if left := [staged.series for staged in stages if staged.retired]:
-        stores.lake.clear(left)
+        with suppress(StoreUnavailable):  # all is committed; what is left is deleted by the next write to the series
+            stores.locks.require(left)
+            stores.lake.clear(left)
 
 
 def _retire(

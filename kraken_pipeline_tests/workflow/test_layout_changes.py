@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.candle import Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
@@ -179,6 +180,49 @@ def test_every_step_comes_in_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
             kill_before(patch, owner, name, calls)
             with pytest.raises(Killed):
                 write(stores, MORE, MORE_SPAN)
+
+
+def test_of_a_first_write_that_is_killed_before_its_files_are_there_a_verification_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, 0)
+    with opened(settings_of(tmp_path)) as stores:
+        with monkeypatch.context() as patch, suppress(Killed):
+            kill_before(patch, lake_write, "rename_all")
+            write(stores, ROWS, SPAN)
+        limit(monkeypatch, 100)
+        assert verified(stores).status == "ok"
+        assert files(tmp_path) == set()
+        write(stores, ROWS, SPAN)
+        assert files(tmp_path) == set(stores.lake.manifest.reread(MINUTES).files) == WHOLE
+
+
+def test_on_postgresql_a_write_that_lost_its_locks_deletes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str
+) -> None:
+    with opened(settings_of(tmp_path, kraken_catalog_url=postgresql_url)) as stores:
+        write(stores, ROWS, SPAN)
+        for most, layout, other in ((0, YEARS, WHOLE), (100, WHOLE, YEARS)):
+            limit(monkeypatch, most)
+            asked = 0
+            require = stores.locks.require
+
+            def lost_at_last(names: Iterable[Series], require: Callable[[Iterable[Series]], None] = require) -> None:
+                nonlocal asked
+                asked += 1
+                if asked == 3:  # before the renames, before the files are confirmed, and before others are deleted
+                    raise StoreUnavailable("lost")
+                require(names)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(stores.locks, "require", lost_at_last)
+                write(stores, ROWS[:1])
+            assert asked == 3
+            assert files(tmp_path) == layout | other
+            assert rows(stores) == ROWS
+            assert verified(stores).status == "ok"
+            assert files(tmp_path) == set(stores.lake.manifest.reread(MINUTES).files) == layout
+            assert (rows(stores), covered(stores, "XBTUSD", 1)) == (ROWS, (SPAN,))
 
 
 # --- verification

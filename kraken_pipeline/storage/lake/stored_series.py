@@ -38,10 +38,12 @@ def layout_for(rows: int) -> Layout:
 def is_misplaced(known: SeriesFiles) -> bool:
     """Return whether a series is to be stored in another layout, or files of another layout are to be deleted.
 
-    A series from before the manifest stays as it is until `verify` has put all of its files on record.
+    A series from before the manifest stays as it is until `verify` has put all of its files on record, and one whose
+    first write was killed until the next write.
     """
     layout = known.layout
-    if layout is None or known.is_unadopted:
+    is_confirmed = any(not file.is_announced for files in known.candles().values() for file in files)
+    if layout is None or known.is_unadopted or not is_confirmed:
         return False
     return layout is not layout_for(recorded_rows(known)) or bool(known.retired(layout))
 
