@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -113,11 +114,13 @@ def when_first_read(patch: pytest.MonkeyPatch, change: Callable[[], None], *, al
     """Lets something happen when the first file has been opened, before anything of it was read."""
     original = read_file._rows
     done: list[Any] = []
+    changing = threading.Lock()  # files are read in several threads, and the change is whole before any goes on
 
     def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: RunContext, *, sort: bool) -> Any:
-        if always or not done:
-            done.append(task)
-            change()
+        with changing:
+            if always or not done:
+                done.append(task)
+                change()
         return original(stores, task, stream, reader, run, sort=sort)
 
     patch.setattr(read_file, "_rows", rows)
