@@ -104,6 +104,17 @@ def test_a_new_catalog_has_the_tables_to_which_the_migrations_lead(catalog: Cata
     assert (without_order(), catalog.revision()) == (made, REVISIONS[-1])
 
 
+def test_a_catalog_that_has_lost_its_tables_is_not_taken_for_a_new_one(catalog: Catalog) -> None:
+    catalog.upgrade()
+    with catalog.write() as connection:
+        schema.metadata.drop_all(connection)
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = :older"), {"older": "0005"})
+    with pytest.raises((sa.exc.SQLAlchemyError, StoreError)):
+        catalog.upgrade()
+    assert list(tables(catalog)) == ["alembic_version"]
+    assert catalog.revision() == "0005"
+
+
 def test_the_migrations_lead_to_the_tables_that_the_program_knows_and_back(catalog: Catalog) -> None:
     migrate(catalog, "head")
     assert differences(catalog) == []
