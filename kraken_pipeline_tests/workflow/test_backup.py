@@ -150,6 +150,25 @@ def test_a_folder_that_holds_something_else_is_left_alone(stores: Stores, tmp_pa
         back_up(second, tmp_path / "saved")
 
 
+def test_a_folder_that_cannot_be_listed_is_an_error_and_no_folder_without_files(
+    stores: Stores, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes.run(stores, shelf.q1)
+    closed = stores.lake.root / "interval=60"
+    lists = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return lists(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        with pytest.raises(PermissionError):
+            back_up(stores, tmp_path / "saved")
+    assert back_up(stores, tmp_path / "saved").files > 0
+
+
 def test_a_home_that_holds_something_is_left_alone(stores: Stores, shelf: Shelf, tmp_path: Path) -> None:
     homes.run(stores, shelf.q1)
     back_up(stores, tmp_path / "saved")

@@ -195,10 +195,20 @@ def _copy_folders(source: Path, target: Path, *, links: bool) -> dict[str, _Copi
 
 
 def _files_below(folder: Path, vanished: list[object]) -> Iterator[Path]:
-    """Yield the files below a folder, and add to a list what vanishes while it is listed."""
+    """Yield the files below a folder, and add to a list what vanishes while it is listed.
+
+    Raises:
+        OSError: A folder cannot be listed for another reason, so that its files would be missing.
+    """
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+        vanished.append(error)
+
     if not folder.exists():
         return
-    for at, _, names in os.walk(folder, onerror=vanished.append):
+    for at, _, names in os.walk(folder, onerror=note):
         for name in sorted(names):
             yield Path(at) / name
 
