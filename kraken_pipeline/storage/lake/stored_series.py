@@ -75,9 +75,9 @@ class StoredSeries:
         """The layout that the series keeps whatever its number of candles; None for a series that is on record."""
         is_large = self.fixed is not None or layout_for(recorded_rows(known)) is Layout.YEARS
         self.is_split = self._layout in (Layout.YEARS, Layout.FORMER) and is_large
-        """Whether it is stored by years and stays so: its years are read and written one by one."""
+        """Whether the series is stored by years and stays so. Each year is then read and written by itself."""
         self.is_misplaced = is_misplaced(known)
-        """Whether a write has to do more than add its candles, because it finds files in another layout."""
+        """Whether a write that adds no candle is still needed, because files are to be in another layout or deleted."""
 
     def _layout_of(self, path: Path) -> Layout | None:
         return layout_of(self._lake.inspector.relative(path))

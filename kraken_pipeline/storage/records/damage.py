@@ -57,7 +57,7 @@ class Damage:
 
     @property
     def is_candles(self) -> bool:
-        """Whether its path is that of a candle file of the lake, in any layout."""
+        """Whether the damaged file is one of candles in the lake, in any layout."""
         return layout_of(self.path) is not None
 
     @property
