@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -225,18 +224,16 @@ def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np
 
 def _usual(trades: NDArray[np.int64], is_covered: NDArray[np.bool_], a_day: int) -> NDArray[np.float64]:
     """Return the mean trade count of each candle on the days before and after, at the same time of day."""
-    days = _around(is_covered.view(np.int8), a_day)
+    days = _around(is_covered.astype(np.int64), a_day)
     usual: NDArray[np.float64] = _around(trades * is_covered, a_day) / np.maximum(days, 1)
     return usual
 
 
-_Whole = TypeVar("_Whole", np.int8, np.int64)
-
-
-def _around(values: NDArray[_Whole], a_day: int) -> NDArray[_Whole]:
+def _around(values: NDArray[np.int64], a_day: int) -> NDArray[np.int64]:
     """Return for each value the sum of those at the same time of day, on the `_DAYS` days before and after it."""
-    padded = np.pad(values, _DAYS * a_day)
-    total = -values
-    for start in range(0, len(padded) - len(values) + 1, a_day):
-        total += padded[start : start + len(values)]
-    return total
+    days = -(-len(values) // a_day)
+    by_day = np.zeros((1 + _DAYS + days + _DAYS, a_day), np.int64)  # the first row stays zero, for the sums
+    by_day[1 + _DAYS : 1 + _DAYS + days].flat[: len(values)] = values
+    sums = np.cumsum(by_day, axis=0)
+    window = sums[2 * _DAYS + 1 :] - sums[:days]
+    return window.ravel()[: len(values)] - values

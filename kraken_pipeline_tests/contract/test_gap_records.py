@@ -53,9 +53,7 @@ def test_the_open_records_of_a_series_are_replaced_and_no_others(connection: sa.
 def test_attempts_outlive_the_gaps_they_were_made_for(connection: sa.Connection) -> None:
     made = [Attempt(Span(0, 10), "ARCHIVE", "a.csv", None, 5), Attempt(Span(0, 10), "OHLC", None, "time-out", 6)]
     gap_records.replace_open(connection, [HOURS], [gap(HOURS, 0, 10)])
-    gap_records.add_attempts(connection, HOURS, made, "one")
-    gap_records.add_attempts(connection, OTHER, made[:1], "one")
-    gap_records.add_attempts(connection, DAYS, [], "one")
+    gap_records.add_attempts(connection, {HOURS: made, OTHER: made[:1], DAYS: []}, "one")
     gap_records.replace_open(connection, [HOURS], [])
     assert gap_records.attempts_of(connection, None) == {HOURS: made, OTHER: made[:1]}
     assert gap_records.attempts_of(connection, ["XBTUSD"]) == {HOURS: made}
@@ -72,7 +70,7 @@ def failure(start: int, end: int, made_at: int) -> Attempt:
 def attempts(connection: sa.Connection, *made: Attempt, series: Series = HOURS) -> list[Attempt]:
     """What is on record of attempts that were made one after another."""
     for each in made:
-        gap_records.add_attempts(connection, series, [each], "one")
+        gap_records.add_attempts(connection, {series: [each]}, "one")
     return gap_records.attempts_of(connection, None)[series]
 
 

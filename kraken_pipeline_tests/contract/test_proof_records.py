@@ -104,7 +104,7 @@ def test_only_what_comes_after_a_refutation_answers_for_it(connection: sa.Connec
 
 def test_an_attempt_at_what_is_refuted_is_kept_by_itself(connection: sa.Connection) -> None:
     def answered(start: int, end: int) -> None:
-        gap_records.add_attempts(connection, HOURS, [Attempt(Span(start, end), "TRADES", None, None, 1)], "run")
+        gap_records.add_attempts(connection, {HOURS: [Attempt(Span(start, end), "TRADES", None, None, 1)]}, "run")
 
     answered(0, 10)
     answered(10, 20)
@@ -207,6 +207,6 @@ def test_what_rests_on_doubted_quiet_time_is_not_proven_until_it_was_checked(con
 
 def test_counts_of_a_year_take_the_place_of_what_was(connection: sa.Connection) -> None:
     months = [*range(12)]
-    proof_records.keep_counts(connection, HOURS, {2022: months, 2023: months})
-    proof_records.keep_counts(connection, HOURS, {2023: [0] * 12, 2024: [1] * 12})
+    proof_records.keep_counts(connection, {HOURS: {2022: months, 2023: months}})
+    proof_records.keep_counts(connection, {HOURS: {2023: [0] * 12, 2024: [1] * 12}})
     assert proof_records.counts_of(connection, ["XBTUSD"]) == {HOURS: {2022: months, 2024: [1] * 12}}

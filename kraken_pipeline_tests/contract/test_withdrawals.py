@@ -189,7 +189,7 @@ def test_answered_attempts_at_a_span_are_forgotten_and_failed_ones_kept(connecti
         Attempt(Span(5 * HOUR, 6 * HOUR), "RESAMPLE", "1", None, 1),
         Attempt(Span(8 * HOUR, 9 * HOUR), "RESAMPLE", "1", None, 1),
     ]
-    gap_records.add_attempts(connection, HOURS, made, "one")
+    gap_records.add_attempts(connection, {HOURS: made}, "one")
     withdrawals.forget_answers(connection, {HOURS: spans((HOUR, 2 * HOUR), (8 * HOUR, 9 * HOUR)), OTHER: ()})
     left = gap_records.attempts_of(connection, ["XBTUSD"])[HOURS]
     assert [(each.span.start, each.error) for each in left] == [(0, "busy"), (5 * HOUR, None)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kraken_pipeline.coverage.quiet import LONE_TRADES, NEIGHBOURS, all_quiet, lone_quiet, long_quiet, quiet_candidates
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, whole_candles
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.samples import real_file
 
@@ -137,6 +137,22 @@ def test_coarser_candles_are_looked_at_as_they_are_and_finer_ones_by_the_hour() 
     quarters = np.full(28 * 96, 7, np.int64)
     quarters[1_001:1_009] = 0  # from a quarter past on: two hours, of which one is whole
     assert long(quarters, Interval.M15) == (Span(1_001 * 900, 1_009 * 900),)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_quarters_of_an_hour_have_suspicious_quiet_time_exactly_where_the_hours_that_they_add_up_to_have(
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    quarters = rng.poisson(float(rng.choice([0.1, 0.5, 3.0, 9.0])), 40 * 96)
+    for first in rng.integers(0, len(quarters), 5):
+        quarters[first : first + int(rng.choice([5, 24, 96, 200]))] = 0
+    cuts = sorted(rng.integers(0, 40 * A_DAY, 4).tolist())
+    covered = (Span(0, cuts[0] * HOUR), Span(cuts[1] * HOUR, 40 * DAY)) if seed % 2 else EVER
+    doubtful = intersect(covered, (Span(cuts[2] * HOUR + 900, cuts[3] * HOUR + 1_800),) if seed % 3 else EVER)
+    of_quarters = long(quarters, Interval.M15, doubtful, covered)
+    of_hours = long(quarters.reshape(-1, 4).sum(axis=1), H1, whole_candles(doubtful, H1), covered)
+    assert whole_candles(of_quarters, H1) == of_hours
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 40.0), st.sampled_from([H1, H4, D1]))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from kraken_pipeline.coverage import batches as batching
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_of
 from kraken_pipeline.market.interval import Interval
@@ -215,9 +216,34 @@ def test_batches_give_all_candles_of_some_ranges_and_never_cut_a_coarser_one(tmp
     batches = list(lake.batches(MINUTES, spans, Interval.W1))
     wanted = [row[0] for row in days if any(row[0] in each for each in spans)]
     assert [row[0] for batch in batches for row in rows(batch)] == wanted
-    assert len(batches) == 6
+    assert len(batches) == 1  # few candles, however many years
     weeks = [{Interval.W1.floor(row[0]) for row in rows(batch)} for batch in batches]
     assert sum(map(len, weeks)) == len(set().union(*weeks))
+
+
+def test_large_series_come_in_batches_of_a_year_of_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BATCH_CANDLES", 20)
+    monkeypatch.setattr(batching, "ROW_GROUP", 5)
+    lake = lake_at(tmp_path)
+    first = at("2022-11-01")
+    weeks = [candle(first + day * 86_400) for day in range(100)]
+    write(lake, Series("XBTUSD", Interval.D1), weeks)
+    span = Span(Interval.W1.floor(first), Interval.W1.floor(first + 100 * 86_400))
+    found = list(lake.batches(Series("XBTUSD", Interval.D1), (span,), Interval.W1))
+    wanted = [row[0] for row in weeks if row[0] in span]
+    assert [row[0] for batch in found for row in rows(batch)] == wanted
+    assert len(found) == 2  # the years, because together they have more than a batch
+    assert Interval.W1.floor(rows(found[0])[-1][0]) < Interval.W1.floor(rows(found[1])[0][0])
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 8 * HOUR), (-HOUR, 9 * HOUR), (0, 7 * HOUR + 1), (1, 9 * HOUR), (0, 7)])
+def test_candles_outside_the_asked_time_are_left_out_whatever_the_record_says_of_a_file(
+    tmp_path: Path, start: int, end: int
+) -> None:
+    lake = lake_at(tmp_path)
+    write(lake, HOURS, every_hour(T, 8))
+    found = lake.read(HOURS, T + start, T + end)
+    assert [row[0] for row in rows(found)] == [T + n * HOUR for n in range(8) if start <= n * HOUR < end]
 
 
 # --- what others read

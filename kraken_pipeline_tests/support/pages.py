@@ -181,4 +181,4 @@ def count_candles(stores: Stores) -> None:
             years: dict[int, list[int]] = {}
             for time in stores.lake.read(series)["time"]:
                 years.setdefault(time.year, [0] * 12)[time.month - 1] += 1
-            proof_records.keep_counts(connection, series, years)
+            proof_records.keep_counts(connection, {series: years})

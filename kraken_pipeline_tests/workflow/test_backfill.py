@@ -181,7 +181,7 @@ def hours(path: Path, *numbers: int) -> Path:
 def an_attempt(stores: Stores, span: Span, error: str | None, made_at: int) -> None:
     with stores.catalog.write() as connection:
         attempt = Attempt(span, "TRADES", None, error, made_at)
-        gap_records.add_attempts(connection, Series("XBTUSD", Interval.H1), [attempt], "api")
+        gap_records.add_attempts(connection, {Series("XBTUSD", Interval.H1): [attempt]}, "api")
 
 
 def test_the_history_of_a_gap_survives_its_splitting(stores: Stores, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_only_a_route_that_answered_without_filling_is_not_planned_again(
         # What trades answered for is said of the minutes that they are folded to.
         minutes = row.series if error else Series("XBTUSD", Interval.M1)
         for series, route in ((row.series, "OHLC"), (minutes, "TRADES")):
-            gap_records.add_attempts(connection, series, [Attempt(row.span, route, None, error, now)], "api")
+            gap_records.add_attempts(connection, {series: [Attempt(row.span, route, None, error, now)]}, "api")
     run(stores, now=now + 60, intervals="60", run_id="run-two")
     (again,) = open_gaps(stores, "XBTUSD", 60)
     assert again.attempts == (2 if error else 1)

@@ -80,7 +80,7 @@ def test_attempts_go_where_what_they_tried_is_covered_and_stay_where_routes_depe
     ]
     with stores.catalog.write() as connection:
         connection.execute(sa.delete(schema.attempts))
-        gap_records.add_attempts(connection, series, made, "run-one")
+        gap_records.add_attempts(connection, {series: made}, "run-one")
     before = set(rows_of(stores, schema.attempts, "start", "end", "error", "made_at"))
     done = clean_up(stores, RETENTION, NOW)
     assert done == CleanupOutcome(0, 2, 0)

@@ -174,7 +174,7 @@ def test_a_gap_that_keeps_failing_is_told_with_its_error(stores: Stores, tmp_pat
     with stores.catalog.write() as connection:
         for number in range(3):
             attempt = Attempt(gap, "OHLC", None, "Kraken answered with EService:Busy", now + number)
-            gap_records.add_attempts(connection, series, [attempt], f"run-{number}")
+            gap_records.add_attempts(connection, {series: [attempt]}, f"run-{number}")
     (measured,) = report(stores, now, intervals="60").series
     assert measured.action == ("Kraken answered with EService:Busy; to retry: kraken-pipeline dead-letters retry")
 

@@ -106,7 +106,7 @@ def test_what_is_stored_and_not_counted_yet_is_not_called_quiet(stores: Stores, 
     run(stores, shelf.q1, shelf.q2, resampling=False)
     count_candles(stores)
     with stores.catalog.write() as connection:
-        proof_records.keep_counts(connection, HOURS, {2023: [0, 0, 1, *[0] * 9]})
+        proof_records.keep_counts(connection, {HOURS: {2023: [0, 0, 1, *[0] * 9]}})
     found = contents(stores, intervals="60", end=HALF)
     known = zip(found.maps[0].pairs, found.maps[0].breakdowns, strict=True)
     assert [pair for (pair, _), months in known if months.candles[0] < 0] == ["XBTUSD"]

@@ -37,6 +37,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from kraken_pipeline.coverage.batches import batches, most_candles, read_within
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, seconds_of, time_from_seconds
@@ -68,7 +69,6 @@ Choose = Callable[[], tuple[list[Path], list[pl.Expr]]]
 _TIMES = pl.Schema({"time": pl.Int64()})
 ACTIVITY = pl.Schema({"time": pl.Int64(), "trade_count": pl.Int32(), "source": SOURCE})
 """The columns of `Lake.activity`."""
-_BATCH_SECONDS = 366 * 86_400
 
 
 class Lake:
@@ -111,14 +111,27 @@ class Lake:
         return self._collected(series, self._chooser(series), lambda frame: frame.filter(quiet), CANDLE_SCHEMA)
 
     def batches(self, series: Series, spans: Spans, grid: Interval) -> Iterator[pl.DataFrame]:
-        """Yield the candles in some ranges, in order, about a year at a time, never cut within a candle of `grid`."""
-        for span in spans:
-            at = span.start
-            while at < span.end:
-                until = min(span.end, grid.floor(at + _BATCH_SECONDS))
-                if (frame := self.read(series, at, until)).height:
-                    yield frame
-                at = until
+        """Yield the candles in some ranges, in order, as many at a time as a year has minutes.
+
+        Args:
+            series: The series.
+            spans: The ranges, on the grid of `grid`.
+            grid: The interval whose candles are not cut.
+        """
+
+        def read(_: Interval, start: int, end: int) -> pl.DataFrame:
+            return self.read(series, start, end)
+
+        for part in batches(spans, series.interval, grid, lambda _, start, end: self.most(series, start, end)):
+            if (frame := read_within(read, series.interval, part)).height:
+                yield frame
+
+    def most(self, series: Series, start: int, end: int) -> int:
+        """Return an upper bound of the number of candles that start in `[start, end)`, without reading them."""
+        bound = most_candles(series.interval, start, end)
+        if (files := self.candle_files(series)) is None:
+            return bound
+        return min(bound, sum(file.rows for file in files if file.overlaps(start, end)))
 
     def times(
         self,
@@ -334,8 +347,11 @@ class Lake:
                 and year_meets(year, start, end)
                 and not (left_out and self.inspector.relative(path) in left_out)
             ]
-            # Whole years need no filter, which would cost as much as reading them.
-            is_cut = any(_year_is_cut(year, start, end) for year, _ in found)
+            # Files that are wanted whole need no filter, which would cost as much as reading them.
+            files = self.manifest.of(series).files
+            is_cut = any(
+                _is_cut(files.get(self.inspector.relative(path), ()), year, start, end) for year, path in found
+            )
             return [path for _, path in found], _within(start, end) if is_cut else []
 
         return choose
@@ -440,7 +456,17 @@ def _within(start: int | None, end: int | None) -> list[pl.Expr]:
     return first + ([] if end is None else [pl.col("time") < time_from_seconds(pl.lit(end))])
 
 
-def _year_is_cut(year: int | None, start: int | None, end: int | None) -> bool:
+def _is_cut(files: Sequence[LakeFile], year: int | None, start: int | None, end: int | None) -> bool:
+    """Return whether any candle of a file, as it is on record or announced, may start outside `[start, end)`.
+
+    Without a record, the file may have candles in all of its year, or at any time where its year is None.
+    """
+    if files:
+        edges = [(file.first_time, file.last_time) for file in files]
+        return any(
+            first is None or last is None or (start is not None and first < start) or (end is not None and last >= end)
+            for first, last in edges
+        )
     if year is None:
         return start is not None or end is not None
     return (start is not None and as_datetime(start) > datetime(year, 1, 1, tzinfo=UTC)) or (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -55,8 +55,9 @@ class GapRow:
     closed_at: int | None = None
 
 
-def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attempt], run_id: str) -> None:
-    """Record attempts."""
+def add_attempts(connection: sa.Connection, made: Mapping[Series, Sequence[Attempt]], run_id: str) -> None:
+    """Record attempts, by series."""
+    ends = _ends_of_answers(connection, made)
     rows = [
         {
             "pair": series.pair,
@@ -69,11 +70,27 @@ def add_attempts(connection: sa.Connection, series: Series, made: Iterable[Attem
             "run_id": run_id,
             "made_at": attempt.made_at,
         }
-        for attempt in made
-        if attempt.error is not None or not _prolonged(connection, series, attempt)
+        for series, some in made.items()
+        for attempt in some
+        if attempt.error is not None
+        or (series, attempt.span.start) not in ends
+        or not _prolonged(connection, series, attempt)
     ]
     if rows:
         connection.execute(sa.insert(attempts), rows)
+
+
+def _ends_of_answers(connection: sa.Connection, made: Mapping[Series, Sequence[Attempt]]) -> set[tuple[Series, int]]:
+    """Return where answers on record end that some new attempts could prolong: one query instead of two an attempt."""
+    starts = [attempt.span.start for some in made.values() for attempt in some]
+    if not starts:
+        return set()
+    query = sa.select(attempts.c.pair, attempts.c.interval, attempts.c.end).where(
+        of_pairs(attempts.c.pair, {series.pair for series in made}),
+        attempts.c.error.is_(None),
+        attempts.c.end.between(min(starts), max(starts)),
+    )
+    return {(Series(pair, interval), end) for pair, interval, end in connection.execute(query)}
 
 
 def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt) -> bool:

@@ -86,10 +86,12 @@ def suspicious(
 
 def replace_proofs(connection: sa.Connection, found: Mapping[Series, Proven]) -> None:
     """Replace the proofs of some series."""
+    if found:
+        is_series = (proofs.c.pair == sa.bindparam("of_pair")) & (proofs.c.interval == sa.bindparam("of_interval"))
+        keys = [{"of_pair": series.pair, "of_interval": series.interval.value} for series in found]
+        connection.execute(sa.delete(proofs).where(is_series), keys)
     rows = []
     for series, proven in found.items():
-        is_one = (proofs.c.pair == series.pair) & (proofs.c.interval == series.interval.value)
-        connection.execute(sa.delete(proofs).where(is_one))
         levels = {
             ProofLevel.VERIFIED: proven.verified,
             ProofLevel.RECONCILED: subtract(proven.reconciled, proven.verified),
@@ -337,13 +339,16 @@ def forget_counts(connection: sa.Connection, series: Series) -> None:
     connection.execute(sa.delete(table).where(is_one))
 
 
-def keep_counts(connection: sa.Connection, series: Series, years: Mapping[int, Sequence[int]]) -> None:
-    """Record the candle counts of some years of a series, replacing earlier counts of these years."""
+def keep_counts(connection: sa.Connection, counts: Mapping[Series, Mapping[int, Sequence[int]]]) -> None:
+    """Record the candle counts of some years of some series, by month; earlier counts of these years are replaced."""
     table = candle_counts
-    is_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
-    connection.execute(sa.delete(table).where(is_one, table.c.year.in_(list(years))))
+    keys = [{"of_pair": s.pair, "of_interval": s.interval.value, "of_year": year} for s in counts for year in counts[s]]
+    if keys:
+        is_series = (table.c.pair == sa.bindparam("of_pair")) & (table.c.interval == sa.bindparam("of_interval"))
+        connection.execute(sa.delete(table).where(is_series, table.c.year == sa.bindparam("of_year")), keys)
     rows = [
-        {"pair": series.pair, "interval": series.interval.value, "year": year, "months": list(months)}
+        {**_key(series), "year": year, "months": list(months)}
+        for series, years in counts.items()
         for year, months in years.items()
         if any(months)
     ]

@@ -407,7 +407,7 @@ def _record_failure(work: BackfillWork, fetch: Fetch, error: PipelineError, *, h
         before = gap_records.attempts_of(connection, [fetch.series.pair])
         for series, span in fetch.serves:
             attempt = Attempt(span, fetch.route, None, str(error), run.now)
-            gap_records.add_attempts(connection, series, [attempt], run.run_id)
+            gap_records.add_attempts(connection, {series: [attempt]}, run.run_id)
             failures = 1 + failures_at(before.get(series, ()), span)
             if isinstance(error, LastingError) or failures >= ATTEMPTS:
                 dead_letters.give_up(connection, series, span, fetch.route, str(error), run_id=run.run_id, now=run.now)
@@ -421,4 +421,4 @@ def _record_success(work: BackfillWork, fetch: Fetch, answered: Spans) -> None:
                 Attempt(part, fetch.route, str(fetch.series.interval.value), None, run.now)
                 for part in intersect((span,), answered)
             ]
-            gap_records.add_attempts(connection, series, made, run.run_id)
+            gap_records.add_attempts(connection, {series: made}, run.run_id)

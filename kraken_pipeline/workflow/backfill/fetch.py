@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -249,13 +249,13 @@ def _store(
     *,
     origin: str,
     rejects: Sequence[Reject],
-    attempts: Iterable[Attempt],
+    attempts: Sequence[Attempt],
     also: Callable[[sa.Connection], None] = lambda _: None,
 ) -> int:
     def record(connection: sa.Connection) -> None:
         also(connection)
         dead_letters.add_of_reply(connection, series, origin, rejects, run_id=run.run_id, now=run.now)
-        gap_records.add_attempts(connection, series, attempts, run.run_id)
+        gap_records.add_attempts(connection, {series: attempts}, run.run_id)
 
     with stores.locks.series([series]):
         writer = CandleWriter(stores.lake, series, origin=origin, now=run.now)

@@ -106,16 +106,19 @@ def _resample(
     """Resample some series of one interval in parallel, and commit them together."""
     with stores.locks.series(work), ThreadPoolExecutor(threads) as pool:
         wanted = _still_wanted(stores, work)
-        known = stores.lake.manifest.reread_all(work)
+        finer = {finer for spans in wanted.values() for finer, _ in spans}
+        known = stores.lake.manifest.reread_all({*work, *finer})
         staged = list(pool.map(lambda series: _stage(stores, series, known[series], wanted[series], run), work))
 
         def record(connection: sa.Connection) -> None:
-            for resampled in staged:
-                made = [
+            made = {
+                resampled.series: [
                     Attempt(span, Route.RESAMPLE, str(finer.interval.value), None, run.now)
                     for finer, span in resampled.made_from
                 ]
-                gap_records.add_attempts(connection, resampled.series, made, run.run_id)
+                for resampled in staged
+            }
+            gap_records.add_attempts(connection, made, run.run_id)
 
         outcomes = [
             SeriesOutcome(

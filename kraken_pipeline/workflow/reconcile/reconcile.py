@@ -328,8 +328,7 @@ def _record(stores: Stores, pair: _Pair, found: Findings, candles: StoredCandles
             evidence_records.renew(connection, times)
         proof_records.keep_contradictions(connection, records)
         proof_records.replace_proofs(connection, proven)
-        for series, years in counts.items():
-            proof_records.keep_counts(connection, series, years)
+        proof_records.keep_counts(connection, counts)
         publications.reconciled(connection, pair.marks, now)
     before = {record.key: record for record in pair.records}
     return _Outcome(

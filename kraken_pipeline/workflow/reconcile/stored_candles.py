@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kraken_pipeline.coverage.batches import BATCH_CANDLES, READ_PER_WANTED, ROW_GROUP, most_candles
+from kraken_pipeline.coverage.batches import BATCH_CANDLES, READ_PER_WANTED, ROW_GROUP
 from kraken_pipeline.coverage.ranges import Span, Spans, seconds
 from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import year_after, year_start
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 
 _MARGIN = Interval.D15.seconds
@@ -52,7 +50,6 @@ class StoredCandles:
     pair: str
     compared: Spans
     _kept: dict[Interval, _Kept] = field(default_factory=dict)
-    _files: dict[Interval, Sequence[LakeFile] | None] = field(default_factory=dict)
 
     def read(self, interval: Interval, start: int, end: int) -> pl.DataFrame:
         """Return the candles of an interval that start in `[start, end)`."""
@@ -78,12 +75,7 @@ class StoredCandles:
 
     def most(self, interval: Interval, start: int, end: int) -> int:
         """Return an upper bound of the number of candles of an interval that start in `[start, end)`."""
-        if interval not in self._files:
-            self._files[interval] = self.stores.lake.candle_files(Series(self.pair, interval))
-        bound = most_candles(interval, start, end)
-        if (files := self._files[interval]) is None:
-            return bound
-        return min(bound, sum(file.rows for file in files if file.overlaps(start, end)))
+        return self.stores.lake.most(Series(self.pair, interval), start, end)
 
     def _reach(self, interval: Interval) -> Span | None:
         """Return the time of which the candles are kept, with more than the coarsest candle at either end."""

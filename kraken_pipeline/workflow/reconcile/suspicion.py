@@ -15,7 +15,13 @@ from functools import partial
 import polars as pl
 
 from kraken_pipeline.coverage.evidence import Grant
-from kraken_pipeline.coverage.quiet import MARGIN, NEIGHBOURS, lone_quiet, long_quiet, quiet_candidates
+from kraken_pipeline.coverage.quiet import (
+    MARGIN,
+    NEIGHBOURS,
+    lone_quiet,
+    long_quiet,
+    quiet_candidates,
+)
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
@@ -25,6 +31,7 @@ from kraken_pipeline.coverage.ranges import (
     subtract,
     touched_candles,
     union,
+    whole_candles,
 )
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
@@ -202,7 +209,14 @@ def _record(
         if new:  # another run may have searched the same ranges meanwhile
             there = {(one.pair, one.interval, one.span) for one in proof_records.suspicions_of(connection)}
             new = [one for one in new if (one.pair, one.interval, one.span) not in there]
-        proof_records.suspect(connection, [replace(suspicion, state=evidence.state(suspicion)) for suspicion in new])
+        # Silence of one pair that has evidence is not found at all.
+        proof_records.suspect(
+            connection,
+            [
+                replace(suspicion, state=evidence.state(suspicion)) if suspicion.pair is None else suspicion
+                for suspicion in new
+            ],
+        )
 
 
 def _is_covered(coverage: Mapping[Series, Sequence[CoverageRecord]], suspicion: SuspicionRecord) -> bool:
@@ -239,7 +253,8 @@ def _found(
     with evidence.stores.catalog.read() as connection:
         coverage = coverage_since_listing(connection, pairs=sorted(places))
         grants = evidence_records.grants_of(connection, coverage)
-    for series, covered in sorted(coverage.items()):
+    unsuspicious: dict[str, _Hours | None] = {}  # by pair, where its hours have no suspicious quiet time
+    for series, covered in sorted(coverage.items(), key=lambda item: (item[0].interval < HOURS, item[0])):
         answers = grants.get(series, ())
         lone = tuple(
             span
@@ -250,8 +265,28 @@ def _found(
         if series.interval <= Interval.D1:
             own = normalise(grant.span for grant in answers if grant.source != Source.RESAMPLED)
             doubtful = subtract(intersect(covered, own), union(down, lone))
+            hours = _hours(evidence, series, covered, doubtful)
+            if hours is not None and hours == unsuspicious.get(series.pair):
+                continue
             long = _long(evidence, series, covered, doubtful, places[series.pair])
+            if series.interval is HOURS and not long:
+                unsuspicious[series.pair] = hours
             yield from ((series.pair, series.interval, span, LONG) for span in long)
+
+
+_Hours = tuple[Spans, Spans]
+"""The whole hours of a series that are covered, and those in which the absence of candles rests on one source alone."""
+
+
+def _hours(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans) -> _Hours | None:
+    """Return the hours that decide whether a series of at most an hour has long quiet time; None if others decide too.
+
+    Candles below an hour are examined by the hour. Where they agree with the hourly candles they have the same trades
+    in each hour, so both have suspicious quiet time or neither has.
+    """
+    if series.interval > HOURS or subtract(covered, evidence.proofs.get(series, ())):
+        return None
+    return whole_candles(covered, HOURS), whole_candles(doubtful, HOURS)
 
 
 def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequence[Grant]) -> Spans:

@@ -32,6 +32,7 @@ def broken_candles(stores: Stores, series: Iterable[Series], now: int) -> list[B
 
 def _broken(stores: Stores, series: Sequence[Series], now: int) -> list[Broken]:
     found: list[Broken] = []
+    stores.lake.manifest.reread_all(series)  # in one query
     for one_series in series:
         try:
             candles = stores.lake.read(one_series)
