@@ -25,6 +25,11 @@ Group = TypeVar("Group")
 Result = TypeVar("Result")
 
 
+def of_one_process(settings: Settings) -> Settings:
+    """Return settings that allow a run no process but its own."""
+    return settings.model_copy(update={"kraken_workers": 1})
+
+
 class Workers:
     """The worker processes of a run: none at first, and from the first work on until `close`.
 
@@ -83,7 +88,7 @@ def _start(settings: Settings, open_stores: bytes) -> None:
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # its threads cost a seventh on small files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers in order
     # Unpickling imports the module that opens the stores, and with it Polars.
-    _OWN["stores"] = pickle.loads(open_stores)(settings)  # noqa: S301 - from the parent
+    _OWN["stores"] = pickle.loads(open_stores)(of_one_process(settings))  # noqa: S301 - from the parent
 
 
 def _end_with_parent() -> None:

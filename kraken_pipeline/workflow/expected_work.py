@@ -19,10 +19,34 @@ FULL_REPORT_SERIES = 500
 `gaps`, and their agreement is one check for each tier. An evaluation of a check costs 8 ms or more on SQLite."""
 
 
-def expect_filling(stores: Stores, spec: RunSpec, run: RunContext, files: Sequence[ArchiveFile] = ()) -> None:
+def settling(spec: RunSpec, workers: int, files: Iterable[ArchiveFile]) -> float:
+    """Return the cost of resampling the pairs of some files and of comparing their intervals, in seconds."""
+    found = list(files)
+    changes = _changes(found)
+    derived = len(_derived(spec, changes, found))
+    return costs.resampling(derived, workers) + costs.comparing(changes.values(), workers)
+
+
+def _derived(spec: RunSpec, pairs: Iterable[str], files: Iterable[ArchiveFile]) -> list[Series]:
+    """Return the series of some pairs that none of some files has candles of."""
+    there = {file.series for file in files}
+    wanted = (Series(pair, interval) for pair in pairs for interval in spec.intervals)
+    return [series for series in wanted if series not in there]
+
+
+def expect_filling(
+    stores: Stores, spec: RunSpec, run: RunContext, files: Sequence[ArchiveFile] = (), *, are_settled: bool = False
+) -> None:
     """Expect the work that follows the ingesting of some files: resampling, reconciling, requesting, reporting.
 
     Of each series that the exchange may be asked for, one request is expected.
+
+    Args:
+        stores: The stores.
+        spec: The spec of the run.
+        run: The run.
+        files: The files.
+        are_settled: Whether their pairs are resampled and compared while the files are ingested.
     """
     workers = stores.settings.kraken_workers
     there = [*stores.lake.asset_ids.pairs(), *(file.pair for file in files)]
@@ -30,9 +54,10 @@ def expect_filling(stores: Stores, spec: RunSpec, run: RunContext, files: Sequen
     known = len(pairs) * len(spec.intervals)
     changed = {file.series for file in files}
     changes = _changes(files)
-    derived = sum(Series(pair, interval) not in changed for pair in changes for interval in spec.intervals)
-    run.expect("resampling", costs.planning(known) + costs.resampling(derived, workers))
-    run.expect("reconciling", costs.reconciling(changes.values(), workers))
+    derived = len(_derived(spec, changes, files))
+    run.expect("resampling", costs.planning(known) + (0.0 if are_settled else costs.resampling(derived, workers)))
+    compared = costs.comparing(changes.values(), workers) if are_settled else 0.0
+    run.expect("reconciling", costs.reconciling(changes.values(), workers) - compared)
     requests = 0
     if spec.api_backfill:
         allowed = allowed_requests(stores, spec)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -20,17 +21,19 @@ from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs, publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, Filled, SeriesOutcome
-from kraken_pipeline.workflow.expected_work import expect_filling, expect_report
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, SeriesOutcome, together
+from kraken_pipeline.workflow.backfill.work import settle_pairs
+from kraken_pipeline.workflow.expected_work import expect_filling, expect_report, settling
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.ingest import drop_folder, ingest
+from kraken_pipeline.workflow.ingest.ingest import Following
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Scan, Task, scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals
-from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
+from kraken_pipeline.workflow.proof.prove import prove
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, mark_everything, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -114,22 +117,43 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_ru
         raise nothing_to_do(stores, spec, found)
     ingest.fail_broken(stores, found.broken, run)
     ingest.enlist(stores, found.tasks, run)
-    size = sum(task.file.size for task in found.tasks)
-    run.expect("ingesting", costs.ingesting(len(found.tasks), size, stores.settings.kraken_workers))
+    files = [task.file for task in found.tasks]
+    size = sum(file.size for file in files)
+    workers = stores.settings.kraken_workers
+    are_settled = is_whole_run and ingest.is_dealt_out(files, workers)
+    settled = settling(spec, workers, files) if are_settled else 0.0
+    run.expect("ingesting", costs.ingesting(len(files), size, workers) + settled)
     if is_whole_run:
-        expect_filling(stores, spec, run, [task.file for task in found.tasks])
+        expect_filling(stores, spec, run, files, are_settled=are_settled)
     run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
     return found
 
 
-def ingest_archives(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> list[FileOutcome]:
+def ingest_archives(
+    stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext, *, is_whole_run: bool = False
+) -> Changes:
     """Ingest archives, each on its own, as soon as fewer than KRAKEN_PARALLEL_RUNS other runs do.
+
+    Args:
+        stores: The stores.
+        spec: The selection.
+        tasks: The archives.
+        run: The context of the run.
+        is_whole_run: Whether the run fills gaps and reports afterwards. Pairs whose archives are dealt out to several
+            processes are then resampled and compared by the process that ingested them.
 
     Raises:
         Busy: Other runs have been ingesting for too long.
     """
+    workers = stores.settings.kraken_workers
+    following = Following(settle_pairs, partial(settling, spec, workers), _candles_in) if is_whole_run else None
     with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
-        return ingest.ingest(stores, spec, tasks, run)
+        files = ingest.ingest(stores, spec, tasks, run, following)
+    return Changes(tuple(files), together(following.results if following else ()))
+
+
+def _candles_in(outcome: BackfillOutcome) -> int:
+    return sum(filled.candles_stored for filled in outcome.filled)
 
 
 def tidy(stores: Stores) -> None:
@@ -150,21 +174,9 @@ def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome
     if not (spec.complete and spec.api_backfill):
         return done
     allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
-    return _together(done, prove(stores, of_all_intervals(spec), run, allowed=allowed))
-
-
-def _together(done: BackfillOutcome, proof: ProveOutcome) -> BackfillOutcome:
-    filled = Filled()
-    filled.add(done.filled)
-    filled.add(proof.filled)
-    return replace(
-        done,
-        filled=filled.outcomes(),
-        requests=done.requests + proof.requests,
-        failed=(*done.failed, *proof.failed),
-        notes=(*done.notes, *proof.notes),
-        refuted=done.refuted + proof.refuted,
-    )
+    proof = prove(stores, of_all_intervals(spec), run, allowed=allowed)
+    proven = BackfillOutcome(proof.filled, (), proof.requests, proof.failed, proof.notes, proof.refuted)
+    return together([done, proven], done.gaps)
 
 
 def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = False) -> tuple[Reconciled, Changes]:

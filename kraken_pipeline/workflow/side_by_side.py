@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TypeVar
 
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.workers import of_one_process
 
 Group = TypeVar("Group")
 Result = TypeVar("Result")
@@ -23,7 +25,8 @@ def side_by_side(
 ) -> Generator[Result]:
     """Process groups in several processes, and yield each result as soon as it is known.
 
-    This process is one of them. Every process has its own stores, and a copy of `work`.
+    This process is one of them. Every process has its own stores, and a copy of `work`. The stores' settings allow the
+    work one process, because all others are taken.
 
     Args:
         stores: The stores of this process.
@@ -40,10 +43,11 @@ def side_by_side(
         for group in groups:
             yield work(stores, group)
         return
+    alone = replace(stores, settings=of_one_process(stores.settings))
     with ThreadPoolExecutor(1) as here:
 
         def begin_here(group: Group) -> Future[Result]:
-            return here.submit(work, stores, group)
+            return here.submit(work, alone, group)
 
         begin_elsewhere = stores.workers.taking_on(work)
         try:

@@ -24,10 +24,11 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import dead_letters, evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill.backfill import backfill
-from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
+from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, together
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
-from kraken_pipeline.workflow.ingest.ingest import fail_broken, ingest
+from kraken_pipeline.workflow.ingest.ingest import fail_broken
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Scan, scan
 from kraken_pipeline.workflow.progress import RunContext
@@ -126,10 +127,12 @@ def run(
     scanned = scan(stores, spec, now)
     moment = RunContext(run_id, now)
     fail_broken(stores, scanned.broken, moment)
-    outcomes = ingest(stores, spec, scanned.tasks, moment)
+    changes = pipeline.ingest_archives(stores, spec, scanned.tasks, moment, is_whole_run=resampling)
     tidy(stores)
     backfilled = backfill(stores, spec, moment) if resampling else None
-    return Done(scanned, {outcome.name: outcome for outcome in outcomes}, backfilled)
+    if backfilled is not None:
+        backfilled = together([changes.filled, backfilled], backfilled.gaps)
+    return Done(scanned, {outcome.name: outcome for outcome in changes.files}, backfilled)
 
 
 # --- what it leaves behind

@@ -16,11 +16,14 @@ import pytest
 from kraken_pipeline.errors import DamagedFile, StoreError
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow import pair_groups
-from kraken_pipeline.workflow.ingest import ingest
+from kraken_pipeline.workflow import pair_groups, pipeline
+from kraken_pipeline.workflow.ingest import batches, ingest
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.side_by_side import side_by_side
-from kraken_pipeline_tests.support.homes import Shelf, evidence_of, files_of, lake_of, rows_of, run, settings_of
+from kraken_pipeline_tests.support.homes import NOW, Shelf, evidence_of, files_of, lake_of, rows_of, run, settings_of
 from kraken_pipeline_tests.support.processes import line, process
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -113,10 +116,39 @@ def test_a_killed_process_is_an_error_that_says_what_to_do(stores: Stores) -> No
         list(side_by_side(stores, killed, [os.getpid()] * 40, 2))
 
 
+def deal_out_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "LARGE_FILES", 2)
+    monkeypatch.setattr(batches, "BATCH_FILES", 1)
+
+
+def test_pairs_are_resampled_and_compared_by_the_process_that_ingested_their_files(
+    home: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_out_every_pair(monkeypatch)
+    with opened(settings_of(home, kraken_workers=2)) as stores:
+        spec = run_spec(archive_dirs=[shelf.q1, shelf.q2])
+        context = RunContext("run-one", NOW)
+        found = pipeline.find_archives(stores, spec, context, is_whole_run=True)
+        changes = pipeline.ingest_archives(stores, spec, found.tasks, context, is_whole_run=True)
+        pairs = {outcome.series.pair for outcome in changes.files}
+        assert len(pairs) > 1
+        assert {filled.series.pair for filled in changes.filled.filled} == pairs
+        with stores.catalog.read() as connection:
+            assert publications.marked(connection) == {}  # nothing is left to compare
+            assert publications.to_search(connection).keys() == pairs  # quiet time concerns all pairs
+        of_files = sum(outcome.candles_stored for outcome in changes.files)
+        assert context.progress.candles == of_files + sum(filled.candles_stored for filled in changes.filled.filled)
+        assert context.progress.work["ingesting"].done == pytest.approx(context.progress.work["ingesting"].total)
+        settled = lake_of(stores), rows_of(stores, schema.proofs, "pair", "interval", "start", "end")
+        left = pipeline.fill_gaps(stores, spec, context)
+        assert left.filled == ()
+        assert (lake_of(stores), rows_of(stores, schema.proofs, "pair", "interval", "start", "end")) == settled
+
+
 def test_files_are_ingested_alike_by_one_process_and_by_two(
     home: Path, tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "LARGE_FILES", 2)
+    deal_out_every_pair(monkeypatch)
     monkeypatch.setattr(pair_groups, "LARGE_CANDLES", 10)
     monkeypatch.setattr(pair_groups, "GROUP_PAIRS", 1)
     found = []

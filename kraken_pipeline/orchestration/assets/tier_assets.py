@@ -141,7 +141,7 @@ def _candles(tier: Tier) -> dg.AssetsDefinition:
         with selected(context, tier) as selection:
             run = selection.run
             found = pipeline.find_archives(stores, selection.spec, run)
-            outcomes = pipeline.ingest_archives(stores, selection.spec, found.tasks, run)
+            outcomes = pipeline.ingest_archives(stores, selection.spec, found.tasks, run).files
             pipeline.tidy(stores)
             snapshots = series_snapshots(stores, selection.spec, run.now)
             failed = checks.unreadable(outcomes, found.broken)

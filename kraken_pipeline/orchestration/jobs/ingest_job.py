@@ -21,6 +21,7 @@ from kraken_pipeline.orchestration.steps import add_seconds, begin, conclude, lo
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
+from kraken_pipeline.workflow.backfill.outcome import together
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan
 from kraken_pipeline.workflow.gaps.selection import requests_left
@@ -146,17 +147,17 @@ def _log_plan(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, now
     context.log.info(f"{plan.requests} requests\n{metadata.table(('series', 'span', 'source', 'requests'), rows)}")
 
 
-@dg.op(out=dg.Out(list))
-def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chunk) -> list[FileOutcome]:
+@dg.op(out=dg.Out(pipeline.Changes))
+def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chunk) -> pipeline.Changes:
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
         run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
-        outcomes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run)
+        changes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run, is_whole_run=True)
     add_seconds(context, run)
-    _log_outcomes(context.log, outcomes)
+    _log_outcomes(context.log, changes.files)
     finish(context.instance, context.run_id, run.progress)
-    return outcomes
+    return changes
 
 
 def _log_outcomes(log: dg.DagsterLogManager, outcomes: Sequence[FileOutcome]) -> None:
@@ -176,15 +177,16 @@ def _log_outcomes(log: dg.DagsterLogManager, outcomes: Sequence[FileOutcome]) ->
 
 @dg.op(out=dg.Out(dg.Nothing))
 def fill_gaps_and_report(
-    context: dg.OpExecutionContext, stores: StoresOfRun, plan: IngestPlan, outcomes: list[list[FileOutcome]]
+    context: dg.OpExecutionContext, stores: StoresOfRun, plan: IngestPlan, ingested: list[pipeline.Changes]
 ) -> None:
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
-    changes = pipeline.Changes(tuple(outcome for chunk in outcomes for outcome in chunk))
+    changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
     with explained(retried=True):
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)
-            changes = replace(changes, filled=pipeline.fill_gaps(stores, plan.spec, run))
+            filled = pipeline.fill_gaps(stores, plan.spec, run)
+            changes = replace(changes, filled=together([*(chunk.filled for chunk in ingested), filled], filled.gaps))
             changes = pipeline.deliver(stores, changes, run)
             report(context, stores, plan.spec, changes, run)
             log_events(context, file_events(stores, plan.spec, changes.files, plan.broken))

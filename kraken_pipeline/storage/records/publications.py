@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import doubts, of_pairs, publications, quiet_checks
@@ -89,6 +89,14 @@ def _by_pair(connection: sa.Connection, table: sa.Table, pairs: Collection[str] 
         mark = Publication(row["id"], series, Span(row["start"], row["end"]), row["made_at"])
         found.setdefault(series.pair, []).append(mark)
     return found
+
+
+def ranges_of(marks: Iterable[Publication]) -> dict[Series, Spans]:
+    """Return the ranges of some records, by series."""
+    spans: dict[Series, list[Span]] = {}
+    for mark in marks:
+        spans.setdefault(mark.series, []).append(mark.span)
+    return {series: normalise(found) for series, found in spans.items()}
 
 
 def reconciled(connection: sa.Connection, marks: Sequence[Publication], now: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kraken_pipeline.coverage.ranges import Spans, normalise
@@ -74,3 +74,25 @@ class BackfillOutcome:
     refuted: int = 0
     conflicts: int = 0
     healed: int = 0
+
+
+def together(parts: Sequence[BackfillOutcome], gaps: tuple[Gap, ...] = ()) -> BackfillOutcome:
+    """Return the outcomes of several parts of one backfill as one outcome.
+
+    Args:
+        parts: The outcomes, in their order.
+        gaps: The gaps that are left after all of them.
+    """
+    filled = Filled()
+    for part in parts:
+        filled.add(part.filled)
+    return BackfillOutcome(
+        filled.outcomes(),
+        gaps,
+        sum(part.requests for part in parts),
+        tuple(failure for part in parts for failure in part.failed),
+        tuple(note for part in parts for note in part.notes),
+        refuted=sum(part.refuted for part in parts),
+        conflicts=sum(part.conflicts for part in parts),
+        healed=sum(part.healed for part in parts),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kraken_pipeline.coverage.ranges import Spans, subtract
@@ -16,11 +16,32 @@ from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
 from kraken_pipeline.workflow.gaps.selection import Fetch, selected
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import give_up, reconcile_changes
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, compare_changes, give_up, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _ROUNDS = 3 * len(Interval)
 """The most rounds. Healing one interval can reveal gaps of the next coarser one; more rounds would be a bug."""
+
+
+_Reconcile = Callable[[Stores, Iterable[str], RunContext], Reconciled]
+"""Reconciles what has changed of some pairs."""
+
+
+def settle_pairs(stores: Stores, spec: RunSpec, pairs: Collection[str], run: RunContext) -> BackfillOutcome:
+    """Resample some pairs and compare their intervals: the work that needs neither the exchange nor other pairs.
+
+    Args:
+        stores: The stores.
+        spec: The spec of the run, whose other selected pairs are left out.
+        pairs: The pairs, of which something is known.
+        run: The context of the run.
+
+    Returns:
+        The outcome, without the gaps that are left.
+    """
+    work = BackfillWork(stores, spec.model_copy(update={"pairs": tuple(sorted(pairs))}), run)
+    work.resample(compare_changes)
+    return work.outcome(())
 
 
 @dataclass(slots=True)
@@ -78,11 +99,11 @@ class BackfillWork:
         self.filled.add(filled)
         self.open.change(outcome.series.pair for outcome in filled)
 
-    def resample(self) -> None:
+    def resample(self, reconcile: _Reconcile = reconcile_changes) -> None:
         """Resample what follows from finer candles, reconcile the changes, and repeat for what that refutes."""
         for _ in range(_ROUNDS):
             self.add(resample_gaps(self.stores, self.open.gaps, self.run))
-            done = reconcile_changes(self.stores, self.open.snapshot.pairs, self.run)
+            done = reconcile(self.stores, self.open.snapshot.pairs, self.run)
             self.open.change(done.changed)
             self.refuted += done.refuted
             self.conflicts += done.conflicts

@@ -6,16 +6,16 @@ a transaction for each of 24,000 files would cost more than reading them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from kraken_pipeline.kraken.archive import ArchiveReader
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.records import dead_letters, file_records
@@ -42,6 +42,23 @@ ROUNDS = 3
 LARGE_FILES = 400
 LARGE_BYTES = 64 << 20
 """The number and size of files from which on a run reads them in several processes: it takes two seconds and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The work on the pairs of a group of files that follows their ingestion, in the process that ingested them.
+
+    Attributes:
+        work: Does the work on some pairs; it has to be picklable, as have its results.
+        cost: Returns the expected cost of the work for some files, in seconds, as `workflow.costs` does.
+        candles: Returns the number of candles that a result says were stored.
+        results: The results so far, one for each group that gave candles.
+    """
+
+    work: Callable[[Stores, RunSpec, Collection[str], RunContext], Any]
+    cost: Callable[[Sequence[ArchiveFile]], float]
+    candles: Callable[[Any], int]
+    results: list[Any] = field(default_factory=list)
 
 
 def enlist(stores: Stores, tasks: Iterable[Task], run: RunContext) -> dict[str, int]:
@@ -71,7 +88,9 @@ def fail_broken(stores: Stores, broken: Sequence[PassedOver], run: RunContext) -
             )
 
 
-def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> list[FileOutcome]:
+def ingest(
+    stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext, following: Following | None = None
+) -> list[FileOutcome]:
     """Ingest files, each with its evidence; an error of one file stops no other.
 
     Args:
@@ -79,6 +98,8 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
         spec: The spec of the run, which may limit the time to ingest.
         tasks: The files, as `scan` found them.
         run: The run that ingests; its progress is updated after every batch.
+        following: The work that follows the ingestion of each group if there are several, so that no process waits for
+            the others; of one group, the work is left to the run.
 
     Returns:
         The outcome of each file, in the order of reading.
@@ -88,16 +109,16 @@ def ingest(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext
     stores.lake.asset_ids.register(task.file.pair for task in tasks)
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
-    if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
-        _count_anew(stores, run)
     waiting = [task for task in tasks if task.file.location in ids]
-    workers = stores.settings.kraken_workers
+    if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
+        is_followed = is_dealt_out([task.file for task in waiting], stores.settings.kraken_workers)
+        _count_anew(stores, run, following.cost([task.file for task in waiting]) if following and is_followed else 0.0)
     for round_ in range(ROUNDS):
-        sizes = {task.file.location: task.file.size for task in waiting}
-        with closing(_ingested(stores, spec, waiting, ids, run)) as results:
-            for done in results:
+        files = {task.file.location: task.file for task in waiting}
+        with closing(_ingested(stores, spec, waiting, ids, run, following)) as results:
+            for done, candles, cost in results:
                 outcomes |= done
-                _report(run, sum(sizes[location] for location in done), list(done.values()), workers)
+                _report(run, [files[location] for location in done], list(done.values()), candles, cost)
         changed = [task for task in waiting if outcomes[task.file.location].status is FileStatus.PENDING]
         if not changed or round_ == ROUNDS - 1:
             break
@@ -153,24 +174,42 @@ class _Ingesting:
         run_id: The id of the run.
         now: The time of the run, in seconds since the epoch.
         threads: The number of files of a group that are read at the same time.
+        then: The work that follows on the pairs of the group, if any.
     """
 
-    def __init__(self, spec: RunSpec, run_id: str, now: int, threads: int) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        run_id: str,
+        now: int,
+        threads: int,
+        then: Callable[[Stores, RunSpec, Collection[str], RunContext], Any] | None = None,
+    ) -> None:
         self._spec = spec
         self._run = RunContext(run_id, now)
         self._threads = threads
+        self._then = then
         self.reader = ArchiveReader()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Ingesting, (self._spec, self._run.run_id, self._run.now, self._threads)
+        return _Ingesting, (self._spec, self._run.run_id, self._run.now, self._threads, self._then)
 
-    def __call__(self, stores: Stores, group: _Group) -> Outcomes:
-        """Ingest a group of files, and return their outcomes."""
+    def __call__(self, stores: Stores, group: _Group) -> tuple[Outcomes, list[Any]]:
+        """Ingest a group of files; return their outcomes, and the result of the work that follows, if there is one."""
         outcomes: Outcomes = {}
         with closing(self.batches(stores, group)) as batches:
             for done in batches:
                 outcomes |= done
-        return outcomes
+        pairs = {done.series.pair for done in outcomes.values() if done.status is FileStatus.COMPLETED}
+        if self._then is None or not pairs:
+            return outcomes, []
+        return outcomes, [self._then(stores, self._spec, pairs, RunContext(self._run.run_id, self._run.now))]
+
+    def without_more(self, stores: Stores, group: _Group) -> Generator[tuple[Outcomes, list[Any]]]:
+        """Ingest a group of files, and yield the outcomes of each batch as results without work that follows."""
+        with closing(self.batches(stores, group)) as batches:
+            for done in batches:
+                yield done, []
 
     def batches(self, stores: Stores, group: _Group) -> Generator[Outcomes]:
         """Ingest a group of files, and yield the outcomes of each batch."""
@@ -206,18 +245,38 @@ class _Group:
 
 
 def _ingested(
-    stores: Stores, spec: RunSpec, tasks: Sequence[Task], ids: Mapping[str, int], run: RunContext
-) -> Generator[Outcomes]:
-    """Yield the outcomes of all files, some at a time."""
+    stores: Stores,
+    spec: RunSpec,
+    tasks: Sequence[Task],
+    ids: Mapping[str, int],
+    run: RunContext,
+    following: Following | None,
+) -> Generator[tuple[Outcomes, int, float]]:
+    """Yield the outcomes of all files, some at a time, with the candles of what followed and the cost of all of it."""
     workers = stores.settings.kraken_workers
-    is_large = len(tasks) >= LARGE_FILES or sum(task.file.size for task in tasks) >= LARGE_BYTES
-    groups = list(groups_of(tasks, workers)) if is_large and workers > 1 else [tasks]
-    work = _Ingesting(spec, run.run_id, run.now, 1 if len(groups) > 1 else workers)
+    groups = list(groups_of(tasks, workers)) if is_dealt_out([task.file for task in tasks], workers) else [tasks]
+    followed_by = following if len(groups) > 1 else None
+    then = followed_by.work if followed_by else None
+    work = _Ingesting(spec, run.run_id, run.now, 1 if len(groups) > 1 else workers, then)
     parts = [_Group(group, {task.file.location: ids[task.file.location] for task in group}) for group in groups]
+    files = {task.file.location: task.file for task in tasks}
     # Of one group, which one process works on, each batch is progress.
-    results = side_by_side(stores, work, parts, workers) if len(parts) > 1 else work.batches(stores, parts[0])
+    results = side_by_side(stores, work, parts, workers) if len(parts) > 1 else work.without_more(stores, parts[0])
     with work.reader, closing(results):
-        yield from results
+        for done, followed in results:
+            read = [files[location] for location in done]
+            cost = costs.ingesting(len(read), sum(file.size for file in read), workers)
+            candles = 0
+            if followed_by is not None:
+                followed_by.results.extend(followed)
+                cost += followed_by.cost(read)
+                candles = sum(followed_by.candles(result) for result in followed)
+            yield done, candles, cost
+
+
+def is_dealt_out(files: Sequence[ArchiveFile], workers: int) -> bool:
+    """Return whether files are ingested in groups by several processes."""
+    return workers > 1 and (len(files) >= LARGE_FILES or sum(file.size for file in files) >= LARGE_BYTES)
 
 
 def _leave_to_others(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> Outcomes:
@@ -261,12 +320,18 @@ def _outcome_before(record: FileRecord, task: Task) -> FileOutcome:
     )
 
 
-def _count_anew(stores: Stores, run: RunContext) -> None:
-    """Set a run's progress from the records; its last report may be older than its last batch."""
+def _count_anew(stores: Stores, run: RunContext, more: float) -> None:
+    """Set a run's progress from the records; its last report may be older than its last batch.
+
+    Args:
+        stores: The stores.
+        run: The run.
+        more: The expected cost of the work that follows the ingestion of each group, in seconds.
+    """
     with stores.catalog.read() as connection:
         done = file_records.done_by(connection, run.run_id)
     files, size = run.progress.files_total - done.files, run.progress.bytes_total - done.size
-    run.expect("ingesting", costs.ingesting(max(0, files), max(0, size), stores.settings.kraken_workers))
+    run.expect("ingesting", more + costs.ingesting(max(0, files), max(0, size), stores.settings.kraken_workers))
     run.report(
         phase="ingesting",
         files_done=done.files,
@@ -276,15 +341,17 @@ def _count_anew(stores: Stores, run: RunContext) -> None:
     )
 
 
-def _report(run: RunContext, size: int, done: Sequence[FileOutcome], workers: int) -> None:
-    run.did("ingesting", costs.ingesting(len(done), size, workers))
+def _report(
+    run: RunContext, files: Sequence[ArchiveFile], done: Sequence[FileOutcome], candles: int, cost: float
+) -> None:
+    run.did("ingesting", cost)
     progress = run.progress
     run.report(
         phase="ingesting",
         files_done=progress.files_done + len(done),
         files_ingested=progress.files_ingested + sum(outcome.status is FileStatus.COMPLETED for outcome in done),
-        candles=progress.candles + sum(outcome.candles_stored for outcome in done),
-        bytes_done=progress.bytes_done + size,
+        candles=progress.candles + candles + sum(outcome.candles_stored for outcome in done),
+        bytes_done=progress.bytes_done + sum(file.size for file in files),
     )
 
 

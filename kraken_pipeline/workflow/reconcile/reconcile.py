@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import polars as pl
@@ -83,10 +83,25 @@ class Reconciled:
 
 
 def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
-    """Reconcile the ranges of some pairs that have changed since the last reconciliation.
+    """Reconcile the ranges of some pairs that have changed since the last reconciliation, and search their quiet time.
 
     A pair whose locks another process holds for too long is skipped until the next run.
     """
+    wanted = set(pairs)
+    done = compare_changes(stores, wanted, run)
+    try:
+        silent = _search_for_quiet(stores, wanted, run)
+    except Busy as error:
+        done = replace(done, notes=(*done.notes, f"Quiet time was not checked; the next run checks it: {error}"))
+    else:
+        if silent:  # an outage concerns every pair
+            done = replace(done, refuted=done.refuted + silent, changed=frozenset(wanted))
+    run.finish("reconciling")
+    return done
+
+
+def compare_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
+    """Reconcile what has changed of some pairs, and leave the search for quiet time, which concerns all, to the run."""
     wanted = set(pairs)
     notes: list[str] = []
     corrected: Collection[str] = wanted
@@ -99,7 +114,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
     to_compare = sorted(marked.keys() & wanted)
     done: list[_Outcome] = []
     groups, processes = pair_groups(stores, to_compare)
-    changes = changes_of(stores, _changed(mark for pair in to_compare for mark in marked[pair]))
+    changes = changes_of(stores, publications.ranges_of(mark for pair in to_compare for mark in marked[pair]))
     run.expect("reconciling", costs.reconciling(changes.values(), processes))
     run.report(phase="reconciling")
     with closing(side_by_side(stores, partial(_reconcile_pairs, now=run.now), groups, processes)) as results:
@@ -108,20 +123,14 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
             run.report(phase="reconciling")
             done += outcomes
             notes += busy
-    silent = 0
-    try:
-        silent = _search_for_quiet(stores, wanted, run)
-    except Busy as error:
-        notes.append(f"Quiet time was not checked; the next run checks it: {error}")
-    run.finish("reconciling")
     return Reconciled(
         tuple(to_compare),
-        sum(outcome.refuted for outcome in done) + silent,
+        sum(outcome.refuted for outcome in done),
         sum(outcome.conflicts for outcome in done),
         sum(outcome.healed for outcome in done),
         sum(outcome.given_back for outcome in done),
         tuple(notes),
-        changed=frozenset(wanted if silent else {*to_compare, *corrected}),  # an outage concerns every pair
+        changed=frozenset({*to_compare, *corrected}),
     )
 
 
@@ -149,7 +158,7 @@ def _search_for_quiet(stores: Stores, pairs: Collection[str], run: RunContext) -
     """
     with stores.catalog.read() as connection:
         checks = [check for found in publications.to_search(connection, pairs).values() for check in found]
-    refuted = heeding(lambda: suspicion.look(stores, _changed(checks), run))
+    refuted = heeding(lambda: suspicion.look(stores, publications.ranges_of(checks), run))
     if checks:
         with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
             publications.searched(connection, checks)
@@ -165,13 +174,6 @@ def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
             or publications.to_search(connection, wanted)
             or earlier_archives.waiting(connection, wanted)
         )
-
-
-def _changed(marks: Iterable[Publication]) -> dict[Series, Spans]:
-    spans: dict[Series, list[Span]] = {}
-    for mark in marks:
-        spans.setdefault(mark.series, []).append(mark.span)
-    return {series: normalise(found) for series, found in spans.items()}
 
 
 def mark_everything(stores: Stores, pairs: Iterable[str], now: int) -> None:
