@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -71,6 +71,13 @@ class Settings(BaseSettings):
         le=64,
         description="Processes of one run that work side by side where there is much to do, and files that it reads at "
         "the same time where there is little. Each takes up to 64 MiB of CSV in memory.",
+    )
+    kraken_executor: Literal["in_process", "multiprocess"] = Field(
+        default="in_process",
+        description="Where the steps of the job `ingest` run. `in_process`: one after another in the process of the "
+        "run, which starts others where there is much to do. `multiprocess`: each step is a group of pairs in a "
+        "process of its own, up to `KRAKEN_WORKERS` at the same time, which Dagster starts, shows and retries one by "
+        "one.",
     )
     kraken_parallel_runs: int = Field(
         default=2,

@@ -81,6 +81,7 @@ WRONG = [
     ("KRAKEN_WORKERS", "0"),
     ("KRAKEN_WORKERS", "65"),
     ("KRAKEN_WORKERS", "two"),
+    ("KRAKEN_EXECUTOR", "threads"),
     ("KRAKEN_PARALLEL_RUNS", "0"),
     ("KRAKEN_PARALLEL_RUNS", "1.5"),
     ("KRAKEN_API_URL", "ftp://api.kraken.com"),

@@ -18,6 +18,8 @@ from kraken_pipeline.storage.faults import is_read_only
 
 HOME_VARIABLE = "DAGSTER_HOME"
 STORAGE_VARIABLE = "KRAKEN_DAGSTER_STORAGE"
+_DESCRIBED = "telemetry:\n  enabled: false\npython_logs:\n  python_log_level: INFO\n"
+"""The description of an instance that has none. DEBUG would add a line for each process of a step."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     storage.mkdir(parents=True, exist_ok=True)
     described = Path(os.environ[HOME_VARIABLE]) / "dagster.yaml"
     if described.parent == storage and not described.exists():
-        described.write_text("telemetry:\n  enabled: false\n", encoding="utf-8")  # or Dagster reports the missing file
+        described.write_text(_DESCRIBED, encoding="utf-8")  # or Dagster reports the missing file
     with FileLock(storage / "instance.lock", timeout=120):
         instance = dg.DagsterInstance.get()
         instance.get_runs(limit=1)
@@ -65,7 +67,7 @@ def _copied(storage: Path) -> Iterator[dg.DagsterInstance]:
         os.environ[STORAGE_VARIABLE] = str(copy)
         if before[HOME_VARIABLE] == str(storage):
             os.environ[HOME_VARIABLE] = str(copy)
-            (copy / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+            (copy / "dagster.yaml").write_text(_DESCRIBED, encoding="utf-8")
         instance = stack.enter_context(dg.DagsterInstance.get())
         yield instance
 

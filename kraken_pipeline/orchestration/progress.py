@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.workflow.progress import Progress, Work
+from kraken_pipeline.workflow.progress import READING, Progress, Work
 
 NOTES = 10
 """The maximum number of names of each kind in a run's outcome, which is a tag; the log has all of them."""
@@ -77,9 +77,61 @@ def watcher(instance: dg.DagsterInstance, run_id: str) -> Callable[[Progress], N
     return watch
 
 
+def part_watcher(instance: dg.DagsterInstance, run_id: str, part: str, parts: int) -> Callable[[Progress], None]:
+    """Return a function that writes the progress of one of several steps that run at the same time to a tag of its own.
+
+    Args:
+        instance: The instance that records the run.
+        run_id: The id of the run.
+        part: The name of the step.
+        parts: The number of steps that run at the same time: each gets on with that part of the work of the run.
+    """
+    written_at = 0.0
+
+    def watch(progress: Progress) -> None:
+        nonlocal written_at
+        if time.monotonic() - written_at >= _SECONDS_BETWEEN:
+            instance.add_run_tags(run_id, part_tags(progress, part, parts))
+            written_at = time.monotonic()
+
+    return watch
+
+
+def part_tags(progress: Progress, part: str, parts: int) -> dict[str, str]:
+    """Return the tag with the progress of one of several steps that run at the same time; see `part_watcher`."""
+    work = {
+        phase: replace(made, total=made.total / parts, done=made.done / parts, taken=made.taken / parts)
+        for phase, made in progress.work.items()
+    }
+    return {f"{PROGRESS_TAG}/{part}": json.dumps(asdict(replace(progress, work=work)))}
+
+
 def progress_of(tags: dict[str, str]) -> Progress:
-    """Return the progress in a run's tags."""
-    made = json.loads(tags.get(PROGRESS_TAG, "{}"))
+    """Return the progress in a run's tags, with that of steps that run at the same time while they do."""
+    made = _progress_in(tags.get(PROGRESS_TAG, "{}"))
+    parts = [_progress_in(text) for name, text in sorted(tags.items()) if name.startswith(f"{PROGRESS_TAG}/")]
+    if not parts or made.phase != READING:
+        return made  # the last step has begun with the sum, and goes on from there
+    work = dict(made.work)
+    for part in parts:
+        for phase, its in part.work.items():
+            before = work.get(phase, Work())
+            work[phase] = replace(
+                before, done=min(before.total, before.done + its.done), taken=before.taken + its.taken
+            )
+    return replace(
+        made,
+        phase=parts[0].phase,
+        files_done=made.files_done + sum(part.files_done for part in parts),
+        files_ingested=made.files_ingested + sum(part.files_ingested for part in parts),
+        candles=made.candles + sum(part.candles for part in parts),
+        bytes_done=made.bytes_done + sum(part.bytes_done for part in parts),
+        work=work,
+    )
+
+
+def _progress_in(text: str) -> Progress:
+    made = json.loads(text)
     work = {phase: Work(**values) for phase, values in made.pop("work", {}).items()}
     return Progress(**made, work=work)
 

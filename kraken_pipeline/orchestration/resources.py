@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
+from kraken_pipeline.orchestration.executors import steps_are_groups
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import Stores, opened
 
@@ -20,6 +21,7 @@ def stores_resource(settings: Settings | None = None, *, is_recovering: bool = F
     """Return a resource with the stores of the home in the settings, which are loaded if none are given.
 
     Each run holds its lock while it has the stores, so that `status` can distinguish a running run from a killed one.
+    Where each step is a process of its own, the process that drives the run holds that lock.
 
     Args:
         settings: The settings; None to load them from the environment when a run begins.
@@ -32,8 +34,10 @@ def stores_resource(settings: Settings | None = None, *, is_recovering: bool = F
         with opened(settings or load_settings(), is_recovering=is_recovering) as found:
             if context.run is None:
                 yield found
-            else:
-                with found.locks.run(context.run.run_id):
-                    yield found
+                return
+            is_step = steps_are_groups(found.settings, context.run.job_name)
+            hold = found.locks.step if is_step else found.locks.run
+            with hold(context.run.run_id):
+                yield found
 
     return stores

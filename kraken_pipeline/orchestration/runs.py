@@ -17,8 +17,11 @@ from kraken_pipeline.orchestration.run_records import HEALTH_JOB, INGEST_JOB, SP
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.side_by_side import PROCESS_KILLED
 
 _OURS = "kraken_pipeline.errors."
+_CRASHED = "ChildProcessCrashException"
+"""Dagster's error for a step whose process was killed."""
 RESUMES_TAG = "kraken/resumes"
 INTERRUPTED = "INTERRUPTED"
 _ASSET_JOB = "__ASSET_JOB"
@@ -149,13 +152,17 @@ def _error(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             trace = error.to_string() if error is not None else (event.message or "")
             while error is not None and error.cause is not None and not error.message.startswith(_OURS):
                 error = error.cause  # Dagster wraps the pipeline's error, which has the sentence
-            sentence = failure.description if failure is not None else _said(error.message) if error else None
+            sentence = (
+                failure.description if failure is not None else _said(error.message, error.cls_name) if error else None
+            )
             return f"{sentence.strip()}\n{trace}" if sentence else trace
     return "it failed without an event that says why"
 
 
-def _said(message: str) -> str:
+def _said(message: str, class_name: str | None) -> str:
     """Return the message of an error; one of the pipeline's errors is a sentence and loses its class name."""
+    if class_name == _CRASHED:
+        return PROCESS_KILLED
     return message.partition(": ")[2] if message.startswith(_OURS) else message
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -12,14 +12,23 @@ import dagster as dg
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batch
 from kraken_pipeline.orchestration.events import Event, events_of
-from kraken_pipeline.orchestration.progress import NOTES, announce, finish, progress_of, watcher
+from kraken_pipeline.orchestration.progress import (
+    NOTES,
+    announce,
+    finish,
+    part_tags,
+    part_watcher,
+    progress_of,
+    watcher,
+)
 from kraken_pipeline.orchestration.run_records import spec_tags
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.workers import of_one_process
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.expected_work import expect_report
 from kraken_pipeline.workflow.pipeline import Changes
-from kraken_pipeline.workflow.progress import Progress, RunContext
+from kraken_pipeline.workflow.progress import Progress, RunContext, Work
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -52,6 +61,45 @@ def begin(
     if progress is not None and not made.files_total:
         made = progress
     return RunContext(run_id, int(time.time()) if now is None else now, watcher(context.instance, run_id), made)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several steps of a run that run at the same time, each in a process of its own.
+
+    Attributes:
+        context: The context of the step.
+        name: The name of the step.
+        stores: The stores, whose settings allow the step one process.
+        run: The context of the run, with the progress of this step alone.
+        parts: The number of steps that run at the same time.
+    """
+
+    context: dg.OpExecutionContext
+    name: str
+    stores: Stores
+    run: RunContext
+    parts: int
+
+    def finish(self) -> None:
+        """Write the final progress of the step."""
+        tags = part_tags(self.run.progress, self.name, self.parts)
+        self.context.instance.add_run_tags(self.context.run_id, tags)
+
+
+def begin_part(context: dg.OpExecutionContext, stores: Stores, now: int) -> Part:
+    """Begin one of several steps that run at the same time, up to KRAKEN_WORKERS of them.
+
+    Args:
+        context: The context of the step, which is mapped.
+        stores: The stores.
+        now: The time that the run uses as the present, in seconds since the epoch.
+    """
+    name, parts = str(context.get_mapping_key()), stores.settings.kraken_workers
+    alone = replace(stores, settings=of_one_process(stores.settings))
+    watch = part_watcher(context.instance, context.run_id, name, parts)
+    run = RunContext(context.run_id, now, watch, Progress(work={"ingesting": Work()}))
+    return Part(context, name, alone, run, parts)
 
 
 def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, changes: Changes, run: RunContext) -> None:

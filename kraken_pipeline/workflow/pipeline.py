@@ -31,7 +31,7 @@ from kraken_pipeline.workflow.ingest import drop_folder, ingest
 from kraken_pipeline.workflow.ingest.ingest import Following
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Scan, Task, scan
-from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.progress import READING, RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals
 from kraken_pipeline.workflow.proof.prove import prove
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -120,13 +120,25 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_ru
     files = [task.file for task in found.tasks]
     size = sum(file.size for file in files)
     workers = stores.settings.kraken_workers
-    are_settled = is_whole_run and ingest.is_dealt_out(files, workers)
+    are_settled = is_whole_run and (
+        stores.settings.kraken_executor != "in_process" or ingest.is_dealt_out(files, workers)
+    )
     settled = settling(spec, workers, files) if are_settled else 0.0
     run.expect("ingesting", costs.ingesting(len(files), size, workers) + settled)
     if is_whole_run:
         expect_filling(stores, spec, run, files, are_settled=are_settled)
-    run.report(phase="reading archives", files_total=len(found.tasks), bytes_total=size)
+    run.report(phase=READING, files_total=len(found.tasks), bytes_total=size)
     return found
+
+
+def ingest_group(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> Changes:
+    """Ingest one of several groups of archives that are ingested at the same time; resample and compare its pairs.
+
+    Whoever drives the run has waited until fewer than KRAKEN_PARALLEL_RUNS others are driven.
+    """
+    following = _following(stores, spec, is_step=True)
+    files = ingest.ingest(stores, spec, tasks, run, following)
+    return Changes(tuple(files), together(following.results))
 
 
 def ingest_archives(
@@ -145,11 +157,14 @@ def ingest_archives(
     Raises:
         Busy: Other runs have been ingesting for too long.
     """
-    workers = stores.settings.kraken_workers
-    following = Following(settle_pairs, partial(settling, spec, workers), _candles_in) if is_whole_run else None
+    following = _following(stores, spec) if is_whole_run else None
     with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
         files = ingest.ingest(stores, spec, tasks, run, following)
     return Changes(tuple(files), together(following.results if following else ()))
+
+
+def _following(stores: Stores, spec: RunSpec, *, is_step: bool = False) -> Following:
+    return Following(settle_pairs, partial(settling, spec, stores.settings.kraken_workers), _candles_in, is_step)
 
 
 def _candles_in(outcome: BackfillOutcome) -> int:

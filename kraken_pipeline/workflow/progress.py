@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+READING = "reading archives"
+"""The phase in which archives are looked for, before any of them is ingested."""
 _TRUSTED_SECONDS = 3.0
 """The finished work at which a run's own pace counts as much as the expected one."""
 _TRUSTED_SHARE = 0.2

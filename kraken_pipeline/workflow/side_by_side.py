@@ -16,6 +16,10 @@ from kraken_pipeline.errors import StoreError
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.workers import of_one_process
 
+PROCESS_KILLED = (
+    "a process of this run was killed, perhaps because memory ran out; run the same command to go on, and set "
+    "KRAKEN_WORKERS=1 if it happens again"
+)
 Group = TypeVar("Group")
 Result = TypeVar("Result")
 
@@ -54,10 +58,7 @@ def side_by_side(
             yield from _dealt_out([begin_here, *[begin_elsewhere] * (count - 1)], deque(groups))
         except BrokenProcessPool:
             stores.workers.close()
-            raise StoreError(
-                "a process of this run was killed, perhaps because memory ran out; run the same command to go on, and "
-                "set KRAKEN_WORKERS=1 if it happens again"
-            ) from None
+            raise StoreError(PROCESS_KILLED) from None
 
 
 def _dealt_out(lanes: Sequence[Callable[[Group], Future[Result]]], waiting: deque[Group]) -> Generator[Result]:

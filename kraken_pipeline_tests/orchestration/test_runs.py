@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,19 @@ import pytest
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
-from kraken_pipeline.orchestration.progress import PROGRESS_TAG, finish, listening, outcome_of, progress_of, watcher
+from kraken_pipeline.orchestration.progress import (
+    PROGRESS_TAG,
+    finish,
+    listening,
+    outcome_of,
+    part_tags,
+    progress_of,
+    watcher,
+)
 from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
-from kraken_pipeline.workflow.progress import Progress, Work
+from kraken_pipeline.workflow.progress import READING, Progress, Work
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 pytestmark = pytest.mark.slow
@@ -199,6 +209,23 @@ def test_the_outcome_is_written_with_the_last_progress(instance: dg.DagsterInsta
     finish(instance, run_id, Progress("done", files_total=3, files_done=3), {"files_failed": 1, "errors": ["why"]})
     (status,) = statuses(instance, locks, None)
     assert (status.progress.files_done, status.outcome["files_failed"], status.error) == (3, 1, "why")
+
+
+def test_steps_at_the_same_time_add_up_to_the_progress_of_the_run_until_it_goes_on() -> None:
+    expected = {"ingesting": Work(total=10.0), "reporting": Work(total=2.0)}
+    before = Progress(READING, files_total=9, bytes_total=900, work=expected)
+    of_step = Progress("ingesting", files_done=2, files_ingested=1, candles=50, bytes_done=200)
+    tags = {PROGRESS_TAG: json.dumps(asdict(before))}
+    for part, done in (("0000", 4.0), ("0001", 8.0)):
+        work = {"ingesting": Work(total=done, done=done, taken=6.0)}
+        tags |= part_tags(replace(of_step, work=work), part, 2)
+    both = progress_of(tags)
+    assert (both.phase, both.files_total, both.bytes_total) == ("ingesting", 9, 900)
+    assert (both.files_done, both.files_ingested, both.candles, both.bytes_done) == (4, 2, 100, 400)
+    # Two steps at the same time get on with half of the work of the run each.
+    assert both.work == {"ingesting": Work(10.0, 6.0, 6.0), "reporting": Work(total=2.0)}
+    later = replace(both, phase="resampling", candles=120)
+    assert progress_of({**tags, PROGRESS_TAG: json.dumps(asdict(later))}) == later
 
 
 def test_a_run_without_tags_has_no_progress_and_no_outcome() -> None:

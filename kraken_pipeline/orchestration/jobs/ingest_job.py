@@ -13,11 +13,20 @@ from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import spec_mapping
 from kraken_pipeline.orchestration.events import file_events
+from kraken_pipeline.orchestration.executors import executor_by_setting, steps_are_groups
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
-from kraken_pipeline.orchestration.steps import add_seconds, begin, conclude, log_events, outcome_of_changes, report
+from kraken_pipeline.orchestration.steps import (
+    add_seconds,
+    begin,
+    begin_part,
+    conclude,
+    log_events,
+    outcome_of_changes,
+    report,
+)
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
@@ -26,6 +35,7 @@ from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan
 from kraken_pipeline.workflow.gaps.selection import requests_left
 from kraken_pipeline.workflow.ingest import scan
+from kraken_pipeline.workflow.ingest.batches import groups_of
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
 from kraken_pipeline.workflow.ingest.scan import Task
 from kraken_pipeline.workflow.progress import Progress, RunContext
@@ -92,11 +102,18 @@ def look_at_folders(
             record_asked(stores, spec, run.now)
             _log_found(context, stores, found)
     plan = _plan(stores, spec, run, found)
-    # At least one chunk, even if it is empty, because the last step waits for the chunks.
-    for number, start in enumerate(range(0, max(len(found.tasks), 1), CHUNK_FILES)):
-        chunk = Chunk(plan, tuple(found.tasks[start : start + CHUNK_FILES]))
-        yield dg.DynamicOutput(chunk, mapping_key=f"{number:04d}", output_name="chunks")
+    for number, tasks in enumerate(_chunks(stores, found.tasks)):
+        yield dg.DynamicOutput(Chunk(plan, tuple(tasks)), mapping_key=f"{number:04d}", output_name="chunks")
     yield dg.Output(plan, "plan")
+
+
+def _chunks(stores: Stores, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """Yield the files of each step: at least one chunk, even if it is empty, because the last step waits for them."""
+    if tasks and steps_are_groups(stores.settings, INGEST_JOB):
+        yield from groups_of(tasks, stores.settings.kraken_workers, of_steps=True)
+        return
+    for start in range(0, max(len(tasks), 1), CHUNK_FILES):
+        yield tasks[start : start + CHUNK_FILES]
 
 
 def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> IngestPlan:
@@ -152,11 +169,16 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
-        changes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run, is_whole_run=True)
-    add_seconds(context, run)
+        if steps_are_groups(stores.settings, context.job_name):
+            part = begin_part(context, stores, chunk.plan.now)
+            changes = pipeline.ingest_group(part.stores, chunk.plan.spec, chunk.tasks, part.run)
+            part.finish()
+        else:
+            run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
+            changes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run, is_whole_run=True)
+            add_seconds(context, run)
+            finish(context.instance, context.run_id, run.progress)
     _log_outcomes(context.log, changes.files)
-    finish(context.instance, context.run_id, run.progress)
     return changes
 
 
@@ -220,7 +242,7 @@ def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:
 @dg.job(
     name=INGEST_JOB,
     config=spec_mapping("look_at_folders"),
-    executor_def=dg.in_process_executor,
+    executor_def=executor_by_setting,
     description="Ingests archives, fills gaps and records coverage, for any tier, pairs, intervals and dates.",
 )
 def ingest_job() -> None:

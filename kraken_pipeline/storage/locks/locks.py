@@ -12,6 +12,7 @@ import hashlib
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from enum import IntEnum
@@ -102,8 +103,7 @@ class Locks:
             Busy: Another process held one of them for longer than `timeout` seconds.
         """
         wanted = {f"{series.pair}.{series.interval.value}": series for series in sorted(set(names))}
-        for run in tuple(self._runs.values()):
-            run.renew()
+        self.renew_runs()
         with ExitStack() as stack:
             try:
                 is_held = stack.enter_context(self._backend.hold(LockKind.SERIES, wanted, timeout))
@@ -204,6 +204,15 @@ class Locks:
             except LockHeld:
                 raise Busy(sentence) from None
             yield is_held
+
+    def renew_runs(self) -> None:
+        """Reacquire the locks of runs that this process has lost, as after a restart of the catalog's server."""
+        for run in tuple(self._runs.values()):
+            run.renew()
+
+    def step(self, run_id: str) -> AbstractContextManager[None]:
+        """Hold a lock of its own for one step of a run that another process drives, so that both count as running."""
+        return self.run(f"{run_id}.{uuid.uuid4().hex}")
 
     @contextmanager
     def run(self, run_id: str) -> Iterator[None]:

@@ -20,6 +20,9 @@ BATCH_BYTES = 64 << 20
 GROUP_FILES = 256
 """The most files of a group, unless one pair has more."""
 
+_STEPS_OF_WORKER = 4
+"""The number of steps that each process has: the process of a step takes three seconds to start."""
+
 Outcomes = dict[str, FileOutcome]
 """The outcome of each file, by location."""
 
@@ -181,7 +184,7 @@ def batches_of(tasks: Sequence[Task]) -> Iterator[list[Task]]:
         waiting = later
 
 
-def groups_of(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
+def groups_of(tasks: Sequence[Task], workers: int, *, of_steps: bool = False) -> Iterator[list[Task]]:
     """Yield groups of files that different processes can ingest at the same time; the largest pairs come first.
 
     A group holds all files of its pairs. Groups are small enough that the processes end at about the same time, and
@@ -190,18 +193,23 @@ def groups_of(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
     Args:
         tasks: The files, in the order in which those of a series are ingested.
         workers: The number of processes.
+        of_steps: Whether each group is a step of its own, whose process has to start first: the groups are then as
+            large as they can be while the processes still end at about the same time.
     """
     pairs: dict[str, list[Task]] = {}
     for task in tasks:
         pairs.setdefault(task.file.pair.name, []).append(task)
     sizes = {pair: sum(task.file.size for task in found) for pair, found in pairs.items()}
-    files = min(GROUP_FILES, max(BATCH_FILES, len(tasks) // (8 * workers)))
+    files, most = min(GROUP_FILES, max(BATCH_FILES, len(tasks) // (8 * workers))), BATCH_BYTES
+    if of_steps:
+        share = _STEPS_OF_WORKER * workers
+        files, most = max(BATCH_FILES, len(tasks) // share), max(BATCH_BYTES, sum(sizes.values()) // share)
     group: list[Task] = []
     size = 0
     for pair in sorted(pairs, key=lambda pair: -sizes[pair]):
         group += pairs[pair]
         size += sizes[pair]
-        if len(group) >= files or size >= BATCH_BYTES:
+        if len(group) >= files or size >= most:
             yield group
             group, size = [], 0
     if group:

@@ -52,12 +52,15 @@ class Following:
         work: Does the work on some pairs; it has to be picklable, as have its results.
         cost: Returns the expected cost of the work for some files, in seconds, as `workflow.costs` does.
         candles: Returns the number of candles that a result says were stored.
+        is_step: Whether the files are one group of several that are ingested at the same time, so that the work
+            follows even if they are ingested as one group.
         results: The results so far, one for each group that gave candles.
     """
 
     work: Callable[[Stores, RunSpec, Collection[str], RunContext], Any]
     cost: Callable[[Sequence[ArchiveFile]], float]
     candles: Callable[[Any], int]
+    is_step: bool = False
     results: list[Any] = field(default_factory=list)
 
 
@@ -110,7 +113,10 @@ def ingest(
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
     waiting = [task for task in tasks if task.file.location in ids]
-    if any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
+    if following is not None and following.is_step:
+        known = [task.file for task in tasks if task.file.location in outcomes]
+        _report(run, known, list(outcomes.values()), 0, _cost(stores, known, following))
+    elif any(outcome.status is FileStatus.COMPLETED for outcome in outcomes.values()):
         is_followed = is_dealt_out([task.file for task in waiting], stores.settings.kraken_workers)
         _count_anew(stores, run, following.cost([task.file for task in waiting]) if following and is_followed else 0.0)
     for round_ in range(ROUNDS):
@@ -254,24 +260,30 @@ def _ingested(
 ) -> Generator[tuple[Outcomes, int, float]]:
     """Yield the outcomes of all files, some at a time, with the candles of what followed and the cost of all of it."""
     workers = stores.settings.kraken_workers
-    groups = list(groups_of(tasks, workers)) if is_dealt_out([task.file for task in tasks], workers) else [tasks]
-    followed_by = following if len(groups) > 1 else None
+    is_step = following is not None and following.is_step
+    is_cut = is_step or is_dealt_out([task.file for task in tasks], workers)
+    groups = list(groups_of(tasks, workers)) if is_cut else [tasks]
+    followed_by = following if len(groups) > 1 or is_step else None
     then = followed_by.work if followed_by else None
     work = _Ingesting(spec, run.run_id, run.now, 1 if len(groups) > 1 else workers, then)
     parts = [_Group(group, {task.file.location: ids[task.file.location] for task in group}) for group in groups]
     files = {task.file.location: task.file for task in tasks}
-    # Of one group, which one process works on, each batch is progress.
-    results = side_by_side(stores, work, parts, workers) if len(parts) > 1 else work.without_more(stores, parts[0])
+    is_whole = followed_by is not None  # each group is one piece of progress
+    results = side_by_side(stores, work, parts, workers) if is_whole else work.without_more(stores, parts[0])
     with work.reader, closing(results):
         for done, followed in results:
             read = [files[location] for location in done]
-            cost = costs.ingesting(len(read), sum(file.size for file in read), workers)
             candles = 0
             if followed_by is not None:
                 followed_by.results.extend(followed)
-                cost += followed_by.cost(read)
                 candles = sum(followed_by.candles(result) for result in followed)
-            yield done, candles, cost
+            yield done, candles, _cost(stores, read, followed_by)
+
+
+def _cost(stores: Stores, files: Sequence[ArchiveFile], following: Following | None) -> float:
+    """Return the expected cost of ingesting some files, and of the work that follows, in seconds."""
+    cost = costs.ingesting(len(files), sum(file.size for file in files), stores.settings.kraken_workers)
+    return cost + (following.cost(files) if following is not None else 0.0)
 
 
 def is_dealt_out(files: Sequence[ArchiveFile], workers: int) -> bool:

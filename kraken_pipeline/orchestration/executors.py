@@ -1,0 +1,108 @@
+"""The executor of jobs whose steps are groups of pairs: this process, or the one that KRAKEN_EXECUTOR names.
+
+In this process, one step does all of its groups and holds the lock and the slot of the run. With any other executor,
+the process that drives the run holds both for as long as the run lasts, and each step is one group in a process of its
+own, on this machine or on another. A step holds a lock of its own, so that a recovery waits until it has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from kraken_pipeline.orchestration.progress import announce, progress_of
+from kraken_pipeline.orchestration.run_records import INGEST_JOB
+from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.stores import opened_locks
+
+_POLL_SECONDS = 1.0
+_SLOT = "ingest"
+
+
+def steps_are_groups(settings: Settings, job_name: str) -> bool:
+    """Return whether the steps of a job are groups of pairs, each in a process of its own."""
+    return job_name == INGEST_JOB and settings.kraken_executor != "in_process"
+
+
+def _requirements(_: Mapping[str, object]) -> Sequence[Any]:
+    if load_settings().kraken_executor == "in_process":
+        return []
+    return dg.multiple_process_executor_requirements()
+
+
+@dg.executor(name="by_setting", requirements=_requirements)
+def executor_by_setting(context: dg.InitExecutorContext) -> dg.Executor:
+    """Return the executor that KRAKEN_EXECUTOR names."""
+    settings = load_settings()
+    definition, config = _definition(settings)
+    create = definition.executor_creation_fn
+    assert create is not None, "Dagster's own executors can be created"  # noqa: S101
+    executor = create(context._replace(executor_def=definition, executor_config=config))
+    return executor if settings.kraken_executor == "in_process" else DrivenExecutor(executor, settings)
+
+
+def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    """Return Dagster's executor of the settings, and its config."""
+    retries: dict[str, Any] = {"retries": {"enabled": {}}}
+    if settings.kraken_executor == "multiprocess":
+        # A process that is forked after Polars has started its threads can wait for them for ever.
+        return dg.multiprocess_executor, {
+            "max_concurrent": settings.kraken_workers,
+            "start_method": {"spawn": {}},
+            **retries,
+        }
+    return dg.in_process_executor, {**retries, "marker_to_close": None}
+
+
+class DrivenExecutor(dg.Executor):
+    """An executor whose steps run in other processes, while this process holds the lock and the slot of the run.
+
+    Args:
+        executor: Dagster's executor.
+        settings: The settings of the home.
+    """
+
+    def __init__(self, executor: dg.Executor, settings: Settings) -> None:
+        self._executor = executor
+        self._settings = settings
+
+    @property
+    def retries(self) -> Any:
+        """Whether steps are retried, as Dagster's executor has it."""
+        return self._executor.retries
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others are driven."""
+        run_id = plan_context.run_id
+        with (
+            opened_locks(self._settings) as locks,
+            locks.run(run_id),
+            locks.slot(_SLOT, self._settings.kraken_parallel_runs),
+            _announced(plan_context.instance, run_id),
+        ):
+            for event in self._executor.execute(plan_context, execution_plan):
+                locks.renew_runs()
+                yield event
+
+
+@contextmanager
+def _announced(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Pass the progress that the steps of a run write to its tags to the listeners of this process."""
+    is_over = threading.Event()
+
+    def follow() -> None:
+        while not is_over.wait(_POLL_SECONDS):
+            if (run := instance.get_run_by_id(run_id)) is not None:
+                announce(progress_of(dict(run.tags)))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
