@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kraken_pipeline.market.interval import Interval
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Series:
-    """The candles of one pair (by name) at one interval."""
+class Series(NamedTuple):
+    """The candles of one pair (by name) at one interval.
+
+    It is a tuple, because a report looks up each of thousands of series in a dozen mappings, and a tuple is hashed and
+    compared without Python's code.
+    """
 
     pair: str
     interval: Interval
