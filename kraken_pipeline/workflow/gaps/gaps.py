@@ -18,15 +18,15 @@ from kraken_pipeline.coverage.gaps import (
     overflow,
 )
 from kraken_pipeline.coverage.overlaps import Overlaps
-from kraken_pipeline.coverage.ranges import Span, Spans, clip, intersect, normalise, seconds, slots, split, subtract
+from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
-from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
-from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.filling import Archives, Filling, out_of_reach
 from kraken_pipeline.workflow.gaps.snapshot import DEFAULT_TRADES_A_SECOND, CatalogSnapshot
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -50,6 +50,7 @@ class Gap:
         detected_at: The time when any part of it was first found missing, in seconds since the epoch.
         failures: The number of most recent attempts that failed in a row.
         next_try: The earliest time of the next try, in seconds since the epoch.
+        wanted: The published archives that would fill it and are not at hand.
         awaited: The archives of ended quarters that would fill it and are not published yet.
     """
 
@@ -64,6 +65,7 @@ class Gap:
     detected_at: int
     failures: int = 0
     next_try: int = 0
+    wanted: tuple[str, ...] = ()
     awaited: tuple[str, ...] = ()
 
     @property
@@ -151,7 +153,7 @@ def find_gaps(
         with_api: Whether a route may cost requests.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
-    archives = _Archives(snapshot)
+    archives = Archives(snapshot)
     wanted = set(spec.intervals)
     found: list[Gap] = []
     for pair in snapshot.pairs:
@@ -160,7 +162,7 @@ def find_gaps(
             # The exchange answers nothing for a delisted pair, whatever the time.
             may_ask = with_api and not snapshot.is_delisted(pair)
             routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
-            unreached = _out_of_reach(routes)
+            unreached = out_of_reach(routes)
             for interval in sorted(gaps.keys() & wanted):
                 series = Series(pair, interval)
                 legs = Overlaps(routes[interval], _span_of)
@@ -168,8 +170,10 @@ def find_gaps(
                 records = Overlaps(snapshot.records.get(series, ()), _span_of)
                 for span in gaps[interval]:
                     own = tuple(legs.over(span))
-                    names = archives.filling(series, own, unreached[interval])
-                    found.append(_gap(series, span, own, names, attempts.over(span), records.over(span), snapshot.now))
+                    filling = archives.filling(series, own, unreached[interval])
+                    found.append(
+                        _gap(series, span, own, filling, attempts.over(span), records.over(span), snapshot.now)
+                    )
     return found
 
 
@@ -265,26 +269,26 @@ def _gap(
     series: Series,
     span: Span,
     own: tuple[Leg, ...],
-    archives: tuple[tuple[str, ...], tuple[str, ...]],
+    filling: Filling,
     tried: Sequence[Attempt],
     older: Sequence[GapRow],
     now: int,
 ) -> Gap:
     failures = failures_at(tried, span) if tried else 0
-    files, awaited = archives
     return Gap(
         series=series,
         span=span,
         overflow_candles=overflow(span, series.interval, now),
         legs=own,
-        required_csv_file=",".join(files) or None,
+        required_csv_file=",".join(filling.files) or None,
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
         detected_at=min([record.detected_at for record in older], default=now),
         failures=failures,
         next_try=retry_at(tried, span) if failures else 0,
-        awaited=awaited,
+        wanted=filling.wanted,
+        awaited=filling.awaited,
     )
 
 
@@ -330,105 +334,49 @@ def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> lis
     ]
 
 
-class _Archives:
-    """The archives that fill gaps, at hand or to be fetched; those that have already answered are left out.
+def measure(
+    stores: Stores,
+    spec: RunSpec,
+    snapshot: CatalogSnapshot,
+    gaps: Iterable[Gap],
+    proven: Mapping[Series, Proven] | None = None,
+    conflicts: Mapping[Series, int] | None = None,
+) -> list[SeriesCompleteness]:
+    """Return the completeness of each selected series.
 
     Args:
-        snapshot: The snapshot, for its containers.
+        stores: The stores, for tiers, and for candles where the expected time cuts the coverage.
+        spec: The selection.
+        snapshot: The snapshot of its pairs.
+        gaps: The gaps of the selection.
+        proven: What is proven of each series; without it, nothing counts as proven.
+        conflicts: The number of conflicts that each series is a side of.
     """
-
-    def __init__(self, snapshot: CatalogSnapshot) -> None:
-        candles = [container for container in snapshot.containers if container.kind == Kind.OHLCVT]
-        self._complete = [container for container in candles if container.quarter is None]
-        self._quarterly: dict[str, list[str]] = {}
-        for container in candles:
-            if container.quarter is not None:
-                self._quarterly.setdefault(container.quarter, []).append(container.sha256)
-        self._known: dict[tuple[Quarter, int], tuple[str, ...]] = {}
-        self._snapshot = snapshot
-
-    def filling(self, series: Series, own: Sequence[Leg], unreached: Spans) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the files that fill a gap, and the archives that would and are not published yet.
-
-        Args:
-            series: The series of the gap.
-            own: The legs of the gap.
-            unreached: The legs of the series that are out of reach.
-        """
-        files: list[str] = []
-        awaited: list[str] = []
-        for leg in own:
-            if leg.route is Route.ARCHIVE:
-                files += leg.files
-            elif series.interval.in_archives and clip(unreached, leg.span):
-                for archive, quarter in published(leg.span.start, leg.span.end, self._snapshot.now):
-                    if self._has_answered(series, max(leg.span.start, quarter.start), quarter):
-                        continue
-                    if quarter.end > self._snapshot.published_until:
-                        awaited.append(archive)
-                    else:
-                        files.append(f"{archive}:{series.pair}_{series.interval.value}.csv")
-        return tuple(dict.fromkeys(files)), tuple(dict.fromkeys(awaited))
-
-    def _has_answered(self, series: Series, start: int, quarter: Quarter) -> bool:
-        failed = self._snapshot.failed
-        if not failed:
-            return bool(self._holding(quarter, start))
-        return any(
-            (sha256, series.pair, series.interval.value) not in failed for sha256 in self._holding(quarter, start)
-        )
-
-    def _holding(self, quarter: Quarter, start: int) -> Sequence[str]:
-        """Return the containers of a quarter, and the complete ones that hold a moment in it."""
-        if (found := self._known.get((quarter, start))) is None:
-            complete = (
-                container.sha256
-                for container in self._complete
-                if container.end is not None and (container.start or 0) <= start < container.end
-            )
-            found = self._known[quarter, start] = (*self._quarterly.get(str(quarter), ()), *complete)
-        return found
-
-
-def _out_of_reach(routes: Mapping[Interval, Sequence[Leg]]) -> dict[Interval, Spans]:
-    """Return the legs of each interval that have, or are resampled from what has, no route but TRADES, or none."""
-    found: dict[Interval, Spans] = {}
-    for interval, legs in sorted(routes.items()):  # what a leg is resampled from is finer
-        found[interval] = normalise(
-            leg.span
-            for leg in legs
-            if leg.route in (Route.TRADES, Route.NONE)
-            or (
-                leg.route is Route.RESAMPLE
-                and not leg.is_ready
-                and leg.resampled_from is not None
-                and clip(found.get(leg.resampled_from, ()), leg.span)
-            )
-        )
-    return found
-
-
-def measure(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Iterable[Gap]) -> list[SeriesCompleteness]:
-    """Return the completeness of each selected series."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
     measured = []
     for pair in snapshot.pairs.values():
+        tier = stores.tiers.tier_of(pair)
         for interval in spec.intervals:
             series = Series(pair.name, interval)
             wanted = expected(snapshot, spec, series)
             own = by_series.get(series, [])
+            covered = intersect(snapshot.covered(series), wanted)
+            proof = (proven or {}).get(series, NOTHING_PROVEN).within(covered)
             measured.append(
                 SeriesCompleteness(
                     series=series,
-                    tier=stores.tiers.tier_of(pair),
+                    tier=tier,
                     expected=slots(wanted, interval),
-                    covered=seconds(intersect(snapshot.covered(series), wanted)) // interval.seconds,
+                    covered=slots(covered, interval),
                     candles=_candles(stores, snapshot, series, wanted),
                     gaps=len(own),
                     unfillable=sum(gap.status is GapStatus.UNFILLABLE for gap in own),
                     action=_action(own),
+                    proven=slots(proof.reconciled, interval),
+                    verified=slots(proof.verified, interval),
+                    conflicts=(conflicts or {}).get(series, 0),
                 )
             )
     return measured
@@ -440,9 +388,9 @@ def _candles(stores: Stores, snapshot: CatalogSnapshot, series: Series, wanted: 
     They are counted in the lake only where the expected time cuts the coverage.
     """
     count = 0
+    extent = snapshot.extents.get(series)
     for record in snapshot.coverage.get(series, ()):
         for part in intersect((record.span,), wanted):
-            extent = snapshot.extents.get(series)
             is_cut = extent is not None and (
                 extent.first_time < part.start > record.span.start or part.end <= extent.last_time < record.span.end
             )

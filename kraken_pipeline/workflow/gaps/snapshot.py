@@ -67,10 +67,13 @@ class CatalogSnapshot:
     refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
     absent: Collection[str] = ()
     first_known: dict[str, int] = field(default_factory=dict)
+    _covered: dict[Series, Spans] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def covered(self, series: Series) -> Spans:
         """Return the coverage of a series."""
-        return tuple(record.span for record in self.coverage.get(series, ()))
+        if (known := self._covered.get(series)) is None:
+            known = self._covered[series] = tuple([record.span for record in self.coverage.get(series, ())])
+        return known
 
     def is_delisted(self, pair: str) -> bool:
         """Return whether the exchange has stopped listing a pair."""

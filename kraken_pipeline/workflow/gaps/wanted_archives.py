@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from kraken_pipeline.coverage.routing import Leg, Route
+from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import fewest
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.gaps.gaps import Gap
@@ -15,16 +15,14 @@ def missing_archives(gaps: Iterable[Gap], published_until: int) -> Mapping[str, 
 
     They are the fewest files that fill all gaps which cost many requests or have no route; see `release.fewest`.
     """
-    series: dict[str, set[Series]] = {}
+    series: dict[tuple[str, ...], set[Series]] = {}
     wanted: set[str] = set()
     for gap in gaps:
-        names = {name.partition(":")[0] for name in (gap.required_csv_file or "").split(",") if name}
-        for archive in names - _at_hand(gap.legs):
-            series.setdefault(archive, set()).add(gap.series)
-            if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
-                wanted.add(archive)
+        series.setdefault(gap.wanted, set()).add(gap.series)
+        if any(leg.route in (Route.TRADES, Route.NONE) for leg in gap.legs):
+            wanted.update(gap.wanted)
     return {
-        name: len(set().union(*(series[archive] for archive in held)))
+        name: len(set().union(*(lacking for archives, lacking in series.items() if not set(held).isdisjoint(archives))))
         for name, held in fewest(wanted, published_until).items()
     }
 
@@ -36,7 +34,3 @@ def awaited_archives(gaps: Iterable[Gap]) -> Mapping[str, int]:
         for archive in gap.awaited:
             series.setdefault(archive, set()).add(gap.series)
     return {name: len(series[name]) for name in sorted(series)}
-
-
-def _at_hand(legs: Sequence[Leg]) -> set[str]:
-    return {name.partition(":")[0] for leg in legs for name in leg.files}

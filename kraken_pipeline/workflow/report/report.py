@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from kraken_pipeline.coverage.completeness import SeriesCompleteness, Total, by_interval, by_tier, percentage, total
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
-from kraken_pipeline.coverage.ranges import Spans, intersect, slots, subtract, touched_candles
+from kraken_pipeline.coverage.ranges import Spans, intersect, subtract, touched_candles
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
@@ -22,7 +22,7 @@ from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import dispute_records, proof_records, trade_counts
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.gaps.gaps import Gap, expected, find_gaps, is_awaited, measure
+from kraken_pipeline.workflow.gaps.gaps import Gap, find_gaps, is_awaited, measure
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.selection import Outlook, outlook
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
@@ -260,10 +260,7 @@ def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: R
     ]
     sides = Counter(Series(conflict.pair, side) for conflict in conflicts for side in (conflict.fine, conflict.coarse))
     sides.update(list(proof.disputed))
-    series = tuple(
-        replace(_with_proof(spec, snapshot, proof, completeness), conflicts=sides[completeness.series])
-        for completeness in measure(stores, spec, snapshot, gaps)
-    )
+    series = tuple(measure(stores, spec, snapshot, gaps, proof.proven, sides))
     filling = outlook(stores, spec, snapshot, gaps)
     return Report(
         made_at=snapshot.now,
@@ -276,18 +273,6 @@ def report_of(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, proof: R
         requests=filling.requests,
         unknown=unknown(snapshot, spec),
         counted=proof.counted,
-    )
-
-
-def _with_proof(
-    spec: RunSpec, snapshot: CatalogSnapshot, proof: ReportProof, completeness: SeriesCompleteness
-) -> SeriesCompleteness:
-    """Return the completeness of a series with the number of its covered slots that are reconciled and verified."""
-    series = completeness.series
-    wanted = intersect(snapshot.covered(series), expected(snapshot, spec, series))
-    found = proof.proven.get(series, NOTHING_PROVEN).within(wanted)
-    return replace(
-        completeness, proven=slots(found.reconciled, series.interval), verified=slots(found.verified, series.interval)
     )
 
 
