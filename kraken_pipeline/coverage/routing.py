@@ -6,7 +6,7 @@ An archive in the folder → resampling from complete finer candles → OHLC (th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -16,6 +16,7 @@ from kraken_pipeline.coverage.gaps import OHLC_CANDLES
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
+    clip,
     intersect,
     normalise,
     span,
@@ -110,17 +111,96 @@ def trades_requests(gap: Span, trades_a_second: float) -> int:
     return 1 + int(gap.seconds * trades_a_second) // TRADES_A_REQUEST
 
 
-def route(
-    known: Knowledge, *, now: int, max_requests_per_gap: int | None, with_api: bool = True
-) -> dict[Interval, tuple[Leg, ...]]:
-    """Return the routes of one pair's gaps: for each interval, legs in order of time that add up to its gaps.
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The routes of a situation, without the costs of trades.
+
+    Attributes:
+        legs: The legs of each interval.
+        judged: The ranges that trades could fill, and whether the limit allowed them.
+    """
+
+    legs: Mapping[Interval, tuple[Leg, ...]]
+    judged: Mapping[Span, bool]
+
+
+class Router:
+    """Finds the routes of the gaps of pairs, one pair after another.
+
+    Most pairs are in one situation: they lack the same time, and nothing of it is covered. Only the costs of their
+    trades differ, so the routes of a situation are found once for all pairs whose costs keep within the same limits.
 
     Args:
-        known: The pair's gaps and the sources that could fill them.
         now: The current time, in seconds since the epoch.
         max_requests_per_gap: The most requests that paging one range through Trades may cost; None for no limit.
-        with_api: Whether requests are allowed.
     """
+
+    def __init__(self, *, now: int, max_requests_per_gap: int | None) -> None:
+        self._now = now
+        self._limit = max_requests_per_gap
+        self._known: dict[Hashable, list[_Routed]] = {}
+
+    def route(self, known: Knowledge, *, with_api: bool = True) -> dict[Interval, tuple[Leg, ...]]:
+        """Return the routes of one pair's gaps: for each interval, legs in order of time that add up to its gaps.
+
+        Args:
+            known: The pair's gaps and the sources that could fill them.
+            with_api: Whether requests are allowed.
+        """
+        rate = known.trades_a_second
+        near = _near_gaps(known)
+        alike = self._known.setdefault((*_situation(near), with_api), [])
+        for routed in alike:
+            if all(self._is_allowed(span, rate) is was_allowed for span, was_allowed in routed.judged.items()):
+                return _priced(routed.legs, rate)
+        judged: dict[Span, bool] = {}
+
+        def may_page(span: Span) -> bool:
+            judged[span] = self._is_allowed(span, rate)
+            return judged[span]
+
+        routed = _Routed(_routes(near, self._now, may_page, with_api=with_api), judged)
+        alike.append(routed)
+        return _priced(routed.legs, rate)
+
+    def _is_allowed(self, gap: Span, trades_a_second: float) -> bool:
+        return self._limit is None or trades_requests(gap, trades_a_second) <= self._limit
+
+
+def _near_gaps(known: Knowledge) -> Knowledge:
+    """Return what is known of the time from the first gap to the last, on which alone the routes depend."""
+    gaps = [span for spans in known.gaps.values() for span in spans]
+    if not gaps:
+        return replace(known, covered={}, exhausted={})
+    time = Span(min(span.start for span in gaps), max(span.end for span in gaps))
+    return replace(
+        known,
+        covered={interval: near for interval, spans in known.covered.items() if (near := clip(spans, time))},
+        exhausted={answer: near for answer, spans in known.exhausted.items() if (near := clip(spans, time))},
+    )
+
+
+def _situation(near: Knowledge) -> tuple[Hashable, ...]:
+    """Return all that routes depend on, without the rate of trades."""
+    offers = tuple((interval, tuple(offers)) for interval, offers in near.offers.items() if offers)
+    return tuple(near.gaps.items()), tuple(near.covered.items()), offers, tuple(near.exhausted.items())
+
+
+def _priced(routes: Mapping[Interval, tuple[Leg, ...]], trades_a_second: float) -> dict[Interval, tuple[Leg, ...]]:
+    return {
+        interval: tuple(
+            [
+                replace(leg, requests=trades_requests(leg.span, trades_a_second)) if leg.route is Route.TRADES else leg
+                for leg in legs
+            ]
+        )
+        for interval, legs in routes.items()
+    }
+
+
+def _routes(
+    known: Knowledge, now: int, may_page: Callable[[Span], bool], *, with_api: bool
+) -> dict[Interval, tuple[Leg, ...]]:
     having = dict(known.covered)  # covered, or covered after resampling
     promised = dict(known.covered)  # covered once every leg has run
     routes: dict[Interval, tuple[Leg, ...]] = {}
@@ -130,8 +210,7 @@ def route(
         legs: list[Leg] = []
         steps = _free_steps(known, interval, having, promised)
         if with_api:
-            paying = _api_steps(known, interval, now, max_requests_per_gap, is_paid=asked_of(interval) in replies)
-            steps = chain(steps, paying)
+            steps = chain(steps, _api_steps(known, interval, now, may_page, is_paid=asked_of(interval) in replies))
         for step in steps:
             if not rest:
                 break
@@ -188,11 +267,11 @@ def _free_steps(
 
 
 def _api_steps(
-    known: Knowledge, interval: Interval, now: int, max_requests_per_gap: int | None, *, is_paid: bool
+    known: Knowledge, interval: Interval, now: int, may_page: Callable[[Span], bool], *, is_paid: bool
 ) -> Iterator[Callable[[Spans], list[Leg]]]:
     """Yield the sources that cost requests, the cheaper first; another interval may have paid for the OHLC reply."""
     yield partial(_from_ohlc, interval, known, now, is_paid)
-    yield partial(_from_trades, interval, known, max_requests_per_gap)
+    yield partial(_from_trades, interval, known, may_page)
 
 
 def _untried(rest: Spans, interval: Interval, by: Route, known: Knowledge) -> Spans:
@@ -230,10 +309,6 @@ def _from_ohlc(interval: Interval, known: Knowledge, now: int, is_paid: bool, re
     ]
 
 
-def _from_trades(interval: Interval, known: Knowledge, max_requests_per_gap: int | None, rest: Spans) -> list[Leg]:
+def _from_trades(interval: Interval, known: Knowledge, may_page: Callable[[Span], bool], rest: Spans) -> list[Leg]:
     tried = touched_candles(known.exhausted.get((Interval.M1, Route.TRADES), ()), interval)
-    legs = (
-        Leg(span, Route.TRADES, fetched=Interval.M1, requests=trades_requests(span, known.trades_a_second))
-        for span in subtract(rest, tried)
-    )
-    return [leg for leg in legs if max_requests_per_gap is None or leg.requests <= max_requests_per_gap]
+    return [Leg(span, Route.TRADES, fetched=Interval.M1) for span in subtract(rest, tried) if may_page(span)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise, split, whole_candles
-from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, asked_of, route, trades_requests
+from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, Router, asked_of, trades_requests
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.coverage.models import LOOSE_SPANS, is_a_set, model
 from kraken_pipeline_tests.support.samples import DAY, at, between
@@ -18,6 +18,12 @@ from kraken_pipeline_tests.support.samples import DAY, at, between
 NOW = at("2024-06-01T12:34:56")
 OLD = between("2023-01-01", "2023-02-01")
 NEW = between("2024-06-01T06:00", "2024-06-01T12:00")
+
+
+def route(
+    known: Knowledge, *, now: int, max_requests_per_gap: int | None, with_api: bool = True
+) -> dict[Interval, tuple[Leg, ...]]:
+    return Router(now=now, max_requests_per_gap=max_requests_per_gap).route(known, with_api=with_api)
 
 
 def routes(
@@ -453,3 +459,48 @@ def test_a_leg_that_is_ready_needs_nothing_that_is_still_to_come(scale: Scale, d
             assert leg.resampled_from is not None
             assert scale.cells([leg.span]) <= having[leg.resampled_from]
         having[interval] |= scale.cells(leg.span for leg in ready)
+
+
+@pytest.mark.slow
+@SCALES
+@given(data=st.data())
+def test_pairs_that_were_routed_before_change_no_route(scale: Scale, data: st.DataObject) -> None:
+    now = data.draw(st.integers(*scale.now)) * scale.unit
+    budget = data.draw(st.sampled_from([None, 0, 1, 2, 5]))
+    router = Router(now=now, max_requests_per_gap=budget)
+    known = data.draw(worlds(scale))
+    rates = st.sampled_from([0.0, 0.02, 0.5, 1.0, 5.0])
+    for pair in (
+        known,
+        *(replace(known, trades_a_second=data.draw(rates)) for _ in range(3)),
+        data.draw(worlds(scale)),
+    ):
+        for with_api in (True, False):
+            alone = route(pair, now=now, max_requests_per_gap=budget, with_api=with_api)
+            assert router.route(pair, with_api=with_api) == alone
+
+
+def test_pairs_in_one_situation_are_priced_one_by_one() -> None:
+    router = Router(now=NOW, max_requests_per_gap=1_000)
+    quiet, busy, busiest = (
+        Knowledge(gaps=dict.fromkeys((Interval.M1, Interval.H1), (OLD,)), covered={}, trades_a_second=rate)
+        for rate in (0.01, 0.1, 10.0)
+    )
+    for known in (quiet, busy, busiest, quiet):
+        found = router.route(known)
+        requests = trades_requests(OLD, known.trades_a_second)
+        if known is busiest:
+            assert [leg.route for legs in found.values() for leg in legs] == [Route.NONE, Route.NONE]
+        else:
+            assert [(leg.route, leg.requests) for leg in found[Interval.M1]] == [(Route.TRADES, requests)]
+            assert [(leg.route, leg.resampled_from) for leg in found[Interval.H1]] == [(Route.RESAMPLE, Interval.M1)]
+
+
+def test_coverage_far_from_the_gaps_makes_no_other_situation() -> None:
+    router = Router(now=NOW, max_requests_per_gap=None)
+    before = Span(OLD.start - DAY, OLD.start)
+    legs = [
+        router.route(Knowledge(gaps={Interval.H1: (OLD,)}, covered=covered))[Interval.H1]
+        for covered in ({}, {Interval.M1: (before,)}, {Interval.M1: (before, NEW)})
+    ]
+    assert legs[0] == legs[1] == legs[2] == routes(Interval.H1, (OLD,))

@@ -20,7 +20,7 @@ from kraken_pipeline.coverage.gaps import (
 from kraken_pipeline.coverage.overlaps import Overlaps
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, split, subtract
-from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, route
+from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, Router
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
@@ -153,6 +153,7 @@ def find_gaps(
         with_api: Whether a route may cost requests.
     """
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
+    router = Router(now=snapshot.now, max_requests_per_gap=limit)
     archives = Archives(snapshot)
     wanted = set(spec.intervals)
     found: list[Gap] = []
@@ -161,7 +162,7 @@ def find_gaps(
             known = _knowledge(pair, _priced(gaps, spec, snapshot.now), snapshot, offers or {})
             # The exchange answers nothing for a delisted pair, whatever the time.
             may_ask = with_api and not snapshot.is_delisted(pair)
-            routes = route(known, now=snapshot.now, max_requests_per_gap=limit, with_api=may_ask)
+            routes = router.route(known, with_api=may_ask)
             unreached = out_of_reach(routes)
             for interval in sorted(gaps.keys() & wanted):
                 series = Series(pair, interval)
@@ -184,16 +185,13 @@ def without_limits(gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> list[Gap]:
         gaps: All gaps of some pairs in the selected intervals and time, by pair, found without offers.
         snapshot: The snapshot in which they were found.
     """
+    router = Router(now=snapshot.now, max_requests_per_gap=None)
     rerouted: list[Gap] = []
     for pair, of_pair in groupby(gaps, attrgetter("series.pair")):
         found = {interval: list(of_series) for interval, of_series in groupby(of_pair, attrgetter("series.interval"))}
         spans = {interval: tuple(gap.span for gap in own) for interval, own in found.items()}
-        routes = route(
-            _knowledge(pair, spans, snapshot, {}),
-            now=snapshot.now,
-            max_requests_per_gap=None,
-            with_api=not snapshot.is_delisted(pair),
-        )
+        known = _knowledge(pair, spans, snapshot, {})
+        routes = router.route(known, with_api=not snapshot.is_delisted(pair))
         for interval, own in found.items():
             legs = Overlaps(routes[interval], _span_of)
             rerouted += [replace(gap, legs=tuple(legs.over(gap.span))) for gap in own]
