@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from itertools import filterfalse
 from operator import itemgetter
 from typing import Any
 
@@ -35,28 +36,24 @@ def sealed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _places(table: sa.Table) -> tuple[Callable[[sa.Row[Any]], tuple[Any, ...]], int]:
-    """Return what picks the sealed columns of a row of all columns, and the position of the checksum in it."""
+def _is_right(table: sa.Table) -> Callable[[sa.Row[Any]], bool]:
+    """Return what says whether a row of all columns, in table order, matches its checksum."""
     names = [column.name for column in table.columns]
-    return itemgetter(*(names.index(name) for name in _columns(table))), names.index("checksum")
-
-
-def _check(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[tuple[sa.Row[Any], bool]]:
-    """Yield rows of all columns, in table order, each with whether it matches its checksum."""
-    sealed_values, at = _places(table)
-    join, crc32 = "\x1f".join, zlib.crc32
-    return ((row, row[at] == crc32(join(map(str, sealed_values(row))).encode())) for row in rows)
+    at, crc32 = names.index("checksum"), zlib.crc32
+    sealed_values = itemgetter(*(names.index(name) for name in _columns(table)))
+    text = "\x1f".join(["%s"] * len(_columns(table)))  # as `checksum` joins them, in half the time
+    return lambda row: bool(row[at] == crc32((text % sealed_values(row)).encode()))
 
 
 def intact(table: sa.Table, rows: Iterable[sa.Row[Any]]) -> Iterator[sa.Row[*tuple[Any, ...]]]:
     """Return those rows of a table, with all its columns in table order, that match their checksums."""
-    return (row for row, is_right in _check(table, rows) if is_right)
+    return filter(_is_right(table), rows)
 
 
 def broken(connection: sa.Connection, table: sa.Table) -> list[sa.RowMapping]:
     """Return the rows of a table that do not match their checksums."""
     rows = connection.execute(sa.select(table)).all()
-    return [row._mapping for row, is_right in _check(table, rows) if not is_right]
+    return [row._mapping for row in filterfalse(_is_right(table), rows)]
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Iterable[sa.RowMapping]) -> None:

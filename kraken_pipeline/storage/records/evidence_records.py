@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from kraken_pipeline.coverage.evidence import CoveredRange, Grant, coverage
 from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.market.candle import Account
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.interval import BY_MINUTES, Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.seals import intact, is_intact, sealed
@@ -270,7 +270,7 @@ def extents(connection: sa.Connection, pairs: Sequence[str] | None = None) -> di
     table = schema.extents
     query = sa.select(table).where(schema.of_pairs(table.c.pair, pairs))
     return {
-        Series(pair, Interval(interval)): Extent(candles, first_time, last_time)
+        Series(pair, BY_MINUTES[interval]): Extent(candles, first_time, last_time)
         for pair, interval, candles, first_time, last_time, _ in intact(table, connection.execute(query).all())
     }
 

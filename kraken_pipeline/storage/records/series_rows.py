@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.interval import BY_MINUTES
 from kraken_pipeline.market.series import Series
 
 
@@ -23,4 +23,4 @@ def by_series(
         pair_at: The position of the pair in a row; the interval follows it.
     """
     for (pair, interval), of_series in groupby(rows, itemgetter(pair_at, pair_at + 1)):
-        yield Series(pair, Interval(interval)), of_series
+        yield Series(pair, BY_MINUTES[interval]), of_series
