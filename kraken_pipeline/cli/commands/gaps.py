@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kraken_pipeline.cli import tables
+from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.options import (
     AsJson,
     End,
@@ -26,6 +27,7 @@ from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.gaps.unknown import unknown
 
 
+@no_collection()
 def gaps(
     tier: Tier = "ALL",
     intervals: KeptIntervals = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kraken_pipeline.cli import report_tables
+from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     AsJson,
@@ -24,6 +25,7 @@ from kraken_pipeline.cli.output import err, out, print_json
 from kraken_pipeline.workflow.report.report import export_unfillable, make_report
 
 
+@no_collection()
 def report(
     tier: Tier = "ALL",
     intervals: KeptIntervals = None,
