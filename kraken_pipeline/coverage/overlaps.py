@@ -23,19 +23,21 @@ class Overlaps(Generic[T]):
     """
 
     def __init__(self, items: Iterable[T], span_of: Callable[[T], Span]) -> None:
-        self._items = [(item, span_of(item)) for item in items]
+        self._items = tuple(items)
+        self._span_of = span_of
         if len(self._items) <= _FEW:
             return
-        self._order = sorted(range(len(self._items)), key=lambda place: self._items[place][1].start)
-        self._starts = [self._items[place][1].start for place in self._order]
-        self._reach = list(accumulate((self._items[place][1].end for place in self._order), max))
+        spans = [span_of(item) for item in self._items]
+        self._order = sorted(range(len(spans)), key=lambda place: spans[place].start)
+        self._starts = [spans[place].start for place in self._order]
+        self._reach = list(accumulate((spans[place].end for place in self._order), max))
 
     def over(self, span: Span) -> list[T]:
         """Return the items that overlap a span, in the order in which they were given."""
         start, end = span.start, span.end
         if len(self._items) <= _FEW:
-            return [item for item, its in self._items if its.start < end and start < its.end]
+            return [item for item in self._items if (its := self._span_of(item)).start < end and start < its.end]
         # No item before `first` reaches far enough, and none from `last` on begins early enough.
         first, last = bisect_right(self._reach, start), bisect_left(self._starts, end)
         found = (self._items[place] for place in sorted(self._order[first:last]))
-        return [item for item, its in found if its.overlaps(span)]
+        return [item for item in found if self._span_of(item).overlaps(span)]

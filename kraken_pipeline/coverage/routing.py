@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 from kraken_pipeline.coverage.gaps import OHLC_CANDLES
 from kraken_pipeline.coverage.ranges import (
@@ -27,6 +28,7 @@ from kraken_pipeline.coverage.ranges import (
 from kraken_pipeline.market.interval import Interval
 
 TRADES_A_REQUEST = 1_000
+Key = TypeVar("Key")
 
 
 class Route(StrEnum):
@@ -172,12 +174,14 @@ def _near_gaps(known: Knowledge) -> Knowledge:
     gaps = [span for spans in known.gaps.values() for span in spans]
     if not gaps:
         return replace(known, covered={}, exhausted={})
-    time = Span(min(span.start for span in gaps), max(span.end for span in gaps))
-    return replace(
-        known,
-        covered={interval: near for interval, spans in known.covered.items() if (near := clip(spans, time))},
-        exhausted={answer: near for answer, spans in known.exhausted.items() if (near := clip(spans, time))},
-    )
+    time = Span(min([span.start for span in gaps]), max([span.end for span in gaps]))
+    return replace(known, covered=_clipped(known.covered, time), exhausted=_clipped(known.exhausted, time))
+
+
+def _clipped(sets: Mapping[Key, Spans], time: Span) -> dict[Key, Spans]:
+    return {
+        key: near for key, spans in sets.items() if spans and spans[-1].end > time.start and (near := clip(spans, time))
+    }
 
 
 def _situation(near: Knowledge) -> tuple[Hashable, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.gaps import GapStatus
+from kraken_pipeline.coverage.gaps import GapRecord, GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -139,6 +139,20 @@ def attempts_of(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[
 def open_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:
     """Return the open gaps of the series of some pairs, in order of time."""
     return _rows(connection, pairs, gaps.c.closed_at.is_(None))
+
+
+def open_records(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRecord]]:
+    """Return the open gaps of the series of some pairs, in order of time, without what is derived from their routes.
+
+    The names of archives, which are most of a row, are not read.
+    """
+    names = ("pair", "interval", "start", "end", "detected_at", "status")
+    query = sa.select(*(gaps.c[name] for name in names)).where(gaps.c.closed_at.is_(None))
+    query = query.where(of_pairs(gaps.c.pair, pairs)).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
+    return {
+        series: [GapRecord(Span(start, end), at, _STATUSES[status]) for _, _, start, end, at, status in rows]
+        for series, rows in by_series(connection.execute(query).all())
+    }
 
 
 def closed_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRow]]:

@@ -40,7 +40,7 @@ def proofs_of(connection: sa.Connection, pairs: Collection[str] | None = None) -
     """
     found = added_up(connection, pairs)
     suspected = suspicious(connection, found, pairs)
-    found = {series: proven.without(suspected.get(series, ())) for series, proven in found.items()}
+    found |= {series: found[series].without(spans) for series, spans in suspected.items()}
     for series, counts in trade_counts.proven(connection, pairs).items():
         spans = normalise(count.span for count in counts)
         found[series] = found.get(series, NOTHING_PROVEN).and_reconciled(spans)
@@ -80,6 +80,7 @@ def suspicious(
     found = {
         series: touched_candles(normalise((*times.get(series.pair, ()), *times.get(None, ()))), series.interval)
         for series in (wanted if times else ())
+        if series.pair in times or None in times
     }
     return {series: spans for series, spans in found.items() if spans}
 

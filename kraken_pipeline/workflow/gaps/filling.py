@@ -66,19 +66,20 @@ class Archives:
             return _NO_ARCHIVE
         failed = self._failed.get(series, frozenset())
         member = f":{series.pair}_{series.interval.value}.csv"
-        files: dict[str, None] = {}
-        wanted: dict[str, None] = {}
-        awaited: dict[str, None] = {}
+        files: list[str] = []
+        wanted: list[str] = []
+        awaited: list[str] = []
         for leg in own:
             if leg.route is Route.ARCHIVE:
-                files |= dict.fromkeys(leg.files)
+                files += leg.files
             elif series.interval.in_archives and clip(unreached, leg.span):
                 fetched, later = self._not_answered(leg.span, failed)
-                files |= dict.fromkeys([archive + member for archive in fetched])
-                wanted |= dict.fromkeys(fetched)
-                awaited |= dict.fromkeys(later)
-        at_hand = {name.partition(":")[0] for leg in own for name in leg.files}
-        return Filling(tuple(files), tuple(archive for archive in wanted if archive not in at_hand), tuple(awaited))
+                files += [archive + member for archive in fetched]
+                wanted += fetched
+                awaited += later
+        if at_hand := {name.partition(":")[0] for leg in own for name in leg.files}:
+            wanted = [archive for archive in wanted if archive not in at_hand]
+        return Filling(*(tuple(dict.fromkeys(names)) for names in (files, wanted, awaited)))
 
     def _not_answered(self, span: Span, failed: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the archives of a range that have not answered: the published ones, and those that are not yet.

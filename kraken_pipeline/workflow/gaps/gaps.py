@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import (
     ATTEMPTS,
+    GapRecord,
     GapStatus,
     expected_span,
     missing,
@@ -21,7 +22,7 @@ from kraken_pipeline.coverage.overlaps import Overlaps
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, slots, split, subtract
 from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, Router
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
@@ -194,8 +195,12 @@ def without_limits(gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> list[Gap]:
         routes = router.route(known, with_api=not snapshot.is_delisted(pair))
         for interval, own in found.items():
             legs = Overlaps(routes[interval], _span_of)
-            rerouted += [replace(gap, legs=tuple(legs.over(gap.span))) for gap in own]
+            rerouted += [_rerouted(gap, tuple(legs.over(gap.span))) for gap in own]
     return rerouted
+
+
+def _rerouted(gap: Gap, legs: tuple[Leg, ...]) -> Gap:
+    return gap if legs == gap.legs else replace(gap, legs=legs)  # to compare takes a fifth of the time
 
 
 class _Spanned(Protocol):
@@ -215,7 +220,7 @@ def _missing(
     Archives of trades, for example, fill one-minute candles.
     """
     gaps: dict[Interval, Spans] = {}
-    for interval in Interval:
+    for interval in INTERVALS:
         series = Series(pair, interval)
         if interval in spec.intervals or series in offers:
             spans = missing(expected(snapshot, spec, series), snapshot.covered(series))
@@ -239,28 +244,35 @@ def _priced(gaps: Mapping[Interval, Spans], spec: RunSpec, now: int) -> dict[Int
 def _knowledge(
     pair: str, gaps: Mapping[Interval, Spans], snapshot: CatalogSnapshot, offers: Mapping[Series, Sequence[Offer]]
 ) -> Knowledge:
-    exhausted: dict[tuple[Interval, Route], Spans] = {}
-    for interval in Interval:
-        answered: dict[Route, list[Span]] = {}
-        series = Series(pair, interval)
-        for attempt in snapshot.attempts.get(series, ()):
-            if attempt.error is None:
-                # A source that answered before the refutation may answer differently by now.
-                refuted = (
-                    refutation
-                    for refutation in snapshot.refutations.get(series, ())
-                    if attempt.id <= refutation.after_attempt
-                )
-                spans = subtract((attempt.span,), normalise(refutation.span for refutation in refuted))
-                answered.setdefault(Route(attempt.route), []).extend(spans)
-        exhausted |= {(interval, by): normalise(spans) for by, spans in answered.items()}
+    every = {interval: Series(pair, interval) for interval in INTERVALS}
     return Knowledge(
         gaps=gaps,
-        covered={interval: snapshot.covered(Series(pair, interval)) for interval in Interval},
-        offers={interval: offers.get(Series(pair, interval), ()) for interval in Interval},
-        exhausted=exhausted,
+        covered={interval: spans for interval, series in every.items() if (spans := snapshot.covered(series))},
+        offers={interval: offers[series] for interval, series in every.items() if series in offers},
+        exhausted={
+            (interval, by): normalise(spans)
+            for interval, series in every.items()
+            if series in snapshot.attempts
+            for by, spans in _answered(series, snapshot).items()
+        },
         trades_a_second=snapshot.rates.get(pair, DEFAULT_TRADES_A_SECOND),
     )
+
+
+def _answered(series: Series, snapshot: CatalogSnapshot) -> dict[Route, list[Span]]:
+    """Return the spans of a series that each route has answered for."""
+    answered: dict[Route, list[Span]] = {}
+    for attempt in snapshot.attempts[series]:
+        if attempt.error is None:
+            # A source that answered before the refutation may answer differently by now.
+            refuted = (
+                refutation
+                for refutation in snapshot.refutations.get(series, ())
+                if attempt.id <= refutation.after_attempt
+            )
+            spans = subtract((attempt.span,), normalise(refutation.span for refutation in refuted))
+            answered.setdefault(Route(attempt.route), []).extend(spans)
+    return answered
 
 
 def _gap(
@@ -269,7 +281,7 @@ def _gap(
     own: tuple[Leg, ...],
     filling: Filling,
     tried: Sequence[Attempt],
-    older: Sequence[GapRow],
+    older: Sequence[GapRecord],
     now: int,
 ) -> Gap:
     failures = failures_at(tried, span) if tried else 0

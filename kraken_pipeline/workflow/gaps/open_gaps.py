@@ -115,15 +115,17 @@ class OpenGaps:
 
 
 def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps: Sequence[Gap]) -> None:
-    """Update the gap records of the selected series."""
+    """Update the gap records of the selected series; the lock of the gap records is held."""
     by_series: dict[Series, list[Gap]] = {}
     for gap in gaps:
         by_series.setdefault(gap.series, []).append(gap)
+    with stores.catalog.read() as connection:
+        recorded = gap_records.open_gaps(connection, sorted(snapshot.pairs))
     selected = [Series(pair, interval) for pair in snapshot.pairs for interval in spec.intervals]
-    touched = [series for series in selected if series in by_series or series in snapshot.records]
+    touched = [series for series in selected if series in by_series or series in recorded]
     rows: list[GapRow] = []
     for series in touched:
-        older = {record.span: record for record in snapshot.records.get(series, ())}
+        older = {record.span: record for record in recorded.get(series, ())}
         found = {gap.span: gap.row() for gap in by_series.get(series, [])}
         records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]
         revision = revise(records, tuple(found), expected(snapshot, spec, series), snapshot.now)

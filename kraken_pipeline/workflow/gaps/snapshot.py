@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from kraken_pipeline.coverage.gaps import GapRecord
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import Source
@@ -16,7 +17,7 @@ from kraken_pipeline.storage.exchange_state.listings import ListingRecord, absen
 from kraken_pipeline.storage.records import damage, evidence_records, file_records, gap_records, refutations
 from kraken_pipeline.storage.records.evidence_records import CoverageRecord, Extent
 from kraken_pipeline.storage.records.file_records import ContainerRecord
-from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
+from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -58,7 +59,7 @@ class CatalogSnapshot:
     coverage: Mapping[Series, Sequence[CoverageRecord]]
     extents: Mapping[Series, Extent]
     attempts: Mapping[Series, Sequence[Attempt]]
-    records: Mapping[Series, Sequence[GapRow]]
+    records: Mapping[Series, Sequence[GapRecord]]
     rates: Mapping[str, float]
     containers: Sequence[ContainerRecord]
     listings: Mapping[str, ListingRecord]
@@ -175,7 +176,7 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
             coverage=evidence_records.coverage_of(connection, pairs=names),
             extents=extents,
             attempts=gap_records.attempts_of(connection, names),
-            records=gap_records.open_gaps(connection, names),
+            records=gap_records.open_records(connection, names),
             rates=evidence_records.trade_rates(connection),
             containers=file_records.all_containers(connection),
             listings=listings_of(connection, names),
@@ -186,10 +187,11 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
         )
         lost = damage.first_lost(connection, names)
     for series, extent in extents.items():
-        if _is_resampled(snapshot.coverage.get(series, ()), extent.first_time):
+        known = snapshot.first_known.get(series.pair)
+        if known is not None and known <= extent.first_time:
             continue
-        known = snapshot.first_known.get(series.pair, extent.first_time)
-        snapshot.first_known[series.pair] = min(known, extent.first_time)
+        if not _is_resampled(snapshot.coverage.get(series, ()), extent.first_time):
+            snapshot.first_known[series.pair] = extent.first_time
     first_trades = {
         pair: listing.first_trade for pair, listing in snapshot.listings.items() if listing.first_trade is not None
     }
