@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import containers, files, grants, of_pairs
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.postgresql import alone
+
+if TYPE_CHECKING:  # what reads the catalog opens no archive, and need not load what does
+    from kraken_pipeline.kraken.archive import ArchiveFile
 
 _VARIABLES = 10_000
 """The maximum number of values in one statement: SQLite allows 32,766."""
