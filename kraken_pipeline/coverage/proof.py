@@ -27,7 +27,10 @@ class Proven:
 
     def within(self, spans: Spans) -> Proven:
         """Return the part within a set."""
-        return Proven(intersect(self.reconciled, spans), intersect(self.verified, spans))
+        reconciled = intersect(self.reconciled, spans)
+        # Of most series all that is proven is verified.
+        verified = reconciled if self.verified is self.reconciled else intersect(self.verified, spans)
+        return Proven(reconciled, verified)
 
     def without(self, spans: Spans) -> Proven:
         """Return the part outside a set."""

@@ -138,7 +138,7 @@ def clip(spans: Spans, span: Span) -> Spans:
 
 def seconds(spans: Spans) -> int:
     """Return the total length of the set in seconds."""
-    return sum(span.end - span.start for span in spans)
+    return sum([span.end - span.start for span in spans])  # most sets have one range: a generator takes longer
 
 
 def whole_candles(spans: Spans, interval: Interval) -> Spans:
@@ -156,11 +156,10 @@ def whole_candles(spans: Spans, interval: Interval) -> Spans:
 
 def split(spans: Spans, at: int) -> Spans:
     """Return the ranges with the one that holds a moment split there; unlike in a set, the two parts are adjacent."""
-    return tuple(
-        part
-        for span in spans
-        for part in ((Span(span.start, at), Span(at, span.end)) if span.start < at < span.end else (span,))
-    )
+    parts: list[Span] = []
+    for span in spans:
+        parts += (Span(span.start, at), Span(at, span.end)) if span.start < at < span.end else (span,)
+    return tuple(parts)
 
 
 def touched_candles(spans: Spans, interval: Interval) -> Spans:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kraken_pipeline.coverage.ranges import Span, Spans, clip, normalise
+from kraken_pipeline.coverage.ranges import Spans, clip, normalise
 from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.kraken.release import Kind, published
 from kraken_pipeline.market.interval import Interval
@@ -19,17 +19,19 @@ class Filling:
     """The archives that fill a gap.
 
     Attributes:
-        files: The files with its candles, at hand (as their offers name them) or `RELEASE.zip:PAIR_MINUTES.csv`.
-        wanted: The published archives among them that are not at hand.
+        files: The files with its candles, joined by a comma: those at hand as their offers name them, others as
+            `RELEASE.zip:PAIR_MINUTES.csv`.
+        wanted: The published archives that would fill it and are not at hand.
         awaited: The archives of ended quarters that would fill it and are not published yet.
     """
 
-    files: tuple[str, ...] = ()
-    wanted: tuple[str, ...] = ()
-    awaited: tuple[str, ...] = ()
+    files: str
+    wanted: tuple[str, ...]
+    awaited: tuple[str, ...]
 
 
-_NO_ARCHIVE = Filling()
+_NO_ARCHIVE = Filling("", (), ())
+_NONE_FAILED: frozenset[str] = frozenset()
 
 
 class Archives:
@@ -51,7 +53,7 @@ class Archives:
         self._failed: dict[tuple[str, int], frozenset[str]] = {}
         for sha256, pair, interval in snapshot.failed:
             self._failed[pair, interval] = self._failed.get((pair, interval), frozenset()) | {sha256}
-        self._lacking: dict[tuple[Span, frozenset[str]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._lacking: dict[tuple[Spans, frozenset[str]], tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._snapshot = snapshot
 
     def filling(self, series: Series, own: Sequence[Leg], unreached: Spans) -> Filling:
@@ -62,40 +64,43 @@ class Archives:
             own: The legs of the gap.
             unreached: The legs of the series that are out of reach.
         """
-        if not series.interval.in_archives and all(leg.route is not Route.ARCHIVE for leg in own):
+        offered = [leg for leg in own if leg.route is Route.ARCHIVE]
+        far: Spans = ()
+        if series.interval.in_archives:
+            far = tuple([leg.span for leg in own if leg.route is not Route.ARCHIVE and clip(unreached, leg.span)])
+        if not (offered or far):
             return _NO_ARCHIVE
-        failed = self._failed.get(series, frozenset())
+        failed = self._failed.get(series, _NONE_FAILED)
         member = f":{series.pair}_{series.interval.value}.csv"
+        wanted, awaited = self._not_answered(far, failed)
+        if not offered:
+            return Filling(f"{member},".join(wanted) + member if wanted else "", wanted, awaited)
         files: list[str] = []
-        wanted: list[str] = []
-        awaited: list[str] = []
         for leg in own:
             if leg.route is Route.ARCHIVE:
                 files += leg.files
-            elif series.interval.in_archives and clip(unreached, leg.span):
-                fetched, later = self._not_answered(leg.span, failed)
-                files += [archive + member for archive in fetched]
-                wanted += fetched
-                awaited += later
-        if at_hand := {name.partition(":")[0] for leg in own for name in leg.files}:
-            wanted = [archive for archive in wanted if archive not in at_hand]
-        return Filling(*(tuple(dict.fromkeys(names)) for names in (files, wanted, awaited)))
+            elif leg.span in far:
+                files += [archive + member for archive in self._not_answered((leg.span,), failed)[0]]
+        at_hand = {name.partition(":")[0] for leg in offered for name in leg.files}
+        wanted = tuple(archive for archive in wanted if archive not in at_hand)
+        return Filling(",".join(dict.fromkeys(files)), wanted, awaited)
 
-    def _not_answered(self, span: Span, failed: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the archives of a range that have not answered: the published ones, and those that are not yet.
+    def _not_answered(self, spans: Spans, failed: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the archives of some ranges that have not answered: the published ones, and those that are not yet.
 
         Args:
-            span: The range.
+            spans: The ranges, in order of time.
             failed: The containers whose member for the series could not be read: they have answered for nothing.
         """
-        if (known := self._lacking.get((span, failed))) is not None:
+        if (known := self._lacking.get((spans, failed))) is not None:
             return known
         found: list[str] = []
         awaited: list[str] = []
-        for archive, quarter in published(span.start, span.end, self._snapshot.now):
-            if self._holding(quarter, max(span.start, quarter.start)) <= failed:
-                (awaited if quarter.end > self._snapshot.published_until else found).append(archive)
-        known = self._lacking[span, failed] = tuple(found), tuple(awaited)
+        for span in spans:
+            for archive, quarter in published(span.start, span.end, self._snapshot.now):
+                if self._holding(quarter, max(span.start, quarter.start)) <= failed:
+                    (awaited if quarter.end > self._snapshot.published_until else found).append(archive)
+        known = self._lacking[spans, failed] = tuple(dict.fromkeys(found)), tuple(dict.fromkeys(awaited))
         return known
 
     def _holding(self, quarter: Quarter, start: int) -> set[str]:

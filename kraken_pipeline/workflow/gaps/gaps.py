@@ -290,7 +290,7 @@ def _gap(
         span=span,
         overflow_candles=overflow(span, series.interval, now),
         legs=own,
-        required_csv_file=",".join(filling.files) or None,
+        required_csv_file=filling.files or None,
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
