@@ -268,7 +268,6 @@ def _snapshot(pairs: int) -> CatalogSnapshot:
         },
         extents={},
         attempts={},
-        records={},
         rates={},
         containers=[],
         listings={},

@@ -48,7 +48,6 @@ def gap(pair: str, interval: Interval, *legs: Leg, next_try: int = 0, failures: 
         GapStatus.DETECTED,
         0,
         None,
-        NOW,
         failures=failures,
         next_try=next_try,
     )

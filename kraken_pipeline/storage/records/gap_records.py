@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from kraken_pipeline.coverage.gaps import GapRecord, GapStatus
+from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -141,16 +141,13 @@ def open_gaps(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Se
     return _rows(connection, pairs, gaps.c.closed_at.is_(None))
 
 
-def open_records(connection: sa.Connection, pairs: Sequence[str] | None) -> dict[Series, list[GapRecord]]:
-    """Return the open gaps of the series of some pairs, in order of time, without what is derived from their routes.
-
-    The names of archives, which are most of a row, are not read.
-    """
-    names = ("pair", "interval", "start", "end", "detected_at", "status")
-    query = sa.select(*(gaps.c[name] for name in names)).where(gaps.c.closed_at.is_(None))
-    query = query.where(of_pairs(gaps.c.pair, pairs)).order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
+def open_spans(connection: sa.Connection, pairs: Sequence[str] | None, status: GapStatus) -> dict[Series, list[Span]]:
+    """Return the open gaps of one status of the series of some pairs, in order of time."""
+    query = sa.select(*(gaps.c[name] for name in ("pair", "interval", "start", "end")))
+    query = query.where(gaps.c.closed_at.is_(None), gaps.c.status == str(status), of_pairs(gaps.c.pair, pairs))
+    query = query.order_by(gaps.c.pair, gaps.c.interval, gaps.c.start, gaps.c.id)
     return {
-        series: [GapRecord(Span(start, end), at, _STATUSES[status]) for _, _, start, end, at, status in rows]
+        series: [Span(start, end) for _, _, start, end in rows]
         for series, rows in by_series(connection.execute(query).all())
     }
 

@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 from kraken_pipeline.coverage.completeness import SeriesCompleteness
 from kraken_pipeline.coverage.gaps import (
     ATTEMPTS,
-    GapRecord,
     GapStatus,
     expected_span,
     missing,
@@ -25,6 +24,7 @@ from kraken_pipeline.coverage.routing import Knowledge, Leg, Offer, Route, Route
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.records import gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt, GapRow
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.filling import Archives, Filling, out_of_reach
@@ -48,7 +48,6 @@ class Gap:
         status: Its status.
         attempts: The number of attempts at any part of it.
         error: The error of the last attempt.
-        detected_at: The time when any part of it was first found missing, in seconds since the epoch.
         failures: The number of most recent attempts that failed in a row.
         next_try: The earliest time of the next try, in seconds since the epoch.
         wanted: The published archives that would fill it and are not at hand.
@@ -63,7 +62,6 @@ class Gap:
     status: GapStatus
     attempts: int
     error: str | None
-    detected_at: int
     failures: int = 0
     next_try: int = 0
     wanted: tuple[str, ...] = ()
@@ -88,8 +86,13 @@ class Gap:
         """Return the JSON of `gaps --json`."""
         return gap_json(self.row())
 
-    def row(self) -> GapRow:
-        """Return the gap as a record of the catalog."""
+    def row(self, detected_at: int = 0) -> GapRow:
+        """Return the gap as a record of the catalog.
+
+        Args:
+            detected_at: The time when any part of it was first found missing, in seconds since the epoch; 0 where that
+                does not matter.
+        """
         return GapRow(
             self.series,
             self.span,
@@ -100,7 +103,7 @@ class Gap:
             self.status,
             self.attempts,
             self.error,
-            self.detected_at,
+            detected_at,
         )
 
 
@@ -169,13 +172,10 @@ def find_gaps(
                 series = Series(pair, interval)
                 legs = Overlaps(routes[interval], _span_of)
                 attempts = Overlaps(snapshot.attempts.get(series, ()), _span_of)
-                records = Overlaps(snapshot.records.get(series, ()), _span_of)
                 for span in gaps[interval]:
                     own = tuple(legs.over(span))
                     filling = archives.filling(series, own, unreached[interval])
-                    found.append(
-                        _gap(series, span, own, filling, attempts.over(span), records.over(span), snapshot.now)
-                    )
+                    found.append(_gap(series, span, own, filling, attempts.over(span), snapshot.now))
     return found
 
 
@@ -210,6 +210,10 @@ class _Spanned(Protocol):
 
 def _span_of(item: _Spanned) -> Span:
     return item.span
+
+
+def _itself(span: Span) -> Span:
+    return span
 
 
 def _missing(
@@ -281,7 +285,6 @@ def _gap(
     own: tuple[Leg, ...],
     filling: Filling,
     tried: Sequence[Attempt],
-    older: Sequence[GapRecord],
     now: int,
 ) -> Gap:
     failures = failures_at(tried, span) if tried else 0
@@ -294,7 +297,6 @@ def _gap(
         status=_status(own, failures),
         attempts=len(tried),
         error=tried[-1].error if tried else None,
-        detected_at=min([record.detected_at for record in older], default=now),
         failures=failures,
         next_try=retry_at(tried, span) if failures else 0,
         wanted=filling.wanted,
@@ -331,11 +333,12 @@ def shown(stores: Stores, gaps: Iterable[Gap], snapshot: CatalogSnapshot) -> lis
 
     A killed run leaves its marks behind; they are ignored while no run is active.
     """
-    marked = {
-        series: Overlaps([record for record in records if record.status is GapStatus.BACKFILLING], _span_of)
-        for series, records in (snapshot.records if stores.locks.is_any_running() else {}).items()
-    }
     rows = [gap.row() for gap in gaps]
+    if not stores.locks.is_any_running():
+        return rows
+    with stores.catalog.read() as connection:
+        filling = gap_records.open_spans(connection, sorted(snapshot.pairs), GapStatus.BACKFILLING)
+    marked = {series: Overlaps(spans, _itself) for series, spans in filling.items()}
     return [
         replace(row, status=GapStatus.BACKFILLING)
         if row.series in marked and marked[row.series].over(row.span)

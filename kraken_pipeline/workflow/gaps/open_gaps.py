@@ -41,8 +41,13 @@ class OpenGaps:
         self._recorded: set[str] = set()
 
     def change(self, pairs: Iterable[str]) -> None:
-        """Mark pairs whose evidence, attempts or gap records have changed; they are read again when next needed."""
-        self._changed.update(pairs)
+        """Mark pairs whose evidence, attempts or gap records have changed.
+
+        They are read again when next needed, and recorded again even if they have the same gaps.
+        """
+        changed = set(pairs)
+        self._changed |= changed
+        self._recorded -= changed
 
     @property
     def snapshot(self) -> CatalogSnapshot:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from kraken_pipeline.coverage.gaps import GapRecord
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import Source
@@ -40,7 +39,6 @@ class CatalogSnapshot:
         coverage: Series → coverage in order of time.
         extents: Series → extent of its candles in the lake.
         attempts: Series → attempts, the oldest first.
-        records: Series → open gap records.
         rates: Pair → trades a second.
         containers: The containers that were examined.
         listings: Pair → its listing by the exchange.
@@ -59,7 +57,6 @@ class CatalogSnapshot:
     coverage: Mapping[Series, Sequence[CoverageRecord]]
     extents: Mapping[Series, Extent]
     attempts: Mapping[Series, Sequence[Attempt]]
-    records: Mapping[Series, Sequence[GapRecord]]
     rates: Mapping[str, float]
     containers: Sequence[ContainerRecord]
     listings: Mapping[str, ListingRecord]
@@ -96,7 +93,6 @@ class CatalogSnapshot:
             coverage=_of_pairs(self.coverage, newer.coverage, newer.pairs),
             extents=_of_pairs(self.extents, newer.extents, newer.pairs),
             attempts=_of_pairs(self.attempts, newer.attempts, newer.pairs),
-            records=_of_pairs(self.records, newer.records, newer.pairs),
             refutations=_of_pairs(self.refutations, newer.refutations, newer.pairs),
             rates=_without(self.rates, newer.pairs)
             | {pair: newer.rates[pair] for pair in newer.pairs if pair in newer.rates},
@@ -130,7 +126,7 @@ class CatalogSnapshot:
 
     @property
     def _by_series(self) -> tuple[Mapping[Series, Any], ...]:
-        return self.coverage, self.extents, self.attempts, self.records, self.refutations
+        return self.coverage, self.extents, self.attempts, self.refutations
 
     def last_evidence(self, pair: str) -> int:
         """Return the end of a pair's coverage in any interval, in seconds since the epoch; 0 if there is none."""
@@ -176,7 +172,6 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
             coverage=evidence_records.coverage_of(connection, pairs=names),
             extents=extents,
             attempts=gap_records.attempts_of(connection, names),
-            records=gap_records.open_records(connection, names),
             rates=evidence_records.trade_rates(connection),
             containers=file_records.all_containers(connection),
             listings=listings_of(connection, names),

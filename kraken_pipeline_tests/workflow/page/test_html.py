@@ -38,7 +38,7 @@ HOSTILE = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&.zip"""
 def gap(start: int, hours: int, *, route: Route = Route.TRADES, file: str | None = None) -> Gap:
     span = Span(start, start + hours * HOUR)
     legs = (Leg(span, route, requests=3),)
-    return Gap(HOURS, span, 0, legs, file, GapStatus.DETECTED, 1, None, NOW)
+    return Gap(HOURS, span, 0, legs, file, GapStatus.DETECTED, 1, None)
 
 
 def report(**more: Any) -> Report:
