@@ -291,7 +291,7 @@ def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
         .outerjoin(first, first.c.pair == grants.c.pair)
         .group_by(grants.c.pair)
     )
-    return {pair: int(trades) / int(seconds) for pair, trades, seconds in connection.execute(query) if seconds}
+    return {pair: int(trades) / int(seconds) for pair, trades, seconds in connection.execute(query).all() if seconds}
 
 
 def conflicting(connection: sa.Connection, series: Series, reason: str | None = None) -> Spans:

@@ -67,7 +67,7 @@ class Archives:
         offered = [leg for leg in own if leg.route is Route.ARCHIVE]
         far: Spans = ()
         if series.interval.in_archives:
-            far = tuple([leg.span for leg in own if leg.route is not Route.ARCHIVE and clip(unreached, leg.span)])
+            far = tuple([leg.span for leg in own if leg.route is not Route.ARCHIVE and _lies_in(leg, unreached)])
         if not (offered or far):
             return _NO_ARCHIVE
         failed = self._failed.get(series, _NONE_FAILED)
@@ -111,6 +111,10 @@ class Archives:
             if container.end is not None and (container.start or 0) <= start < container.end
         )
         return {*self._quarterly.get(str(quarter), ()), *complete}
+
+
+def _lies_in(leg: Leg, unreached: Spans) -> bool:
+    return leg.span in unreached or bool(clip(unreached, leg.span))  # most are one of these spans themselves
 
 
 def out_of_reach(routes: Mapping[Interval, Sequence[Leg]]) -> dict[Interval, Spans]:
