@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from kraken_pipeline.cli.app import app
+from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.groups import Command, Group
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.storage.catalog.database import open_catalog
@@ -52,6 +54,18 @@ def test_gaps_imports_no_server_and_nothing_that_only_runs_need(tmp_path: Path, 
     )
     assert "Gaps, the longest first" in done.stdout
     assert json.loads(done.stderr) == []
+
+
+def test_no_cycles_are_looked_for_during_a_command_and_again_afterwards_even_if_it_fails() -> None:
+    @no_collection()
+    def command() -> None:
+        assert not gc.isenabled()
+        raise ValueError("it fails")
+
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="it fails"):
+        command()
+    assert gc.isenabled()
 
 
 def members(group: Group) -> Iterator[tuple[str, Command | Group, Any]]:
