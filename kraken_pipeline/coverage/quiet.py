@@ -211,7 +211,10 @@ def all_quiet(start: int, interval: Interval, markets: Iterable[tuple[NDArray[np
     for trades, is_covered in chain([first_market], rest):
         covered += is_covered
         traded += trades
-        usual += _usual(trades, is_covered, _DAY // interval.seconds) * is_covered
+        (known,) = np.nonzero(is_covered)
+        if len(known):  # no other candle counts as usual, and many markets are young
+            part = slice(known[0], known[-1] + 1)
+            usual[part] += _usual(trades[part], is_covered[part], _DAY // interval.seconds) * is_covered[part]
     silent = np.concatenate([[False], (covered >= 2) & (traded == 0), [False]])
     edges = np.flatnonzero(silent[1:] != silent[:-1])
     sums = np.concatenate([[0.0], np.cumsum(usual)])

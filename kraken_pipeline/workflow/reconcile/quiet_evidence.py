@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -43,6 +43,7 @@ class QuietEvidence:
     proofs: Mapping[Series, Spans]
     down: Spans = ()
     _trades: dict[str, Spans] = field(default_factory=dict)
+    _looked_up: set[Series] = field(default_factory=set)
 
     def trades(self, pair: str) -> Spans:
         """Return the spans in which the trades of a pair were paged through or read from an archive."""
@@ -82,6 +83,13 @@ class QuietEvidence:
         """Return whether the lake has a candle that starts in a span."""
         return len(self.activity.of(series, (span,)).times) > 0
 
+    def _look_up(self, series: Iterable[Series]) -> None:
+        """Read the manifest of all longer intervals of some series in one query, which takes a tenth of the time."""
+        wanted = {Series(one.pair, coarse) for one in series for coarse in Interval if one.interval in coarse.finer}
+        if new := wanted - self._looked_up:
+            self.stores.lake.manifest.reread_all(new)
+            self._looked_up |= new
+
     def state(self, suspicion: SuspicionRecord) -> SuspicionState:
         """Return the current state of a suspicion; one that trades have disproved stays disproved."""
         if suspicion.pair is not None:
@@ -91,9 +99,15 @@ class QuietEvidence:
             return SuspicionState.PROVEN_QUIET if self.is_quiet(series, suspicion.span) else SuspicionState.UNPROVEN
         if not subtract((suspicion.span,), self.down):
             return SuspicionState.EXCHANGE_DOWN
+        proven = [
+            series
+            for series, spans in self.proofs.items()
+            if series.interval is suspicion.interval and clip(spans, suspicion.span) == (suspicion.span,)
+        ]
+        self._look_up(proven)
         quiet = 0
-        for series in self.proofs:
-            quiet += series.interval is suspicion.interval and self.is_quiet(series, suspicion.span)
+        for series in proven:
+            quiet += self.is_quiet(series, suspicion.span)
             if quiet == 2:
                 return SuspicionState.EXCHANGE_DOWN
         return suspicion.state if suspicion.state is SuspicionState.TRADED else SuspicionState.UNPROVEN
