@@ -63,6 +63,11 @@ def is_pgwire(url: str) -> bool:
     return True
 
 
+def is_broker(url: str) -> bool:
+    """Check whether a URL names a message broker that Celery can use: RabbitMQ or Redis."""
+    return bool(re.fullmatch(r"(py)?amqps?://[^/?#\s]+(/[^?#\s]*)?", url)) or is_redis(url)
+
+
 def is_redis(url: str) -> bool:
     """Check whether redis-py can parse all of a URL; it silently ignores a database that is not a number."""
     from redis import ConnectionPool, RedisError  # noqa: PLC0415 - 150 ms, only needed with Redis

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
-from kraken_pipeline.setting_syntax import is_cron, is_database, is_http, is_pgwire, is_redis
+from kraken_pipeline.setting_syntax import is_broker, is_cron, is_database, is_http, is_pgwire, is_redis
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 
@@ -72,12 +72,17 @@ class Settings(BaseSettings):
         description="Processes of one run that work side by side where there is much to do, and files that it reads at "
         "the same time where there is little. Each takes up to 64 MiB of CSV in memory.",
     )
-    kraken_executor: Literal["in_process", "multiprocess"] = Field(
+    kraken_executor: Literal["in_process", "multiprocess", "celery"] = Field(
         default="in_process",
         description="Where the steps of the job `ingest` run. `in_process`: one after another in the process of the "
         "run, which starts others where there is much to do. `multiprocess`: each step is a group of pairs in a "
         "process of its own, up to `KRAKEN_WORKERS` at the same time, which Dagster starts, shows and retries one by "
-        "one.",
+        "one. `celery`: each step runs on a Celery worker, on any machine that has the home and the folders.",
+    )
+    kraken_celery_url: SecretStr | None = Field(
+        default=None,
+        description="The broker of `KRAKEN_EXECUTOR=celery`: `amqp://user:password@host:5672//` for RabbitMQ, or "
+        "`redis://host:6379/1`.",
     )
     kraken_parallel_runs: int = Field(
         default=2,
@@ -358,6 +363,16 @@ class Settings(BaseSettings):
             raise ValueError("write a cron time of five fields, such as */15 * * * *")
         return value
 
+    @field_validator("kraken_celery_url")
+    @classmethod
+    def _name_a_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not is_broker(value.get_secret_value()):
+            raise ValueError(
+                "write amqp://user:password@host:5672// or redis://:password@host:6379/1, with the password "
+                "percent-encoded"
+            )
+        return value
+
     @field_validator("kraken_cache_url")
     @classmethod
     def _name_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
@@ -398,6 +413,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "set both KRAKEN_QUESTDB_URL and KRAKEN_QUESTDB_PG_URL, or neither: QuestDB needs both ports"
             )
+        if self.kraken_executor == "celery" and self.kraken_celery_url is None:
+            raise ValueError("KRAKEN_EXECUTOR=celery needs KRAKEN_CELERY_URL, the URL of the broker")
         if self.kraken_questdb_pool < self.kraken_questdb_pool_min:
             raise ValueError("KRAKEN_QUESTDB_POOL is less than KRAKEN_QUESTDB_POOL_MIN")
         return self

@@ -174,9 +174,36 @@ def test_a_wrong_value_is_refused_in_a_sentence_that_names_the_variable(
     assert "errors.pydantic.dev" not in sentence
 
 
+@pytest.mark.parametrize("url", ["http://host", "amqp://", "redis://", "redis://host/one", "host:5672", "amqp://a b/"])
+def test_a_broker_that_celery_cannot_use_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("KRAKEN_CELERY_URL", url)
+    with pytest.raises(InvalidSettings, match=r"KRAKEN_CELERY_URL=\*\*\*\*.*amqp://user:password@host") as refusal:
+        load_settings()
+    assert url not in str(refusal.value).partition("write ")[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://host", "amqp://user:p%40ss@host:5672//", "pyamqp://guest@host/vhost", "rediss://:word@host:6379/1"]
+)
+def test_rabbitmq_and_redis_are_brokers(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("KRAKEN_EXECUTOR", "celery")
+    with pytest.raises(InvalidSettings, match="KRAKEN_EXECUTOR=celery needs KRAKEN_CELERY_URL"):
+        load_settings()
+    monkeypatch.setenv("KRAKEN_CELERY_URL", url)
+    assert url not in repr(load_settings())
+
+
 def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:
     free = {"KRAKEN_PIPELINE_HOME", "KRAKEN_ARCHIVE_DIRS", "KRAKEN_TIERS_FILE"}  # any path is one
-    secret = {"KRAKEN_CATALOG_URL", "KRAKEN_CACHE_URL", "KRAKEN_QUESTDB_URL", "KRAKEN_QUESTDB_PG_URL"}
+    secret = {
+        "KRAKEN_CATALOG_URL",
+        "KRAKEN_CACHE_URL",
+        "KRAKEN_CELERY_URL",
+        "KRAKEN_QUESTDB_URL",
+        "KRAKEN_QUESTDB_PG_URL",
+    }
     assert {name.upper() for name in Settings.model_fields} == {name for name, _ in WRONG} | free | secret
 
 
@@ -396,6 +423,7 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, url in {
         "KRAKEN_CATALOG_URL": POSTGRESQL,
         "KRAKEN_CACHE_URL": "redis://:hunter2@cache",
+        "KRAKEN_CELERY_URL": "amqp://kraken:hunter2@queue//",
         "KRAKEN_QUESTDB_URL": HTTP,
         "KRAKEN_QUESTDB_PG_URL": PGWIRE,
     }.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.orchestration.progress import announce, progress_of
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
 from kraken_pipeline.settings import Settings, load_settings
@@ -55,6 +56,18 @@ def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, An
             "start_method": {"spawn": {}},
             **retries,
         }
+    if settings.kraken_executor == "celery":
+        try:
+            # An extra, which an embedded home does not need.
+            from dagster_celery import celery_executor  # noqa: PLC0415
+
+            from kraken_pipeline.orchestration.celery import executor_config  # noqa: PLC0415
+        except ImportError as error:
+            raise InvalidSettings(
+                f"KRAKEN_EXECUTOR=celery needs the extra `celery`, install it: pip install 'kraken-pipeline[celery]' "
+                f"({error})"
+            ) from error
+        return celery_executor, {**executor_config(settings), **retries}
     return dg.in_process_executor, {**retries, "marker_to_close": None}
 
 
@@ -74,6 +87,10 @@ class DrivenExecutor(dg.Executor):
     def retries(self) -> Any:
         """Whether steps are retried, as Dagster's executor has it."""
         return self._executor.retries
+
+    def app_args(self) -> Any:
+        """Return the configuration of the Celery app, which Dagster's loop asks the executor of the run for."""
+        return self._executor.app_args()  # type: ignore[attr-defined]
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others are driven."""
