@@ -116,6 +116,10 @@ class InvalidRequest(LastingError):
     """The request to a run is wrong or impossible; the message names the value and the allowed ones."""
 
 
+class OtherCode(LastingError):
+    """A worker runs other code than the process that began the run; it does nothing of the run."""
+
+
 class UnreadableArchive(LastingError):
     """A file cannot be read as the archive that its name announces."""
 

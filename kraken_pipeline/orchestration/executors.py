@@ -10,6 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -20,6 +23,7 @@ from kraken_pipeline.orchestration.run_records import INGEST_JOB
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened_locks
 
+PACKAGE = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 1.0
 _SLOT = "ingest"
 
@@ -27,6 +31,20 @@ _SLOT = "ingest"
 def steps_are_groups(settings: Settings, job_name: str) -> bool:
     """Return whether the steps of a job are groups of pairs, each in a process of its own."""
     return job_name == INGEST_JOB and settings.kraken_executor != "in_process"
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of all modules of this package, as hexadecimal digits: the steps of a run need the same code.
+
+    It is computed when a process first needs it. A worker that keeps running while the code is replaced keeps the
+    modules that it has loaded, and the digest that belongs to them.
+    """
+    digest = sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _requirements(_: Mapping[str, object]) -> Sequence[Any]:
