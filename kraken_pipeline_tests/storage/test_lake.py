@@ -246,6 +246,22 @@ def test_candles_outside_the_asked_time_are_left_out_whatever_the_record_says_of
     assert [row[0] for row in rows(found)] == [T + n * HOUR for n in range(8) if start <= n * HOUR < end]
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_candles_that_another_process_has_added_outside_the_asked_time_are_left_out(
+    tmp_path: Path, before: int
+) -> None:
+    """The reader has an older record of the file, by which all of its candles are wanted."""
+    reader, writer = lake_at(tmp_path), lake_at(tmp_path)
+    write(writer, HOURS, every_hour(T, 8))
+    assert reader.read(HOURS, T, T + 8 * HOUR).height == 8
+    write(writer, HOURS, every_hour(T - before * HOUR, 12 + before))
+    wanted = [T + number * HOUR for number in range(8)]
+    assert [row[0] for row in rows(reader.read(HOURS, T, T + 8 * HOUR))] == wanted
+    assert reader.times(HOURS, start=T, end=T + 8 * HOUR).to_list() == wanted
+    write(writer, HOURS, every_hour(T - 9 * HOUR, 30))
+    assert reader.activity(HOURS, T, T + 8 * HOUR)["time"].to_list() == wanted
+
+
 # --- what others read
 
 
