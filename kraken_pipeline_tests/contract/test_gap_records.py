@@ -83,6 +83,12 @@ def test_an_answer_that_goes_on_where_one_ended_prolongs_it(connection: sa.Conne
     ]
 
 
+def test_answers_of_one_call_prolong_one_after_another(connection: sa.Connection) -> None:
+    gap_records.add_attempts(connection, {HOURS: [answer(0, 10, 1)]}, "one")
+    gap_records.add_attempts(connection, {HOURS: [answer(10, 20, 2), answer(20, 30, 2)]}, "one")
+    assert gap_records.attempts_of(connection, None)[HOURS] == [answer(0, 30, 2)]
+
+
 @pytest.mark.parametrize(
     "second",
     [

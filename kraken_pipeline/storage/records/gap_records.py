@@ -74,7 +74,7 @@ def add_attempts(connection: sa.Connection, made: Mapping[Series, Sequence[Attem
         for attempt in some
         if attempt.error is not None
         or (series, attempt.span.start) not in ends
-        or not _prolonged(connection, series, attempt)
+        or not _prolonged(connection, series, attempt, ends)
     ]
     if rows:
         connection.execute(sa.insert(attempts), rows)
@@ -93,8 +93,10 @@ def _ends_of_answers(connection: sa.Connection, made: Mapping[Series, Sequence[A
     return {(Series(pair, interval), end) for pair, interval, end in connection.execute(query)}
 
 
-def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt) -> bool:
+def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt, ends: set[tuple[Series, int]]) -> bool:
     """Extend an answer by the same route that ends where this one begins; return whether there was one.
+
+    The new end is added to those of the answers on record.
 
     This keeps the number of rows small, because they are read often. Answers stay apart where the span was tried or
     refuted since: the later answer would look older than it is.
@@ -122,6 +124,8 @@ def _prolonged(connection: sa.Connection, series: Series, attempt: Attempt) -> b
     done = connection.execute(
         sa.update(attempts).where(attempts.c.id == is_before).values(end=attempt.span.end, made_at=attempt.made_at)
     )
+    if done.rowcount:
+        ends.add((series, attempt.span.end))
     return bool(done.rowcount)
 
 
