@@ -12,6 +12,7 @@ from dagster_celery.config import dict_wrapper
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
 
+from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.settings import Settings, load_settings
 
 _REDELIVERED_SECONDS = 3_600
@@ -25,7 +26,8 @@ def executor_config(settings: Settings) -> dict[str, Any]:
     A step is acknowledged when it is done, so that the broker delivers it again if its worker is killed. A worker takes
     one step at a time, because the others would wait for it while other workers have none.
     """
-    assert settings.kraken_celery_url is not None, "required by the executor"  # noqa: S101
+    if settings.kraken_celery_url is None:
+        raise InvalidSettings("KRAKEN_CELERY_URL is not set: a Celery worker needs the URL of the broker")
     broker = settings.kraken_celery_url.get_secret_value()
     return {
         "broker": broker,

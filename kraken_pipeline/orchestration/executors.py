@@ -103,7 +103,7 @@ class DrivenExecutor(dg.Executor):
 
     @property
     def retries(self) -> Any:
-        """Whether steps are retried, as Dagster's executor has it."""
+        """The retry mode of Dagster's executor."""
         return self._executor.retries
 
     def app_args(self) -> Any:

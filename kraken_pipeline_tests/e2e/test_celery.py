@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 import pytest
 
 from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
-from kraken_pipeline_tests.e2e.test_executors import is_at_rest
-from kraken_pipeline_tests.e2e.test_interruption import counts
+from kraken_pipeline_tests.e2e.test_executors import begun, is_at_rest
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.servers import Redis, wait_for
 from kraken_pipeline_tests.support.shell import ROOT, TIMEOUT, ended, environment, start
@@ -94,12 +92,7 @@ def test_the_step_of_a_killed_process_is_delivered_again(
     home = home_beside(archives, "celery-killed")
     home.parent.mkdir()
     with worker(home, broker) as pid:
-        driver = start(home, *COMMAND, **broker)
-        deadline = time.monotonic() + TIMEOUT
-        while not counts(home).get("INGESTING"):
-            assert driver.poll() is None, driver.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        driver = begun(home, broker)
         for child in children(pid):
             os.kill(child, signal.SIGKILL)
         said = ended(driver)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 PROCESSES = {"KRAKEN_EXECUTOR": "multiprocess", "KRAKEN_WORKERS": "2"}
 
 
-def begun(home: Path) -> Running:
+def begun(home: Path, variables: Mapping[str, str] = PROCESSES) -> Running:
     """A run that has begun to ingest."""
-    home.parent.mkdir()
-    process = start(home, *COMMAND, **PROCESSES)
+    home.parent.mkdir(exist_ok=True)
+    process = start(home, *COMMAND, **variables)
     deadline = time.monotonic() + TIMEOUT
     while not counts(home).get("INGESTING"):
         assert process.poll() is None, process.communicate()
