@@ -5,7 +5,8 @@
     PipelineError
     ├── PassingError             a later retry can succeed
     │   ├── Busy                 another process holds the lock that is needed
-    │   ├── StoreUnavailable     a server that holds a store does not answer: PostgreSQL, QuestDB
+    │   ├── StoreUnavailable     a server that holds a store does not answer: PostgreSQL, QuestDB, a bucket
+    │   ├── WriteConflict        another writer replaced an object of the lake since it was read
     │   └── ExchangeUnavailable  Kraken did not answer: 5xx, a page of the CDN, a reset, a time-out, "busy"
     │       ├── Throttled        Kraken asks to wait, perhaps until a given time
     │       ├── Maintenance      Kraken reports maintenance
@@ -23,7 +24,8 @@
         └── StoreError           the lake, the catalog or QuestDB is not in a usable state
             ├── CatalogLost      the catalog is not the one that the lake was written with, or not a database
             ├── DamagedFile      a file of the lake is not the one that was written
-            └── DiskFull         the disk has no room to write
+            ├── DiskFull         the disk has no room to write
+            └── LakeRefused      the bucket of the lake does not exist, or refuses requests
 
 A message says what was tried, on which pair, interval and window, and what to do. Code that retries
 checks the class (`PassingError`), never the text.
@@ -66,6 +68,10 @@ class Busy(PassingError):
 
 class StoreUnavailable(PassingError):
     """The server of a store does not answer, or its connection was lost; earlier work is durable."""
+
+
+class WriteConflict(PassingError):
+    """An object of the lake is not the one that a write has read; nothing was overwritten."""
 
 
 class ExchangeUnavailable(PassingError):
@@ -166,3 +172,7 @@ class DamagedFile(StoreError):
 
 class DiskFull(StoreError):
     """The disk has no room to write; earlier work is durable, and the same command continues from there."""
+
+
+class LakeRefused(StoreError):
+    """The bucket of the lake does not exist, refuses requests, or does not keep the conditions of a put."""

@@ -31,6 +31,21 @@ class Settings(BaseSettings):
         default=Path("data"),
         description="The folder with all data: the drop folder, the lake, the catalog, reports, Dagster's history.",
     )
+    kraken_lake_url: str | None = Field(
+        default=None,
+        pattern=r"^(s3|gs|az)://[\w.-]+(/[\w.=-]+)*/?$",
+        description="The bucket that has the lake, the ledger and damaged files, instead of the home: "
+        "`s3://bucket/prefix`; `gs://` and `az://` for Google's and Azure's. It needs the extra `s3`. Credentials are "
+        "not part of it: they are read from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, "
+        "`AWS_REGION`, `AWS_ENDPOINT_URL`). Several machines on one bucket also need KRAKEN_CATALOG_URL.",
+    )
+    kraken_lake_patience_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds to wait for a bucket that does not answer. After that a run fails, and the same command "
+        "continues it.",
+    )
     kraken_archive_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="Further folders with Kraken's archives, separated by ':'. They are only read.",

@@ -15,6 +15,7 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.faults import is_read_only
 from kraken_pipeline.storage.lake import loss
+from kraken_pipeline.storage.lake.files import LakeFiles, lake_files
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.storage.paths import make_folder
@@ -48,12 +49,13 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
         is_recovering: Whether to open the stores for a recovery: accept a lost catalog, and set a malformed one aside.
 
     Raises:
-        StoreError: The home cannot be written, or the catalog cannot be opened.
+        StoreError: The home cannot be written, the catalog cannot be opened, or the bucket of the lake has no lake.
         CatalogLost: The catalog is not the one that the lake was written with.
         Busy: `is_recovering` is set while a run is in progress.
         InvalidSettings: The table of tiers is wrong.
     """
     tiers = load_tiers(settings.kraken_tiers_file)
+    files_of_lake = place_of_lake(settings)
     try:
         if not settings.home.exists():
             settings.home.mkdir(parents=True)
@@ -67,8 +69,8 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
     with ExitStack() as failing:
         failing.callback(catalog.close)
         if not is_recovering:
-            loss.require_catalog(settings.home, catalog)
-        lake = Lake(settings.home, catalog)
+            loss.require_catalog(settings.home, files_of_lake, catalog)
+        lake = Lake(settings.home, catalog, files_of_lake)
         if not is_recovering:
             lake.asset_ids.import_ids()
         locks = Locks(files) if catalog.is_sqlite else catalog.locks()
@@ -77,6 +79,15 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
             _require_rest(locks)
         failing.pop_all()
     return Stores(settings, lake, catalog, locks, tiers, Workers(settings, create_stores))
+
+
+def place_of_lake(settings: Settings) -> LakeFiles:
+    """Return the place of the lake's files: the home, or the bucket of the settings.
+
+    Raises:
+        InvalidSettings: The library for buckets is not installed.
+    """
+    return lake_files(settings.home, settings.kraken_lake_url, settings.kraken_lake_patience_seconds)
 
 
 def require_writable(settings: Settings) -> None:

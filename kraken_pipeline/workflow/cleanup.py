@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.records import gap_records, manifest
@@ -53,15 +53,14 @@ def _forget_files(stores: Stores, now: int) -> int:
         # The record goes first: a file that a crash leaves over is sound, and `verify` records it again.
         given_way = manifest.ledger_before(connection, before)
         manifest.strike(connection, given_way)
-    paths = [*(stores.lake.home / path for path in given_way), *_old(stores.lake.home / "damaged", before)]
-    for path in paths:
-        path.unlink(missing_ok=True)
+    paths = [*given_way, *_old(stores.lake.files.below("damaged"), before)]
+    stores.lake.files.remove(paths)
     return len(paths)
 
 
-def _old(folder: Path, before: int) -> Iterator[Path]:
-    """Yield the files below a folder that were moved there before a time, by the nanoseconds in their names."""
-    for path in folder.rglob("*"):
-        moved = path.suffix.removeprefix(".")
-        if path.is_file() and moved.isdecimal() and int(moved) < before * 10**9:
+def _old(paths: Iterable[str], before: int) -> Iterator[str]:
+    """Yield the files that were set aside before a time, by the nanoseconds in their names."""
+    for path in paths:
+        moved = PurePosixPath(path).suffix.removeprefix(".")
+        if moved.isdecimal() and int(moved) < before * 10**9:
             yield path

@@ -1,6 +1,6 @@
 """The only write path into the lake, ordered so that a crash does no harm.
 
-`range pending, marked for reconciliation, files announced` → files renamed → `files confirmed, grants`. A crash leaves
+`range pending, marked for reconciliation, files announced` → files moved → `files confirmed, grants`. A crash leaves
 rows without coverage and a superfluous publication. It never leaves coverage without rows, rows that are never
 published or reconciled, or a file that the manifest does not name.
 
@@ -24,7 +24,7 @@ from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import last_write
-from kraken_pipeline.storage.lake.staged import Staged, rename_all
+from kraken_pipeline.storage.lake.staged import Staged, move_all
 from kraken_pipeline.storage.records import (
     deliveries,
     dispute_records,
@@ -66,7 +66,7 @@ def commit(
         finish: Records more in the transaction that records the grants.
 
     Raises:
-        StoreUnavailable: The catalog's server went away. Earlier transactions stay, and files may have been renamed
+        StoreUnavailable: The catalog's server went away. Earlier transactions stay, and files may have been moved
             whose coverage is not granted. Committing again is safe.
     """
     written = [write.staged.series for write in writes]
@@ -75,7 +75,7 @@ def commit(
     moved = {write.staged.series: [move.file for move in write.staged.moves] for write in writes}
     files = [file for its in moved.values() for file in its]
     for write in writes:
-        write.staged.sync()
+        write.staged.sync(stores.lake.files)
     if changes or files:
         with stores.catalog.write() as connection:
             publications.enqueue(connection, changes, now)
@@ -84,10 +84,10 @@ def commit(
             manifest.announce(connection, files)
         stores.lake.manifest.reread_all(written)
     stores.locks.require(written)
-    rename_all(write.staged for write in writes)
+    stages = [write.staged for write in writes]
+    move_all(stores.lake.files, stages)
     last_write.note(stores.lake.home, files)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
-    stages = [write.staged for write in writes]
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # without the locks, others may have changed what was read from the lake
         manifest.confirm(connection, files)

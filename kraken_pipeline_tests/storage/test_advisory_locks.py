@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,7 +19,8 @@ from kraken_pipeline.errors import Busy, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.lake.staged import Staged, rename_all
+from kraken_pipeline.storage.lake.files import LakeFiles
+from kraken_pipeline.storage.lake.staged import Staged, move_all
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.locks.locks import LockKind, Locks
 from kraken_pipeline.storage.postgresql import PoolSizes
@@ -270,14 +271,14 @@ def test_nothing_is_covered_under_locks_that_were_lost_once_the_candles_lay_in_t
 ) -> None:
     stage = staged(stores, tmp_path)
     before = evidence_of(stores)["coverage"]
-    real = rename_all
+    real = move_all
 
-    def interrupted(stages: Iterable[Staged]) -> None:
-        real(stages)
+    def interrupted(files: LakeFiles, stages: Sequence[Staged]) -> None:
+        real(files, stages)
         terminate(postgresql, postgresql_url)
 
     with stores.locks.series([HOURS]), monkeypatch.context() as patched:
-        patched.setattr(lake_write, "rename_all", interrupted)
+        patched.setattr(lake_write, "move_all", interrupted)
         with pytest.raises(StoreUnavailable, match=LOST):
             commit(stores, [stage()], 7)
     assert evidence_of(stores)["coverage"] == before

@@ -60,7 +60,9 @@ def rows(candles: pl.DataFrame) -> list[CandleRow]:
 def files(lake: Lake) -> dict[str, int]:
     """Every file in the lake with a mark that changes when it is written."""
     return {
-        str(path.relative_to(lake.root)): path.stat().st_ino for path in sorted(lake.root.rglob("*")) if path.is_file()
+        str(path.relative_to(lake.home / "lake")): path.stat().st_ino
+        for path in sorted((lake.home / "lake").rglob("*"))
+        if path.is_file()
     }
 
 
@@ -276,7 +278,7 @@ def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path, mo
     lake.asset_ids.register(parse_pair(name) for name in names)
 
     counts = {"XBTUSD": 1, "AAPLxUSD": 2, "AAPLXUSD": 3}
-    scanned = pl.scan_parquet(lake.root / "interval=60", hive_partitioning=True).collect()
+    scanned = pl.scan_parquet((lake.home / "lake") / "interval=60", hive_partitioning=True).collect()
     assert set(CANDLE_SCHEMA) <= set(scanned.columns)
     assert dict(scanned.group_by("pair").len().rows()) == counts
 
@@ -284,13 +286,13 @@ def test_the_layout_is_hives_and_other_tools_read_it_as_it_is(tmp_path: Path, mo
     minutes = {"XBTUSD": 2, "AAPLxUSD": 3, "AAPLXUSD": 4}
     every = sorted([(60, name, counts[name]) for name in names] + [(1, name, minutes[name]) for name in names])
     assert len({Path(path).name for path in files(lake)}) == 4, "the ids, all candles, and two years"
-    whole = pl.scan_parquet(lake.root / "interval=*/**/*.parquet", hive_partitioning=True).collect()
+    whole = pl.scan_parquet((lake.home / "lake") / "interval=*/**/*.parquet", hive_partitioning=True).collect()
     assert sorted(whole.group_by("interval", "pair").len().rows()) == every
     with duckdb.connect() as connection:
         found = connection.execute(
             "SELECT interval, pair, count(*)::INT, min(source)"
             " FROM read_parquet(?, hive_partitioning => true) GROUP BY ALL ORDER BY ALL",
-            [str(lake.root / "interval=*" / "**" / "*.parquet")],
+            [str((lake.home / "lake") / "interval=*" / "**" / "*.parquet")],
         ).fetchall()
     assert found == [(*row, "CSV") for row in every]
 
@@ -316,7 +318,7 @@ def test_row_groups_stay_small_enough_to_skip(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         groups = connection.execute(
             "SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata(?)",
-            [str(lake.root / "interval=1" / "pair=XBTUSD" / "candles.parquet")],
+            [str((lake.home / "lake") / "interval=1" / "pair=XBTUSD" / "candles.parquet")],
         ).fetchall()
     assert sum(number for _, number in groups) == 50_000
     assert max(number for _, number in groups) <= ROW_GROUP_ROWS
@@ -443,7 +445,7 @@ def test_what_gives_way_and_what_is_refused_stands_in_the_ledger_with_what_it_lo
     lake = lake_at(tmp_path)
     write(lake, HOURS, [candle(T, 1.0, trades=3, source=Source.OHLC), candle(T + HOUR, 2.0)], origin="OHLC")
     assert lake.replaced(HOURS).is_empty()
-    assert not lake.ledger.exists()
+    assert not (lake.home / "replaced").exists()
     write(lake, HOURS, [candle(T, 1.5, trades=4), candle(T + HOUR, 2.5, trades=4)], origin="a.zip:XBTUSD_60.csv")
     assert lost(lake, HOURS) == [
         (T, 1.0, 3, "OHLC", "REPLACED", "a.zip:XBTUSD_60.csv", NOW),
@@ -466,7 +468,7 @@ def test_what_comes_later_than_all_that_is_stored_writes_no_ledger(tmp_path: Pat
     lake = lake_at(tmp_path)
     for hour in range(5):
         write(lake, HOURS, every_hour(T + hour * HOUR, 1))
-    assert not lake.ledger.exists()
+    assert not (lake.home / "replaced").exists()
 
 
 def test_the_ledger_keeps_the_order_in_which_candles_lost_within_one_run(tmp_path: Path) -> None:
@@ -487,8 +489,7 @@ def test_a_ledger_that_was_moved_before_its_writer_died_tells_it_once_when_the_w
     with lake.catalog.write() as connection:
         manifest.announce(connection, [move.file for move in staged.moves])
     lake.manifest.forget([HOURS])
-    ledger.final.parent.mkdir(parents=True)
-    ledger.written.rename(ledger.final)  # and here it dies
+    lake.files.put([[ledger.put]])  # and here it dies
     assert rows(lake.read(HOURS)) == every_hour(T, 3)
     write(lake, HOURS, [candle(T, trades=9)])
     assert len(lost(lake, HOURS)) == 1

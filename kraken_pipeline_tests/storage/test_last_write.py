@@ -27,7 +27,7 @@ def file(path: str, write_id: str) -> LakeFile:
 
 def unknown(stores: Stores) -> LastWrite | None:
     with stores.catalog.read() as connection:
-        return last_write.unknown(stores.lake.home, connection)
+        return last_write.unknown(stores.lake.home, stores.lake.files, connection)
 
 
 def test_the_newest_file_of_candles_is_noted(home: Path) -> None:

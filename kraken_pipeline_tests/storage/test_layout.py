@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +20,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import stored_series
+from kraken_pipeline.storage.lake.files import OpenFile
 from kraken_pipeline.storage.lake.inspection import Inspector
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import Staged
@@ -70,7 +70,7 @@ def rows(lake: Lake, series: Series = MINUTES) -> list[CandleRow]:
 
 def files(lake: Lake) -> set[str]:
     """The paths of the candle files, relative to the home."""
-    return {path.relative_to(lake.home).as_posix() for path in lake.root.rglob("*") if path.is_file()}
+    return {path.relative_to(lake.home).as_posix() for path in (lake.home / "lake").rglob("*") if path.is_file()}
 
 
 def recorded(lake: Lake, series: Series = MINUTES) -> set[str]:
@@ -243,7 +243,7 @@ def test_the_former_layout_is_read_and_the_next_write_leaves_it(
     assert staged.changed == 1
     assert rows(lake) == ROWS
     assert files(lake) == recorded(lake) == wanted
-    assert not list(lake.root.rglob("year=*"))
+    assert not list((lake.home / "lake").rglob("year=*"))
 
 
 # --- writers that were killed, and readers meanwhile
@@ -385,7 +385,7 @@ def changes_before(
     left = list(range(number + 1))
     opens = inspector.open
 
-    def opening(series: Series, path: Path, *, is_whole: bool = False) -> tuple[BufferedReader | None, Damage | None]:
+    def opening(series: Series, path: str, *, is_whole: bool = False) -> tuple[OpenFile | None, Damage | None]:
         if left:
             left.pop()
             if not left:

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser
 
 from kraken_pipeline_tests.support import servers
 from kraken_pipeline_tests.support.browsers import Chromium, chromium
-from kraken_pipeline_tests.support.servers import Needed, PostgreSQL, QuestDB, Redis, reason_without
+from kraken_pipeline_tests.support.buckets import Bucket
+from kraken_pipeline_tests.support.servers import S3, Needed, PostgreSQL, QuestDB, Redis, reason_without
 
 
 def need(kind: Needed) -> None:
@@ -46,6 +47,14 @@ def questdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuestDB
         yield server
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The worker's S3 server; a test that wants a bucket of its own asks for `bucket`."""
+    need(S3)
+    with S3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 # Each of these starts a server that an earlier test has killed and left so.
 
 
@@ -74,6 +83,15 @@ def questdb(questdb_server: QuestDB) -> Iterator[QuestDB]:
     questdb_server.clear()
     yield questdb_server
     questdb_server.pause()
+
+
+@pytest.fixture
+def bucket(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket of the test's own, which the environment lets clients of S3 find."""
+    s3_server.start()
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return Bucket(s3_server, s3_server.bucket())
 
 
 @pytest.fixture

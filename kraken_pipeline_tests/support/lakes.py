@@ -12,7 +12,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.lake.lake import Lake
-from kraken_pipeline.storage.lake.staged import Staged, rename_all
+from kraken_pipeline.storage.lake.staged import Staged, move_all
 from kraken_pipeline.storage.lake.stored_series import by_year
 from kraken_pipeline.storage.lake.writer import stage_file
 from kraken_pipeline.storage.paths import former_path
@@ -32,12 +32,14 @@ def rewritten(lake: Lake, series: Series, change: Callable[[pl.DataFrame], pl.Da
     """Puts other candles into each file of a series, on record as if they had been ingested: no damage, but wrong."""
     for year, path in lake.partitions(series):
         staged = Staged(series, "a test", 0)
-        stage_file(lake, staged, change(pl.read_parquet(path, hive_partitioning=False)), path, year)
+        with lake.files.open(path) as stream:
+            version, candles = lake.files.version_of(stream), pl.read_parquet(stream, hive_partitioning=False)
+        stage_file(lake, staged, change(candles), path, year, replaces=version)
         bring_in(lake, staged)
 
 
 def bring_in(lake: Lake, staged: Staged) -> None:
-    """Renames what is staged into the lake and puts it on record, as `lake_write.commit` does."""
+    """Moves what is staged into the lake and puts it on record, as `lake_write.commit` does."""
     files = [move.file for move in staged.moves]
     move_and_die(lake, staged)
     with lake.catalog.write() as connection:
@@ -48,10 +50,10 @@ def bring_in(lake: Lake, staged: Staged) -> None:
 
 
 def move_and_die(lake: Lake, staged: Staged) -> None:
-    """Renames what is staged into the lake, announced and not confirmed: here a writer was killed."""
+    """Moves what is staged into the lake, announced and not confirmed: here a writer was killed."""
     with lake.catalog.write() as connection:
         manifest.announce(connection, [move.file for move in staged.moves])
-    rename_all([staged])
+    move_all(lake.files, [staged])
     lake.manifest.forget([staged.series])
 
 
@@ -61,6 +63,6 @@ def into_former_layout(lake: Lake) -> list[Series]:
     for series in found:
         staged = Staged(series, "a test", 0, retired=tuple(lake.manifest.reread(series).candles()))
         for year, candles in by_year(lake.read(series)):
-            stage_file(lake, staged, candles, lake.home / former_path(series, year), year)
+            stage_file(lake, staged, candles, former_path(series, year), year)
         bring_in(lake, staged)
     return found

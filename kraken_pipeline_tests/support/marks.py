@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-SERVERS = frozenset({"postgresql", "postgresql_url", "redis_server", "redis_url", "questdb", "questdb_server"})
+SERVERS = frozenset(
+    {"postgresql", "postgresql_url", "redis_server", "redis_url", "questdb", "questdb_server", "s3_server", "bucket"}
+)
 NEEDS = ("servers", "process", "browser", "slow")
 
 

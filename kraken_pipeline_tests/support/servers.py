@@ -1,4 +1,4 @@
-"""Real PostgreSQL, Redis and QuestDB on ports of the loopback: started, stopped, killed, and started again as before.
+"""Real PostgreSQL, Redis, QuestDB and S3 on ports of the loopback: started, stopped, killed, started again as before.
 
 A server that comes back has the same address and the same data, so that what talks to it sees what it would see of a
 server that crashed. `python -m kraken_pipeline_tests.support.servers` starts each of them once and says its version.
@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
+from urllib.parse import unquote
 
 import psycopg
 import redis
@@ -35,6 +36,9 @@ REQUIRED = os.environ.get("KRAKEN_TEST_SERVERS") == "required"
 """Whether a machine without a server fails its tests (as in CI) or only skips them."""
 _MAVEN_PATH = "org/questdb/questdb/9.3.4/questdb-9.3.4.jar"
 QUESTDB_JAR = Path(os.environ.get("KRAKEN_TEST_QUESTDB_JAR") or Path.home() / ".m2" / "repository" / _MAVEN_PATH)
+
+VERSITYGW = os.environ.get("KRAKEN_TEST_VERSITYGW")
+"""The S3 server, where it is neither in PATH nor where `go install` puts it."""
 
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 """Where Debian has PostgreSQL's programs, a folder for each version; they are not in PATH."""
@@ -58,7 +62,7 @@ class Port:
     """A free port of the loopback, which nobody else is given while a server that has it is down.
 
     On Linux a socket that is bound to it but does not listen keeps it: connections are refused, as they are where
-    nobody is, no other program is given the port, and a server that allows reuse of its address, as all three do, can
+    nobody is, no other program is given the port, and a server that allows reuse of its address, as all of them do, can
     listen there. Elsewhere two sockets cannot have one port, so it is only found, and may be taken meanwhile.
     """
 
@@ -503,7 +507,78 @@ class QuestDB(Server):
         return ["java", *machine, *program]
 
 
-ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, QuestDB)
+class S3(Server):
+    """A server of S3's protocol over a folder: a bucket is a folder, and a key a path in it.
+
+    Its log has a line for each request, by which `requests` counts them.
+    """
+
+    title = "S3"
+
+    @classmethod
+    def reason_without(cls) -> str | None:
+        """Its program is missing."""
+        if _versitygw() is None:
+            return (
+                "versitygw is not on this machine: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0, or "
+                "name the program in KRAKEN_TEST_VERSITYGW"
+            )
+        return None
+
+    @property
+    def url(self) -> str:
+        """Where it answers over HTTP, without user and password: see `environment`."""
+        return f"http://{HOST}:{self.port()}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which clients of S3 find it."""
+        return {
+            "AWS_ACCESS_KEY_ID": USER,
+            "AWS_SECRET_ACCESS_KEY": self.password,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def version(self) -> str:
+        """As in `versitygw v1.8.0`, or `versitygw git` of one that Go has built from its source."""
+        with requests.Session() as session:
+            session.trust_env = False
+            session.get(self.url, timeout=5)  # refused without a signature, which is an answer
+        said = subprocess.run([str(_versitygw()), "--version"], capture_output=True, text=True, check=True)
+        found = re.search(r"Version +: (\S+)", said.stdout)
+        return f"versitygw {found.group(1) if found else said.stdout}"
+
+    def bucket(self) -> Path:
+        """Makes a bucket; the folder has its name, and its objects as files."""
+        folder = self.data / "buckets" / f"test-{secrets.token_hex(6)}"
+        folder.mkdir()
+        return folder
+
+    def requests(self, bucket: str) -> list[tuple[str, str]]:
+        """The operation and the key of each request to a bucket so far: `("REST.PUT.OBJECT", "lake/…")`."""
+        lines = self._accesses.read_text(encoding="utf-8").splitlines()
+        found = (re.search(rf" {bucket} \[.*?\] \S+ \S+ \S+ (\S+) (\S+) ", line) for line in lines)
+        return [(each[1], unquote(each[2])) for each in found if each is not None]
+
+    @property
+    def _accesses(self) -> Path:
+        return self.data / "access.log"
+
+    def _prepare(self) -> None:
+        for name in ("buckets", "metadata"):
+            (self.data / name).mkdir(parents=True, exist_ok=True)
+
+    def _command(self) -> Sequence[str]:
+        where = ["--port", f"{HOST}:{self.port()}", "--access-log", str(self._accesses), "--quiet"]
+        who = ["--access", USER, "--secret", self.password]
+        # Not every file system has the extended attributes in which it would keep e-tags.
+        kept = ["posix", "--sidecar", str(self.data / "metadata"), str(self.data / "buckets")]
+        return [str(_versitygw()), *where, *who, *kept]
+
+
+ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, QuestDB, S3)
 
 
 class Needed(Protocol):
@@ -557,6 +632,12 @@ def _unprivileged() -> pwd.struct_passwd:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
+
+
+def _versitygw() -> str | None:
+    """The program of the S3 server."""
+    installed = Path.home() / "go" / "bin" / "versitygw"
+    return VERSITYGW or shutil.which("versitygw") or (str(installed) if installed.is_file() else None)
 
 
 def _java_version() -> int:

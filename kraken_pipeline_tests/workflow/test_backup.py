@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_no_folder_without_files(
     stores: Stores, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     homes.run(stores, shelf.q1)
-    closed = stores.lake.root / "interval=60"
+    closed = stores.lake.home / "lake" / "interval=60"
     lists = os.scandir
 
     def scandir(path: str | Path) -> object:

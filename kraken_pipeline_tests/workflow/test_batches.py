@@ -219,7 +219,7 @@ def test_what_was_committed_stays(stores: Stores, tasks: list[Task], pool: Threa
         for read in readings:
             assert read.staged is not None
             for move in read.staged.moves:
-                move.written.rename(tmp_path / move.written.name)
+                move.put.written.rename(tmp_path / move.put.written.name)
             read.staged.moves.clear()
         return outcomes_of(readings)
 

@@ -121,7 +121,7 @@ def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_whe
     with opened(settings_of(home)) as stores:
         run(stores, shelf.complete, intervals="60", now=day - 40 * DAY)
         run(stores, shelf.q1, shelf.q2, intervals="60", now=day - 40 * DAY, run_id="run-two")
-        ledger = list(stores.lake.ledger.rglob("*.parquet"))
+        ledger = list((stores.lake.home / "replaced").rglob("*.parquet"))
         damaging.flip(home / "lake/interval=60/pair=XBTUSD/candles.parquet")
         repair(stores, run_spec(api_backfill=False), RunContext("repair", day))
         aside = list((home / "damaged").rglob("*.parquet.*"))
@@ -131,7 +131,7 @@ def test_what_was_set_aside_and_what_gave_way_goes_only_where_a_setting_says_whe
     with opened(settings_of(home, kraken_aside_retention_days=30)) as stores:
         assert clean_up(stores, RETENTION, day).files == len(ledger)
         assert aside[0].exists()
-        by_repair = list(stores.lake.ledger.rglob("*.parquet"))
+        by_repair = list((stores.lake.home / "replaced").rglob("*.parquet"))
         assert clean_up(stores, RETENTION, day + 31 * DAY).files == 1 + len(by_repair)
         assert not any(path.exists() for path in (*ledger, *aside))
         assert verify(stores, run_spec(), RunContext("verify", day)).status == "ok"

@@ -122,7 +122,7 @@ def kill_before(patch: pytest.MonkeyPatch, owner: Any, name: str, calls: int = 0
 
 STEPS: dict[str, tuple[Any, str, int]] = {
     "before it is announced": (manifest, "announce", 0),
-    "announced": (lake_write, "rename_all", 0),
+    "announced": (lake_write, "move_all", 0),
     "one file renamed": (Path, "rename", 1),
     "all renamed": (last_write, "note", 0),
     "before it is confirmed": (manifest, "confirm", 0),
@@ -188,7 +188,7 @@ def test_of_a_first_write_that_is_killed_before_its_files_are_there_a_verificati
     limit(monkeypatch, 0)
     with opened(settings_of(tmp_path)) as stores:
         with monkeypatch.context() as patch, suppress(Killed):
-            kill_before(patch, lake_write, "rename_all")
+            kill_before(patch, lake_write, "move_all")
             write(stores, ROWS, SPAN)
         limit(monkeypatch, 100)
         assert verified(stores).status == "ok"

@@ -24,7 +24,7 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import ContradictionState, FileStatus
-from kraken_pipeline.storage.lake.staged import rename_all
+from kraken_pipeline.storage.lake.staged import move_all
 from kraken_pipeline.storage.records import proof_records, withdrawals
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import lake_write
@@ -367,11 +367,11 @@ def killed_before_candles_go(patch: pytest.MonkeyPatch) -> None:
 
 
 def killed_between_two_series(patch: pytest.MonkeyPatch) -> None:
-    def move_some(stages: Any) -> None:
-        rename_all([next(iter(stages))])
+    def move_some(files: Any, stages: Any) -> None:
+        move_all(files, [next(iter(stages))])
         raise Killed
 
-    patch.setattr(lake_write, "rename_all", move_some)
+    patch.setattr(lake_write, "move_all", move_some)
 
 
 def killed_before_it_is_on_record(patch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import DamageKind
+from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE
 from kraken_pipeline.storage.records import evidence_records, manifest
 from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.stores import Stores, opened
@@ -243,12 +244,12 @@ def test_a_file_that_nobody_wrote_is_unknown_and_set_aside(there: Stores) -> Non
 @pytest.mark.parametrize("way", damaging.WAYS)
 def test_the_copy_of_the_ids_is_written_anew_and_ids_stay_what_they_are(there: Stores, way: str) -> None:
     before = there.lake.asset_ids.all()
-    damaging.WAYS[way](there.lake.asset_ids.path)
+    damaging.WAYS[way](there.lake.home / ASSET_IDS_FILE)
     assert there.lake.asset_ids.all().equals(before)
     (damage,) = verified(there).damaged
     assert damage.path == "lake/assets.parquet"
     assert repaired(there).verification.status == "repaired"
-    assert pl.read_parquet(there.lake.asset_ids.path).equals(before)
+    assert pl.read_parquet(there.lake.home / ASSET_IDS_FILE).equals(before)
 
 
 # --- homes from before there was a manifest

@@ -10,21 +10,19 @@ from pathlib import Path
 import polars as pl
 import sqlalchemy as sa
 
-from kraken_pipeline.errors import StoreError
+from kraken_pipeline.errors import StoreError, WriteConflict
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.schema import assets as asset_ids
+from kraken_pipeline.storage.lake.files import LakeFiles, Put
 from kraken_pipeline.storage.lake.inspection import unreadable
-from kraken_pipeline.storage.paths import (
-    make_folder,
-    sync_file,
-    sync_folder,
-)
+from kraken_pipeline.storage.paths import make_folder
 from kraken_pipeline.storage.postgresql import alone
 from kraken_pipeline.storage.records import manifest
 
 ASSETS_SCHEMA = pl.Schema({"asset_id": pl.Int32(), "pair": pl.String(), "base": pl.String(), "quote": pl.String()})
-ASSET_IDS_FILE = "assets.parquet"
+ASSET_IDS_FILE = "lake/assets.parquet"
+_TRIES = 20
 
 
 class AssetIds:
@@ -32,12 +30,12 @@ class AssetIds:
 
     Args:
         home: The folder.
+        files: The place of the copy beside the candles.
         catalog: The catalog that records them.
     """
 
-    def __init__(self, home: Path, catalog: Catalog) -> None:
-        self.path = home / "lake" / ASSET_IDS_FILE
-        self._name = self.path.relative_to(home).as_posix()
+    def __init__(self, home: Path, files: LakeFiles, catalog: Catalog) -> None:
+        self._files = files
         self._scratch = home / "tmp"
         self._lock = home / "locks" / "assets.lock"
         self._catalog = catalog
@@ -71,18 +69,49 @@ class AssetIds:
         return new
 
     def copy(self) -> None:
-        """Write the ids of pairs beside the candles, for readers of the lake without the catalog."""
+        """Write the ids of pairs beside the candles, for readers of the lake without the catalog.
+
+        Raises:
+            WriteConflict: Other machines keep replacing the copy.
+        """
         from filelock import FileLock  # noqa: PLC0415 - only runs write, and readers need not load it
 
         with FileLock(self._lock, timeout=60, is_singleton=False):
-            written = self._scratch / f"{uuid.uuid4().hex}.parquet"
-            self.all().write_parquet(written)  # read under the lock, so that no older copy replaces a newer one
-            sync_file(written)
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._replace()
+                except WriteConflict:  # of another machine, whose copy may lack the newest ids
+                    if not left:
+                        raise
+                else:
+                    return
+
+    def _replace(self) -> None:
+        """Replace the copy; the ids are read after its version, so that no older copy replaces a newer one."""
+        before = self._files.version(ASSET_IDS_FILE)
+        written = self._scratch / f"{uuid.uuid4().hex}.parquet"
+        try:
+            self.all().write_parquet(written)
+            self._files.sync(written)
             content = written.read_bytes()
             with self._catalog.write() as connection:
-                manifest.record_assets(connection, self._name, content)
-            written.rename(self.path)
-            sync_folder(self.path.parent)
+                manifest.record_assets(connection, ASSET_IDS_FILE, content)
+            self._files.put([[Put(written, ASSET_IDS_FILE, sha256(content).hexdigest(), before)]])
+        finally:
+            written.unlink(missing_ok=True)
+
+    def exists(self) -> bool:
+        """Return whether there is a copy beside the candles."""
+        return self._files.exists(ASSET_IDS_FILE)
+
+    def content(self) -> bytes:
+        """Return the bytes of the copy.
+
+        Raises:
+            OSError: It does not exist, or cannot be read.
+        """
+        with self._files.open(ASSET_IDS_FILE) as stream:
+            return stream.read()
 
     def import_ids(self) -> None:
         """Import the ids of a lake whose catalog has none: earlier versions kept them in the file only.
@@ -90,7 +119,7 @@ class AssetIds:
         Raises:
             StoreError: The file cannot be read.
         """
-        if self.path.exists() and self.all().is_empty():
+        if self.all().is_empty() and self.exists():
             self.adopt()
 
     def adopt(self) -> None:
@@ -100,11 +129,11 @@ class AssetIds:
             StoreError: The file cannot be read.
         """
         try:
-            kept = pl.read_parquet(self.path).select(ASSETS_SCHEMA.names()).to_dicts()
+            kept = pl.read_parquet(self.content()).select(ASSETS_SCHEMA.names()).to_dicts()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StoreError(
-                f"{self.path}, which has the ids of pairs, {unreadable(error)}: kraken-pipeline recover assigns new "
-                "ones"
+                f"{self._files.place}/{ASSET_IDS_FILE}, which has the ids of pairs, {unreadable(error)}: "
+                "kraken-pipeline recover assigns new ones"
             ) from error
         with self._catalog.write() as connection:
             alone(connection, asset_ids)
@@ -117,9 +146,9 @@ class AssetIds:
     def restore(self) -> bool:
         """Replace the ids with those of the file, if it is the one that was written; return whether it is."""
         with self._catalog.read() as connection:
-            recorded = manifest.digest_of(connection, self._name)
+            recorded = manifest.digest_of(connection, ASSET_IDS_FILE)
         try:
-            content = self.path.read_bytes()
+            content = self.content()
         except OSError:
             return False
         if sha256(content).hexdigest() != recorded:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from hashlib import file_digest
-from io import BufferedReader
-from pathlib import Path
 
 import polars as pl
 
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
+from kraken_pipeline.storage.lake.files import LakeFiles, OpenFile
 from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest, SeriesFiles
 
 WRITE_ID, ROWS, DIGEST = "kraken_pipeline.write_id", "kraken_pipeline.rows", "kraken_pipeline.digest"
 """The keys in a file's footer for the id of the write, the number of rows, and their digest."""
-_FOOTER = 16_384
+FOOTER_BYTES = 16_384
 """The number of bytes at the end of a file that are searched for the id of its write."""
 
 
@@ -26,29 +25,24 @@ class Inspector:
     """An inspector that compares files with the manifest.
 
     Args:
-        home: The home of the lake and the ledger.
-        manifest: The manifest of the files in that home.
+        files: The place of the lake and the ledger.
+        manifest: The manifest of the files in that place.
     """
 
-    def __init__(self, home: Path, manifest: Manifest) -> None:
-        self._home = home
+    def __init__(self, files: LakeFiles, manifest: Manifest) -> None:
+        self._files = files
         self._manifest = manifest
 
-    def relative(self, path: Path) -> str:
-        """Return a path as the manifest names it: relative to the home, with slashes."""
-        return path.relative_to(self._home).as_posix()
-
-    def open(
-        self, series: Series, path: Path, *, is_whole: bool = False
-    ) -> tuple[BufferedReader | None, Damage | None]:
+    def open(self, series: Series, path: str, *, is_whole: bool = False) -> tuple[OpenFile | None, Damage | None]:
         """Open a file if it is the one on record or an announced one.
 
         The manifest is read again before damage is reported, because a writer may have replaced the file since.
 
         Args:
             series: The series of the file.
-            path: The file.
-            is_whole: Whether to compare all its bytes, and not only its size and its footer.
+            path: The path of the file.
+            is_whole: Whether to compare all its bytes, and not only its size and its footer; an object of a bucket is
+                always compared whole.
 
         Returns:
             The open file, or its damage; neither where there is no file and none is expected.
@@ -64,19 +58,20 @@ class Inspector:
             known = newer
 
     def _compared(
-        self, series: Series, path: Path, known: SeriesFiles, *, is_whole: bool
-    ) -> tuple[BufferedReader | None, Damage | None]:
-        files = known.files.get(self.relative(path), ())
-        if not is_whole and (recorded := known.damaged.get(self.relative(path))) is not None:
+        self, series: Series, path: str, known: SeriesFiles, *, is_whole: bool
+    ) -> tuple[OpenFile | None, Damage | None]:
+        files = known.files.get(path, ())
+        if not is_whole and (recorded := known.damaged.get(path)) is not None:
             return None, self.damage(series, path, DamageKind(recorded[0]), recorded[1])
         try:
-            stream = path.open("rb")
+            stream = self._files.open(path)
         except FileNotFoundError:
             is_gone = any(not file.is_announced for file in files)
             return None, self.damage(series, path, DamageKind.MISSING, "does not exist") if is_gone else None
         except OSError as error:
             return None, self.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
         try:
+            is_whole = is_whole or self._files.is_read_whole
             wrong = _difference(stream, files, is_trusted=known.is_unadopted, is_whole=is_whole)
         except (OSError, pl.exceptions.PolarsError) as error:
             wrong = DamageKind.UNREADABLE, unreadable(error)
@@ -86,18 +81,17 @@ class Inspector:
         stream.seek(0)
         return stream, None
 
-    def damage(self, series: Series, path: Path, kind: DamageKind, detail: str) -> Damage:
+    def damage(self, series: Series, path: str, kind: DamageKind, detail: str) -> Damage:
         """Return the damage of a file, with what the manifest has on record of it."""
-        relative = self.relative(path)
-        known = self._manifest.of(series).files.get(relative, ())
-        _, year = named_in(relative)
+        known = self._manifest.of(series).files.get(path, ())
+        _, year = named_in(path)
         rows = max((file.rows for file in known), default=0)
         first = min((file.first_time for file in known if file.first_time is not None), default=None)
-        return Damage(relative, series, year, kind, detail, rows, first)
+        return Damage(path, series, year, kind, detail, rows, first)
 
 
 def _difference(
-    stream: BufferedReader, files: Sequence[LakeFile], *, is_trusted: bool, is_whole: bool
+    stream: OpenFile, files: Sequence[LakeFile], *, is_trusted: bool, is_whole: bool
 ) -> tuple[DamageKind, str] | None:
     """Return the difference between an open file and those in the manifest; None where it is one of them."""
     if not files:
@@ -113,7 +107,7 @@ def _difference(
     if is_whole:
         sha256 = file_digest(stream, "sha256").hexdigest()
         return None if sha256 in {file.sha256 for file in of_size} else (DamageKind.CHANGED, "has other bytes")
-    if is_said(stream, size, of_size):
+    if is_said(os.pread(stream.fileno(), FOOTER_BYTES, max(0, size - FOOTER_BYTES)), of_size):
         return None
     said = said_by(stream)
     # A file from before the manifest has nothing in its footer to compare, so its size has to suffice.
@@ -125,16 +119,15 @@ def _difference(
     return None
 
 
-def is_said(stream: BufferedReader, size: int, files: Iterable[LakeFile]) -> bool:
+def is_said(end: bytes, files: Iterable[LakeFile]) -> bool:
     """Return whether the end of a file has the id of the write of one of some files.
 
     The footer ends with that id: searching for it costs a tenth of parsing the footer. False proves nothing.
     """
-    end = os.pread(stream.fileno(), _FOOTER, max(0, size - _FOOTER))
     return end.endswith(b"PAR1") and any(file.write_id.encode() in end for file in files)
 
 
-def said_by(stream: BufferedReader) -> tuple[str, int] | None:
+def said_by(stream: OpenFile) -> tuple[str, int] | None:
     """Return the write id and the number of rows in a file's footer; None for a file from before the manifest.
 
     Raises:

@@ -2,13 +2,13 @@
 
 ::
 
-    <home>/lake/interval=60/pair=XBTUSD/candles.parquet              a series of up to `WHOLE_ROWS` candles
-    <home>/lake/interval=1/pair=XBTUSD/2025.parquet                  a larger one: a file for each calendar year
-    <home>/replaced/interval=60/pair=XBTUSD/….parquet                the ledger, in the order of the file names
+    lake/interval=60/pair=XBTUSD/candles.parquet                     a series of up to `WHOLE_ROWS` candles
+    lake/interval=1/pair=XBTUSD/2025.parquet                         a larger one: a file for each calendar year
+    replaced/interval=60/pair=XBTUSD/….parquet                       the ledger, in the order of the file names
 
-A file is written under `<home>/tmp`, synced, announced in the manifest and renamed, so that a reader sees either the
-old or the new file in full. Whoever writes holds the lock of the series from the `CandleWriter` until
-`lake_write.commit` has returned.
+They lie in the home, or in a bucket (`storage.lake.files`). A file is written under `<home>/tmp`, announced in the
+manifest and moved to its place, so that a reader sees either the old or the new file in full. Whoever writes holds the
+lock of the series from the `CandleWriter` until `lake_write.commit` has returned.
 
 The layout of a series follows from its number of candles alone, and a write changes it where it no longer fits
 (`storage.lake.writer`). Readers read the files that the manifest names for the layout of the moment. They open all of
@@ -16,7 +16,8 @@ them before they read any, and begin again if the layout changed meanwhile.
 
 A file that is not the one that was written is damage: it is not read, its span is no longer covered, and its readers
 get a `DamagedFile`. Readers compare existence, size and footer (the id of the write and the number of rows). Writers
-compare the digest of all bytes, because their merge would give damaged data a new, valid digest.
+compare the digest of all bytes, because their merge would give damaged data a new, valid digest. So do readers of a
+bucket, who get all bytes anyway.
 
 The lake keeps the winner of each merge. The loser goes into the ledger, which lies beside the lake because a stray file
 under `lake/` breaks `scan_parquet(folder)`. The ledger's file is moved before the candles that replace its content. A
@@ -26,14 +27,11 @@ crash between the two moves leaves an extra entry; repeating the write adds it a
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from io import BufferedReader
 from pathlib import Path
-from urllib.parse import unquote
 
 import polars as pl
 
@@ -47,24 +45,22 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.asset_ids import AssetIds
+from kraken_pipeline.storage.lake.files import LakeFiles, LocalFiles, OpenFile
 from kraken_pipeline.storage.lake.inspection import Inspector, unreadable
 from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA
 from kraken_pipeline.storage.paths import (
-    CANDLES,
     Layout,
     layout_of,
     make_folder,
     named_in,
     series_folder,
-    sync_folder,
-    year_in,
 )
 from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.manifest import LakeFile, Manifest
 
-Choose = Callable[[], tuple[list[Path], list[pl.Expr]]]
+Choose = Callable[[], tuple[list[str], list[pl.Expr]]]
 """A function that returns the files to read as things stand, in order, and the conditions for their candles."""
 _TIMES = pl.Schema({"time": pl.Int64()})
 ACTIVITY = pl.Schema({"time": pl.Int64(), "trade_count": pl.Int32(), "source": SOURCE})
@@ -72,24 +68,24 @@ ACTIVITY = pl.Schema({"time": pl.Int64(), "trade_count": pl.Int32(), "source": S
 
 
 class Lake:
-    """The candles under one home.
+    """The candles of one home.
 
     Args:
-        home: The folder.
+        home: The folder, in which files are staged.
         catalog: The catalog with the manifest and the ids of pairs.
+        files: The place of the files; the home by default.
     """
 
-    def __init__(self, home: Path, catalog: Catalog) -> None:
+    def __init__(self, home: Path, catalog: Catalog, files: LakeFiles | None = None) -> None:
         self.home = home
-        self.root = home / "lake"
-        self.ledger = home / "replaced"
+        self.files = LocalFiles(home) if files is None else files
         self.scratch = home / "tmp"
         self.manifest = Manifest(catalog)
-        self.inspector = Inspector(home, self.manifest)
+        self.inspector = Inspector(self.files, self.manifest)
         self.catalog = catalog
-        for folder in (self.root, self.scratch):
-            make_folder(folder)
-        self.asset_ids = AssetIds(home, catalog)
+        self.files.prepare()
+        make_folder(self.scratch)
+        self.asset_ids = AssetIds(home, self.files, catalog)
 
     # --- reading
 
@@ -213,60 +209,43 @@ class Lake:
             candle that was added more than once for the same reason by the same origin, as when a file is read again,
             is one row: the first.
         """
-        recorded = (self.home / path for path in self.manifest.of(series).files if not path.startswith("lake/"))
-        paths = sorted({*self.ledger_folder(series).glob("*.parquet"), *recorded})
+        recorded = [path for path in self.manifest.of(series).files if not path.startswith("lake/")]
+        paths = sorted({*self._seen_in_ledger(series), *recorded})
         within = _within(start, end)
         found = self._collected(series, lambda: (paths, within), lambda frame: frame, LEDGER_SCHEMA)
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
     def series(self) -> list[Series]:
         """Return every series that has or once had candles, sorted."""
-        found = {Series(pair, interval) for interval in Interval for pair in self._spelled_pairs(interval)}
+        found = self.files.series() if self.files.is_listed_by_readers else set()
         return sorted(found | self.manifest.series())
 
-    def _spelled_pairs(self, interval: Interval) -> Iterator[str]:
-        folder = self.root / f"interval={interval.value}"
-        if folder.is_dir():
-            for path in folder.iterdir():
-                yield unquote(path.name.removeprefix("pair="))
-
-    def ledger_folder(self, series: Series) -> Path:
-        """Return the folder of a series in the ledger."""
-        return self.ledger / series_folder(series).removeprefix("lake/")
-
-    def ledger_files(self, series: Series) -> list[Path]:
+    def ledger_files(self, series: Series) -> list[str]:
         """Return the files of a series in the ledger, in the order in which they were written."""
-        return sorted(self.ledger_folder(series).glob("*.parquet"))
+        return sorted(path for path in self.files.below(ledger_folder(series)) if path.endswith(".parquet"))
 
-    def partitions(self, series: Series) -> list[tuple[int | None, Path]]:
+    def _seen_in_ledger(self, series: Series) -> list[str]:
+        return self.ledger_files(series) if self.files.is_listed_by_readers else []
+
+    def partitions(self, series: Series) -> list[tuple[int | None, str]]:
         """Return the files that hold the candles of a series now, each with its year, in order of time.
 
-        These are the files of its layout that are on record, and files that the manifest does not know: in a home from
-        before there was one, those that hold candles; in any other, damage that has to be detected.
+        These are the files of its layout that are on record. In a folder they are also those that the manifest does not
+        know: in a home from before there was one, those that hold candles; in any other, damage that has to be
+        detected.
         """
         known = self.manifest.of(series)
-        if known.layout is None and (self.home / series_folder(series)).exists():
+        is_listed = self.files.is_listed_by_readers
+        if known.layout is None and (not is_listed or self.files.exists(series_folder(series))):
             known = self.manifest.reread(series)  # the first files of the series may be younger than what is cached
         layout = known.layout
-        unknown = {path: layout_of(path) for path in self.candle_paths(series) if path not in known.files}
+        seen = self.files.candle_paths(series) if is_listed else []
+        unknown = {path: layout_of(path) for path in seen if path not in known.files}
         if layout is None:
             layout = next((its for its in Layout if its in unknown.values()), None)
         years = {path: files[0].year for path, files in known.candles().items()}
         years |= {path: named_in(path)[1] for path, its in unknown.items() if its is layout}
-        return sorted(((year, self.home / path) for path, year in years.items()), key=lambda file: file[0] or 0)
-
-    def candle_paths(self, series: Series) -> list[str]:
-        """Return the path of each file that exists where a layout has candles of a series, relative to the home."""
-        folder = series_folder(series)
-        try:
-            names = os.listdir(self.home / folder)  # noqa: PTH208 - each read lists a folder, and needs only names
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        files = [name for name in names if name == CANDLES or (name.endswith(".parquet") and year_in(name) is not None)]
-        former = (f"{name}/{CANDLES}" for name in names if name.startswith("year=") and year_in(name) is not None)
-        return [f"{folder}/{name}" for name in files] + [
-            path for name in former if (self.home / (path := f"{folder}/{name}")).exists()
-        ]
+        return sorted(((year, path) for path, year in years.items()), key=lambda file: file[0] or 0)
 
     def clear(self, series: Collection[Series]) -> None:
         """Delete the files of layouts that some series no longer have, and their records; the caller holds the locks.
@@ -275,18 +254,7 @@ class Lake:
         """
         known = self.manifest.reread_all(series)
         retired = [path for its in known.values() if its.layout for path in its.retired(its.layout)]
-        folders = set()
-        for path in retired:
-            file = self.home / path
-            file.unlink(missing_ok=True)
-            folders.add(file.parent)
-            if layout_of(path) is Layout.FORMER:
-                folders.discard(file.parent)
-                folders.add(file.parent.parent)
-                with contextlib.suppress(OSError):  # somebody put another file into it
-                    file.parent.rmdir()
-        for folder in folders:
-            sync_folder(folder)
+        self.files.remove(retired)
         if retired:
             with self.catalog.write() as connection:
                 manifest.strike(connection, retired)
@@ -305,9 +273,8 @@ class Lake:
         """Return the damage of a series' files, in the lake and in the ledger, that a reader would detect."""
         found: list[Damage] = []
         known = self.manifest.of(series)
-        recorded = {self.home / path for path in known.files.keys() - known.retired(known.layout)}
-        ledger = self.ledger_folder(series).glob("*.parquet")
-        for path in sorted({*(path for _, path in self.partitions(series)), *recorded, *ledger}):
+        recorded = known.files.keys() - known.retired(known.layout)
+        for path in sorted({*(path for _, path in self.partitions(series)), *recorded, *self._seen_in_ledger(series)}):
             stream, damage = self.inspector.open(series, path)
             if stream is not None:
                 stream.close()
@@ -339,19 +306,15 @@ class Lake:
             left_out: The paths of files to leave out.
         """
 
-        def choose() -> tuple[list[Path], list[pl.Expr]]:
+        def choose() -> tuple[list[str], list[pl.Expr]]:
             found = [
                 (year, path)
                 for year, path in self.partitions(series)
-                if year not in without
-                and year_meets(year, start, end)
-                and not (left_out and self.inspector.relative(path) in left_out)
+                if year not in without and year_meets(year, start, end) and path not in left_out
             ]
             # Files that are wanted whole need no filter, which would cost as much as reading them.
             files = self.manifest.of(series).files
-            is_cut = any(
-                _is_cut(files.get(self.inspector.relative(path), ()), year, start, end) for year, path in found
-            )
+            is_cut = any(_is_cut(files.get(path, ()), year, start, end) for year, path in found)
             return [path for _, path in found], _within(start, end) if is_cut else []
 
         return choose
@@ -393,43 +356,38 @@ class Lake:
             raise damages.refusal(found)
 
     def _opened(
-        self, series: Series, paths: Sequence[Path], opened: contextlib.ExitStack
-    ) -> tuple[list[BufferedReader], list[Damage]]:
+        self, series: Series, paths: Sequence[str], opened: contextlib.ExitStack
+    ) -> tuple[list[OpenFile], list[Damage]]:
         """Open files, to be closed with a stack; return those that are sound, and the damage of others."""
-        streams: list[BufferedReader] = []
+        streams: list[OpenFile] = []
         found: list[Damage] = []
         for path in paths:
             stream, damage = self.inspector.open(series, path)
             if stream is not None:
-                streams.append(opened.enter_context(stream))
+                opened.callback(stream.close)
+                streams.append(stream)
             if damage is not None:
                 found.append(damage)
         return streams, found
 
-    def _unreadable(self, series: Series, paths: Sequence[Path], error: Exception) -> Damage:
+    def _unreadable(self, series: Series, paths: Sequence[str], error: Exception) -> Damage:
         """Return the damage of the first of some files that cannot be read."""
         for path in paths:
             try:
-                pl.read_parquet(path, hive_partitioning=False)
+                with self.files.open(path) as stream:
+                    pl.read_parquet(stream, hive_partitioning=False)
             except (pl.exceptions.PolarsError, OSError):
                 return self.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
         return self.inspector.damage(series, paths[0], DamageKind.UNREADABLE, unreadable(error))
 
     def set_aside(self, damage: Damage) -> str | None:
-        """Move a damaged file to `<home>/damaged` and delete its record; the caller holds the lock of its series.
+        """Move a damaged file to `damaged/` and delete its record; the caller holds the lock of its series.
 
         Returns:
-            The new path, relative to the home; None where the file was missing.
+            The new path; None where the file was missing.
         """
-        path = self.home / damage.path
-        moved_to: str | None = None
-        if path.exists():
-            target = self.home / "damaged" / f"{damage.path}.{time.time_ns():020d}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-            sync_folder(path.parent)
-            sync_folder(target.parent)
-            moved_to = self.inspector.relative(target)
+        target = f"damaged/{damage.path}.{time.time_ns():020d}"
+        moved_to = target if self.files.set_aside(damage.path, target) else None
         with self.catalog.write() as connection:
             manifest.strike(connection, [damage.path])
             damages.settle(connection, damage, moved_to)
@@ -449,6 +407,11 @@ class Lake:
                         path.unlink()
                     swept += 1
         return swept
+
+
+def ledger_folder(series: Series) -> str:
+    """Return the folder of a series in the ledger."""
+    return f"replaced/{series_folder(series).removeprefix('lake/')}"
 
 
 def _within(start: int | None, end: int | None) -> list[pl.Expr]:

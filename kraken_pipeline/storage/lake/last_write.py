@@ -1,7 +1,7 @@
-"""The last write: a note in the home of the newest file that was renamed into the lake.
+"""The last write: a note in the home of the newest file that was moved into the lake.
 
-The note lies beside the lake, so that a catalog that is older than the lake, such as one restored by itself, is
-detected when it is opened. A write is announced in the catalog before its file is renamed, and noted here afterwards.
+The note lies in the home, so that a catalog that is older than the lake, such as one restored by itself, is
+detected when it is opened. A write is announced in the catalog before its file is moved, and noted here afterwards.
 The catalog that the lake was written with therefore knows the noted write, or a later one of that file.
 """
 
@@ -18,6 +18,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.storage.catalog.schema import lake_files
+from kraken_pipeline.storage.lake.files import LakeFiles
 from kraken_pipeline.storage.lake.inspection import said_by
 from kraken_pipeline.storage.records.manifest import LakeFile
 
@@ -38,7 +39,7 @@ class LastWrite:
 
 
 def note(home: Path, files: Iterable[LakeFile]) -> None:
-    """Note the newest of some files that were renamed into the lake just now.
+    """Note the newest of some files that were moved into the lake just now.
 
     If the note cannot be written, the note of an earlier write stays, which is still correct.
     """
@@ -65,7 +66,7 @@ def forget(home: Path) -> None:
     (home / _NAME).unlink(missing_ok=True)
 
 
-def unknown(home: Path, connection: sa.Connection) -> LastWrite | None:
+def unknown(home: Path, files: LakeFiles, connection: sa.Connection) -> LastWrite | None:
     """Return the noted write if the catalog does not know it; None where it does, or where this is uncertain.
 
     The file itself is checked as well: one that was replaced, set aside or damaged since is no sign of an old catalog.
@@ -77,7 +78,7 @@ def unknown(home: Path, connection: sa.Connection) -> LastWrite | None:
     if any(write_id >= last.write_id for write_id in known):
         return None
     try:
-        with (home / last.path).open("rb") as stream:
+        with files.open(last.path) as stream:
             said = said_by(stream)
     except (OSError, pl.exceptions.PolarsError):
         return None

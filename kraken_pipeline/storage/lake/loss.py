@@ -19,6 +19,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.database import Catalog
 from kraken_pipeline.storage.faults import is_malformed
 from kraken_pipeline.storage.lake import last_write
+from kraken_pipeline.storage.lake.files import LakeFiles
 from kraken_pipeline.storage.paths import sync_folder
 
 RECOVER = "recover"
@@ -34,21 +35,25 @@ _EVIDENCE = (
 """The tables of which at least one has rows in any home with candles."""
 
 
-def require_catalog(home: Path, catalog: Catalog) -> None:
+def require_catalog(home: Path, files: LakeFiles, catalog: Catalog) -> None:
     """Check that a catalog is the one that the lake was written with.
 
     Raises:
         CatalogLost: It is not, or a command to recover it is unfinished.
+        StoreError: The catalog has a lake on record, and there is none at the URL of the settings.
     """
     require_finished(home)
-    if is_empty(catalog) and has_candles(home) and is_empty(catalog):  # again: a run may be writing its first candles
+    is_blank = is_empty(catalog)
+    if not is_blank and _has_lake(catalog):
+        files.require_any()
+    if is_blank and has_candles(files) and is_empty(catalog):  # again: a run may be writing its first candles
         raise CatalogLost(
-            f"the catalog {catalog.place} is empty, and the lake in {home / 'lake'} is not: kraken-pipeline "
+            f"the catalog {catalog.place} is empty, and the lake in {files.place}/lake is not: kraken-pipeline "
             f"{RECOVER} builds a new one from the lake and the archives, or with --from copies the one that the "
             "lake was written with"
         )
     # Checked twice: a run may replace that very file during one check, but hardly during both.
-    if _missed(home, catalog) is not None and (last := _missed(home, catalog)) is not None:
+    if _missed(home, files, catalog) is not None and (last := _missed(home, files, catalog)) is not None:
         raise CatalogLost(
             f"the catalog {catalog.place} is older than the lake: it has no record of the last write of "
             f"{last.path}; kraken-pipeline {RECOVER} keeps its records and adds what the lake got since"
@@ -63,14 +68,22 @@ def is_empty(catalog: Catalog) -> bool:
         )
 
 
-def has_candles(home: Path) -> bool:
-    """Return whether there is any file of candles in the lake of a home."""
-    return next((home / "lake").glob("interval=*/**/*.parquet"), None) is not None
-
-
-def _missed(home: Path, catalog: Catalog) -> last_write.LastWrite | None:
+def _has_lake(catalog: Catalog) -> bool:
+    """Return whether a file of candles is on record that is not only announced."""
+    files = schema.lake_files
+    is_there = files.c.path.like("lake/interval=%") & files.c.is_announced.is_(False)
     with catalog.read() as connection:
-        return last_write.unknown(home, connection)
+        return connection.execute(sa.select(sa.literal(1)).where(is_there).limit(1)).first() is not None
+
+
+def has_candles(files: LakeFiles) -> bool:
+    """Return whether there is any file of candles in a lake."""
+    return any(path.startswith("lake/interval=") and path.endswith(".parquet") for path in files.below("lake"))
+
+
+def _missed(home: Path, files: LakeFiles, catalog: Catalog) -> last_write.LastWrite | None:
+    with catalog.read() as connection:
+        return last_write.unknown(home, files, connection)
 
 
 # --- unfinished commands

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 
 import polars as pl
 
@@ -20,7 +19,7 @@ from kraken_pipeline.market.candle import (
     seconds_in,
 )
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.storage.paths import sync_file, sync_folder
+from kraken_pipeline.storage.lake.files import LakeFiles, Put
 from kraken_pipeline.storage.records.manifest import LakeFile
 
 
@@ -47,13 +46,11 @@ class Move:
     """A written file and its destination.
 
     Attributes:
-        written: The current path.
-        final: The destination in the lake or the ledger.
+        put: The written file and its destination in the lake or the ledger.
         file: The record for the manifest.
     """
 
-    written: Path
-    final: Path
+    put: Put
     file: LakeFile
 
 
@@ -88,7 +85,7 @@ class Staged:
             seconds.
         undisputed: The start of every candle now kept from another source, release or trade count than before.
         moves: The written files, in the order in which they are moved.
-        retired: The paths on record, relative to the home, that hold no candles of the series after the write, because
+        retired: The paths on record that hold no candles of the series after the write, because
             it leaves the series in another layout.
     """
 
@@ -113,41 +110,28 @@ class Staged:
     retired: tuple[str, ...] = ()
     _synced: int = 0
 
-    def sync(self) -> None:
-        """Sync the written files to disk that were not synced yet."""
+    def sync(self, files: LakeFiles) -> None:
+        """Sync the written files to disk that were not synced yet, if their destination requires it."""
         for move in self.moves[self._synced :]:
-            sync_file(move.written)
+            files.sync(move.put.written)
             self._synced += 1
 
     def discard(self) -> None:
         """Delete the files that were written and not committed."""
         for move in self.moves:
-            move.written.unlink(missing_ok=True)
+            move.put.written.unlink(missing_ok=True)
         self.moves.clear()
 
 
-def rename_all(stages: Iterable[Staged]) -> None:
-    """Rename the written files of several writes, which are synced, into the lake; each is then there and durable.
+def move_all(files: LakeFiles, stages: Sequence[Staged]) -> None:
+    """Move the written files of several writes, which are synced, into the lake; each is then there and durable.
 
-    All renames come before the syncs: the first folder that is synced then writes the journal entries of the others as
-    well, so that each folder costs half of what it costs alone (0.2 ms instead of 0.5 ms).
+    Raises:
+        WriteConflict: A file is no longer the one that the write has read.
     """
-    changed: set[Path] = set()
+    files.put([[move.put for move in staged.moves] for staged in stages])
     for staged in stages:
-        for move in staged.moves:
-            folder = move.final.parent
-            changed |= {folder, folder.parent}
-            try:
-                move.written.rename(move.final)
-            except FileNotFoundError:
-                while not folder.exists():
-                    folder = folder.parent
-                    changed.add(folder)
-                move.final.parent.mkdir(parents=True, exist_ok=True)
-                move.written.rename(move.final)
         staged.moves.clear()
-    for folder in changed:
-        sync_folder(folder)
 
 
 def without_resampled(stored: pl.DataFrame, remade: Spans) -> pl.DataFrame:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 
 import polars as pl
 
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, TIME
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
+from kraken_pipeline.storage.lake.files import Version
 from kraken_pipeline.storage.lake.inspection import unreadable
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.staged import Staged
@@ -69,8 +69,9 @@ class StoredSeries:
         self.files = dict(lake.partitions(series))
         """Year → path of the files that hold the candles, in order; the year is None for a file of all years."""
         self._candles: pl.DataFrame | None = None
+        self._versions: dict[str, Version | None] = {}
         path = next(iter(self.files.values()), None)
-        self._layout = None if path is None else self._layout_of(path)
+        self._layout = None if path is None else layout_of(path)
         self.fixed = self._layout if known.is_unadopted else None
         """The layout that the series keeps whatever its number of candles; None for a series that is on record."""
         is_large = self.fixed is not None or layout_for(recorded_rows(known)) is Layout.YEARS
@@ -79,13 +80,10 @@ class StoredSeries:
         self.is_misplaced = is_misplaced(known)
         """Whether a write that adds no candle is still needed, because files are to be in another layout or deleted."""
 
-    def _layout_of(self, path: Path) -> Layout | None:
-        return layout_of(self._lake.inspector.relative(path))
-
     def all(self) -> pl.DataFrame:
         """Return all candles, of which there are few or which are in one file."""
         if self._candles is None:
-            frames = [to_merge(self._lake, self._series, path) for path in self.files.values()]
+            frames = [self.read(path) for path in self.files.values()]
             self._candles = pl.concat(frames) if frames else NO_CANDLES
         return self._candles
 
@@ -96,7 +94,7 @@ class StoredSeries:
         if not self.is_split:
             return dict(by_year(self.all())).get(year, NO_CANDLES)
         path = self.files.get(year)
-        return NO_CANDLES if path is None else to_merge(self._lake, self._series, path)
+        return NO_CANDLES if path is None else self.read(path)
 
     @property
     def years(self) -> list[int]:
@@ -105,11 +103,43 @@ class StoredSeries:
             return [year for year in self.files if year is not None]
         return [year for year, _ in by_year(self.all())]
 
-    def path(self, year: int | None) -> Path:
+    def read(self, path: str) -> pl.DataFrame:
+        """Return the candles of a file to be merged into, after comparing all its bytes with the manifest.
+
+        A damaged file is set aside, and no candles are returned: its span is a gap by then.
+        """
+        lake, series = self._lake, self._series
+        self._versions[path] = None
+        stream, damage = lake.inspector.open(series, path, is_whole=True)
+        if stream is not None:
+            with stream:
+                try:
+                    candles = pl.read_parquet(stream, hive_partitioning=False)
+                except pl.exceptions.PolarsError as error:
+                    damage = lake.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
+                else:
+                    self._versions[path] = lake.files.version_of(stream)
+                    return candles
+        if damage is not None:
+            damages.notice(lake.catalog, lake, [damage])
+            lake.set_aside(damage)
+        return NO_CANDLES
+
+    def version(self, path: str) -> Version | None:
+        """Return the version of the object that a write to a path replaces; None where there is none, or a folder.
+
+        It is the version that was read. An object that is on record and was not read is left of a write in another
+        layout that was killed.
+        """
+        if path not in self._versions and path in self._known.files:
+            self._versions[path] = self._lake.files.version(path)
+        return self._versions.get(path)
+
+    def path(self, year: int | None) -> str:
         """Return the path for the candles of a year, or for all candles where it is None."""
         if self.fixed is Layout.FORMER and year is not None:
-            return self._lake.home / former_path(self._series, year)
-        return self._lake.home / candles_path(self._series, year)
+            return former_path(self._series, year)
+        return candles_path(self._series, year)
 
     def is_at(self, year: int | None) -> bool:
         """Return whether the candles of a year, or all for None, are already in the file that `path` names."""
@@ -125,7 +155,7 @@ class StoredSeries:
         if not staged.years:
             staged.retired = self.left_over
             return
-        layout = self._layout_of(self.path(staged.years[0]))
+        layout = layout_of(self.path(staged.years[0]))
         staged.retired = tuple(self._known.retired(layout))
         if layout is not self._layout:
             staged.years = tuple(dict.fromkeys((*staged.years, *self.files)))
@@ -142,21 +172,3 @@ def by_year(candles: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     for year, (begin, end) in enumerate(pairwise([0, *edges, candles.height]), first):
         if begin < end:
             yield year, candles.slice(begin, end - begin)
-
-
-def to_merge(lake: Lake, series: Series, path: Path) -> pl.DataFrame:
-    """Return the candles of a file to be merged into, after comparing all its bytes with the manifest.
-
-    A damaged file is set aside, and no candles are returned: its span is a gap by then.
-    """
-    stream, damage = lake.inspector.open(series, path, is_whole=True)
-    if stream is not None:
-        with stream:
-            try:
-                return pl.read_parquet(stream, hive_partitioning=False)
-            except pl.exceptions.PolarsError as error:
-                damage = lake.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
-    if damage is not None:
-        damages.notice(lake.catalog, lake, [damage])
-        lake.set_aside(damage)
-    return NO_CANDLES

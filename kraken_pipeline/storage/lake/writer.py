@@ -8,15 +8,15 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
-from pathlib import Path
 
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.market.candle import Source, contradicting, merge, outvoted, seconds_in
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.files import Put, Version
 from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID
-from kraken_pipeline.storage.lake.lake import Lake, year_meets
+from kraken_pipeline.storage.lake.lake import Lake, ledger_folder, year_meets
 from kraken_pipeline.storage.lake.row_digest import row_digest
 from kraken_pipeline.storage.lake.staged import (
     LEDGER_SCHEMA,
@@ -31,7 +31,7 @@ from kraken_pipeline.storage.lake.staged import (
     find_disputes,
     without_resampled,
 )
-from kraken_pipeline.storage.lake.stored_series import NO_CANDLES, StoredSeries, by_year, layout_for, to_merge
+from kraken_pipeline.storage.lake.stored_series import NO_CANDLES, StoredSeries, by_year, layout_for
 from kraken_pipeline.storage.paths import Layout
 from kraken_pipeline.storage.records.manifest import LakeFile, SeriesFiles
 
@@ -115,7 +115,7 @@ class CandleWriter:
 
     def _write_durably(self, year: int | None, candles: list[pl.DataFrame]) -> None:
         self._write(year, candles)
-        self._staged.sync()
+        self._staged.sync(self._lake.files)
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -196,7 +196,8 @@ def _stage_partition(
         find_disputes(staged, stored, candles, replaced, merged)
     times = seconds_in(merged)
     if changed.height or not before.is_at(year):
-        stage_file(lake, staged, merged, before.path(year), year, times)
+        path = before.path(year)
+        stage_file(lake, staged, merged, path, year, times, replaces=before.version(path))
     if changed.height:
         count_changed(staged, changed.height, times if changed is merged else seconds_in(changed))
     staged.times = staged.times.append(times)
@@ -220,11 +221,9 @@ def stage_removal(lake: Lake, series: Series, gone: pl.DataFrame, *, origin: str
             leaving = gone if year is None else gone.filter(pl.col("time").dt.year() == year)
             if leaving.is_empty():
                 continue
-            rest = to_merge(lake, series, path).join(
-                leaving.select("time"), on="time", how="anti", maintain_order="left"
-            )
+            rest = stored.read(path).join(leaving.select("time"), on="time", how="anti", maintain_order="left")
             _stage_losers(lake, staged, {Lost.WITHDRAWN: leaving})
-            stage_file(lake, staged, rest, path, year)
+            stage_file(lake, staged, rest, path, year, replaces=stored.version(path))
             count_changed(staged, leaving.height, seconds_in(leaving))
             staged.times = staged.times.append(seconds_in(rest))
             staged.years = (*staged.years, year)
@@ -250,12 +249,19 @@ def _stage_losers(lake: Lake, staged: Staged, losers: Mapping[Lost, pl.DataFrame
             lake,
             staged,
             pl.concat(frames).sort("time", maintain_order=True).with_columns(origin_columns),
-            lake.ledger_folder(staged.series) / name,
+            f"{ledger_folder(staged.series)}/{name}",
         )
 
 
 def stage_file(
-    lake: Lake, staged: Staged, rows: pl.DataFrame, path: Path, year: int | None = None, times: pl.Series | None = None
+    lake: Lake,
+    staged: Staged,
+    rows: pl.DataFrame,
+    path: str,
+    year: int | None = None,
+    times: pl.Series | None = None,
+    *,
+    replaces: Version | None = None,
 ) -> None:
     """Write a file beside the lake and add it to a staged write, with its record for the manifest.
 
@@ -266,6 +272,7 @@ def stage_file(
         path: The destination of the file.
         year: The year of the candles; None for a file of all years, and for the ledger.
         times: The start of each row, in seconds since the epoch, if the caller has them already.
+        replaces: The version of the object at that path; None where there is none, and in a folder.
     """
     name = uuid.uuid4().hex
     written = lake.scratch / f"{name}.parquet"
@@ -285,7 +292,7 @@ def stage_file(
         raise
     times = seconds_in(rows) if times is None else times
     file = LakeFile(
-        path=lake.inspector.relative(path),
+        path=path,
         series=staged.series,
         year=year,
         rows=rows.height,
@@ -297,4 +304,4 @@ def stage_file(
         write_id=write_id,
         written_at=staged.now,
     )
-    staged.moves.append(Move(written, path, file))
+    staged.moves.append(Move(Put(written, path, file.sha256, replaces), file))

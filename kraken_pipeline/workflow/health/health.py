@@ -31,6 +31,8 @@ from kraken_pipeline.workflow.health.exchange_probe import check_status
 _Of = TypeVar("_Of")
 
 LOW_SPACE_BYTES = 2 << 30
+_BRIEFLY_SECONDS = 5.0
+"""How long a check waits for a bucket that does not answer; a run waits longer."""
 LATE_SECONDS = 900
 """Seconds after which a pending range is a warning. Runs publish at once, and the sensor retries every minute."""
 MANY_TRANSACTIONS = 1_000
@@ -106,7 +108,20 @@ def _lake(settings: Settings) -> Iterator[Check]:
             f"KRAKEN_PIPELINE_HOME: {settings.home} cannot be written ({error}); name a folder that can be written",
         )
     else:
-        yield Check("lake", HealthStatus.OK, f"{settings.home / 'lake'} can be written")
+        yield _place_of_lake(settings)
+
+
+def _place_of_lake(settings: Settings) -> Check:
+    """Check that a bucket can be read and written, and refuses to overwrite what it is told to keep."""
+    if settings.kraken_lake_url is None:
+        return Check("lake", HealthStatus.OK, f"{settings.home / 'lake'} can be written")
+    from kraken_pipeline.storage.lake.bucket import BucketFiles  # noqa: PLC0415 - an extra
+
+    bucket = BucketFiles(settings.kraken_lake_url, min(_BRIEFLY_SECONDS, settings.kraken_lake_patience_seconds))
+    bucket.probe()
+    return Check(
+        "lake", HealthStatus.OK, f"{bucket.place} can be read and written, and refuses to overwrite what it should keep"
+    )
 
 
 def _space(settings: Settings) -> Iterator[Check]:

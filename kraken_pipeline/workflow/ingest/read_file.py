@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, answered
 from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
-from kraken_pipeline.errors import DiskFull, PassingError, PipelineError, SourceChanged
+from kraken_pipeline.errors import DiskFull, LakeRefused, PassingError, PipelineError, SourceChanged
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.release import Kind
@@ -69,8 +69,8 @@ def read_file(
             except OutOfOrder:
                 _forget_letters(stores, read)
                 _stage(stores, spec, read, reader, run, sort=True)
-    except (PassingError, DiskFull):
-        raise  # the catalog went away, or the disk is full: not an error of the file
+    except (PassingError, DiskFull, LakeRefused):
+        raise  # a store went away, or the disk is full: not an error of the file
     except PipelineError as error:  # any other exception is a bug and ends the run with its traceback
         read.error = str(error)
         read.is_changed = isinstance(error, SourceChanged)

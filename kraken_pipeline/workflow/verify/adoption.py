@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
 import polars as pl
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
+from kraken_pipeline.storage.lake.files import LakeFiles
 from kraken_pipeline.storage.lake.stored_series import recorded_rows
 from kraken_pipeline.storage.paths import Layout, candles_path, former_path, layout_of, named_in
 from kraken_pipeline.storage.records import damage as damages
@@ -22,9 +22,9 @@ from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.verify.sound_file import sound_file
 
 
-def adopt_later(stores: Stores, known: LakeFile, path: Path) -> bool:
+def adopt_later(stores: Stores, known: LakeFile) -> bool:
     """Adopt a file if it is sound and of a later write than the recorded one, and return whether it is."""
-    later = sound_file(path, known.path)
+    later = sound_file(stores.lake.files, known.path)
     if later is None or later.write_id <= known.write_id:
         return False
     with stores.catalog.write() as connection:
@@ -86,7 +86,7 @@ def is_adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) 
     recorded = stores.lake.manifest.of(series).layout
     if not path.startswith("replaced/") and (layout is None or recorded not in (None, layout)):
         return False
-    return sound_file(stores.lake.home / path, path, is_legacy=is_legacy) is not None
+    return sound_file(stores.lake.files, path, is_legacy=is_legacy) is not None
 
 
 def _adopt_series(
@@ -132,7 +132,7 @@ def _adopt_series(
 def sound_files(stores: Stores, paths: Iterable[str], *, is_legacy: bool) -> list[LakeFile]:
     """Return the manifest entries of the sound files at valid paths of the lake or the ledger."""
     found = (
-        sound_file(stores.lake.home / path, path, is_legacy=is_legacy)
+        sound_file(stores.lake.files, path, is_legacy=is_legacy)
         for path in paths
         if path.startswith("replaced/") or layout_of(path) is not None
     )
@@ -151,14 +151,14 @@ def _layout_to_adopt(stores: Stores, known: SeriesFiles, candidates: Sequence[La
     if all(file.layout is known.layout for file in candles):
         return known.layout
     recorded = [file for files in known.candles().values() for file in files if not file.is_announced]
-    there = [file for file in recorded if sound_file(stores.lake.home / file.path, file.path) is not None]
-    layout = complete_layout(stores.lake.home, [*there, *candles])
+    there = [file for file in recorded if sound_file(stores.lake.files, file.path) is not None]
+    layout = complete_layout(stores.lake.files, [*there, *candles])
     newest = max((file.write_id for file in recorded), default="")
     is_later = all(file.write_id > newest for file in candles if file.layout is layout)
     return layout if is_later else known.layout
 
 
-def complete_layout(home: Path, files: Sequence[LakeFile]) -> Layout | None:
+def complete_layout(place: LakeFiles, files: Sequence[LakeFile]) -> Layout | None:
     """Return the layout whose files hold all candles of a series, of its sound files; None where there are none.
 
     A write that was killed leaves two layouts. One that has candles of each year that the other has is complete. If
@@ -170,7 +170,7 @@ def complete_layout(home: Path, files: Sequence[LakeFile]) -> Layout | None:
         layouts.setdefault(file.layout, []).append(file)
     if len(layouts) < 2:
         return next(iter(layouts), None)
-    found = {layout: _years(home, its) for layout, its in layouts.items()}
+    found = {layout: _years(place, its) for layout, its in layouts.items()}
     every = set().union(*found.values())
     complete = [layout for layout in found if found[layout].keys() == every]
     if complete:
@@ -181,14 +181,15 @@ def complete_layout(home: Path, files: Sequence[LakeFile]) -> Layout | None:
     return max(found, key=lambda layout: (len(found[layout]), sum(found[layout].values())))
 
 
-def _years(home: Path, files: Iterable[LakeFile]) -> dict[int, int]:
+def _years(place: LakeFiles, files: Iterable[LakeFile]) -> dict[int, int]:
     """Return the number of candles of each year in some files of one layout."""
     years: dict[int, int] = {}
     for file in files:
         if file.year is not None:
             years[file.year] = file.rows
             continue
-        times = pl.read_parquet(home / file.path, columns=["time"], hive_partitioning=False)["time"]
+        with place.open(file.path) as stream:
+            times = pl.read_parquet(stream, columns=["time"], hive_partitioning=False)["time"]
         years |= dict(times.dt.year().value_counts().iter_rows())
     return years
 

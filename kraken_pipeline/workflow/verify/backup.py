@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,13 +34,15 @@ from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.lake import last_write, loss
 from kraken_pipeline.storage.paths import Layout, layout_of, named_in, sync_file, sync_folder
-from kraken_pipeline.storage.stores import Stores, opened, pool_sizes
+from kraken_pipeline.storage.stores import Stores, opened, place_of_lake, pool_sizes
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
+from kraken_pipeline.workflow.verify.bucket_copies import LAKE_FOLDERS, download, upload
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
-FOLDERS = ("lake", "replaced", "damaged", "reports")
-"""The folders of a home that are backed up beside the catalog. Settings are excluded: they contain passwords."""
+_REPORTS = "reports"
+FOLDERS = (*LAKE_FOLDERS, _REPORTS)
+"""The folders that are backed up beside the catalog. Settings are excluded: they contain passwords."""
 _ABOUT = "backup.json"
 _SCRATCH = "tmp"
 _CATALOGS = (dumps.SQLITE_NAME, dumps.POSTGRESQL_NAME)
@@ -124,7 +126,9 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     saved.unlink(missing_ok=True)
     dumps.save(stores.catalog, saved)
     sync_file(saved)
-    copied = _copy_folders(home, to, links=links)
+    copied = _copy_folders(home, to, _of_home(stores.settings), links=links)
+    if stores.settings.kraken_lake_url is not None:
+        copied |= {path: _Copied(size, False) for path, size in download(stores, to, to / _SCRATCH).items()}
     for other in _CATALOGS:
         if other != name:
             (to / other).unlink(missing_ok=True)
@@ -140,6 +144,11 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     )
     _write(to, done)
     return done
+
+
+def _of_home(settings: Settings) -> tuple[str, ...]:
+    """Return the folders to save that lie in the home."""
+    return FOLDERS if settings.kraken_lake_url is None else (_REPORTS,)
 
 
 def _require_room(home: Path, to: Path) -> None:
@@ -175,14 +184,14 @@ def _write(folder: Path, about: Backup) -> None:
 # --- files
 
 
-def _copy_folders(source: Path, target: Path, *, links: bool) -> dict[str, _Copied]:
-    """Copy the folders of a home, and return the files by their paths relative to it."""
+def _copy_folders(source: Path, target: Path, folders: Sequence[str], *, links: bool) -> dict[str, _Copied]:
+    """Copy some folders of a home, and return the files by their paths relative to it."""
     scratch = target / _SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
     while True:
         copied: dict[str, _Copied] = {}
         vanished: list[object] = []
-        for path in (path for name in FOLDERS for path in _files_below(source / name, vanished)):
+        for path in (path for name in folders for path in _files_below(source / name, vanished)):
             relative = path.relative_to(source)
             try:
                 is_link = _copy(path, target / relative, scratch, links=links)
@@ -293,7 +302,9 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
         _require_empty(settings)
     with loss.unfinished(home, command):
         last_write.forget(home)
-        _copy_folders(source, home, links=links)
+        _copy_folders(source, home, _of_home(settings), links=links)
+        if settings.kraken_lake_url is not None:
+            upload(source, place_of_lake(settings), home / "tmp")
         _restore_catalog(settings, source / about.catalog)
     with opened(settings) as stores:
         with suppress(StoreError):  # the catalog has the ids as well
@@ -303,8 +314,9 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
 
 
 def _require_empty(settings: Settings) -> None:
-    if loss.has_candles(settings.home):
-        raise InvalidRequest(f"{settings.home} already has candles; a backup can only be restored into an empty home")
+    place = place_of_lake(settings)
+    if loss.has_candles(place):
+        raise InvalidRequest(f"{place.place} already has candles; a backup can only be restored into an empty home")
     with closing(_unopened(settings)) as catalog:
         if not _is_blank(catalog):
             raise InvalidRequest(

@@ -34,6 +34,7 @@ from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import loss
+from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE
 from kraken_pipeline.storage.lake.staged import Lost
 from kraken_pipeline.storage.records import evidence_records, file_records, manifest, publications
 from kraken_pipeline.storage.records.damage import Damage
@@ -139,12 +140,12 @@ def _with_ingested(stores: Stores, spec: RunSpec) -> RunSpec:
 
 def _ids(stores: Stores) -> list[str]:
     """Adopt the ids of pairs from the lake, or set their file aside if it is unreadable; return notes."""
-    if not stores.lake.asset_ids.path.exists():
+    if not stores.lake.asset_ids.exists():
         return []
     try:
         stores.lake.asset_ids.adopt()
     except StoreError as error:
-        path = stores.lake.inspector.relative(stores.lake.asset_ids.path)
+        path = ASSET_IDS_FILE
         moved = stores.lake.set_aside(Damage(path, None, None, DamageKind.UNREADABLE, str(error)))
         return [
             f"{path} cannot be read and was moved to {moved}: pairs have new ids; with a QuestDB, kraken-pipeline "
@@ -158,8 +159,9 @@ def _named(stores: Stores) -> tuple[list[Series], list[Pair], list[str]]:
     pairs: dict[str, Pair] = {}
     strange: dict[str, str] = {}
     found: list[Series] = []
-    for series in stores.lake.series():
-        if not stores.lake.partitions(series):
+    with_files = stores.lake.files.series()
+    for series in sorted({*stores.lake.series(), *with_files}):
+        if not (stores.lake.partitions(series) or series in with_files):
             continue
         try:
             pairs[series.pair] = parse_pair(series.pair)
@@ -194,10 +196,9 @@ def _adopt(stores: Stores, wanted: Iterable[Series], run: RunContext, notes: lis
 def _whole_files(stores: Stores, series: Series, notes: list[str]) -> list[manifest.LakeFile]:
     """Return the sound files of a series; those of a layout that a killed write left incomplete are set aside."""
     lake = stores.lake
-    ledger = [lake.inspector.relative(path) for path in lake.ledger_files(series)]
-    found = sound_files(stores, [*lake.candle_paths(series), *ledger], is_legacy=True)
+    found = sound_files(stores, [*lake.files.candle_paths(series), *lake.ledger_files(series)], is_legacy=True)
     candles = [file for file in found if file.is_candles]
-    layout = complete_layout(lake.home, candles)
+    layout = complete_layout(lake.files, candles)
     left = [file for file in candles if file.layout is not layout]
     for file in left:
         damage = Damage(file.path, series, file.year, DamageKind.UNKNOWN, "is of another layout")

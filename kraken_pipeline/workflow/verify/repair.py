@@ -15,6 +15,7 @@ import polars as pl
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE
 from kraken_pipeline.storage.lake.row_digest import row_digest, without_release
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.questdb.client import open_questdb
@@ -99,7 +100,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tu
     for damage in damaged:
         run.report(phase="setting aside")
         try:
-            if damage.path == stores.lake.inspector.relative(stores.lake.asset_ids.path):
+            if damage.path == ASSET_IDS_FILE:
                 target = _assets(stores, damage, run)
             elif damage.series is None:
                 target = stores.lake.set_aside(damage)
@@ -126,7 +127,7 @@ def _assets(stores: Stores, damage: Damage, run: RunContext) -> str | None:
 def _out_of_series(stores: Stores, damage: Damage, series: Series, run: RunContext) -> str | None:
     """Set a file of a series aside, unless a writer has replaced it with a sound one by now."""
     with stores.locks.series([series]):
-        stream, still = stores.lake.inspector.open(series, stores.lake.home / damage.path, is_whole=True)
+        stream, still = stores.lake.inspector.open(series, damage.path, is_whole=True)
         if stream is not None:
             stream.close()
             damages.lift(stores.catalog, stores.lake, damage, run.now)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from hashlib import file_digest
-from pathlib import Path
 
 import polars as pl
 
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_in
+from kraken_pipeline.storage.lake.files import LakeFiles
 from kraken_pipeline.storage.lake.inspection import DIGEST, said_by
 from kraken_pipeline.storage.lake.row_digest import row_digest
 from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records.manifest import LakeFile
 
 
-def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFile | None:
+def sound_file(files: LakeFiles, path: str, *, is_legacy: bool = False) -> LakeFile | None:
     """Return the manifest entry of a sound file; None if it is not sound.
 
     The footer of a file contains a digest of its rows. A file from before the manifest existed has no digest, and is
     sound if all of it can be read.
 
     Args:
-        path: The path of the file.
-        relative: The path as the manifest names it.
+        files: The place of the file.
+        path: The path of the file, as the manifest names it.
         is_legacy: Whether a file without a digest is accepted.
     """
-    series, year = named_in(relative)
+    series, year = named_in(path)
     if series is None:
         return None
     try:
-        with path.open("rb") as stream:
+        with files.open(path) as stream:
             said = said_by(stream)
             stream.seek(0)
             claimed = pl.read_parquet_metadata(stream).get(DIGEST)
@@ -39,7 +38,7 @@ def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFil
             stream.seek(0)
             digest_of_bytes = file_digest(stream, "sha256").hexdigest()
             size = stream.seek(0, 2)
-            written_at = int(os.fstat(stream.fileno()).st_mtime)
+            written_at = files.modified_at(path)
     except (OSError, pl.exceptions.PolarsError):
         return None
     if not set(CANDLE_SCHEMA.names()) <= set(rows.columns):
@@ -49,7 +48,7 @@ def sound_file(path: Path, relative: str, *, is_legacy: bool = False) -> LakeFil
         return None
     times = seconds_in(rows)
     return LakeFile(
-        path=relative,
+        path=path,
         series=series,
         year=year,
         rows=rows.height,

@@ -7,14 +7,12 @@ number of candles, as in a home of an earlier version, is stored anew.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import file_digest, sha256
-from pathlib import Path
+from hashlib import sha256
 
 import polars as pl
 
@@ -22,8 +20,9 @@ from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import verifications
-from kraken_pipeline.storage.lake.asset_ids import ASSETS_SCHEMA
-from kraken_pipeline.storage.lake.inspection import is_said, said_by, unreadable
+from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE, ASSETS_SCHEMA
+from kraken_pipeline.storage.lake.files import LakeFiles
+from kraken_pipeline.storage.lake.inspection import FOOTER_BYTES, is_said, said_by, unreadable
 from kraken_pipeline.storage.lake.verifications import VerificationRecord
 from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records import damage as damages
@@ -38,7 +37,7 @@ from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.rearrangement import rearrange
 
 _CHUNK = 256
-"""The number of files per task of a thread. A future for each file would cost as much as comparing a small file."""
+"""The most files per task of a thread. A future for each file would cost as much as comparing a small file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,30 +192,13 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
         if is_wanted(files[0].series):
             found.series.add(files[0].series)
             found.expected += [file for file in files if not file.is_announced] or []
-    there = set(_files_under(stores.lake.home, "lake")) | set(_files_under(stores.lake.home, "replaced"))
-    for path in sorted(there - recorded.keys() - {stores.lake.inspector.relative(stores.lake.asset_ids.path)}):
+    there = set(stores.lake.files.below("lake")) | set(stores.lake.files.below("replaced"))
+    for path in sorted(there - recorded.keys() - {ASSET_IDS_FILE}):
         series, _ = named_in(path)
         if series is None or is_wanted(series):
             found.unknown.append(path)
     found.series |= {series for path in found.unknown if (series := named_in(path)[0]) is not None}
     return found
-
-
-def _files_under(home: Path, folder: str) -> Iterator[str]:
-    """Yield the paths of the files below a folder of the home, relative to the home, with slashes."""
-    waiting = [folder]
-    while waiting:
-        at = waiting.pop()
-        try:
-            entries = list(os.scandir(home / at))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            name = f"{at}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(name)
-            else:
-                yield name
 
 
 # --- comparing
@@ -226,15 +208,16 @@ def _compared(
     stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool
 ) -> tuple[list[LakeFile], list[LakeFile]]:
     """Return the files that differ at the first comparison, and those that do not, using all processors."""
-    home = str(stores.lake.home)
+    place = stores.lake.files
     looks_right = _looks_right if quick else _hashes_right
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    size = min(_CHUNK, len(files) // place.at_once + 1)
+    chunks = [files[start : start + size] for start in range(0, len(files), size)]
     differing: list[LakeFile] = []
     sound: list[LakeFile] = []
-    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+    with ThreadPoolExecutor(place.at_once) as pool:
         for chunk, right in zip(
             chunks,
-            pool.map(lambda chunk: [looks_right(f"{home}/{file.path}", file) for file in chunk], chunks),
+            pool.map(lambda chunk: [looks_right(place, file) for file in chunk], chunks),
             strict=True,
         ):
             for file, is_right in zip(chunk, right, strict=True):
@@ -243,23 +226,23 @@ def _compared(
     return differing, sound
 
 
-def _looks_right(path: str, file: LakeFile) -> bool:
+def _looks_right(place: LakeFiles, file: LakeFile) -> bool:
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - a Path for each of 10,000 files costs as much as opening it
-            if os.fstat(stream.fileno()).st_size != file.bytes:
-                return False
-            if is_said(stream, file.bytes, [file]):
-                return True
+        size, end = place.end(file.path, FOOTER_BYTES)
+        if size != file.bytes:
+            return False
+        if is_said(end, [file]):
+            return True
+        with place.open(file.path) as stream:
             said = said_by(stream)
     except (OSError, pl.exceptions.PolarsError):
         return False
     return said is None or said == (file.write_id, file.rows)
 
 
-def _hashes_right(path: str, file: LakeFile) -> bool:
+def _hashes_right(place: LakeFiles, file: LakeFile) -> bool:
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - as above
-            return file_digest(stream, "sha256").hexdigest() == file.sha256
+        return place.sha256(file.path) == file.sha256
     except OSError:
         return False
 
@@ -271,9 +254,8 @@ def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage
     """
     recorded = {file.path: file for file in differing}
     for damage in _still_differing(stores, recorded.values()):
-        path = stores.lake.home / damage.path
         is_adopted = damage.kind in (DamageKind.CHANGED, DamageKind.UNKNOWN) and adopt_later(
-            stores, recorded[damage.path], path
+            stores, recorded[damage.path]
         )
         if not is_adopted:
             yield damage
@@ -282,7 +264,7 @@ def _confirmed(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage
 def _still_differing(stores: Stores, differing: Iterable[LakeFile]) -> Iterator[Damage]:
     """Compare files with the manifest once more, because a writer may have replaced one, and yield the damage."""
     for file in differing:
-        stream, damage = stores.lake.inspector.open(file.series, stores.lake.home / file.path, is_whole=True)
+        stream, damage = stores.lake.inspector.open(file.series, file.path, is_whole=True)
         if stream is not None:
             stream.close()
         if damage is not None:
@@ -299,14 +281,13 @@ def _unsound(stores: Stores, found: _Found) -> Iterator[Damage]:
 
 def _assets(stores: Stores) -> Iterator[Damage]:
     """Yield the damage of the copy of the pairs' ids."""
-    path, expected = stores.lake.asset_ids.path, stores.lake.asset_ids.all()
-    if expected.is_empty() and not path.exists():
+    name, expected = ASSET_IDS_FILE, stores.lake.asset_ids.all()
+    if expected.is_empty() and not stores.lake.asset_ids.exists():
         return
-    name = stores.lake.inspector.relative(path)
     with stores.catalog.read() as connection:
         recorded = manifest.digest_of(connection, name)
     try:
-        content = path.read_bytes()
+        content = stores.lake.asset_ids.content()
         if not pl.read_parquet(content).select(ASSETS_SCHEMA.names()).sort("asset_id").equals(expected):
             yield Damage(name, None, None, DamageKind.CHANGED, "has other ids than the catalog")
         elif recorded is not None and sha256(content).hexdigest() != recorded:

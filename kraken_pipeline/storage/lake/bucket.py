@@ -1,0 +1,310 @@
+"""A lake in a bucket of an object store: S3 and what speaks its protocol, Google's or Azure's, through `obstore`.
+
+An object is written under its final key by one put that names the version to be replaced, or that there must be none
+(`If-Match`, `If-None-Match: *`). It is never sent in parts. So an object is the old or the new one in full, and of two
+writers that read the same version one is refused, whatever became of their locks. A crash between the announcement of
+a write and its confirmation leaves the recorded or the announced object, exactly as a rename does in a folder. The
+bucket needs no versions of its own for that.
+
+An object is read by one request and in full, because requests cost more than bytes: nearly all objects have less than
+3 MB, a year of minutes has 14 MB. Parts of different versions therefore cannot mix, and each reader compares the
+SHA-256 of what it got.
+
+Credentials are read from the environment by the library, and appear nowhere else. Its own messages quote the key and
+the signature of a request, so that only the store's error code is passed on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from errno import ENOENT
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kraken_pipeline.errors import (
+    InvalidSettings,
+    LakeRefused,
+    PipelineError,
+    StoreError,
+    StoreUnavailable,
+    WriteConflict,
+)
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.lake.files import OpenFile, Put, Version
+from kraken_pipeline.storage.paths import layout_of, named_in, series_folder
+
+try:
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+    from obstore.store import from_url
+except ImportError as error:
+    raise InvalidSettings(
+        "KRAKEN_LAKE_URL needs a library that is not installed: pip install 'kraken_pipeline[s3]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+
+_AT_ONCE = 16
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+))?")
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
+
+
+class _Object(io.BytesIO):
+    """The content of an object, with the version that was read."""
+
+    def __init__(self, content: bytes, version: Version) -> None:
+        super().__init__(content)
+        self.version = version
+
+
+class BucketFiles:
+    """A lake in a bucket.
+
+    Args:
+        url: The URL of the bucket, with a prefix for all keys: `s3://bucket/prefix`.
+        patience: The time to wait for a store that does not answer, in seconds.
+    """
+
+    is_listed_by_readers = False
+    is_read_whole = True
+    at_once = _AT_ONCE
+
+    def __init__(self, url: str, patience: float) -> None:
+        self.place = url.rstrip("/")
+        self._patience = patience
+        with self._explained():
+            self._store = from_url(
+                self.place,
+                # The library ignores its own variable for HTTP where it is given any option of the client.
+                client_options={"timeout": "120s", "connect_timeout": "5s", "allow_http": _is_http_allowed()},
+                retry_config={"max_retries": 1_000, "retry_timeout": timedelta(seconds=patience)},
+            )
+
+    def prepare(self) -> None:
+        """Do nothing: a bucket has no folders."""
+
+    def require_any(self) -> None:
+        """Check that there is a lake at all: a URL with a wrong name must not pass for a lake that was deleted."""
+        if not self.exists("lake/assets.parquet") and next(self.below("lake"), None) is None:
+            raise StoreError(
+                f"there is no lake at {self.place}, and the catalog has one on record: correct KRAKEN_LAKE_URL, or "
+                "copy the folders lake and replaced there; if they are lost, kraken-pipeline recover records that"
+            )
+
+    # --- reading
+
+    def open(self, path: str) -> OpenFile:
+        """Read an object."""
+        found = self._get(path)
+        return _Object(bytes(found.bytes()), _version(found.meta))
+
+    def _get(self, path: str, options: Any = None) -> Any:
+        with self._explained(path):
+            return obstore.get(self._store, path, options=options)
+
+    def version_of(self, stream: OpenFile) -> Version | None:
+        """Return the version of an object that was read."""
+        return stream.version if isinstance(stream, _Object) else None
+
+    def version(self, path: str) -> Version | None:
+        """Return the present version of an object; None where there is none."""
+        try:
+            return _version(self._head(path))
+        except FileNotFoundError:
+            return None
+
+    def _head(self, path: str) -> Any:
+        with self._explained(path):
+            return obstore.head(self._store, path)
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is an object."""
+        return self.version(path) is not None
+
+    def modified_at(self, path: str) -> int:
+        """Return when an object was last written, in seconds since the epoch."""
+        return int(self._head(path)["last_modified"].timestamp())
+
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of an object's bytes, as hexadecimal digits."""
+        return sha256(self._get(path).bytes()).hexdigest()
+
+    def end(self, path: str, length: int) -> tuple[int, bytes]:
+        """Return the size of an object and as many bytes of its end."""
+        found = self._get(path, {"range": {"suffix": length}})
+        return int(found.meta["size"]), bytes(found.bytes())
+
+    # --- listing
+
+    def candle_paths(self, series: Series) -> list[str]:
+        """Return the key of each object where a layout has candles of a series."""
+        return [path for path in self.below(series_folder(series)) if layout_of(path) is not None]
+
+    def series(self) -> set[Series]:
+        """Return every series that has an object in the lake."""
+        return {series for path in self.below("lake") if (series := named_in(path)[0]) is not None}
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Yield the keys of all objects below a folder."""
+        return (str(found["path"]) for found in self.objects(folder))
+
+    def objects(self, folder: str) -> Iterator[Any]:
+        """Yield what the store says of each object below a folder: `path`, `size` and `last_modified`."""
+        with self._explained():
+            yield from chain.from_iterable(obstore.list(self._store, folder))
+
+    # --- writing
+
+    def sync(self, written: Path) -> None:
+        """Do nothing: a staged file that is lost is staged again, and an object is durable once it is put."""
+
+    def put(self, groups: Iterable[Sequence[Put]]) -> None:
+        """Put written local files under their keys, several groups at once, and delete the local files."""
+        waiting = [group for group in groups if group]
+        if len(waiting) < 2:
+            for group in waiting:
+                self._put_group(group)
+            return
+        with ThreadPoolExecutor(min(_AT_ONCE, len(waiting))) as pool:
+            for done in [pool.submit(self._put_group, group) for group in waiting]:
+                done.result()
+
+    def _put_group(self, group: Sequence[Put]) -> None:
+        for put in group:
+            self._put(put)
+            put.written.unlink()
+
+    def _put(self, put: Put) -> None:
+        if self._is_put(put.path, put.written.read_bytes(), put.replaces):
+            return
+        try:
+            is_ours = self.sha256(put.path) == put.sha256
+        except FileNotFoundError:
+            is_ours = False
+        if not is_ours:  # an answer that was lost makes the library repeat a put that was done
+            raise WriteConflict(
+                f"{self.place}/{put.path} is not the object that this write has read: another writer replaced it, or "
+                "one that is not on record is there; nothing was overwritten; run the same command again, and if that "
+                "does not help, kraken-pipeline verify"
+            )
+
+    def _is_put(self, path: str, content: bytes, replaces: Version | None) -> bool:
+        """Put an object if the present one is of a version; return whether it is."""
+        try:
+            with self._explained():
+                obstore.put(self._store, path, content, use_multipart=False, mode=_mode(replaces))
+        except _Refused:
+            return False
+        return True
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Delete objects; those that do not exist are skipped."""
+        if paths:
+            with self._explained():
+                obstore.delete(self._store, sorted(paths))
+
+    def set_aside(self, path: str, target: str) -> bool:
+        """Copy an object within the store and delete the original; return False where there is none."""
+        try:
+            with self._explained(path):
+                obstore.copy(self._store, path, target)
+        except FileNotFoundError:
+            return False
+        self.remove([path])
+        return True
+
+    def probe(self) -> None:
+        """Check that objects can be written, read and deleted, and that the store keeps the condition of a put.
+
+        Raises:
+            LakeRefused: It does not.
+        """
+        path = f"probe/{uuid.uuid4().hex}"
+        is_kept = self._is_put(path, b"first", None) and not self._is_put(path, b"second", None)
+        try:
+            with self.open(path) as stream:
+                is_kept &= stream.read() == b"first"
+        finally:
+            self.remove([path])
+        if not is_kept:
+            raise LakeRefused(
+                f"{self.place} overwrites an object although a put forbids it (If-None-Match), so that two writers "
+                "could destroy each other's candles: use a store that keeps the conditions of a put"
+            )
+
+    # --- errors
+
+    @contextmanager
+    def _explained(self, path: str | None = None) -> Iterator[None]:
+        """Replace the library's errors, whose texts quote credentials, by the pipeline's.
+
+        Args:
+            path: The object that is read, which may be missing; None where a missing one is an error of the bucket.
+        """
+        try:
+            yield
+        except FileNotFoundError as error:
+            if path is None or any(sign in str(error) for sign in _NO_BUCKET):
+                raise self._no_bucket() from None
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), f"{self.place}/{path}") from None
+        except (AlreadyExistsError, PreconditionError):
+            raise _Refused("the condition of a put does not hold") from None
+        except BaseError as error:
+            raise self._fault(str(error)) from None
+
+    def _no_bucket(self) -> LakeRefused:
+        return LakeRefused(f"KRAKEN_LAKE_URL: there is no bucket for {self.place}; create it, or correct the URL")
+
+    def _fault(self, said: str) -> PipelineError:
+        if any(sign in said for sign in _NO_BUCKET):
+            return self._no_bucket()
+        if "builder error" in said:
+            return LakeRefused(
+                f"the lake at {self.place} is at an address that begins with http://, which sends all in the clear: "
+                "set AWS_ALLOW_HTTP=true if that is meant, or correct AWS_ENDPOINT_URL"
+            )
+        code, status = _CODE.search(said), _STATUS.search(said)
+        why = code[1] if code else (f"status {status[1]}" if status else "no connection, or no credentials")
+        if status is not None and status[1].startswith("4") and status[1] not in ("408", "429"):
+            return LakeRefused(
+                f"the lake at {self.place} refuses a request ({why}): check the credentials in the environment "
+                "(AWS_ACCESS_KEY_ID and the like), and that they allow to list, read, write and delete"
+            )
+        return StoreUnavailable(
+            f"the lake at {self.place} has not answered for {self._patience:g} s ({why}): check the network, and "
+            "AWS_ENDPOINT_URL where the store is not Amazon's; run the same command again to continue"
+        )
+
+
+class _Refused(Exception):
+    """The condition of a put does not hold."""
+
+
+def _is_http_allowed() -> bool:
+    return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+
+
+def _version(said: Any) -> Version:
+    return Version(said["e_tag"], said["version"])
+
+
+def _mode(replaces: Version | None) -> Literal["create"] | UpdateVersion:
+    if replaces is None:
+        return "create"
+    update: UpdateVersion = {}
+    if replaces.e_tag is not None:
+        update["e_tag"] = replaces.e_tag
+    if replaces.number is not None:
+        update["version"] = replaces.number
+    return update
