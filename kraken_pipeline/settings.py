@@ -486,4 +486,5 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _shown(name: str, value: object) -> str:
     is_secret = name in Settings.model_fields and SecretStr in get_args(Settings.model_fields[name].annotation)
-    return "**********" if is_secret else repr(value)
+    # A URL with a user may have a password, also where none belongs.
+    return "**********" if is_secret or "@" in str(value) else repr(value)

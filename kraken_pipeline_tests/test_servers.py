@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -10,16 +11,21 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import obstore
 import psycopg
 import pytest
 import redis
 import requests
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.store import from_url
 
 from kraken_pipeline_tests.support import servers
 from kraken_pipeline_tests.support.browsers import Chromium
+from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.servers import (
     HOST,
+    S3,
     DiedError,
     Needed,
     Port,
@@ -35,7 +41,7 @@ from kraken_pipeline_tests.support.shell import ROOT
 
 pytestmark = pytest.mark.servers
 
-KINDS = [PostgreSQL, Redis, QuestDB]
+KINDS = [PostgreSQL, Redis, QuestDB, S3]
 
 
 def refused(port: int) -> bool:
@@ -201,6 +207,31 @@ def test_questdb_takes_nobody_without_the_password(questdb_server: QuestDB, ques
         pass
 
 
+# --- S3
+
+
+def test_a_killed_s3_server_comes_back_at_its_address_with_its_objects(bucket: Bucket) -> None:
+    client = from_url(bucket.url, client_options={"allow_http": True}, retry_config={"max_retries": 0})
+    put = obstore.put(client, "kept", b"content", mode="create")
+    bucket.server.kill()
+    assert refused(bucket.server.port())
+    with pytest.raises(BaseError):
+        obstore.get(client, "kept")
+    bucket.server.start()
+    found = obstore.get(client, "kept")
+    assert (bytes(found.bytes()), found.meta["e_tag"]) == (b"content", put["e_tag"])
+    with pytest.raises(AlreadyExistsError):
+        obstore.put(client, "kept", b"other", mode="create")
+    assert ("s3_GetObject", "kept") in bucket.requests()
+
+
+def test_the_s3_server_takes_nobody_without_the_password(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(PermissionDeniedError):
+        obstore.put(from_url(bucket.url, client_options={"allow_http": True}), "kept", b"content")
+    assert bucket.objects() == set()
+
+
 # --- what goes wrong
 
 
@@ -312,6 +343,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(servers, "DEBIAN_POSTGRESQL", tmp_path)
     monkeypatch.setattr(servers, "QUESTDB_JAR", tmp_path / "questdb.jar")
+    monkeypatch.setattr(servers, "VERSITYGW", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.mark.usefixtures("bare")
@@ -321,6 +354,11 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (PostgreSQL, "PostgreSQL's initdb and postgres are not on this machine: apt-get install postgresql"),
         (Redis, "redis-server is not on this machine: apt-get install redis-server"),
         (QuestDB, "No Java of version 17 or newer is on this machine: apt-get install openjdk-17-jre-headless"),
+        (
+            S3,
+            "versitygw is not on this machine: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0, or name "
+            "the program in KRAKEN_TEST_VERSITYGW",
+        ),
         (Chromium, "chromium is not on this machine: apt-get install chromium"),
     ],
 )
@@ -347,17 +385,17 @@ def test_a_test_without_its_server_is_skipped_and_fails_where_servers_are_requir
     monkeypatch: pytest.MonkeyPatch, kind: Needed
 ) -> None:
     monkeypatch.setattr(servers, "REQUIRED", False)
-    with pytest.raises(pytest.skip.Exception, match="apt-get install"):
+    with pytest.raises(pytest.skip.Exception, match=r"(apt-get|go) install"):
         need(kind)
     monkeypatch.setattr(servers, "REQUIRED", True)
-    with pytest.raises(pytest.fail.Exception, match=r"apt-get install .*KRAKEN_TEST_SERVERS=required"):
+    with pytest.raises(pytest.fail.Exception, match=r"(apt-get|go) install .*KRAKEN_TEST_SERVERS=required"):
         need(kind)
 
 
 @pytest.mark.usefixtures("bare")
 def test_the_program_names_each_server_that_is_missing_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 1
-    assert capsys.readouterr().out.count("apt-get install") == len(KINDS)
+    assert len(re.findall("(?:apt-get|go) install", capsys.readouterr().out)) == len(KINDS)
 
 
 def test_the_program_says_which_version_each_server_is(

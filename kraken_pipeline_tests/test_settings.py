@@ -84,6 +84,12 @@ WRONG = [
     ("KRAKEN_EXECUTOR", "threads"),
     ("KRAKEN_PARALLEL_RUNS", "0"),
     ("KRAKEN_PARALLEL_RUNS", "1.5"),
+    ("KRAKEN_LAKE_URL", "/data/lake"),
+    ("KRAKEN_LAKE_URL", "s3://"),
+    ("KRAKEN_LAKE_URL", "https://bucket/prefix"),
+    ("KRAKEN_LAKE_URL", "s3://bucket/a prefix"),
+    ("KRAKEN_LAKE_PATIENCE_SECONDS", "0"),
+    ("KRAKEN_LAKE_PATIENCE_SECONDS", "3601"),
     ("KRAKEN_API_URL", "ftp://api.kraken.com"),
     ("KRAKEN_API_URL", "https://"),
     ("KRAKEN_API_URL", "https://api kraken"),
@@ -193,6 +199,17 @@ def test_rabbitmq_and_redis_are_brokers(monkeypatch: pytest.MonkeyPatch, url: st
         load_settings()
     monkeypatch.setenv("KRAKEN_CELERY_URL", url)
     assert url not in repr(load_settings())
+
+
+def test_the_lake_may_be_in_a_bucket_whose_url_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().kraken_lake_url is None
+    for url in ("s3://bucket", "s3://my.bucket-1/a/prefix/", "gs://bucket/kraken", "az://container/kraken"):
+        monkeypatch.setenv("KRAKEN_LAKE_URL", url)
+        assert load_settings().kraken_lake_url == url
+    monkeypatch.setenv("KRAKEN_LAKE_URL", "s3://key:hunter2@bucket/prefix")
+    with pytest.raises(InvalidSettings, match="KRAKEN_LAKE_URL=") as wrong:
+        load_settings()
+    assert "hunter2" not in str(wrong.value)
 
 
 def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,15 @@ import pytest
 import sqlalchemy as sa
 from obstore.store import from_url
 
-from kraken_pipeline.errors import DamagedFile, InvalidRequest, LakeRefused, StoreError, StoreUnavailable, WriteConflict
+from kraken_pipeline.errors import (
+    DamagedFile,
+    InvalidRequest,
+    InvalidSettings,
+    LakeRefused,
+    StoreError,
+    StoreUnavailable,
+    WriteConflict,
+)
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import parse_pair
@@ -488,6 +497,15 @@ def test_a_key_that_is_refused_is_a_sentence_without_it(
     assert "not-the-password" not in said
     assert bucket.server.password not in said
     assert rows_of(full, schema.damages, "path") == []
+
+
+def test_without_the_library_the_setting_is_refused_with_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.delitem(sys.modules, "kraken_pipeline.storage.lake.bucket", raising=False)
+    with pytest.raises(InvalidSettings, match=r"pip install 'kraken_pipeline\[s3\]'"):
+        opened(settings_of(home, kraken_lake_url="s3://bucket/lake")).__enter__()
 
 
 # --- recovery, backup, health
