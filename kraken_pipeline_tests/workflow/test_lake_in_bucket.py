@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import stored_series
 from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE
+from kraken_pipeline.storage.lake.bucket import BucketFiles
 from kraken_pipeline.storage.lake.staged import move_all
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import manifest
@@ -412,6 +415,30 @@ def test_an_ingest_whose_server_stays_away_fails_with_a_sentence_and_the_same_co
         run(stores, shelf.q1, shelf.q2, shelf.minutes, pairs=PAIRS)
         assert state(stores) == expected
         assert verified(stores).status == "ok"
+
+
+class BreaksOff(BaseHTTPRequestHandler):
+    """An answer that ends before it is whole."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        for name, value in (("Content-Length", "1000"), ("ETag", '"tag"'), ("Last-Modified", formatdate(usegmt=True))):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"the beginning")
+        self.close_connection = True
+
+    def log_message(self, format: str, *_: Any) -> None:
+        """Says nothing."""
+
+
+def test_an_answer_that_breaks_off_is_no_damage(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StoreUnavailable, match="has not answered"):
+            BucketFiles(bucket.url, 0.5).open(HOURS_PATH)
+        server.shutdown()
 
 
 # --- damage

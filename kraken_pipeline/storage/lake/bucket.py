@@ -106,12 +106,14 @@ class BucketFiles:
 
     def open(self, path: str) -> OpenFile:
         """Read an object."""
-        found = self._get(path)
-        return _Object(bytes(found.bytes()), _version(found.meta))
+        meta, content = self._get(path)
+        return _Object(content, _version(meta))
 
-    def _get(self, path: str, options: Any = None) -> Any:
+    def _get(self, path: str, options: Any = None) -> tuple[Any, bytes]:
+        """Return what the store says of an object, and its content; a connection can break off between both."""
         with self._explained(path):
-            return obstore.get(self._store, path, options=options)
+            found = obstore.get(self._store, path, options=options)
+            return found.meta, bytes(found.bytes())
 
     def version_of(self, stream: OpenFile) -> Version | None:
         """Return the version of an object that was read."""
@@ -138,12 +140,12 @@ class BucketFiles:
 
     def sha256(self, path: str) -> str:
         """Return the SHA-256 of an object's bytes, as hexadecimal digits."""
-        return sha256(self._get(path).bytes()).hexdigest()
+        return sha256(self._get(path)[1]).hexdigest()
 
     def end(self, path: str, length: int) -> tuple[int, bytes]:
         """Return the size of an object and as many bytes of its end."""
-        found = self._get(path, {"range": {"suffix": length}})
-        return int(found.meta["size"]), bytes(found.bytes())
+        meta, content = self._get(path, {"range": {"suffix": length}})
+        return int(meta["size"]), content
 
     # --- listing
 
