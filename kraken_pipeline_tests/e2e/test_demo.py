@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 
 from kraken_pipeline.cli import options
 from kraken_pipeline.orchestration import steps
+from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.shell import ended, shell, start
 
@@ -68,6 +69,20 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
     finally:
         served.send_signal(signal.SIGINT)
     assert ended(served).code == 0
+
+
+def test_with_the_lake_in_a_bucket_the_demo_lies_beside_real_candles(tmp_path: Path, bucket: Bucket) -> None:
+    home = tmp_path / "demo-data"
+    said = shell(home, "demo", "--home", str(home), KRAKEN_LAKE_URL=bucket.url)
+    assert said.code == 0, said.err
+    assert re.search(r"SUCCESS run [0-9a-f]{8}: (\d+) of \1 files ingested", said.out)
+    assert bucket.objects("demo/lake")
+    assert bucket.objects() == bucket.objects("demo")
+    assert not list(home.rglob("*.parquet"))
+    for command in ("verify", "report", "dead-letters list"):
+        done = shell(home, *command.split(), KRAKEN_LAKE_URL=f"{bucket.url}/demo")
+        assert done.code == 0, done.err
+    assert re.search(r"^\d+\.\d\d % complete over 15 series", said.out, re.MULTILINE)
 
 
 def test_a_demo_that_was_not_built_has_no_exchange(tmp_path: Path) -> None:

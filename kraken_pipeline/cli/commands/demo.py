@@ -54,6 +54,8 @@ def demo(
         "KRAKEN_ARCHIVE_DIRS": str(archives),
         "KRAKEN_SETTLE_SECONDS": "0",
     }
+    if (lake := load_settings().kraken_lake_url) is not None:
+        variables["KRAKEN_LAKE_URL"] = f"{lake.rstrip('/')}/demo"  # not among real candles
     archives.mkdir(parents=True, exist_ok=True)
     now = present()
     made = build_showcase(archives, now)
