@@ -44,7 +44,6 @@ from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.workflow.gaps.selection import Fetch
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
 from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict as Judgement
 from kraken_pipeline.workflow.reconcile.verdicts import Remedy, VerdictState
 from kraken_pipeline.workflow.verify.verification import Verification
@@ -198,12 +197,18 @@ COUNT = TradeCount(
     f"find out which candles are wrong, then run {RESOLVE}",
     "run",
 )
+RECONCILED = {
+    "pairs_compared": 13_970,
+    "spans_refuted": 581_276,
+    "contradictions_healed": 581_276,
+    "new_conflicts": 581_276,
+}
 PRINTED: dict[str, Callable[[Console], None]] = {
     "gaps": lambda console: tables.gaps(console, [gap(), gap(status=GapStatus.DETECTED, attempts=0)]),
     "verdicts": lambda console: proof_tables.verdicts(
         console,
         [verdict(Interval.W1, f"{SENTENCE}, then {RESOLVE} or {RESOLVE}"), verdict(None, SENTENCE)],
-        Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
+        RECONCILED,
         is_known=True,
     ),
     "causes": lambda console: proof_tables.causes(
@@ -229,7 +234,7 @@ PRINTED: dict[str, Callable[[Console], None]] = {
                 ),
             ]
         ),
-        Reconciled(("XBTUSD",) * 13_970, 581_276, 581_276, 581_276),
+        RECONCILED,
         is_known=True,
     ),
     "counts": lambda console: proof_tables.counts(console, [COUNT, replace(COUNT, by_ids=None, action="not dense")]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -12,13 +13,12 @@ from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.workflow.gaps.unknown import NOTHING_KNOWN
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
 from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline.workflow.withdraw.settling import Grouped
 
 
-def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_known: bool) -> None:
+def causes(console: Console, found: Sequence[Grouped], done: Mapping[str, Any], *, is_known: bool) -> None:
     """Print the causes of contradictions, one line each, and the result of the reconciliation."""
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:
@@ -49,18 +49,19 @@ def causes(console: Console, found: Sequence[Grouped], done: Reconciled, *, is_k
     say(console, "kraken-pipeline reconcile --one-by-one lists each contradiction.", "dim")
 
 
-def _reconciled(console: Console, done: Reconciled, *, is_known: bool, is_clean: bool) -> None:
-    """Print the result of a reconciliation; `is_clean` means that no contradiction was found."""
+def _reconciled(console: Console, done: Mapping[str, Any], *, is_known: bool, is_clean: bool) -> None:
+    """Print the outcome of a reconciliation; `is_clean` means that no contradiction was found."""
     say(
         console,
-        f"Reconciled the changes of {len(done.pairs):,} pairs: {done.refuted:,} spans refuted, {done.healed:,} "
-        f"contradictions healed, {done.conflicts:,} new conflicts.",
+        f"Reconciled the changes of {done.get('pairs_compared', 0):,} pairs: {done.get('spans_refuted', 0):,} spans "
+        f"refuted, {done.get('contradictions_healed', 0):,} contradictions healed, "
+        f"{done.get('new_conflicts', 0):,} new conflicts.",
     )
     if is_clean:
         say(console, "There are no contradictions." if is_known else NOTHING_KNOWN)
 
 
-def verdicts(console: Console, found: Sequence[CandleVerdict], done: Reconciled, *, is_known: bool) -> None:
+def verdicts(console: Console, found: Sequence[CandleVerdict], done: Mapping[str, Any], *, is_known: bool) -> None:
     """Print the verdicts of reconciliation, one line each, and its result."""
     _reconciled(console, done, is_known=is_known, is_clean=not found)
     if not found:

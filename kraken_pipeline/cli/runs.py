@@ -155,10 +155,19 @@ def result_of(
 
     with progress.collecting() as results:
         run = run_job(settings, job, None, console=console, config=config)
+    require_success(run)
+    return next(result for result in results if isinstance(result, kind))
+
+
+def require_success(run: RunStatus) -> None:
+    """Report a run that failed.
+
+    Raises:
+        Exit: It failed.
+    """
     if (failure := failure_of(run)) is not None:
         say(err, f"kraken-pipeline: {failure}", "red")
         raise typer.Exit(1)
-    return next(result for result in results if isinstance(result, kind))
 
 
 def failure_of(run: RunStatus) -> str | None:

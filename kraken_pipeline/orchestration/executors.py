@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,20 +17,22 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.errors import InvalidSettings, OtherCode
 from kraken_pipeline.orchestration.progress import announce, progress_of
-from kraken_pipeline.orchestration.run_records import INGEST_JOB
+from kraken_pipeline.orchestration.run_records import INGEST_JOB, RECONCILE_JOB, VERIFY_JOB
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 1.0
-_SLOT = "ingest"
+_GROUPED: Mapping[str, str | None] = {INGEST_JOB: "ingest", RECONCILE_JOB: None, VERIFY_JOB: None}
+"""The jobs whose steps are groups, and the kind of slot that each run of them holds; None for a run that needs none."""
 
 
 def steps_are_groups(settings: Settings, job_name: str) -> bool:
     """Return whether the steps of a job are groups of pairs, each in a process of its own."""
-    return job_name == INGEST_JOB and settings.kraken_executor != "in_process"
+    return job_name in _GROUPED and settings.kraken_executor != "in_process"
 
 
 @cache
@@ -45,6 +47,22 @@ def code_digest() -> str:
         digest.update(f"{path.relative_to(PACKAGE)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def require_same_code(digest: str) -> None:
+    """Check that this process runs the code that the run began with.
+
+    Args:
+        digest: The digest of that code; empty where no step is a process of its own.
+
+    Raises:
+        OtherCode: It runs other code.
+    """
+    if digest and digest != code_digest():
+        raise OtherCode(
+            "this worker runs another version of the code than the process that began the run: restart the worker, and "
+            "run the same command again"
+        )
 
 
 def _requirements(_: Mapping[str, object]) -> Sequence[Any]:
@@ -111,17 +129,22 @@ class DrivenExecutor(dg.Executor):
         return self._executor.app_args()  # type: ignore[attr-defined]
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others are driven."""
+        """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others of its kind are driven."""
         run_id = plan_context.run_id
         with (
             opened_locks(self._settings) as locks,
             locks.run(run_id),
-            locks.slot(_SLOT, self._settings.kraken_parallel_runs),
+            _slot(locks, plan_context.job_name, self._settings),
             _announced(plan_context.instance, run_id),
         ):
             for event in self._executor.execute(plan_context, execution_plan):
                 locks.renew_runs()
                 yield event
+
+
+def _slot(locks: Locks, job_name: str, settings: Settings) -> AbstractContextManager[None]:
+    kind = _GROUPED[job_name]
+    return nullcontext() if kind is None else locks.slot(kind, settings.kraken_parallel_runs)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.workflow.progress import READING, Progress, Work
+from kraken_pipeline.workflow.progress import DEALING, READING, Progress, Work
 
 NOTES = 10
 """The maximum number of names of each kind in a run's outcome, which is a tag; the log has all of them."""
@@ -110,7 +110,7 @@ def progress_of(tags: dict[str, str]) -> Progress:
     """Return the progress in a run's tags, with that of steps that run at the same time while they do."""
     made = _progress_in(tags.get(PROGRESS_TAG, "{}"))
     parts = [_progress_in(text) for name, text in sorted(tags.items()) if name.startswith(f"{PROGRESS_TAG}/")]
-    if not parts or made.phase != READING:
+    if not parts or made.phase not in (READING, DEALING):
         return made  # the last step has begun with the sum, and goes on from there
     work = dict(made.work)
     for part in parts:
@@ -126,6 +126,8 @@ def progress_of(tags: dict[str, str]) -> Progress:
         files_ingested=made.files_ingested + sum(part.files_ingested for part in parts),
         candles=made.candles + sum(part.candles for part in parts),
         bytes_done=made.bytes_done + sum(part.bytes_done for part in parts),
+        requests_done=made.requests_done + sum(part.requests_done for part in parts),
+        published=made.published + sum(part.published for part in parts),
         work=work,
     )
 

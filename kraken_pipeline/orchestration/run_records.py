@@ -10,6 +10,8 @@ import json
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 INGEST_JOB = "ingest"
+RECONCILE_JOB = "reconcile"
+VERIFY_JOB = "verify_lake"
 HEALTH_JOB = "check_health"
 SPEC_TAG = "kraken/spec"
 

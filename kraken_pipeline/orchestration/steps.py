@@ -58,7 +58,7 @@ def begin(
         context.instance.add_run_tags(run_id, spec_tags(spec))
     stored = context.instance.get_run_by_id(run_id)
     made = progress_of(dict(stored.tags)) if stored else Progress()
-    if progress is not None and not made.files_total:
+    if progress is not None and made == Progress():
         made = progress
     return RunContext(run_id, int(time.time()) if now is None else now, watcher(context.instance, run_id), made)
 
@@ -87,18 +87,21 @@ class Part:
         self.context.instance.add_run_tags(self.context.run_id, tags)
 
 
-def begin_part(context: dg.OpExecutionContext, stores: Stores, now: int) -> Part:
+def begin_part(
+    context: dg.OpExecutionContext, stores: Stores, now: int, phases: Iterable[str] = ("ingesting",)
+) -> Part:
     """Begin one of several steps that run at the same time, up to KRAKEN_WORKERS of them.
 
     Args:
         context: The context of the step, which is mapped.
         stores: The stores.
         now: The time that the run uses as the present, in seconds since the epoch.
+        phases: The phases whose work the step shares with others.
     """
     name, parts = str(context.get_mapping_key()), stores.settings.kraken_workers
     alone = replace(stores, settings=of_one_process(stores.settings))
     watch = part_watcher(context.instance, context.run_id, name, parts)
-    run = RunContext(context.run_id, now, watch, Progress(work={"ingesting": Work()}))
+    run = RunContext(context.run_id, now, watch, Progress(work={phase: Work() for phase in phases}))
     return Part(context, name, alone, run, parts)
 
 

@@ -16,6 +16,10 @@ LARGE_CANDLES = 3_000_000
 GROUP_CANDLES = 2_000_000
 GROUP_PAIRS = 16
 """The greatest group that one process works on before it gets the next, unless one pair has more candles."""
+LEAST_SECONDS = 1.0
+"""The least work of a group that is a step of its own, whose process takes three seconds or more to start."""
+STEPS_OF_WORKER = 4
+"""The number of steps that each process has: as few as let all processes end at about the same time."""
 
 
 def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]], int]:
@@ -39,6 +43,25 @@ def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]]
         groups[-1].append(pair)
         size += candles[pair]
     return groups, processes
+
+
+def step_groups(costs_of: Mapping[str, float], workers: int) -> list[list[str]]:
+    """Return names in groups that are steps of their own, the costliest first.
+
+    Args:
+        costs_of: The expected time of each, in seconds of one process.
+        workers: The number of processes that take steps.
+    """
+    least = max(LEAST_SECONDS, sum(costs_of.values()) / (STEPS_OF_WORKER * workers))
+    groups: list[list[str]] = []
+    size = least
+    for name in sorted(costs_of, key=lambda name: (-costs_of[name], name)):
+        if size >= least:
+            groups.append([])
+            size = 0.0
+        groups[-1].append(name)
+        size += costs_of[name]
+    return groups
 
 
 def changes_of(stores: Stores, ranges: Mapping[Series, Spans]) -> dict[str, Change]:

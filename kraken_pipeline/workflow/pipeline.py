@@ -35,6 +35,7 @@ from kraken_pipeline.workflow.progress import READING, RunContext
 from kraken_pipeline.workflow.proof.counting import of_all_intervals
 from kraken_pipeline.workflow.proof.prove import prove
 from kraken_pipeline.workflow.publish import PublishOutcome
+from kraken_pipeline.workflow.reconcile import groups as reconcile_groups
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, mark_everything, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
@@ -194,7 +195,28 @@ def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome
     return together([done, proven], done.gaps)
 
 
-def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = False) -> tuple[Reconciled, Changes]:
+def groups_to_compare(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = False) -> list[list[str]]:
+    """Return groups of selected pairs that can be compared at the same time, and expect the work of the run.
+
+    Args:
+        stores: The stores.
+        spec: The selected pairs.
+        run: The context of the run.
+        full: Whether everything is to be compared instead of only what has changed.
+
+    Raises:
+        InvalidRequest: A named pair is unknown.
+    """
+    pairs = selected_pairs(stores, spec)
+    if full:
+        mark_everything(stores, pairs, run.now)
+    expect_report(stores, run, set(), others=len(pairs) * len(Interval))
+    return reconcile_groups.groups_to_compare(stores, pairs, run)
+
+
+def reconcile(
+    stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = False, compared: Sequence[Reconciled] = ()
+) -> tuple[Reconciled, Changes]:
     """Compare what has changed with the other intervals of its pair, and refute what is short.
 
     Args:
@@ -202,6 +224,7 @@ def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = Fa
         spec: The selected pairs.
         run: The context of the run.
         full: Whether to compare everything instead of only what has changed.
+        compared: The results of groups of pairs that were compared before.
 
     Returns:
         The result, and the series of the compared pairs as changes.
@@ -213,7 +236,7 @@ def reconcile(stores: Stores, spec: RunSpec, run: RunContext, *, full: bool = Fa
     if full:
         mark_everything(stores, pairs, run.now)
     expect_report(stores, run, set(), others=len(pairs) * len(Interval))
-    done = reconcile_changes(stores, pairs, run)
+    done = reconcile_groups.together([*compared, reconcile_changes(stores, pairs, run)])
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, sorted(done.changed))
     return done, Changes(evidence=frozenset(extents))

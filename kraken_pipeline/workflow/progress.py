@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 READING = "reading archives"
 """The phase in which archives are looked for, before any of them is ingested."""
+DEALING = "dealing out"
+"""The phase in which other work is dealt out to steps that run at the same time, before any of them begins."""
 _TRUSTED_SECONDS = 3.0
 """The finished work at which a run's own pace counts as much as the expected one."""
 _TRUSTED_SHARE = 0.2

@@ -19,7 +19,6 @@ from kraken_pipeline.orchestration.jobs.correction_jobs import resolve_job
 from kraken_pipeline.orchestration.progress import collecting, outcome_of
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Q1, SPRING, START, covered, run
@@ -76,9 +75,8 @@ def test_a_reconciliation_reports_the_series_that_it_compared_and_reads_no_candl
 ) -> None:
     done, results = ran(instance, spoilt, "reconcile", full=True)
     assert done.success
-    (handed_over,) = results
-    assert isinstance(handed_over, Reconciled)
-    assert outcome(instance, done)["pairs_compared"] == len(handed_over.pairs) == 1
+    assert results == [], "the command reads the outcome, because the last step may be in another process"
+    assert outcome(instance, done)["pairs_compared"] == 1
     materialised, evaluated = reported(done)
     assert {("coverage", f"XBTUSD|{minutes}") for minutes in (60, 240, 1440)} <= materialised
     assert ("completeness_report", None) in materialised

@@ -22,7 +22,8 @@ def test_a_step_does_nothing_for_a_run_that_other_code_began(
 ) -> None:
     settings = settings_of(home, kraken_executor="multiprocess", kraken_workers=1)
     digests = iter(["of the driver", "of the worker"]) if is_other else None
-    monkeypatch.setattr(ingest_job, "code_digest", lambda: next(digests) if digests else "of both")
+    for module in (ingest_job, executors):
+        monkeypatch.setattr(module, "code_digest", lambda: next(digests) if digests else "of both")
     job = definitions(settings).resolve_job_def("ingest")
     config = {"archive_dirs": [str(shelf.q1)], "intervals": "60,1440", "api_backfill": False}
     done = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)

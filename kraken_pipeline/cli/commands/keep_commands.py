@@ -25,14 +25,14 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
-from kraken_pipeline.cli.runs import failure_of, loading_dagster, result_of, run_job
+from kraken_pipeline.cli.runs import failure_of, loading_dagster, require_success, result_of, run_job
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened, require_writable
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
 from kraken_pipeline.workflow.heed import heeding
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, has_changes
+from kraken_pipeline.workflow.reconcile.reconcile import has_changes
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted, every_candle
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.backup import back_up
@@ -71,7 +71,7 @@ def reconcile(
             "--all lists every candle, and --by-cause the causes of contradictions; use only one of them"
         )
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
-    settings, now, done = load_settings(), present(), Reconciled()
+    settings, now, done = load_settings(), present(), dict[str, Any]()
     require_writable(settings)
     with stores_of_home() as stores:
         names = selected_pairs(stores, spec)
@@ -82,7 +82,8 @@ def reconcile(
         found = heeding(
             lambda: list(every_candle(stores, spec, now)) if every else list(contradicted(stores, spec, now))
         )
-    for note in done.notes:
+    left = done.get("comparisons_left", 0)
+    for note in done.get("notes", ())[:left]:
         say(err, note, "yellow")
     is_grouped = not (every or as_json) if by_cause is None else by_cause
     if as_json:
@@ -91,11 +92,11 @@ def reconcile(
         proof_tables.causes(out, grouped(found), done, is_known=bool(names))
     else:
         proof_tables.verdicts(out, found, done, is_known=bool(names))
-    raise typer.Exit(int(bool(done.notes)))
+    raise typer.Exit(int(bool(left)))
 
 
-def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Console) -> Reconciled:
-    """Reconcile in a Dagster run; return the result.
+def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Console) -> dict[str, Any]:
+    """Reconcile in a Dagster run; return its outcome.
 
     Raises:
         Exit: The run failed, which is reported.
@@ -104,7 +105,9 @@ def _reconciled(settings: Settings, spec: RunSpec, *, full: bool, console: Conso
         from kraken_pipeline.definitions import bound_reconcile  # noqa: PLC0415
 
     config = {**run_spec(tier=spec.tier, pairs=list(spec.pairs)).as_config(), "full": full}
-    return result_of(settings, bound_reconcile, Reconciled, config=config, console=console)
+    run = run_job(settings, bound_reconcile, None, config=config, console=console)
+    require_success(run)
+    return dict(run.outcome)
 
 
 def resolve(

@@ -1,6 +1,6 @@
 """The jobs `reconcile` and `resolve`: comparing what is stored, and withdrawing what is wrong. Commands start them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,12 +9,17 @@ from pydantic import Field
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.groups import GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES, hand_over
 from kraken_pipeline.orchestration.resources import StoresOfRun
+from kraken_pipeline.orchestration.run_records import RECONCILE_JOB
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
+from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
+from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, compare_changes
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted
-from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.withdraw.settling import withdrawal_of
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 
@@ -35,25 +40,44 @@ def _reconcile_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), "full": bool(values.get("full"))}
 
 
-@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def compare_intervals(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
+def _spec_of(config: Mapping[str, Any]) -> RunSpec:
+    return run_spec({name: value for name, value in config.items() if name not in _FULL})
+
+
+def find_changed_pairs(
+    _: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext
+) -> Iterator[tuple[str, list[str]]]:
+    """Find the pairs that have changed, and distribute them over the steps."""
+    for pairs in pipeline.groups_to_compare(stores, _spec_of(config), run, full=config["full"]):
+        yield pairs[0], pairs
+
+
+def compare_pairs(stores: Stores, _: Mapping[str, Any], pairs: list[str], run: RunContext) -> Reconciled:
+    """Compare the intervals of the pairs of one step."""
+    return compare_changes(stores, pairs, run)
+
+
+def compare_intervals(
+    context: dg.OpExecutionContext,
+    stores: Stores,
+    config: Mapping[str, Any],
+    run: RunContext,
+    compared: list[Reconciled] | None,
+) -> None:
     """Compare changed candles with the other intervals of their pair, and report the series of the compared pairs."""
-    with explained():
-        config = dict(context.op_config)
-        full = config.pop("full")
-        spec = run_spec(config)
-        run = begin(context, spec)
-        done, changes = pipeline.reconcile(stores, spec, run, full=full)
-        changes = pipeline.deliver(stores, changes, run)
-        report(context, stores, spec, changes, run)
+    spec = _spec_of(config)
+    is_full = config["full"] and compared is None  # otherwise everything was marked before it was dealt out
+    done, changes = pipeline.reconcile(stores, spec, run, full=is_full, compared=compared or ())
+    changes = pipeline.deliver(stores, changes, run)
+    report(context, stores, spec, changes, run)
     for note in done.notes:
         context.log.warning(note)
-    hand_over(done)
     outcome = {
         "pairs_compared": len(done.pairs),
         "spans_refuted": done.refuted,
         "contradictions_healed": done.healed,
         "new_conflicts": done.conflicts,
+        "comparisons_left": len(done.notes),
         **outcome_of_publication(changes.published),
         "errors": [],
         "notes": [*done.notes, *changes.published.failed][:NOTES],
@@ -61,16 +85,14 @@ def compare_intervals(context: dg.OpExecutionContext, stores: StoresOfRun) -> No
     conclude(context, run, outcome)
 
 
-@dg.job(
-    name="reconcile",
-    config=mapping("compare_intervals", {**spec_fields(_OF_SPEC), **_FULL}, _reconcile_config),
-    executor_def=dg.in_process_executor,
+reconcile_job = job_of_groups(
+    RECONCILE_JOB,
+    GroupedWork(find_changed_pairs, compare_pairs, compare_intervals, _spec_of, is_retried=False),
+    config=mapping(find_changed_pairs.__name__, {**spec_fields(_OF_SPEC), **_FULL}, _reconcile_config),
     description="Compares the intervals of each pair with each other, and refutes candles that are short. Makes no "
     "requests.",
 )
-def reconcile_job() -> None:
-    """Compare intervals; what is refuted becomes a gap."""
-    compare_intervals()
+"""Compares intervals; what is refuted becomes a gap."""
 
 
 class ResolveConfig(dg.Config):

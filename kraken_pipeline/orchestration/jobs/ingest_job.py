@@ -9,12 +9,16 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.errors import OtherCode
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import spec_mapping
 from kraken_pipeline.orchestration.events import file_events
-from kraken_pipeline.orchestration.executors import code_digest, executor_by_setting, steps_are_groups
+from kraken_pipeline.orchestration.executors import (
+    code_digest,
+    executor_by_setting,
+    require_same_code,
+    steps_are_groups,
+)
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
@@ -173,7 +177,7 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        _require_same_code(chunk.plan.code)
+        require_same_code(chunk.plan.code)
         if steps_are_groups(stores.settings, context.job_name):
             part = begin_part(context, stores, chunk.plan.now)
             changes = pipeline.ingest_group(part.stores, chunk.plan.spec, chunk.tasks, part.run)
@@ -185,14 +189,6 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
             finish(context.instance, context.run_id, run.progress)
     _log_outcomes(context.log, changes.files)
     return changes
-
-
-def _require_same_code(digest: str) -> None:
-    if digest and digest != code_digest():
-        raise OtherCode(
-            "this worker runs another version of the code than the process that began the run: restart the worker, and "
-            "run the same command again"
-        )
 
 
 def _log_outcomes(log: dg.DagsterLogManager, outcomes: Sequence[FileOutcome]) -> None:
@@ -217,7 +213,7 @@ def fill_gaps_and_report(
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
     changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
     with explained(retried=True):
-        _require_same_code(plan.code)
+        require_same_code(plan.code)
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)
