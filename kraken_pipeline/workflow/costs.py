@@ -83,6 +83,11 @@ def publishing(candles: float) -> float:
     return 1.9e-5 * candles
 
 
+def verifying(files: int, size: int) -> float:
+    """Return the cost of comparing so many files, of which `size` bytes are read."""
+    return 1.0e-4 * files + 8.0e-10 * size
+
+
 def logging(materialisations: int, evaluations: int) -> float:
     """Return the cost of storing so many materialisations, in batches, and so many evaluations of checks."""
     return 0.001 * materialisations + 0.011 * evaluations

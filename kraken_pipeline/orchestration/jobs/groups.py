@@ -48,7 +48,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class DealtGroup:
     """The work of one group.
 
     Attributes:
@@ -110,11 +110,11 @@ def _first(work: GroupedWork) -> dg.OpDefinition:
         name=_name(work.deal),
         description=work.deal.__doc__,
         config_schema=dict,
-        out={"start": dg.Out(Start), "groups": dg.DynamicOut(Group)},
+        out={"start": dg.Out(Start), "groups": dg.DynamicOut(DealtGroup)},
     )
     def deal(
         context: dg.OpExecutionContext, stores: StoresOfRun
-    ) -> Iterator[dg.Output[Start] | dg.DynamicOutput[Group]]:
+    ) -> Iterator[dg.Output[Start] | dg.DynamicOutput[DealtGroup]]:
         config, found = context.op_config, list[tuple[str, Any]]()
         is_dealt_out = steps_are_groups(stores.settings, context.job_name)
         with explained(retried=work.is_retried):
@@ -126,7 +126,7 @@ def _first(work: GroupedWork) -> dg.OpDefinition:
         start = Start(config, run.now, run.progress, is_dealt_out, code_digest() if is_dealt_out else "")
         for number, (first_member, members) in enumerate(found, 1):
             key = key_of(number, first_member)
-            yield dg.DynamicOutput(Group(start, members), mapping_key=key, output_name="groups")
+            yield dg.DynamicOutput(DealtGroup(start, members), mapping_key=key, output_name="groups")
         yield dg.Output(start, "start")
 
     return deal
@@ -134,7 +134,7 @@ def _first(work: GroupedWork) -> dg.OpDefinition:
 
 def _of_group(work: GroupedWork) -> dg.OpDefinition:
     @dg.op(name=_name(work.work), description=work.work.__doc__, out=dg.Out(dg.Any))
-    def of_group(context: dg.OpExecutionContext, stores: StoresOfRun, group: Group) -> Any:
+    def of_group(context: dg.OpExecutionContext, stores: StoresOfRun, group: DealtGroup) -> Any:
         with explained(retried=True):
             require_same_code(group.start.code)
             part = begin_part(context, stores, group.start.now, phases=group.start.progress.work)

@@ -1,6 +1,6 @@
 """The job `verify_lake`: compares files with the manifest, a part each night, and repairs them on request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,16 +9,18 @@ from pydantic import Field
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import checks
 from kraken_pipeline.orchestration.config import mapping, spec_fields
-from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.groups import GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
+from kraken_pipeline.orchestration.run_records import VERIFY_JOB
+from kraken_pipeline.orchestration.steps import conclude, log_events, outcome_of_changes, report
+from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.verify.groups import groups_to_verify
 from kraken_pipeline.workflow.verify.repair import Repair, repair
-from kraken_pipeline.workflow.verify.verification import Verification, verify
+from kraken_pipeline.workflow.verify.verification import Compared, Verification, compare, verify
 
 _OF_SPEC = ("tier", "intervals", "pairs", "archive_dirs", "api_backfill", "budget")
 
@@ -47,21 +49,40 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), **own}
 
 
-@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def verify_files(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
+def _spec_of(config: Mapping[str, Any]) -> RunSpec:
+    return run_spec({name: value for name, value in config.items() if name not in _OWN})
+
+
+def find_files(
+    _: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext
+) -> Iterator[tuple[str, list[LakeFile]]]:
+    """Find the selected files, and distribute them over the steps."""
+    is_quick = config.get("quick", False)
+    for files in groups_to_verify(stores, _spec_of(config), run, quick=is_quick, part=config.get("part")):
+        yield files[0].series.pair, files
+
+
+def compare_files(stores: Stores, config: Mapping[str, Any], files: list[LakeFile], run: RunContext) -> Compared:
+    """Compare the files of one step with the manifest, and record nothing."""
+    return compare(stores, files, run, quick=config.get("quick", False), threads=stores.settings.kraken_workers)
+
+
+def verify_files(
+    context: dg.OpExecutionContext,
+    stores: Stores,
+    config: Mapping[str, Any],
+    run: RunContext,
+    compared: list[Compared] | None,
+) -> None:
     """Compare files with the manifest; repair damaged files on request."""
-    with explained():
-        config = dict(context.op_config)
-        own = {name: config.pop(name) for name in _OWN if name in config}
-        spec = run_spec(config)
-        run = begin(context, spec)
-        if own.get("repair"):
-            done = repair(stores, spec, run, quick=own.get("quick", False))
-        else:
-            found = verify(stores, spec, run, quick=own.get("quick", False), part=own.get("part"))
-            done = Repair(found, {})
-        outcome = _outcome(done.verification)
-        outcome |= _reported(context, stores, spec, done, run)
+    spec, is_quick, before = _spec_of(config), config.get("quick", False), compared or ()
+    if config.get("repair"):
+        done = repair(stores, spec, run, quick=is_quick, compared=before)
+    else:
+        found = verify(stores, spec, run, quick=is_quick, part=config.get("part"), compared=before)
+        done = Repair(found, {})
+    outcome = _outcome(done.verification)
+    outcome |= _reported(context, stores, spec, done, run)
     for damage in done.verification.damaged:
         context.log.error(f"{damage}: {damage.action}")
     for path, target in done.moved.items():
@@ -99,12 +120,10 @@ def _reported(
     }
 
 
-@dg.job(
-    name="verify_lake",
-    config=mapping("verify_files", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
-    executor_def=dg.in_process_executor,
+verify_job = job_of_groups(
+    VERIFY_JOB,
+    GroupedWork(find_files, compare_files, verify_files, _spec_of, is_retried=False),
+    config=mapping(find_files.__name__, {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     description="Compares every file of the lake with what was written; repairs damaged files if repair is set.",
 )
-def verify_job() -> None:
-    """Compare files with the manifest; what a damaged file held is a gap from then on."""
-    verify_files()
+"""Compares files with the manifest; what a damaged file held is a gap from then on."""

@@ -6,7 +6,7 @@ identical to the lost content, then resampling, then the exchange within the bud
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, mend_catalog
-from kraken_pipeline.workflow.verify.verification import Verification, selector, verify
+from kraken_pipeline.workflow.verify.verification import Compared, Verification, selector, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ class Repair:
     notes: tuple[str, ...] = ()
 
 
-def repair(stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False) -> Repair:
+def repair(
+    stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False, compared: Sequence[Compared] = ()
+) -> Repair:
     """Verify the selected series, set damaged files aside, and restore what was lost.
 
     Args:
@@ -65,10 +67,11 @@ def repair(stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = Fals
         spec: The selected pairs and intervals, the folders of archives, and the limits of requests to the exchange.
         run: The context of the run.
         quick: Whether to compare only sizes and footers instead of all bytes.
+        compared: The files that groups have compared before.
     """
     mended = broken_rows(stores)
     touched = mend_catalog(stores, run.now)
-    found = verify(stores, spec, run, quick=quick)
+    found = verify(stores, spec, run, quick=quick, compared=compared)
     is_wanted = selector(stores, spec)
     moved, left = _set_aside(stores, found.damaged, run)
     verification = replace(

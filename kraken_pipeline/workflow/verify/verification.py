@@ -93,8 +93,32 @@ def damage_json(damage: Damage) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The files that were compared with their records.
+
+    Attributes:
+        differing: The files that differed.
+        sound: The files that did not.
+    """
+
+    differing: tuple[LakeFile, ...] = ()
+    sound: tuple[LakeFile, ...] = ()
+
+
+def files_to_compare(stores: Stores, spec: RunSpec, part: float | None) -> list[LakeFile]:
+    """Return the files of the selected series that a verification compares; `part` is the share of all bytes."""
+    return _look(stores, spec).chosen(part)
+
+
 def verify(
-    stores: Stores, spec: RunSpec, run: RunContext, *, quick: bool = False, part: float | None = None
+    stores: Stores,
+    spec: RunSpec,
+    run: RunContext,
+    *,
+    quick: bool = False,
+    part: float | None = None,
+    compared: Sequence[Compared] = (),
 ) -> Verification:
     """Compare the files of the selected series with the manifest, and check the catalog's evidence for consistency.
 
@@ -106,6 +130,7 @@ def verify(
         run: The context of the run, which receives the progress.
         quick: Whether to compare only sizes and footers instead of all bytes.
         part: The share of all bytes to compare, least recently read files first; None for all files.
+        compared: The files that groups have compared before; what was written since is compared here.
 
     Raises:
         StoreError: The catalog is not a sound database.
@@ -113,9 +138,16 @@ def verify(
     began = time.perf_counter()
     stores.catalog.require_sound()
     found = _look(stores, spec)
-    chosen = found.least_recent(part) if part is not None else found.expected
-    run.report(phase="verifying", bytes_total=sum(file.bytes for file in chosen), bytes_done=0)
-    differing, sound = _compared(stores, chosen, run, quick=quick)
+    differing = [file for some in compared for file in some.differing]
+    sound = [file for some in compared for file in some.sound]
+    before = {*differing, *sound}
+    left = [file for file in found.chosen(part) if file not in before]
+    chosen = [*before, *left]
+    done_before = sum(file.bytes for file in before)
+    run.report(phase="verifying", bytes_total=sum(file.bytes for file in chosen), bytes_done=done_before)
+    rest = compare(stores, left, run, quick=quick, threads=stores.lake.files.at_once)
+    differing += rest.differing
+    sound += rest.sound
     is_noted = not stores.catalog.is_read_only
     if is_noted:
         adopted, strays = adopt(stores, found.unknown, found.series, run)
@@ -160,8 +192,10 @@ class _Found:
     unadopted: frozenset[Series] = frozenset()
     series: set[Series] = field(default_factory=set)
 
-    def least_recent(self, part: float) -> list[LakeFile]:
-        """Return the least recently read files that make up a share of all bytes."""
+    def chosen(self, part: float | None) -> list[LakeFile]:
+        """Return the least recently read files that make up a share of all bytes; all files without a share."""
+        if part is None:
+            return self.expected
         wanted = part * sum(file.bytes for file in self.expected)
         chosen: list[LakeFile] = []
         for file in sorted(self.expected, key=lambda file: (file.scrubbed_at or 0, file.path)):
@@ -204,17 +238,23 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
 # --- comparing
 
 
-def _compared(
-    stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool
-) -> tuple[list[LakeFile], list[LakeFile]]:
-    """Return the files that differ at the first comparison, and those that do not, using all processors."""
+def compare(stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool, threads: int) -> Compared:
+    """Compare files with their records, and report the progress; nothing is recorded.
+
+    Args:
+        stores: The stores.
+        files: The files.
+        run: The context of the run, which receives the progress.
+        quick: Whether to compare only sizes and footers instead of all bytes.
+        threads: The number of threads that compare.
+    """
     place = stores.lake.files
     looks_right = _looks_right if quick else _hashes_right
-    size = min(_CHUNK, len(files) // place.at_once + 1)
+    size = min(_CHUNK, len(files) // threads + 1)
     chunks = [files[start : start + size] for start in range(0, len(files), size)]
     differing: list[LakeFile] = []
     sound: list[LakeFile] = []
-    with ThreadPoolExecutor(place.at_once) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for chunk, right in zip(
             chunks,
             pool.map(lambda chunk: [looks_right(place, file) for file in chunk], chunks),
@@ -223,7 +263,7 @@ def _compared(
             for file, is_right in zip(chunk, right, strict=True):
                 (sound if is_right else differing).append(file)
             run.report(bytes_done=run.progress.bytes_done + sum(file.bytes for file in chunk))
-    return differing, sound
+    return Compared(tuple(differing), tuple(sound))
 
 
 def _looks_right(place: LakeFiles, file: LakeFile) -> bool:

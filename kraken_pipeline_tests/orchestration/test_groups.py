@@ -1,0 +1,154 @@
+"""Jobs whose steps are groups: they leave, report and say what one step does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.listing import DAY
+from kraken_pipeline.errors import DamagedFile
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration.progress import outcome_of
+from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.catalog import schema
+from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import pair_groups
+from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.homes import (
+    Q1,
+    SPRING,
+    START,
+    Shelf,
+    evidence_of,
+    files_of,
+    rows_of,
+    run,
+    settings_of,
+)
+
+pytestmark = pytest.mark.slow
+
+SPIKE = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + DAY)
+SHORT = Defect(DefectKind.SHORT_CANDLE, "ADAEUR", Interval.H1, START + 2 * DAY)
+NOT_ALIKE = {"verify_seconds", "made_at"}
+
+
+@pytest.fixture(autouse=True)
+def _a_step_for_each_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_groups, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(pair_groups, "STEPS_OF_WORKER", 100)
+
+
+def candles_of(stores: Stores, series: Series) -> list[Any] | str:
+    """All columns of the candles of a series, or the damage of its file."""
+    try:
+        return stores.lake.read(series).rows()
+    except DamagedFile as error:
+        return str(error)
+
+
+def ran(settings: Settings, job: str, **config: Any) -> dict[str, Any]:
+    """What a run leaves, reports and says; its steps are in this process, whatever the executor is."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = (
+            definitions(settings)
+            .resolve_job_def(job)
+            .execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+        )
+        stored = instance.get_run_by_id(done.run_id)
+        assert stored is not None
+        outcome = outcome_of(dict(stored.tags))
+    assert done.success
+    with opened(settings) as stores:
+        left = {
+            **evidence_of(stores),
+            "lake": {series: candles_of(stores, series) for series in stores.lake.series()},
+            "files": files_of(stores),
+            "proofs": rows_of(stores, schema.proofs, "pair", "interval", "start", "end"),
+            "contradictions": rows_of(stores, schema.contradictions, "pair", "fine", "coarse", "start", "end", "state"),
+            "suspicions": rows_of(stores, schema.suspicions, "pair", "interval", "start", "end", "reason", "state"),
+            "marked": rows_of(stores, schema.doubts, "pair", "interval", "start", "end"),
+            "to search": rows_of(stores, schema.quiet_checks, "pair", "interval", "start", "end"),
+            "counts": rows_of(stores, schema.trade_counts, "pair", "interval", "start", "end", "by_ids", "verdict"),
+            "damages": rows_of(stores, schema.damages, "path", "kind"),
+            "pending": rows_of(stores, schema.publications, "pair", "interval", "start", "end"),
+        }
+    reported = [
+        (event.event_type_value, getattr(event, "asset_key", None), getattr(event, "partition", None))
+        for event in done.all_events
+        if event.is_step_materialization or event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    return {
+        "left": left,
+        "outcome": {name: value for name, value in outcome.items() if name not in NOT_ALIKE},
+        "reported": sorted(map(str, reported)),
+        "steps": [event.step_key for event in done.all_events if event.is_step_success],
+    }
+
+
+def both(homes: Callable[[str], Path], job: str, **config: Any) -> Iterator[dict[str, Any]]:
+    """What a run in one step and a run in groups leave, from the same state."""
+    for executor in ("in_process", "multiprocess"):
+        settings = settings_of(homes(executor), kraken_executor=executor, kraken_workers=1)
+        yield ran(settings, job, **config)
+
+
+@pytest.fixture
+def homes(tmp_path: Path, shelf: Shelf) -> Callable[[str], Path]:
+    """Copies of a home with three pairs, of which two have candles that others contradict."""
+    first = tmp_path / "first"
+    for pair, defects in (("XBTUSD", [SPIKE]), ("ADAEUR", [SHORT]), ("ZORKUSD", [])):
+        for interval in (Interval.H1, Interval.H4, Interval.D1):
+            write_csv(tmp_path / "in", SPRING, pair, interval, start=START, end=Q1.end, defects=defects)
+    with opened(settings_of(first)) as stores:
+        run(stores, tmp_path / "in", intervals="60,240,1440", api_backfill=False)
+
+    def copy(name: str) -> Path:
+        shutil.copytree(first, tmp_path / name)
+        return tmp_path / name
+
+    return copy
+
+
+def groups_in(done: Mapping[str, Any], op: str) -> list[str]:
+    return sorted(step for step in done["steps"] if step.startswith(f"{op}["))
+
+
+def test_a_reconciliation_in_groups_is_one_in_one_step(homes: Callable[[str], Path]) -> None:
+    alone, grouped = both(homes, "reconcile", full=True)
+    assert alone["steps"] == ["find_changed_pairs", "compare_intervals"]
+    assert len(groups_in(grouped, "compare_pairs")) == 3
+    assert any(step.endswith("_XBTUSD]") for step in grouped["steps"]), "the UI shows the first pair of each group"
+    for what in ("left", "outcome", "reported"):
+        assert grouped[what] == alone[what]
+    assert alone["outcome"]["pairs_compared"] == 3
+    assert alone["left"]["contradictions"]
+    assert alone["left"]["to search"] == alone["left"]["marked"] == []
+
+
+@pytest.mark.parametrize("is_repair", [False, True], ids=["verified", "repaired"])
+def test_a_verification_in_groups_is_one_in_one_step(
+    homes: Callable[[str], Path], tmp_path: Path, *, is_repair: bool
+) -> None:
+    def damaged(name: str) -> Path:
+        home = homes(name)
+        (path,) = (home / "lake").glob("interval=240/pair=XBTUSD*/*.parquet")
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        (path,) = (home / "lake").glob("interval=60/pair=ADAEUR*/*.parquet")
+        path.unlink()
+        return home
+
+    config = {"repair": True, "archive_dirs": [str(tmp_path / "in")], "api_backfill": False} if is_repair else {}
+    alone, grouped = both(damaged, "verify_lake", **config)
+    assert len(groups_in(grouped, "compare_files")) == 3
+    for what in ("left", "outcome", "reported"):
+        assert grouped[what] == alone[what]
+    assert alone["outcome"]["files_set_aside" if is_repair else "files_damaged"] == 2
