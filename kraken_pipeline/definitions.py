@@ -13,8 +13,9 @@ from kraken_pipeline.orchestration.assets.sources import SOURCES
 from kraken_pipeline.orchestration.assets.tier_assets import tier_assets
 from kraken_pipeline.orchestration.jobs.correction_jobs import reconcile_job, resolve_job
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
-from kraken_pipeline.orchestration.jobs.maintenance_jobs import MAINTENANCE_JOBS, backfill_job, publish_job, retry_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import MAINTENANCE_JOBS, backfill_job, retry_job
 from kraken_pipeline.orchestration.jobs.prove_job import prove_job
+from kraken_pipeline.orchestration.jobs.publish_job import publish_job
 from kraken_pipeline.orchestration.jobs.recover_job import recover_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.logs import console

@@ -19,14 +19,19 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidSettings, OtherCode
 from kraken_pipeline.orchestration.progress import announce, progress_of
-from kraken_pipeline.orchestration.run_records import INGEST_JOB, RECONCILE_JOB, VERIFY_JOB
+from kraken_pipeline.orchestration.run_records import INGEST_JOB, PUBLISH_JOB, RECONCILE_JOB, VERIFY_JOB
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 1.0
-_GROUPED: Mapping[str, str | None] = {INGEST_JOB: "ingest", RECONCILE_JOB: None, VERIFY_JOB: None}
+_GROUPED: Mapping[str, str | None] = {
+    INGEST_JOB: "ingest",
+    RECONCILE_JOB: None,
+    VERIFY_JOB: None,
+    PUBLISH_JOB: None,
+}
 """The jobs whose steps are groups, and the kind of slot that each run of them holds; None for a run that needs none."""
 
 

@@ -9,7 +9,8 @@ import dagster as dg
 
 from kraken_pipeline.market.tier import load_tiers
 from kraken_pipeline.orchestration.jobs.ingest_job import REQUESTS_LEFT_TAG, ingest_job
-from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job, publish_job
+from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job
+from kraken_pipeline.orchestration.jobs.publish_job import publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
 from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import at_work

@@ -97,13 +97,19 @@ class Difference:
         return f"{self.series}: the lake has {self.lake or 'nothing'}, QuestDB {self.questdb or 'nothing'}{pending}"
 
 
-def publish(stores: Stores, run: RunContext, series: Collection[Series] | None = None) -> PublishOutcome:
+def publish(
+    stores: Stores,
+    run: RunContext,
+    series: Collection[Series] | None = None,
+    intervals: Sequence[Interval] = tuple(Interval),
+) -> PublishOutcome:
     """Publish the pending ranges, as far as QuestDB accepts them.
 
     Args:
         stores: The stores to publish from.
         run: The run that publishes; its progress is updated after every window.
         series: The series to publish; None for all.
+        intervals: The intervals whose tables are published to.
 
     Raises:
         InvalidRequest: QuestDB is off.
@@ -111,7 +117,7 @@ def publish(stores: Stores, run: RunContext, series: Collection[Series] | None =
     done: dict[Series, Published] = {}
     failed: list[str] = []
     with open_questdb(stores.settings) as questdb:
-        for interval in Interval:
+        for interval in intervals:
             with stores.catalog.read() as connection:
                 if not publications.pending(connection, interval, series):
                     continue
@@ -320,7 +326,7 @@ def rebuild(stores: Stores, run: RunContext, intervals: Sequence[Interval] = tup
                 enqueue_everything(stores, run.now, [interval])
                 questdb.drop(interval)
                 questdb.prepare([interval])
-    return publish(stores, run)
+    return publish(stores, run, intervals=intervals)
 
 
 def enqueue_everything(stores: Stores, now: int, intervals: Sequence[Interval] = tuple(Interval)) -> None:
@@ -340,12 +346,15 @@ def pending_series(stores: Stores) -> set[Series]:
         return {series for interval in Interval for series in publications.pending(connection, interval)}
 
 
-def differences(stores: Stores, series: Collection[Series] | None = None) -> list[Difference]:
+def differences(
+    stores: Stores, series: Collection[Series] | None = None, intervals: Sequence[Interval] = tuple(Interval)
+) -> list[Difference]:
     """Return the series that differ between QuestDB and the lake in count, first, last or a checksum of all values.
 
     Args:
         stores: The stores with the lake.
         series: The series to compare; None for all that either side has.
+        intervals: The intervals to compare.
 
     Raises:
         InvalidRequest: QuestDB is off.
@@ -354,7 +363,7 @@ def differences(stores: Stores, series: Collection[Series] | None = None) -> lis
     found: list[Difference] = []
     in_lake = set(stores.lake.series())
     with open_questdb(stores.settings) as questdb:
-        for interval in Interval:
+        for interval in intervals:
             wanted = (
                 None if series is None else {one_series for one_series in series if one_series.interval is interval}
             )

@@ -15,7 +15,7 @@ from kraken_pipeline.definitions import build_definitions
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import TIERS
-from kraken_pipeline.orchestration.jobs.maintenance_jobs import publish_job
+from kraken_pipeline.orchestration.jobs.publish_job import publish_job
 from kraken_pipeline.orchestration.runs import RunStatus, statuses
 from kraken_pipeline.orchestration.sensors import delivery
 from kraken_pipeline.settings import Settings
@@ -24,6 +24,7 @@ from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import create_table
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow import pair_groups
 from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.triggers.pending_ranges import PENDING_SECONDS
 from kraken_pipeline_tests.orchestration.conftest import definitions
@@ -219,6 +220,47 @@ def home_with_hours(home: Path, shelf: Shelf) -> Path:
     with opened(settings_of(home)) as stores:
         run(stores, shelf.q1, intervals="60", resampling=False)
     return home
+
+
+def test_its_steps_are_groups_of_tables_where_the_executor_distributes_them(
+    instance: dg.DagsterInstance, home: Path, published: Settings, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair_groups, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(pair_groups, "STEPS_OF_WORKER", 100)
+    with opened(settings_of(home)) as stores:
+        run(stores, shelf.q1, intervals="60,1440", api_backfill=False)
+        lake = lake_of(stores)
+    grouped = published.model_copy(update={"kraken_executor": "multiprocess"})
+    for config, candles in (
+        ({}, sum(len(rows) for rows in lake.values())),
+        ({"rebuild": True, "verify": True}, sum(len(rows) for rows in lake.values())),
+        ({}, 0),
+    ):
+        done = ran(instance, grouped, publish_job.name, **config)
+        assert done.success
+        outcome = status_of(instance, grouped).outcome
+        assert (outcome["candles_published"], outcome["publications_owed"]) == (candles, 0)
+        assert outcome["series_different"] == (0 if config else None)
+        assert {partition for _, partition in materialised(done)} == (
+            {f"{series.pair}|{series.interval.value}" for series in lake} if candles else set()
+        )
+        steps = {event.step_key for event in done.all_events if event.step_key and "[" in event.step_key}
+        assert len(steps) == (10 if config else len({series.interval for series in lake}) if candles else 0)
+    with opened(grouped) as stores:
+        assert differences(stores) == []
+
+
+def test_what_differs_is_told_by_the_groups_as_by_one_step(
+    instance: dg.DagsterInstance, home_with_hours: Path, published: Settings, questdb: QuestDB
+) -> None:
+    assert publishes(instance, published).outcome["publications_owed"] == 0
+    questdb.execute("UPDATE candles_1h SET close = close + 1 WHERE pair = 'XBTUSD'")
+    found = [
+        publishes(instance, published.model_copy(update={"kraken_executor": executor}), verify=True).outcome
+        for executor in ("in_process", "multiprocess")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["series_different"] == 1
 
 
 def test_the_job_delivers_rebuilds_and_compares(

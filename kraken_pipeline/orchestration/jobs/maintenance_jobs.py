@@ -1,4 +1,4 @@
-"""The maintenance jobs: filling gaps, reporting, validating, cleaning up, retrying, publishing.
+"""The maintenance jobs: filling gaps, reporting, validating, cleaning up, retrying.
 
 Each job is one step that calls its workflow. Schedules, sensors and the command line run them, and so does
 `dagster job launch`.
@@ -13,14 +13,13 @@ from pydantic import Field
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import mapping, spec_mapping
-from kraken_pipeline.orchestration.events import published_changes
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, log_events, outcome_of_changes, report
+from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow import pipeline, publish
+from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill import backfill
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.dead_letters import failed_operations
@@ -229,45 +228,4 @@ def cleanup_job() -> None:
     forget_old_records()
 
 
-class PublishConfig(dg.Config):
-    """The options of the job `publish_candles`."""
-
-    rebuild: bool = Field(default=False, description="Empty QuestDB's tables and fill them from the lake.")
-    verify: bool = Field(default=False, description="Compare every series with the lake afterwards.")
-
-
-@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def publish_pending(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
-    """Publish pending ranges to QuestDB, or rebuild its tables from the lake."""
-    with explained(retried=True):
-        config, run = context.op_config, begin(context)
-        done = publish.rebuild(stores, run) if config["rebuild"] else publish.publish(stores, run)
-        for failure in done.failed:
-            context.log.error(failure)
-        log_events(context, published_changes(stores, done))
-        different = publish.differences(stores) if config["verify"] and not done.failed else []
-    for difference in different:
-        context.log.error(str(difference))
-    outcome = {
-        "candles_published": done.candles,
-        "publications_owed": done.pending,
-        "series_different": len(different) if config["verify"] and not done.failed else None,
-        "errors": [*done.failed, *map(str, different)][:NOTES],
-        "notes": [],
-    }
-    conclude(context, run, outcome)
-
-
-@dg.job(
-    name="publish_candles",
-    config=mapping("publish_pending", PublishConfig.to_fields_dict(), dict),
-    executor_def=dg.in_process_executor,
-    description="Publishes pending changes to QuestDB; can also rebuild its tables from the lake, and compare the two.",
-)
-def publish_job() -> None:
-    """Publish candles to QuestDB; ranges that cannot be published stay pending."""
-    publish_pending()
-
-
 MAINTENANCE_JOBS = (backfill_job, report_job, validate_job, cleanup_job, retry_job)
-"""The maintenance jobs other than publishing, which exists only if a QuestDB is set up."""
