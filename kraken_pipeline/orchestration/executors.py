@@ -19,7 +19,7 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidSettings, OtherCode
 from kraken_pipeline.orchestration.progress import announce, progress_of
-from kraken_pipeline.orchestration.run_records import INGEST_JOB, PUBLISH_JOB, RECONCILE_JOB, VERIFY_JOB
+from kraken_pipeline.orchestration.run_records import BACKFILL_JOB, INGEST_JOB, PUBLISH_JOB, RECONCILE_JOB, VERIFY_JOB
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
@@ -31,6 +31,7 @@ _GROUPED: Mapping[str, str | None] = {
     RECONCILE_JOB: None,
     VERIFY_JOB: None,
     PUBLISH_JOB: None,
+    BACKFILL_JOB: "api",
 }
 """The jobs whose steps are groups, and the kind of slot that each run of them holds; None for a run that needs none."""
 
@@ -147,8 +148,13 @@ class DrivenExecutor(dg.Executor):
                 yield event
 
 
+def slot_of(job_name: str) -> str | None:
+    """Return the kind of slot that each driven run of a job holds, of KRAKEN_PARALLEL_RUNS; None if it holds none."""
+    return _GROUPED.get(job_name)
+
+
 def _slot(locks: Locks, job_name: str, settings: Settings) -> AbstractContextManager[None]:
-    kind = _GROUPED[job_name]
+    kind = slot_of(job_name)
     return nullcontext() if kind is None else locks.slot(kind, settings.kraken_parallel_runs)
 
 

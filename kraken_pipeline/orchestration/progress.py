@@ -100,7 +100,12 @@ def part_watcher(instance: dg.DagsterInstance, run_id: str, part: str, parts: in
 def part_tags(progress: Progress, part: str, parts: int) -> dict[str, str]:
     """Return the tag with the progress of one of several steps that run at the same time; see `part_watcher`."""
     work = {
-        phase: replace(made, total=made.total / parts, done=made.done / parts, taken=made.taken / parts)
+        phase: replace(
+            made,
+            total=made.total / parts,
+            done=made.done / (1 if made.is_remote else parts),  # requests of all steps take turns
+            taken=made.taken / parts,
+        )
         for phase, made in progress.work.items()
     }
     return {f"{PROGRESS_TAG}/{part}": json.dumps(asdict(replace(progress, work=work)))}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from kraken_pipeline.orchestration.executors import steps_are_groups
+from kraken_pipeline.orchestration.executors import slot_of, steps_are_groups
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import Stores, opened
 
@@ -36,8 +36,9 @@ def stores_resource(settings: Settings | None = None, *, is_recovering: bool = F
                 yield found
                 return
             is_step = steps_are_groups(found.settings, context.run.job_name)
-            hold = found.locks.step if is_step else found.locks.run
-            with hold(context.run.run_id):
+            run_id, locks = context.run.run_id, found.locks
+            slot = slot_of(context.run.job_name)
+            with locks.step(run_id, slot) if is_step else locks.run(run_id):
                 yield found
 
     return stores

@@ -12,6 +12,7 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 INGEST_JOB = "ingest"
 RECONCILE_JOB = "reconcile"
 VERIFY_JOB = "verify_lake"
+BACKFILL_JOB = "backfill_gaps_incremental"
 PUBLISH_JOB = "publish_candles"
 HEALTH_JOB = "check_health"
 SPEC_TAG = "kraken/spec"

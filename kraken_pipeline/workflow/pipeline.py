@@ -22,7 +22,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs, publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, SeriesOutcome, together
-from kraken_pipeline.workflow.backfill.work import settle_pairs
+from kraken_pipeline.workflow.backfill.work import Asked, settle_pairs
 from kraken_pipeline.workflow.expected_work import expect_filling, expect_report, settling
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
@@ -177,16 +177,22 @@ def tidy(stores: Stores) -> None:
     drop_folder.tidy(stores)
 
 
-def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
+def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[Asked] = ()) -> BackfillOutcome:
     """Resample, reconcile, fill gaps within the limits of the run, and record those left.
 
     With `complete`, the candles are proven by the ids of their trades in the end.
+
+    Args:
+        stores: The stores.
+        spec: The selection, and the limits.
+        run: The context of the run.
+        earlier: The parts of the backfill that earlier steps of the run have done.
 
     Raises:
         InvalidRequest: Nothing is known of the selection.
     """
     run.finish("ingesting")  # also what others have ingested meanwhile
-    done = backfill(stores, spec, run)
+    done = backfill(stores, spec, run, earlier)
     if not (spec.complete and spec.api_backfill):
         return done
     allowed = None if spec.budget is None else max(0, spec.budget - done.requests)

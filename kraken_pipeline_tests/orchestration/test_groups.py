@@ -11,17 +11,30 @@ import dagster as dg
 import pytest
 
 from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.orchestration import steps
 from kraken_pipeline.orchestration.progress import outcome_of
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import pair_groups
 from kraken_pipeline_tests.orchestration.conftest import definitions
+from kraken_pipeline_tests.support.exchanges import (
+    BEGIN,
+    NOW,
+    SUMMER,
+    asked,
+    copied,
+    stop_clock,
+    write_home,
+    write_hours,
+)
 from kraken_pipeline_tests.support.homes import (
     Q1,
     SPRING,
@@ -152,3 +165,37 @@ def test_a_verification_in_groups_is_one_in_one_step(
     for what in ("left", "outcome", "reported"):
         assert grouped[what] == alone[what]
     assert alone["outcome"]["files_set_aside" if is_repair else "files_damaged"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "groups"),
+    [
+        ({}, 2),
+        ({"complete": True, "end": BEGIN + 8 * DAY}, 2),
+        ({"budget": 5}, 0),
+        ({"pairs": "XBTUSD", "intervals": "60"}, 1),
+    ],
+    ids=["within the lookback", "complete", "a budget that does not suffice", "one pair"],
+)
+def test_a_backfill_in_groups_makes_the_requests_of_one_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], groups: int
+) -> None:
+    home = write_home(tmp_path / "home", write_hours(tmp_path / "archives"))
+    stop_clock(monkeypatch, NOW, steps)
+    found, requests = [], []
+    for executor in ("in_process", "multiprocess"):
+        with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
+            folder = copied(home, tmp_path / executor)
+            settings = settings_of(folder, kraken_api_url=exchange.url, kraken_executor=executor, kraken_workers=1)
+            found.append(ran(settings, "backfill_gaps_incremental", **config))
+            requests.append(asked(exchange))
+    alone, grouped = found
+    assert len(groups_in(grouped, "request_candles")) == groups
+    of_all = [[request for request in some if request != "SystemStatus"] for some in requests]
+    assert of_all[0] == of_all[1]
+    more = len(requests[1]) - len(requests[0])
+    assert 0 <= more <= groups, "a process that needs the exchange's clock asks for it"
+    assert grouped["outcome"].pop("requests") == alone["outcome"].pop("requests") + more
+    assert len(requests[0]) > 3
+    for what in ("left", "outcome", "reported"):
+        assert grouped[what] == alone[what], what

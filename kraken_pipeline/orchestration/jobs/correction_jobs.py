@@ -1,6 +1,6 @@
 """The jobs `reconcile` and `resolve`: comparing what is stored, and withdrawing what is wrong. Commands start them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,7 @@ from pydantic import Field
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.config import mapping, spec_fields
 from kraken_pipeline.orchestration.failures import explained
-from kraken_pipeline.orchestration.jobs.groups import GroupedWork, job_of_groups
+from kraken_pipeline.orchestration.jobs.groups import Dealt, GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES, hand_over
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.run_records import RECONCILE_JOB
@@ -44,12 +44,10 @@ def _spec_of(config: Mapping[str, Any]) -> RunSpec:
     return run_spec({name: value for name, value in config.items() if name not in _FULL})
 
 
-def find_changed_pairs(
-    _: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext
-) -> Iterator[tuple[str, list[str]]]:
+def find_changed_pairs(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext) -> Dealt:
     """Find the pairs that have changed, and distribute them over the steps."""
-    for pairs in pipeline.groups_to_compare(stores, _spec_of(config), run, full=config["full"]):
-        yield pairs[0], pairs
+    groups = pipeline.groups_to_compare(stores, _spec_of(config), run, full=config["full"])
+    return Dealt([(pairs[0], pairs) for pairs in groups])
 
 
 def compare_pairs(stores: Stores, _: Mapping[str, Any], pairs: list[str], run: RunContext) -> Reconciled:

@@ -6,7 +6,7 @@ group does is on record when it ends, so that the same command goes on from ther
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,19 @@ _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_]")
 
 
 @dataclass(frozen=True, slots=True)
+class Dealt:
+    """The work of a run, dealt out.
+
+    Attributes:
+        groups: The groups, each with the name of its first member.
+        done: The results of the work that was done while it was dealt out, as if of a group.
+    """
+
+    groups: Sequence[tuple[str, Any]]
+    done: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The beginning of a run, for the steps after the first.
 
@@ -36,14 +49,14 @@ class Start:
         config: The config of the run.
         now: The time that the run uses as the present, in seconds since the epoch.
         progress: The progress at the end of the first step, with the totals of the work.
-        is_dealt_out: Whether the work was dealt out to groups.
+        done: The results of the first step; None where nothing is dealt out, so that the last step does everything.
         code: The digest of the code where each step is a process of its own, which has to run the same; else empty.
     """
 
     config: Mapping[str, Any]
     now: int
     progress: Progress
-    is_dealt_out: bool
+    done: Sequence[Any] | None
     code: str
 
 
@@ -65,8 +78,7 @@ class GroupedWork:
     """The work of a job in three functions, each of which gives an op its name and its description.
 
     Attributes:
-        deal: Deals the work out: yields each group with the name of its first member. It is called only where steps are
-            groups, and it expects the work that the run will do.
+        deal: Deals the work out, and expects the work of the run. It is called only where steps are groups.
         work: Does the work of a group, and returns its result. It may be repeated for the same group.
         finish: Does what is left, reports it, and concludes the run; it receives the results of the groups, or None
             where nothing was dealt out.
@@ -74,7 +86,7 @@ class GroupedWork:
         is_retried: Whether the first and the last op may be repeated after a passing error.
     """
 
-    deal: Callable[[dg.OpExecutionContext, Stores, Mapping[str, Any], RunContext], Iterable[tuple[str, Any]]]
+    deal: Callable[[dg.OpExecutionContext, Stores, Mapping[str, Any], RunContext], Dealt]
     work: Callable[[Stores, Mapping[str, Any], Any, RunContext], Any]
     finish: Callable[[dg.OpExecutionContext, Stores, Mapping[str, Any], RunContext, list[Any] | None], None]
     spec: Callable[[Mapping[str, Any]], RunSpec] | None
@@ -115,16 +127,17 @@ def _first(work: GroupedWork) -> dg.OpDefinition:
     def deal(
         context: dg.OpExecutionContext, stores: StoresOfRun
     ) -> Iterator[dg.Output[Start] | dg.DynamicOutput[DealtGroup]]:
-        config, found = context.op_config, list[tuple[str, Any]]()
+        config, dealt = context.op_config, Dealt(())
         is_dealt_out = steps_are_groups(stores.settings, context.job_name)
         with explained(retried=work.is_retried):
             run = begin(context, None if work.spec is None else work.spec(config))
             if is_dealt_out:
                 run.report(phase=DEALING)
-                found = list(work.deal(context, stores, config, run))
+                dealt = work.deal(context, stores, config, run)
                 run.report()
-        start = Start(config, run.now, run.progress, is_dealt_out, code_digest() if is_dealt_out else "")
-        for number, (first_member, members) in enumerate(found, 1):
+        done, code = (dealt.done, code_digest()) if is_dealt_out else (None, "")
+        start = Start(config, run.now, run.progress, done, code)
+        for number, (first_member, members) in enumerate(dealt.groups, 1):
             key = key_of(number, first_member)
             yield dg.DynamicOutput(DealtGroup(start, members), mapping_key=key, output_name="groups")
         yield dg.Output(start, "start")
@@ -151,7 +164,8 @@ def _last(work: GroupedWork) -> dg.OpDefinition:
         with explained(retried=work.is_retried):
             require_same_code(start.code)
             run = begin(context, now=start.now, progress=start.progress)
-            work.finish(context, stores, start.config, run, results if start.is_dealt_out else None)
+            found = None if start.done is None else [*start.done, *results]
+            work.finish(context, stores, start.config, run, found)
 
     return finish
 

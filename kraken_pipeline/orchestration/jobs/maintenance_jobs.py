@@ -1,7 +1,7 @@
 """The maintenance jobs: filling gaps, reporting, validating, cleaning up, retrying.
 
-Each job is one step that calls its workflow. Schedules, sensors and the command line run them, and so does
-`dagster job launch`.
+Each job but the first is one step that calls its workflow. Schedules, sensors and the command line run them, and so
+does `dagster job launch`.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,17 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import mapping, spec_mapping
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.groups import Dealt, GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.labels import asset_key
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.resources import StoresOfRun
+from kraken_pipeline.orchestration.run_records import BACKFILL_JOB
 from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_changes, report
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill import backfill
+from kraken_pipeline.workflow.backfill.groups import RequestGroup, groups_to_request, request_group
+from kraken_pipeline.workflow.backfill.work import Asked
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.dead_letters import failed_operations
 from kraken_pipeline.workflow.expected_work import expect_filling
@@ -42,38 +46,60 @@ def _deliver_and_report(
     conclude(context, run, outcome_of_changes(changes))
 
 
-@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def fill_gaps(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
+def find_requests(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext) -> Dealt:
+    """Resample, ask the exchange for what concerns all pairs, and distribute the pairs to fetch over the steps."""
+    spec = run_spec(config)
+    _require_pairs(stores, spec)
+    if spec.dry_run or not spec.api_backfill:
+        return Dealt(())
+    expect_filling(stores, spec, run)
+    asked, groups = groups_to_request(stores, spec, run)
+    return Dealt([(group.pairs[0], group) for group in groups], [asked])
+
+
+def request_candles(stores: Stores, config: Mapping[str, Any], group: RequestGroup, run: RunContext) -> Asked:
+    """Fetch the candles and the trades of the pairs of one step."""
+    return request_group(stores, run_spec(config), group, run)
+
+
+def fill_gaps(
+    context: dg.OpExecutionContext,
+    stores: Stores,
+    config: Mapping[str, Any],
+    run: RunContext,
+    asked: list[Asked] | None,
+) -> None:
     """Fill gaps by resampling, then from the exchange, within lookback and budget."""
-    with explained(retried=True):
-        spec = run_spec(context.op_config)
-        run = begin(context, spec)
-        if not stores.lake.asset_ids.pairs() and not spec.pairs:
-            raise InvalidRequest(
-                "the lake is empty: ingest archives first, or name the pairs to fetch: "
-                "kraken-pipeline backfill --pairs XBTUSD"
-            )
-        if spec.dry_run:
-            rows = [(fetch, len(fetch.spans), fetch.requests) for fetch in backfill.planned(stores, spec, run.now)]
-            context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
-            conclude(context, run, outcome_of_changes(pipeline.Changes()))
-            return
+    spec = run_spec(config)
+    _require_pairs(stores, spec)
+    if spec.dry_run:
+        rows = [(fetch, len(fetch.spans), fetch.requests) for fetch in backfill.planned(stores, spec, run.now)]
+        context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
+        conclude(context, run, outcome_of_changes(pipeline.Changes()))
+        return
+    if not asked:
         expect_filling(stores, spec, run)
-        changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, spec, run))
-        record_asked(stores, spec, run.now)
-        _deliver_and_report(context, stores, spec, changes, run)
+    changes = pipeline.Changes(filled=pipeline.fill_gaps(stores, spec, run, asked or ()))
+    record_asked(stores, spec, run.now)
+    _deliver_and_report(context, stores, spec, changes, run)
 
 
-@dg.job(
-    name="backfill_gaps_incremental",
-    config=spec_mapping("fill_gaps"),
-    executor_def=dg.in_process_executor,
+def _require_pairs(stores: Stores, spec: RunSpec) -> None:
+    if not stores.lake.asset_ids.pairs() and not spec.pairs:
+        raise InvalidRequest(
+            "the lake is empty: ingest archives first, or name the pairs to fetch: "
+            "kraken-pipeline backfill --pairs XBTUSD"
+        )
+
+
+backfill_job = job_of_groups(
+    BACKFILL_JOB,
+    GroupedWork(find_requests, request_candles, fill_gaps, run_spec, is_retried=True),
+    config=spec_mapping(find_requests.__name__),
     description="Fills gaps from the cheapest source (resampling, OHLC, Trades), for any tier, pairs, intervals "
     "and lookback.",
 )
-def backfill_job() -> None:
-    """Fill gaps from resampling, OHLC and Trades; gaps that need archives are filled by `ingest`."""
-    fill_gaps()
+"""Fills gaps from resampling, OHLC and Trades; gaps that need archives are filled by `ingest`."""
 
 
 class RetryConfig(dg.Config):

@@ -1,6 +1,6 @@
 """The job `publish_candles`: publishes pending changes to QuestDB; started by the command line or a sensor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,7 @@ from pydantic import Field
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.orchestration.config import mapping
 from kraken_pipeline.orchestration.events import published_changes
-from kraken_pipeline.orchestration.jobs.groups import GroupedWork, job_of_groups
+from kraken_pipeline.orchestration.jobs.groups import Dealt, GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.run_records import PUBLISH_JOB
 from kraken_pipeline.orchestration.steps import conclude, log_events
@@ -26,12 +26,10 @@ class PublishConfig(dg.Config):
     verify: bool = Field(default=False, description="Compare every series with the lake afterwards.")
 
 
-def find_pending_tables(
-    _: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], __: RunContext
-) -> Iterator[tuple[str, list[Interval]]]:
+def find_pending_tables(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], __: RunContext) -> Dealt:
     """Find the tables to publish to, and distribute them over the steps."""
-    for intervals in table_groups(stores, are_all=config["rebuild"] or config["verify"]):
-        yield TABLES[intervals[0]], intervals
+    groups = table_groups(stores, are_all=config["rebuild"] or config["verify"])
+    return Dealt([(TABLES[intervals[0]], intervals) for intervals in groups])
 
 
 def publish_to_tables(

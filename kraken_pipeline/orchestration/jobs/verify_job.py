@@ -1,6 +1,6 @@
 """The job `verify_lake`: compares files with the manifest, a part each night, and repairs them on request."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,7 @@ from pydantic import Field
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import checks
 from kraken_pipeline.orchestration.config import mapping, spec_fields
-from kraken_pipeline.orchestration.jobs.groups import GroupedWork, job_of_groups
+from kraken_pipeline.orchestration.jobs.groups import Dealt, GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES
 from kraken_pipeline.orchestration.run_records import VERIFY_JOB
 from kraken_pipeline.orchestration.steps import conclude, log_events, outcome_of_changes, report
@@ -53,13 +53,11 @@ def _spec_of(config: Mapping[str, Any]) -> RunSpec:
     return run_spec({name: value for name, value in config.items() if name not in _OWN})
 
 
-def find_files(
-    _: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext
-) -> Iterator[tuple[str, list[LakeFile]]]:
+def find_files(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext) -> Dealt:
     """Find the selected files, and distribute them over the steps."""
     is_quick = config.get("quick", False)
-    for files in groups_to_verify(stores, _spec_of(config), run, quick=is_quick, part=config.get("part")):
-        yield files[0].series.pair, files
+    groups = groups_to_verify(stores, _spec_of(config), run, quick=is_quick, part=config.get("part"))
+    return Dealt([(files[0].series.pair, files) for files in groups])
 
 
 def compare_files(stores: Stores, config: Mapping[str, Any], files: list[LakeFile], run: RunContext) -> Compared:

@@ -90,6 +90,7 @@ class Locks:
         self._series: dict[Series, list[Callable[[], bool]]] = {}
         self._guard = threading.Lock()
         self._runs: dict[str, _RunLock] = {}
+        self._slot_of_driver: str | None = None
 
     def close(self) -> None:
         """Close the backend; locks are released by the blocks that hold them."""
@@ -142,7 +143,10 @@ class Locks:
 
     @contextmanager
     def slot(self, kind: str, count: int) -> Iterator[None]:
-        """Hold one of `count` slots; wait while all are in use."""
+        """Hold one of `count` slots; wait while all are in use. A step uses that of whoever drives its run."""
+        if kind == self._slot_of_driver:
+            yield
+            return
         with ExitStack() as stack:
             while True:
                 for number in range(count):
@@ -210,8 +214,14 @@ class Locks:
         for run in tuple(self._runs.values()):
             run.renew()
 
-    def step(self, run_id: str) -> AbstractContextManager[None]:
-        """Hold a lock of its own for one step of a run that another process drives, so that both count as running."""
+    def step(self, run_id: str, slot: str | None) -> AbstractContextManager[None]:
+        """Hold a lock of its own for one step of a run that another process drives, so that both count as running.
+
+        Args:
+            run_id: The id of the run.
+            slot: The kind of slot that the other process holds for the whole run; None if it holds none.
+        """
+        self._slot_of_driver = slot
         return self.run(f"{run_id}.{uuid.uuid4().hex}")
 
     @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from kraken_pipeline.coverage.gaps import ATTEMPTS, GapStatus
@@ -42,6 +43,8 @@ from kraken_pipeline.workflow.reconcile.outages import refute_coverage
 from kraken_pipeline.workflow.reconcile.suspicion import unproven
 from kraken_pipeline.workflow.run_spec import RunSpec
 
+BUDGET_SPENT = "The budget of requests is spent"
+
 
 def fill_through_api(work: BackfillWork) -> None:
     """Resample, ask the exchange for what is left within the limits of the run, and resample what it answered.
@@ -49,21 +52,41 @@ def fill_through_api(work: BackfillWork) -> None:
     Raises:
         InvalidRequest: Nothing is known of the selection, neither here nor by the exchange.
     """
-    stores, spec = work.stores, work.spec
-    if not _has_unknown_pairs(stores, spec):
-        work.resample()
-        snapshot = work.open.snapshot
-        may_be_back = any(not snapshot.may_be_asked(name) for name in spec.pairs)
-        if not (any(work.selected()) or unprobed(snapshot, spec) or may_be_back or _suspects(work)):
-            return
+    refuted = work.refuted
+    if not has_to_ask(work) or any(asked.is_stopped for asked in work.earlier):
+        return
+    is_known = not work.spec.complete and work.refuted == refuted  # a run that is not complete makes each fetch once
+    has_fetched = is_known and any(asked.has_fetched for asked in work.earlier)
+    is_fetched = has_fetched and not any(asked.is_cut_short for asked in work.earlier)
+    with asking(work) as (exchange, budget):
+        if any(asked.is_prepared for asked in work.earlier) or prepare(work, exchange, budget):
+            # Checking quiet time can reveal gaps of other pairs.
+            while (is_fetched or fetch_all(work, exchange, budget)) and _check_suspects(work, exchange, budget):
+                is_fetched = False
+
+
+def has_to_ask(work: BackfillWork) -> bool:
+    """Resample, and return whether anything is left to ask the exchange for.
+
+    Raises:
+        InvalidRequest: Nothing is known of the selection.
+    """
+    if _has_unknown_pairs(work.stores, work.spec):
+        return True
+    work.resample()
+    snapshot = work.open.snapshot
+    may_be_back = any(not snapshot.may_be_asked(name) for name in work.spec.pairs)
+    return bool(any(work.selected()) or unprobed(snapshot, work.spec) or may_be_back or _suspects(work))
+
+
+@contextmanager
+def asking(work: BackfillWork) -> Iterator[tuple[Exchange, Budget]]:
+    """Yield the exchange and the budget that is left once fewer than KRAKEN_PARALLEL_RUNS other runs make requests."""
+    stores, allowed = work.stores, allowed_requests(work.stores, work.spec)
     work.run.report(phase="requesting from the exchange")
     with stores.locks.slot("api", stores.settings.kraken_parallel_runs), connected(stores) as exchange:
-        budget = Budget(exchange, allowed_requests(stores, spec))
-        if _prepare(work, exchange, budget):
-            # Checking quiet time can reveal gaps of other pairs.
-            while _fetch_all(work, exchange, budget) and _check_suspects(work, exchange, budget):
-                pass
-        work.requests = exchange.requests
+        yield exchange, Budget(exchange, None if allowed is None else max(0, allowed - work.requests))
+        work.requests += exchange.requests
         work.notes += exchange.warnings
 
 
@@ -79,7 +102,7 @@ def _has_unknown_pairs(stores: Stores, spec: RunSpec) -> bool:
     return any(name not in known for name in spec.pairs)
 
 
-def _prepare(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
+def prepare(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
     """Ask for the exchange's status, its list of pairs and first trades; return whether to continue."""
     if budget.is_spent:
         work.notes.append("The budget allows no request: no requests were made.")
@@ -217,7 +240,7 @@ def _check_suspects(work: BackfillWork, exchange: Exchange, budget: Budget) -> b
     return work.refuted > before
 
 
-def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
+def fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
     """Make all selected fetches; with `complete`, repeat until no new ones follow.
 
     Returns:
@@ -245,8 +268,8 @@ def _fetch_all(work: BackfillWork, exchange: Exchange, budget: Budget) -> bool:
             work.run.expect("reconciling", costs.reconciling([costs.Change()] * len(pairs), 1))
             work.run.report(
                 phase=phase,
-                requests_done=exchange.requests,
-                requests_total=exchange.requests + estimated((*chosen, *later)),
+                requests_done=work.requests + exchange.requests,
+                requests_total=work.requests + exchange.requests + estimated((*chosen, *later)),
             )
             may_go_on = fetch_each(work, exchange, chosen, budget)
             work.run.finish(phase)
@@ -280,9 +303,7 @@ def fetch_each(
     for number, fetch in enumerate(chosen):
         _expect_requests(work, phase, budget.within(estimated(chosen[number:]) + later))
         if budget.is_spent:
-            work.notes.append(
-                f"The budget of requests is spent; {len(chosen) - number} fetches are left to the next run."
-            )
+            work.notes.append(f"{BUDGET_SPENT}; {len(chosen) - number} fetches are left to the next run.")
             return False
         answered: list[Span] = []
         try:
@@ -312,7 +333,7 @@ def fetch_each(
 def _may_go_on(work: BackfillWork, stopped: Fetch, budget: Budget) -> bool:
     """Return whether to continue after a fetch that a budget stopped: not if it was the run's budget."""
     if budget.is_spent:
-        work.notes.append("The budget of requests is spent; the rest is left to the next run.")
+        work.notes.append(f"{BUDGET_SPENT}; the rest is left to the next run.")
         return False
     work.notes.append(f"{stopped} needs more requests than the limit of a gap; the next run continues.")
     return True
@@ -345,7 +366,7 @@ def _fetch_one(work: BackfillWork, exchange: Exchange, fetch: Fetch, budget: Bud
 
 
 def _report(work: BackfillWork, exchange: Exchange) -> None:
-    done, progress = exchange.requests, work.run.progress
+    done, progress = work.requests + exchange.requests, work.run.progress
     made = max(0, done - progress.requests_done)
     work.run.did(progress.phase, costs.requesting(made, work.stores.settings.kraken_api_rate))
     work.run.report(requests_done=done, requests_total=max(done, progress.requests_total))

@@ -21,21 +21,27 @@ from kraken_pipeline.workflow.backfill.ask import fetch_each, fill_through_api
 from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.backfill.fetch import Budget
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
-from kraken_pipeline.workflow.backfill.work import BackfillWork
+from kraken_pipeline.workflow.backfill.work import Asked, BackfillWork
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, unprobed
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 
-def backfill(stores: Stores, spec: RunSpec, run: RunContext) -> BackfillOutcome:
+def backfill(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[Asked] = ()) -> BackfillOutcome:
     """Fill the gaps that can be filled, and record those that are left.
+
+    Args:
+        stores: The stores.
+        spec: The selection, and the limits.
+        run: The context of the run.
+        earlier: The parts that earlier steps of the run have done.
 
     Raises:
         InvalidRequest: Nothing is known of the selection.
     """
     run.report(phase="resampling")
-    work = BackfillWork(stores, spec, run)
+    work = BackfillWork(stores, spec, run, earlier)
     if spec.api_backfill:
         fill_through_api(work)
     else:
