@@ -126,7 +126,7 @@ def progress_of(tags: dict[str, str]) -> Progress:
             )
     return replace(
         made,
-        phase=parts[0].phase,
+        phase=next((part.phase for part in parts if part.phase != Progress().phase), made.phase),
         files_done=made.files_done + sum(part.files_done for part in parts),
         files_ingested=made.files_ingested + sum(part.files_ingested for part in parts),
         candles=made.candles + sum(part.candles for part in parts),

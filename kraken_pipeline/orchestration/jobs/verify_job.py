@@ -18,9 +18,9 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
-from kraken_pipeline.workflow.verify.groups import groups_to_verify
+from kraken_pipeline.workflow.verify.groups import compare_group, groups_to_verify
 from kraken_pipeline.workflow.verify.repair import Repair, repair
-from kraken_pipeline.workflow.verify.verification import Compared, Verification, compare, verify
+from kraken_pipeline.workflow.verify.verification import Compared, Verification, verify
 
 _OF_SPEC = ("tier", "intervals", "pairs", "archive_dirs", "api_backfill", "budget")
 
@@ -62,7 +62,7 @@ def find_files(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, An
 
 def compare_files(stores: Stores, config: Mapping[str, Any], files: list[LakeFile], run: RunContext) -> Compared:
     """Compare the files of one step with the manifest, and record nothing."""
-    return compare(stores, files, run, quick=config.get("quick", False), threads=stores.settings.kraken_workers)
+    return compare_group(stores, files, run, quick=config.get("quick", False))
 
 
 def verify_files(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.pair_groups import step_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.verify.verification import files_to_compare
+from kraken_pipeline.workflow.verify.verification import Compared, compare, files_to_compare
 
 
 def groups_to_verify(
@@ -31,3 +33,9 @@ def groups_to_verify(
     seconds = {pair: costs.verifying(len(files), sizes[pair]) for pair, files in of_pair.items()}
     groups = step_groups(seconds, stores.settings.kraken_workers)
     return [[file for pair in group for file in of_pair[pair]] for group in groups]
+
+
+def compare_group(stores: Stores, files: Sequence[LakeFile], run: RunContext, *, quick: bool) -> Compared:
+    """Compare the files of one group with their records; nothing is recorded."""
+    run.report(phase="verifying")
+    return compare(stores, files, run, quick=quick, threads=stores.settings.kraken_workers)
