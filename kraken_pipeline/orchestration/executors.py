@@ -19,7 +19,14 @@ import dagster as dg
 
 from kraken_pipeline.errors import InvalidSettings, OtherCode
 from kraken_pipeline.orchestration.progress import announce, progress_of
-from kraken_pipeline.orchestration.run_records import BACKFILL_JOB, INGEST_JOB, PUBLISH_JOB, RECONCILE_JOB, VERIFY_JOB
+from kraken_pipeline.orchestration.run_records import (
+    BACKFILL_JOB,
+    INGEST_JOB,
+    PROVE_JOB,
+    PUBLISH_JOB,
+    RECONCILE_JOB,
+    VERIFY_JOB,
+)
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
@@ -32,6 +39,7 @@ _GROUPED: Mapping[str, str | None] = {
     VERIFY_JOB: None,
     PUBLISH_JOB: None,
     BACKFILL_JOB: "api",
+    PROVE_JOB: "api",
 }
 """The jobs whose steps are groups, and the kind of slot that each run of them holds; None for a run that needs none."""
 

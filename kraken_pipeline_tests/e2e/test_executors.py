@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -77,6 +78,7 @@ def test_steps_in_processes_of_their_own_leave_what_one_process_leaves(
     monkeypatch.setenv("KRAKEN_DAGSTER_STORAGE", str(home / "dagster"))
     groups = {step for step in steps(home) if step.startswith("ingest_files[")}
     assert len(groups) > 2
+    assert all(re.fullmatch(r"ingest_files\[\d{3}_[A-Z0-9]+\]", step) for step in groups), "with its first pair"
 
 
 @pytest.mark.parametrize("who", ["a step", "the driver"])

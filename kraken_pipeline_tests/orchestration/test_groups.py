@@ -199,3 +199,30 @@ def test_a_backfill_in_groups_makes_the_requests_of_one_in_one_step(
     assert len(requests[0]) > 3
     for what in ("left", "outcome", "reported"):
         assert grouped[what] == alone[what], what
+
+
+@pytest.mark.parametrize(("budget", "groups"), [(None, 3), (12, 0)], ids=["without a budget", "with a budget"])
+def test_a_proof_in_groups_makes_the_requests_of_one_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int | None, groups: int
+) -> None:
+    for pair, defects in (("XBTUSD", []), ("ADAEUR", [SHORT]), ("ZORKUSD", [])):
+        write_csv(tmp_path / "in", SPRING, pair, Interval.H1, start=START, end=Q1.end, defects=defects)
+    with opened(settings_of(tmp_path / "home")) as stores:
+        run(stores, tmp_path / "in", intervals="60", api_backfill=False)
+    stop_clock(monkeypatch, SPRING.now, steps)
+    found, requests = [], []
+    for executor in ("in_process", "multiprocess"):
+        with DemoExchange(SPRING, clock=FixedClock(SPRING.now)) as exchange:
+            folder = copied(tmp_path / "home", tmp_path / executor)
+            settings = settings_of(folder, kraken_api_url=exchange.url, kraken_executor=executor, kraken_workers=1)
+            found.append(ran(settings, "prove", depth="day", budget=budget))
+            requests.append([request for request in asked(exchange) if request != "SystemStatus"])
+    alone, grouped = found
+    assert len(groups_in(grouped, "count_trades_of_pairs")) == groups
+    assert requests[0] == requests[1]
+    more = grouped["outcome"].pop("requests") - alone["outcome"].pop("requests")
+    assert 0 <= more <= groups, "a group that makes requests asks for the status first"
+    for what in ("left", "outcome", "reported"):
+        assert grouped[what] == alone[what], what
+    assert alone["left"]["counts"]
+    assert bool(alone["outcome"]["spans_refuted"]) is (budget is None), "one candle lacks trades"

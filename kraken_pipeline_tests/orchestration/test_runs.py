@@ -22,7 +22,7 @@ from kraken_pipeline.orchestration.progress import (
 from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
-from kraken_pipeline.workflow.progress import READING, Progress, Work
+from kraken_pipeline.workflow.progress import DEALING, READING, Progress, Work
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 pytestmark = pytest.mark.slow
@@ -225,6 +225,21 @@ def test_steps_at_the_same_time_add_up_to_the_progress_of_the_run_until_it_goes_
     # Two steps at the same time get on with half of the work of the run each.
     assert both.work == {"ingesting": Work(10.0, 6.0, 6.0), "reporting": Work(total=2.0)}
     later = replace(both, phase="resampling", candles=120)
+    assert progress_of({**tags, PROGRESS_TAG: json.dumps(asdict(later))}) == later
+
+
+def test_requests_of_steps_at_the_same_time_take_turns() -> None:
+    expected = {"requesting candles": Work(total=10.0, is_remote=True)}
+    tags = {PROGRESS_TAG: json.dumps(asdict(Progress(DEALING, requests_done=3, requests_total=13, work=expected)))}
+    tags |= part_tags(Progress(), "001_XBTUSD", 2)
+    assert progress_of(tags).phase == DEALING, "no group has begun"
+    for part in ("001_XBTUSD", "002_ADAEUR"):
+        work = {"requesting candles": Work(total=4.0, done=2.0, taken=4.0, is_remote=True)}
+        tags |= part_tags(Progress("requesting candles", requests_done=2, published=7, work=work), part, 2)
+    both = progress_of(tags)
+    assert (both.phase, both.requests_done, both.requests_total, both.published) == ("requesting candles", 7, 13, 14)
+    assert both.work == {"requesting candles": Work(10.0, 4.0, 4.0, is_remote=True)}
+    later = replace(both, phase="finding gaps")
     assert progress_of({**tags, PROGRESS_TAG: json.dumps(asdict(later))}) == later
 
 

@@ -20,6 +20,7 @@ from kraken_pipeline.orchestration.executors import (
     steps_are_groups,
 )
 from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.groups import key_of
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
@@ -110,7 +111,9 @@ def look_at_folders(
             _log_found(context, stores, found)
     plan = _plan(stores, spec, run, found)
     for number, tasks in enumerate(_chunks(stores, found.tasks)):
-        yield dg.DynamicOutput(Chunk(plan, tuple(tasks)), mapping_key=f"{number:04d}", output_name="chunks")
+        is_group = tasks and steps_are_groups(stores.settings, INGEST_JOB)
+        key = key_of(number + 1, tasks[0].file.pair.name) if is_group else f"{number:04d}"
+        yield dg.DynamicOutput(Chunk(plan, tuple(tasks)), mapping_key=key, output_name="chunks")
     yield dg.Output(plan, "plan")
 
 

@@ -10,15 +10,19 @@ from kraken_pipeline.coverage.anchors import CountVerdict, Depth, Spacing
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration import metadata
 from kraken_pipeline.orchestration.config import mapping, spec_fields
-from kraken_pipeline.orchestration.failures import explained
+from kraken_pipeline.orchestration.jobs.groups import Dealt, GroupedWork, job_of_groups
 from kraken_pipeline.orchestration.progress import NOTES
-from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publication, report
+from kraken_pipeline.orchestration.run_records import PROVE_JOB
+from kraken_pipeline.orchestration.steps import conclude, outcome_of_publication, report
+from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
+from kraken_pipeline.workflow.backfill.work import of_pairs
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.counting import cost, said
-from kraken_pipeline.workflow.proof.prove import ProveOutcome, prove
-from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.proof.groups import groups_to_prove, together
+from kraken_pipeline.workflow.proof.prove import ProveOutcome, judged, prove, prove_pairs
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 _OF_SPEC = ("tier", "pairs", "start", "end", "budget", "dry_run")
 
@@ -60,26 +64,48 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec.as_config(), **own}
 
 
-@dg.op(config_schema=dict, out=dg.Out(dg.Nothing))
-def count_trades(context: dg.OpExecutionContext, stores: StoresOfRun) -> None:
+def _spec_of(config: Mapping[str, Any]) -> RunSpec:
+    return run_spec({name: value for name, value in config.items() if name not in _OWN})
+
+
+def find_pairs_to_prove(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext) -> Dealt:
+    """Distribute the pairs over the steps."""
+    spec, (spacing, _depth) = _spec_of(config), how(config)
+    groups = [] if spec.dry_run else groups_to_prove(stores, spec, spacing, run.now)
+    return Dealt([(pairs[0], pairs) for pairs in groups])
+
+
+def count_trades_of_pairs(stores: Stores, config: Mapping[str, Any], pairs: list[str], run: RunContext) -> ProveOutcome:
+    """Compare the number of trades by their ids with the trade counts of candles, for the pairs of one step."""
+    spacing, depth = how(config)
+    return prove_pairs(stores, of_pairs(_spec_of(config), pairs), run, spacing, depth, None)
+
+
+def count_trades(
+    context: dg.OpExecutionContext,
+    stores: Stores,
+    config: Mapping[str, Any],
+    run: RunContext,
+    proven: list[ProveOutcome] | None,
+) -> None:
     """Compare the number of trades by their ids with the trade counts of candles, within the budget."""
-    with explained(retried=True):
-        config = dict(context.op_config)
-        spacing, depth = how(config)
-        spec = run_spec({name: value for name, value in config.items() if name not in _OWN})
-        run = begin(context, spec)
+    spacing, depth = how(config)
+    spec = _spec_of(config)
+    if proven:
+        done = judged(stores, spec, spacing, run, together(proven))
+    else:
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
             conclude(context, run, _outcome(ProveOutcome(now=run.now), pipeline.Changes()))
             return
         done = prove(stores, spec, run, spacing=spacing, depth=depth, allowed=spec.budget)
-        context.log.info(_table(done))
-        changes = pipeline.Changes(
-            filled=BackfillOutcome(done.filled, requests=done.requests, failed=done.failed, notes=done.notes),
-            evidence=frozenset(count.series for count in done.counts if count.run_id == run.run_id),
-        )
-        changes = pipeline.deliver(stores, changes, run)
-        report(context, stores, spec, changes, run)
+    context.log.info(_table(done))
+    changes = pipeline.Changes(
+        filled=BackfillOutcome(done.filled, requests=done.requests, failed=done.failed, notes=done.notes),
+        evidence=frozenset(count.series for count in done.counts if count.run_id == run.run_id),
+    )
+    changes = pipeline.deliver(stores, changes, run)
+    report(context, stores, spec, changes, run)
     conclude(context, run, _outcome(done, changes))
 
 
@@ -118,12 +144,10 @@ def _outcome(done: ProveOutcome, changes: pipeline.Changes) -> dict[str, Any]:
     }
 
 
-@dg.job(
-    name="prove",
-    config=mapping("count_trades", {**spec_fields(_OF_SPEC), **_OWN}, _checked),
-    executor_def=dg.in_process_executor,
+prove_job = job_of_groups(
+    PROVE_JOB,
+    GroupedWork(find_pairs_to_prove, count_trades_of_pairs, count_trades, _spec_of, is_retried=True),
+    config=mapping(find_pairs_to_prove.__name__, {**spec_fields(_OF_SPEC), **_OWN}, _checked),
     description="Counts the trades of candles by the ids that the exchange gives them, and fills what is missing.",
 )
-def prove_job() -> None:
-    """Count trades by their ids; a recorded anchor is not requested again."""
-    count_trades()
+"""Counts trades by their ids; a recorded anchor is not requested again."""

@@ -104,6 +104,21 @@ def prove(
     depth: Depth = Depth.MINUTE,
     allowed: int | None = None,
 ) -> ProveOutcome:
+    """Count the trades of candles by their ids, heal what is short, and return the verdicts with the rest.
+
+    The arguments and the errors are those of `prove_pairs`.
+    """
+    return judged(stores, spec, spacing, run, prove_pairs(stores, spec, run, spacing, depth, allowed))
+
+
+def judged(stores: Stores, spec: RunSpec, spacing: Spacing, run: RunContext, done: ProveOutcome) -> ProveOutcome:
+    """Return the result of a proof with the verdicts on all selected spans."""
+    return replace(done, counts=verdicts(stores, spec, spacing, replace(run, now=done.now)))
+
+
+def prove_pairs(
+    stores: Stores, spec: RunSpec, run: RunContext, spacing: Spacing, depth: Depth, allowed: int | None
+) -> ProveOutcome:
     """Count the trades of candles by their ids, and heal what is short.
 
     Args:
@@ -128,7 +143,7 @@ def prove(
     for name in names:
         run.report(phase="counting trades")
         work.judge(name)
-    return work.outcome(verdicts(stores, spec, spacing, replace(run, now=work.now)))
+    return work.outcome()
 
 
 class _Stop(Exception):
@@ -156,12 +171,10 @@ class _Proving:
     requests: int = 0
     refuted: int = 0
 
-    def outcome(self, counts: tuple[TradeCount, ...]) -> ProveOutcome:
-        """Return the result of the proof with the given counts."""
+    def outcome(self) -> ProveOutcome:
+        """Return the result of the proof, without verdicts."""
         filled = self.filled.outcomes()
-        return ProveOutcome(
-            counts, self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now
-        )
+        return ProveOutcome((), self.requests, tuple(self.failed), tuple(self.notes), filled, self.refuted, self.now)
 
     def look_up(self, name: str) -> PairTrades:
         """Return the current knowledge of a pair's trades."""
