@@ -89,10 +89,11 @@ class Settings(BaseSettings):
     )
     kraken_executor: Literal["in_process", "multiprocess", "celery"] = Field(
         default="in_process",
-        description="Where the steps of the job `ingest` run. `in_process`: one after another in the process of the "
-        "run, which starts others where there is much to do. `multiprocess`: each step is a group of pairs in a "
-        "process of its own, up to `KRAKEN_WORKERS` at the same time, which Dagster starts, shows and retries one by "
-        "one. `celery`: each step runs on a Celery worker, on any machine that has the home and the folders.",
+        description="Where the steps of an ingest, a backfill, a reconciliation, a proof, a verification and a "
+        "publication run. `in_process`: one after another in the process of the run, which starts others where there "
+        "is much to do. `multiprocess`: each step is a group of pairs in a process of its own, up to "
+        "`KRAKEN_WORKERS` at the same time, which Dagster starts, shows and retries one by one. `celery`: each step "
+        "runs on a Celery worker, on any machine that has the home and the folders.",
     )
     kraken_celery_url: SecretStr | None = Field(
         default=None,

@@ -11,8 +11,19 @@ import pytest
 
 from kraken_pipeline.demo.archives import candles_name
 from kraken_pipeline.demo.listing import DAY
+from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.support.homes import Q1, Q2, Shelf, evidence_of, files_of, lake_of, letters, settings_of
+from kraken_pipeline_tests.support.homes import (
+    Q1,
+    Q2,
+    Shelf,
+    evidence_of,
+    files_of,
+    lake_of,
+    letters,
+    rows_of,
+    settings_of,
+)
 from kraken_pipeline_tests.support.shell import shell
 
 SERIES, PARTS = 14, 15
@@ -82,3 +93,31 @@ def undisturbed(archives: Path) -> dict[str, Any]:
     statuses = [row[4] for row in found["files"]]
     assert (statuses.count("COMPLETED"), statuses.count("FAILED"), len(statuses)) == (MEMBERS + 10, 1, MEMBERS + 11)
     return found
+
+
+@pytest.fixture(scope="session")
+def ingested(archives: Path) -> Path:
+    """A home with all archives, which is only copied."""
+    home = home_beside(archives, "ingested")
+    home.parent.mkdir()
+    assert shell(home, *COMMAND).code == 1, "a file is empty, and fails"
+    return home
+
+
+def copy_of(ingested: Path, name: str) -> Path:
+    home = home_beside(ingested.parents[1] / "archives", name)
+    home.parent.mkdir()
+    shutil.copytree(ingested, home)
+    return home
+
+
+def proven(home: Path) -> dict[str, Any]:
+    """The state of a home, with its proofs and its damage."""
+    with opened(settings_of(home)) as stores:
+        more = {
+            "proofs": rows_of(stores, schema.proofs, "pair", "interval", "start", "end", "level"),
+            "suspicions": rows_of(stores, schema.suspicions, "pair", "interval", "start", "end", "reason", "state"),
+            "marks": rows_of(stores, schema.doubts, "pair", "interval", "start", "end"),
+            "searches": rows_of(stores, schema.quiet_checks, "pair", "interval", "start", "end"),
+        }
+    return {**state(home), **more}

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
+from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, copy_of, home_beside, proven, state
 from kraken_pipeline_tests.e2e.test_executors import begun, is_at_rest
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.servers import Redis, wait_for
-from kraken_pipeline_tests.support.shell import ROOT, TIMEOUT, ended, environment, start
+from kraken_pipeline_tests.support.shell import ROOT, TIMEOUT, ended, environment, shell, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.servers]
 
@@ -99,3 +99,16 @@ def test_the_step_of_a_killed_process_is_delivered_again(
     assert "SUCCESS" in said.out, f"{said.out}\n{said.err}"
     assert_same(state(home), undisturbed)
     assert is_at_rest(home)
+
+
+def test_workers_compare_groups_of_pairs_as_one_process_does(ingested: Path, broker: Mapping[str, str]) -> None:
+    command = ("reconcile", "--full", "--json")
+    alone, home = copy_of(ingested, "compared alone"), copy_of(ingested, "compared by workers")
+    said = shell(alone, *command)
+    with worker(home, broker):
+        of_workers = ended(start(home, *command, **broker))
+    assert (of_workers.code, of_workers.out) == (said.code, said.out)
+    assert_same(proven(home), proven(alone))
+    assert is_at_rest(home)
+    log = (home.parent / "worker.log").read_text()
+    assert log.count("succeeded in") >= 3, "the first step, the last one, and at least one group"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -13,12 +12,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.side_by_side import PROCESS_KILLED
-from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
+from kraken_pipeline_tests.e2e.conftest import assert_same, copy_of, proven
 from kraken_pipeline_tests.e2e.test_executors import PROCESSES, is_at_rest, step_processes, steps
-from kraken_pipeline_tests.support.homes import rows_of, settings_of
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 
@@ -26,34 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 REPAIR = ("verify", "--repair", "--no-api-backfill", "--archive-dir", "../archives")
 RECONCILE = ("reconcile", "--full", "--json")
-
-
-@pytest.fixture(scope="module")
-def ingested(archives: Path) -> Path:
-    """A home with all archives, which is only copied."""
-    home = home_beside(archives, "ingested")
-    home.parent.mkdir()
-    assert shell(home, *COMMAND).code == 1, "a file is empty, and fails"
-    return home
-
-
-def copy_of(ingested: Path, name: str) -> Path:
-    home = home_beside(ingested.parents[1] / "archives", name)
-    home.parent.mkdir()
-    shutil.copytree(ingested, home)
-    return home
-
-
-def proven(home: Path) -> dict[str, Any]:
-    """The state of a home, with its proofs and its damage."""
-    with opened(settings_of(home)) as stores:
-        more = {
-            "proofs": rows_of(stores, schema.proofs, "pair", "interval", "start", "end", "level"),
-            "suspicions": rows_of(stores, schema.suspicions, "pair", "interval", "start", "end", "reason", "state"),
-            "marks": rows_of(stores, schema.doubts, "pair", "interval", "start", "end"),
-            "searches": rows_of(stores, schema.quiet_checks, "pair", "interval", "start", "end"),
-        }
-    return {**state(home), **more}
 
 
 def damage(home: Path) -> None:
