@@ -12,9 +12,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from kraken_pipeline.demo.clock import FixedClock
+from kraken_pipeline.demo.exchange import DemoExchange
+from kraken_pipeline.demo.listing import DAY
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.workflow.side_by_side import PROCESS_KILLED
 from kraken_pipeline_tests.e2e.conftest import assert_same, copy_of, proven
 from kraken_pipeline_tests.e2e.test_executors import PROCESSES, is_at_rest, step_processes, steps
+from kraken_pipeline_tests.support.exchanges import BEGIN, NOW, SUMMER, asked, copied, write_home, write_hours
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 
@@ -96,4 +101,28 @@ def test_a_run_whose_group_is_killed_is_completed_by_the_same_command(
     expected = shell(whole, *command)
     assert again.code == expected.code, f"{again.out}\n{again.err}"
     assert_same(proven(home), proven(whole))
+    assert is_at_rest(home)
+
+
+def test_groups_make_the_requests_of_a_run_while_its_driver_holds_the_only_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_home(tmp_path / "first" / "home", write_hours(tmp_path / "archives"))
+    command = ("backfill", "--complete", "--start", iso(BEGIN), "--end", iso(BEGIN + 7 * DAY), "--json")
+    found = []
+    for name, variables in (("alone", {}), ("in groups", {**PROCESSES, "KRAKEN_PARALLEL_RUNS": "1"})):
+        home = copied(first, tmp_path / name)
+        with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
+            said = shell(home, *command, **variables, KRAKEN_API_URL=exchange.url)
+            requests = [request for request in asked(exchange) if request != "SystemStatus"]
+        assert said.code == 0, said.err
+        outcome = said.json["outcome"]
+        assert outcome.pop("requests") >= len(requests)
+        found.append((outcome, requests, proven(home)))
+    (outcome, requests, expected), (of_groups, requests_of_groups, left) = found
+    assert any(request.startswith("Trades") for request in requests)
+    assert (of_groups, requests_of_groups) == (outcome, requests)
+    monkeypatch.setenv("KRAKEN_DAGSTER_STORAGE", str(home / "dagster"))
+    assert any(step.startswith("request_candles[") for step in steps(home))
+    assert_same(left, expected)
     assert is_at_rest(home)
