@@ -87,13 +87,14 @@ class Settings(BaseSettings):
         description="Processes of one run that work side by side where there is much to do, and files that it reads at "
         "the same time where there is little. Each takes up to 64 MiB of CSV in memory.",
     )
-    kraken_executor: Literal["in_process", "multiprocess", "celery"] = Field(
+    kraken_executor: Literal["in_process", "multiprocess", "celery", "kubernetes"] = Field(
         default="in_process",
         description="Where the steps of an ingest, a backfill, a reconciliation, a proof, a verification and a "
         "publication run. `in_process`: one after another in the process of the run, which starts others where there "
         "is much to do. `multiprocess`: each step is a group of pairs in a process of its own, up to "
         "`KRAKEN_WORKERS` at the same time, which Dagster starts, shows and retries one by one. `celery`: each step "
-        "runs on a Celery worker, on any machine that has the home and the folders.",
+        "runs on a Celery worker, on any machine that has the home and the folders. `kubernetes`: each step is a pod, "
+        "up to `KRAKEN_WORKERS` at the same time.",
     )
     kraken_celery_url: SecretStr | None = Field(
         default=None,

@@ -12,12 +12,8 @@ from dagster_celery.config import dict_wrapper
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
 
-from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.settings import Settings, load_settings
-
-_REDELIVERED_SECONDS = 3_600
-"""The time after which Redis delivers a step again that a worker took and never finished: longer than any step takes.
-RabbitMQ needs none, because it notices the end of a worker's connection."""
+from kraken_pipeline.storage.broker import REDELIVERED_SECONDS, broker_of
 
 
 def executor_config(settings: Settings) -> dict[str, Any]:
@@ -26,9 +22,7 @@ def executor_config(settings: Settings) -> dict[str, Any]:
     A step is acknowledged when it is done, so that the broker delivers it again if its worker is killed. A worker takes
     one step at a time, because the others would wait for it while other workers have none.
     """
-    if settings.kraken_celery_url is None:
-        raise InvalidSettings("KRAKEN_CELERY_URL is not set: a Celery worker needs the URL of the broker")
-    broker = settings.kraken_celery_url.get_secret_value()
+    broker = broker_of(settings)
     return {
         "broker": broker,
         "backend": "rpc://" if broker.startswith(("amqp", "pyamqp")) else broker,
@@ -38,7 +32,7 @@ def executor_config(settings: Settings) -> dict[str, Any]:
             "worker_prefetch_multiplier": 1,
             "worker_hijack_root_logger": False,
             "broker_connection_retry_on_startup": True,
-            "broker_transport_options": {"visibility_timeout": _REDELIVERED_SECONDS},
+            "broker_transport_options": {"visibility_timeout": REDELIVERED_SECONDS},
         },
     }
 

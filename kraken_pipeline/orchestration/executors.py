@@ -27,6 +27,7 @@ from kraken_pipeline.orchestration.run_records import (
     RECONCILE_JOB,
     VERIFY_JOB,
 )
+from kraken_pipeline.orchestration.worker_watch import watched_workers
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
@@ -89,14 +90,14 @@ def _requirements(_: Mapping[str, object]) -> Sequence[Any]:
 def executor_by_setting(context: dg.InitExecutorContext) -> dg.Executor:
     """Return the executor that KRAKEN_EXECUTOR names."""
     settings = load_settings()
-    definition, config = _definition(settings)
+    definition, config = _definition(settings, context.instance)
     create = definition.executor_creation_fn
     assert create is not None, "Dagster's own executors can be created"  # noqa: S101
     executor = create(context._replace(executor_def=definition, executor_config=config))
     return executor if settings.kraken_executor == "in_process" else DrivenExecutor(executor, settings)
 
 
-def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+def _definition(settings: Settings, instance: dg.DagsterInstance) -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
     """Return Dagster's executor of the settings, and its config."""
     retries: dict[str, Any] = {"retries": {"enabled": {}}}
     if settings.kraken_executor == "multiprocess":
@@ -118,6 +119,17 @@ def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, An
                 f"({error})"
             ) from error
         return celery_executor, {**executor_config(settings), **retries}
+    if settings.kraken_executor == "kubernetes":
+        try:
+            from dagster_k8s import k8s_job_executor  # noqa: PLC0415
+
+            from kraken_pipeline.orchestration import kubernetes  # noqa: PLC0415
+        except ImportError as error:
+            raise InvalidSettings(
+                f"KRAKEN_EXECUTOR=kubernetes needs the extra `kubernetes`, install it: pip install "
+                f"'kraken-pipeline[kubernetes]' ({error})"
+            ) from error
+        return k8s_job_executor, {**kubernetes.executor_config(settings, instance), **retries}
     return dg.in_process_executor, {**retries, "marker_to_close": None}
 
 
@@ -150,6 +162,7 @@ class DrivenExecutor(dg.Executor):
             locks.run(run_id),
             _slot(locks, plan_context.job_name, self._settings),
             _announced(plan_context.instance, run_id),
+            watched_workers(plan_context.log, self._settings),
         ):
             for event in self._executor.execute(plan_context, execution_plan):
                 locks.renew_runs()

@@ -171,7 +171,7 @@ def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
 
 def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[HealthStatus, str]]) -> None:
     assert {name: verdict for name, (verdict, _) in found.items() if name != "space"} == {
-        **dict.fromkeys(("lake", "questdb", "redis"), HealthStatus.OK),
+        **dict.fromkeys(("lake", "folder", "questdb", "redis", "workers"), HealthStatus.OK),
         "catalog": HealthStatus.FAILED,
         **dict.fromkeys(("files", "series", "outbox", "api", "exchange", "requests", "cache"), HealthStatus.WARNING),
     }

@@ -25,6 +25,7 @@ from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.stores import Stores, create_stores
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
+from kraken_pipeline.workflow.health.distribution import check_folder, check_workers
 from kraken_pipeline.workflow.health.exchange_health import EXCHANGE
 from kraken_pipeline.workflow.health.exchange_probe import check_status
 
@@ -41,12 +42,14 @@ MANY_TRANSACTIONS = 1_000
 NAMES: Mapping[str, str] = {
     "lake": "The lake can be written.",
     "files": "No file of the lake is known to be damaged, and all of it was read recently.",
+    "folder": "Where steps are processes of their own, the home guarantees what they rely on.",
     "space": "There is space for the next archives.",
     "catalog": "The catalog answers, is at its newest migration, and has connections left.",
     "series": "No series has more gaps than KRAKEN_MAX_GAPS.",
     "outbox": "No change waits long for its publication to QuestDB.",
     "questdb": "QuestDB answers over HTTP and PGWire, and applies what it accepts.",
     "redis": "Redis answers, and has connections left.",
+    "workers": "With KRAKEN_EXECUTOR=celery, a worker answers, and none is at work on a step for too long.",
     "api": "The exchange answers, is not in maintenance, and its clock agrees with this host's.",
     "exchange": "The circuit to the exchange is closed.",
     "requests": "No more than a tenth of the requests of the last day failed.",
@@ -266,9 +269,11 @@ def _redis(settings: Settings) -> Iterator[Check]:
 
 _BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {
     "lake": _lake,
+    "folder": check_folder,
     "space": _space,
     "questdb": _questdb,
     "redis": _redis,
+    "workers": check_workers,
 }
 _IN_CATALOG: Mapping[str, Callable[[Stores], Iterable[Check]]] = {
     "catalog": _catalog,

@@ -1,0 +1,96 @@
+"""The broker of Celery, as its workers are asked through it: who answers, and since when do they work on a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kraken_pipeline.errors import InvalidSettings, StoreUnavailable
+from kraken_pipeline.settings import Settings
+
+REDELIVERED_SECONDS = 86_400
+"""The time after which Redis delivers a step again that a worker took and did not finish: longer than any step should
+take. The longest is the last one of a run that fills gaps: the budget of KRAKEN_MAX_REQUESTS_PER_RUN takes an hour at
+one request a second, and a run with --complete has no budget. RabbitMQ notices the end of a worker's connection
+instead, and has a bound of its own, `consumer_timeout`."""
+_CONNECT_SECONDS = 3
+_ANSWER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers that answered.
+
+    Attributes:
+        processes: The number of processes of each worker that take steps, by the worker's name.
+        busy: For each worker at work, the seconds since it took the oldest of its steps.
+    """
+
+    processes: Mapping[str, int]
+    busy: Mapping[str, float]
+
+    def overdue(self, broker: str) -> Mapping[str, float]:
+        """Return the workers whose step the broker soon delivers again although it is still at work."""
+        if not is_redis(broker):
+            return {}
+        return {name: seconds for name, seconds in self.busy.items() if seconds > 0.8 * REDELIVERED_SECONDS}
+
+
+def broker_of(settings: Settings) -> str:
+    """Return the URL of the broker, with its password: never log it.
+
+    Raises:
+        InvalidSettings: None is set.
+    """
+    if settings.kraken_celery_url is None:
+        raise InvalidSettings("KRAKEN_CELERY_URL is not set: a Celery worker needs the URL of the broker")
+    return settings.kraken_celery_url.get_secret_value()
+
+
+def is_redis(broker: str) -> bool:
+    """Check whether a broker's URL is one of Redis; otherwise it is one of RabbitMQ."""
+    return broker.startswith("redis")
+
+
+def place_of(broker: str) -> str:
+    """Return the host and port of a broker's URL, without user and password."""
+    return urlsplit(broker).netloc.rpartition("@")[2]
+
+
+def answering_workers(settings: Settings) -> Workers:
+    """Ask all workers of the broker, and return those that answer within two seconds.
+
+    Raises:
+        StoreUnavailable: The broker does not answer.
+        InvalidSettings: The extra `celery` is not installed.
+    """
+    broker = broker_of(settings)
+    try:
+        # An extra, which an embedded home does not need.
+        from celery import Celery  # type: ignore[import-untyped]  # noqa: PLC0415
+        from kombu.exceptions import OperationalError  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidSettings(
+            f"KRAKEN_EXECUTOR=celery needs the extra `celery`, install it: pip install 'kraken-pipeline[celery]' "
+            f"({error})"
+        ) from error
+    try:
+        with Celery(broker=broker, set_as_current=False) as app, closing(app.connection_for_write()) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
+            asked = app.control.inspect(timeout=_ANSWER_SECONDS, connection=connection)
+            pools = asked.stats() or {}
+            active = asked.active() or {} if pools else {}
+    except (OperationalError, OSError) as error:
+        reason = " ".join(str(error).replace(broker, place_of(broker)).split())
+        raise StoreUnavailable(
+            f"the broker of KRAKEN_CELERY_URL at {place_of(broker)} does not answer: {reason}"
+        ) from None
+    now = time.time()
+    taken = {name: [step["time_start"] for step in steps if step.get("time_start")] for name, steps in active.items()}
+    return Workers(
+        processes={name: int(stats.get("pool", {}).get("max-concurrency", 1)) for name, stats in pools.items()},
+        busy={name: now - min(times) for name, times in taken.items() if times},
+    )
