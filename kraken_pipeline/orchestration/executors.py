@@ -7,6 +7,7 @@ own, on this machine or on another. A step holds a lock of its own, so that a re
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,12 +28,15 @@ from kraken_pipeline.orchestration.run_records import (
     RECONCILE_JOB,
     VERIFY_JOB,
 )
-from kraken_pipeline.orchestration.worker_watch import watched_workers
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
+from kraken_pipeline.workflow.health.worker_watch import watched_workers
 
 PACKAGE = Path(__file__).resolve().parents[1]
+IMAGE_VARIABLE = "DAGSTER_CURRENT_IMAGE"
+"""The variable with the image of a code location, which Dagster's chart sets there. The pods of the steps of a run that
+a command started use it. A run that Dagster launched knows its image by itself."""
 _POLL_SECONDS = 1.0
 _GROUPED: Mapping[str, str | None] = {
     INGEST_JOB: "ingest",
@@ -120,17 +124,33 @@ def _definition(settings: Settings, instance: dg.DagsterInstance) -> tuple[dg.Ex
             ) from error
         return celery_executor, {**executor_config(settings), **retries}
     if settings.kraken_executor == "kubernetes":
-        try:
-            from dagster_k8s import k8s_job_executor  # noqa: PLC0415
-
-            from kraken_pipeline.orchestration import kubernetes  # noqa: PLC0415
-        except ImportError as error:
-            raise InvalidSettings(
-                f"KRAKEN_EXECUTOR=kubernetes needs the extra `kubernetes`, install it: pip install "
-                f"'kraken-pipeline[kubernetes]' ({error})"
-            ) from error
-        return k8s_job_executor, {**kubernetes.executor_config(settings, instance), **retries}
+        return _kubernetes(settings, instance, retries)
     return dg.in_process_executor, {**retries, "marker_to_close": None}
+
+
+def _kubernetes(
+    settings: Settings, instance: dg.DagsterInstance, retries: Mapping[str, Any]
+) -> tuple[dg.ExecutorDefinition, dict[str, Any]]:
+    """Return Dagster's Kubernetes executor, which takes over what `K8sRunLauncher` gives the pod of a run.
+
+    So namespace, service account, secrets, volumes and resources are configured in one place, in the Dagster instance.
+    """
+    try:
+        # An extra, which an embedded home does not need.
+        from dagster_k8s import K8sRunLauncher, k8s_job_executor  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidSettings(
+            f"KRAKEN_EXECUTOR=kubernetes needs the extra `kubernetes`, install it: pip install "
+            f"'kraken-pipeline[kubernetes]' ({error})"
+        ) from error
+    if not isinstance(instance.run_launcher, K8sRunLauncher):
+        raise InvalidSettings(
+            "KRAKEN_EXECUTOR=kubernetes needs K8sRunLauncher as the run launcher in dagster.yaml, because the pods of "
+            f"steps are made as those of runs are; it is {type(instance.run_launcher).__name__}"
+        )
+    config: dict[str, Any] = {"max_concurrent": settings.kraken_workers, **retries}
+    image = os.environ.get(IMAGE_VARIABLE)
+    return k8s_job_executor, {**config, "job_image": image} if image else config
 
 
 class DrivenExecutor(dg.Executor):
@@ -162,7 +182,7 @@ class DrivenExecutor(dg.Executor):
             locks.run(run_id),
             _slot(locks, plan_context.job_name, self._settings),
             _announced(plan_context.instance, run_id),
-            watched_workers(plan_context.log, self._settings),
+            watched_workers(plan_context.log.warning, self._settings),
         ):
             for event in self._executor.execute(plan_context, execution_plan):
                 locks.renew_runs()

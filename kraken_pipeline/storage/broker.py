@@ -21,7 +21,7 @@ _ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class AnsweringWorkers:
     """The workers that answered.
 
     Attributes:
@@ -60,7 +60,7 @@ def place_of(broker: str) -> str:
     return urlsplit(broker).netloc.rpartition("@")[2]
 
 
-def answering_workers(settings: Settings) -> Workers:
+def answering_workers(settings: Settings) -> AnsweringWorkers:
     """Ask all workers of the broker, and return those that answer within two seconds.
 
     Raises:
@@ -90,7 +90,7 @@ def answering_workers(settings: Settings) -> Workers:
         ) from None
     now = time.time()
     taken = {name: [step["time_start"] for step in steps if step.get("time_start")] for name, steps in active.items()}
-    return Workers(
+    return AnsweringWorkers(
         processes={name: int(stats.get("pool", {}).get("max-concurrency", 1)) for name, stats in pools.items()},
         busy={name: now - min(times) for name, times in taken.items() if times},
     )

@@ -1,4 +1,4 @@
-"""Steps as Kubernetes jobs: what is sent to the cluster, taken down by a server in its place; no cluster runs here."""
+"""Steps as Kubernetes jobs: the executor and the job of a step, as they are made; no cluster runs here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import dagster as dg
 import pytest
 import yaml  # type: ignore[import-untyped]
 from dagster._core.executor.init import InitExecutorContext
-from dagster_k8s import k8s_job_executor
 from dagster_k8s.executor import K8sStepHandler
 
 from kraken_pipeline.errors import InvalidSettings
-from kraken_pipeline.orchestration.executors import DrivenExecutor, executor_by_setting
-from kraken_pipeline.orchestration.kubernetes import IMAGE_VARIABLE, executor_config
-from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline.orchestration.executors import IMAGE_VARIABLE, DrivenExecutor, executor_by_setting
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +46,13 @@ def cluster(tmp_path: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides)
 
 
+def chosen(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Set what chooses Kubernetes."""
+    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", str(home))
+    monkeypatch.setenv("KRAKEN_EXECUTOR", "kubernetes")
+    monkeypatch.setenv("KRAKEN_WORKERS", "7")
+
+
 def created(instance: dg.DagsterInstance) -> dg.Executor:
     """The executor that the settings of the environment name."""
     create = executor_by_setting.executor_creation_fn
@@ -78,9 +82,7 @@ def _job_base() -> Any:
 def test_the_executor_of_the_settings_is_dagsters_with_the_lock_of_the_run_around_it(
     cluster: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KRAKEN_PIPELINE_HOME", str(home))
-    monkeypatch.setenv("KRAKEN_EXECUTOR", "kubernetes")
-    monkeypatch.setenv("KRAKEN_WORKERS", "7")
+    chosen(monkeypatch, home)
     with cluster:
         executor = created(cluster)
     assert isinstance(executor, DrivenExecutor)
@@ -94,21 +96,11 @@ def test_the_pod_of_a_step_gets_what_the_pod_of_a_run_gets(
     cluster: dg.DagsterInstance, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "kraken_pipeline:0.1.0")
+    chosen(monkeypatch, home)
     with cluster:
-        config = executor_config(settings_of(home, kraken_executor="kubernetes", kraken_workers=3), cluster)
-        assert config == {"max_concurrent": 3, "job_image": "kraken_pipeline:0.1.0"}
         launcher: Any = cluster.run_launcher
-        create = k8s_job_executor.executor_creation_fn
-        assert create is not None
-        executor: Any = create(
-            InitExecutorContext(
-                job=_job_base(),
-                executor_def=k8s_job_executor,
-                executor_config={**config, "retries": {"enabled": {}}},
-                instance=cluster,
-            )
-        )
-        handler = executor._step_handler
+        executor: Any = created(cluster)
+        handler = executor._executor._step_handler
         from dagster_k8s.container_context import K8sContainerContext
         from dagster_k8s.job import construct_dagster_k8s_job
 
@@ -133,9 +125,10 @@ def test_the_pod_of_a_step_gets_what_the_pod_of_a_run_gets(
     assert context.namespace == "candles"
 
 
-def test_another_run_launcher_is_refused_with_what_to_set(home: Path) -> None:
+def test_another_run_launcher_is_refused_with_what_to_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen(monkeypatch, home)
     with (
         dg.DagsterInstance.ephemeral() as instance,
         pytest.raises(InvalidSettings, match=r"needs K8sRunLauncher as the run launcher in dagster\.yaml"),
     ):
-        executor_config(settings_of(home, kraken_executor="kubernetes"), instance)
+        created(instance)

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.orchestration import worker_watch
-from kraken_pipeline.orchestration.worker_watch import PATIENCE_SECONDS, WorkerWatch, watched_workers
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import shared_folder
-from kraken_pipeline.storage.broker import REDELIVERED_SECONDS, Workers
+from kraken_pipeline.storage.broker import REDELIVERED_SECONDS, AnsweringWorkers
+from kraken_pipeline.workflow.health import worker_watch
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.distribution import START_A_WORKER, check_folder, check_workers
+from kraken_pipeline.workflow.health.worker_watch import PATIENCE_SECONDS, WorkerWatch, watched_workers
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import Redis, wait_for
 
 pytestmark = pytest.mark.slow
-NONE = Workers({}, {})
-TWO = Workers({"celery@a": 2}, {})
+NONE = AnsweringWorkers({}, {})
+TWO = AnsweringWorkers({"celery@a": 2}, {})
 
 
 # --- the folder
@@ -96,27 +96,18 @@ def test_a_broker_without_workers_and_a_broker_that_is_gone_are_failures(home: P
     assert broker.password not in found.sentence
 
 
-class Lines:
-    """A log that keeps its warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-
-
 @pytest.mark.servers
 def test_a_run_without_workers_says_so_once(home: Path, broker: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_watch, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(worker_watch, "_POLL_SECONDS", 0.01)
-    log, before = Lines(), threading.active_count()
-    with watched_workers(log, of_celery(home, broker)):  # type: ignore[arg-type]
-        wait_for(lambda: bool(log.warnings), "the warning", 30)
+    warnings: list[str] = []
+    before = threading.active_count()
+    with watched_workers(warnings.append, of_celery(home, broker)):
+        wait_for(lambda: bool(warnings), "the warning", 30)
     assert threading.active_count() == before
-    assert len(log.warnings) == 1
-    assert "no worker answers" in log.warnings[0]
-    assert START_A_WORKER in log.warnings[0]
+    assert len(warnings) == 1
+    assert "no worker answers" in warnings[0]
+    assert START_A_WORKER in warnings[0]
 
 
 def test_missing_workers_are_named_after_a_minute_and_again_after_they_came_back() -> None:
@@ -133,7 +124,7 @@ def test_missing_workers_are_named_after_a_minute_and_again_after_they_came_back
 @pytest.mark.parametrize(("broker", "count"), [("redis://:word@host/1", 1), ("amqp://user:word@host//", 0)])
 def test_a_step_that_redis_will_deliver_again_is_named_once(broker: str, count: int) -> None:
     watch = WorkerWatch(broker, 0.0)
-    late = Workers({"celery@a": 2}, {"celery@a": 0.9 * REDELIVERED_SECONDS})
+    late = AnsweringWorkers({"celery@a": 2}, {"celery@a": 0.9 * REDELIVERED_SECONDS})
     said = [sentence for at in (20.0, 40.0) for sentence in watch.sentences(late, at)]
     assert len(said) == count
     assert all("celery@a for 22 h" in sentence and "word" not in sentence for sentence in said)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import dagster as dg
 
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.broker import Workers, answering_workers, broker_of, place_of
+from kraken_pipeline.storage.broker import AnsweringWorkers, answering_workers, broker_of, place_of
 from kraken_pipeline.workflow.health.distribution import no_worker, too_long
 
 PATIENCE_SECONDS = 60.0
@@ -33,7 +31,7 @@ class WorkerWatch:
         self._is_missed = False
         self._late: set[str] = set()
 
-    def sentences(self, workers: Workers, now: float) -> Iterator[str]:
+    def sentences(self, workers: AnsweringWorkers, now: float) -> Iterator[str]:
         """Yield what is new to say about the workers that answered just now."""
         if workers.processes:
             self._missing_since, self._is_missed = None, False
@@ -49,8 +47,8 @@ class WorkerWatch:
 
 
 @contextmanager
-def watched_workers(log: dg.DagsterLogManager, settings: Settings) -> Iterator[None]:
-    """Log a warning for as long as a block lasts if no worker answers; do nothing without Celery."""
+def watched_workers(warn: Callable[[str], None], settings: Settings) -> Iterator[None]:
+    """Warn for as long as a block lasts if no worker answers; do nothing without Celery."""
     if settings.kraken_executor != "celery":
         yield
         return
@@ -62,9 +60,9 @@ def watched_workers(log: dg.DagsterLogManager, settings: Settings) -> Iterator[N
             try:
                 workers = answering_workers(settings)
             except PipelineError:
-                workers = Workers({}, {})  # a broker that does not answer has no worker that does
+                workers = AnsweringWorkers({}, {})  # a broker that does not answer has no worker that does
             for sentence in watch.sentences(workers, time.monotonic()):
-                log.warning(sentence)
+                warn(sentence)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
