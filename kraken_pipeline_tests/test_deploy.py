@@ -36,8 +36,9 @@ EXAMPLE = dict(
     if line and not line.startswith("#")
 )
 SECRETS = {name for name in EXAMPLE if name.endswith("PASSWORD")}
-PROGRAMS = ("code-location", "webserver", "daemon")
-SERVERS = ("postgresql", "redis", "questdb")
+PROGRAMS = ("code-location", "webserver", "daemon", "worker")
+SERVERS = ("postgresql", "redis", "questdb", "rabbitmq")
+STORES = {"CATALOG_PASSWORD", "DAGSTER_PASSWORD", "QUESTDB_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD"}
 POSTGRES_VARIABLE = "KRAKEN_DAGSTER_POSTGRES_URL"
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
 
@@ -80,8 +81,32 @@ def test_the_compose_file_keeps_to_the_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_has_the_three_servers_and_the_three_programs() -> None:
+def test_it_has_the_servers_and_the_programs_and_starts_workers_only_where_they_are_asked_for() -> None:
     assert set(SERVICES) == {*PROGRAMS, *SERVERS}
+    profiles = {name: described["profiles"] for name, described in SERVICES.items() if "profiles" in described}
+    assert profiles == {"rabbitmq": ["workers"], "worker": ["workers"]}
+
+
+def test_a_worker_has_what_the_code_location_has() -> None:
+    for part in ("environment", "env_file", "networks"):
+        assert SERVICES["worker"][part] == SERVICES["code-location"][part]
+    mounts = [
+        [volume if isinstance(volume, str) else volume["target"] for volume in SERVICES[name]["volumes"]]
+        for name in ("worker", "code-location")
+    ]
+    assert mounts[0] == mounts[1]
+    assert "container_name" not in SERVICES["worker"], "it could not be scaled"
+    assert "ports" not in SERVICES["worker"]
+    assert "--app=kraken_pipeline.orchestration.celery" in SERVICES["worker"]["command"]
+
+
+def test_the_image_has_what_workers_and_pods_need_and_else_the_same_versions() -> None:
+    def pins(path: Path) -> set[str]:
+        return {line for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
+
+    image, embedded = pins(DEPLOY / "requirements.lock"), pins(ROOT / "requirements.lock")
+    assert image > embedded
+    assert {"dagster-celery", "dagster-k8s"} <= {line.partition("==")[0] for line in image - embedded}
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
@@ -123,7 +148,12 @@ def test_ports_are_published_on_the_loopback_alone() -> None:
 
 def test_postgresql_and_redis_have_no_way_out() -> None:
     assert COMPOSE["networks"]["stores"] == {"internal": True}
-    assert {name for name in SERVICES if SERVICES[name]["networks"] == ["stores"]} == {"postgresql", "redis", "daemon"}
+    assert {name for name in SERVICES if SERVICES[name]["networks"] == ["stores"]} == {
+        "postgresql",
+        "redis",
+        "rabbitmq",
+        "daemon",
+    }
 
 
 def test_every_volume_is_declared_and_used() -> None:
@@ -166,7 +196,7 @@ def test_defaults_are_what_the_example_says() -> None:
 
 def test_example_passwords_say_that_they_are_to_be_changed() -> None:
     values = [EXAMPLE[name] for name in SECRETS]
-    assert len(values) == 5
+    assert len(values) == 6
     assert len(set(values)) == len(values)
     assert all(value.startswith("change-me") for value in values)
 
@@ -199,7 +229,9 @@ def test_each_container_knows_only_the_passwords_that_it_needs() -> None:
         "postgresql": {"POSTGRES_PASSWORD", "CATALOG_PASSWORD", "DAGSTER_PASSWORD"},
         "redis": {"REDIS_PASSWORD"},
         "questdb": {"QUESTDB_PASSWORD"},
-        "code-location": {"CATALOG_PASSWORD", "DAGSTER_PASSWORD", "QUESTDB_PASSWORD", "REDIS_PASSWORD"},
+        "rabbitmq": {"BROKER_PASSWORD"},
+        "code-location": STORES,
+        "worker": STORES,
         "webserver": {"DAGSTER_PASSWORD"},
         "daemon": {"DAGSTER_PASSWORD"},
     }
@@ -244,9 +276,9 @@ def test_the_settings_take_what_they_are_passed(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_addresses_name_services_and_the_ports_that_these_listen_on() -> None:
-    ports = {"postgresql": {5432}, "redis": {6379}, "questdb": {9000, 8812}}
+    ports = {"postgresql": {5432}, "redis": {6379}, "questdb": {9000, 8812}, "rabbitmq": {5672}}
     urls = [urlsplit(value) for value in environment("code-location").values() if "://" in value]
-    assert len(urls) == 5
+    assert len(urls) == 6
     for url in urls:
         assert url.port in ports[str(url.hostname)]
     (location,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
