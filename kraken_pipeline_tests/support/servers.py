@@ -1,4 +1,4 @@
-"""Real PostgreSQL, Redis and QuestDB on ports of the loopback: started, stopped, killed, and started again as before.
+"""Real PostgreSQL, Redis, RabbitMQ and QuestDB on ports of the loopback: started, stopped, killed, and started again.
 
 A server that comes back has the same address and the same data, so that what talks to it sees what it would see of a
 server that crashed. `python -m kraken_pipeline_tests.support.servers` starts each of them once and says its version.
@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+import amqp  # type: ignore[import-untyped]
 import psycopg
 import redis
 import requests
@@ -38,6 +39,8 @@ QUESTDB_JAR = Path(os.environ.get("KRAKEN_TEST_QUESTDB_JAR") or Path.home() / ".
 
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 """Where Debian has PostgreSQL's programs, a folder for each version; they are not in PATH."""
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Debian's RabbitMQ. What is in PATH is a wrapper that runs it as another user, with that user's files."""
 
 HOST = "127.0.0.1"
 USER = "kraken"
@@ -58,7 +61,7 @@ class Port:
     """A free port of the loopback, which nobody else is given while a server that has it is down.
 
     On Linux a socket that is bound to it but does not listen keeps it: connections are refused, as they are where
-    nobody is, no other program is given the port, and a server that allows reuse of its address, as all three do, can
+    nobody is, no other program is given the port, and a server that allows reuse of its address, as all of them do, can
     listen there. Elsewhere two sockets cannot have one port, so it is only found, and may be taken meanwhile.
     """
 
@@ -128,7 +131,7 @@ class Server(ABC):
         """What to run."""
 
     def _account(self) -> dict[str, Any]:
-        """Arguments of `subprocess` for who runs it."""
+        """Arguments of `subprocess` for who runs it, and with which environment."""
         return {}
 
     # --- what all do
@@ -242,7 +245,7 @@ class Server(ABC):
     def _answers(self) -> bool:
         if not self.running:
             raise DiedError(f"{self.title} ended at its start")
-        with suppress(psycopg.Error, redis.RedisError, requests.RequestException):
+        with suppress(psycopg.Error, redis.RedisError, amqp.AMQPError, OSError):  # OSError: also those of requests
             return bool(self.version())
         return False
 
@@ -409,6 +412,73 @@ class Redis(Server):
         return ["redis-server", *where, *keep_nothing, "--requirepass", self.password]
 
 
+class RabbitMQ(Server):
+    """RabbitMQ without plugins, as a node that no other node finds: it comes back with its queues and their messages."""
+
+    title = "RabbitMQ"
+    ports_needed = 3
+
+    @classmethod
+    def reason_without(cls) -> str | None:
+        """Its program is missing."""
+        if not RABBITMQ.is_file():
+            return "rabbitmq-server is not on this machine: apt-get install rabbitmq-server"
+        return None
+
+    @property
+    def url(self) -> str:
+        """Its first virtual host."""
+        return f"amqp://{USER}:{self.password}@{HOST}:{self.port()}//"
+
+    def version(self) -> str:
+        """As in `RabbitMQ 3.10.8`."""
+        where = f"{HOST}:{self.port()}"
+        with amqp.Connection(where, USER, self.password, connect_timeout=5, read_timeout=5) as connection:
+            return f"RabbitMQ {connection.server_properties['version']}"
+
+    def _prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+        configuration = {
+            "listeners.tcp.1": f"{HOST}:{self.port()}",
+            "default_user": USER,
+            "default_pass": self.password,
+            "log.console": "true",
+            "log.console.level": "warning",
+            "disk_free_limit.absolute": "1MB",
+        }
+        lines = "".join(f"{name} = {value}\n" for name, value in configuration.items())
+        (self.data / "rabbitmq.conf").write_text(lines, encoding="utf-8")
+        (self.data / "enabled_plugins").write_text("[].\n", encoding="utf-8")
+
+    def _command(self) -> Sequence[str]:
+        # It insists on the daemon that knows Erlang's nodes, and would start one that outlives it.
+        both = """
+            epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" & epmd=$!
+            "$0" & server=$!
+            trap 'kill -TERM $server' TERM
+            wait $server; wait $server
+            kill $epmd
+        """
+        return ["/bin/sh", "-c", both, str(RABBITMQ)]
+
+    def _account(self) -> dict[str, Any]:
+        """All of its files lie with its data."""
+        given = {
+            "HOME": str(self.data),  # where the cookie is
+            "RABBITMQ_NODENAME": f"kraken{self.port()}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.port(1)),
+            "ERL_EPMD_PORT": str(self.port(2)),
+            "ERL_FLAGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
+            "RABBITMQ_CONF_ENV_FILE": str(self.data / "none"),
+            "RABBITMQ_CONFIG_FILE": str(self.data / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.data / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.data / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.data / "logs"),
+            "RABBITMQ_LOGS": "-",
+        }
+        return {"env": {**os.environ, **given}}
+
+
 class QuestDB(Server):
     """QuestDB with its HTTP and PostgreSQL interfaces, both with a password."""
 
@@ -503,7 +573,7 @@ class QuestDB(Server):
         return ["java", *machine, *program]
 
 
-ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, QuestDB)
+ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, RabbitMQ, QuestDB)
 
 
 class Needed(Protocol):
