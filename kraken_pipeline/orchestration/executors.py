@@ -8,8 +8,8 @@ own, on this machine or on another. A step holds a lock of its own, so that a re
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.orchestration.progress import announce, progress_of
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -77,15 +78,13 @@ def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, An
     if settings.kraken_executor == "celery":
         try:
             # An extra, which an embedded home does not need.
-            from dagster_celery import celery_executor  # noqa: PLC0415
-
-            from kraken_pipeline.orchestration.celery import executor_config  # noqa: PLC0415
+            from kraken_pipeline.orchestration.celery_executor import celery_executor  # noqa: PLC0415
         except ImportError as error:
             raise InvalidSettings(
                 f"KRAKEN_EXECUTOR=celery needs the extra `celery`, install it: pip install 'kraken-pipeline[celery]' "
                 f"({error})"
             ) from error
-        return celery_executor, {**executor_config(settings), **retries}
+        return celery_executor, {}
     return dg.in_process_executor, {**retries, "marker_to_close": None}
 
 
@@ -106,10 +105,6 @@ class DrivenExecutor(dg.Executor):
         """The retry mode of Dagster's executor."""
         return self._executor.retries
 
-    def app_args(self) -> Any:
-        """Return the configuration of the Celery app, which Dagster's loop asks the executor of the run for."""
-        return self._executor.app_args()  # type: ignore[attr-defined]
-
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others are driven."""
         run_id = plan_context.run_id
@@ -117,24 +112,42 @@ class DrivenExecutor(dg.Executor):
             opened_locks(self._settings) as locks,
             locks.run(run_id),
             locks.slot(_SLOT, self._settings.kraken_parallel_runs),
+            kept(locks),
             _announced(plan_context.instance, run_id),
         ):
-            for event in self._executor.execute(plan_context, execution_plan):
-                locks.renew_runs()
-                yield event
+            yield from self._executor.execute(plan_context, execution_plan)
+
+
+@contextmanager
+def kept(locks: Locks) -> Iterator[None]:
+    """Reacquire the locks of runs and steps soon after they were lost, as after a restart of the catalog's server."""
+    with _repeated(locks.renew_runs):
+        yield
 
 
 @contextmanager
 def _announced(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Pass the progress that the steps of a run write to its tags to the listeners of this process."""
-    is_over = threading.Event()
 
     def follow() -> None:
-        while not is_over.wait(_POLL_SECONDS):
-            if (run := instance.get_run_by_id(run_id)) is not None:
-                announce(progress_of(dict(run.tags)))
+        if (run := instance.get_run_by_id(run_id)) is not None:
+            announce(progress_of(dict(run.tags)))
 
-    thread = threading.Thread(target=follow, daemon=True)
+    with _repeated(follow):
+        yield
+
+
+@contextmanager
+def _repeated(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function every second in a thread of its own until the block ends, also after it failed."""
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(_POLL_SECONDS):
+            with suppress(Exception):  # a server that is away for a moment
+                function()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield

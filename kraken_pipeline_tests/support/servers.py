@@ -413,7 +413,7 @@ class Redis(Server):
 
 
 class RabbitMQ(Server):
-    """RabbitMQ without plugins, as a node that no other node finds: it comes back with its queues and their messages."""
+    """RabbitMQ without plugins, a node that no other finds: it comes back with its queues and their messages."""
 
     title = "RabbitMQ"
     ports_needed = 3

@@ -19,6 +19,7 @@ from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
+from kraken_pipeline.orchestration.step_starts import require_few_starts
 from kraken_pipeline.orchestration.steps import (
     add_seconds,
     begin,
@@ -175,6 +176,7 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     with explained(retried=True):
         _require_same_code(chunk.plan.code)
         if steps_are_groups(stores.settings, context.job_name):
+            require_few_starts(context, sorted({str(task.file.pair) for task in chunk.tasks}))
             part = begin_part(context, stores, chunk.plan.now)
             changes = pipeline.ingest_group(part.stores, chunk.plan.spec, chunk.tasks, part.run)
             part.finish()
@@ -218,6 +220,7 @@ def fill_gaps_and_report(
     changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
     with explained(retried=True):
         _require_same_code(plan.code)
+        require_few_starts(context, ["gaps, requests and reports"])
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)
