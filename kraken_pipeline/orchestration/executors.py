@@ -7,9 +7,8 @@ own, on this machine or on another. A step holds a lock of its own, so that a re
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import Any
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.orchestration.delivery.renewal import kept, repeated
 from kraken_pipeline.orchestration.progress import announce, progress_of
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.storage.stores import opened_locks
 
 PACKAGE = Path(__file__).resolve().parents[1]
-_POLL_SECONDS = 1.0
 _SLOT = "ingest"
 
 
@@ -78,7 +76,7 @@ def _definition(settings: Settings) -> tuple[dg.ExecutorDefinition, dict[str, An
     if settings.kraken_executor == "celery":
         try:
             # An extra, which an embedded home does not need.
-            from kraken_pipeline.orchestration.celery_executor import celery_executor  # noqa: PLC0415
+            from kraken_pipeline.orchestration.delivery.executor import celery_executor  # noqa: PLC0415
         except ImportError as error:
             raise InvalidSettings(
                 f"KRAKEN_EXECUTOR=celery needs the extra `celery`, install it: pip install 'kraken-pipeline[celery]' "
@@ -119,13 +117,6 @@ class DrivenExecutor(dg.Executor):
 
 
 @contextmanager
-def kept(locks: Locks) -> Iterator[None]:
-    """Reacquire the locks of runs and steps soon after they were lost, as after a restart of the catalog's server."""
-    with _repeated(locks.renew_runs):
-        yield
-
-
-@contextmanager
 def _announced(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Pass the progress that the steps of a run write to its tags to the listeners of this process."""
 
@@ -133,24 +124,5 @@ def _announced(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
         if (run := instance.get_run_by_id(run_id)) is not None:
             announce(progress_of(dict(run.tags)))
 
-    with _repeated(follow):
+    with repeated(follow):
         yield
-
-
-@contextmanager
-def _repeated(function: Callable[[], None]) -> Iterator[None]:
-    """Call a function every second in a thread of its own until the block ends, also after it failed."""
-    is_over = threading.Event()
-
-    def repeat() -> None:
-        while not is_over.wait(_POLL_SECONDS):
-            with suppress(Exception):  # a server that is away for a moment
-                function()
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()

@@ -13,13 +13,13 @@ from kraken_pipeline.errors import OtherCode
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import spec_mapping
+from kraken_pipeline.orchestration.delivery.starts import require_few_starts
 from kraken_pipeline.orchestration.events import file_events
 from kraken_pipeline.orchestration.executors import code_digest, executor_by_setting, steps_are_groups
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
-from kraken_pipeline.orchestration.step_starts import require_few_starts
 from kraken_pipeline.orchestration.steps import (
     add_seconds,
     begin,

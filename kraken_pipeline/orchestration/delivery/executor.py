@@ -18,8 +18,8 @@ from dagster._serdes import pack_value
 from kombu.exceptions import OperationalError
 
 from kraken_pipeline.errors import StoreUnavailable
-from kraken_pipeline.orchestration.celery import QUEUE, app, take_step
-from kraken_pipeline.orchestration.step_starts import MOST_STARTS, step_lock
+from kraken_pipeline.orchestration.delivery.app import QUEUE, app, take_step
+from kraken_pipeline.orchestration.delivery.starts import MOST_STARTS, step_lock
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened_locks
 
