@@ -29,14 +29,14 @@ MEMBERS = SERIES * PARTS
 COMMAND = ("ingest", "--intervals", "60,1440", "--archive-dir", "../archives")
 
 
-def write_archives(folder: Path, shelf: Shelf) -> Path:
+def write_archives(folder: Path, shelf: Shelf, parts: int = PARTS) -> Path:
     """A release of many members, one of them with a bad row and one empty; a whole one; and loose files."""
     folder.mkdir()
     with zipfile.ZipFile(shelf.q2) as release:
         lines = release.read("XBTUSD_60.csv").splitlines(keepends=True)
-    length = len(lines) // PARTS
+    length = len(lines) // parts
     with zipfile.ZipFile(folder / candles_name(Q2), "w", zipfile.ZIP_DEFLATED) as release:
-        for part in range(PARTS):
+        for part in range(parts):
             text = b"".join(lines[part * length : (part + 1) * length])
             for number in range(SERIES):
                 release.writestr(f"{part:02d}/K{number:02d}USD_60.csv", text)
