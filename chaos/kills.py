@@ -121,12 +121,12 @@ class Ground:
         self.claims = HomeState({}, {})
 
     def prepare(self, executors: Sequence[str] = tuple(VICTIMS)) -> None:
-        """Run undisturbed with some executors; remember the time that each takes, and what the first one leaves.
+        """Run undisturbed, in one process and with some executors; remember what is left, and the time that each takes.
 
         Raises:
-            RuntimeError: A run fails, or leaves something else than the first.
+            RuntimeError: A run fails, or leaves something else than one process does.
         """
-        for executor in executors:
+        for executor in ("in_process", *executors):
             with self.home(f"undisturbed-{executor}") as (home, catalog), self._worker(home, catalog, executor):
                 began = time.monotonic()
                 said = ended(self.begin(home, catalog, executor))
@@ -135,9 +135,9 @@ class Ground:
                     raise RuntimeError(f"an undisturbed run fails: {said.out}\n{said.err}")
                 found = state(home, kraken_catalog_url=catalog)
                 if self.undisturbed and (other := _differences(found, self.undisturbed)):
-                    raise RuntimeError(f"an undisturbed run with {executor} leaves other {other}")
-                self.undisturbed = found
-                self.claims = _claims(home, catalog)
+                    raise RuntimeError(f"an undisturbed run with {executor} leaves other {', '.join(other)}")
+                if not self.undisturbed:
+                    self.undisturbed, self.claims = found, _claims(home, catalog)
 
     @contextmanager
     def home(self, name: str) -> Iterator[tuple[Path, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.errors import InvalidSettings
+from kraken_pipeline.errors import InvalidSettings, OtherCode
 from kraken_pipeline.orchestration.delivery.renewal import kept, repeated
 from kraken_pipeline.orchestration.progress import announce, progress_of
 from kraken_pipeline.orchestration.run_records import INGEST_JOB
@@ -24,6 +24,8 @@ from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened_locks
 
 PACKAGE = Path(__file__).resolve().parents[1]
+CODE_TAG = "kraken/code"
+"""The tag with the digest of the code of the process that drives the run."""
 _SLOT = "ingest"
 
 
@@ -44,6 +46,22 @@ def code_digest() -> str:
         digest.update(f"{path.relative_to(PACKAGE)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def require_same_code(context: dg.OpExecutionContext) -> None:
+    """Check that this process runs the code that the process runs that drives the run; any code without such a process.
+
+    Args:
+        context: The context of a step.
+
+    Raises:
+        OtherCode: It runs other code.
+    """
+    if context.run.tags.get(CODE_TAG, code_digest()) != code_digest():
+        raise OtherCode(
+            "this worker runs another version of the code than the process that began the run: restart the worker, and "
+            "run the same command again"
+        )
 
 
 def _requirements(_: Mapping[str, object]) -> Sequence[Any]:
@@ -113,6 +131,7 @@ class DrivenExecutor(dg.Executor):
             kept(locks),
             _announced(plan_context.instance, run_id),
         ):
+            plan_context.instance.add_run_tags(run_id, {CODE_TAG: code_digest()})
             yield from self._executor.execute(plan_context, execution_plan)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,21 +25,23 @@ class Worker:
     Args:
         home: The home, beside which its log lies.
         variables: The settings that differ from those of any command of the tests.
+        code: The folder with the code of another version; None for this one.
     """
 
-    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, variables: Mapping[str, str], code: Path | None = None) -> None:
         self.log = home.parent / "worker.log"
         options = (*_OPTIONS, *_QUICK, "--logfile", str(self.log))
         arguments = ("--app", "kraken_pipeline.orchestration.celery", "worker", *options)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
-        given = {**kept, **environment(home), **variables, "PYTHONPATH": str(ROOT)}
+        given = {**kept, **environment(home), **variables, "PYTHONPATH": str(code or ROOT)}
         self._program = Program("celery", arguments, home.parent, given)
-        self._process: Running | None = None
+        self._is_other = code is not None
+        self._process: Running | subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Starts it and waits until it takes steps."""
         before = self.said().count(" ready.")
-        self._process = started(self._program)
+        self._process = _started_afresh(self._program) if self._is_other else started(self._program)
         wait_for(lambda: self.said().count(" ready.") > before, "the worker", TIMEOUT)
 
     def said(self) -> str:
@@ -68,6 +71,18 @@ class Worker:
         self._process.communicate()
         self._process = None
         wait_for(lambda: not any(alive(process) for process in those), "the end of killed processes")
+
+
+def _started_afresh(program: Program) -> subprocess.Popen[str]:
+    """A program in a process that has loaded nothing of the project before, whose code may be another."""
+    return subprocess.Popen(
+        [sys.executable, "-m", program.module, *program.arguments],
+        cwd=program.folder,
+        env=dict(program.variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @contextmanager

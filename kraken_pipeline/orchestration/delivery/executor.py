@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -51,6 +52,7 @@ class CelerySteps(StepDelegatingExecutor):
         super().__init__(_Workers(settings), retries, check_step_health_interval_seconds=_CHECK_SECONDS)
         self._patience = settings.kraken_catalog_patience_seconds
         self._held: dict[str, list[dg.DagsterEvent]] = {}
+        self._workers: dict[str, int | None] = {}
         self._ended: set[str] = set()
 
     def _pop_events(
@@ -74,12 +76,17 @@ class CelerySteps(StepDelegatingExecutor):
             return [] if key else [event]
         if event.event_type in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED):
             self._held[key] = []  # of a process that was killed nothing counts
-        held = self._held.setdefault(key, [])
-        held.append(event)
-        is_end = event.is_step_success or event.is_step_failure
-        if is_end:
+            self._workers[key] = event.pid
+        self._held.setdefault(key, []).append(event)
+        is_over = event.is_step_success or event.is_step_failure
+        is_end = is_over or event.is_step_up_for_retry or event.is_resource_init_failure
+        # A process that hung until another took its step over ends what is not its own any more.
+        if not is_end or event.pid not in (self._workers.get(key, event.pid), os.getpid()):
+            return []
+        if is_over:
             self._ended.add(key)
-        return self._held.pop(key) if is_end or event.is_step_up_for_retry or event.is_resource_init_failure else []
+        self._workers.pop(key, None)
+        return self._held.pop(key)
 
 
 class _Workers(StepHandler):

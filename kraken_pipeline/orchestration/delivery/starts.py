@@ -61,7 +61,7 @@ def require_few_starts(context: dg.OpExecutionContext, members: Sequence[str]) -
         raise KilledAgain(
             f"{starts - 1} processes were killed in a row while they worked on {', '.join(members[:_NAMED])}{more}: "
             "see the logs of the workers and of their machines for the reason; if memory was short, give them more "
-            "of it, or fewer processes, and run the same command again; `--pairs` ingests the others alone"
+            "of it, or fewer processes, and run the same command again"
         )
 
 

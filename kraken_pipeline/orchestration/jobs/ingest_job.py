@@ -9,13 +9,12 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.errors import OtherCode
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import spec_mapping
 from kraken_pipeline.orchestration.delivery.starts import require_few_starts
 from kraken_pipeline.orchestration.events import file_events
-from kraken_pipeline.orchestration.executors import code_digest, executor_by_setting, steps_are_groups
+from kraken_pipeline.orchestration.executors import executor_by_setting, require_same_code, steps_are_groups
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.progress import NOTES, finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
@@ -64,7 +63,6 @@ class IngestPlan:
         broken: The containers that cannot be read, with the reasons.
         new_pairs: The pairs never seen before, with their tiers.
         notes: The first waiting, taken and skipped files with the reasons, for people.
-        code: The digest of the code where each step is a process of its own, which has to run the same; else empty.
     """
 
     spec: RunSpec
@@ -76,7 +74,6 @@ class IngestPlan:
     broken: tuple[PassedOver, ...]
     new_pairs: tuple[str, ...]
     notes: tuple[str, ...]
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,8 @@ def look_at_folders(
 ) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
     """Find the selected archives that have not been ingested yet, and distribute them over the steps."""
     with explained():
+        require_same_code(context)
+        require_few_starts(context, ["the folders with archives"])
         spec = run_spec(context.op_config)
         run = begin(context, spec)
         found = scan.Scan()
@@ -136,7 +135,6 @@ def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> I
         broken=tuple(found.broken),
         new_pairs=tuple(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs),
         notes=tuple(notes),
-        code=code_digest() if steps_are_groups(stores.settings, INGEST_JOB) else "",
     )
 
 
@@ -174,7 +172,7 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        _require_same_code(chunk.plan.code)
+        require_same_code(context)
         if steps_are_groups(stores.settings, context.job_name):
             require_few_starts(context, sorted({str(task.file.pair) for task in chunk.tasks}))
             part = begin_part(context, stores, chunk.plan.now)
@@ -187,14 +185,6 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
             finish(context.instance, context.run_id, run.progress)
     _log_outcomes(context.log, changes.files)
     return changes
-
-
-def _require_same_code(digest: str) -> None:
-    if digest and digest != code_digest():
-        raise OtherCode(
-            "this worker runs another version of the code than the process that began the run: restart the worker, and "
-            "run the same command again"
-        )
 
 
 def _log_outcomes(log: dg.DagsterLogManager, outcomes: Sequence[FileOutcome]) -> None:
@@ -219,7 +209,7 @@ def fill_gaps_and_report(
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
     changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
     with explained(retried=True):
-        _require_same_code(plan.code)
+        require_same_code(context)
         require_few_starts(context, ["gaps, requests and reports"])
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
