@@ -25,6 +25,8 @@ from typing import Any
 
 from chaos.claims import HomeState, state_of
 from kraken_pipeline.coverage.ranges import lies_in, subtract
+from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.support.databases import copy_of_template
@@ -39,7 +41,9 @@ VICTIMS: Mapping[str, Sequence[str]] = {
     "celery": ("child", "worker", "driver", "broker", "database"),
     "multiprocess": ("child", "driver", "database"),
 }
-_PARTS = 5
+_SERIES = 40
+_HEALED = frozenset(Series(f"K{number:02d}USD", Interval.D1) for number in range(3))
+"""A wrong file brings their first candles, and the run itself replaces them."""
 _REST_SECONDS = 60.0
 
 
@@ -105,7 +109,7 @@ class Ground:
 
     def __init__(self, folder: Path, database: PostgreSQL, broker: RabbitMQ) -> None:
         self.database, self.broker = database, broker
-        self.archives = write_archives(folder / "archives", write_shelf(folder / "shelf"), _PARTS)
+        self.archives = write_archives(folder / "archives", write_shelf(folder / "shelf"), _SERIES, parts=1)
         instance = folder / "instance"
         instance.mkdir()
         shutil.copy(ROOT / "deploy" / "dagster.yaml", instance)
@@ -267,6 +271,8 @@ def _check_claims(result: Result, when: str, expected: HomeState, home: Path, ca
     for series, spans in found.covered.items():
         if subtract(spans, expected.covered.get(series, ())):
             result.wrong.append(f"{when} more of {series} is covered than undisturbed")
+            continue
+        if series in _HEALED:
             continue
         true, said = expected.candles[series], found.candles[series]
         if not true.filter(lies_in(spans, true["time"])).equals(said.filter(lies_in(spans, said["time"]))):

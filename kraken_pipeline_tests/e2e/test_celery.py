@@ -124,7 +124,7 @@ def test_a_run_with_a_worker_that_hangs_is_seen_and_stopped_and_the_same_command
 
 
 def test_a_worker_of_another_version_of_the_code_refuses_each_step_and_says_so(
-    archives: Path, undisturbed: dict[str, Any], broker: Mapping[str, str], tmp_path: Path
+    archives: Path, broker: Mapping[str, str], tmp_path: Path
 ) -> None:
     home = home_beside(archives, "celery-other")
     home.parent.mkdir()
@@ -136,14 +136,28 @@ def test_a_worker_of_another_version_of_the_code_refuses_each_step_and_says_so(
     try:
         its.start()
         said = ended(start(home, *COMMAND, **broker))
-        its.kill()
-        assert said.code == 1
-        told = " ".join(said.out.split())
-        assert "this worker runs another version of the code than the process that began the run" in told
-        assert not list(home.glob("lake/**/*.parquet"))
     finally:
         its.kill()
-    with worker(home, broker):
-        again = ended(start(home, *COMMAND, **broker))
-    assert "SUCCESS" in again.out, f"{again.out}\n{again.err}"
+    assert said.code == 1
+    told = " ".join(said.out.split())
+    assert "this worker runs another version of the code than the process that began the run: restart" in told
+    assert "Traceback" not in said.out + said.err
+    assert not list(home.glob("lake/**/*.parquet"))
+
+
+def test_steps_that_a_broker_lost_with_its_memory_are_submitted_again(
+    archives: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    need(Redis)
+    home = home_beside(archives, "celery-forgotten")
+    home.parent.mkdir()
+    with Redis(tmp_path / "redis") as server:
+        variables = {**CELERY, "KRAKEN_CELERY_URL": server.url}
+        with worker(home, variables):
+            driver = begun(home, variables)
+            server.kill()
+            server.start()
+            said = ended(driver)
+    assert "SUCCESS" in said.out, f"{said.out}\n{said.err}"
     assert_same(state(home), undisturbed)
+    assert is_at_rest(home)

@@ -29,7 +29,7 @@ MEMBERS = SERIES * PARTS
 COMMAND = ("ingest", "--intervals", "60,1440", "--archive-dir", "../archives")
 
 
-def write_archives(folder: Path, shelf: Shelf, parts: int = PARTS) -> Path:
+def write_archives(folder: Path, shelf: Shelf, series: int = SERIES, parts: int = PARTS) -> Path:
     """A release of many members, one of them with a bad row and one empty; a whole one; and loose files."""
     folder.mkdir()
     with zipfile.ZipFile(shelf.q2) as release:
@@ -38,7 +38,7 @@ def write_archives(folder: Path, shelf: Shelf, parts: int = PARTS) -> Path:
     with zipfile.ZipFile(folder / candles_name(Q2), "w", zipfile.ZIP_DEFLATED) as release:
         for part in range(parts):
             text = b"".join(lines[part * length : (part + 1) * length])
-            for number in range(SERIES):
+            for number in range(series):
                 release.writestr(f"{part:02d}/K{number:02d}USD_60.csv", text)
         release.writestr("BADUSD_60.csv", b"nonsense\n" + b"".join(lines))
         release.writestr("EMPTYUSD_60.csv", b"")

@@ -24,7 +24,7 @@ from kraken_pipeline.orchestration.delivery.starts import MOST_STARTS, step_lock
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.stores import opened_locks
 
-_CHECK_SECONDS = 10
+_CHECK_SECONDS = 5
 """The time between two looks after the steps that have not ended."""
 _CHECKS_BEFORE = 2
 """The number of looks at which nobody has a step, before it is submitted again: a worker that has just taken it needs
