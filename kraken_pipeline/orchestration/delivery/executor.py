@@ -77,11 +77,12 @@ class CelerySteps(StepDelegatingExecutor):
         if event.event_type in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED):
             self._held[key] = []  # of a process that was killed nothing counts
             self._workers[key] = event.pid
-        self._held.setdefault(key, []).append(event)
         is_over = event.is_step_success or event.is_step_failure
         is_end = is_over or event.is_step_up_for_retry or event.is_resource_init_failure
-        # A process that hung until another took its step over ends what is not its own any more.
-        if not is_end or event.pid not in (self._workers.get(key, event.pid), os.getpid()):
+        if is_end and event.pid not in (self._workers.get(key, event.pid), os.getpid()):
+            return []  # of a process that hung until another took the step over
+        self._held.setdefault(key, []).append(event)
+        if not is_end:
             return []
         if is_over:
             self._ended.add(key)
