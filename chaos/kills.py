@@ -41,7 +41,6 @@ VICTIMS: Mapping[str, Sequence[str]] = {
     "celery": ("child", "worker", "driver", "broker", "database"),
     "multiprocess": ("child", "driver", "database"),
 }
-_SERIES = 40
 _HEALED = frozenset(Series(f"K{number:02d}USD", Interval.D1) for number in range(3))
 """A wrong file brings their first candles, and the run itself replaces them."""
 _REST_SECONDS = 60.0
@@ -105,11 +104,13 @@ class Ground:
         folder: An empty folder for all of it.
         database: The server of catalog and history.
         broker: The broker.
+        series: The number of pairs beside a few real ones.
+        workers: KRAKEN_WORKERS, which decides the number of steps.
     """
 
-    def __init__(self, folder: Path, database: PostgreSQL, broker: RabbitMQ) -> None:
+    def __init__(self, folder: Path, database: PostgreSQL, broker: RabbitMQ, series: int, workers: int) -> None:
         self.database, self.broker = database, broker
-        self.archives = write_archives(folder / "archives", write_shelf(folder / "shelf"), _SERIES, parts=1)
+        self.archives = write_archives(folder / "archives", write_shelf(folder / "shelf"), series, parts=1)
         instance = folder / "instance"
         instance.mkdir()
         shutil.copy(ROOT / "deploy" / "dagster.yaml", instance)
@@ -117,7 +118,7 @@ class Ground:
         self._common = {
             "DAGSTER_HOME": str(instance),
             "KRAKEN_DAGSTER_POSTGRES_URL": history,
-            "KRAKEN_WORKERS": "2",
+            "KRAKEN_WORKERS": str(workers),
             "KRAKEN_LOG_LEVEL": "CRITICAL",
         }
         self.seconds: dict[str, float] = {}
@@ -284,12 +285,12 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
 
 
 @contextmanager
-def ground(folder: Path) -> Iterator[Ground]:
-    """Yield the archives and the servers of a campaign."""
+def ground(folder: Path, series: int = 40, workers: int = 2) -> Iterator[Ground]:
+    """Yield the archives and the servers of a campaign; see `Ground`."""
     with ExitStack() as stack:
         database = stack.enter_context(PostgreSQL(folder / "postgresql"))
         broker = stack.enter_context(RabbitMQ(folder / "rabbitmq"))
-        yield Ground(folder, database, broker)
+        yield Ground(folder, database, broker, series, workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """Archives and servers; what Celery's workers leave undisturbed is what one process leaves."""
     need(PostgreSQL)
     need(RabbitMQ)
-    with ground(tmp_path_factory.mktemp("kills")) as made:
+    with ground(tmp_path_factory.mktemp("kills"), series=6, workers=1) as made:
         made.prepare(("celery",))
         yield made
 
