@@ -32,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 def test_what_is_killed_is_made_up_for(prepared: Ground, kill: Kill) -> None:
     result = prepared.tried(kill)
     assert not result.wrong, f"{result.wrong}\n{result.said}"
-    assert result.end == "complete"
+    assert result.end == "complete", result.said
 
 
 def test_a_server_of_the_database_that_is_killed_leaves_what_the_same_command_completes(prepared: Ground) -> None:

@@ -29,8 +29,8 @@ _CHECK_SECONDS = 5
 _CHECKS_BEFORE = 2
 """The number of looks at which nobody has a step, before it is submitted again: a worker that has just taken it needs
 some seconds until it holds its lock."""
-_PUBLISHING = {"max_retries": 60, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0}
-"""The broker is waited for while it restarts: for about a minute."""
+_BROKER_SECONDS = 60.0
+"""The time for which a broker that does not answer is waited for: RabbitMQ takes several seconds to start."""
 
 
 @dg.executor(name="celery", requirements=dg.multiple_process_executor_requirements())
@@ -123,19 +123,19 @@ class _Workers(StepHandler):
         yield dg.DagsterEvent.step_worker_starting(context, f"Submitted step {key} to the workers", {})
 
     def _submit(self, context: StepHandlerContext, key: str) -> None:
-        try:
-            sent = take_step.apply_async(
-                (pack_value(context.execute_step_args),),
-                queue=QUEUE,
-                routing_key=f"{QUEUE}.step",
-                retry=True,
-                retry_policy=_PUBLISHING,
-            )
-        except OperationalError as error:
-            raise StoreUnavailable(
-                f"the broker of KRAKEN_CELERY_URL does not answer: {str(error)[:200]}; start it, and run the same "
-                "command again"
-            ) from error
+        until = time.monotonic() + _BROKER_SECONDS
+        while True:
+            try:
+                packed = pack_value(context.execute_step_args)
+                sent = take_step.apply_async((packed,), queue=QUEUE, routing_key=f"{QUEUE}.step", retry=False)
+                break
+            except OperationalError as error:
+                if time.monotonic() > until:
+                    raise StoreUnavailable(
+                        f"the broker of KRAKEN_CELERY_URL does not answer: {str(error)[:200]}; start it, and run the "
+                        "same command again"
+                    ) from error
+            time.sleep(1)
         self._tasks[key].append(sent.id)
         self._unseen[key] = 0
 
