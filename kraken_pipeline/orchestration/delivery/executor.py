@@ -162,7 +162,10 @@ class _Workers(StepHandler):
     def _number_waiting(self) -> int:
         """Return the number of steps in the queue, asked for once for all steps that are looked after."""
         if time.monotonic() - self._counted_at > 1:
-            self._waiting = _in_queue()
+            try:
+                self._waiting = _in_queue()
+            except Exception:  # Celery's clients raise errors of their own
+                self._waiting = 1  # while the broker is away nobody can tell, and nothing can be submitted
             self._counted_at = time.monotonic()
         return self._waiting
 
