@@ -15,6 +15,8 @@
     └── LastingError             the same attempt fails again until a person changes something
         ├── InvalidSettings      an environment variable is wrong
         ├── InvalidRequest       what a run was asked to do is wrong or impossible
+        ├── OtherCode            a worker runs another version of the code than the run
+        ├── KilledAgain          whatever works on a group of files is killed
         ├── UnreadableArchive    a file is not an archive, is damaged, or its name cannot be parsed
         │   └── SourceChanged    a file is not, or no longer, the one that was found
         ├── ExchangeRefused      Kraken answered that the request is wrong or its target does not exist
@@ -124,6 +126,10 @@ class InvalidRequest(LastingError):
 
 class OtherCode(LastingError):
     """A worker runs other code than the process that began the run; it does nothing of the run."""
+
+
+class KilledAgain(LastingError):
+    """Several processes in a row were killed at the same work, which is not tried again."""
 
 
 class UnreadableArchive(LastingError):

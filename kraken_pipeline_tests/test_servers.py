@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import amqp  # type: ignore[import-untyped]
 import obstore
 import psycopg
 import pytest
@@ -31,6 +32,7 @@ from kraken_pipeline_tests.support.servers import (
     Port,
     PostgreSQL,
     QuestDB,
+    RabbitMQ,
     Redis,
     Server,
     main,
@@ -41,7 +43,7 @@ from kraken_pipeline_tests.support.shell import ROOT
 
 pytestmark = pytest.mark.servers
 
-KINDS = [PostgreSQL, Redis, QuestDB, S3]
+KINDS = [PostgreSQL, Redis, RabbitMQ, QuestDB, S3]
 
 
 def refused(port: int) -> bool:
@@ -150,6 +152,33 @@ def test_redis_takes_nobody_without_the_password(redis_server: Redis, redis_url:
         pytest.raises(redis.AuthenticationError),
     ):
         client.ping()
+
+
+# --- RabbitMQ
+
+
+@pytest.mark.slow
+def test_a_killed_rabbitmq_comes_back_at_its_address_with_its_messages_and_nothing_of_it_is_left(
+    tmp_path: Path,
+) -> None:
+    need(RabbitMQ)
+    with RabbitMQ(tmp_path / "rabbitmq") as server:
+        address = f"{HOST}:{server.port()}"
+        with pytest.raises(amqp.AccessRefused), amqp.Connection(address, servers.USER, "wrong"):
+            pass
+        with amqp.Connection(address, servers.USER, server.password) as connection:
+            channel = connection.channel()
+            channel.queue_declare("kept", durable=True, auto_delete=False)
+            channel.confirm_select()
+            channel.basic_publish_confirm(amqp.Message("a message", delivery_mode=2), routing_key="kept")
+        server.kill()
+        assert refused(server.port())
+        server.start()
+        with amqp.Connection(address, servers.USER, server.password) as connection:
+            assert connection.channel().basic_get("kept").body == "a message"
+        ports = [server.port(index) for index in range(server.ports_needed)]
+        server.stop()
+        assert all(refused(port) for port in ports)
 
 
 # --- QuestDB
@@ -345,6 +374,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(servers, "QUESTDB_JAR", tmp_path / "questdb.jar")
     monkeypatch.setattr(servers, "VERSITYGW", None)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(servers, "RABBITMQ", tmp_path / "rabbitmq-server")
 
 
 @pytest.mark.usefixtures("bare")
@@ -353,6 +383,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         (PostgreSQL, "PostgreSQL's initdb and postgres are not on this machine: apt-get install postgresql"),
         (Redis, "redis-server is not on this machine: apt-get install redis-server"),
+        (RabbitMQ, "rabbitmq-server is not on this machine: apt-get install rabbitmq-server"),
         (QuestDB, "No Java of version 17 or newer is on this machine: apt-get install openjdk-17-jre-headless"),
         (
             S3,

@@ -8,7 +8,6 @@ own, on this machine or on another. A step holds a lock of its own, so that a re
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 import dagster as dg
 
 from kraken_pipeline.errors import InvalidSettings, OtherCode
+from kraken_pipeline.orchestration.delivery.renewal import kept, repeated
 from kraken_pipeline.orchestration.progress import announce, progress_of
 from kraken_pipeline.orchestration.run_records import (
     BACKFILL_JOB,
@@ -37,7 +37,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 IMAGE_VARIABLE = "DAGSTER_CURRENT_IMAGE"
 """The variable with the image of a code location, which Dagster's chart sets there. The pods of the steps of a run that
 a command started use it. A run that Dagster launched knows its image by itself."""
-_POLL_SECONDS = 1.0
+CODE_TAG = "kraken/code"
+"""The tag with the digest of the code of the process that drives the run."""
 _GROUPED: Mapping[str, str | None] = {
     INGEST_JOB: "ingest",
     RECONCILE_JOB: None,
@@ -68,16 +69,16 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def require_same_code(digest: str) -> None:
-    """Check that this process runs the code that the run began with.
+def require_same_code(context: dg.OpExecutionContext) -> None:
+    """Check that this process runs the code that the process runs that drives the run; any code without such a process.
 
     Args:
-        digest: The digest of that code; empty where no step is a process of its own.
+        context: The context of a step.
 
     Raises:
         OtherCode: It runs other code.
     """
-    if digest and digest != code_digest():
+    if context.run.tags.get(CODE_TAG, code_digest()) != code_digest():
         raise OtherCode(
             "this worker runs another version of the code than the process that began the run: restart the worker, and "
             "run the same command again"
@@ -114,15 +115,13 @@ def _definition(settings: Settings, instance: dg.DagsterInstance) -> tuple[dg.Ex
     if settings.kraken_executor == "celery":
         try:
             # An extra, which an embedded home does not need.
-            from dagster_celery import celery_executor  # noqa: PLC0415
-
-            from kraken_pipeline.orchestration.celery import executor_config  # noqa: PLC0415
+            from kraken_pipeline.orchestration.delivery.executor import celery_executor  # noqa: PLC0415
         except ImportError as error:
             raise InvalidSettings(
                 f"KRAKEN_EXECUTOR=celery needs the extra `celery`, install it: pip install 'kraken-pipeline[celery]' "
                 f"({error})"
             ) from error
-        return celery_executor, {**executor_config(settings), **retries}
+        return celery_executor, {}
     if settings.kraken_executor == "kubernetes":
         return _kubernetes(settings, instance, retries)
     return dg.in_process_executor, {**retries, "marker_to_close": None}
@@ -170,10 +169,6 @@ class DrivenExecutor(dg.Executor):
         """The retry mode of Dagster's executor."""
         return self._executor.retries
 
-    def app_args(self) -> Any:
-        """Return the configuration of the Celery app, which Dagster's loop asks the executor of the run for."""
-        return self._executor.app_args()  # type: ignore[attr-defined]
-
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         """Execute the steps of a run once fewer than KRAKEN_PARALLEL_RUNS others of its kind are driven."""
         run_id = plan_context.run_id
@@ -181,12 +176,12 @@ class DrivenExecutor(dg.Executor):
             opened_locks(self._settings) as locks,
             locks.run(run_id),
             _slot(locks, plan_context.job_name, self._settings),
+            kept(locks),
             _announced(plan_context.instance, run_id),
             watched_workers(plan_context.log.warning, self._settings),
         ):
-            for event in self._executor.execute(plan_context, execution_plan):
-                locks.renew_runs()
-                yield event
+            plan_context.instance.add_run_tags(run_id, {CODE_TAG: code_digest()})
+            yield from self._executor.execute(plan_context, execution_plan)
 
 
 def slot_of(job_name: str) -> str | None:
@@ -202,17 +197,10 @@ def _slot(locks: Locks, job_name: str, settings: Settings) -> AbstractContextMan
 @contextmanager
 def _announced(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Pass the progress that the steps of a run write to its tags to the listeners of this process."""
-    is_over = threading.Event()
 
     def follow() -> None:
-        while not is_over.wait(_POLL_SECONDS):
-            if (run := instance.get_run_by_id(run_id)) is not None:
-                announce(progress_of(dict(run.tags)))
+        if (run := instance.get_run_by_id(run_id)) is not None:
+            announce(progress_of(dict(run.tags)))
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeated(follow):
         yield
-    finally:
-        is_over.set()
-        thread.join()

@@ -1,8 +1,7 @@
-"""The broker of Celery, as its workers are asked through it: who answers, and since when do they work on a step."""
+"""The broker of Celery, and the workers that answer through it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from urllib.parse import urlsplit
 from kraken_pipeline.errors import InvalidSettings, StoreUnavailable
 from kraken_pipeline.settings import Settings
 
-REDELIVERED_SECONDS = 86_400
-"""The time after which Redis delivers a step again that a worker took and did not finish: longer than any step should
-take. The longest is the last one of a run that fills gaps: the budget of KRAKEN_MAX_REQUESTS_PER_RUN takes an hour at
-one request a second, and a run with --complete has no budget. RabbitMQ notices the end of a worker's connection
-instead, and has a bound of its own, `consumer_timeout`."""
+REDELIVERED_SECONDS = 3_600
+"""The time after which Redis delivers a step again that a worker took and did not finish. The process at work on a step
+holds its lock, so that a second delivery is passed over. RabbitMQ notices the end of a worker's connection instead."""
 _CONNECT_SECONDS = 3
 _ANSWER_SECONDS = 2.0
 
@@ -26,17 +23,9 @@ class AnsweringWorkers:
 
     Attributes:
         processes: The number of processes of each worker that take steps, by the worker's name.
-        busy: For each worker at work, the seconds since it took the oldest of its steps.
     """
 
     processes: Mapping[str, int]
-    busy: Mapping[str, float]
-
-    def overdue(self, broker: str) -> Mapping[str, float]:
-        """Return the workers whose step the broker soon delivers again although it is still at work."""
-        if not is_redis(broker):
-            return {}
-        return {name: seconds for name, seconds in self.busy.items() if seconds > 0.8 * REDELIVERED_SECONDS}
 
 
 def broker_of(settings: Settings) -> str:
@@ -48,11 +37,6 @@ def broker_of(settings: Settings) -> str:
     if settings.kraken_celery_url is None:
         raise InvalidSettings("KRAKEN_CELERY_URL is not set: a Celery worker needs the URL of the broker")
     return settings.kraken_celery_url.get_secret_value()
-
-
-def is_redis(broker: str) -> bool:
-    """Check whether a broker's URL is one of Redis; otherwise it is one of RabbitMQ."""
-    return broker.startswith("redis")
 
 
 def place_of(broker: str) -> str:
@@ -82,15 +66,11 @@ def answering_workers(settings: Settings) -> AnsweringWorkers:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
             asked = app.control.inspect(timeout=_ANSWER_SECONDS, connection=connection)
             pools = asked.stats() or {}
-            active = asked.active() or {} if pools else {}
     except (OperationalError, OSError) as error:
         reason = " ".join(str(error).replace(broker, place_of(broker)).split())
         raise StoreUnavailable(
             f"the broker of KRAKEN_CELERY_URL at {place_of(broker)} does not answer: {reason}"
         ) from None
-    now = time.time()
-    taken = {name: [step["time_start"] for step in steps if step.get("time_start")] for name, steps in active.items()}
     return AnsweringWorkers(
-        processes={name: int(stats.get("pool", {}).get("max-concurrency", 1)) for name, stats in pools.items()},
-        busy={name: now - min(times) for name, times in taken.items() if times},
+        processes={name: int(stats.get("pool", {}).get("max-concurrency", 1)) for name, stats in pools.items()}
     )

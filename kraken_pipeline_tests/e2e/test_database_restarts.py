@@ -11,10 +11,10 @@ import pytest
 
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import rows_of, settings_of
+from kraken_pipeline_tests.support.ingests import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.servers import PostgreSQL
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start

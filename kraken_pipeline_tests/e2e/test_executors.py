@@ -16,9 +16,9 @@ import pytest
 
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.side_by_side import PROCESS_KILLED
-from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.e2e.test_interruption import counts
 from kraken_pipeline_tests.support.homes import settings_of
+from kraken_pipeline_tests.support.ingests import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 

@@ -17,9 +17,9 @@ from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.workflow.side_by_side import PROCESS_KILLED
-from kraken_pipeline_tests.e2e.conftest import assert_same, copy_of, proven
 from kraken_pipeline_tests.e2e.test_executors import PROCESSES, is_at_rest, step_processes, steps
 from kraken_pipeline_tests.support.exchanges import BEGIN, NOW, SUMMER, asked, copied, write_home, write_hours
+from kraken_pipeline_tests.support.ingests import assert_same, copy_of, proven
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
 

@@ -16,8 +16,8 @@ import pytest
 
 from kraken_pipeline.demo.archives import candles_name
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline_tests.e2e.conftest import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.homes import Q2, settings_of
+from kraken_pipeline_tests.support.ingests import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.shell import ROOT, TIMEOUT, Said, ended, shell, start
 
 pytestmark = pytest.mark.slow

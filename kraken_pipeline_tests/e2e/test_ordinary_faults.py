@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from kraken_pipeline.workflow.read import read_candles
-from kraken_pipeline_tests.e2e.conftest import assert_same, home_beside, state
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
+from kraken_pipeline_tests.support.ingests import assert_same, home_beside, state
 from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
 pytestmark = pytest.mark.slow

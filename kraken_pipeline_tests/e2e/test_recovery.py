@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline_tests.e2e.conftest import COMMAND, assert_same, home_beside, state
+from kraken_pipeline_tests.support.ingests import COMMAND, assert_same, home_beside, state
 from kraken_pipeline_tests.support.shell import shell
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 
 from kraken_pipeline.orchestration import executors
-from kraken_pipeline.orchestration.jobs import ingest_job
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.homes import Shelf, lake_of, settings_of
@@ -18,15 +17,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("is_other", [False, True], ids=["the same", "another"])
 def test_a_step_does_nothing_for_a_run_that_other_code_began(
-    home: Path, shelf: Shelf, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, is_other: bool
+    home: Path, shelf: Shelf, instance: dg.DagsterInstance, is_other: bool
 ) -> None:
     settings = settings_of(home, kraken_executor="multiprocess", kraken_workers=1)
-    digests = iter(["of the driver", "of the worker"]) if is_other else None
-    for module in (ingest_job, executors):
-        monkeypatch.setattr(module, "code_digest", lambda: next(digests) if digests else "of both")
+    tags = {executors.CODE_TAG: "another digest" if is_other else executors.code_digest()}
     job = definitions(settings).resolve_job_def("ingest")
     config = {"archive_dirs": [str(shelf.q1)], "intervals": "60,1440", "api_backfill": False}
-    done = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    done = job.execute_in_process(instance=instance, run_config=config, tags=tags, raise_on_error=False)
     assert done.success is not is_other
     with opened(settings) as stores:
         assert bool(lake_of(stores)) is not is_other

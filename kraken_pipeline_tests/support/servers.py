@@ -1,4 +1,4 @@
-"""Real PostgreSQL, Redis, QuestDB and S3 on ports of the loopback: started, stopped, killed, started again as before.
+"""Real PostgreSQL, Redis, RabbitMQ, QuestDB and S3 on the loopback: started, stopped, killed, and started again.
 
 A server that comes back has the same address and the same data, so that what talks to it sees what it would see of a
 server that crashed. `python -m kraken_pipeline_tests.support.servers` starts each of them once and says its version.
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 from urllib.parse import unquote
 
+import amqp  # type: ignore[import-untyped]
 import psycopg
 import redis
 import requests
@@ -42,6 +43,8 @@ VERSITYGW = os.environ.get("KRAKEN_TEST_VERSITYGW")
 
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 """Where Debian has PostgreSQL's programs, a folder for each version; they are not in PATH."""
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""Debian's RabbitMQ. What is in PATH is a wrapper that runs it as another user, with that user's files."""
 
 HOST = "127.0.0.1"
 USER = "kraken"
@@ -132,7 +135,7 @@ class Server(ABC):
         """What to run."""
 
     def _account(self) -> dict[str, Any]:
-        """Arguments of `subprocess` for who runs it."""
+        """Arguments of `subprocess` for who runs it, and with which environment."""
         return {}
 
     # --- what all do
@@ -246,7 +249,7 @@ class Server(ABC):
     def _answers(self) -> bool:
         if not self.running:
             raise DiedError(f"{self.title} ended at its start")
-        with suppress(psycopg.Error, redis.RedisError, requests.RequestException):
+        with suppress(psycopg.Error, redis.RedisError, amqp.AMQPError, OSError):  # OSError: also those of requests
             return bool(self.version())
         return False
 
@@ -411,6 +414,73 @@ class Redis(Server):
         keep_nothing = ["--save", "", "--appendonly", "no", "--dir", str(self.data)]
         where = ["--port", str(self.port()), "--bind", HOST]
         return ["redis-server", *where, *keep_nothing, "--requirepass", self.password]
+
+
+class RabbitMQ(Server):
+    """RabbitMQ without plugins, a node that no other finds: it comes back with its queues and their messages."""
+
+    title = "RabbitMQ"
+    ports_needed = 3
+
+    @classmethod
+    def reason_without(cls) -> str | None:
+        """Its program is missing."""
+        if not RABBITMQ.is_file():
+            return "rabbitmq-server is not on this machine: apt-get install rabbitmq-server"
+        return None
+
+    @property
+    def url(self) -> str:
+        """Its first virtual host."""
+        return f"amqp://{USER}:{self.password}@{HOST}:{self.port()}//"
+
+    def version(self) -> str:
+        """As in `RabbitMQ 3.10.8`."""
+        where = f"{HOST}:{self.port()}"
+        with amqp.Connection(where, USER, self.password, connect_timeout=5, read_timeout=5) as connection:
+            return f"RabbitMQ {connection.server_properties['version']}"
+
+    def _prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+        configuration = {
+            "listeners.tcp.1": f"{HOST}:{self.port()}",
+            "default_user": USER,
+            "default_pass": self.password,
+            "log.console": "true",
+            "log.console.level": "warning",
+            "disk_free_limit.absolute": "1MB",
+        }
+        lines = "".join(f"{name} = {value}\n" for name, value in configuration.items())
+        (self.data / "rabbitmq.conf").write_text(lines, encoding="utf-8")
+        (self.data / "enabled_plugins").write_text("[].\n", encoding="utf-8")
+
+    def _command(self) -> Sequence[str]:
+        # It insists on the daemon that knows Erlang's nodes, and would start one that outlives it.
+        both = """
+            epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" & epmd=$!
+            "$0" & server=$!
+            trap 'kill -TERM $server' TERM
+            wait $server; wait $server
+            kill $epmd
+        """
+        return ["/bin/sh", "-c", both, str(RABBITMQ)]
+
+    def _account(self) -> dict[str, Any]:
+        """All of its files lie with its data."""
+        given = {
+            "HOME": str(self.data),  # where the cookie is
+            "RABBITMQ_NODENAME": f"kraken{self.port()}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.port(1)),
+            "ERL_EPMD_PORT": str(self.port(2)),
+            "ERL_FLAGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
+            "RABBITMQ_CONF_ENV_FILE": str(self.data / "none"),
+            "RABBITMQ_CONFIG_FILE": str(self.data / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.data / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.data / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.data / "logs"),
+            "RABBITMQ_LOGS": "-",
+        }
+        return {"env": {**os.environ, **given}}
 
 
 class QuestDB(Server):
@@ -578,7 +648,7 @@ class S3(Server):
         return [str(_versitygw()), *where, *who, *kept]
 
 
-ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, QuestDB, S3)
+ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, RabbitMQ, QuestDB, S3)
 
 
 class Needed(Protocol):

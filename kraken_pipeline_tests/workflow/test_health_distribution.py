@@ -10,7 +10,7 @@ import pytest
 
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage import shared_folder
-from kraken_pipeline.storage.broker import REDELIVERED_SECONDS, AnsweringWorkers
+from kraken_pipeline.storage.broker import AnsweringWorkers
 from kraken_pipeline.workflow.health import worker_watch
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
 from kraken_pipeline.workflow.health.distribution import START_A_WORKER, check_folder, check_workers
@@ -20,8 +20,8 @@ from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.servers import Redis, wait_for
 
 pytestmark = pytest.mark.slow
-NONE = AnsweringWorkers({}, {})
-TWO = AnsweringWorkers({"celery@a": 2}, {})
+NONE = AnsweringWorkers({})
+TWO = AnsweringWorkers({"celery@a": 2})
 
 
 # --- the folder
@@ -119,12 +119,3 @@ def test_missing_workers_are_named_after_a_minute_and_again_after_they_came_back
     ]
     assert PATIENCE_SECONDS == 60
     assert [at for at, _ in said] == [60, 180]
-
-
-@pytest.mark.parametrize(("broker", "count"), [("redis://:word@host/1", 1), ("amqp://user:word@host//", 0)])
-def test_a_step_that_redis_will_deliver_again_is_named_once(broker: str, count: int) -> None:
-    watch = WorkerWatch(broker, 0.0)
-    late = AnsweringWorkers({"celery@a": 2}, {"celery@a": 0.9 * REDELIVERED_SECONDS})
-    said = [sentence for at in (20.0, 40.0) for sentence in watch.sentences(late, at)]
-    assert len(said) == count
-    assert all("celery@a for 22 h" in sentence and "word" not in sentence for sentence in said)

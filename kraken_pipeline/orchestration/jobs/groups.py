@@ -12,12 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from kraken_pipeline.orchestration.executors import (
-    code_digest,
-    executor_by_setting,
-    require_same_code,
-    steps_are_groups,
-)
+from kraken_pipeline.orchestration.delivery.starts import require_few_starts
+from kraken_pipeline.orchestration.executors import executor_by_setting, require_same_code, steps_are_groups
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, begin_part
@@ -50,14 +46,12 @@ class Start:
         now: The time that the run uses as the present, in seconds since the epoch.
         progress: The progress at the end of the first step, with the totals of the work.
         done: The results of the first step; None where nothing is dealt out, so that the last step does everything.
-        code: The digest of the code where each step is a process of its own, which has to run the same; else empty.
     """
 
     config: Mapping[str, Any]
     now: int
     progress: Progress
     done: Sequence[Any] | None
-    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +60,12 @@ class DealtGroup:
 
     Attributes:
         start: The beginning of the run.
+        name: The name of the first member.
         members: The files, pairs or series of the group.
     """
 
     start: Start
+    name: str
     members: Any
 
 
@@ -130,16 +126,16 @@ def _first(work: GroupedWork) -> dg.OpDefinition:
         config, dealt = context.op_config, Dealt(())
         is_dealt_out = steps_are_groups(stores.settings, context.job_name)
         with explained(retried=work.is_retried):
+            require_same_code(context)
             run = begin(context, None if work.spec is None else work.spec(config))
             if is_dealt_out:
                 run.report(phase=DEALING)
                 dealt = work.deal(context, stores, config, run)
                 run.report()
-        done, code = (dealt.done, code_digest()) if is_dealt_out else (None, "")
-        start = Start(config, run.now, run.progress, done, code)
+        start = Start(config, run.now, run.progress, dealt.done if is_dealt_out else None)
         for number, (first_member, members) in enumerate(dealt.groups, 1):
             key = key_of(number, first_member)
-            yield dg.DynamicOutput(DealtGroup(start, members), mapping_key=key, output_name="groups")
+            yield dg.DynamicOutput(DealtGroup(start, first_member, members), mapping_key=key, output_name="groups")
         yield dg.Output(start, "start")
 
     return deal
@@ -149,7 +145,8 @@ def _of_group(work: GroupedWork) -> dg.OpDefinition:
     @dg.op(name=_name(work.work), description=work.work.__doc__, out=dg.Out(dg.Any))
     def of_group(context: dg.OpExecutionContext, stores: StoresOfRun, group: DealtGroup) -> Any:
         with explained(retried=True):
-            require_same_code(group.start.code)
+            require_same_code(context)
+            require_few_starts(context, [group.name])
             part = begin_part(context, stores, group.start.now, phases=group.start.progress.work)
             result = work.work(part.stores, group.start.config, group.members, part.run)
             part.finish()
@@ -162,7 +159,8 @@ def _last(work: GroupedWork) -> dg.OpDefinition:
     @dg.op(name=_name(work.finish), description=work.finish.__doc__, out=dg.Out(dg.Nothing))
     def finish(context: dg.OpExecutionContext, stores: StoresOfRun, start: Start, results: list[Any]) -> None:
         with explained(retried=work.is_retried):
-            require_same_code(start.code)
+            require_same_code(context)
+            require_few_starts(context, [_name(work.finish)])
             run = begin(context, now=start.now, progress=start.progress)
             found = None if start.done is None else [*start.done, *results]
             work.finish(context, stores, start.config, run, found)

@@ -12,13 +12,9 @@ import dagster as dg
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.config import spec_mapping
+from kraken_pipeline.orchestration.delivery.starts import require_few_starts
 from kraken_pipeline.orchestration.events import file_events
-from kraken_pipeline.orchestration.executors import (
-    code_digest,
-    executor_by_setting,
-    require_same_code,
-    steps_are_groups,
-)
+from kraken_pipeline.orchestration.executors import executor_by_setting, require_same_code, steps_are_groups
 from kraken_pipeline.orchestration.failures import explained
 from kraken_pipeline.orchestration.jobs.groups import key_of
 from kraken_pipeline.orchestration.progress import NOTES, finish
@@ -68,7 +64,6 @@ class IngestPlan:
         broken: The containers that cannot be read, with the reasons.
         new_pairs: The pairs never seen before, with their tiers.
         notes: The first waiting, taken and skipped files with the reasons, for people.
-        code: The digest of the code where each step is a process of its own, which has to run the same; else empty.
     """
 
     spec: RunSpec
@@ -80,7 +75,6 @@ class IngestPlan:
     broken: tuple[PassedOver, ...]
     new_pairs: tuple[str, ...]
     notes: tuple[str, ...]
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +94,8 @@ def look_at_folders(
 ) -> Iterator[dg.Output[IngestPlan] | dg.DynamicOutput[Chunk]]:
     """Find the selected archives that have not been ingested yet, and distribute them over the steps."""
     with explained():
+        require_same_code(context)
+        require_few_starts(context, ["the folders with archives"])
         spec = run_spec(context.op_config)
         run = begin(context, spec)
         found = scan.Scan()
@@ -142,7 +138,6 @@ def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> I
         broken=tuple(found.broken),
         new_pairs=tuple(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs),
         notes=tuple(notes),
-        code=code_digest() if steps_are_groups(stores.settings, INGEST_JOB) else "",
     )
 
 
@@ -180,8 +175,9 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
     """Ingest the files of one step into the lake, each on its own."""
     # A passing fault, such as a restart of the catalog's server, does not end the run: ingested files are on record.
     with explained(retried=True):
-        require_same_code(chunk.plan.code)
+        require_same_code(context)
         if steps_are_groups(stores.settings, context.job_name):
+            require_few_starts(context, sorted({str(task.file.pair) for task in chunk.tasks}))
             part = begin_part(context, stores, chunk.plan.now)
             changes = pipeline.ingest_group(part.stores, chunk.plan.spec, chunk.tasks, part.run)
             part.finish()
@@ -216,7 +212,8 @@ def fill_gaps_and_report(
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
     changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
     with explained(retried=True):
-        require_same_code(plan.code)
+        require_same_code(context)
+        require_few_starts(context, ["gaps, requests and reports"])
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)

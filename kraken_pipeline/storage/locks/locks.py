@@ -225,15 +225,15 @@ class Locks:
         return self.run(f"{run_id}.{uuid.uuid4().hex}")
 
     @contextmanager
-    def run(self, run_id: str) -> Iterator[None]:
+    def run(self, run_id: str, timeout: float = RUN_SECONDS) -> Iterator[None]:
         """Hold the lock of a run for as long as its process lives; a lost lock is reacquired with the next series.
 
         Raises:
-            Busy: Another process held it for `RUN_SECONDS`.
+            Busy: Another process held it for longer than `timeout` seconds.
         """
         lock = _RunLock(self._backend, run_id)
         try:
-            lock.acquire(RUN_SECONDS)
+            lock.acquire(timeout)
         except LockHeld:
             raise Busy(f"another process is executing run {run_id}") from None
         self._runs[run_id] = lock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.settings import Settings
@@ -57,23 +57,10 @@ def check_workers(settings: Settings) -> Iterator[Check]:
         yield Check("workers", HealthStatus.FAILED, no_worker(place))
         return
     count = sum(workers.processes.values())
-    late = workers.overdue(broker_of(settings))
     sentence = f"{len(workers.processes)} workers with {count} processes answer at {place}"
-    if late:
-        yield Check("workers", HealthStatus.WARNING, f"{sentence}; {too_long(late)}")
-    else:
-        yield Check("workers", HealthStatus.OK, sentence)
+    yield Check("workers", HealthStatus.OK, sentence)
 
 
 def no_worker(place: str) -> str:
     """Return the sentence about a broker through which no worker answers."""
     return f"no worker answers through the broker at {place}, so runs wait; start one: {START_A_WORKER}"
-
-
-def too_long(late: Mapping[str, float]) -> str:
-    """Return the sentence about workers whose step is delivered again although it is at work."""
-    names = ", ".join(f"{name} for {seconds / 3_600:.0f} h" for name, seconds in sorted(late.items()))
-    return (
-        f"a step is at work on {names}, and Redis will deliver it to a second worker: end the run, give it a smaller "
-        "budget of requests, or use RabbitMQ as the broker"
-    )

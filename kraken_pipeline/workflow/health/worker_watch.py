@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.broker import AnsweringWorkers, answering_workers, broker_of, place_of
-from kraken_pipeline.workflow.health.distribution import no_worker, too_long
+from kraken_pipeline.workflow.health.distribution import no_worker
 
 PATIENCE_SECONDS = 60.0
 """The time without any worker after which the log says so: a worker that is restarted takes less."""
@@ -29,7 +29,6 @@ class WorkerWatch:
         self._broker = broker
         self._missing_since: float | None = began
         self._is_missed = False
-        self._late: set[str] = set()
 
     def sentences(self, workers: AnsweringWorkers, now: float) -> Iterator[str]:
         """Yield what is new to say about the workers that answered just now."""
@@ -40,10 +39,6 @@ class WorkerWatch:
         elif now - self._missing_since >= PATIENCE_SECONDS and not self._is_missed:
             self._is_missed = True
             yield no_worker(place_of(self._broker))
-        late = workers.overdue(self._broker)
-        if set(late) - self._late:
-            yield too_long(late)
-        self._late = set(late)
 
 
 @contextmanager
@@ -60,7 +55,7 @@ def watched_workers(warn: Callable[[str], None], settings: Settings) -> Iterator
             try:
                 workers = answering_workers(settings)
             except PipelineError:
-                workers = AnsweringWorkers({}, {})  # a broker that does not answer has no worker that does
+                workers = AnsweringWorkers({})  # a broker that does not answer has no worker that does
             for sentence in watch.sentences(workers, time.monotonic()):
                 warn(sentence)
 
