@@ -198,6 +198,6 @@ def tell(running: Running) -> None:
 
 def result(running: Running) -> str:
     """Waits for the end of a process, which must be a good one, and gives what it printed."""
-    printed, _ = running.communicate()
-    assert running.returncode == 0
+    printed, errors = running.communicate()
+    assert running.returncode == 0, errors
     return printed.strip()

@@ -589,15 +589,26 @@ def test_health_says_whether_the_bucket_can_be_used(
     assert (lake.about, lake.verdict) == ("lake", "ok")
     assert f"{bucket.url} can be read and written" in lake.sentence
     assert bucket.objects() == set()
-    real = obstore.put
-    with monkeypatch.context() as patch:
-        patch.setattr(obstore, "put", lambda *given, **more: real(*given, **{**more, "mode": "overwrite"}))
-        lake = check_health(settings)[0]
-    assert (lake.verdict, "use a store that keeps the conditions of a put" in lake.sentence) == ("failed", True)
     bucket.server.kill()
     lake = check_health(settings)[0]
     assert (lake.verdict, "has not answered" in lake.sentence) == ("failed", True)
     bucket.server.start()
+
+
+@pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match"])
+def test_health_refuses_a_store_that_ignores_a_condition_of_a_put(
+    bucket: Bucket, home: Path, monkeypatch: pytest.MonkeyPatch, ignored: str
+) -> None:
+    real = obstore.put
+
+    def put(*given: Any, mode: Any, **more: Any) -> Any:
+        is_ignored = (mode == "create") is (ignored == "If-None-Match")
+        return real(*given, mode="overwrite" if is_ignored else mode, **more)
+
+    monkeypatch.setattr(obstore, "put", put)
+    lake = check_health(settings_of(home, kraken_lake_url=bucket.url))[0]
+    assert (lake.verdict, "use a store that keeps the conditions of a put" in lake.sentence) == ("failed", True)
+    assert bucket.objects() == set()
 
 
 # --- two machines

@@ -227,22 +227,24 @@ class BucketFiles:
         return True
 
     def probe(self) -> None:
-        """Check that objects can be written, read and deleted, and that the store keeps the condition of a put.
+        """Check that objects can be written, read and deleted, and that the store keeps both conditions of a put.
 
         Raises:
             LakeRefused: It does not.
         """
         path = f"probe/{uuid.uuid4().hex}"
-        is_kept = self._is_put(path, b"first", None) and not self._is_put(path, b"second", None)
         try:
+            is_kept = self._is_put(path, b"first", None) and not self._is_put(path, b"second", None)
             with self.open(path) as stream:
                 is_kept &= stream.read() == b"first"
+                first = self.version_of(stream)
+            is_kept = is_kept and self._is_put(path, b"second", first) and not self._is_put(path, b"third", first)
         finally:
             self.remove([path])
         if not is_kept:
             raise LakeRefused(
-                f"{self.place} overwrites an object although a put forbids it (If-None-Match), so that two writers "
-                "could destroy each other's candles: use a store that keeps the conditions of a put"
+                f"{self.place} overwrites an object although a put forbids it (If-None-Match, If-Match), so that two "
+                "writers could destroy each other's candles: use a store that keeps the conditions of a put"
             )
 
     # --- errors

@@ -57,7 +57,7 @@ class Damage:
 
     @property
     def is_candles(self) -> bool:
-        """Whether the damaged file holds candles of the lake, in any layout."""
+        """Whether the path is one of candles in the lake, in any layout, and not one of the ledger."""
         return layout_of(self.path) is not None
 
     @property

@@ -33,7 +33,7 @@ _Of = TypeVar("_Of")
 
 LOW_SPACE_BYTES = 2 << 30
 _BRIEFLY_SECONDS = 5.0
-"""How long a check waits for a bucket that does not answer; a run waits longer."""
+"""The most seconds that a check waits for a bucket. Runs wait for KRAKEN_LAKE_PATIENCE_SECONDS."""
 LATE_SECONDS = 900
 """Seconds after which a pending range is a warning. Runs publish at once, and the sensor retries every minute."""
 MANY_TRANSACTIONS = 1_000
