@@ -2,9 +2,10 @@
 
 For notebooks::
 
-    from kraken_pipeline import Interval, Series, connect_questdb, read_candles
+    from kraken_pipeline import Interval, Series, connect_questdb, pairs, read_candles
 
     candles = read_candles("XBTUSD", 60, start="2024-01-01")   # from the lake: a Polars frame; or .to_pandas()
+    universe = pairs(at="2024-01-01")                          # the pairs of that day, and how each is known
     with connect_questdb() as questdb:                         # from QuestDB, if it is set up
         newest = questdb.latest(Interval.H1)
         candles = questdb.candles(Series("XBTUSD", Interval.H1), start=1_704_067_200)
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from kraken_pipeline.market.series import Series
     from kraken_pipeline.workflow.read import read_candles
     from kraken_pipeline.workflow.read_questdb import connect_questdb
+    from kraken_pipeline.workflow.universe import pairs
 
-__all__ = ["Interval", "Series", "connect_questdb", "read_candles"]
+__all__ = ["Interval", "Series", "connect_questdb", "pairs", "read_candles"]
 
 _FROM = {
     "Interval": "kraken_pipeline.market.interval",
     "Series": "kraken_pipeline.market.series",
     "connect_questdb": "kraken_pipeline.workflow.read_questdb",
+    "pairs": "kraken_pipeline.workflow.universe",
     "read_candles": "kraken_pipeline.workflow.read",
 }
 

@@ -232,6 +232,38 @@ def test_gaps_json_is_what_others_rely_on(filled: Filled) -> None:
     ]
 
 
+def test_pairs_lists_those_of_a_day_with_how_it_is_known(filled: Filled) -> None:
+    told = shell(filled.home, "pairs", "--at", "2023-03-28", "--json").json
+    assert [listed["pair"] for listed in told] == ["ADAEUR", "XBTUSD", "ZORKUSD"]
+    assert told[1] == {
+        "pair": "XBTUSD",
+        "base": "XBT",
+        "quote": "USD",
+        "status": "unknown",
+        "listed_from": "2023-03-26T00:00:00Z",
+        "listed_until": "2023-07-06T23:00:00Z",
+        "from_evidence": "first candle stored (60 min)",
+        "until_evidence": "last candle stored (60 min)",
+        "notes": "XBT is called BTC elsewhere",
+    }
+    said = shell(filled.home, "pairs", "--at", "2023-03-28")
+    assert (said.code, said.out.splitlines()[0]) == (0, "Pairs on 2023-03-28")
+    everything = {listed["pair"] for listed in shell(filled.home, "pairs", "--json").json}
+    assert everything > {listed["pair"] for listed in told} | {"TRIBEUSD"}
+
+
+def test_a_day_without_any_pair_says_what_would_prove_one(tmp_path: Path) -> None:
+    said = shell(tmp_path / "home", "pairs", "--at", "2011-01-01")
+    assert (said.code, said.out.partition(":")[0]) == (0, "No pair is proven to be listed on 2011-01-01")
+    assert "kraken-pipeline backfill" in said.out
+    assert shell(tmp_path / "home", "pairs", "--at", "2011-01-01", "--json").json == []
+    wrong = shell(tmp_path / "home", "pairs", "--at", "yesterday")
+    assert (wrong.code, wrong.err) == (
+        2,
+        "kraken-pipeline: 'yesterday' is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)\n",
+    )
+
+
 def test_gaps_are_open_ones_only_unless_all_are_asked_for(tmp_path: Path, shelf: Shelf) -> None:
     home = tmp_path / "home"
     options = ("--intervals", "60", "--pairs", "ADAEUR", "--end", "2023-07-01")
@@ -703,6 +735,7 @@ def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
         shell(filled.home, "plan", "--intervals", "60", "--json").json["routes"][0],
         shell(filled.home, "dead-letters", "list", "--json").json[0],
         shell(filled.home, "health", "--json").json,
+        shell(filled.home, "pairs", "--json").json[0],
         filled.ingested.json,
         filled.ingested.json["outcome"],
     ]
