@@ -80,6 +80,17 @@ def test_a_damaged_change_says_nothing_and_the_next_list_says_it_again(connectio
     assert record_list(connection, FIRST, (), 8) == [PairChange("MATICUSD", 8, None, MATIC)]
 
 
+def test_a_pair_is_compared_with_its_last_state_however_many_it_has_had(connection: sa.Connection) -> None:
+    words = ["online", "cancel_only", "online", "post_only"]
+    for moment, word in enumerate(words, start=7):
+        record_list(connection, {"XBTUSD": replace(XBT, status=word)}, (), moment)
+    assert record_list(connection, {"XBTUSD": replace(XBT, status="post_only")}, (), 20) == []
+    (gone,) = record_list(connection, {}, (), 21)
+    assert (gone.before, gone.after) == (replace(XBT, status="post_only"), None)
+    assert record_list(connection, {}, (), 22) == []
+    assert [change.listed_at for change in changes_of(connection)] == [7, 8, 9, 10, 21]
+
+
 def test_a_damaged_list_says_nothing(connection: sa.Connection) -> None:
     record_list(connection, FIRST, (), 7)
     connection.execute(sa.update(pair_lists).values(seen_at=5))

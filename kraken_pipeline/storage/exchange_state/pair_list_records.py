@@ -76,8 +76,12 @@ def record_list(
 
 
 def _newest(connection: sa.Connection) -> dict[str, ListedState]:
-    """Return the state of each pair in the last list on record."""
-    states = {change.pair: change.after for change in changes_of(connection)}
+    """Return the state of each pair in the last list on record, whose time does not grow with the history."""
+    last = sa.select(pair_changes.c.pair, sa.func.max(pair_changes.c.listed_at).label("at"))
+    last_of = last.group_by(pair_changes.c.pair).subquery()
+    is_last = sa.and_(pair_changes.c.pair == last_of.c.pair, pair_changes.c.listed_at == last_of.c.at)
+    rows = connection.execute(sa.select(pair_changes).join(last_of, is_last)).mappings()
+    states = {row["pair"]: _state(row["after"]) for row in rows if is_intact(pair_changes, row)}
     return {pair: state for pair, state in states.items() if state is not None}
 
 
