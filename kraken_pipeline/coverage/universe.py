@@ -185,7 +185,7 @@ def _table_proofs(evidence: PairEvidence, *, is_begin: bool) -> Iterable[_Proof]
     for event in evidence.events:
         concerns = event.after == name if is_begin else event.before == name
         if event.kind in (begins if is_begin else ends) and concerns and event.moment is not None:
-            yield _exact(event.moment, f"{event.kind}, {event.source}")
+            yield _exact(event.moment, f"known past: {event.kind}, {event.source}")
 
 
 def _exact(time: int, text: str) -> _Proof:

@@ -100,7 +100,7 @@ def test_a_listing_of_the_known_past_counts_unless_a_candle_contradicts_it(momen
     known = [event(EventKind.LISTING, moment, after="POLUSD")]
     listed = listed_pair(PairEvidence(POL, CANDLES[:1], events=known), [])
     assert listed.listed_from == expected
-    assert ("listing, a test" in listed.from_evidence) == (moment == expected)
+    assert (listed.from_evidence == "known past: listing, a test") == (moment == expected)
 
 
 @pytest.mark.parametrize(
