@@ -46,7 +46,7 @@ from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.health.health import check_health
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.read import read_candles
+from kraken_pipeline.workflow.reading.candles import read_candles
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.backup import back_up, restore
 from kraken_pipeline.workflow.verify.recovery import recover

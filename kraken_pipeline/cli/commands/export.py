@@ -1,4 +1,4 @@
-"""The command that writes candles to a file."""
+"""The command that writes candles to files."""
 
 from __future__ import annotations
 
@@ -7,32 +7,39 @@ from typing import Annotated
 
 import typer
 
-from kraken_pipeline.cli.layout import say
-from kraken_pipeline.cli.options import End, Start, selection, stores_of_home
+from kraken_pipeline.cli.layout import counted, say
+from kraken_pipeline.cli.options import End, Start, Tier, stores_of_home
 from kraken_pipeline.cli.output import err
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.series import Series
-from kraken_pipeline.workflow.read import export as export_candles
-from kraken_pipeline.workflow.read import read_series
+from kraken_pipeline.market.bars import Bars
+from kraken_pipeline.workflow.reading.export import Exported, Format, export_candles, format_of
+from kraken_pipeline.workflow.reading.request import ReadRequest, chosen_columns, seconds_of_moment
 
 
 def export(
-    pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …")],
-    interval: Annotated[int, typer.Argument(help="Minutes.")],
-    to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
+    pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …; several with commas; or ALL.")],
+    interval: Annotated[
+        str, typer.Argument(help="Minutes, or a length such as 3m, 2h, 1d, 1w; several with commas.")
+    ],
+    to: Annotated[Path, typer.Option(help="The file to write: .csv, .parquet or .feather; or a folder.")],
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="The format. By default the ending of the file.")
+    ] = None,
+    tier: Tier = "ALL",
     start: Start = None,
     end: End = None,
+    offset: Annotated[str | None, typer.Option(help="The time between midnight and the start of a candle: 5h.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="The zone whose midnights count, such as Europe/Berlin. UTC by default.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="The columns, separated by commas. All by default.")] = None,
     fill_quiet: Annotated[bool, typer.Option(help="Add candles for quiet time.")] = False,
+    incomplete: Annotated[bool, typer.Option(help="Add candles of which a part is not covered.")] = False,
+    with_state: Annotated[
+        bool, typer.Option(help="Add a row for each candle of the time, with its state and its proof.")
+    ] = False,
+    require_complete: Annotated[
+        bool, typer.Option(help="Write nothing if a candle of the time may be missing.")
+    ] = False,
 ) -> None:
-    """Write the candles of one series to a file."""
-    spec = selection(pairs=pair, intervals=[interval], start=start, end=end)
-    series = Series(spec.pairs[0], Interval.parse(interval))
-    with stores_of_home() as stores:
-        candles = read_series(stores, series, start=spec.start, end=spec.end, fill_quiet=fill_quiet)
-    if candles.is_empty():
-        raise InvalidRequest(
-            f"the lake has no candle of {series} in that time; `kraken-pipeline report` shows what it has"
-        )
-    export_candles(candles, to)
-    say(err, f"{candles.height:,} candles of {series} written to {to}")
+    """Write candles to a file, or to files in the layout of another program."""

@@ -16,7 +16,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.read import export
+from kraken_pipeline.workflow.reading.export import export
 from kraken_pipeline_tests.support.homes import (
     CUT,
     Q1,
@@ -100,10 +100,12 @@ def test_the_settings_of_the_environment_say_where_to_read(
 
 
 def test_nothing_stored_is_an_empty_frame_and_a_wrong_name_an_error(settings: Settings) -> None:
-    assert read(settings, "ETHUSD").is_empty()
-    assert read(settings, "ETHUSD", fill_quiet=True).is_empty()
-    with pytest.raises(InvalidRequest, match="interval 7 does not exist"):
-        read(settings, interval=7)
+    with pytest.raises(InvalidRequest, match="ETHUSD is unknown: neither the lake nor the exchange's list has it"):
+        read(settings, "ETHUSD")
+    with pytest.raises(InvalidRequest, match="XBTUSDT is unknown.*; similar names are XBTUSD"):
+        read(settings, "XBTUSDT")
+    with pytest.raises(InvalidRequest, match="interval 0 is not between a minute and 366 days"):
+        read(settings, interval=0)
     with pytest.raises(InvalidRequest, match="is not the name of a pair"):
         read(settings, "?")
     with pytest.raises(InvalidRequest, match="end must be later than start"):
