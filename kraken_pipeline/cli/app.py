@@ -48,7 +48,7 @@ _COMMANDS: dict[str, Command | Group] = {
         "Show the history of one candle: its source, the candles that lost to it, and what its values were compared "
         "to.",
     ),
-    "export": Command("export.export", "Write the candles of one series to a file."),
+    "export": Command("export.export", "Write candles to a file, or to the data folder of another program."),
     "status": Command("status.status", "List runs with their progress and errors."),
     "health": Command(
         "health.health",

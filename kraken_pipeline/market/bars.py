@@ -58,6 +58,11 @@ class Bars:
         shift = 0 if offset is None else minutes_of(offset) * 60
         return cls(minutes, shift % (minutes * 60), _zone(timezone or "UTC").key)
 
+    def __str__(self) -> str:
+        """Name them by their minutes, as series are named, with what makes them differ from stored candles."""
+        shift = f" +{self.offset // 60} min" if self.offset else ""
+        return f"{self.minutes}{shift}{'' if self.zone == 'UTC' else f' {self.zone}'}"
+
     @property
     def seconds(self) -> int:
         """The width in seconds."""

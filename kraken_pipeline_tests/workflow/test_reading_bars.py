@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -184,7 +185,7 @@ def best(rows: list[Row]) -> int | None:
 
 def grid(bars: Bars, start: int, end: int) -> list[tuple[int, int]]:
     edges = bars.edges(start, end).tolist()
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def plain(frame: pl.DataFrame) -> list[dict[str, Any]]:
@@ -198,60 +199,80 @@ def test_a_reader_gets_what_a_plain_account_of_the_store_gives(market: Market, r
     rows = {row["time"]: row for row in plain(frame)}
     assert list(rows) == sorted(rows)
     assert len(rows) == frame.height
-    far = (BERLIN_SPRING - 3 * DAY, BERLIN_SPRING + 4 * DAY)
-    accounts = [account(market, request.bars, *bar) for bar in grid(request.bars, *far)]
-    usable = [i for i in market.candles if i.seconds <= request.bars.seconds]
-    firsts = [time for interval in usable for time in market.candles[interval]]
-    first_known = market.evidence.first_known
     close: float | None = None
-    expected_times = set()
-    for bar in accounts:
-        known = [*bar.sure, *bar.parts]
-        is_selected = (request.start is None or bar.start >= request.start) and (
-            request.end is None or bar.start < request.end
-        )
-        wanted = known if request.incomplete else bar.sure
-        is_quiet = bar.is_whole and not known
+    there = set()
+    for edges in grid(request.bars, BERLIN_SPRING - 3 * DAY, BERLIN_SPRING + 4 * DAY):
+        bar = account(market, request.bars, *edges)
         row = rows.get(bar.start)
-        if is_selected and wanted:
-            expected_times.add(bar.start)
-            assert row is not None
-            assert row["trade_count"] == best(wanted)
-            candidates = [its for its in wanted if its[6] == row["trade_count"]]
-            values = (row["open"], row["high"], row["low"], row["close"], round(row["volume"], 6))
-            assert values in [(*its[1:5], round(its[5], 6)) for its in candidates]
-            if bar.stored in candidates:
-                assert row["source"] == "CSV" or all(float(price).is_integer() for price in bar.stored[1:5])
-        elif is_selected and is_quiet and request.fill_quiet and close is not None and firsts:
-            expected_times.add(bar.start)
-            assert row is not None
-            assert {row[name] for name in ("open", "high", "low", "close")} == {close}
-            assert (row["volume"], row["trade_count"], row["source"]) == (0.0, 0, None)
+        if is_selected(request, bar):
+            if wanted(request, bar):
+                there.add(bar.start)
+                check_candle(request, bar, row)
+            elif is_quiet(bar) and request.fill_quiet and close is not None:
+                there.add(bar.start)
+                check_filled(row, close)
+            if request.with_state and is_expected(market, request, bar):
+                there.add(bar.start)
+                check_unfilled(request, bar, row)
         if request.with_state and row is not None:
-            traded = bool(wanted)
-            assert row["state"] == ("gap" if not bar.is_whole else "traded" if traded else "quiet")
+            state = "traded" if wanted(request, bar) else "quiet"
+            assert row["state"] == (state if bar.is_whole else "gap")
             assert row["proof"] == proof_of(market, bar)
-        beginnings = [request.bars.floor(min([*firsts, first_known]))] if first_known is not None else []
-        beginnings = beginnings if request.start is None else [request.start]
-        if request.with_state and is_selected and bar.end <= market.now and beginnings:
-            (begin,) = beginnings
-            if bar.start >= begin and bar.start < market.now:
-                expected_times.add(bar.start)
-                assert row is not None
-                if not wanted and not (request.fill_quiet and is_quiet):
-                    assert row["close"] is None
-                    assert row["trade_count"] == (0 if bar.is_whole else None)
-        if known:
-            top = best(known)
-            closes = {its[4] for its in known if its[6] == top}
-            close = row["close"] if row is not None and row["trade_count"] else next(iter(closes))
-            if len(closes) > 1 and not (row is not None and row["trade_count"]):
-                close = merged_close(market, request.bars, bar)
-    assert set(rows) == expected_times
+        if [*bar.sure, *bar.parts]:
+            close = merged_close(market, request.bars, bar)
+    assert set(rows) == there
+
+
+def is_selected(request: ReadRequest, bar: Account) -> bool:
+    return (request.start is None or bar.start >= request.start) and (request.end is None or bar.start < request.end)
+
+
+def wanted(request: ReadRequest, bar: Account) -> list[Row]:
+    return [*bar.sure, *bar.parts] if request.incomplete else bar.sure
+
+
+def is_quiet(bar: Account) -> bool:
+    return bar.is_whole and not bar.sure
+
+
+def is_expected(market: Market, request: ReadRequest, bar: Account) -> bool:
+    """Whether the bar has ended, after the start or the first known candle."""
+    if bar.end > market.now:
+        return False
+    if request.start is not None:
+        return True
+    usable = [interval for interval in market.candles if interval.seconds <= request.bars.seconds]
+    firsts = [time for interval in usable for time in market.candles[interval]]
+    known = market.evidence.first_known
+    return known is not None and bar.start >= request.bars.floor(min([known, *firsts]))
+
+
+def check_candle(request: ReadRequest, bar: Account, row: dict[str, Any] | None) -> None:
+    assert row is not None
+    assert row["trade_count"] == best(wanted(request, bar))
+    candidates = [its for its in wanted(request, bar) if its[6] == row["trade_count"]]
+    values = (row["open"], row["high"], row["low"], row["close"], round(row["volume"], 6))
+    assert values in [(*its[1:5], round(its[5], 6)) for its in candidates]
+    if bar.stored in candidates and not all(float(price).is_integer() for price in bar.stored[1:5]):
+        assert row["source"] == "CSV", "with as many trades, prices with decimals are kept"
+
+
+def check_filled(row: dict[str, Any] | None, close: float) -> None:
+    assert row is not None
+    assert {row[name] for name in ("open", "high", "low", "close")} == {close}
+    assert (row["volume"], row["trade_count"], row["source"]) == (0.0, 0, None)
+
+
+def check_unfilled(request: ReadRequest, bar: Account, row: dict[str, Any] | None) -> None:
+    """A row that is there for its state alone has no prices."""
+    assert row is not None
+    if not wanted(request, bar) and not (request.fill_quiet and is_quiet(bar)):
+        assert row["close"] is None
+        assert row["trade_count"] == (0 if bar.is_whole else None)
 
 
 def merged_close(market: Market, bars: Bars, bar: Account) -> float:
-    """The close that a merge keeps where several rows have as many trades, and no row was returned."""
+    """The close of a bar that has candles, of whatever parts."""
     edges = bars.edges(bar.start, bar.start + 1)
     return float(assemble(bars, edges, market.evidence, market.read, with_partial=True).known["close"][-1])
 
@@ -271,21 +292,17 @@ def test_what_must_be_complete_is_refused_for_each_gap_and_each_suspicion(market
     first = request.expected(market.evidence, market.now)
     bars = [] if first is None else [bar for bar in grid(request.bars, first.start, first.end) if bar[1] <= market.now]
     missing = normalise(Span(*bar) for bar in bars if not account(market, request.bars, *bar).is_whole)
-    try:
+    inside = [span for span in market.suspicious if first is not None and span.overlaps(first)]
+    if first is not None and not missing and not inside:
         require_complete(request, {"XBTUSD": market.evidence}, market.now)
-    except Incomplete as error:
-        if first is None:
-            assert "nothing is known of XBTUSD in this time" in str(error)
-            return
-        assert error.gaps == tuple(("XBTUSD", span.start, span.end) for span in missing)
-        inside = [span for span in market.suspicious if span.start < first.end and first.start < span.end]
-        assert len(error.suspicious) == len(inside)
-        assert error.gaps or error.suspicious
-        assert ("under suspicion" in str(error)) == bool(inside)
-    else:
-        assert first is not None
-        assert not missing
-        assert not any(span.start < first.end and first.start < span.end for span in market.suspicious)
+        return
+    with pytest.raises(Incomplete) as refused:
+        require_complete(request, {"XBTUSD": market.evidence}, market.now)
+    said = str(refused.value)
+    assert ("nothing is known of XBTUSD in this time" in said) == (first is None)
+    assert refused.value.gaps == tuple(("XBTUSD", span.start, span.end) for span in missing)
+    assert len(refused.value.suspicious) == len(inside)
+    assert ("under suspicion" in said) == bool(inside)
 
 
 @given(market=markets(), request=requests, at=st.integers(0, 2 * 24 * 12))

@@ -13,8 +13,7 @@ from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.catalog.states import ContradictionState
-from kraken_pipeline.storage.records import proof_records
-from kraken_pipeline.storage.records.change_records import changes_of
+from kraken_pipeline.storage.records import evidence_records, proof_records
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.reading.assembly import Assembly, judged, sources_of
 from kraken_pipeline.workflow.reading.candles import named
@@ -121,7 +120,7 @@ def condition(
     with opened(settings or load_settings()) as stores:
         judgement = _judge(stores, pair, request)
         with stores.catalog.read() as connection:
-            changes = changes_of(connection, judgement.pair, sources_of(request.bars)[0])
+            changes = evidence_records.changes_of(connection, judgement.pair, sources_of(request.bars)[0])
     return _days(judgement, changes)
 
 
