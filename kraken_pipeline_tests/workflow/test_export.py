@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from zipfile import ZipFile
@@ -34,7 +35,7 @@ ROWS = [
 ]
 
 
-def candles(rows: list[tuple[float, ...]] = ROWS) -> pl.DataFrame:
+def candles(rows: Sequence[tuple[float, ...]] = ROWS) -> pl.DataFrame:
     names = ["time", "open", "high", "low", "close", "volume", "trade_count"]
     frame = pl.DataFrame([list(map(float, row)) for row in rows], schema=names, orient="row")
     return frame.with_columns((pl.col("time").cast(pl.Int64) * 1_000_000).cast(TIME), pl.lit("CSV").alias("source"))

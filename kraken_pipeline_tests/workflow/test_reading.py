@@ -184,7 +184,7 @@ def test_days_of_a_zone_start_at_its_midnight(settings: Settings) -> None:
 
 
 def test_several_pairs_are_one_long_frame_or_a_wide_one(settings: Settings) -> None:
-    window = {"start": "2023-03-27", "end": "2023-03-29"}
+    window: dict[str, Any] = {"start": "2023-03-27", "end": "2023-03-29"}
     long = read_candles(["BTC/USD", "ADAEUR"], "1h", settings=settings, **window)
     assert long.columns[:2] == ["pair", "time"]
     assert list(dict.fromkeys(long["pair"])) == ["XBTUSD", "ADAEUR"]
@@ -219,7 +219,7 @@ def test_what_must_be_complete_is_an_error_that_lists_the_gaps(settings: Setting
 
 
 def test_coverage_gaps_and_the_condition_of_days_are_frames(settings: Settings) -> None:
-    window = {"start": "2023-03-26", "end": "2023-07-03", "settings": settings}
+    window: dict[str, Any] = {"start": "2023-03-26", "end": "2023-07-03", "settings": settings}
     ranges = kraken_pipeline.covered("BTCUSD", "1h", **window)
     assert ranges["start"].dt.epoch("s").to_list() == [START, Q3.start]
     assert ranges["end"].dt.epoch("s").to_list()[0] == Q1.end
@@ -255,7 +255,7 @@ def test_a_lazy_frame_reads_what_is_stored(settings: Settings) -> None:
     pairs = ["XBTUSD", "ADAEUR"]
     lazy = kraken_pipeline.scan_candles(pairs, "1h", settings=settings)
     assert lazy.collect().equals(read_candles(pairs, "1h", settings=settings))
-    window = {"start": "2023-03-27", "end": "2023-03-29"}
+    window: dict[str, Any] = {"start": "2023-03-27", "end": "2023-03-29"}
     part = kraken_pipeline.scan_candles(pairs, 60, settings=settings, columns=["time", "close"], **window)
     assert part.collect().equals(read_candles(pairs, 60, settings=settings, columns=["time", "close"], **window))
     with pytest.raises(InvalidRequest, match="interval '2h' does not exist"):
