@@ -11,9 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kraken_pipeline.market.interval import Interval
 
@@ -200,13 +198,3 @@ def lies_in(spans: Spans, times: pl.Series) -> pl.Series:
     """Return whether each time (Int64, seconds since the epoch) lies in the set (Boolean)."""
     edges = pl.Series("edges", [edge for span in spans for edge in (span.start, span.end)], dtype=pl.Int64())
     return edges.search_sorted(times, side="right").cast(pl.Int64()) % 2 == 1
-
-
-def holds(spans: Spans, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return of each range `[start, end)`, in seconds since the epoch, whether the set holds all of it."""
-    if not spans:
-        return np.zeros(len(starts), np.bool_)
-    opened = np.array([span.start for span in spans], np.int64)
-    closed = np.array([span.end for span in spans], np.int64)
-    last = opened.searchsorted(starts, side="right") - 1
-    return (last >= 0) & (ends <= closed[last])

@@ -7,13 +7,16 @@ a lot, which removes the noise of the order of addition.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kraken_pipeline.market.candle import TIME, seconds_in
 from kraken_pipeline.market.interval import Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LOT_DECIMALS = 8
 

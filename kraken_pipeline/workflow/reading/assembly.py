@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN
-from kraken_pipeline.coverage.ranges import Span, Spans, holds, intersect, subtract, union, whole_candles
+from kraken_pipeline.coverage.ranges import Span, Spans, intersect, subtract, union, whole_candles
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished, merge, seconds_in
 from kraken_pipeline.market.interval import Interval
@@ -94,11 +94,11 @@ def assemble(
         fits = (starts % interval.seconds == 0) & (ends % interval.seconds == 0)
         fitting.append((interval, fits))
         taken = fits & ~is_whole
-        taken[taken] = holds(evidence.covered.get(interval, ()), starts[taken], ends[taken])
+        taken[taken] = _holds(evidence.covered.get(interval, ()), starts[taken], ends[taken])
         is_whole |= taken
         proven = evidence.proven.get(interval, NOTHING_PROVEN)
         for level, spans in ((RECONCILED, proven.reconciled), (VERIFIED, proven.verified)):
-            proof[taken] = np.where(holds(spans, starts[taken], ends[taken]), level, proof[taken])
+            proof[taken] = np.where(_holds(spans, starts[taken], ends[taken]), level, proof[taken])
         if interval is bars.stored_as:
             found = read(interval, int(edges[0]), int(edges[-1])) if len(starts) else NO_ROWS
         else:
@@ -174,3 +174,13 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the ranges of positions that are true, each as (first, last + 1)."""
     changes = np.flatnonzero(np.diff(np.concatenate(([0], mask.view(np.int8), [0]))))
     return [(int(first), int(last)) for first, last in changes.reshape(-1, 2)]
+
+
+def _holds(spans: Spans, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return of each range `[start, end)`, in seconds since the epoch, whether the set holds all of it."""
+    if not spans:
+        return np.zeros(len(starts), np.bool_)
+    opened = np.array([span.start for span in spans], np.int64)
+    closed = np.array([span.end for span in spans], np.int64)
+    last = opened.searchsorted(starts, side="right") - 1
+    return (last >= 0) & (ends <= closed[last])
