@@ -248,6 +248,23 @@ def test_the_day_that_is_not_over_is_pending_and_one_that_is_cut_is_degraded(set
     assert cut["covered"].to_list() == [CUT % DAY // HOUR / 24]
 
 
+def test_a_renamed_pair_is_joined_with_its_former_name_only_on_request(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home")
+    with opened(settings) as stores:
+        old = write_lines(tmp_path / "MATICUSD_60.csv", [csv_row(START + n * HOUR).strip() for n in range(4)])
+        new = write_lines(tmp_path / "POLUSD_60.csv", [csv_row(START + n * HOUR).strip() for n in (3, 4, 5)])
+        run(stores, old, new, resampling=False)
+    with pytest.warns(UserWarning, match="MATICUSD became POLUSD, joined by the candles, because its date is unknown"):
+        joined = read(settings, "POLUSD", continuous=True)
+    assert joined.columns == ["pair", *read(settings, "POLUSD").columns]
+    assert joined["pair"].to_list() == ["MATICUSD"] * 3 + ["POLUSD"] * 3
+    assert times(joined.drop("pair")) == [START + n * HOUR for n in range(6)]
+    assert read(settings, "POLUSD").height == 3
+    assert read(settings, "POLUSD", continuous=True, columns=["close"], start=START + 4 * HOUR).columns == ["close"]
+    with pytest.raises(InvalidRequest, match="continuous reads the candles of one pair"):
+        read_candles(["POLUSD"], 60, continuous=True, settings=settings)
+
+
 # --- lazy reading
 
 

@@ -20,7 +20,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.workflow.reading.assembly import assemble
 from kraken_pipeline.workflow.reading.candles import require_complete, rows_of
-from kraken_pipeline.workflow.reading.evidence import PairEvidence
+from kraken_pipeline.workflow.reading.evidence import TimeEvidence
 from kraken_pipeline.workflow.reading.request import ReadRequest
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -43,9 +43,9 @@ class Market:
     now: int
 
     @property
-    def evidence(self) -> PairEvidence:
+    def evidence(self) -> TimeEvidence:
         stored = {interval: rows for interval, rows in self.candles.items() if rows}
-        return PairEvidence(
+        return TimeEvidence(
             covered=self.covered,
             proven={
                 interval: Proven(normalise([*self.reconciled[interval], *spans]), spans)

@@ -20,7 +20,7 @@ from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, finished, merge, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample_between
-from kraken_pipeline.workflow.reading.evidence import PairEvidence
+from kraken_pipeline.workflow.reading.evidence import TimeEvidence
 
 Read = Callable[[Interval, int, int], pl.DataFrame]
 """A function that returns the stored candles of an interval that start in `[start, end)`, as `Lake.read` does."""
@@ -74,7 +74,7 @@ class Assembly:
 
 
 def assemble(
-    bars: Bars, edges: NDArray[np.int64], evidence: PairEvidence, read: Read, *, with_partial: bool = False
+    bars: Bars, edges: NDArray[np.int64], evidence: TimeEvidence, read: Read, *, with_partial: bool = False
 ) -> Assembly:
     """Return the bars of one pair.
 
@@ -111,7 +111,7 @@ def assemble(
     return Assembly(edges, is_whole, proof, candles, partial)
 
 
-def judged(bars: Bars, window: Span, evidence: PairEvidence, now: int) -> Assembly:
+def judged(bars: Bars, window: Span, evidence: TimeEvidence, now: int) -> Assembly:
     """Return the bars that start in a window and have ended, without their candles."""
     edges = bars.edges(window.start, window.end)
     edges = edges[: int(edges.searchsorted(now, side="right"))]
@@ -123,7 +123,7 @@ def sources_of(bars: Bars) -> list[Interval]:
     return [interval for interval in reversed(Interval) if interval.seconds <= bars.seconds]
 
 
-def is_all_stored(bars: Bars, evidence: PairEvidence, window: Span) -> bool:
+def is_all_stored(bars: Bars, evidence: TimeEvidence, window: Span) -> bool:
     """Return whether no bar in a window, whose candles are stored, can be added from finer candles.
 
     It saves the grid of the bars, which takes longer than reading them.
@@ -135,7 +135,7 @@ def is_all_stored(bars: Bars, evidence: PairEvidence, window: Span) -> bool:
     return not subtract(intersect(whole, (window,)), evidence.covered.get(bars.stored_as, ()))
 
 
-def known_window(bars: Bars, evidence: PairEvidence) -> Span | None:
+def known_window(bars: Bars, evidence: TimeEvidence) -> Span | None:
     """Return the time from the first bar with a stored candle to the end of the last one; None if there is none."""
     stored = [evidence.stored[interval] for interval in sources_of(bars) if interval in evidence.stored]
     if not stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from kraken_pipeline.coverage.ranges import Span, intersect
 from kraken_pipeline.errors import Incomplete, InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, TIME, seconds_in
+from kraken_pipeline.market.continuous import continuous_candles
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
@@ -30,7 +32,7 @@ from kraken_pipeline.workflow.reading.assembly import (
     judged,
     known_window,
 )
-from kraken_pipeline.workflow.reading.evidence import PairEvidence, evidence_of
+from kraken_pipeline.workflow.reading.evidence import TimeEvidence, evidence_of
 from kraken_pipeline.workflow.reading.request import (
     COLUMNS,
     PAIR,
@@ -63,6 +65,7 @@ def read_candles(
     require_complete: bool = False,
     with_state: bool = False,
     pivot: str | None = None,
+    continuous: bool = False,
     settings: Settings | None = None,
 ) -> pl.DataFrame:
     """Return the candles of one pair or of several, of any interval.
@@ -87,6 +90,9 @@ def read_candles(
             (or now), with two more columns: `state` (traded, quiet, or gap: not covered) and `proof` (verified,
             reconciled, untested; null in a gap). Where nothing was traded or nothing is known, prices are null.
         pivot: A column, such as `close`: the frame then has one row for each time and one column for each pair.
+        continuous: Whether the candles of a renamed pair begin with those under its former names. A first column
+            `pair` has the name under which each was traded, and a warning says where one name ends, where the next
+            begins, and what is left out because both have candles.
         settings: The settings; those from the environment by default.
 
     Returns:
@@ -110,7 +116,12 @@ def read_candles(
         with_state=with_state,
     )
     is_one = isinstance(pair, str)
-    available = [*([] if is_one else [PAIR]), *COLUMNS, *(STATE_COLUMNS if with_state else ())]
+    if continuous and (not is_one or pivot or with_state or require_complete):
+        raise InvalidRequest(
+            "continuous reads the candles of one pair: leave pivot, with_state and require_complete out, which would "
+            "count the time of the former name after its end as missing"
+        )
+    available = [*([] if is_one and not continuous else [PAIR]), *COLUMNS, *(STATE_COLUMNS if with_state else ())]
     wanted = chosen_columns(columns, available)
     if pivot is not None:
         chosen_columns([pivot], [name for name in available if name not in ("time", PAIR)])
@@ -118,10 +129,21 @@ def read_candles(
             raise InvalidRequest("columns and pivot exclude each other: a pivot has one column for each pair")
     with opened(settings or load_settings()) as stores:
         names = named(pair, stores)
+        if continuous:
+            return _continuous(stores, names[0], request).select(wanted)
         frames = read_pairs(stores, names, request)
     if is_one and pivot is None:
         return frames[names[0]].select(wanted)
     return _pivoted(frames, pivot) if pivot is not None else long_frame(frames).select(wanted)
+
+
+def _continuous(stores: Stores, pair: str, request: ReadRequest) -> pl.DataFrame:
+    """Return the candles of a pair and of its former names, and warn of each seam."""
+    joined, seams = continuous_candles(pair, lambda name: read_pairs(stores, [name], request)[name])
+    for seam in seams:
+        if seam.gap is not None or seam.overlap is not None:
+            warnings.warn(seam.sentence(), stacklevel=3)
+    return joined
 
 
 def named(pairs: str | Sequence[str], stores: Stores) -> list[str]:
@@ -150,7 +172,7 @@ def read_pairs(stores: Stores, pairs: Sequence[str], request: ReadRequest) -> di
     return {pair: rows_of(request, found[pair], _reader(stores, pair), now) for pair in pairs}
 
 
-def require_complete(request: ReadRequest, found: Mapping[str, PairEvidence], now: int) -> None:
+def require_complete(request: ReadRequest, found: Mapping[str, TimeEvidence], now: int) -> None:
     """Check that nothing is missing of the time that a request expects.
 
     Raises:
@@ -194,7 +216,7 @@ def _reader(stores: Stores, pair: str) -> Read:
     return read
 
 
-def rows_of(request: ReadRequest, evidence: PairEvidence, read: Read, now: int) -> pl.DataFrame:
+def rows_of(request: ReadRequest, evidence: TimeEvidence, read: Read, now: int) -> pl.DataFrame:
     """Return the rows of one pair, with the columns of `read_candles` and perhaps `state` and `proof`.
 
     Args:
@@ -261,7 +283,7 @@ def _filled(assembly: Assembly, rows: pl.DataFrame, close: float | None) -> pl.D
     )
 
 
-def _close_before(bars: Bars, evidence: PairEvidence, read: Read, start: int) -> float | None:
+def _close_before(bars: Bars, evidence: TimeEvidence, read: Read, start: int) -> float | None:
     """Return the close of the last candle that starts before a bar; None if there is none.
 
     It looks back from the bar, each time twice as far, because most bars have a candle not long before.

@@ -17,7 +17,7 @@ from kraken_pipeline.workflow.gaps.snapshot import first_known
 
 
 @dataclass(frozen=True, slots=True)
-class PairEvidence:
+class TimeEvidence:
     """The evidence about one pair.
 
     Attributes:
@@ -35,7 +35,7 @@ class PairEvidence:
     first_known: int | None = None
 
 
-def evidence_of(stores: Stores, pairs: Collection[str], *, with_proof: bool) -> dict[str, PairEvidence]:
+def evidence_of(stores: Stores, pairs: Collection[str], *, with_proof: bool) -> dict[str, TimeEvidence]:
     """Return the evidence about some pairs, all of one moment.
 
     Args:
@@ -52,7 +52,7 @@ def evidence_of(stores: Stores, pairs: Collection[str], *, with_proof: bool) -> 
         suspicions = proof_records.suspicions_of(connection, names) if with_proof else []
     unproven = [suspicion for suspicion in suspicions if suspicion.state is SuspicionState.UNPROVEN]
     return {
-        pair: PairEvidence(
+        pair: TimeEvidence(
             covered={
                 interval: tuple(record.span for record in records)
                 for interval in Interval

@@ -13,7 +13,7 @@ from kraken_pipeline.market.candle import EARLIEST_TIME
 from kraken_pipeline.market.moment import parse_moment
 from kraken_pipeline.market.pair import did_you_mean, named_pair
 from kraken_pipeline.workflow.reading.assembly import known_window
-from kraken_pipeline.workflow.reading.evidence import PairEvidence
+from kraken_pipeline.workflow.reading.evidence import TimeEvidence
 
 Moment = str | datetime | int
 """An ISO date or time, a datetime, or seconds since the epoch; UTC where it has no zone."""
@@ -54,7 +54,7 @@ class ReadRequest:
         """Whether nothing is wanted but the candles."""
         return not (self.fill_quiet or self.incomplete or self.require_complete or self.with_state)
 
-    def expected(self, evidence: PairEvidence, now: int) -> Span | None:
+    def expected(self, evidence: TimeEvidence, now: int) -> Span | None:
         """Return the time in which candles are expected or known; None if nothing is.
 
         It begins with `start`, or else with the first candle or trade that is known. It ends with `end`, but not later
