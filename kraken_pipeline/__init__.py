@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kraken_pipeline.workflow.read_questdb import connect_questdb
     from kraken_pipeline.workflow.reading.candles import read_candles
     from kraken_pipeline.workflow.reading.condition import condition, covered, gaps
+    from kraken_pipeline.workflow.reading.plot import plot_candles
     from kraken_pipeline.workflow.reading.scan import scan_candles
     from kraken_pipeline.workflow.universe import pairs
 
@@ -39,6 +40,7 @@ __all__ = [
     "covered",
     "gaps",
     "pairs",
+    "plot_candles",
     "read_candles",
     "scan_candles",
 ]
@@ -52,6 +54,7 @@ _FROM = {
     "covered": "kraken_pipeline.workflow.reading.condition",
     "gaps": "kraken_pipeline.workflow.reading.condition",
     "pairs": "kraken_pipeline.workflow.universe",
+    "plot_candles": "kraken_pipeline.workflow.reading.plot",
     "read_candles": "kraken_pipeline.workflow.reading.candles",
     "scan_candles": "kraken_pipeline.workflow.reading.scan",
 }
