@@ -16,9 +16,8 @@ import numpy.typing as npt
 import polars as pl
 
 from kraken_pipeline.coverage.proof import Proven
-from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, normalise, span, subtract
+from kraken_pipeline.coverage.ranges import Spans, intersect, lies_in, normalise, subtract
 from kraken_pipeline.market.candle import seconds_in
-from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 
 Times = npt.NDArray[np.int64]
@@ -89,7 +88,7 @@ class SeriesClaims:
         """Yield the claims that cannot be true together, whatever the candles: name and reason.
 
         Args:
-            window: The time of the release, as `whole_within` returns it.
+            window: The time of the release, on the grid of the interval.
         """
         interval = self.series.interval
         sets: Mapping[str, Spans] = {name: getattr(self, name) for name in SPAN_SETS}
@@ -198,8 +197,3 @@ def encoded(candles: pl.DataFrame) -> bytes:
         table[:, column] = (candles[name].to_numpy() + 0.0).astype("<f8").view("<i8")
     table[:, _FIELDS - 1] = candles["trade_count"].to_numpy()
     return table.tobytes()
-
-
-def whole_within(window: Span, interval: Interval) -> Spans:
-    """Return the time of the candles of an interval that lie in a window as a whole."""
-    return span(interval.ceil(window.start), interval.floor(window.end))

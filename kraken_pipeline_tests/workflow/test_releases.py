@@ -607,6 +607,23 @@ def test_a_backup_has_the_releases_and_shares_their_files(own: Stores, tmp_path:
         assert failed_claims(there.home / "releases" / "a") == []
 
 
+def test_two_releases_of_one_name_are_never_mixed(own: Stores, tmp_path: Path) -> None:
+    home, saved = own.settings.home, tmp_path / "saved"
+    released(own, intervals="60")
+    back_up(own, saved)
+    delete(home, "a")
+    released(own, pairs="ADAEUR")
+    there = settings_of(Path(shutil.copytree(home / "releases", tmp_path / "there" / "releases")).parent)
+    before = digest_of(there.home)
+    with pytest.raises(InvalidRequest, match="the home has another release a than the backup"):
+        restore(there, saved, RunContext("restore", NOW))
+    assert digest_of(there.home) == before
+    back_up(own, saved)
+    assert digest_of(saved / "releases") == digest_of(home / "releases")
+    restore(there, saved, RunContext("restore", NOW))
+    assert failed_claims(there.home / "releases" / "a") == []
+
+
 def test_with_the_lake_in_a_bucket_a_release_is_a_copy_in_the_home(
     bucket: Bucket, home: Path, shelf: Shelf, tmp_path: Path
 ) -> None:

@@ -20,9 +20,19 @@ from typing import Any
 
 import polars as pl
 
-from kraken_pipeline.coverage.claims import SeriesClaims, SeriesTally, whole_within
+from kraken_pipeline.coverage.claims import SeriesClaims, SeriesTally
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
-from kraken_pipeline.coverage.ranges import EVER, Span, Spans, clip, intersect, normalise, subtract, touched_candles
+from kraken_pipeline.coverage.ranges import (
+    EVER,
+    Span,
+    Spans,
+    clip,
+    intersect,
+    normalise,
+    subtract,
+    touched_candles,
+    whole_candles,
+)
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import time_from_seconds
 from kraken_pipeline.market.moment import iso
@@ -157,9 +167,8 @@ def _selection(snapshot: CatalogSnapshot, spec: RunSpec) -> DatasetSelection:
         raise InvalidRequest(
             f"nothing is selected of {_nothing(spec)}: no time is covered; kraken-pipeline report shows what there is"
         )
-    selected = {
-        series for series, spans in held.items() if intersect(spans, whole_within(Span(start, end), series.interval))
-    }
+    window = (Span(start, end),)
+    selected = {series for series, spans in held.items() if intersect(spans, whole_candles(window, series.interval))}
     pairs = tuple(sorted({series.pair for series in selected}))
     if (without := sorted(set(spec.pairs) - set(pairs))) or not pairs:
         raise InvalidRequest(
@@ -332,7 +341,7 @@ class _Making:
 
     def _describe(self, series: Series, placed: Sequence[tuple[Path, str]], evidence: _PairEvidence) -> None:
         """Add the claims, the files and the sources of a series; one without anything is left out."""
-        window = whole_within(self._selection.window, series.interval)
+        window = whole_candles((self._selection.window,), series.interval)
         covered = intersect(evidence.coverage.get(series, ()), window)
         tally = SeriesTally(series, covered)
         counts: dict[str, int] = {}

@@ -70,6 +70,10 @@ class DatasetRelease:
         claims = self.claims(series)
         return Proven(claims.reconciled, claims.verified)
 
+    def files(self, series: Series) -> tuple[DatasetFile, ...]:
+        """Return the files with candles of a series, in order of time."""
+        return self._files.get(series, ())
+
     def read(self, series: Series, start: int | None = None, end: int | None = None) -> pl.DataFrame:
         """Return the candles that start in `[start, end)`, with the columns of `CANDLE_SCHEMA`, sorted, unique by time.
 
@@ -83,7 +87,7 @@ class DatasetRelease:
             DamagedFile: A file is missing, or has another size than the release says.
         """
         self.claims(series)
-        files = [file for file in self._files.get(series, ()) if file.overlaps(start, end)]
+        files = [file for file in self.files(series) if file.overlaps(start, end)]
         if not files:
             return pl.DataFrame(schema=CANDLE_SCHEMA)
         for file in files:

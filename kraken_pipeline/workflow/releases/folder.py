@@ -140,6 +140,13 @@ def list_releases(home: Path) -> Iterator[ListedRelease]:
             yield ListedRelease(name, certificate, is_signed)
 
 
+def other_releases(home: Path, copy: Path) -> list[str]:
+    """Return the releases of a home of which a copy of the home has another one under the same name."""
+    both = set(names_of(home)) & set(names_of(copy))
+    certificates = {name: [place / RELEASES / name / CERTIFICATE for place in (home, copy)] for name in sorted(both)}
+    return [name for name, (mine, other) in certificates.items() if mine.read_bytes() != other.read_bytes()]
+
+
 def delete(home: Path, name: str) -> None:
     """Delete a release; candles that it shares with the lake stay in the lake.
 

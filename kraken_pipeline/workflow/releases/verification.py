@@ -15,9 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from kraken_pipeline.coverage.claims import SeriesClaims, SeriesTally, whole_within
+from kraken_pipeline.coverage.claims import SeriesClaims, SeriesTally
 from kraken_pipeline.coverage.proof import Proven
-from kraken_pipeline.coverage.ranges import normalise
+from kraken_pipeline.coverage.ranges import normalise, whole_candles
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.moment import iso
@@ -194,7 +194,7 @@ def _failed(
 ) -> Iterator[FailedClaim]:
     """Yield the claims about one series that do not hold."""
     series = claims.series
-    window = whole_within(certificate.selection.window, series.interval)
+    window = whole_candles((certificate.selection.window,), series.interval)
     broken = list(claims.broken(window))
     yield from (FailedClaim(f"{name} of {series}", why) for name, why in broken)
     tally = SeriesTally(series, normalise(claims.covered))

@@ -36,12 +36,12 @@ from kraken_pipeline.storage.lake import last_write, loss
 from kraken_pipeline.storage.paths import Layout, layout_of, linked, named_in, sync_file, sync_folder
 from kraken_pipeline.storage.stores import Stores, opened, place_of_lake, pool_sizes
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.releases.folder import RELEASES
+from kraken_pipeline.workflow.releases import folder
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.bucket_copies import LAKE_FOLDERS, download, upload
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
-_OF_HOME = ("reports", RELEASES)
+_OF_HOME = ("reports", folder.RELEASES)
 FOLDERS = (*LAKE_FOLDERS, *_OF_HOME)
 """The folders that are backed up beside the catalog. Settings are excluded: they contain passwords."""
 _ABOUT = "backup.json"
@@ -102,7 +102,8 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     """Save a home to a folder; an earlier backup of it there is updated.
 
     An earlier backup keeps its catalog until all files are copied. Then the files of a series are removed from it that
-    files of another layout have replaced; nothing else is removed.
+    files of another layout have replaced. Of releases, only one is removed that the home has replaced by another one of
+    its name. Nothing else is removed.
 
     Args:
         stores: The stores of the home.
@@ -130,6 +131,8 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     saved.unlink(missing_ok=True)
     dumps.save(stores.catalog, saved)
     sync_file(saved)
+    for replaced in folder.other_releases(home, to):
+        shutil.rmtree(to / folder.RELEASES / replaced)
     copied = _copy_folders(home, to, _of_home(stores.settings), links=links)
     if stores.settings.kraken_lake_url is not None:
         copied |= {path: _Copied(size, False) for path, size in download(stores, to, to / _SCRATCH).items()}
@@ -307,6 +310,11 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
         )
     home.mkdir(parents=True, exist_ok=True)
     loss.require_finished(home, command)
+    if others := folder.other_releases(source, home):
+        raise InvalidRequest(
+            f"the home has another release {others[0]} than the backup, and a release is never replaced; delete it, or "
+            f"move {home / folder.RELEASES / others[0]} to another folder"
+        )
     if not loss.is_unfinished(home):
         _require_empty(settings)
     with loss.unfinished(home, command):
