@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import DamagedFile, InvalidRequest
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
@@ -40,6 +42,8 @@ from kraken_pipeline_tests.support.homes import (
     NOW,
     Q1,
     Q3,
+    SPRING,
+    START,
     Shelf,
     covered,
     digest_of,
@@ -47,6 +51,7 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
     write_lines,
 )
+from kraken_pipeline_tests.support.lakes import into_former_layout
 
 pytestmark = pytest.mark.slow
 
@@ -142,6 +147,37 @@ def test_the_division_into_files_does_not_reach_the_digest(tmp_path: Path, monke
         ["2021.parquet", "2022.parquet", "2023.parquet"],
     )
     assert {whole.digest, years.digest} == {by_hand} == {by_hand_of_years}
+
+
+def test_a_home_of_an_earlier_layout_has_the_same_digest(own: Stores) -> None:
+    digest = released(own).digest
+    assert into_former_layout(own.lake)
+    former = released(own, "b")
+    assert former.digest == digest
+    assert "candles/interval=1/pair=XBTUSD/2023.parquet" in [file.path for file in former.files]
+    assert failed_claims(at(own, "b")) == []
+
+
+def test_conflicts_and_sources_are_beside_the_claims(stores: Stores, shelf: Shelf, tmp_path: Path) -> None:
+    fewer = Defect(DefectKind.FEWER_TRADES, "XBTUSD", Interval.H1, Q1.end - DAY, until=Q1.end)
+    other = write_csv(tmp_path, SPRING, "XBTUSD", Interval.H1, start=START, end=Q1.end, defects=[fewer])
+    run(stores, shelf.q1, intervals="60,1440")
+    agreed = released(stores, pairs="XBTUSD")
+    assert agreed.conflicts == ()
+    run(stores, other, now=NOW + 1, run_id="run-two", intervals="60,1440")
+    disputed = released(stores, "b", pairs="XBTUSD")
+    assert [(one["pair"], one["interval"], one["reason"]) for one in disputed.conflicts] == [
+        ("XBTUSD", 60, "XBTUSD_60.csv counts fewer trades than the kept candles")
+    ]
+    hours = next(one for one in disputed.sources if one["interval"] == 60)
+    assert hours["candles"] == {"CSV": open_release(at(stores, "b")).claims(HOURS).rows}
+    assert [(one["name"], one["container"]) for one in hours["archives"]] == [
+        (f"{shelf.q1.name}:XBTUSD_60.csv", shelf.q1.name),
+        ("XBTUSD_60.csv", None),
+    ]
+    assert hours["archives"][1]["sha256"] == hashlib.sha256(other.read_bytes()).hexdigest()
+    rows = [open_release(at(stores, name)).claims(HOURS).rows_sha256 for name in "ab"]
+    assert rows[0] == rows[1], "the loser of a merge is in the ledger and not in the release"
 
 
 def test_the_digest_depends_on_the_candles_on_the_evidence_and_on_the_selection(own: Stores, shelf: Shelf) -> None:
@@ -448,6 +484,17 @@ def test_a_release_is_verified_from_its_folder_alone(copied: Path) -> None:
     assert digest_of(copied) == before
     with pytest.raises(InvalidRequest, match=r"has no RELEASE\.json"):
         verified(copied.parent)
+
+
+def test_the_verifier_in_the_documentation_verifies(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "releases.md").read_text()
+    program = text.split("```python\n")[-1].partition("```")[0]
+    assert "rows_sha256" in program
+    monkeypatch.chdir(copied)
+    exec(program, {})  # noqa: S102
+    edited(lambda said: said["claims"]["series"][0]["covered"].clear())(copied)
+    with pytest.raises(AssertionError):
+        exec(program, {})  # noqa: S102
 
 
 def test_digest_is_the_name_of_one_key_alone(made: Path) -> None:

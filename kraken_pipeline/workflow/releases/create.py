@@ -233,7 +233,7 @@ class _Making:
         for series in every:
             self._describe(series, placed[series], evidence)
 
-    def _cut(self, series: Series) -> tuple[int, int | None]:
+    def _bounds(self, series: Series) -> tuple[int, int | None]:
         """Return where the selection cuts the candles of a series: the first start, and the end, None for no end."""
         interval = series.interval
         end = self._spec.end
@@ -268,7 +268,7 @@ class _Making:
         """
         lake = self._stores.lake
         known = lake.manifest.of(series)
-        start, end = self._cut(series)
+        start, end = self._bounds(series)
         for year, path in lake.partitions(series):
             records = known.files.get(path, ())
             if records and not any(record.overlaps(start, EVER.end if end is None else end) for record in records):
@@ -303,13 +303,13 @@ class _Making:
             changed = publications.ranges_of(publications.marked(connection, [pair]).get(pair, ()))
             disputes = dispute_records.disputed(connection, [pair])
             contradictions = proof_records.contradictions_of(connection, [pair], (ContradictionState.CONFLICT,))
-            recorded = {series: candle_records.conflicts_over(connection, series, window) for series in every}
+            recorded = candle_records.conflicts_of_pair(connection, pair, window)
             archives = file_records.completed(connection, [pair])
         unproven = normalise(span for spans in changed.values() for span in spans)
         conflicts = [
             conflict_json(series, conflict.span, conflict.reason, candles=conflict.candles)
-            for series, found in recorded.items()
-            for conflict in found
+            for series in every
+            for conflict in recorded.get(series, ())
         ]
         conflicts += [
             conflict_json(series, contradiction.span, contradiction.reason, candles=1)
@@ -345,18 +345,16 @@ class _Making:
         covered = intersect(evidence.coverage.get(series, ()), window)
         tally = SeriesTally(series, covered)
         counts: dict[str, int] = {}
-        start, end = self._cut(series)
-        conditions = [pl.col("time") >= time_from_seconds(pl.lit(start))]
-        conditions += [] if end is None else [pl.col("time") < time_from_seconds(pl.lit(end))]
+        start, end = self._bounds(series)
         for path, sha256 in placed:
             candles = pl.read_parquet(path, hive_partitioning=False)
-            inside = candles.filter(*conditions)
+            inside = _cut(candles, start, end)
             if inside.is_empty():
                 path.unlink()
                 continue
             its_sha256 = sha256 if inside.height == candles.height else _rewrite(path, inside)
             tally.add(inside)
-            for source, count in inside.group_by("source").len().sort("source").iter_rows():
+            for source, count in inside["source"].value_counts().sort("source").iter_rows():
                 counts[source] = counts.get(source, 0) + count
             self._files.append(self._file(series, path, inside, its_sha256))
         wanted = intersect(expected(self._snapshot, self._until_end, series), window)
@@ -399,6 +397,15 @@ class _Making:
 def _is_one_of(sha256: str, records: Sequence[LakeFile]) -> bool:
     """Return whether a file is one on record; one from before there was a manifest has no record to differ from."""
     return not records or sha256 in {record.sha256 for record in records}
+
+
+def _cut(candles: pl.DataFrame, start: int, end: int | None) -> pl.DataFrame:
+    """Return the candles that start in `[start, end)`, in seconds since the epoch; unbounded where `end` is None."""
+    if start == 0 and end is None:
+        return candles
+    within = [pl.col("time") >= time_from_seconds(pl.lit(start))]
+    within += [] if end is None else [pl.col("time") < time_from_seconds(pl.lit(end))]
+    return candles.filter(*within)
 
 
 def _rewrite(path: Path, candles: pl.DataFrame) -> str:

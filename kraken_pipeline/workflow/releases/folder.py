@@ -124,7 +124,7 @@ def find_anywhere(home: Path, name: str) -> Path:
     if name in names_of(home):
         return home / RELEASES / name
     folder = Path(name).expanduser()
-    return folder if (folder / CERTIFICATE).exists() or folder.is_dir() else find(home, name)
+    return folder if folder.is_dir() else find(home, name)
 
 
 def list_releases(home: Path) -> Iterator[ListedRelease]:
