@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.coverage.ranges import Span, intersect
+from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import DamagedFile, InvalidRequest
 from kraken_pipeline.market.interval import Interval
@@ -39,8 +39,10 @@ from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.damaging import flip
 from kraken_pipeline_tests.support.datasets import digest_by_hand, failed_claims, released, verified
 from kraken_pipeline_tests.support.homes import (
+    HOURS_AND_DAYS,
     NOW,
     Q1,
+    Q2,
     Q3,
     SPRING,
     START,
@@ -111,16 +113,33 @@ def filled_in_order(home: Path, *paths: Path) -> tuple[str, str]:
     """The digest of a home that was filled in this order, as the program and as the documentation compute it."""
     with opened(settings_of(home)) as stores:
         for number, path in enumerate(paths):
-            run(stores, path, run_id=f"run-{number}", now=NOW + number, intervals="1,60,240,1440")
+            run(stores, path, run_id=f"run-{number}", now=NOW + number)
         certificate = released(stores, now=NOW + 100 * len(home.name))
         return certificate.digest, digest_by_hand(at(stores))
 
 
 def test_two_homes_that_were_filled_in_different_orders_have_the_same_digest(tmp_path: Path, shelf: Shelf) -> None:
-    paths = (shelf.q1, shelf.complete, shelf.q2, shelf.minutes)
+    busy = SPRING.candles("XBTUSD", Interval.H1, Q2.start + 12 * DAY, Q2.end)
+    times = busy.filter(pl.col("trade_count") > 1)["time"].dt.epoch("s")
+    defects = [
+        Defect(DefectKind.SHORT_CANDLE, "XBTUSD", Interval.H1, times[5]),
+        Defect(DefectKind.MISSING_CANDLE, "XBTUSD", Interval.H1, times[50]),
+        Defect(DefectKind.FEWER_TRADES, "ADAEUR", Interval.D1, Q2.start + 3 * DAY, until=Q2.start + 5 * DAY),
+    ]
+    short = Defect(DefectKind.SHORT_CANDLE, "XBTUSD", Interval.H1, times[200])
+    days = {"start": Q2.start + 20 * DAY, "end": Q2.end - DAY}
+    paths = (
+        shelf.q1,
+        write_quarterly_zip(tmp_path / "bad", SPRING, Q2, HOURS_AND_DAYS, defects=defects),
+        shelf.q2,
+        write_csv(tmp_path / "loose", SPRING, "XBTUSD", Interval.H1, defects=[short], **days),
+        shelf.complete,
+        shelf.minutes,
+    )
     first = filled_in_order(tmp_path / "one", *paths)
     other = filled_in_order(tmp_path / "another", *reversed(paths))
-    assert len({*first, *other}) == 1
+    third = filled_in_order(tmp_path / "third", *paths[2:4], paths[0], paths[5], paths[1], paths[4])
+    assert len({*first, *other, *third}) == 1
 
 
 def test_the_noise_of_volumes_has_one_winner_in_any_order(tmp_path: Path) -> None:
@@ -287,7 +306,10 @@ def test_files_are_read_as_the_lake_is(own: Stores) -> None:
     assert set(found.series) >= {HOURS, DAYS, Series("ADAEUR", Interval.H1)}
     for series in found.series:
         assert found.read(series).equals(own.lake.read(series))
-        assert found.coverage(series) == covered(own, *series)
+        archived = [own.lake.read(Series(series.pair, interval))["time"][0] for interval in HOURS_AND_DAYS]
+        first = int(min(archived).timestamp())
+        since = (Span(series.interval.floor(first), NOW),)
+        assert found.coverage(series) == intersect(covered(own, *series), since), "from the first known candle on"
     start, end = Q1.end - DAY, Q1.end + DAY
     assert found.read(HOURS, start, end).equals(own.lake.read(HOURS, start, end))
     assert found.read(HOURS, 0, 10).schema == found.read(HOURS).schema

@@ -212,7 +212,7 @@ class _Making:
         self._selection = selection
         # Gaps are those of the end of the selection, whenever the release is made.
         self._snapshot = replace(snapshot, now=selection.end)
-        self._until_end = spec.selecting(end=selection.end)
+        self._expected = spec.selecting(start=None, end=selection.end)
         self._spec = spec
         self._scratch = scratch
         self._links = links
@@ -341,7 +341,7 @@ class _Making:
 
     def _describe(self, series: Series, placed: Sequence[tuple[Path, str]], evidence: _PairEvidence) -> None:
         """Add the claims, the files and the sources of a series; one without anything is left out."""
-        window = whole_candles((self._selection.window,), series.interval)
+        window = self._claimed(series)
         covered = intersect(evidence.coverage.get(series, ()), window)
         tally = SeriesTally(series, covered)
         counts: dict[str, int] = {}
@@ -357,13 +357,23 @@ class _Making:
             for source, count in inside["source"].value_counts().sort("source").iter_rows():
                 counts[source] = counts.get(source, 0) + count
             self._files.append(self._file(series, path, inside, its_sha256))
-        wanted = intersect(expected(self._snapshot, self._until_end, series), window)
+        wanted = intersect(expected(self._snapshot, self._expected, series), window)
         gaps = subtract(wanted, covered)
         claims = tally.claims(gaps, evidence.proven.get(series, NOTHING_PROVEN).within(covered))
         if claims.rows or covered or gaps:
             self.rows += claims.rows
             self._series.append(claims)
             self._sources.append(self._source_json(series, counts, evidence.archives.get(series, ())))
+
+    def _claimed(self, series: Series) -> Spans:
+        """Return the time that claims about a series are made of: the selection, from the pair's first known trade on.
+
+        An archive also answers for the years before a pair was listed. How much of that time is covered in resampled
+        intervals depends on the order in which sources were ingested, and says nothing about any candle.
+        """
+        window = whole_candles((self._selection.window,), series.interval)
+        first = self._snapshot.first_known.get(series.pair)
+        return window if first is None else intersect(window, (Span(series.interval.floor(first), EVER.end),))
 
     def _file(self, series: Series, path: Path, candles: pl.DataFrame, sha256: str) -> DatasetFile:
         first, last = (int(time.timestamp()) for time in (candles["time"][0], candles["time"][-1]))
