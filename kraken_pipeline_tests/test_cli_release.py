@@ -51,7 +51,8 @@ def keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
 
 
 def test_a_release_is_made_listed_verified_compared_and_deleted(own: Path, shelf: Shelf) -> None:
-    made = shell(own, "release", "create", "first", "--pairs", "xbtusd", "--intervals", "60,1440")
+    options = ("--pairs", "xbtusd", "--intervals", "60,1440", "--end", "2023-03-30")
+    made = shell(own, "release", "create", "first", *options)
     assert made.code == 0, made.err
     folder = own / "releases" / "first"
     said = json.loads((folder / "RELEASE.json").read_text())

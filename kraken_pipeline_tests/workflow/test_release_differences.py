@@ -104,7 +104,7 @@ def test_withdrawn_candles_and_new_coverage_are_explained(stores: Stores, shelf:
 
     assert {candle.change for candle in grown.candles} == {"added"}
     whys = {candle.why for candle in grown.candles if candle.series == HOURS}
-    assert whys == {f"A does not cover it; B has it from CSV ({NAME}:XBTUSD_60.csv)"}
+    assert whys == {f"it lies outside the time of A; B has it from CSV ({NAME}:XBTUSD_60.csv)"}
     hours = next(one for one in grown.series if one.series == HOURS)
     assert hours.spans["covered"] == ((), (Span(Q1.end, Q2.end),))
 
@@ -117,6 +117,8 @@ def test_withdrawn_candles_and_new_coverage_are_explained(stores: Stores, shelf:
     (covered, _) = next(one for one in shrunk.series if one.series == HOURS).spans["covered"]
     assert covered == (Span(Q1.end + DAY, Q1.end + DAY + 2 * HOUR),)
 
+    back = compared(stores, third, second).candles
+    assert {candle.why.partition(" (")[0] for candle in back} == {"A does not cover it; B has it from CSV"}
     unknown = compared(None, second, third).candles
     assert {candle.why for candle in unknown} == {"the ledger of this home has no record of it"}
 
@@ -137,4 +139,19 @@ def test_a_series_that_only_one_release_has_is_named(stores: Stores, shelf: Shel
     assert {(one.series, one.only_in) for one in found.series} == {
         (series, "A") for series in whole.series if series != HOURS
     }
-    assert {one.only_in for one in compared(stores, part, whole).series} == {"B"}
+    back = compared(stores, part, whole)
+    assert {one.only_in for one in back.series} == {"B"}
+    assert {(one.added, one.removed) for one in back.series} == {(one.removed, 0) for one in found.series}
+    assert (found.candles, found.count) == ((), 0)
+    assert sum(one.removed for one in found.series) == sum(whole.read(one.series).height for one in found.series)
+
+
+def test_candles_outside_of_a_selection_are_explained_by_it(stores: Stores, shelf: Shelf) -> None:
+    run(stores, shelf.q1, intervals="60,1440")
+    run(stores, shelf.complete, run_id="run-two", now=NOW + 1, intervals="60,1440")  # the same candles, released later
+    whole = opened_release(stores, "whole")
+    released(stores, "part", intervals="60,1440", end=iso(Q1.end - DAY))
+    part = open_release(stores.settings.home / "releases" / "part")
+    assert {candle.why for candle in compared(stores, whole, part).candles} == {"it lies outside the time of B"}
+    whys = {candle.why for candle in compared(stores, part, whole).candles}
+    assert {why.partition("; ")[0] for why in whys} == {"it lies outside the time of A"}

@@ -14,13 +14,12 @@ import polars as pl
 
 from kraken_pipeline.coverage.batches import batches
 from kraken_pipeline.coverage.claims import SPAN_SETS, SeriesClaims
-from kraken_pipeline.coverage.ranges import Span, Spans, subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, subtract, whole_candles
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Lost
-from kraken_pipeline.storage.lake.stored_series import NO_CANDLES
 from kraken_pipeline.storage.records import candle_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.explain.explanation import VALUES, Stored
@@ -112,7 +111,7 @@ class ReleaseDifference:
         digests: The digests of both.
         selections: The selections of both, as RELEASE.json has them.
         series: The series that differ, by pair and interval.
-        candles: The first of the candles that differ, by series and time.
+        candles: The first of the candles that differ, of the series that both have, by series and time.
     """
 
     digests: tuple[str, str]
@@ -122,8 +121,8 @@ class ReleaseDifference:
 
     @property
     def count(self) -> int:
-        """The number of candles that differ."""
-        return sum(series.added + series.removed + series.changed for series in self.series)
+        """The number of candles that differ, of the series that both have."""
+        return sum(one.added + one.removed + one.changed for one in self.series if not one.only_in)
 
     def as_json(self) -> dict[str, Any]:
         """Return the differences as `release diff --json` shows them."""
@@ -158,12 +157,13 @@ def differences(first: DatasetRelease, second: DatasetRelease, stores: Stores | 
         if before == after:
             continue
         counts = dict.fromkeys(("added", "removed", "changed"), 0)
-        if before is None or after is None or before.rows_sha256 != after.rows_sha256:
+        if before is None or after is None:  # the series itself is the difference, and its candles need no reasons
+            counts |= {"added": after.rows if after else 0, "removed": before.rows if before else 0}
+        elif before.rows_sha256 != after.rows_sha256:
             for part in _changes(first, second, series):
                 for how, count in part["change"].value_counts().iter_rows():
                     counts[how] += count
-                listed = part.head(limit - len(candles))
-                candles += _explained(stores, first, series, listed)
+                candles += _explained(stores, (first, second), series, part.head(limit - len(candles)))
         only_in = "B" if before is None else "A" if after is None else ""
         changed.append(SeriesDifference(series, only_in, **counts, spans=_spans(before, after)))
     pair = (first.certificate, second.certificate)
@@ -208,20 +208,19 @@ def _changes(first: DatasetRelease, second: DatasetRelease, series: Series) -> I
 
 
 def _rows(release: DatasetRelease, series: Series, span: Span) -> pl.DataFrame:
-    found = release.read(series, span.start, span.end) if series in release.series else NO_CANDLES
-    return found.select(seconds_of(pl.col("time")), *_KEPT)
+    return release.read(series, span.start, span.end).select(seconds_of(pl.col("time")), *_KEPT)
 
 
 # --- reasons
 
 
 def _explained(
-    stores: Stores | None, first: DatasetRelease, series: Series, changes: pl.DataFrame
+    stores: Stores | None, releases: Sequence[DatasetRelease], series: Series, changes: pl.DataFrame
 ) -> Iterator[CandleChange]:
     """Yield the changes of one series with their reasons."""
     if changes.is_empty():
         return
-    reason = _reasons(stores, first, series, changes)
+    reason = _reasons(stores, releases, series, changes)
     for row in changes.iter_rows(named=True):
         before, after = (_stored(row, suffix) for suffix in ("", _AFTER))
         yield CandleChange(series, row["time"], before, after, reason(row["time"], before, after))
@@ -237,20 +236,26 @@ def _stored(row: Mapping[str, Any], suffix: str) -> Stored | None:
 Reason = Callable[[int, Stored | None, Stored | None], str]
 
 
-def _reasons(stores: Stores | None, first: DatasetRelease, series: Series, changes: pl.DataFrame) -> Reason:
+def _reasons(
+    stores: Stores | None, releases: Sequence[DatasetRelease], series: Series, changes: pl.DataFrame
+) -> Reason:
     """Return a function that gives the reason of a change: its time, the candle before, and the candle after."""
     span = Span(changes["time"][0], changes["time"][-1] + series.interval.seconds)
     lost = _lost(stores, series, span)
     answers = _Answers(stores, series, span)
-    was_covered = first.coverage(series) if series in first.series else ()
+    was_covered = releases[0].coverage(series)
+    windows = [whole_candles((release.certificate.selection.window,), series.interval) for release in releases]
 
     def reason(time: int, before: Stored | None, after: Stored | None) -> str:
-        said = []
-        if before is None:
-            is_covered = not subtract((Span(time, time + series.interval.seconds),), was_covered)
-            said.append("A has quiet time there" if is_covered else "A does not cover it")
-        elif not (said := _from_ledger(lost.get(time, ()), before, after)):
-            said.append("the ledger of this home has no record of it")
+        candle = (Span(time, time + series.interval.seconds),)
+        if after is None and subtract(candle, windows[1]):
+            return "it lies outside the time of B"
+        if before is None and subtract(candle, windows[0]):
+            said = ["it lies outside the time of A"]
+        elif before is None:
+            said = ["A does not cover it" if subtract(candle, was_covered) else "A has quiet time there"]
+        else:
+            said = _from_ledger(lost.get(time, ()), before, after) or ["the ledger of this home has no record of it"]
         if after is not None:
             said.append(f"B has it from {after.source}{answers.over(time, after)}")
         return "; ".join(said)
@@ -263,11 +268,14 @@ def _from_ledger(rows: Sequence[Mapping[str, Any]], before: Stored, after: Store
     found: list[str] = []
     for row in rows:
         values = tuple(row[name] for name in VALUES)
-        if found and after is not None and values == tuple(after.values):
+        if values == tuple(before.values):
+            found = []  # so far it was only replaced by the same values of another source
+        elif not found:
+            continue
+        elif after is not None and values == tuple(after.values):
             break
-        if found or values == tuple(before.values):
-            how = "withdrawn:" if row["lost"] == Lost.WITHDRAWN else "replaced by"
-            found.append(f"{how} {row['by']} ({iso(row['at'])})")
+        how = "withdrawn:" if row["lost"] == Lost.WITHDRAWN else "replaced by"
+        found.append(f"{how} {row['by']} ({iso(row['at'])})")
     return found
 
 
