@@ -53,6 +53,20 @@ _COMMANDS: dict[str, Command | Group] = {
         "List the pairs of a day, or all that are known, with when each was listed and how that is known.",
     ),
     "export": Command("export.export", "Write candles to a file, or to the data folder of another program."),
+    "release": Group(
+        "Make, list, verify, compare and delete releases of a dataset: candles that never change, with a digest.",
+        {
+            "create": Command(
+                "release.create", "Make a release: the selected candles as they are now, and what is known of them."
+            ),
+            "list": Command("release.list_all", "List the releases of this home."),
+            "verify": Command(
+                "release.verify", "Check everything that a release claims; nothing but its folder is needed."
+            ),
+            "diff": Command("release.diff", "List the series and candles in which two releases differ, and why."),
+            "delete": Command("release.delete", "Delete a release; the candles in the lake stay."),
+        },
+    ),
     "status": Command("status.status", "List runs with their progress and errors."),
     "health": Command(
         "health.health",

@@ -61,6 +61,21 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def linked(path: Path, target: Path) -> bool:
+    """Make a hard link to a file; return False on another file system, or on one without links.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        target.hardlink_to(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 class Layout(StrEnum):
     """The division of the candles of a series into files; what the manifest does not know is read by the first."""
 

@@ -57,12 +57,12 @@ def test_weeks_are_not_made_of_whole_fifteen_days_nor_the_other_way_round() -> N
     assert Interval.W1.finer[0] is Interval.D1
 
 
-@pytest.mark.parametrize("value", [60, "60", " 60 "])
+@pytest.mark.parametrize("value", [60, "60", " 60 ", "1h", "60m", " 1 h "])
 def test_an_interval_is_read_from_a_number_or_its_text(value: int | str) -> None:
     assert Interval.parse(value) is Interval.H1
 
 
-@pytest.mark.parametrize("value", [0, 2, -60, "61", "1h", "", "60.0"])
+@pytest.mark.parametrize("value", [0, 2, -60, "61", "2h", "1H", "1 y", "", "60.0"])
 def test_an_unknown_interval_is_refused_with_those_that_are_allowed(value: int | str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         Interval.parse(value)

@@ -415,12 +415,12 @@ def saved_while(patch: pytest.MonkeyPatch, stores: Stores, to: Path, number: int
     left = list(range(number + 1))
     copies = backup._copy
 
-    def copying(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
+    def copying(path: Path, target: Path, scratch: Path, others: Any, *, links: bool) -> bool:
         if left:
             left.pop()
             if not left:
                 write(stores, MORE, MORE_SPAN)
-        return copies(path, target, scratch, links=links)
+        return copies(path, target, scratch, others, links=links)
 
     with patch.context() as inner:
         inner.setattr(backup, "_copy", copying)

@@ -230,6 +230,11 @@ class BucketFiles:
         self.remove([path])
         return True
 
+    def link(self, path: str, target: Path) -> bool:
+        """Return False: an object has no hard links."""
+        del path, target
+        return False
+
     def probe(self) -> None:
         """Check that objects can be written, read and deleted, and that the store keeps both conditions of a put.
 

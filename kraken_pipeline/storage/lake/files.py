@@ -25,6 +25,7 @@ from kraken_pipeline.storage.paths import (
     CANDLES,
     Layout,
     layout_of,
+    linked,
     make_folder,
     series_folder,
     sync_file,
@@ -145,6 +146,12 @@ class LakeFiles(Protocol):
 
     def set_aside(self, path: str, target: str) -> bool:
         """Move a file; return False where there is none."""
+
+    def link(self, path: str, target: Path) -> bool:
+        """Make a hard link to a file, as a local file; return False where there can be none.
+
+        A file is never written to in place, so that the link keeps its content.
+        """
 
 
 class LocalFiles:
@@ -298,6 +305,10 @@ class LocalFiles:
         sync_folder(file.parent)
         sync_folder(moved.parent)
         return True
+
+    def link(self, path: str, target: Path) -> bool:
+        """Make a hard link to a file; return False on another file system, or on one without links."""
+        return linked(self._home / path, target)
 
 
 def lake_files(home: Path, url: str | None, patience: float) -> LakeFiles:

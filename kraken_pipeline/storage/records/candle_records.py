@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import conflicts, dead_letters, files, grants
@@ -75,6 +76,18 @@ def conflicts_over(connection: sa.Connection, series: Series, span: Span) -> lis
         ConflictRecord(Span(row["start"], row["end"]), row["candles"], row["reason"], row["made_at"])
         for row in connection.execute(query).mappings()
     ]
+
+
+def conflicts_of_pair(connection: sa.Connection, pair: str, span: Span) -> dict[Series, list[ConflictRecord]]:
+    """Return the conflicts of all series of a pair that overlap a span, oldest first."""
+    query = sa.select(conflicts).where(
+        conflicts.c.pair == pair, conflicts.c.start < span.end, conflicts.c.end > span.start
+    )
+    found: dict[Series, list[ConflictRecord]] = {}
+    for row in connection.execute(query.order_by(conflicts.c.id)).mappings():
+        record = ConflictRecord(Span(row["start"], row["end"]), row["candles"], row["reason"], row["made_at"])
+        found.setdefault(Series(row["pair"], Interval(row["interval"])), []).append(record)
+    return found
 
 
 def letters_about(connection: sa.Connection, series: Series, time: int) -> list[dict[str, Any]]:

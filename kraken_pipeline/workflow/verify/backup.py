@@ -33,15 +33,16 @@ from kraken_pipeline.storage.catalog import dumps
 from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.lake import last_write, loss
-from kraken_pipeline.storage.paths import Layout, layout_of, named_in, sync_file, sync_folder
+from kraken_pipeline.storage.paths import Layout, layout_of, linked, named_in, sync_file, sync_folder
 from kraken_pipeline.storage.stores import Stores, opened, place_of_lake, pool_sizes
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.releases import folder
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.bucket_copies import LAKE_FOLDERS, download, upload
 from kraken_pipeline.workflow.verify.verification import Verification, verify
 
-_REPORTS = "reports"
-FOLDERS = (*LAKE_FOLDERS, _REPORTS)
+_OF_HOME = ("reports", folder.RELEASES)
+FOLDERS = (*LAKE_FOLDERS, *_OF_HOME)
 """The folders that are backed up beside the catalog. Settings are excluded: they contain passwords."""
 _ABOUT = "backup.json"
 _SCRATCH = "tmp"
@@ -83,6 +84,9 @@ class Backup:
         }
 
 
+_Identity = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Copied:
     """A file in a backup or a restored home: its size in bytes, and whether it is a hard link."""
@@ -98,7 +102,8 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     """Save a home to a folder; an earlier backup of it there is updated.
 
     An earlier backup keeps its catalog until all files are copied. Then the files of a series are removed from it that
-    files of another layout have replaced; nothing else is removed.
+    files of another layout have replaced. Of releases, only one is removed that the home has replaced by another one of
+    its name. Nothing else is removed.
 
     Args:
         stores: The stores of the home.
@@ -126,6 +131,8 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
     saved.unlink(missing_ok=True)
     dumps.save(stores.catalog, saved)
     sync_file(saved)
+    for replaced in folder.other_releases(home, to):
+        shutil.rmtree(to / folder.RELEASES / replaced)
     copied = _copy_folders(home, to, _of_home(stores.settings), links=links)
     if stores.settings.kraken_lake_url is not None:
         copied |= {path: _Copied(size, False) for path, size in download(stores, to, to / _SCRATCH).items()}
@@ -148,7 +155,7 @@ def back_up(stores: Stores, to: Path, *, links: bool = True) -> Backup:
 
 def _of_home(settings: Settings) -> tuple[str, ...]:
     """Return the folders to save that lie in the home."""
-    return FOLDERS if settings.kraken_lake_url is None else (_REPORTS,)
+    return FOLDERS if settings.kraken_lake_url is None else _OF_HOME
 
 
 def _require_room(home: Path, to: Path) -> None:
@@ -190,11 +197,12 @@ def _copy_folders(source: Path, target: Path, folders: Sequence[str], *, links: 
     scratch.mkdir(parents=True, exist_ok=True)
     while True:
         copied: dict[str, _Copied] = {}
+        linked_before: dict[_Identity, Path] = {}
         vanished: list[object] = []
         for path in (path for name in folders for path in _files_below(source / name, vanished)):
             relative = path.relative_to(source)
             try:
-                is_link = _copy(path, target / relative, scratch, links=links)
+                is_link = _copy(path, target / relative, scratch, linked_before, links=links)
                 copied[relative.as_posix()] = _Copied((target / relative).stat().st_size, is_link)
             except FileNotFoundError:
                 if not path.is_symlink():  # one that leads nowhere is there, and has nothing to copy
@@ -236,10 +244,24 @@ def _remove_replaced(target: Path, copied: Mapping[str, _Copied]) -> None:
                     path.parent.rmdir()
 
 
-def _copy(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
-    """Copy or link a file to its target atomically, and return whether it is a hard link."""
+def _copy(path: Path, target: Path, scratch: Path, linked_before: dict[_Identity, Path], *, links: bool) -> bool:
+    """Copy or link a file to its target atomically, and return whether it is a hard link to the original.
+
+    Files that are links to each other, as those of a release and of the lake, are one file in the copy too.
+
+    Args:
+        path: The file.
+        target: Its target.
+        scratch: A folder of the target's file system for files that are not complete yet.
+        linked_before: The target of each earlier file that has several links, by identity; it is added to.
+        links: Whether the target becomes a hard link where possible.
+    """
+    here = path.stat()
+    # An inode is used again when its file is gone, so that it identifies a file only with size and time.
+    identity = here.st_dev, here.st_ino, here.st_size, here.st_mtime_ns
+    source = linked_before.setdefault(identity, target) if here.st_nlink > 1 else target
     if target.exists():
-        here, there = path.stat(), target.stat()
+        there = target.stat()
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             if links:
                 return True
@@ -248,24 +270,14 @@ def _copy(path: Path, target: Path, scratch: Path, *, links: bool) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     written = scratch / uuid.uuid4().hex
     try:
-        is_link = links and _linked(path, written)
-        if not is_link:
+        is_link = links and linked(path, written)
+        if not is_link and (source == target or not linked(source, written)):
             shutil.copy2(path, written)
             sync_file(written)
         written.replace(target)
     finally:
         written.unlink(missing_ok=True)
     return is_link
-
-
-def _linked(path: Path, target: Path) -> bool:
-    try:
-        target.hardlink_to(path)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        return False
-    return True
 
 
 # --- restoring
@@ -298,6 +310,11 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
         )
     home.mkdir(parents=True, exist_ok=True)
     loss.require_finished(home, command)
+    if others := folder.other_releases(source, home):
+        raise InvalidRequest(
+            f"the home has another release {others[0]} than the backup, and a release is never replaced; delete it, or "
+            f"move {home / folder.RELEASES / others[0]} to another folder"
+        )
     if not loss.is_unfinished(home):
         _require_empty(settings)
     with loss.unfinished(home, command):
