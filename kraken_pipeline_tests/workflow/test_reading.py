@@ -17,9 +17,13 @@ from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reading.export import write
+from kraken_pipeline.workflow.releases.create import create_release
+from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import (
     CUT,
+    NOW,
     Q1,
     Q3,
     START,
@@ -263,6 +267,34 @@ def test_a_renamed_pair_is_joined_with_its_former_name_only_on_request(tmp_path:
     assert read(settings, "POLUSD", continuous=True, columns=["close"], start=START + 4 * HOUR).columns == ["close"]
     with pytest.raises(InvalidRequest, match="continuous reads the candles of one pair"):
         read_candles(["POLUSD"], 60, continuous=True, settings=settings)
+
+
+# --- a release of a dataset
+
+
+def test_a_release_is_read_as_the_lake_was_when_it_was_made(tmp_path: Path, shelf: Shelf) -> None:
+    settings = settings_of(tmp_path / "home")
+    window: dict[str, Any] = {"start": "2023-03-27", "end": "2023-04-03"}
+    with opened(settings) as stores:
+        run(stores, shelf.q1, resampling=False)
+        create_release(stores, "spring", run_spec(pairs=["XBTUSD", "ADAEUR"], intervals=[60]), RunContext("test", NOW))
+        before = read(settings, "ADAEUR", **window)
+        run(stores, shelf.q3, resampling=False)
+    assert read(settings, "ADAEUR").height > before.height
+    assert read(settings, "ADAEUR", **window, release="spring").equals(before)
+    assert (
+        read(settings, "ADAEUR", release=settings.home / "releases" / "spring").height < read(settings, "ADAEUR").height
+    )
+    made = read(settings, "ADAEUR", "3h", release="spring", with_state=True)
+    assert made.columns[-2:] == ["state", "proof"]
+    assert {"traded", "quiet"} <= set(made["state"])
+    assert times(made)[-1] < Q1.end
+    with pytest.raises(InvalidRequest, match="the release spring does not have XBTEUR"):
+        read(settings, "XBTEUR", release="spring")
+    with pytest.raises(InvalidRequest, match=r"there is no release 'sprung' in .*; similar names are spring"):
+        read(settings, release="sprung")
+    with pytest.raises(kraken_pipeline.Incomplete):
+        read(settings, release="spring", start="2023-01-01", require_complete=True)
 
 
 # --- lazy reading

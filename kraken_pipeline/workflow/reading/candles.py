@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -33,6 +36,7 @@ from kraken_pipeline.workflow.reading.assembly import (
     known_window,
 )
 from kraken_pipeline.workflow.reading.evidence import TimeEvidence, evidence_of
+from kraken_pipeline.workflow.reading.from_release import claimed_evidence, end_of, pairs_in, release_reader
 from kraken_pipeline.workflow.reading.request import (
     COLUMNS,
     PAIR,
@@ -43,7 +47,11 @@ from kraken_pipeline.workflow.reading.request import (
     require_pair,
     seconds_of_moment,
 )
+from kraken_pipeline.workflow.releases.dataset import open_release
+from kraken_pipeline.workflow.releases.folder import find_anywhere
 
+ReadAll = Callable[[Sequence[str]], dict[str, pl.DataFrame]]
+"""A function that returns the candles of some pairs, by name."""
 STATE = pl.Enum(["traded", "quiet", "gap"])
 PROOF = pl.Enum(["untested", "reconciled", "verified"])
 _PROOF_NAMES = {UNTESTED: "untested", RECONCILED: "reconciled", VERIFIED: "verified"}
@@ -66,6 +74,7 @@ def read_candles(
     with_state: bool = False,
     pivot: str | None = None,
     continuous: bool = False,
+    release: str | Path | None = None,
     settings: Settings | None = None,
 ) -> pl.DataFrame:
     """Return the candles of one pair or of several, of any interval.
@@ -93,6 +102,8 @@ def read_candles(
         continuous: Whether the candles of a renamed pair begin with those under its former names. A first column
             `pair` has the name under which each was traded, and a warning says where one name ends, where the next
             begins, and what is left out because both have candles.
+        release: The name or the folder of a dataset release: its candles are read, with what it claims of them, and
+            nothing of the lake. It ends where its selection does.
         settings: The settings; those from the environment by default.
 
     Returns:
@@ -127,19 +138,37 @@ def read_candles(
         chosen_columns([pivot], [name for name in available if name not in ("time", PAIR)])
         if columns is not None:
             raise InvalidRequest("columns and pivot exclude each other: a pivot has one column for each pair")
-    with opened(settings or load_settings()) as stores:
-        names = named(pair, stores)
+    with _source([pair] if isinstance(pair, str) else pair, request, release, settings) as (names, read_all):
         if continuous:
-            return _continuous(stores, names[0], request).select(wanted)
-        frames = read_pairs(stores, names, request)
+            return _continuous(names[0], read_all).select(wanted)
+        frames = read_all(names)
     if is_one and pivot is None:
         return frames[names[0]].select(wanted)
     return _pivoted(frames, pivot) if pivot is not None else long_frame(frames).select(wanted)
 
 
-def _continuous(stores: Stores, pair: str, request: ReadRequest) -> pl.DataFrame:
+@contextmanager
+def _source(
+    pairs: Sequence[str], request: ReadRequest, release: str | Path | None, settings: Settings | None
+) -> Iterator[tuple[list[str], ReadAll]]:
+    """Yield the names of known pairs, and the function that reads some of them from the lake or from a release."""
+    settings = settings or load_settings()
+    if release is None:
+        with opened(settings) as stores:
+            yield named(pairs, stores), partial(read_pairs, stores, request=request)
+        return
+    opened_release = open_release(find_anywhere(settings.home, str(release)))
+
+    def read_all(names: Sequence[str]) -> dict[str, pl.DataFrame]:
+        evidence = {name: claimed_evidence(opened_release, name) for name in names}
+        return _frames(request, evidence, partial(release_reader, opened_release), end_of(opened_release))
+
+    yield pairs_in(opened_release, pairs), read_all
+
+
+def _continuous(pair: str, read_all: ReadAll) -> pl.DataFrame:
     """Return the candles of a pair and of its former names, and warn of each seam."""
-    joined, seams = continuous_candles(pair, lambda name: read_pairs(stores, [name], request)[name])
+    joined, seams = continuous_candles(pair, lambda name: read_all([name])[name])
     for seam in seams:
         if seam.gap is not None or seam.overlap is not None:
             warnings.warn(seam.sentence(), stacklevel=3)
@@ -165,11 +194,16 @@ def read_pairs(stores: Stores, pairs: Sequence[str], request: ReadRequest) -> di
     Raises:
         Incomplete: The request requires it, and a candle of one of the pairs may be missing.
     """
-    now = int(time.time())
     found = evidence_of(stores, pairs, with_proof=request.with_state or request.require_complete)
+    return _frames(request, found, partial(_reader, stores), int(time.time()))
+
+
+def _frames(
+    request: ReadRequest, found: Mapping[str, TimeEvidence], reader: Callable[[str], Read], now: int
+) -> dict[str, pl.DataFrame]:
     if request.require_complete:
         require_complete(request, found, now)
-    return {pair: rows_of(request, found[pair], _reader(stores, pair), now) for pair in pairs}
+    return {pair: rows_of(request, evidence, reader(pair), now) for pair, evidence in found.items()}
 
 
 def require_complete(request: ReadRequest, found: Mapping[str, TimeEvidence], now: int) -> None:
