@@ -100,13 +100,13 @@ def test_a_worker_has_what_the_code_location_has() -> None:
     assert "--app=kraken_pipeline.orchestration.celery" in SERVICES["worker"]["command"]
 
 
-def test_the_image_has_what_workers_and_pods_need_and_else_the_same_versions() -> None:
+def test_the_image_has_what_workers_pods_and_buckets_need_and_else_the_same_versions() -> None:
     def pins(path: Path) -> set[str]:
         return {line for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
 
     image, embedded = pins(DEPLOY / "requirements.lock"), pins(ROOT / "requirements.lock")
     assert image > embedded
-    assert {"dagster-celery", "dagster-k8s"} <= {line.partition("==")[0] for line in image - embedded}
+    assert {"dagster-celery", "dagster-k8s", "obstore"} <= {line.partition("==")[0] for line in image - embedded}
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
@@ -204,13 +204,15 @@ def test_example_passwords_say_that_they_are_to_be_changed() -> None:
 def test_no_file_but_the_example_has_a_password() -> None:
     literal = re.compile(
         r"://[^/\s:@$]*:(?!\$\{)[^@\s/]+@"  # in a URL
-        r"|(?i:\w*(?:password|secret|auth|token)\b['\"]?\s*[:=]\s*)(?!\$\{\w+:\?)(?!')['\"]?[\w$]"  # as a value
+        r"|(?i:\w*(?:password|secret|auth|token)\b['\"]?\s*[:=]\s*)"  # as a value
+        r"(?!\$\{\w+:\?)(?!')(?!(?:true|false)\n)['\"]?[\w$]"
         r"|requirepass\s+(?!\$\$)\S"
     )
     assert literal.search("KRAKEN_CACHE_URL: redis://:hunter2@redis:6379/0")
     assert literal.search("POSTGRES_PASSWORD: hunter2")
     assert literal.search("POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:-hunter2}")
     assert literal.search("requirepass hunter2")
+    assert literal.search("password: falsehood\n")
     found = {
         path.name: literal.findall(path.read_text(encoding="utf-8"))
         for path in files()
