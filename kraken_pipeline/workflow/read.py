@@ -10,6 +10,7 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Spans, intersect, span
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of, time_from_seconds
+from kraken_pipeline.market.flow import FLOW, without_empty_flow
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, parse_moment
 from kraken_pipeline.market.pair import parse_pair
@@ -18,7 +19,7 @@ from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores, opened
 
-COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source")
+COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source", *FLOW)
 
 
 def read_candles(
@@ -38,13 +39,15 @@ def read_candles(
         start: The earliest start of a candle: an ISO date or time, a datetime, or seconds since the epoch.
         end: The end, in the same forms; a candle that starts then is left out. All times are UTC.
         fill_quiet: Whether candles without a trade are filled in where coverage proves that there was none: open,
-            high, low and close are the previous close, volume and trade count are 0, source is null.
+            high, low and close are the previous close, volume and trade count are 0, all other columns are null.
         settings: The settings; those from the environment by default.
 
     Returns:
         One row for each candle, sorted by time: `time` (datetime[us, UTC], the candle's start), `open`, `high`, `low`,
         `close` (in the quote currency), `volume` (in the base asset), `trade_count`, `source` (CSV, TRADES,
-        RESAMPLED or OHLC). Empty if nothing is stored.
+        RESAMPLED or OHLC), `vwap` (the average price, weighted by volume), `quote_volume` (the volume in the quote
+        currency) and `buy_volume` (the part of the volume that takers bought). The last three are null where the
+        source does not tell them, as most archives of candles do not. Empty if nothing is stored.
 
     Raises:
         InvalidRequest: The pair's name, the interval or a time is wrong.
@@ -93,11 +96,13 @@ def _filled(stores: Stores, series: Series, candles: pl.DataFrame, covered: Span
             pl.lit(None, dtype=CANDLE_SCHEMA["source"]).alias("source"),
         )
     )
-    return pl.concat([candles, filled]).sort("time")
+    return pl.concat([candles, filled], how="diagonal").sort("time")
 
 
 def export(candles: pl.DataFrame, path: Path) -> None:
     """Write candles to a `.csv` (time in seconds since the epoch) or a `.parquet` file.
+
+    A `.csv` has the columns `FLOW` only if a candle has a value in one of them.
 
     Raises:
         InvalidRequest: The file's name has another ending.
@@ -108,7 +113,7 @@ def export(candles: pl.DataFrame, path: Path) -> None:
     if path.suffix == ".parquet":
         candles.write_parquet(path)
     else:
-        candles.with_columns(seconds_of(pl.col("time"))).write_csv(path)
+        without_empty_flow(candles).with_columns(seconds_of(pl.col("time"))).write_csv(path)
 
 
 def _seconds(moment: str | datetime | int | None) -> int | None:

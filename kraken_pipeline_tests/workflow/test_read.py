@@ -16,7 +16,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.read import export
+from kraken_pipeline.workflow.read import COLUMNS, export
 from kraken_pipeline_tests.support.homes import (
     CUT,
     Q1,
@@ -61,6 +61,7 @@ def test_a_notebook_gets_what_was_traded(settings: Settings) -> None:
         **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64()),
         "trade_count": pl.Int32(),
         "source": candles.schema["source"],
+        **dict.fromkeys(("vwap", "quote_volume", "buy_volume"), pl.Float64()),
     }
     assert values(candles) == [*oracle("XBTUSD", 60, START, Q1.end), *oracle("XBTUSD", 60, Q3.start, CUT)]
     assert set(candles["source"]) == {"CSV"}
@@ -171,6 +172,14 @@ def test_an_exported_csv_has_seconds_and_every_value_of_the_lake(settings: Setti
     assert ",".join(header) == "time,open,high,low,close,volume,trade_count,source"
     assert [(int(row[0]), *map(float, row[1:6]), int(row[6])) for row in rows] == values(read(settings))
     assert {row[7] for row in rows} == {"CSV"}
+
+
+def test_an_exported_csv_has_the_flow_if_a_candle_has_one(settings: Settings, tmp_path: Path) -> None:
+    candles = read(settings).head(2).with_columns(vwap=pl.Series([None, 1.5]))
+    export(candles, tmp_path / "some.csv")
+    header, first, second = csv.reader((tmp_path / "some.csv").read_text().splitlines())
+    assert header == list(COLUMNS)
+    assert (first[8:], second[8:]) == (["", "", ""], ["1.5", "", ""])
 
 
 def test_quiet_rows_of_an_exported_csv_have_no_source(settings: Settings, tmp_path: Path) -> None:
