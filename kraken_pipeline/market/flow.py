@@ -31,6 +31,7 @@ A tolerance would not do: of three volumes the first and the last can differ by 
 that the result of a merge would depend on the order.
 """
 _KEYS = ("time", "trade_count", *PRICES, "_volume")
+_NOTHING = {name: pl.Series(name, [None], pl.Float64()) for name in FLOW}  # a new one takes ten times as long
 _HAS_FLOW = pl.any_horizontal(pl.col(name).is_not_null() for name in FLOW)
 _KEYED = [
     pl.col("volume").round_sig_figs(_VOLUME_DIGITS).alias("_volume"),
@@ -51,12 +52,18 @@ def with_flow(candles: pl.DataFrame) -> pl.DataFrame:
 
 def without_empty_flow(candles: pl.DataFrame) -> pl.DataFrame:
     """Return candles without the columns `FLOW` if no candle has a value in any of them."""
-    return candles if has_flow(candles) else candles.drop(FLOW, strict=False)
+    return candles if has_flow(candles) else without_flow(candles)
+
+
+def without_flow(candles: pl.DataFrame) -> pl.DataFrame:
+    """Return candles without the columns `FLOW`."""
+    # Columns one by one: `drop` takes 0.2 ms, however few the rows.
+    return pl.DataFrame([candles[name] for name in candles.columns if name not in FLOW])
 
 
 def nothing(name: str, height: int) -> pl.Series:
     """Return a column of nulls."""
-    return pl.Series(name, [None], pl.Float64()).new_from_index(0, height)
+    return _NOTHING[name].new_from_index(0, height)
 
 
 def summed(name: str) -> pl.Expr:

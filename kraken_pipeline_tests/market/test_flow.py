@@ -190,7 +190,7 @@ def test_candles_of_many_minutes_get_each_its_own_flow(seed: int) -> None:
     assert merge(merged, archive).equals(merge(paged, merged))
 
 
-def test_columns_without_a_value_are_left_out_together_or_not_at_all() -> None:
+def test_columns_without_a_value_are_left_out_of_an_export_together_or_not_at_all() -> None:
     assert without_empty_flow(told(BARE)).columns == CANDLE_SCHEMA.names()[:9]
     assert without_empty_flow(told(CUT)).columns == CANDLE_SCHEMA.names()
     assert not has_flow(told(BARE))

@@ -20,8 +20,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import stored_series
 from kraken_pipeline.storage.lake.lake import Lake
 from kraken_pipeline.storage.lake.row_digest import row_digest, without_release
-from kraken_pipeline.storage.lake.staged import Staged
-from kraken_pipeline.storage.lake.writer import CandleWriter, stage_removal
+from kraken_pipeline.storage.lake.staged import LEDGER_SCHEMA, Staged
+from kraken_pipeline.storage.lake.writer import CandleWriter, stage_file, stage_removal
+from kraken_pipeline.storage.paths import candles_path
 from kraken_pipeline.workflow.verify.sound_file import sound_file
 from kraken_pipeline_tests.support.lakes import bring_in, lake_at
 from kraken_pipeline_tests.support.samples import at, candle, frame
@@ -57,12 +58,35 @@ def columns(lake: Lake) -> list[list[str]]:
     return found
 
 
-def test_a_file_without_a_flow_is_stored_as_ever_and_reads_as_null(tmp_path: Path) -> None:
+def earlier(lake: Lake, candles: pl.DataFrame, year: int | None = None) -> None:
+    """Stores a file as versions without the flow did."""
+    staged = Staged(MINUTES, "a test", NOW)
+    stage_file(lake, staged, candles.drop(FLOW), candles_path(MINUTES, year), year)
+    bring_in(lake, staged)
+
+
+def test_all_files_have_the_columns_so_that_they_can_be_scanned_at_once(tmp_path: Path) -> None:
     lake = lake_at(tmp_path)
     write(lake, told(BARE, BARE))
-    assert columns(lake) == [CANDLE_SCHEMA.names()[:9]]
+    assert columns(lake) == [CANDLE_SCHEMA.names()]
     assert_frame_equal(lake.read(MINUTES), told(BARE, BARE))
     assert lake.read(MINUTES).schema == CANDLE_SCHEMA
+    scanned = pl.scan_parquet(lake.home / "lake" / "interval=*/**/*.parquet", hive_partitioning=True)
+    assert scanned.select(CANDLE_SCHEMA.names()).collect().schema == CANDLE_SCHEMA
+
+
+def test_a_file_of_an_earlier_version_reads_as_null_and_stays_until_it_is_written_to(tmp_path: Path) -> None:
+    lake = lake_at(tmp_path)
+    earlier(lake, told(BARE, BARE))
+    ((_, path),) = lake.partitions(MINUTES)
+    before = (lake.home / path).read_bytes()
+    assert_frame_equal(lake.read(MINUTES), told(BARE, BARE))
+    assert lake.read(MINUTES, T + 60).schema == CANDLE_SCHEMA
+    assert lake.times(MINUTES).to_list() == [T, T + 60]
+    assert write(lake, told(BARE, BARE)).moves == [], "the same candles again"
+    assert write(lake, told(BARE, source=Source.OHLC)).moves == []
+    assert (lake.home / path).read_bytes() == before
+    assert columns(lake) == [CANDLE_SCHEMA.names()[:9]]
     write(lake, told(PAGED, source=Source.TRADES, start=T + 120))
     assert columns(lake) == [CANDLE_SCHEMA.names()]
     assert lake.read(MINUTES)["vwap"].to_list() == [None, None, 10.0]
@@ -71,22 +95,40 @@ def test_a_file_without_a_flow_is_stored_as_ever_and_reads_as_null(tmp_path: Pat
 def test_files_of_both_kinds_are_read_as_one_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_series, "WHOLE_ROWS", 2)
     lake = lake_at(tmp_path)
-    whole = pl.concat([told(BARE, BARE), told(PAGED, CUT, start=T + 120, source=Source.TRADES)])
-    write(lake, whole)
+    old, new = told(BARE, BARE), told(PAGED, CUT, start=T + 120, source=Source.TRADES)
+    earlier(lake, old, 2023)
+    write(lake, new)
     assert columns(lake) == [CANDLE_SCHEMA.names()[:9], CANDLE_SCHEMA.names()]
+    whole = pl.concat([old, new])
     assert_frame_equal(lake.read(MINUTES), whole)
     assert_frame_equal(lake.read(MINUTES, T + 60, T + 180), whole[1:3])
     assert lake.times(MINUTES).to_list() == [T, T + 60, T + 120, T + 180]
     assert lake.activity(MINUTES)["trade_count"].to_list() == [5] * 4
+    assert lake.damaged(MINUTES) == []
     for _, path in lake.partitions(MINUTES):
         (known,) = lake.manifest.of(MINUTES).files[path]
-        assert sound_file(lake.files, path) is not None
         found = sound_file(lake.files, path)
         assert found is not None
         assert (found.digest, found.sha256, found.rows) == (known.digest, known.sha256, known.rows)
-    late = whole.with_columns(release=pl.lit(19_000, pl.Int32()))
-    write(lake, late[:1])
-    assert lake.read(MINUTES)["vwap"].to_list() == [None, None, 10.0, 9.9]
+    write(lake, told(CUT, source=Source.OHLC))
+    assert lake.read(MINUTES)["vwap"].to_list() == [9.9, None, 10.0, 9.9]
+
+
+def test_a_ledger_of_an_earlier_version_is_read_with_what_is_added_to_it(tmp_path: Path) -> None:
+    lake = lake_at(tmp_path)
+    write(lake, told(BARE))
+    write(lake, told(BARE, trades=6))
+    (path,) = lake.ledger_files(MINUTES)
+    with lake.files.open(path) as stream:
+        rows = pl.read_parquet(stream, hive_partitioning=False)
+    staged = Staged(MINUTES, "a test", NOW)
+    stage_file(lake, staged, rows.drop(FLOW), path)
+    bring_in(lake, staged)
+    write(lake, told(PAGED, trades=7, source=Source.TRADES))
+    write(lake, told(BARE, trades=8))
+    lost = lake.replaced(MINUTES)
+    assert lost.schema == LEDGER_SCHEMA
+    assert lost.select("trade_count", *FLOW).rows() == [(5, *BARE), (6, *BARE), (7, *PAGED)]
 
 
 def test_the_digest_of_rows_without_a_flow_is_that_of_earlier_versions() -> None:

@@ -158,4 +158,5 @@ def test_an_average_price_that_finer_candles_contradict_is_told_and_refutes_noth
         found = explain(stores, "XBTUSD", 60, iso(Q3.start + 12 * 3_600), NOW)
         assert any(sentence.endswith("but not in vwap, which decides nothing") for sentence in found.proof.by)
         assert str(found.proof.state) == "VERIFIED"
-        assert found.contradictions == found.refutations == ()
+        assert not found.contradictions
+        assert not found.refutations

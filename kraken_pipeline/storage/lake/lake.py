@@ -361,7 +361,7 @@ class Lake:
                         candles = pl.scan_parquet(
                             streams,  # type: ignore[arg-type]
                             schema=stored,
-                            # Files without any flow are stored without its columns.
+                            # Files of earlier versions have no flow.
                             missing_columns="insert",
                             hive_partitioning=False,
                         )

@@ -14,13 +14,14 @@ _NULL = 0x9E3779B97F4A7C15
 
 
 def row_digest(rows: pl.DataFrame) -> str:
-    """Return the digest of some rows: for each stored column of `CANDLE_SCHEMA`, the sum of the bits of its values.
+    """Return the digest of some rows: for each column of `CANDLE_SCHEMA`, the sum of the bits of its values.
 
     Damage changes bits of single values, and a 64-bit sum shows any such change at a tenth of the cost of SHA-256 over
     the same columns. The digest of the file's bytes is the strong one. This one shows whether the rows of a file that
     no manifest names are whole, and whether QuestDB's rows are those that were sent.
 
-    The columns `FLOW` are stored if any row has a value in one of them, so a digest has 9 or 12 parts.
+    The columns `FLOW` have a part only if any row has a value in one of them, so a digest has 9 or 12 parts. Rows
+    without a flow have the digest that earlier versions gave them, whether their file has the columns or not.
 
     Args:
         rows: A frame with these columns, or without `FLOW`; the other columns of the ledger are not part of the digest.

@@ -14,7 +14,7 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import DamagedFile
 from kraken_pipeline.market.candle import IS_ACCOUNT, Source, contradicting, merge, outvoted, seconds_in
-from kraken_pipeline.market.flow import filled, overturned, unheeded, without_empty_flow
+from kraken_pipeline.market.flow import filled, overturned, unheeded
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.files import Put, Version
 from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID
@@ -305,7 +305,7 @@ def stage_file(
     written = lake.scratch / f"{name}.parquet"
     write_id, digest = f"{time.time_ns():020d}-{name[:12]}", row_digest(rows)
     packed = io.BytesIO()  # a year of minutes takes 14 MB; Polars writes and hashes a small file faster from memory
-    without_empty_flow(rows).write_parquet(
+    rows.write_parquet(
         packed,
         row_group_size=ROW_GROUP_ROWS,
         compression_level=ZSTD_LEVEL,
