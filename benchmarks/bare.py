@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from questdb import Sender
 
 from benchmarks.catalogs import INTERVALS, MONTHS, REPORTED
 from benchmarks.questdb import warmed
-from benchmarks.side import LAKE_CANDLES, RANGES, Given, Measurement, frames, run, sent
+from benchmarks.side import LAKE_CANDLES, RANGES, WEEK, Given, Measurement, frames, run, sent
 from benchmarks.startup import start_bare
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.servers import USER
@@ -147,6 +148,30 @@ def read_lake(given: Given) -> Measurement:
     return Measurement(given.size, seconds)
 
 
+def scan_files(given: Given) -> Measurement:
+    """The same week by Polars alone, from the paths of the files."""
+    paths = sorted((given.source / "lake").glob("interval=60/pair=*/*.parquet"))
+    begin, end = (datetime.fromtimestamp(moment, UTC) for moment in WEEK)
+    began = time.perf_counter()
+    candles = pl.scan_parquet(paths, hive_partitioning=True)
+    rows = candles.filter(pl.col("time").is_between(begin, end, closed="left")).collect().height
+    seconds = time.perf_counter() - began
+    assert rows == 7 * 24 * given.size
+    return Measurement(given.size, seconds)
+
+
+def copy_lake(given: Given) -> Measurement:
+    """The same files read and written by Polars alone."""
+    paths = sorted((given.source / "lake").glob("interval=60/pair=*/*.parquet"))
+    began = time.perf_counter()
+    rows = 0
+    for number, path in enumerate(paths):
+        candles = pl.read_parquet(path, hive_partitioning=False).drop("release")
+        candles.write_parquet(given.scratch / f"{number}.parquet")
+        rows += candles.height
+    return Measurement(rows, time.perf_counter() - began)
+
+
 def sum_files(given: Given) -> Measurement:
     """The same files through `sha256sum`, on as many processors as there are, two hundred files a process."""
     paths = sorted((given.source / "lake").glob("interval=*/**/*.parquet"))
@@ -197,6 +222,8 @@ if __name__ == "__main__":
             start_bare,
             read_lake,
             sum_files,
+            scan_files,
+            copy_lake,
             send_frame,
             send_rows,
         )

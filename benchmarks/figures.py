@@ -173,6 +173,8 @@ FIGURES = (
     ),
     Figure("verify-2000", "files", "verify_whole", "sum_files", 2_000, 20, 5, "files", (ratio_of(0.8),)),
     Figure("quick-10000", "files", "verify_quickly", "sum_files", 10_000, 20, 3, "files", (within(2.0),)),
+    Figure("scan-100", "pairs", "scan_week", "scan_files", 100, 3, 5, "lake", (ratio_of(0.8),)),
+    Figure("export-1m", "rows", "export_lake", "copy_lake", 10, 1, 5, "lake", (ratio_of(0.7),)),
     # A pair has six intervals and ten years: 200 of them are 144,000 cells of the report's maps.
     Figure("page-200", "cells", "make_page", "draw_cells", 200, 4, 3, "catalog", (peak_of(800),)),
     Figure("page-1500", "cells", "make_page", "draw_cells", 1_500, 5, 2, "catalog"),

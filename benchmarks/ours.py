@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.catalogs import INTERVALS as CATALOG_INTERVALS
 from benchmarks.catalogs import MONTHS
 from benchmarks.questdb import warmed
-from benchmarks.side import NOW, RANGES, RECONCILED, Given, Measurement, frames, on_disk, run, sent
+from benchmarks.side import NOW, RANGES, RECONCILED, WEEK, Given, Measurement, frames, on_disk, run, sent
 from benchmarks.startup import (
     seconds_of,
     start_explain,
@@ -28,6 +28,7 @@ from kraken_pipeline.coverage.gaps import missing
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.kraken.replies import TradeRow
 from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage, page_trades
+from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import time_from_seconds
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.pair import Pair
@@ -44,6 +45,9 @@ from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.ingest import ingest as ingesting
 from kraken_pipeline.workflow.ingest.scan import scan
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reading.export import ExportFormat, export_pairs
+from kraken_pipeline.workflow.reading.request import ReadRequest
+from kraken_pipeline.workflow.reading.scan import scan_candles
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.report.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -191,6 +195,28 @@ def _verified(given: Given, *, quick: bool) -> Measurement:
     return Measurement(done.files, seconds, f"{done.bytes / 2**20:,.0f} MiB in {seconds:.2f} s")
 
 
+def scan_week(given: Given) -> Measurement:
+    """A week of every pair of a lake, lazily."""
+    settings = load_settings(_env_file=None, kraken_pipeline_home=given.source)
+    names = [f"Q{number:03}USD" for number in range(given.size)]
+    began = time.perf_counter()
+    rows = scan_candles(names, Interval.H1, *WEEK, settings=settings).collect().height
+    seconds = time.perf_counter() - began
+    assert rows == 7 * 24 * given.size
+    return Measurement(given.size, seconds)
+
+
+def export_lake(given: Given) -> Measurement:
+    """Every pair of a lake into a Parquet file of its own."""
+    names = [f"Q{number:03}USD" for number in range(given.size)]
+    with opened(load_settings(_env_file=None, kraken_pipeline_home=given.source)) as stores:
+        began = time.perf_counter()
+        request = ReadRequest(Bars.parse(Interval.H1))
+        done = list(export_pairs(stores, names, [request], given.scratch, ExportFormat.PARQUET))
+        seconds = time.perf_counter() - began
+    return Measurement(sum(its.candles for its in done), seconds)
+
+
 def make_page(given: Given) -> Measurement:
     """The page of the completeness report, from a catalog that has everything on record."""
     import matplotlib.image  # noqa: F401, PLC0415 - imports are not timed, and the other figures need none of it
@@ -304,5 +330,7 @@ if __name__ == "__main__":
             verify_whole,
             verify_quickly,
             publish,
+            scan_week,
+            export_lake,
         )
     )

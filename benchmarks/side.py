@@ -30,6 +30,9 @@ LAKE_CANDLES = 100_000
 RECONCILED = (Interval.M1, Interval.M5, Interval.M15, Interval.H1, Interval.H4, Interval.D1)
 """The intervals that are reconciled with each other."""
 
+WEEK = (1_488_326_400, 1_488_931_200)
+"""A week of March 2017, in the middle of that lake, in seconds since the epoch."""
+
 RANGES = 3
 """How many ranges of each series are covered where gaps are looked for."""
 

@@ -2,9 +2,14 @@
 
 For notebooks::
 
-    from kraken_pipeline import Interval, Series, connect_questdb, read_candles
+    from kraken_pipeline import Interval, Series, condition, connect_questdb, pairs, read_candles, scan_candles
 
-    candles = read_candles("XBTUSD", 60, start="2024-01-01")   # from the lake: a Polars frame; or .to_pandas()
+    candles = read_candles("XBTUSD", "2h", start="2024-01-01")  # from the lake: a Polars frame; or .to_pandas()
+    universe = pairs(at="2024-01-01")                          # the pairs of that day, and how each is known
+    closes = read_candles(["XBTUSD", "ETHUSD"], "1d", timezone="Europe/Berlin", pivot="close")
+    state = read_candles("XBTUSD", "1h", with_state=True)      # traded, quiet or missing, and how well it is proven
+    days = condition("XBTUSD", "1h")                           # of each day: complete, degraded, pending, missing
+    lazy = scan_candles(["XBTUSD", "ETHUSD"], "1m")            # reads only what a query needs
     with connect_questdb() as questdb:                         # from QuestDB, if it is set up
         newest = questdb.latest(Interval.H1)
         candles = questdb.candles(Series("XBTUSD", Interval.H1), start=1_704_067_200)
@@ -16,18 +21,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kraken_pipeline.errors import Incomplete
     from kraken_pipeline.market.interval import Interval
     from kraken_pipeline.market.series import Series
-    from kraken_pipeline.workflow.read import read_candles
     from kraken_pipeline.workflow.read_questdb import connect_questdb
+    from kraken_pipeline.workflow.reading.candles import read_candles
+    from kraken_pipeline.workflow.reading.condition import condition, covered, gaps
+    from kraken_pipeline.workflow.reading.scan import scan_candles
+    from kraken_pipeline.workflow.universe import pairs
 
-__all__ = ["Interval", "Series", "connect_questdb", "read_candles"]
+__all__ = [
+    "Incomplete",
+    "Interval",
+    "Series",
+    "condition",
+    "connect_questdb",
+    "covered",
+    "gaps",
+    "pairs",
+    "read_candles",
+    "scan_candles",
+]
 
 _FROM = {
+    "Incomplete": "kraken_pipeline.errors",
     "Interval": "kraken_pipeline.market.interval",
     "Series": "kraken_pipeline.market.series",
+    "condition": "kraken_pipeline.workflow.reading.condition",
     "connect_questdb": "kraken_pipeline.workflow.read_questdb",
-    "read_candles": "kraken_pipeline.workflow.read",
+    "covered": "kraken_pipeline.workflow.reading.condition",
+    "gaps": "kraken_pipeline.workflow.reading.condition",
+    "pairs": "kraken_pipeline.workflow.universe",
+    "read_candles": "kraken_pipeline.workflow.reading.candles",
+    "scan_candles": "kraken_pipeline.workflow.reading.scan",
 }
 
 

@@ -16,6 +16,7 @@
         ├── InvalidSettings      an environment variable is wrong
         ├── InvalidRequest       what a run was asked to do is wrong or impossible
         ├── OtherCode            a worker runs another version of the code than the run
+        ├── Incomplete           candles that were required are missing, or may be
         ├── KilledAgain          whatever works on a group of files is killed
         ├── UnreadableArchive    a file is not an archive, is damaged, or its name cannot be parsed
         │   └── SourceChanged    a file is not, or no longer, the one that was found
@@ -33,6 +34,7 @@ A message says what was tried, on which pair, interval and window, and what to d
 checks the class (`PassingError`), never the text.
 """
 
+from collections.abc import Sequence
 from unicodedata import category
 
 STOPPED = "stopped; run the same command to go on"
@@ -126,6 +128,25 @@ class InvalidRequest(LastingError):
 
 class OtherCode(LastingError):
     """A worker runs other code than the process that began the run; it does nothing of the run."""
+
+
+class Incomplete(LastingError):
+    """Candles that a reader requires are missing, or may be missing although their time counts as quiet.
+
+    Attributes:
+        gaps: The missing ranges, each as (pair, start, end) in seconds since the epoch.
+        suspicious: The ranges of quiet time under suspicion, likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        gaps: Sequence[tuple[str, int, int]] = (),
+        suspicious: Sequence[tuple[str, int, int]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.gaps = tuple(gaps)
+        self.suspicious = tuple(suspicious)
 
 
 class KilledAgain(LastingError):

@@ -30,7 +30,7 @@ LAYERS = {
     "cli": CORE
     | {"coverage", "kraken", "storage", "settings", "logs", "workflow", "demo", "orchestration", "definitions"},
     "__main__": {"errors", "cli"},
-    "": {"market", "workflow"},
+    "": {"errors", "market", "workflow"},
 }
 """Each package, or module beside them, and what it may import beside itself; empty stands for the root's own names."""
 TOP = {"orchestration", "definitions", "cli", "__main__"}

@@ -232,6 +232,38 @@ def test_gaps_json_is_what_others_rely_on(filled: Filled) -> None:
     ]
 
 
+def test_pairs_lists_those_of_a_day_with_how_it_is_known(filled: Filled) -> None:
+    told = shell(filled.home, "pairs", "--at", "2023-03-28", "--json").json
+    assert [listed["pair"] for listed in told] == ["ADAEUR", "XBTUSD", "ZORKUSD"]
+    assert told[1] == {
+        "pair": "XBTUSD",
+        "base": "XBT",
+        "quote": "USD",
+        "status": "unknown",
+        "listed_from": "2023-03-26T00:00:00Z",
+        "listed_until": "2023-07-06T23:00:00Z",
+        "from_evidence": "first candle stored (60 min)",
+        "until_evidence": "last candle stored (60 min)",
+        "notes": "XBT is called BTC elsewhere",
+    }
+    said = shell(filled.home, "pairs", "--at", "2023-03-28")
+    assert (said.code, said.out.splitlines()[0]) == (0, "Pairs on 2023-03-28")
+    everything = {listed["pair"] for listed in shell(filled.home, "pairs", "--json").json}
+    assert everything > {listed["pair"] for listed in told} | {"TRIBEUSD"}
+
+
+def test_a_day_without_any_pair_says_what_would_prove_one(tmp_path: Path) -> None:
+    said = shell(tmp_path / "home", "pairs", "--at", "2011-01-01")
+    assert (said.code, said.out.partition(":")[0]) == (0, "No pair is proven to be listed on 2011-01-01")
+    assert "kraken-pipeline backfill" in said.out
+    assert shell(tmp_path / "home", "pairs", "--at", "2011-01-01", "--json").json == []
+    wrong = shell(tmp_path / "home", "pairs", "--at", "yesterday")
+    assert (wrong.code, wrong.err) == (
+        2,
+        "kraken-pipeline: 'yesterday' is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)\n",
+    )
+
+
 def test_gaps_are_open_ones_only_unless_all_are_asked_for(tmp_path: Path, shelf: Shelf) -> None:
     home = tmp_path / "home"
     options = ("--intervals", "60", "--pairs", "ADAEUR", "--end", "2023-07-01")
@@ -427,6 +459,48 @@ def test_export_takes_a_window_and_fills_quiet_time(filled: Filled, tmp_path: Pa
     assert pl.read_parquet(path).height == 48
 
 
+def test_export_makes_candles_of_any_width_in_any_zone(filled: Filled, tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    options = ("--offset", "5h", "--timezone", "Europe/Berlin", "--columns", "time,close", "--start", "2023-03-26")
+    said = shell(filled.home, "export", "XBTUSD", "8h", "--to", str(path), *options, "--end", "2023-03-27")
+    assert said.code == 0
+    header, *rows = path.read_text().splitlines()
+    assert header == "time,close"
+    # 5, 13 and 21 o'clock in Berlin, whose clock is put forward before the first of them is over.
+    assert [int(row.split(",")[0]) // HOUR % 24 for row in rows] == [3, 11, 19]
+    assert "3 candles of XBTUSD 480 +300 min Europe/Berlin written to" in said.err
+
+
+def test_export_writes_a_selection_to_the_folder_of_another_program(filled: Filled, tmp_path: Path) -> None:
+    folder = tmp_path / "kraken"
+    said = shell(filled.home, "export", "ALL", "1h,1d", "--format", "freqtrade", "--to", str(folder))
+    assert said.code == 0
+    found = {path.name for path in folder.iterdir()}
+    assert {"BTC_USD-1h.feather", "BTC_USD-1d.feather", "ADA_EUR-1h.feather"} <= found
+    assert f"candles of {len(found)} of " in said.err
+
+
+def test_an_export_that_must_be_complete_names_what_is_missing(filled: Filled, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    whole = ("--start", "2023-03-28", "--end", "2023-03-31", "--require-complete")
+    assert shell(filled.home, "export", "XBTUSD", "60", "--to", str(path), *whole).code == 0
+    short = ("--start", "2023-03-28", "--end", "2023-07-02", "--require-complete")
+    said = shell(filled.home, "export", "XBTUSD", "60", "--to", str(tmp_path / "no.csv"), *short)
+    assert said.code == 1
+    assert "not complete: 1 gap (XBTUSD 2023-04-01 to 2023-07-01)" in " ".join(said.err.split())
+    assert not (tmp_path / "no.csv").exists()
+
+
+def test_an_export_with_states_has_a_row_for_each_candle_of_the_time(filled: Filled, tmp_path: Path) -> None:
+    path = tmp_path / "state.csv"
+    time = ("--start", "2023-03-31", "--end", "2023-04-02", "--with-state")
+    assert shell(filled.home, "export", "ADAEUR", "60", "--to", str(path), *time).code == 0
+    states = [row.split(",")[-2] for row in path.read_text().splitlines()[1:]]
+    assert len(states) == 48
+    assert states[24:] == ["gap"] * 24
+    assert set(states[:24]) == {"traded", "quiet"}
+
+
 # --- proof
 
 
@@ -541,9 +615,21 @@ def test_files_that_differ_are_one_cause_a_series_and_settled_by_naming_one(tmp_
         (("ingest", "--pairs", "ADAEUR", "--tier", "TIER2"), "ADAEUR is in TIER1, not in TIER2"),
         (("ingest", "--resume", "0000"), "no run begins with '0000'; `kraken-pipeline status` lists them"),
         (("ingest", "--resume", "0000", "--tier", "TIER1"), "--resume continues a run with its own configuration"),
-        (("export", "XBTUSD", "60", "--to", "x.xlsx"), "must end in .csv or .parquet"),
-        (("export", "XBTUSD", "61", "--to", "x.csv"), "interval 61 does not exist"),
-        (("export", "ETHUSD", "60", "--to", "x.csv"), "the lake has no candle of ETHUSD 60 in that time"),
+        (("export", "XBTUSD", "60", "--to", "x.xlsx"), "must end in .csv, .parquet or .feather, or be a folder"),
+        (("export", "XBTUSD", "0", "--to", "x.csv"), "interval '0' is not between a minute and 366 days"),
+        (("export", "XBTUSD", "1x", "--to", "x.csv"), "'1x' is not a length of time; examples are 90"),
+        (("export", "XBTUSD", "", "--to", "x.csv"), "'' names no interval"),
+        (("export", ",", "60", "--to", "x.csv"), "',' names no pair"),
+        (("export", "ETHUSD", "60", "--to", "x.csv"), "ETHUSD is unknown: neither the lake nor the exchange's list"),
+        (("export", "XBTUSD", "60", "--to", "x.csv", "--columns", "close,vwop"), "there is no column 'vwop'"),
+        (("export", "XBTUSD", "60", "--to", "x.csv", "--timezone", "Berlin"), "is not the name of a time zone"),
+        (("export", "XBTUSD", "60,1d", "--to", "x.csv"), "one file has candles of one interval"),
+        (("export", "XBTUSD", "60", "--to", "folder"), "or be a folder with a --format: csv, parquet"),
+        (
+            ("export", "XBTUSD", "60", "--to", "x.csv", "--start", "2031-01-01"),
+            "the lake has no candle of XBTUSD 60 in that time",
+        ),
+        (("export", "ALL", "60", "--to", "x.csv", "--tier", "TIER3"), "the lake has no pair of TIER3"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_a_sentence(filled: Filled, arguments: tuple[str, ...], sentence: str) -> None:
@@ -703,6 +789,7 @@ def test_every_key_of_the_json_is_documented(filled: Filled) -> None:
         shell(filled.home, "plan", "--intervals", "60", "--json").json["routes"][0],
         shell(filled.home, "dead-letters", "list", "--json").json[0],
         shell(filled.home, "health", "--json").json,
+        shell(filled.home, "pairs", "--json").json[0],
         filled.ingested.json,
         filled.ingested.json["outcome"],
     ]

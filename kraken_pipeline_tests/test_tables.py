@@ -305,6 +305,7 @@ COMMANDS = (
     ("backfill", "--dry-run", "--complete", *BEFORE),
     ("explain", "XBTUSD", "60", "2023-03-28T05:00"),
     ("prove", "--dry-run", *BEFORE),
+    ("pairs",),
     ("status",),
     ("dead-letters", "list"),
     ("health",),

@@ -48,7 +48,11 @@ _COMMANDS: dict[str, Command | Group] = {
         "Show the history of one candle: its source, the candles that lost to it, and what its values were compared "
         "to.",
     ),
-    "export": Command("export.export", "Write the candles of one series to a file."),
+    "pairs": Command(
+        "pairs.pairs",
+        "List the pairs of a day, or all that are known, with when each was listed and how that is known.",
+    ),
+    "export": Command("export.export", "Write candles to a file, or to the data folder of another program."),
     "status": Command("status.status", "List runs with their progress and errors."),
     "health": Command(
         "health.health",

@@ -21,13 +21,13 @@ MOST = 1_000_000
 
 Tier = Annotated[str, typer.Option(help="The tier: TIER1 to TIER4, or ALL.")]
 Intervals = Annotated[
-    str | None, typer.Option(help="Intervals in minutes, separated by commas: 60,1440. All ten by default.")
+    str | None, typer.Option(help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. All ten by default.")
 ]
 KeptIntervals = Annotated[
     str | None,
     typer.Option(
-        help="Intervals in minutes, separated by commas: 60,1440. By default KRAKEN_INTERVALS, or else those of "
-        "archives and earlier runs."
+        help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. By default KRAKEN_INTERVALS, or else those "
+        "of archives and earlier runs."
     ),
 ]
 Pairs = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from kraken_pipeline.errors import InvalidRequest, LastingError, Maintenance
@@ -23,6 +23,7 @@ from kraken_pipeline.kraken.replies import (
 )
 from kraken_pipeline.kraken.trades import FULL_PAGE, TradesPage, require_possible
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.listed_state import ListedState
 from kraken_pipeline.market.pair import Pair, PairBook
 from kraken_pipeline.market.series import Series
 
@@ -96,6 +97,8 @@ class ListedPairs:
         made_at: The time at which the exchange gave it, in seconds since the epoch.
         unreadable: The names of entries that cannot be read: these pairs are listed, but nothing else is known of them.
         is_whole: Whether there is a list, new or older, of every class of pairs, so that an absent pair is not listed.
+        newest_at: The time at which the exchange gave the newest of these lists, in seconds since the epoch.
+        states: Pair → what the list says of it.
     """
 
     book: PairBook
@@ -104,6 +107,8 @@ class ListedPairs:
     made_at: float = 0.0
     unreadable: frozenset[str] = frozenset()
     is_whole: bool = True
+    newest_at: float = 0.0
+    states: Mapping[str, ListedState] = field(default_factory=dict)
 
     def lacks(self, pair: Pair) -> bool:
         """Return whether the list shows that a pair is not listed."""
@@ -118,6 +123,7 @@ class Exchange:
         cache: Stores the replies.
         lifetimes: The lifetimes of the replies.
         on_status: Is called with each status of the exchange.
+        on_list: Is called with each list of pairs that differs in its time from the one before.
     """
 
     def __init__(
@@ -126,11 +132,13 @@ class Exchange:
         cache: ReplyCache,
         lifetimes: Lifetimes,
         on_status: Callable[[SystemStatus], None] = lambda _: None,
+        on_list: Callable[[ListedPairs], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._cache = cache
         self._lifetimes = lifetimes
         self._on_status = on_status
+        self._on_list = on_list
         self._ahead: float | None = None  # the exchange's time minus the monotonic clock
         self._listed: tuple[tuple[float, ...], ListedPairs] | None = None
         self._refused: dict[str, Kept | None] = {}
@@ -207,7 +215,8 @@ class Exchange:
             if found.unreadable:
                 some = "; ".join(list(found.unreadable.values())[:3])
                 self._warn(f"{len(found.unreadable)} entries of AssetPairs cannot be read and are skipped: {some}")
-            self._listed = made_at, _listed(found, min(made_at))
+            self._listed = made_at, _listed(found, made_at)
+            self._on_list(replace(self._listed[1], is_stale=is_stale, is_whole=None not in lists))
         return replace(self._listed[1], is_stale=is_stale, is_whole=None not in lists)
 
     def _class(self, name: str, *, is_fresh: bool) -> Kept | None:
@@ -373,10 +382,24 @@ class Exchange:
             self._warn(f"The replies about {pair} have changed their key from {keys[0]} to {names:.40}.")
 
 
-def _listed(found: PairsReply, made_at: float) -> ListedPairs:
+def _listed(found: PairsReply, made_at: Sequence[float]) -> ListedPairs:
     book = PairBook({key: pair.model_dump() for key, pair in found.pairs.items()})
     tokenized = {book.resolve(key).name for key, pair in found.pairs.items() if pair.aclass_base == TOKENIZED}
-    return ListedPairs(book, frozenset(tokenized), is_stale=False, made_at=made_at, unreadable=found.unreadable_names)
+    states: dict[str, ListedState] = {}
+    for key, entry in found.pairs.items():
+        pair = book.resolve(entry.altname)
+        is_tokenized = entry.aclass_base == TOKENIZED
+        names = (key, entry.altname, entry.wsname, pair.base, pair.quote, entry.status)
+        states.setdefault(pair.name, ListedState(*names, is_tokenized))
+    return ListedPairs(
+        book,
+        frozenset(tokenized),
+        is_stale=False,
+        made_at=min(made_at),
+        unreadable=found.unreadable_names,
+        newest_at=max(made_at),
+        states=states,
+    )
 
 
 def _metadata(entry: Any) -> Any:

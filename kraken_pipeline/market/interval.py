@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -59,16 +60,33 @@ class Interval(IntEnum):
 
     @classmethod
     def parse(cls, value: int | str) -> Interval:
-        """Return the interval with the given length in minutes.
+        """Return the interval with the given length: minutes, or a number with a unit, such as `1h`, `1d`, `1w`.
 
         Raises:
             InvalidRequest: There is no such interval; the message lists the allowed ones.
         """
         try:
-            return cls(int(value))
-        except ValueError:
+            return cls(minutes_of(value))
+        except (ValueError, InvalidRequest):
             allowed = ", ".join(str(i.value) for i in cls)
             raise InvalidRequest(f"interval {value!r} does not exist; allowed are {allowed} (minutes)") from None
+
+
+_UNITS = {"": 1, "m": 1, "h": 60, "d": 1_440, "w": 10_080}
+_LENGTH = re.compile(r"\s*([0-9]{1,9})\s*([mhdw]?)\s*")
+
+
+def minutes_of(value: int | str) -> int:
+    """Return a length of time in minutes: a number is minutes, and a text may have a unit, as `3m`, `2h`, `1d`, `1w`.
+
+    Raises:
+        InvalidRequest: The text is not a length of time.
+    """
+    if isinstance(value, int):
+        return int(value)
+    if (found := _LENGTH.fullmatch(value)) is None:
+        raise InvalidRequest(f"{value!r} is not a length of time; examples are 90 (minutes), 3m, 2h, 1d, 1w")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 INTERVALS: tuple[Interval, ...] = tuple(Interval)

@@ -8,12 +8,17 @@ currency has no fixed number of decimals, and is rounded to twelve significant d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from kraken_pipeline.market.candle import TIME
+from kraken_pipeline.market.candle import TIME, seconds_in
 from kraken_pipeline.market.flow import FLOW_SCHEMA, SUMS, average, nothing, summed
 from kraken_pipeline.market.interval import Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LOT_DECIMALS = 8
 
@@ -54,11 +59,32 @@ def resample(candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
         The same seven columns and `FLOW`, of which a sum is null if any part of it is null. There is a coarser candle
         wherever there is one finer candle, even if the rest of it is unknown: coverage decides whether it is whole.
     """
-    if candles.height and candles["trade_count"].min() == 0:
-        candles = candles.filter(pl.col("trade_count") > 0)
+    return _folded(candles, _grid(pl.col("time"), interval))
+
+
+def resample_between(candles: pl.DataFrame, edges: NDArray[np.int64]) -> pl.DataFrame:
+    """Return the candles of bars of any width, computed from finer ones.
+
+    Args:
+        candles: As for `resample`, none of them before the first edge or at or after the last one.
+        edges: The start of each bar and the end of the last one, in seconds since the epoch, sorted. No candle may lie
+            in two bars.
+
+    Returns:
+        The columns of `resample`: one row for each bar with a candle.
+    """
+    starts = edges[edges.searchsorted(seconds_in(candles).to_numpy(), side="right") - 1]
+    return _folded(candles, pl.lit(pl.Series(starts * 1_000_000).cast(TIME)))
+
+
+def _folded(candles: pl.DataFrame, starts: pl.Expr) -> pl.DataFrame:
+    """Return coarser candles, given the start of the one that each finer one belongs to."""
+    found = candles.with_columns(starts.alias("_start"))
+    if found.height and found["trade_count"].min() == 0:
+        found = found.filter(pl.col("trade_count") > 0)
     # Most series have no flow, and to add up nulls would cost a fifth of the rest.
-    told = [name for name in SUMS if name in candles.columns and candles[name].null_count() < candles.height]
-    coarser = candles.group_by(_grid(pl.col("time"), interval).alias("time"), maintain_order=True).agg(
+    told = [name for name in SUMS if name in found.columns and found[name].null_count() < found.height]
+    coarser = found.group_by(pl.col("_start").alias("time"), maintain_order=True).agg(
         *_FOLD, *(summed(name) for name in told)
     )
     return _rounded(coarser.hstack([nothing(name, coarser.height) for name in SUMS if name not in told]))

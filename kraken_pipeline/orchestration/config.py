@@ -31,7 +31,7 @@ _TYPES: Mapping[str, Any] = {
     "budget": int,
 }
 _SHAPES: Mapping[str, str] = {
-    "intervals": "A list of numbers, or text: 60,1440.",
+    "intervals": "A list of minutes, or text: 60,1440 or 1h,1d.",
     "pairs": "A list of names, or text: XBTUSD,ETHUSD.",
     "start": "An ISO date or time, UTC: 2023-07-01; or seconds since 1970-01-01 UTC.",
     "end": "An ISO date or time, UTC: 2023-10-01; or seconds since 1970-01-01 UTC.",

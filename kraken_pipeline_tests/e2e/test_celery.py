@@ -112,6 +112,19 @@ def test_a_step_whose_process_is_killed_each_time_fails_with_its_pairs_and_the_s
     assert is_at_rest(home)
 
 
+def stopped(its: Worker, home: Path) -> list[int]:
+    """The processes that do steps, stopped while none of them keeps SQLite from being read and written."""
+    for _ in range(20):
+        hung = its.children
+        for child in hung:
+            os.kill(child, signal.SIGSTOP)
+        if not (said := shell(home, "status", "--json")).code:
+            return hung
+        for child in hung:
+            os.kill(child, signal.SIGCONT)
+    raise AssertionError(f"{said.out}\n{said.err}")
+
+
 def test_a_run_with_a_worker_that_hangs_is_seen_and_stopped_and_the_same_command_goes_on(
     archives: Path, undisturbed: dict[str, Any], broker: Mapping[str, str]
 ) -> None:
@@ -119,9 +132,7 @@ def test_a_run_with_a_worker_that_hangs_is_seen_and_stopped_and_the_same_command
     home.parent.mkdir()
     with worker(home, broker) as its:
         driver = begun(home, broker)
-        hung = its.children
-        for child in hung:
-            os.kill(child, signal.SIGSTOP)
+        hung = stopped(its, home)
         (status,) = shell(home, "status", "--json").json
         assert (status["status"], status["job"]) == ("STARTED", "ingest")
         driver.send_signal(signal.SIGINT)

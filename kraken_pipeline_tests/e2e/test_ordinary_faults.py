@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kraken_pipeline.workflow.read import read_candles
+from kraken_pipeline.workflow.reading.candles import read_candles
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
 from kraken_pipeline_tests.support.ingests import assert_same, home_beside, state
 from kraken_pipeline_tests.support.shell import Said, ended, shell, start

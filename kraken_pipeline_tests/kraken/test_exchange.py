@@ -34,9 +34,10 @@ from kraken_pipeline.errors import (
     UnusableReply,
 )
 from kraken_pipeline.kraken.client import Client
-from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
+from kraken_pipeline.kraken.exchange import Exchange, Lifetimes, ListedPairs
 from kraken_pipeline.kraken.trades import FULL_PAGE
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.listed_state import ListedState
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.exchange_state.breaker import Breaker, BreakerState
@@ -91,7 +92,11 @@ class Rewriting(DemoExchange):
 
 @contextmanager
 def built(
-    stores: Stores, server: DemoExchange, clock: FakeClock | None = None, lifetimes: Lifetimes | None = None
+    stores: Stores,
+    server: DemoExchange,
+    clock: FakeClock | None = None,
+    lifetimes: Lifetimes | None = None,
+    on_list: Callable[[ListedPairs], None] = lambda _: None,
 ) -> Iterator[Exchange]:
     """An exchange that asks once, quickly, and whose cache may have a clock of its own."""
     counters = Counters(stores.catalog)
@@ -100,7 +105,7 @@ def built(
         server.url, limiter=limiter, breaker=breaker, counters=counters, attempts=1, timeout=PATIENCE_S, first_wait=0
     )
     cache = Cache(stores.settings.home / "cache", "test", 64 << 20, counters, clock=clock or time.time)
-    with closing(Exchange(client, cache, lifetimes or Lifetimes())) as exchange:
+    with closing(Exchange(client, cache, lifetimes or Lifetimes(), on_list=on_list)) as exchange:
         yield exchange
 
 
@@ -236,6 +241,33 @@ class TestPairs:
             assert len(exchange.listed_pairs().book) == 5
             # The half that came is kept, and not asked for again.
             assert asked(server, "AssetPairs")[1 + after :] == [{}, {"aclass_base": "tokenized_asset"}][after:]
+
+    def test_a_list_says_of_each_pair_what_its_entry_does(self, stores: Stores) -> None:
+        with DemoExchange(WORLD) as server, built(stores, server) as exchange:
+            listed = exchange.listed_pairs()
+        assert set(listed.states) == set(listed.book)
+        xbt = ListedState("XXBTZUSD", "XBTUSD", "XBT/USD", "XBT", "USD", "online", is_tokenized=False)
+        assert listed.states["XBTUSD"] == xbt
+        assert listed.states["AAPLxUSD"].is_tokenized
+        assert listed.newest_at >= listed.made_at > 0
+
+    def test_each_list_is_told_once_and_one_that_is_partly_kept_is_as_new_as_its_newest_part(
+        self, stores: Stores
+    ) -> None:
+        clock, told = FakeClock(), list[ListedPairs]()
+        with DemoExchange(WORLD) as server, built(stores, server, clock, on_list=told.append) as exchange:
+            for _ in range(3):
+                exchange.listed_pairs()
+            (first,) = told
+            clock.now += 2 * DAY
+            server.inject(Fault(Refusal("EGeneral:Permission denied"), endpoint="AssetPairs", after=1))
+            exchange.listed_pairs()
+            exchange.listed_pairs()
+        _, second = told
+        assert (first.is_whole, second.is_whole) == (True, True)
+        assert second.newest_at - first.newest_at >= DAY
+        assert second.made_at < second.newest_at, "the class that was refused is the one of the first list"
+        assert second.states == first.states
 
     def test_there_may_be_no_tokenized_stocks(self, stores: Stores) -> None:
         with DemoExchange(World(3, demo_listings(START)[:4], NOW)) as server, built(stores, server) as exchange:

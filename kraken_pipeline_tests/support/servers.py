@@ -198,11 +198,11 @@ class Server(ABC):
                 # PostgreSQL's children are in groups of their own: stopped, it makes no more of them to miss.
                 os.killpg(self._process.pid, signal.SIGSTOP)
                 os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-                children = _children(self._process.pid)
-                for group_or_child in (-self._process.pid, *children):
+                others = _descendants(self._process.pid)
+                for group_or_other in (-self._process.pid, *others):
                     with suppress(ProcessLookupError):
-                        os.kill(group_or_child, signal.SIGKILL)
-                wait_for(lambda: not any(alive(child) for child in children), "the end of killed processes")
+                        os.kill(group_or_other, signal.SIGKILL)
+                wait_for(lambda: not any(alive(other) for other in others), "the end of killed processes")
             self._process.wait()
             self._process = None
         self._dismiss_guard()
@@ -728,9 +728,14 @@ def _stat(process: int) -> list[str]:
         return []
 
 
-def _children(process: int) -> list[int]:
+def _descendants(process: int) -> list[int]:
+    """The processes that it started, and those that these did."""
     every = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-    return [other for other in every if _stat(other)[1:2] == [str(process)]]
+    parents = {other: stat[1] for other in every if len(stat := _stat(other)) > 1}
+    found = [process]
+    for one in found:
+        found += [other for other, parent in parents.items() if parent == str(one)]
+    return found[1:]
 
 
 def alive(process: int) -> bool:

@@ -46,7 +46,8 @@ from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.health.health import check_health
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.read import read_candles
+from kraken_pipeline.workflow.reading.candles import read_candles
+from kraken_pipeline.workflow.reading.scan import scan_candles
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.backup import back_up, restore
 from kraken_pipeline.workflow.verify.recovery import recover
@@ -192,6 +193,8 @@ def test_polars_and_read_candles_read_it_there(full: Stores, bucket: Bucket, exp
     glob = f"{bucket.url}/lake/interval=60/**/*.parquet"
     scanned = pl.scan_parquet(glob, hive_partitioning=True).filter(pl.col("pair") == "XBTUSD").collect()
     assert scanned["close"].to_list() == found["close"].to_list()
+    lazy = scan_candles(["XBTUSD", "ADAEUR"], "1h", settings=settings)
+    assert lazy.filter(pl.col("pair") == "XBTUSD").drop("pair").collect().equals(found)
     ids = pl.read_parquet(f"{bucket.url}/{ASSET_IDS_FILE}")
     assert list(ids.select("asset_id", "pair").iter_rows()) == expected["ids"]
 

@@ -16,7 +16,7 @@ from kraken_pipeline.workflow.known_pairs import known_pairs
 
 def explain(
     pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …")],
-    interval: Annotated[str, typer.Argument(help="Minutes.")],
+    interval: Annotated[str, typer.Argument(help="Minutes, or 1h, 1d, …")],
     moment: Annotated[str, typer.Argument(metavar="TIME", help="Any moment within the candle: ISO, UTC.")],
     as_json: AsJson = False,
 ) -> None:

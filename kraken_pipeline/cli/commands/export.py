@@ -1,38 +1,114 @@
-"""The command that writes candles to a file."""
+"""The command that writes candles to files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kraken_pipeline.cli.layout import say
-from kraken_pipeline.cli.options import End, Start, selection, stores_of_home
+from kraken_pipeline.cli.options import End, Start, Tier, stores_of_home
 from kraken_pipeline.cli.output import err
+from kraken_pipeline.cli.terminal import progress_bar
 from kraken_pipeline.errors import InvalidRequest
-from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.series import Series
-from kraken_pipeline.workflow.read import export as export_candles
-from kraken_pipeline.workflow.read import read_series
+from kraken_pipeline.market.bars import Bars
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.progress import Progress
+from kraken_pipeline.workflow.reading.candles import named
+from kraken_pipeline.workflow.reading.export import Exported, ExportFormat, export_pairs, is_single
+from kraken_pipeline.workflow.reading.request import COLUMNS, PAIR, STATE_COLUMNS, ReadRequest, chosen_columns
+from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+
+ALL = "ALL"
 
 
 def export(
-    pair: Annotated[str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …")],
-    interval: Annotated[int, typer.Argument(help="Minutes.")],
-    to: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet.")],
+    pair: Annotated[
+        str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …; several, separated by commas; or ALL.")
+    ],
+    interval: Annotated[
+        str, typer.Argument(help="Minutes, or a length such as 3m, 2h, 1d, 1w; several, separated by commas.")
+    ],
+    to: Annotated[Path, typer.Option(help="The file to write: .csv, .parquet or .feather; or a folder.")],
+    format_: Annotated[
+        ExportFormat | None, typer.Option("--format", help="The format of the files in a folder.", show_default=False)
+    ] = None,
+    tier: Tier = ALL,
     start: Start = None,
     end: End = None,
+    offset: Annotated[
+        str | None, typer.Option(help="The time between midnight and the start of a candle: 5h, 90m.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="The zone whose midnights count, such as Europe/Berlin. UTC by default.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="The columns, separated by commas. All by default.")] = None,
     fill_quiet: Annotated[bool, typer.Option(help="Add candles for quiet time.")] = False,
+    incomplete: Annotated[bool, typer.Option(help="Add candles of which a part is not covered.")] = False,
+    with_state: Annotated[
+        bool, typer.Option(help="Add a row for each candle of the time, with its state and its proof.")
+    ] = False,
+    require_complete: Annotated[bool, typer.Option(help="Fail if a candle of the time may be missing.")] = False,
 ) -> None:
-    """Write the candles of one series to a file."""
-    spec = selection(pairs=pair, intervals=[interval], start=start, end=end)
-    series = Series(spec.pairs[0], Interval.parse(interval))
-    with stores_of_home() as stores:
-        candles = read_series(stores, series, start=spec.start, end=spec.end, fill_quiet=fill_quiet)
-    if candles.is_empty():
-        raise InvalidRequest(
-            f"the lake has no candle of {series} in that time; `kraken-pipeline report` shows what it has"
+    """Write candles to a file, or to the data folder of another program."""
+    spec = run_spec(tier=tier, start=start, end=end)
+    requests = [
+        ReadRequest(
+            Bars.parse(width, offset, timezone),
+            spec.start,
+            spec.end,
+            fill_quiet=fill_quiet,
+            incomplete=incomplete,
+            require_complete=require_complete,
+            with_state=with_state,
         )
-    export_candles(candles, to)
-    say(err, f"{candles.height:,} candles of {series} written to {to}")
+        for width in _listed("interval", interval)
+    ]
+    with stores_of_home() as stores:
+        pairs = _pairs(stores, pair, spec)
+        is_long = len(pairs) > 1 and is_single(to)
+        available = [*([PAIR] if is_long else []), *COLUMNS, *(STATE_COLUMNS if with_state else ())]
+        wanted = None if columns is None else chosen_columns(_listed("column", columns), available)
+        exported = export_pairs(stores, pairs, requests, to, format_, wanted)
+        done = list(exported) if is_single(to) else _followed(exported, len(pairs) * len(requests))
+    _tell(done, to)
+
+
+def _listed(what: str, text: str) -> list[str]:
+    if not (parts := [part.strip() for part in text.split(",") if part.strip()]):
+        raise InvalidRequest(f"{text!r} names no {what}")
+    return list(dict.fromkeys(parts))
+
+
+def _pairs(stores: Stores, names: str, spec: RunSpec) -> list[str]:
+    """Return the pairs of the selected tier that the lake has, for ALL, or those that are named."""
+    if names != ALL:
+        return named(_listed("pair", names), stores)
+    found = [pair.name for pair in stores.lake.asset_ids.pairs() if spec.selects(pair, stores.tiers)]
+    if not found:
+        raise InvalidRequest(f"the lake has no pair of {spec.tier}; `kraken-pipeline report` shows what it has")
+    return found
+
+
+def _followed(exported: Iterator[Exported], total: int) -> list[Exported]:
+    """Return what is exported to a folder, and show the progress meanwhile."""
+    done: list[Exported] = []
+    with progress_bar(err, "exporting") as show:
+        for its in exported:
+            done.append(its)
+            show(Progress("exporting", total, len(done), candles=sum(its.candles for its in done)))
+    return done
+
+
+def _tell(done: list[Exported], to: Path) -> None:
+    series = list(dict.fromkeys(f"{its.pair} {its.bars}" for its in done if its.candles))
+    candles = sum(its.candles for its in done)
+    if not series:
+        what = f"{done[0].pair} {done[0].bars}" if len(done) == 1 else f"{len(done):,} series"
+        raise InvalidRequest(
+            f"the lake has no candle of {what} in that time; `kraken-pipeline report` shows what it has"
+        )
+    what = series[0] if len(done) == 1 else f"{len(series):,} of {len(done):,} series"
+    say(err, f"{candles:,} candles of {what} written to {to}")

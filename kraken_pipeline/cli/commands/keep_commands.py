@@ -130,7 +130,7 @@ def resolve(
         bool, typer.Option("--span", help="Withdraw the candles of --pair and --interval from --start to --end.")
     ] = False,
     pair: Annotated[str | None, typer.Option(help="The pair of the span.")] = None,
-    interval: Annotated[str | None, typer.Option(help="The interval of the span, in minutes.")] = None,
+    interval: Annotated[str | None, typer.Option(help="The interval of the span: minutes, or 1h, 1d, …")] = None,
     start: Annotated[str | None, typer.Option(help="The start of the span: the start of a candle, ISO, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="The end of the span, excluded: ISO, UTC.")] = None,
     source: Annotated[

@@ -1,1 +1,1 @@
-"""The state of the exchange shared by all processes: request rate, circuit breaker, counts, listings, incidents."""
+"""The state of the exchange shared by all processes: request rate, circuit breaker, counts, pairs listed, incidents."""

@@ -104,6 +104,10 @@ class BucketFiles:
 
     # --- reading
 
+    def location(self, path: str) -> str:
+        """Return the URL of an object."""
+        return f"{self.place}/{path}"
+
     def open(self, path: str) -> OpenFile:
         """Read an object."""
         meta, content = self._get(path)

@@ -91,6 +91,9 @@ class LakeFiles(Protocol):
             StoreError: There is none.
         """
 
+    def location(self, path: str) -> str:
+        """Return the absolute path or the URL of a file, for other readers."""
+
     def open(self, path: str) -> OpenFile:
         """Open a file for reading; what is read is of one version.
 
@@ -166,6 +169,10 @@ class LocalFiles:
 
     def require_any(self) -> None:
         """Accept a folder without a lake: its files are missing one by one, which is damage."""
+
+    def location(self, path: str) -> str:
+        """Return the absolute path of a file."""
+        return f"{self._home.absolute()}/{path}"
 
     def open(self, path: str) -> OpenFile:
         """Open a file; its content stays what it is while another one is renamed over it."""

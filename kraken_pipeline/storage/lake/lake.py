@@ -97,6 +97,24 @@ class Lake:
         """
         return self._collected(series, self._chooser(series, start, end), lambda frame: frame, CANDLE_SCHEMA)
 
+    def locations(self, series: Series, start: int | None = None, end: int | None = None) -> list[str]:
+        """Return the absolute paths or URLs of the files that may hold candles that start in `[start, end)`, in order.
+
+        They are for a reader that opens them itself, and soon: a later write may replace or delete them.
+
+        Raises:
+            DamagedFile: One of the files of a folder is not the one that was written. Objects of a bucket are not
+                checked, which would read them whole.
+        """
+        paths, _ = self._chooser(series, start, end)()
+        if not self.files.is_read_whole:
+            with contextlib.ExitStack() as opened:
+                _, found = self._opened(series, paths, opened)
+            if found:
+                damages.notice(self.catalog, self, found)
+                raise damages.refusal(found)
+        return [self.files.location(path) for path in paths]
+
     def without_trades(self, series: Series) -> pl.DataFrame:
         """Return the rows without a trade, which versions before migration 0010 stored from files that had some.
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from kraken_pipeline.errors import Throttled
 from kraken_pipeline.kraken.client import Client, RequestCounts
-from kraken_pipeline.kraken.exchange import Exchange, Lifetimes
+from kraken_pipeline.kraken.exchange import Exchange, Lifetimes, ListedPairs
 from kraken_pipeline.kraken.incidents import reported_incidents
 from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.exchange_state import incident_records
+from kraken_pipeline.storage.exchange_state import incident_records, pair_list_records
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
 from kraken_pipeline.storage.reply_cache.cache import Cache
@@ -69,10 +69,10 @@ def _asked(
     settings = stores.settings
     limiter = Limiter(stores.catalog, settings.kraken_api_rate, settings.kraken_api_endpoint_rates, sleep=sleep)
     client = Client(settings.kraken_api_url, limiter=limiter, counters=counters, **how)
-    reported = partial(_record_status, stores)
+    reported, listed = partial(_record_status, stores), partial(_record_list, stores)
     with (
         closing(open_cache(settings, counters)) as cache,
-        closing(Exchange(client, cache, _lifetimes(settings), reported)) as it,
+        closing(Exchange(client, cache, _lifetimes(settings), reported, listed)) as it,
     ):
         try:
             yield it
@@ -88,6 +88,21 @@ def _record_status(stores: Stores, status: SystemStatus) -> None:
             return
     with stores.catalog.write() as connection:
         incident_records.record_reported(connection, reported, now)
+
+
+def _record_list(stores: Stores, listed: ListedPairs) -> None:
+    """Record a list of pairs, if it is newer than the last one on record.
+
+    A list that lacks a whole class of pairs, which was refused and never known, would make these pairs look new later.
+    """
+    made_at = int(listed.newest_at)
+    if not listed.is_whole:
+        return
+    with stores.catalog.read() as connection:
+        if not pair_list_records.is_news(connection, made_at):
+            return
+    with stores.catalog.write() as connection:
+        pair_list_records.record_list(connection, listed.states, listed.unreadable, made_at)
 
 
 class _NoRecord:

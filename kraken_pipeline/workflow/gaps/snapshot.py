@@ -181,20 +181,36 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
             refutations=refutations.active(connection, set(names)),
         )
         lost = damage.first_lost(connection, names)
+    snapshot.first_known |= first_known(extents, snapshot.coverage, snapshot.listings, lost)
+    return snapshot
+
+
+def first_known(
+    extents: Mapping[Series, Extent],
+    coverage: Mapping[Series, Sequence[CoverageRecord]],
+    listings: Mapping[str, ListingRecord],
+    lost: Mapping[str, int],
+) -> dict[str, int]:
+    """Return the time of the earliest known candle or trade of each pair, in seconds since the epoch.
+
+    Args:
+        extents: Series → extent of its candles in the lake.
+        coverage: Series → coverage in order of time.
+        listings: Pair → its listing by the exchange.
+        lost: Pair → the earliest candle that was lost to damage. It is still expected, so that it is a gap.
+    """
+    found: dict[str, int] = {}
     for series, extent in extents.items():
-        known = snapshot.first_known.get(series.pair)
+        known = found.get(series.pair)
         if known is not None and known <= extent.first_time:
             continue
-        if not _is_resampled(snapshot.coverage.get(series, ()), extent.first_time):
-            snapshot.first_known[series.pair] = extent.first_time
-    first_trades = {
-        pair: listing.first_trade for pair, listing in snapshot.listings.items() if listing.first_trade is not None
-    }
-    # Candles that were lost to damage are still expected, so that they are gaps.
+        if not _is_resampled(coverage.get(series, ()), extent.first_time):
+            found[series.pair] = extent.first_time
+    first_trades = {pair: listing.first_trade for pair, listing in listings.items() if listing.first_trade is not None}
     for first in (first_trades, lost):
         for pair, time in first.items():
-            snapshot.first_known[pair] = min(snapshot.first_known.get(pair, time), time)
-    return snapshot
+            found[pair] = min(found.get(pair, time), time)
+    return found
 
 
 def _of_pairs(

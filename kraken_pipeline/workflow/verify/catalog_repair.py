@@ -104,6 +104,8 @@ _EVIDENCE = (
     schema.lake_files,
     schema.absences,
     schema.incidents,
+    schema.pair_lists,
+    schema.pair_changes,
 )
 
 

@@ -7,7 +7,16 @@ Times are in seconds since the epoch, ranges are half-open `[start, end)`, inter
 from __future__ import annotations
 
 from kraken_pipeline.storage.catalog.schema.evidence import attempts, coverage, gaps, grants, refutations
-from kraken_pipeline.storage.catalog.schema.exchange import absences, breakers, counters, incidents, limits, listings
+from kraken_pipeline.storage.catalog.schema.exchange import (
+    absences,
+    breakers,
+    counters,
+    incidents,
+    limits,
+    listings,
+    pair_changes,
+    pair_lists,
+)
 from kraken_pipeline.storage.catalog.schema.lake import (
     assets,
     damages,
@@ -72,6 +81,8 @@ __all__ = [
     "listings",
     "metadata",
     "of_pairs",
+    "pair_changes",
+    "pair_lists",
     "proofs",
     "publications",
     "quiet_checks",

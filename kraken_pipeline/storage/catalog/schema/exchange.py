@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from kraken_pipeline.storage.catalog.columns import Json
 from kraken_pipeline.storage.catalog.schema.parts import checksum_column, metadata
 
 listings = sa.Table(
@@ -21,6 +22,25 @@ absences = sa.Table(
     metadata,
     sa.Column("pair", sa.String(64), primary_key=True),
     sa.Column("listed_at", sa.BigInteger, nullable=False),  # when the exchange sent the first list without it
+    checksum_column(),
+)
+
+pair_lists = sa.Table(
+    "pair_lists",  # the AssetPairs replies that differed from the one before
+    metadata,
+    sa.Column("listed_at", sa.BigInteger, primary_key=True, autoincrement=False),  # when the exchange sent it
+    sa.Column("seen_at", sa.BigInteger, nullable=False),  # when the exchange sent the last one equal to it
+    sa.Column("pairs", sa.Integer, nullable=False),
+    checksum_column(),
+)
+
+pair_changes = sa.Table(
+    "pair_changes",  # what such a reply says of a pair that the one before said otherwise; of the first one, all pairs
+    metadata,
+    sa.Column("listed_at", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("pair", sa.String(64), primary_key=True),
+    sa.Column("before", Json(is_sealed=True, none_as_null=True)),  # a `ListedState`; null: not in the list
+    sa.Column("after", Json(is_sealed=True, none_as_null=True)),
     checksum_column(),
 )
 
