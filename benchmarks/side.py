@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.market.flow import with_flow
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.questdb.values import ROW_SCHEMA
 
@@ -77,7 +78,7 @@ def sent(home: Path, pairs: int | None = None) -> pl.DataFrame:
     found = []
     for asset in assets.to_dicts()[:pairs]:
         folder = home / "lake" / "interval=60" / f"pair={asset['pair']}"
-        candles = pl.read_parquet(folder / "*.parquet", hive_partitioning=False)
+        candles = with_flow(pl.read_parquet(folder / "*.parquet", hive_partitioning=False))
         found.append(
             candles.drop("release").with_columns(
                 pl.lit(asset["asset_id"], dtype=pl.Int32).alias("asset_id"),

@@ -18,6 +18,7 @@ import polars as pl
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, seconds_in, seconds_of
 from kraken_pipeline.market.decimals import MOST_DECIMALS, PRICES, decimals, most_decimals
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 
@@ -90,6 +91,25 @@ def are_within(unit: pl.Expr) -> pl.Expr:
     return pl.all_horizontal(
         (pl.col(name) - pl.col(f"{name}_right")).abs() <= unit + _NOISE * (pl.col(name).abs() + unit) for name in PRICES
     )
+
+
+def flow_apart(one: pl.DataFrame, other: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns `FLOW` in which two accounts of one candle differ; none where either does not tell them.
+
+    Such a difference is shown, and refutes nothing: counts, prices and volumes decide.
+    """
+    if one.height != 1 or other.height != 1:
+        return ()
+    return tuple(name for name in FLOW if _is_apart(name, one[name][0], other[name][0]))
+
+
+def _is_apart(name: str, one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return False
+    tolerance = VOLUME_TOLERANCE * max(one, other)
+    if name == "vwap":  # OHLC cuts it to the decimals of the pair
+        tolerance = rounded_to(int(decimals(pl.Series([one, other], dtype=pl.Float64())).to_numpy().min()))
+    return abs(one - other) > tolerance + _NOISE * one
 
 
 def rounded_to(decimals_: int) -> float:

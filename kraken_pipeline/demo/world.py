@@ -193,7 +193,7 @@ class World:
             end: Seconds since the epoch. The last candle is whole, even if it extends beyond `end`.
 
         Returns:
-            The columns of `CANDLE_SCHEMA` without `source` and `release`; only candles with a trade. Volume is the
+            The columns of `CANDLE_SCHEMA` up to `trade_count`; only candles with a trade. Volume is the
             float nearest to the exact sum.
         """
         listing = self.listing(pair)

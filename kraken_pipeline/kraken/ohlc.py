@@ -13,6 +13,7 @@ from kraken_pipeline.errors import ExchangeUnavailable
 from kraken_pipeline.kraken.replies import OhlcRow
 from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.market.candle import broken_rules, time_from_seconds
+from kraken_pipeline.market.flow import told_vwap, with_flow
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import NO_CANDLES
 
@@ -22,7 +23,8 @@ class Ohlc:
     """The content of an OHLC reply.
 
     Attributes:
-        candles: `time`, `open`, `high`, `low`, `close`, `volume`, `trade_count`; without quiet ones.
+        candles: The columns of `resample`; without quiet ones. Of the flow a reply has `vwap` alone, cut to the pair's
+            decimals. A quote volume made of it would not be exact, so that column is null.
         listed: The spans that the reply answers for: the committed candles that it lists, with or without trades.
         committed: The end of the last committed candle, in seconds since the epoch. It is later neither than the
             start of the last row nor than the reply's `last` allows.
@@ -56,10 +58,10 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
         raise ExchangeUnavailable(f"{asked}: the reply has no row, not even the current candle")
     committed = interval.floor(min(last + interval.seconds, rows[-1][0]))
     frame = pl.DataFrame(
-        [(row[0], *row[1:5], row[6], float(row[7])) for row in rows if row[0] < committed],
+        [(row[0], *row[1:5], row[6], float(row[7]), row[5]) for row in rows if row[0] < committed],
         schema={
             "time": pl.Int64(),
-            **dict.fromkeys(("open", "high", "low", "close", "volume", "trades"), pl.Float64()),
+            **dict.fromkeys(("open", "high", "low", "close", "volume", "trades", "vwap"), pl.Float64()),
         },
         orient="row",
     )
@@ -73,10 +75,10 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
     good = judged.filter(pl.col("reason").is_null())
     rejects = tuple(
         Reject(0, ",".join(str(value) for value in row[:-1]), str(row[-1]), int(row[0]))
-        for row in judged.filter(pl.col("reason").is_not_null()).rows()
+        for row in judged.filter(pl.col("reason").is_not_null()).drop("vwap").rows()
     )
     listed = normalise(Span(time, time + interval.seconds) for time in good["time"])
-    candles = good.filter(pl.col("trades") > 0).select(
+    traded = good.filter(pl.col("trades") > 0).select(
         time_from_seconds(pl.col("time")).alias("time"),
         "open",
         "high",
@@ -84,8 +86,9 @@ def read_ohlc(rows: Sequence[OhlcRow], last: int, interval: Interval, asked: str
         "close",
         "volume",
         pl.col("trades").cast(pl.Int32).alias("trade_count"),
+        told_vwap(pl.col("vwap")),
     )
-    return Ohlc(candles, listed, committed, rejects)
+    return Ohlc(with_flow(traded), listed, committed, rejects)
 
 
 def _contradictions() -> dict[str, pl.Expr]:

@@ -38,6 +38,7 @@ from kraken_pipeline.kraken.rows import (
     require_rows,
 )
 from kraken_pipeline.market.candle import TIME, broken_rules, is_sound, time_from_seconds
+from kraken_pipeline.market.flow import told_vwap
 from kraken_pipeline.market.interval import Interval
 
 COLUMNS = CANDLES.usual
@@ -90,7 +91,7 @@ class CandleReader:
     def blocks(self) -> Generator[Block, None, None]:
         """Yield the candles, sorted and unique by time across blocks, and the rejected rows.
 
-        A block's rows have the columns of `CANDLE_SCHEMA` up to `trade_count`.
+        A block's rows have the columns of `CANDLE_SCHEMA` up to `trade_count`, and `vwap` if the file has it.
 
         Raises:
             OutOfOrder: The rows are not strictly ascending in time and `sort_in` is not given.
@@ -386,6 +387,7 @@ def _misnamed(what: str) -> str:
 def _format(interval: Interval, now: int, dialect: Dialect) -> Format:
     rules = {**broken_rules(interval, now), _NO_TRADE: (pl.col("trades") == 0) & (pl.col("volume") > 0)}
     wanted: dict[str, ColumnType] = {"time": pl.Int64(), **dict.fromkeys(COLUMNS[1:], pl.Float64())}
+    wanted["vwap"] = pl.String()  # a candle whose average price cannot be read is still a candle
     columns = {
         name if name in wanted else f"_{place}": wanted.get(name, pl.String())
         for place, name in enumerate(dialect.columns)
@@ -424,4 +426,8 @@ def _as_candles(rows: pl.DataFrame) -> pl.DataFrame:
     # Columns one by one: a `select` costs 0.2 ms, however few the rows.
     time = pl.Series("time", rows["time"].to_numpy() * 1_000_000, pl.Int64()).cast(TIME)
     values = (rows[name] for name in ("open", "high", "low", "close", "volume"))
-    return pl.DataFrame([time, *values, rows["trades"].cast(pl.Int32).alias("trade_count")])
+    candles = pl.DataFrame([time, *values, rows["trades"].cast(pl.Int32).alias("trade_count")])
+    if "vwap" not in rows.columns:
+        return candles
+    vwap = rows["vwap"].str.strip_chars().cast(pl.Float64, strict=False)
+    return candles.with_columns(vwap).with_columns(told_vwap(pl.col("vwap")))

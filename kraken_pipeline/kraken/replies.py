@@ -195,7 +195,7 @@ def parse_trades(
 
 
 def unknown_words(rows: Sequence[TradeRow]) -> list[str]:
-    """Return the unknown sides and order types of some trades; no candle depends on them."""
+    """Return the unknown sides and order types of some trades; only the volume that takers bought depends on them."""
     sides, orders = {row[3] for row in rows} - KNOWN_SIDES, {row[4] for row in rows} - KNOWN_ORDERS
     return [
         *(f"the side {word!r:.20}" for word in sorted(sides)),

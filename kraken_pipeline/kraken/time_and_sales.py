@@ -46,6 +46,9 @@ from kraken_pipeline.market.resample import fold_trades
 _BACKWARDS = "time runs backwards"
 _REPEATED_ID = "the trade id is repeated"
 _TIME_RULES = frozenset({"time is not a finite number", "time is before 2011", "time is in the future"})
+_SIDE = pl.col("side").str.strip_chars()
+_BOUGHT = pl.when(_SIDE == "b").then(pl.col("volume")).when(_SIDE == "s").then(0.0).alias("buy_volume")
+"""The part of a trade's volume that the taker bought. Archives before 2026Q1 have no sides."""
 _TYPES: Mapping[str, ColumnType] = {
     "time": pl.Float64(),
     "price": pl.Float64(),
@@ -146,7 +149,8 @@ class TradesReader:
             block, since = self._in_order(_by_id(parse_block(block_data, line, form)))
             line += block.rows.height + len(block.rejects)
             self._note(block, since)
-            yield block.rows.select((pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME), "price", "volume")
+            time = (pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME)
+            yield block.rows.select(time, "price", "volume", *([_BOUGHT] if "side" in block.rows.columns else []))
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
         if not self._edges_are_whole and self.facts.last_time is not None:

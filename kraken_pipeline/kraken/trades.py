@@ -330,7 +330,7 @@ def _step_over(at: _Progress, page: TradesPage, wanted: Span) -> None:
 
 def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
     """Return the trades of a page that lie in the span and can be true, ready to be folded, and the rejected ones."""
-    good: list[tuple[int, float, float]] = []
+    good: list[tuple[int, float, float, float | None]] = []
     rejects: list[Reject] = []
     bad: list[Span] = []
     for row in new:
@@ -344,15 +344,21 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
             at.open, at.latest = minute, max(at.latest, seconds)
             if minute in wanted:
                 # Cut, not rounded: a trade at the end of a minute must not slip into the next.
-                good.append((int(seconds * 1e6), price, volume))
+                good.append((int(seconds * 1e6), price, volume, _bought(volume, row[3])))
             continue
         if minute in wanted:
             rejects.append(Reject(0, ",".join(str(value) for value in row), reason, int(seconds)))
             # It is unknown which of the two times is wrong, so everything between them is doubtful.
             bad.append(Span(minute, max(minute, at.open) + _MINUTE.seconds))
     at.bad = union(at.bad, normalise(bad))
-    frame = pl.DataFrame(good, schema={"time": pl.Int64(), "price": pl.Float64(), "volume": pl.Float64()}, orient="row")
+    values = dict.fromkeys(("price", "volume", "buy_volume"), pl.Float64())
+    frame = pl.DataFrame(good, schema={"time": pl.Int64(), **values}, orient="row")
     return frame.with_columns(pl.col("time").cast(TIME)), tuple(rejects)
+
+
+def _bought(volume: float, side: str) -> float | None:
+    """Return the part of a trade's volume that the taker bought; None if the side is not known."""
+    return {"b": volume, "s": 0.0}.get(side)
 
 
 def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Reject, ...]) -> Folded:

@@ -8,6 +8,7 @@ from math import inf
 import polars as pl
 
 from kraken_pipeline.market.decimals import PRICES, most_decimals
+from kraken_pipeline.market.flow import FLOW_SCHEMA, filled, has_flow, with_flow, without_flow
 from kraken_pipeline.market.interval import Interval
 
 EARLIEST_TIME = 1_293_840_000
@@ -48,6 +49,8 @@ CANDLE_SCHEMA = pl.Schema(
         # The day on which the archive release of the row ends, in days since the epoch; 0 for everything else.
         # Stored because a merge prefers the later release, whatever the order of ingestion.
         "release": pl.Int32(),
+        # Null where the source does not tell it. The columns come last, because files of earlier versions lack them.
+        **FLOW_SCHEMA,
     }
 )
 
@@ -66,6 +69,8 @@ _PRECEDENCE: tuple[pl.Expr, ...] = (
 )
 
 _IS_MADE = pl.col("source") == Source.RESAMPLED.value
+IS_ACCOUNT = ~_IS_MADE
+"""The expression for candles that a source told, and that were not made of finer ones."""
 _IS_NEXT = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in ("time", "trade_count")) & (
     pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in PRICES) | (_IS_MADE.shift(1) != _IS_MADE)
 )
@@ -148,9 +153,11 @@ def time_from_seconds(seconds: pl.Expr) -> pl.Expr:
 
 def finished(candles: pl.DataFrame, source: Source) -> pl.DataFrame:
     """Return candles that come from no archive with all columns of `CANDLE_SCHEMA`, in their order."""
-    return candles.with_columns(
-        pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release")
-    ).select(CANDLE_SCHEMA.names())
+    return (
+        with_flow(candles)
+        .with_columns(pl.lit(source.value, dtype=SOURCE).alias("source"), pl.lit(0, dtype=pl.Int32).alias("release"))
+        .select(CANDLE_SCHEMA.names())
+    )
 
 
 def are_independent(one: Account, other: Account) -> bool:
@@ -177,6 +184,9 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
     because the known defects of archives are missing trades; decimals come next because old eras are rounded in some
     sources and not in others.
 
+    The flow decides nothing. It is that of the kept candle, or of another that agrees with it in trade count, prices
+    and volume and tells more of it. Resampled candles neither give theirs to another candle nor get one.
+
     Args:
         stored: Columns of `CANDLE_SCHEMA`, sorted and unique by time.
         offered: The same columns and order.
@@ -189,6 +199,16 @@ def merge(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
         return pl.concat([stored, offered])
     if offered["time"][-1] < stored["time"][0]:
         return pl.concat([offered, stored])
+    if not (has_flow(stored) or has_flow(offered)):  # to sort three columns of nulls would cost a third of the rest
+        return with_flow(_greatest(without_flow(stored), without_flow(offered)))
+    merged = _greatest(stored, offered)
+    for told in (stored, offered):
+        merged = filled(merged, told, is_account=IS_ACCOUNT)
+    return merged
+
+
+def _greatest(stored: pl.DataFrame, offered: pl.DataFrame) -> pl.DataFrame:
+    """Return the greatest candle of each time."""
     keys = {f"_{index}": key for index, key in enumerate(_PRECEDENCE)}
     both = pl.concat([stored, offered]).with_columns(**keys, _decimals=pl.lit(0, pl.Int8))
     both = both.sort("time", "_0", "_decimals", *list(keys)[1:])

@@ -72,13 +72,15 @@ def commit(
     written = [write.staged.series for write in writes]
     pending = [(write.staged.series, write.staged.changed_span) for write in writes]
     changes = [(series, span) for series, span in pending if span is not None]
+    enriched = [(write.staged.series, write.staged.enriched_span) for write in writes]
+    enriched_spans = [(series, span) for series, span in enriched if span is not None]
     moved = {write.staged.series: [move.file for move in write.staged.moves] for write in writes}
     files = [file for its in moved.values() for file in its]
     for write in writes:
         write.staged.sync(stores.lake.files)
     if changes or files:
         with stores.catalog.write() as connection:
-            publications.enqueue(connection, changes, now)
+            publications.enqueue(connection, [*changes, *enriched_spans], now)
             publications.mark_for_reconciliation(connection, changes, now)
             proof_records.unconfirm(connection, {series: (span,) for series, span in changes})
             manifest.announce(connection, files)
@@ -129,7 +131,7 @@ def _retire(
     """Retire the files that writes replaced by those of another layout; of the same candles QuestDB has what it had."""
     for staged in stages:
         if staged.retired:
-            if not staged.changed:
+            if not staged.changed and staged.enriched_span is None:
                 candles = [file for file in files[staged.series] if file.is_candles]
                 deliveries.replace_with_same(connection, staged.retired, candles, now)
             deliveries.forget(connection, staged.retired)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 import pytest
 from hypothesis import example, given
@@ -12,14 +14,16 @@ from kraken_pipeline.coverage.equality import (
     differences,
     disagreeing,
     equal_within,
+    flow_apart,
     precision_of,
     unit_between,
 )
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.decimals import PRICES
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import resample
-from kraken_pipeline_tests.support.samples import CandleRow, at, frame
+from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
 pytestmark = pytest.mark.slow
 
@@ -160,3 +164,29 @@ def test_two_files_differ_where_more_than_rounding_tells_them_apart(
 @pytest.mark.parametrize(("unit", "text"), [(1.0, "1"), (0.1, "0.1"), (1e-5, "0.00001"), (1e-10, "0.0000000001")])
 def test_a_unit_is_written_as_people_do(unit: float, text: str) -> None:
     assert equal_within(unit) == f"equal within {text}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ((10.25, 20.5, 0.5), (10.25, 20.5, 0.5), ()),
+        ((10.254321, 20.5, 0.5), (10.2, None, None), ()),  # cut to a decimal
+        ((10.354321, 20.5, 0.5), (10.2, None, None), ("vwap",)),
+        ((10.25, 20.5, 0.5), (10.25, 20.5 * (1 + 2e-6), 0.0), ("quote_volume", "buy_volume")),
+        ((10.25, 20.5, 0.5), (10.25, 20.5 * (1 + 5e-7), 0.5), ()),
+        ((10.25, 20.5, 0.5), (None, None, None), ()),
+        ((0.00001234, 1e-9, 0.0), (0.00001235, 1e-9, 0.0), ()),
+        ((0.00001234, 1e-9, 0.0), (0.00001237, 2e-9, 0.0), ("vwap", "quote_volume")),
+    ],
+)
+def test_flows_differ_beyond_what_cutting_and_adding_up_explain(
+    one: Sequence[float | None], other: Sequence[float | None], apart: tuple[str, ...]
+) -> None:
+    frames = [
+        frame([candle(at("2024-05-01"))]).with_columns(
+            pl.lit(value, pl.Float64()).alias(name) for name, value in zip(FLOW, flow, strict=True)
+        )
+        for flow in (one, other)
+    ]
+    assert flow_apart(*frames) == flow_apart(*reversed(frames)) == apart
+    assert flow_apart(frames[0], frames[1].clear()) == ()

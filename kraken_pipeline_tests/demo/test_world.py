@@ -6,12 +6,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
+from polars.testing import assert_frame_equal, assert_series_equal
 
 from kraken_pipeline.demo.listing import DAY, Listing, demo_listings
 from kraken_pipeline.demo.world import DAY_NS, SECOND_NS, Burst, Outage, World
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_of
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.pair import PairBook, parse_pair
 from kraken_pipeline.market.resample import fold_trades, resample
@@ -193,7 +194,7 @@ def test_the_oracle_equals_a_fold_by_hand(world: World, pair: str, interval: Int
 
 
 def test_the_oracle_has_the_columns_of_a_candle_also_where_there_is_none(world: World) -> None:
-    schema = [(name, dtype) for name, dtype in CANDLE_SCHEMA.items() if name not in ("source", "release")]
+    schema = [(name, dtype) for name, dtype in CANDLE_SCHEMA.items() if name not in ("source", "release", *FLOW)]
     some, none = (world.candles("XBTUSD", Interval.H1, *span) for span in ((START, NOW), (START, START)))
     assert list(some.schema.items()) == list(none.schema.items()) == schema
 
@@ -204,14 +205,19 @@ def test_what_the_project_folds_and_resamples_equals_the_oracle(world: World, pa
     minutes = pl.concat(fold_trades(trades.iter_slices(1_000)))
     end = NOW // DAY * DAY
     assert_frame_equal(
-        minutes.filter(seconds_of(pl.col("time")) < end),
+        minutes.filter(seconds_of(pl.col("time")) < end).drop(FLOW),
         world.candles(pair, Interval.M1, START, end),
         check_exact=True,
     )
     for interval in INTERVALS:
         end = interval.floor(NOW)
         resampled = resample(minutes, interval).filter(seconds_of(pl.col("time")) < end)
-        assert_frame_equal(resampled, world.candles(pair, interval, 0, end), check_exact=True)
+        assert_frame_equal(resampled.drop(FLOW), world.candles(pair, interval, 0, end), check_exact=True)
+        unit = 10.0 ** (world.listing(pair).pair_decimals + 8)
+        paid = pl.concat(world.tallies(pair, interval, 0, end))["value"].cast(pl.Float64) / unit
+        assert_series_equal(resampled["quote_volume"], paid.alias("quote_volume"), rel_tol=1e-11, abs_tol=0.0)
+        average = paid / resampled["volume"]
+        assert_series_equal(resampled["vwap"], average.alias("vwap"), rel_tol=1e-11, abs_tol=0.0)
 
 
 def test_a_span_of_candles_is_half_open_and_its_last_candle_whole(world: World) -> None:

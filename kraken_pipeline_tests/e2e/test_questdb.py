@@ -108,7 +108,7 @@ def test_after_the_demo_questdb_has_what_the_lake_has(tmp_path: Path, questdb: Q
     found = rows(questdb, f"SELECT * FROM assetprice WHERE time >= '{first:%FT%TZ}' AND time < '{end:%FT%TZ}'")
     assert found.columns == [
         *("asset_id", "interval_minutes", "time", "open", "high", "low", "close", "volume", "trade_count"),
-        *("quote_currency", "source", "pair"),
+        *("quote_currency", "source", "pair", "vwap", "quote_volume", "buy_volume"),
     ]
     hours = found.filter(pair="XBTUSD", interval_minutes=60).sort("time")
     assert hours.select(columns).rows() == kept.filter(pl.col("time") < end).select(columns).rows()

@@ -19,6 +19,7 @@ from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
 from kraken_pipeline.kraken.rows import Block, Facts, Reject
 from kraken_pipeline.kraken.time_and_sales import TradesReader
 from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.flow import FLOW, with_flow
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.samples import at
 
@@ -35,12 +36,14 @@ class Reading:
 
     Attributes:
         candles: time (seconds), open, high, low, close, volume, trade_count, in the order they came.
+        flows: vwap, quote_volume and buy_volume of each candle; None where the file does not tell it.
         rejects: In the order they came.
         facts: As the reader left them.
         error: Why it gave up, if it did.
     """
 
     candles: list[tuple[float, ...]] = field(default_factory=list)
+    flows: list[tuple[float | None, ...]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     facts: Facts = field(default_factory=Facts)
     error: str = ""
@@ -60,7 +63,9 @@ class Reading:
         """Takes what a block holds."""
         self.rejects += block.rejects
         if block.rows.height:
-            self.candles += block.rows.with_columns(seconds_of(pl.col("time"))).rows()
+            rows = block.rows.with_columns(seconds_of(pl.col("time")))
+            self.candles += rows.drop(FLOW, strict=False).rows()
+            self.flows += with_flow(rows).select(FLOW).rows()
 
 
 def _read(reader: CandleReader | TradesReader, block_bytes: int) -> Reading:

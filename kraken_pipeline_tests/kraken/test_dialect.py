@@ -90,7 +90,16 @@ def test_a_header_is_followed_in_any_order_and_spelling(
     for block_bytes in BLOCK_SIZES:
         reading = read_candles(content, block_bytes=block_bytes)
         assert (reading.candles, reading.rejects, reading.error) == (candles(FEW), [], "")
+        assert reading.flows == [(float(row["vwap"]) if has_vwap else None, None, None) for row in FEW]
         assert reading.facts.lines == len(FEW) + 1
+
+
+@pytest.mark.parametrize("vwap", ["", "n/a", "nan", "0", "-1", "1e9"])
+def test_a_candle_whose_average_price_is_none_is_a_candle_without_it(vwap: str) -> None:
+    rows = [*FEW[:2], {**FEW[2], "vwap": vwap}]
+    reading = read_candles(written(rows, (*COLUMNS, "vwap"), ",".join((*COLUMNS, "vwap"))))
+    assert (reading.candles, reading.rejects, reading.error) == (candles(rows), [], "")
+    assert [flow[0] for flow in reading.flows] == [float(FEW[0]["vwap"]), float(FEW[1]["vwap"]), None]
 
 
 @pytest.mark.parametrize(

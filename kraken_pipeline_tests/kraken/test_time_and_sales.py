@@ -170,6 +170,15 @@ def test_a_header_is_followed_in_any_order(header: str, row: str) -> None:
     assert (reading.candles, reading.rejects, reading.facts.lines) == ([(T, 10.0, 10.0, 10.0, 10.0, 1.0, 2)], [], 3)
 
 
+def test_sides_give_the_volume_that_takers_bought_where_every_trade_has_one() -> None:
+    rows = [("b", 5), ("s", 6), ("b", 7), ("s", 65), ("b", 130), ("?", 131)]
+    named_rows = [f"10,0.5,{T + second},{side},l,,{index}\n" for index, (side, second) in enumerate(rows)]
+    for block_bytes in BLOCK_SIZES:
+        reading = read_trades(HEADER + "".join(named_rows), block_bytes=block_bytes)
+        assert reading.flows == [(10.0, 15.0, 1.0), (10.0, 5.0, 0.0), (10.0, 10.0, None)]
+    assert read_trades(trade(5) + trade(6, price=20.0)).flows == [(15.0, 15.0, None)]
+
+
 def test_a_header_with_a_word_that_is_not_known_is_refused() -> None:
     error = read_trades(f"time,price,amount,volume\n{T},10,0.5,5\n").error
     assert error.startswith("its header says time, price, amount, volume: 'amount' is unknown; a trade has time")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,9 +29,11 @@ from kraken_pipeline.demo.listing import DAY, Listing
 from kraken_pipeline.demo.world import Burst, World
 from kraken_pipeline.errors import ExchangeUnavailable, UnusableReply
 from kraken_pipeline.kraken.exchange import Exchange
+from kraken_pipeline.kraken.ohlc import read_ohlc
 from kraken_pipeline.kraken.replies import TradeRow, parse_ohlc, parse_trades
 from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.backfill.exchange import connected
@@ -37,6 +42,7 @@ from kraken_pipeline_tests.support.samples import at, real_file
 
 NS = 1_000_000_000
 MINUTE_NS = 60 * NS
+SECONDS = pl.col("time").dt.epoch("s")
 T = at("2024-02-28T23:50")
 WANTED = Span(T, T + 20 * 60)
 """Twenty minutes, over a midnight."""
@@ -851,3 +857,20 @@ def test_recorded_trades_fold_to_the_recorded_candles_in_all_412_minutes_that_ov
             assert found.pop(time, None) == ((*prices, volume, count) if count else None)
     assert (compared, found) == (412, {})
     assert quiet > 50
+
+    # The flow, in exact arithmetic; a reply of OHLC has the average price alone, cut to the pair's one decimal.
+    flows = {time: flow for page in pages for time, *flow in page.candles.select(SECONDS, *FLOW).iter_rows()}
+    assert len(flows) == compared - quiet
+    cut = {row[0]: row[5] for row in candles if row[7]}
+    ohlc = read_ohlc(candles, candles[-2][0], Interval.M1, "the recording").candles
+    assert dict(ohlc.select(SECONDS, "vwap").iter_rows()).items() <= cut.items()
+    assert ohlc["quote_volume"].null_count() == ohlc["buy_volume"].null_count() == ohlc.height
+    texts = recorded("Trades_XBTUSDT")["XBTUSDT"]
+    for time, (vwap, quote_volume, buy_volume) in flows.items():
+        trades = [(Fraction(row[0]), Fraction(row[1]), row[3]) for row in texts if int(row[2]) // 60 * 60 == time]
+        paid = sum((price * lots for price, lots, _ in trades), Fraction())
+        traded = sum((lots for _, lots, _ in trades), Fraction())
+        assert quote_volume == pytest.approx(float(paid), rel=1e-11)
+        assert vwap == pytest.approx(float(paid / traded), rel=1e-11)
+        assert math.floor(vwap * 10) == round(cut[time] * 10), "the OHLC recording's is cut, not rounded"
+        assert buy_volume == float(sum((lots for _, lots, side in trades if side == "b"), Fraction()))

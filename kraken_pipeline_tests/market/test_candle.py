@@ -20,6 +20,7 @@ from kraken_pipeline.market.candle import (
     seconds_of,
     time_from_seconds,
 )
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.support.samples import CandleRow, at, candle, frame
 
@@ -171,7 +172,7 @@ def folded(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
 
 def plain(candles: pl.DataFrame) -> list[CandleRow]:
-    return candles.with_columns(seconds_of(pl.col("time"))).rows()
+    return candles.drop(FLOW).with_columns(seconds_of(pl.col("time"))).rows()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kraken_pipeline.market.candle import TIME, seconds_of, time_from_seconds
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.resample import NO_CANDLES, TradeFold, fold_trades, resample
 from kraken_pipeline_tests.support.samples import at
@@ -41,7 +42,7 @@ def as_candles(trades: Sequence[Trade]) -> list[Folded]:
 
 
 def rows_of(frames: Iterable[pl.DataFrame]) -> list[Folded]:
-    return [row for each in frames for row in each.with_columns(seconds_of(pl.col("time"))).rows()]
+    return [row for each in frames for row in each.drop(FLOW).with_columns(seconds_of(pl.col("time"))).rows()]
 
 
 def assert_same(found: list[Folded], wanted: list[Folded]) -> None:
@@ -137,7 +138,7 @@ def test_looking_at_the_open_minute_does_not_end_it() -> None:
     ]
 
 
-def test_a_fold_of_nothing_has_no_minute_and_every_frame_has_the_seven_columns() -> None:
+def test_a_fold_of_nothing_has_no_minute_and_every_frame_has_all_columns() -> None:
     fold = TradeFold()
     nothing = [fold.finish(), fold.add(trades_frame([])), fold.finish()]
     first = fold.add(trades_frame([(T * 1_000_000, 1.0, 1.0)]))
@@ -177,10 +178,10 @@ def test_a_step_in_between_changes_nothing(finer: Interval, coarser: Interval) -
             assert_same(rows_of([resample(resample(candles, between), coarser)]), direct)
 
 
-def test_resampling_keeps_the_seven_columns_and_drops_the_others() -> None:
+def test_resampling_gives_seven_columns_and_the_flow_and_drops_the_others() -> None:
     candles = candles_frame(random_candles(Interval.M1, 1, 5)).with_columns(source=pl.lit("CSV"))
     coarser = resample(candles, Interval.M5)
-    assert coarser.columns == ["time", "open", "high", "low", "close", "volume", "trade_count"]
+    assert coarser.columns == ["time", "open", "high", "low", "close", "volume", "trade_count", *FLOW]
     assert coarser.schema["trade_count"] == pl.Int32()
     assert coarser.schema["time"] == TIME
 

@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 from kraken_pipeline.coverage import batches as batching
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, merge, seconds_of
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, parse_pair
 from kraken_pipeline.market.series import Series
@@ -54,7 +55,7 @@ def write(lake: Lake, series: Series, *batches: Iterable[CandleRow], origin: str
 
 
 def rows(candles: pl.DataFrame) -> list[CandleRow]:
-    return candles.with_columns(seconds_of(pl.col("time"))).rows()
+    return candles.drop(FLOW).with_columns(seconds_of(pl.col("time"))).rows()
 
 
 def files(lake: Lake) -> dict[str, int]:

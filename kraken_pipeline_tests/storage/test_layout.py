@@ -17,6 +17,7 @@ from polars.testing import assert_frame_equal
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, seconds_of
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import stored_series
@@ -65,7 +66,7 @@ def write(lake: Lake, *batches: Iterable[CandleRow], series: Series = MINUTES) -
 
 
 def rows(lake: Lake, series: Series = MINUTES) -> list[CandleRow]:
-    return lake.read(series).with_columns(seconds_of(pl.col("time"))).rows()
+    return lake.read(series).drop(FLOW).with_columns(seconds_of(pl.col("time"))).rows()
 
 
 def files(lake: Lake) -> set[str]:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from kraken_pipeline.errors import InvalidRequest, PipelineError, StoreError, StoreUnavailable
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, SOURCE, Source
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.questdb import tables as questdb_schema
@@ -90,7 +91,7 @@ def test_there_is_a_table_an_interval_partitioned_as_its_rows_need_it(questdb: S
         assert [name for name, *_, is_time, _ in columns if is_time] == ["time"]
     assert [name for name, *_ in questdb.execute(f"SHOW COLUMNS FROM {VIEW}")] == [
         *("asset_id", "interval_minutes", "time", "open", "high", "low", "close", "volume", "trade_count"),
-        *("quote_currency", "source", "pair"),
+        *("quote_currency", "source", "pair", "vwap", "quote_volume", "buy_volume"),
     ]
 
 
@@ -383,6 +384,52 @@ def test_both_sides_come_to_the_same_checksum_of_anything(questdb_server: Server
         sent = [rows(candles, pair, number) for number, (pair, candles) in enumerate(every.items(), start=1)]
         put(there, pl.concat(sent).sort("time"))
         assert there.ranges(H1) == {pair: digest(candles) for pair, candles in every.items()}
+
+
+FLOWS: list[tuple[float | None, float | None, float | None]] = [
+    (None, None, None),
+    (10.5, 1e-12, 0.0),
+    (None, None, 0.0),
+    (9.99, None, None),
+    (1 / 3, 9e17, 123456.78901234),
+]
+
+
+def flowing(*flows: tuple[float | None, float | None, float | None]) -> pl.DataFrame:
+    """Hours one after another, each with a flow."""
+    columns = zip(FLOW, zip(*flows, strict=True), strict=True)
+    return hours(len(flows)).with_columns(pl.Series(name, column, pl.Float64()) for name, column in columns)
+
+
+def test_both_sides_come_to_the_same_checksum_of_flows_and_read_them_bit_by_bit(there: QuestDB) -> None:
+    put(there, rows(flowing(*FLOWS)))
+    assert there.candles(XBT).select(FLOW).rows() == FLOWS
+    assert there.latest(H1)["vwap"].to_list() == [1 / 3]
+    assert there.ranges(H1) == {"XBTUSD": digest(flowing(*FLOWS))}
+    put(there, rows(hours(5)))
+    assert there.candles(XBT).select(FLOW).rows() == [(None, None, None)] * 5, "a row is replaced as a whole"
+    assert there.ranges(H1) == {"XBTUSD": digest(hours(5))}
+
+
+def test_a_null_counts_as_nothing_and_differs_from_a_zero_in_any_column_of_the_flow() -> None:
+    found = [total(flowing(flow)) for flow in [*FLOWS, (0.0, None, None), (None, 0.0, None), (None, 10.5, 1e-12)]]
+    assert len(set(found)) == len(found)
+    assert total(hours(1)) == total(flowing(FLOWS[0]))
+
+
+def test_tables_of_a_version_without_the_flow_get_its_columns_and_stay_equal(questdb: Server, there: QuestDB) -> None:
+    put(there, rows(hours(2)))
+    for column in FLOW:
+        questdb.execute(f"ALTER TABLE candles_1h DROP COLUMN {column}")
+    wait_for(lambda: not set(FLOW) & set(columns_of(questdb)), "a table without the columns")
+    with client(questdb) as newer:
+        newer.prepare()
+        assert newer.candles(XBT).select(FLOW).rows() == [(None, None, None)] * 2
+        assert newer.ranges(H1) == {"XBTUSD": digest(hours(2))}
+        put(newer, rows(flowing(*FLOWS)))
+        assert newer.ranges(H1) == {"XBTUSD": digest(flowing(*FLOWS))}
+        found = questdb.execute(f"SELECT vwap, buy_volume FROM {VIEW} WHERE time >= '2023-07-01'")
+        assert sorted(found, key=str) == sorted(((vwap, bought) for vwap, _, bought in FLOWS), key=str)
 
 
 @given(CANDLES, st.data())

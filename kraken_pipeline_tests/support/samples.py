@@ -12,6 +12,7 @@ import pytest
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source, time_from_seconds
+from kraken_pipeline.market.flow import FLOW
 
 REAL_FILES = Path(__file__).resolve().parents[2] / ".." / "shared" / "kraken"
 DAY = 86_400
@@ -52,8 +53,9 @@ def candle(
 
 
 def frame(rows: Iterable[CandleRow]) -> pl.DataFrame:
-    """Candles as the lake has them."""
-    raw = pl.DataFrame(list(rows), schema={**CANDLE_SCHEMA, "time": pl.Int64()}, orient="row")
+    """Candles as the lake has them, without any flow."""
+    whole = [(*row, *(None for _ in FLOW)) for row in rows]
+    raw = pl.DataFrame(whole, schema={**CANDLE_SCHEMA, "time": pl.Int64()}, orient="row")
     return raw.with_columns(time_from_seconds(pl.col("time")))
 
 

@@ -16,6 +16,7 @@ from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
@@ -72,7 +73,7 @@ def write(stores: Stores, candles: list[CandleRow], span: Span | None = None) ->
 
 
 def rows(stores: Stores) -> list[CandleRow]:
-    return stores.lake.read(MINUTES).with_columns(seconds_of(pl.col("time"))).rows()
+    return stores.lake.read(MINUTES).drop(FLOW).with_columns(seconds_of(pl.col("time"))).rows()
 
 
 def files(home: Path) -> set[str]:

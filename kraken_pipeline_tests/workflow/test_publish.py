@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kraken_pipeline.coverage.evidence import Grant
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
 from kraken_pipeline.market.candle import Source
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
@@ -35,6 +37,8 @@ from kraken_pipeline.workflow import publish as publish_flow
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import Progress, RunContext
 from kraken_pipeline.workflow.publish import PublishOutcome, differences, publish, rebuild
+from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline_tests.support.homes import NOBODY, Shelf, run, settings_of, spans
 from kraken_pipeline_tests.support.lakes import bring_in
 from kraken_pipeline_tests.support.processes import line, process, tell
@@ -290,6 +294,30 @@ def test_a_real_home_is_published_as_it_is(both: Stores, shelf: Shelf) -> None:
     assert now_publish(both).failed == ()
     assert len({series.interval for series in both.lake.series()}) > 4
     assert_equal(both)
+
+
+def flowing(candles: pl.DataFrame) -> pl.DataFrame:
+    """Candles with a flow."""
+    return candles.with_columns(vwap=pl.col("close"), quote_volume=pl.col("close"), buy_volume=pl.lit(0.25))
+
+
+def test_a_flow_that_is_filled_in_is_published_and_comes_back_from_questdb(both: Stores) -> None:
+    with both.locks.series([XBT]):
+        grant = Grant(Span(T0, T0 + 4 * HOUR), Source.CSV, T0)
+        commit(both, [LakeWrite(staged(both, XBT, some(4)), (grant,))], T0)
+    now_publish(both)
+    write(both, XBT, flowing(some(2, 11.0, T0 + HOUR, source=Source.TRADES)))
+    assert pending(both) == {XBT: (Span(T0 + HOUR, T0 + 3 * HOUR),)}
+    now_publish(both)
+    assert_equal(both)
+    before = both.lake.read(XBT)
+    assert before["vwap"].to_list() == [None, 11.0, 12.0, None]
+    assert set(before["source"]) == {"CSV"}
+    ((_, path),) = both.lake.partitions(XBT)
+    (both.lake.home / path).unlink()
+    repaired = repair(both, run_spec(pairs="XBTUSD", api_backfill=False), RunContext("a-repair", T0 + DAY))
+    assert (repaired.restored, repaired.notes) == ((XBT,), ())
+    assert both.lake.read(XBT).equals(before)
 
 
 def test_without_questdb_there_is_nothing_to_deliver(stores: Stores) -> None:
@@ -720,11 +748,11 @@ def test_a_series_of_many_years_is_compared_a_year_at_a_time(both: Stores) -> No
     assert_equal(both)
 
 
-@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume", "trade_count", "source"])
+@pytest.mark.parametrize("column", ["open", "high", "low", "close", "volume", "trade_count", "source", *FLOW])
 def test_a_change_of_any_column_is_found(both: Stores, column: str) -> None:
-    write(both, XBT, some(5))
+    write(both, XBT, flowing(some(5)))
     now_publish(both)
-    fresh = some(1, 12.0, T0 + 2 * HOUR)
+    fresh = flowing(some(1, 12.0, T0 + 2 * HOUR))
     value: Mapping[str, pl.Expr] = {
         "source": pl.lit("OHLC", dtype=fresh.schema["source"]),
         "trade_count": pl.lit(6, pl.Int32),

@@ -66,6 +66,7 @@ def test_a_notebook_gets_what_was_traded(settings: Settings) -> None:
         **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64()),
         "trade_count": pl.Int32(),
         "source": candles.schema["source"],
+        **dict.fromkeys(("vwap", "quote_volume", "buy_volume"), pl.Float64()),
     }
     assert values(candles) == [*oracle("XBTUSD", 60, START, Q1.end), *oracle("XBTUSD", 60, Q3.start, CUT)]
     assert set(candles["source"]) == {"CSV"}

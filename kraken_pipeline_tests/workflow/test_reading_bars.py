@@ -17,6 +17,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import Incomplete
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, time_from_seconds
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.workflow.reading.assembly import assemble
 from kraken_pipeline.workflow.reading.candles import require_complete, rows_of
@@ -58,7 +59,7 @@ class Market:
 
     def read(self, interval: Interval, start: int, end: int) -> pl.DataFrame:
         rows = [row for time, row in sorted(self.candles.get(interval, {}).items()) if start <= time < end]
-        names = [name for name in CANDLE_SCHEMA if name not in ("source", "release")]
+        names = [name for name in CANDLE_SCHEMA if name not in ("source", "release", *FLOW)]
         frame = pl.DataFrame(rows, schema={**dict.fromkeys(names, pl.Float64()), "time": pl.Int64()}, orient="row")
         return frame.select(
             time_from_seconds(pl.col("time")),
@@ -66,6 +67,7 @@ class Market:
             pl.col("trade_count").cast(pl.Int32),
             pl.lit("CSV", CANDLE_SCHEMA["source"]).alias("source"),
             pl.lit(0, pl.Int32()).alias("release"),
+            *(pl.lit(None, pl.Float64()).alias(name) for name in FLOW),
         )
 
 

@@ -10,6 +10,7 @@ import polars as pl
 from kraken_pipeline.coverage.gaps import GapStatus
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, Source
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.schema import TableShape, shape_of
 from kraken_pipeline.storage.questdb import tables as questdb_schema
@@ -22,6 +23,10 @@ _OF_CANDLES: Mapping[str, str] = {
     "close": "Price of the last trade, in the quote currency.",
     "volume": "The traded volume, in units of the base asset.",
     "trade_count": "The number of trades.",
+    "vwap": "The average price of its trades, weighted by volume; null where the source does not tell it.",
+    "quote_volume": "The traded volume, in the quote currency; null where the source does not tell it.",
+    "buy_volume": "The part of the volume that takers bought, in units of the base asset; null where the source does "
+    "not tell it.",
     "source": f"The source of the candle: {', '.join(Source)}.",
     "release": "The end of the archive release that it came from, in days since 1970-01-01 UTC; 0 for every other "
     "source.",
@@ -66,7 +71,7 @@ def lake_columns() -> dg.TableSchema:
             name,
             _type_name(dtype),
             description=_OF_CANDLES.get(name),
-            constraints=dg.TableColumnConstraints(nullable=False),
+            constraints=dg.TableColumnConstraints(nullable=name in FLOW),
         )
         for name, dtype in CANDLE_SCHEMA.items()
     ]

@@ -230,7 +230,9 @@ class Lake:
         recorded = [path for path in self.manifest.of(series).files if not path.startswith("lake/")]
         paths = sorted({*self._seen_in_ledger(series), *recorded})
         within = _within(start, end)
-        found = self._collected(series, lambda: (paths, within), lambda frame: frame, LEDGER_SCHEMA)
+        found = self._collected(
+            series, lambda: (paths, within), lambda frame: frame, LEDGER_SCHEMA, stored=LEDGER_SCHEMA
+        )
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
     def series(self) -> list[Series]:
@@ -344,9 +346,18 @@ class Lake:
         query: Callable[[pl.LazyFrame], pl.LazyFrame],
         schema: pl.Schema,
         *,
+        stored: pl.Schema = CANDLE_SCHEMA,
         is_noted: bool = True,
     ) -> pl.DataFrame:
         """Return the result of a query over files, which are opened once: a writer may replace them meanwhile.
+
+        Args:
+            series: The series.
+            choose: Chooses the files, and the conditions for their candles.
+            query: The query.
+            schema: The columns of the result.
+            stored: The columns of the files.
+            is_noted: Whether damage is recorded.
 
         Raises:
             DamagedFile: One of them is not the one that was written. The damage is recorded first if `is_noted`.
@@ -365,7 +376,13 @@ class Lake:
                     return pl.DataFrame(schema=schema)
                 if not found:
                     try:
-                        candles = pl.scan_parquet(streams, hive_partitioning=False)  # type: ignore[arg-type]
+                        candles = pl.scan_parquet(
+                            streams,  # type: ignore[arg-type]
+                            schema=stored,
+                            # Files of earlier versions have no flow.
+                            missing_columns="insert",
+                            hive_partitioning=False,
+                        )
                         return query(candles.filter(*within)).collect()
                     except pl.exceptions.PolarsError as error:
                         found = [self._unreadable(series, paths, error)]

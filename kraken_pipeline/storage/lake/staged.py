@@ -18,6 +18,7 @@ from kraken_pipeline.market.candle import (
     are_independent,
     seconds_in,
 )
+from kraken_pipeline.market.flow import FLOW, has_flow
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.files import LakeFiles, Put
 from kraken_pipeline.storage.records.manifest import LakeFile
@@ -71,6 +72,8 @@ class Staged:
         now: The time of the run that writes, in seconds since the epoch.
         changed: The number of candles that are new, different or gone.
         changed_span: The time from the first of these to the end of the last; None where nothing changes.
+        enriched_span: The hull of the candles that only get another flow. They are stored and published, and nothing
+            that was compared or proven is affected; None where there are none.
         times: The start of every candle that the touched partitions will hold, in seconds, sorted.
         years: The years of the touched files, replaced ones of another layout included; None for a file of all years.
         refused: The number of offered candles that contradict the stored ones (another trade count).
@@ -94,6 +97,7 @@ class Staged:
     now: int
     changed: int = 0
     changed_span: Span | None = None
+    enriched_span: Span | None = None
     times: pl.Series = field(default_factory=_no_times)
     years: tuple[int | None, ...] = ()
     refused: int = 0
@@ -153,6 +157,21 @@ def count_changed(staged: Staged, count: int, times: pl.Series) -> None:
     """Add candles that are new, different or gone to the changed ones of a write."""
     staged.changed += count
     staged.changed_span = _grown(staged.changed_span, times, staged.series.interval.seconds)
+
+
+def note_enriched(staged: Staged, enriched: pl.DataFrame) -> None:
+    """Add candles that only get another flow to a write."""
+    if enriched.height:
+        staged.enriched_span = _grown(staged.enriched_span, seconds_in(enriched), staged.series.interval.seconds)
+
+
+def split_enriched(stored: pl.DataFrame, changed: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the changed candles that differ from the stored ones in more than their flow, and the others."""
+    if not has_flow(changed):
+        return changed, changed.clear()
+    names = [name for name in stored.columns if name not in FLOW]
+    enriched = changed.join(stored, on=names, how="semi", maintain_order="left")
+    return changed.join(enriched.select("time"), on="time", how="anti", maintain_order="left"), enriched
 
 
 def count_refused(staged: Staged, refused: pl.DataFrame) -> None:

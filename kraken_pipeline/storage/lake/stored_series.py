@@ -14,6 +14,7 @@ from itertools import pairwise
 import polars as pl
 
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, TIME
+from kraken_pipeline.market.flow import with_flow
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.files import Version
@@ -114,7 +115,7 @@ class StoredSeries:
         if stream is not None:
             with stream:
                 try:
-                    candles = pl.read_parquet(stream, hive_partitioning=False)
+                    candles = with_flow(pl.read_parquet(stream, hive_partitioning=False))
                 except pl.exceptions.PolarsError as error:
                     damage = lake.inspector.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
                 else:

@@ -12,7 +12,9 @@ from hashlib import sha256
 import polars as pl
 
 from kraken_pipeline.coverage.ranges import Spans
-from kraken_pipeline.market.candle import Source, contradicting, merge, outvoted, seconds_in
+from kraken_pipeline.errors import DamagedFile
+from kraken_pipeline.market.candle import IS_ACCOUNT, Source, contradicting, merge, outvoted, seconds_in
+from kraken_pipeline.market.flow import filled, overturned, unheeded
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.files import Put, Version
 from kraken_pipeline.storage.lake.inspection import DIGEST, ROWS, WRITE_ID
@@ -29,6 +31,8 @@ from kraken_pipeline.storage.lake.staged import (
     count_outdone,
     count_refused,
     find_disputes,
+    note_enriched,
+    split_enriched,
     without_resampled,
 )
 from kraken_pipeline.storage.lake.stored_series import NO_CANDLES, StoredSeries, by_year, layout_for
@@ -181,13 +185,21 @@ def _stage_partition(
     # Comparing a year of minutes row by row would take most of the time and memory of such a write.
     is_appended = not (gone or candles.is_empty()) and (stored.is_empty() or stored["time"][-1] < candles["time"][0])
     merged = merge(staying, candles)
-    changed = candles if is_appended else changed_rows(stored, merged)
+    changed, enriched = candles, candles.clear()
     if not is_appended:
+        changed = changed_rows(stored, merged)
+        if (turned := overturned(stored, changed)).len():
+            merged = _recalled(lake, staged.series, merged, turned)
+            changed = changed_rows(stored, merged)
+        changed, enriched = split_enriched(stored, changed)
         replaced = stored.join(changed.select("time"), on="time", how="semi", maintain_order="left")
         if gone:
             vanished = stored.join(merged.select("time"), on="time", how="anti", maintain_order="left")
             replaced, changed = (pl.concat([frame, vanished]).sort("time") for frame in (replaced, changed))
         refused = contradicting(merged, candles)
+        if (apart := unheeded(merged, candles, is_account=IS_ACCOUNT)).height:  # the ledger keeps their flow
+            others = apart.join(refused.select("time"), on="time", how="anti")
+            refused = pl.concat([refused, others]).sort("time")
         _stage_losers(lake, staged, {Lost.REPLACED: replaced, Lost.REFUSED: refused})
         count_refused(staged, outvoted(merged, refused))
         if candles.height and candles["source"][0] == Source.CSV.value:
@@ -195,13 +207,28 @@ def _stage_partition(
         count_alike(staged, stored, candles, year)
         find_disputes(staged, stored, candles, replaced, merged)
     times = seconds_in(merged)
-    if changed.height or not before.is_at(year):
+    if changed.height or enriched.height or not before.is_at(year):
         path = before.path(year)
         stage_file(lake, staged, merged, path, year, times, replaces=before.version(path))
     if changed.height:
         count_changed(staged, changed.height, times if changed is merged else seconds_in(changed))
+    note_enriched(staged, enriched)
     staged.times = staged.times.append(times)
     staged.years = (*staged.years, year)
+
+
+def _recalled(lake: Lake, series: Series, merged: pl.DataFrame, turned: pl.Series) -> pl.DataFrame:
+    """Return merged candles with the flow that the ledger has of some of them.
+
+    A candle that replaces another of the same trade count may have been told before by an account that lost to the
+    replaced one. Its flow then lies in the ledger, and without it the order of arrival would decide.
+    """
+    try:
+        told = lake.replaced(series, int(turned[0]), int(turned[-1]) + 1)
+    except DamagedFile:
+        return merged
+    is_about_them = seconds_in(told).is_in(turned.implode())
+    return filled(merged, told.filter(is_about_them, pl.col("lost") != Lost.WITHDRAWN.value), is_account=IS_ACCOUNT)
 
 
 def stage_removal(lake: Lake, series: Series, gone: pl.DataFrame, *, origin: str, now: int) -> Staged:

@@ -21,6 +21,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from kraken_pipeline.errors import InvalidRequest, StoreError, StoreUnavailable
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
@@ -41,6 +42,7 @@ from kraken_pipeline.storage.questdb.values import (
     seconds_of_value,
 )
 
+_READ = ", ".join(READ_SCHEMA)
 _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -227,8 +229,10 @@ class QuestDB:
         if not rows.height:
             return Receipt(interval, before)
         with self._ilp.lent(f"did not accept {rows.height:,} candles into {table}") as sender:
-            # The client accepts pandas frames only; numeric columns convert without a copy.
-            sender.dataframe(rows.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
+            # The client accepts pandas frames only; numeric columns convert without a copy. A column that is not sent
+            # is null.
+            told = rows.drop(name for name in FLOW if rows[name].null_count() == rows.height)
+            sender.dataframe(told.to_pandas(), table_name=table, symbols=_SYMBOLS, at="time")
             sender.flush()
             # A connection stays bound to the table it wrote to, and QuestDB accepts rows even after that was dropped.
             if (transaction := self._log(table)[1]) <= before:
@@ -293,8 +297,7 @@ class QuestDB:
         """
         table, low, high = schema.TABLES[checked_series(series).interval], *bounds(start, end)
         rows = self._fetch(
-            f"SELECT time, open, high, low, close, volume, trade_count, source FROM {table} "
-            "WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
+            f"SELECT {_READ} FROM {table} WHERE pair = %s AND time >= %s AND time < %s ORDER BY time",
             (series.pair, low, high),
             self._apply_seconds,
         )
@@ -311,8 +314,7 @@ class QuestDB:
         rows: list[tuple[Any, ...]] = []
         for names in parts_of(pairs):
             rows += self._fetch(
-                "SELECT pair, time, open, high, low, close, volume, trade_count, source "
-                f"FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
+                f"SELECT pair, {_READ} FROM {table} {_among(names)}LATEST ON time PARTITION BY asset_id",
                 names or (),
                 self._apply_seconds,
             )

@@ -10,11 +10,14 @@ Every name in a statement comes from this module, never from input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import polars as pl
 
 from kraken_pipeline.market.candle import Source, seconds_of
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 
 VIEW = "assetprice"
@@ -42,6 +45,7 @@ COLUMNS: Mapping[str, str] = {
     "quote_currency": "SYMBOL",
     "source": "SYMBOL",
     "pair": "SYMBOL",
+    **dict.fromkeys(FLOW, "DOUBLE"),
 }
 KEYS = ("time", "asset_id", "quote_currency")
 """The columns that identify a row. The source is not one of them: a candle would stay twice, from archive and API."""
@@ -58,6 +62,7 @@ VIEW_COLUMNS = (
     "quote_currency",
     "source",
     "pair",
+    *FLOW,
 )
 
 
@@ -99,13 +104,18 @@ def view_query() -> str:
 # value is split into three integers: the part before the point, the first 53 bits after it, and the next 53. These
 # steps are exact, so the result does not depend on rounding, and no bit is lost of any value between 1e-16 and 9e18.
 # The rest is integer arithmetic, which wraps alike on both sides. The weights distinguish the columns, and the factor
-# of the time distinguishes rows that swapped places.
+# of the time distinguishes rows that swapped places. A column of `FLOW` adds nothing where it is null, and one weight
+# more where it is not, so that a null differs from a zero.
 _BITS = float(1 << 53)
 _VALUES = ("open", "high", "low", "close", "volume")
 _PARTS = 3
 _MODULUS = 1 << 62
-_WEIGHTS = tuple(pow(0x1E3779B97F4A7C15, power, _MODULUS) for power in range(1, _PARTS * len(_VALUES) + 3))  # all odd
+_ODD = [pow(0x1E3779B97F4A7C15, power, _MODULUS) for power in range(1, _PARTS * len((*_VALUES, *FLOW)) + 3)]  # all odd
+_WEIGHTS = tuple(_ODD[: _PARTS * len(_VALUES) + 2])
 _TRADES, _SOURCE = _WEIGHTS[-2:]
+_FLOW_WEIGHTS = {
+    name: _ODD[len(_WEIGHTS) + _PARTS * place : len(_WEIGHTS) + _PARTS * (place + 1)] for place, name in enumerate(FLOW)
+}
 _PERIOD = 1_021
 """The period of the time factor, in minutes. It is prime, so that candles with the same factor are that many candles
 apart; and below 2**10, so that the difference of two factors never shifts the highest bit of a part out of a LONG, not
@@ -117,12 +127,20 @@ def checksum_sql() -> str:
 
     def parts(name: str) -> list[str]:
         large = f"{name} * {_BITS}"
-        return [name, f"({name} - floor({name})) * {_BITS}", f"({large} - floor({large})) * {_BITS}"]
+        values = [name, f"({name} - floor({name})) * {_BITS}", f"({large} - floor({large})) * {_BITS}"]
+        return [f"cast(floor({value}) AS LONG)" for value in values]
 
-    values = (f"cast(floor({part}) AS LONG)" for name in _VALUES for part in parts(name))
+    def weighted(names: Sequence[str], weights: Sequence[int]) -> list[str]:
+        values = (part for name in names for part in parts(name))
+        return [f"{value} * {weight}L" for value, weight in zip(values, weights, strict=False)]
+
+    def flow(name: str, weights: Sequence[int]) -> str:
+        return f"coalesce({' + '.join(weighted([name], weights))} + {weights[0]}L, 0L)"
+
     sources = " ".join(f"WHEN '{source.value}' THEN {number}" for number, source in enumerate(Source, start=1))
-    terms = [f"{value} * {weight}L" for value, weight in zip(values, _WEIGHTS, strict=False)]
+    terms = weighted(_VALUES, _WEIGHTS)
     terms += [f"trade_count * {_TRADES}L", f"(CASE source {sources} ELSE 0 END) * {_SOURCE}L"]
+    terms += [flow(name, weights) for name, weights in _FLOW_WEIGHTS.items()]
     return f"sum(({' + '.join(terms)}) * ((cast(time AS LONG) / 60000000L) %% {_PERIOD}L + 1L))"
 
 
@@ -134,14 +152,25 @@ def wrapped(total: int) -> int:
 def checksum() -> pl.Expr:
     """Return the expression of the same checksum for candles in the `CANDLE_SCHEMA` columns, an Int64."""
 
+    def weighted(names: Sequence[str], weights: Sequence[int]) -> pl.Expr:
+        # Both sides turn a value too large for a LONG into a null.
+        whole = [part.floor().cast(pl.Int64, strict=False) for name in names for part in parts(name)]
+        return _sum(part * weight for part, weight in zip(whole, weights, strict=False))
+
     def parts(name: str) -> list[pl.Expr]:
         value, large = pl.col(name), pl.col(name) * _BITS
         return [value, (value - value.floor()) * _BITS, (large - large.floor()) * _BITS]
 
-    # Both sides turn a value too large for a LONG into a null.
-    whole = [part.floor().cast(pl.Int64, strict=False) for name in _VALUES for part in parts(name)]
-    whole += [pl.col("trade_count").cast(pl.Int64), pl.col("source").to_physical().cast(pl.Int64) + 1]
-    row = whole[0] * _WEIGHTS[0]
-    for part, weight in zip(whole[1:], _WEIGHTS[1:], strict=True):
-        row = row + part * weight
+    row = _sum(
+        [
+            weighted(_VALUES, _WEIGHTS),
+            pl.col("trade_count").cast(pl.Int64) * _TRADES,
+            (pl.col("source").to_physical().cast(pl.Int64) + 1) * _SOURCE,
+            *((weighted([name], weights) + weights[0]).fill_null(0) for name, weights in _FLOW_WEIGHTS.items()),
+        ]
+    )
     return (row * (seconds_of(pl.col("time")) // 60 % _PERIOD + 1)).sum()
+
+
+def _sum(terms: Iterable[pl.Expr]) -> pl.Expr:
+    return reduce(add, terms)

@@ -10,6 +10,7 @@ import polars as pl
 
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import SOURCE, TIME
+from kraken_pipeline.market.flow import FLOW_SCHEMA
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.market.series import Series
@@ -24,6 +25,7 @@ READ_SCHEMA = pl.Schema(
         "volume": pl.Float64(),
         "trade_count": pl.Int32(),
         "source": SOURCE,
+        **FLOW_SCHEMA,
     }
 )
 
@@ -41,6 +43,7 @@ ROW_SCHEMA = pl.Schema(
         "quote_currency": pl.Categorical(),
         "source": SOURCE,
         "pair": pl.Categorical(),
+        **FLOW_SCHEMA,
     }
 )
 """The schema of the rows sent to QuestDB; the order of the columns does not matter."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from kraken_pipeline.coverage.equality import Rounding, differences, equal_within
+from kraken_pipeline.coverage.equality import Rounding, differences, equal_within, flow_apart
 from kraken_pipeline.coverage.evidence import RECOVERED
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
@@ -368,18 +368,23 @@ def _what(rows: pl.DataFrame) -> str:
 def _adding_up(stores: Stores, finer: Series, span: Span, interval: Interval, candle: pl.DataFrame) -> str | None:
     """Return a note on how the finer candles of a span add up to a candle; None if they do not.
 
-    The note is empty if they add up exactly, and names the rounding otherwise. Without a candle, they add up if they
-    have none either.
+    The note is empty if they add up exactly, and names the rounding and a different flow otherwise. Without a candle,
+    they add up if they have none either.
     """
-    different = differences(resample(_read(stores, finer, span), interval), candle)
+    made = resample(_read(stores, finer, span), interval)
+    different = differences(made, candle)
+    apart = flow_apart(made, candle)
+    flow = f", but not in {' and '.join(apart)}, which decides nothing" if apart else ""
     if different.is_empty():
-        return ""
+        return flow
 
     def read(interval: Interval, start: int, end: int) -> pl.DataFrame:
         return _read(stores, Series(finer.pair, interval), Span(start, end))
 
     units = Rounding(read, finer.interval, interval).within(different)
-    return None if len(units) < different.height else f", {equal_within(max(units.values()))}, one side is rounded"
+    if len(units) < different.height:
+        return None
+    return f", {equal_within(max(units.values()))}, one side is rounded{flow}"
 
 
 def _is_covered(snapshot: CatalogSnapshot, series: Series, span: Span) -> bool:

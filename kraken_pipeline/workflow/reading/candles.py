@@ -17,6 +17,7 @@ from kraken_pipeline.errors import Incomplete, InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, TIME, seconds_in
 from kraken_pipeline.market.continuous import continuous_candles
+from kraken_pipeline.market.flow import with_flow
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import short
 from kraken_pipeline.market.series import Series
@@ -92,7 +93,7 @@ def read_candles(
             clock changes. UTC by default.
         columns: The columns to return, in this order; all by default.
         fill_quiet: Whether candles without a trade are filled in where coverage proves that there was none: open,
-            high, low and close are the previous close, volume and trade count are 0, source is null.
+            high, low and close are the previous close, volume and trade count are 0, all other columns are null.
         incomplete: Whether candles are returned of which a part is not covered, made of what is known.
         require_complete: Whether an error is raised if a candle of the time may be missing.
         with_state: Whether there is a row for each candle between the start (or the first known trade) and the end
@@ -109,8 +110,10 @@ def read_candles(
     Returns:
         One row for each candle, sorted by time: `time` (datetime[us, UTC], the candle's start), `open`, `high`, `low`,
         `close` (in the quote currency), `volume` (in the base asset), `trade_count`, `source` (CSV, TRADES,
-        RESAMPLED or OHLC). With a list of pairs, a first column `pair`, by which rows are sorted first. Empty if
-        nothing is stored. `.to_pandas()` and `.to_arrow()` convert it.
+        RESAMPLED or OHLC), `vwap` (the average price, weighted by volume), `quote_volume` (the volume in the quote
+        currency) and `buy_volume` (the part of the volume that takers bought). The last three are null where the
+        source does not tell them, as most archives of candles do not. With a list of pairs, a first column `pair`, by
+        which rows are sorted first. Empty if nothing is stored. `.to_pandas()` and `.to_arrow()` convert it.
 
     Raises:
         InvalidRequest: A name, the interval, a time or a column is wrong, or a pair is unknown.
@@ -308,13 +311,14 @@ def _filled(assembly: Assembly, rows: pl.DataFrame, close: float | None) -> pl.D
     closes = np.concatenate(([np.nan if close is None else close], known["close"].to_numpy()))
     previous = closes[seconds_in(known).to_numpy().searchsorted(times)]
     has_close = ~np.isnan(previous)
-    return pl.DataFrame({"time": _times(times[has_close]), "close": previous[has_close]}).select(
+    quiet = pl.DataFrame({"time": _times(times[has_close]), "close": previous[has_close]}).select(
         "time",
         *(pl.col("close").alias(name) for name in _PRICES),
         pl.lit(0.0).alias("volume"),
         pl.lit(0, dtype=pl.Int32).alias("trade_count"),
         pl.lit(None, dtype=CANDLE_SCHEMA["source"]).alias("source"),
     )
+    return with_flow(quiet)
 
 
 def _close_before(bars: Bars, evidence: TimeEvidence, read: Read, start: int) -> float | None:

@@ -13,6 +13,7 @@ import polars as pl
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import seconds_of
+from kraken_pipeline.market.flow import FLOW, without_empty_flow
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.reading.candles import long_frame, read_pairs
@@ -124,17 +125,20 @@ def _one_file(
 def write(candles: pl.DataFrame, path: Path) -> None:
     """Write candles to a `.csv` (times in seconds since the epoch), a `.parquet` or a `.feather` file.
 
+    A `.csv` of all columns has those of `FLOW` only if a candle has a value in one of them.
+
     Raises:
         InvalidRequest: The file's name has another ending.
     """
     if not is_single(path):
         raise InvalidRequest(f"{path} must end in .csv, .parquet or .feather, which is the format to write")
     path.parent.mkdir(parents=True, exist_ok=True)
+    told = without_empty_flow(candles) if set(FLOW) <= set(candles.columns) else candles
     if path.suffix == ".parquet":
         candles.write_parquet(path)
     elif path.suffix == ".feather":
         candles.write_ipc(path, compression="lz4", compat_level=pl.CompatLevel.oldest())
     elif "time" in candles.columns:
-        candles.with_columns(seconds_of(pl.col("time"))).write_csv(path)
+        told.with_columns(seconds_of(pl.col("time"))).write_csv(path)
     else:
-        candles.write_csv(path)
+        told.write_csv(path)

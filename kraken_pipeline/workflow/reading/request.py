@@ -10,6 +10,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import EARLIEST_TIME
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.moment import parse_moment
 from kraken_pipeline.market.pair import did_you_mean, named_pair
 from kraken_pipeline.workflow.reading.assembly import known_window
@@ -18,7 +19,7 @@ from kraken_pipeline.workflow.reading.evidence import TimeEvidence
 Moment = str | datetime | int
 """An ISO date or time, a datetime, or seconds since the epoch; UTC where it has no zone."""
 
-COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source")
+COLUMNS = ("time", "open", "high", "low", "close", "volume", "trade_count", "source", *FLOW)
 STATE_COLUMNS = ("state", "proof")
 PAIR = "pair"
 

@@ -63,7 +63,10 @@ def scan_candles(
         found = [path for one_series in series for path in stores.lake.locations(one_series, first, last)]
     is_former = [layout_of(path[path.rindex("lake/interval=") :]) is Layout.FORMER for path in found]
     parts = [
-        pl.scan_parquet(paths, hive_partitioning=True, hive_schema=folders)
+        # Files of earlier versions have no flow.
+        pl.scan_parquet(
+            paths, schema=CANDLE_SCHEMA, missing_columns="insert", hive_partitioning=True, hive_schema=folders
+        )
         for former, folders in ((True, _FORMER_FOLDERS), (False, _FOLDERS))
         if (paths := [path for path, its in zip(found, is_former, strict=True) if its is former])
     ]

@@ -7,6 +7,7 @@ from hashlib import file_digest
 import polars as pl
 
 from kraken_pipeline.market.candle import CANDLE_SCHEMA, seconds_in
+from kraken_pipeline.market.flow import with_flow
 from kraken_pipeline.storage.lake.files import LakeFiles
 from kraken_pipeline.storage.lake.inspection import DIGEST, said_by
 from kraken_pipeline.storage.lake.row_digest import row_digest
@@ -41,6 +42,7 @@ def sound_file(files: LakeFiles, path: str, *, is_legacy: bool = False) -> LakeF
             written_at = files.modified_at(path)
     except (OSError, pl.exceptions.PolarsError):
         return None
+    rows = with_flow(rows)
     if not set(CANDLE_SCHEMA.names()) <= set(rows.columns):
         return None
     digest = row_digest(rows)
