@@ -198,7 +198,7 @@ def read_pairs(stores: Stores, pairs: Sequence[str], request: ReadRequest) -> di
         Incomplete: The request requires it, and a candle of one of the pairs may be missing.
     """
     found = evidence_of(stores, pairs, with_proof=request.with_state or request.require_complete)
-    return _frames(request, found, partial(_reader, stores), int(time.time()))
+    return _frames(request, {pair: found[pair] for pair in pairs}, partial(_reader, stores), int(time.time()))
 
 
 def _frames(

@@ -95,7 +95,12 @@ class DatasetRelease:
         within = [] if start is None else [pl.col("time") >= time_from_seconds(pl.lit(start))]
         within += [] if end is None else [pl.col("time") < time_from_seconds(pl.lit(end))]
         try:
-            found = pl.scan_parquet([self.folder / file.path for file in files], hive_partitioning=False)
+            found = pl.scan_parquet(
+                [self.folder / file.path for file in files],
+                schema=CANDLE_SCHEMA,
+                missing_columns="insert",  # files of earlier versions have no flow
+                hive_partitioning=False,
+            )
             return found.filter(*within).select(CANDLE_SCHEMA.names()).collect()
         except pl.exceptions.PolarsError as error:
             paths = tuple(file.path for file in files)

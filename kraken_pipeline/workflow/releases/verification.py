@@ -20,6 +20,7 @@ from kraken_pipeline.coverage.proof import Proven
 from kraken_pipeline.coverage.ranges import normalise, whole_candles
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
+from kraken_pipeline.market.flow import FLOW, with_flow
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.progress import RunContext
@@ -222,12 +223,12 @@ def _failed(
 def _read(path: Path) -> pl.DataFrame | str:
     """Return the candles of a file, or what is wrong with it."""
     try:
-        candles = pl.read_parquet(path, hive_partitioning=False)
+        candles = with_flow(pl.read_parquet(path, hive_partitioning=False))  # which earlier files do not have
     except (pl.exceptions.PolarsError, OSError) as error:
         return f"cannot be read: {error}"
     if candles.schema != CANDLE_SCHEMA:
         return f"has other columns than {', '.join(CANDLE_SCHEMA.names())}"
-    if any(column.null_count() for column in candles):
+    if any(candles[name].null_count() for name in CANDLE_SCHEMA if name not in FLOW):
         return "has a candle with a missing value"
     return candles
 
