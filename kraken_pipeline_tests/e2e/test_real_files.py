@@ -42,7 +42,8 @@ def exported(real: Real, pair: str, minutes: str, path: Path) -> list[list[str]]
     said = shell(real.home, "export", pair, minutes, "--to", str(path))
     assert said.code == 0, said.err
     header, *rows = csv.reader(path.read_text().splitlines())
-    assert ",".join(header) == "time,open,high,low,close,volume,trade_count,source"
+    told = ["vwap", "quote_volume", "buy_volume"] if len(header) > 8 else []  # by trades, and not by candles
+    assert header == ["time", "open", "high", "low", "close", "volume", "trade_count", "source", *told]
     return rows
 
 

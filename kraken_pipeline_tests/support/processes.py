@@ -54,7 +54,9 @@ class Running:
         given = streams or (pipes[0][0], pipes[1][1], pipes[2][1])
         connections = [Connection(os.dup(stream)) for stream in given]
         # A daemon of pytest's: one that outlives its test is ended with pytest.
-        self._process = _SERVER.Process(target=_run, args=(connections, target, *arguments), daemon=True)
+        self._process = _SERVER.Process(
+            target=_run, args=(dict(os.environ), connections, target, *arguments), daemon=True
+        )
         self._process.start()
         for connection in connections:
             connection.close()
@@ -129,8 +131,15 @@ class Running:
         return read.get(0, ""), read.get(1, "")
 
 
-def _run(streams: Sequence[Connection], target: Callable[..., None], *arguments: Any) -> None:
-    """What a forked process does: it takes its streams, and is a process like any other from there."""
+def _run(
+    variables: Mapping[str, str], streams: Sequence[Connection], target: Callable[..., None], *arguments: Any
+) -> None:
+    """What a forked process does: it takes its environment and streams, and is a process like any other from there.
+
+    The environment of the server is that of the test that was the first to start a process.
+    """
+    os.environ.clear()
+    os.environ.update(variables)
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()

@@ -42,7 +42,8 @@ from kraken_pipeline.storage.questdb.values import (
     seconds_of_value,
 )
 
-_READ = ", ".join(READ_SCHEMA)
+_READ = "time, open, high, low, close, volume, trade_count, source, vwap, quote_volume, buy_volume"
+"""The columns of `READ_SCHEMA`, as a text of the source, which no value can reach."""
 _SYMBOLS = [name for name, kind in schema.COLUMNS.items() if kind == "SYMBOL"]
 _FIRST_POLL, _LONGEST_POLL = 0.002, 0.1
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)

@@ -336,24 +336,22 @@ def changes_of(connection: sa.Connection, pair: str, longest: Interval) -> list[
     Returns:
         The spans and the times, in seconds since the epoch, in no order.
     """
-    minutes = longest.value
-    queries = []
-    for table, moment in (
-        (schema.coverage, schema.coverage.c.verified_at),
-        (schema.conflicts, schema.conflicts.c.made_at),
-        (schema.refutations, sa.func.coalesce(schema.refutations.c.ended_at, schema.refutations.c.made_at)),
-    ):
-        is_of_pair = (table.c.pair == pair) & (table.c.interval <= minutes)
-        queries.append(sa.select(table.c.start, table.c.end, moment).where(is_of_pair))
-    sides, suspected = schema.contradictions, schema.suspicions
-    queries.append(
-        sa.select(sides.c.start, sides.c.end, sides.c.changed_at).where(sides.c.pair == pair, sides.c.fine <= minutes)
-    )
-    queries.append(
-        sa.select(suspected.c.start, suspected.c.end, suspected.c.changed_at).where(
-            suspected.c.pair.is_(None) | (suspected.c.pair == pair), suspected.c.interval <= minutes
+    minutes, sides, suspected = longest.value, schema.contradictions, schema.suspicions
+    found = [
+        connection.execute(
+            sa.select(table.c.start, table.c.end, moment).where(table.c.pair == pair, table.c.interval <= minutes)
+        ).all()
+        for table, moment in (
+            (schema.coverage, schema.coverage.c.verified_at),
+            (schema.conflicts, schema.conflicts.c.made_at),
+            (schema.refutations, sa.func.coalesce(schema.refutations.c.ended_at, schema.refutations.c.made_at)),
         )
-    )
-    return [
-        (Span(start, end), int(moment)) for query in queries for start, end, moment in connection.execute(query).all()
     ]
+    is_of_sides = (sides.c.pair == pair, sides.c.fine <= minutes)
+    found.append(
+        connection.execute(sa.select(sides.c.start, sides.c.end, sides.c.changed_at).where(*is_of_sides)).all()
+    )
+    is_suspected = (suspected.c.pair.is_(None) | (suspected.c.pair == pair), suspected.c.interval <= minutes)
+    named = (suspected.c.start, suspected.c.end, suspected.c.changed_at)
+    found.append(connection.execute(sa.select(*named).where(*is_suspected)).all())
+    return [(Span(start, end), int(moment)) for rows in found for start, end, moment in rows]

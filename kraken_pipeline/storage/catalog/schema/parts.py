@@ -61,7 +61,7 @@ def content_columns() -> list[sa.Column[str] | sa.Column[int]]:
     return [
         sa.Column("year", sa.Integer),
         sa.Column("rows", sa.BigInteger, nullable=False),
-        sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("digest", sa.String(255), nullable=False),
     ]
 
 
