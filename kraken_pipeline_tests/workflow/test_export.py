@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -105,6 +106,17 @@ def test_nautilus_has_bars_with_the_time_of_their_end(tmp_path: Path) -> None:
     for name, index, decimals in [("open", 1, 8), ("high", 2, 8), ("low", 3, 8), ("close", 4, 8), ("volume", 5, 8)]:
         whole = [int.from_bytes(row[name], "little", signed=True) for row in found]
         assert whole == [round(row[index] * 10**decimals) * 10 ** (16 - decimals) for row in ROWS]
+
+
+def test_a_volume_of_coins_that_cost_next_to_nothing_is_exact_for_nautilus(tmp_path: Path) -> None:
+    """SHIB and PEPE trade by the billion: at eight decimals such a volume does not fit into 64 bits."""
+    volumes = [2_345_678_901_234.5, 92_233_720_368.54775807, 0.00000001, 0.0]
+    rows = [(START + n * HOUR, 0.00000731, 0.00000731, 0.00000731, 0.00000731, its, 1) for n, its in enumerate(volumes)]
+    nautilus.write(candles(rows), parse_pair("SHIBUSD"), Bars.parse("1h"), tmp_path)
+    (path,) = (tmp_path / "data" / "bar").rglob("*.parquet")
+    found = pyarrow.parquet.read_table(path)["volume"].to_pylist()
+    whole = [int.from_bytes(value, "little", signed=True) for value in found]
+    assert whole == [round(Decimal(its), 8) * 10**16 for its in volumes]
 
 
 def test_nautilus_has_the_bars_of_a_pair_and_width_once(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kraken_pipeline.errors import InvalidRequest
@@ -32,6 +33,7 @@ _LOT_DECIMALS = 8
 _DECIMALS = 16
 _NANOSECONDS = 1_000_000_000
 _VALUE = pa.binary(16)
+_PART = pa.decimal128(19 + _DECIMALS, _DECIMALS)
 _NAME = pa.dictionary(pa.int16(), pa.string())
 
 
@@ -81,10 +83,14 @@ def write(candles: pl.DataFrame, pair: Pair, bars: Bars, folder: Path) -> Path:
 
 def _fixed(values: pl.Series, decimals: int) -> pa.Array:
     """Return numbers as 128-bit whole numbers of 10^-16, rounded to some decimals."""
-    units = pa.array(np.round(values.to_numpy() * 10.0**decimals).astype(np.int64)).cast(pa.decimal128(19, 0))
+    # Whole part and fraction by themselves: a volume of 10^12 coins has more units of 10^-8 than 64 bits can count.
+    whole = np.floor(values.to_numpy())
+    fraction = np.round((values.to_numpy() - whole) * 10.0**decimals).astype(np.int64)
+    units = pa.array(fraction).cast(pa.decimal128(19, 0))
     # A decimal of Arrow is such a number; one with `decimals` decimals has the same bytes as that number of units.
-    scaled = pa.Array.from_buffers(pa.decimal128(19, decimals), len(units), units.buffers())
-    return pa.Array.from_buffers(_VALUE, len(units), scaled.cast(pa.decimal128(38, _DECIMALS)).buffers())
+    scaled = pa.Array.from_buffers(pa.decimal128(19, decimals), len(units), units.buffers()).cast(_PART)
+    both = pc.add(pa.array(whole.astype(np.int64)).cast(_PART), scaled)
+    return pa.Array.from_buffers(_VALUE, len(both), both.buffers())
 
 
 def _instrument(pair: Pair, decimals: int) -> pa.Table:

@@ -45,7 +45,7 @@ def scan_candles(
         settings: The settings; those from the environment by default.
 
     Returns:
-        The columns of `read_candles` after a first column `pair`, sorted by pair and time in the order of the names.
+        The columns of `read_candles` after a first column `pair`. Rows have no fixed order: sort them if it matters.
 
     Raises:
         InvalidRequest: A name, the interval, a time or a column is wrong, or a pair is unknown.
