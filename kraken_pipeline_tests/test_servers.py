@@ -60,6 +60,31 @@ def rows(server: QuestDB, statement: str, expected: list[tuple[object, ...]]) ->
     wait_for(lambda: server.execute(statement) == expected, f"{expected} of {statement}")
 
 
+# --- any of them
+
+LISTENER_WITH_THREADS = """
+import socket, threading, time
+listener = socket.create_server(("127.0.0.1", 0))
+memory = bytearray(100_000_000)
+for _ in range(300):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print(listener.getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's record of a process")
+def test_a_killed_process_is_alive_as_long_as_one_of_its_threads_holds_its_sockets() -> None:
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", LISTENER_WITH_THREADS], stdout=subprocess.PIPE) as killed:
+            assert killed.stdout is not None
+            port = int(killed.stdout.readline())
+            assert servers.alive(killed.pid)
+            killed.kill()
+            wait_for(lambda process=killed.pid: not servers.alive(process), "its end")  # type: ignore[misc]
+            assert refused(port)
+
+
 # --- PostgreSQL
 
 

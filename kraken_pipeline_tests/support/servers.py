@@ -54,6 +54,7 @@ _QUESTDB_POOLS = ("shared", "wal.apply", "mat.view.refresh", "view.compiler", "e
 _QUESTDB_LOGS = "ERROR,CRITICAL"
 _TRIES = 3
 _POLL_SECONDS = 0.02
+_THREADS = 17  # where Linux's record of a process has how many threads it has, counted from its state
 _TAIL = 20
 
 
@@ -739,8 +740,12 @@ def _descendants(process: int) -> list[int]:
 
 
 def alive(process: int) -> bool:
-    """Whether this process runs; on Linux only."""
-    return _stat(process)[:1] not in ([], ["Z"], ["X"])
+    """Whether anything of this process runs; on Linux only.
+
+    A killed process is called a zombie as soon as its first thread has ended; the others may still hold its sockets.
+    """
+    stat = _stat(process)
+    return bool(stat) and (stat[0] not in "ZX" or stat[_THREADS] != "1")
 
 
 def main() -> int:
