@@ -118,6 +118,8 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_ru
         raise nothing_to_do(stores, spec, found)
     ingest.fail_broken(stores, found.broken, run)
     ingest.enlist(stores, found.tasks, run)
+    # All at once, for each time all ids are written anew: groups that find new pairs would wait for one another.
+    stores.lake.asset_ids.register(pairs)
     files = [task.file for task in found.tasks]
     size = sum(file.size for file in files)
     workers = stores.settings.kraken_workers

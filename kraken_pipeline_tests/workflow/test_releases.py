@@ -18,10 +18,14 @@ from kraken_pipeline.coverage.ranges import Span, intersect
 from kraken_pipeline.demo.archives import write_csv, write_quarterly_zip
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.errors import DamagedFile, InvalidRequest
+from kraken_pipeline.market.flow import FLOW
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import stored_series
+from kraken_pipeline.storage.lake.staged import Staged
+from kraken_pipeline.storage.lake.writer import stage_file
+from kraken_pipeline.storage.paths import candles_path
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.cleanup import clean_up
 from kraken_pipeline.workflow.progress import RunContext
@@ -53,7 +57,7 @@ from kraken_pipeline_tests.support.homes import (
     settings_of,
     write_lines,
 )
-from kraken_pipeline_tests.support.lakes import into_former_layout
+from kraken_pipeline_tests.support.lakes import bring_in, into_former_layout
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +179,20 @@ def test_a_home_of_an_earlier_layout_has_the_same_digest(own: Stores) -> None:
     assert former.digest == digest
     assert "candles/interval=1/pair=XBTUSD/2023.parquet" in [file.path for file in former.files]
     assert failed_claims(at(own, "b")) == []
+
+
+def test_files_from_before_the_flow_of_candles_are_released_as_they_are(own: Stores) -> None:
+    digest = released(own).digest
+    without = own.lake.read(HOURS).drop(FLOW)
+    staged = Staged(HOURS, "an earlier version", NOW)
+    stage_file(own.lake, staged, without, candles_path(HOURS, None), None)
+    bring_in(own.lake, staged)
+    assert released(own, "b").digest == digest
+    assert failed_claims(at(own, "b")) == []
+    assert not set(FLOW) & set(pl.read_parquet(at(own, "b") / HOURS_FILE, hive_partitioning=False).columns)
+    assert open_release(at(own, "b")).read(HOURS).equals(own.lake.read(HOURS))
+    assert released(own, "c", start="2023-03-27").rows < released(own, "d").rows
+    assert failed_claims(at(own, "c")) == []
 
 
 def test_conflicts_and_sources_are_beside_the_claims(stores: Stores, shelf: Shelf, tmp_path: Path) -> None:
