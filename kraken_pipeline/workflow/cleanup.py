@@ -53,6 +53,7 @@ def _forget_files(stores: Stores, now: int) -> int:
         # The record goes first: a file that a crash leaves over is sound, and `verify` records it again.
         given_way = manifest.ledger_before(connection, before)
         manifest.strike(connection, given_way)
+        manifest.shorten_history(connection, given_way)
     paths = [*given_way, *_old(stores.lake.files.below("damaged"), before)]
     stores.lake.files.remove(paths)
     return len(paths)

@@ -11,6 +11,7 @@ after it the old ones; the next write to the series, or `verify`, deletes them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from kraken_pipeline.storage.records import (
     proof_records,
     publications,
 )
-from kraken_pipeline.storage.records.manifest import LakeFile
+from kraken_pipeline.storage.records.manifest import LakeCommit, LakeFile
 from kraken_pipeline.storage.stores import Stores
 
 
@@ -84,6 +85,7 @@ def commit(
             publications.mark_for_reconciliation(connection, changes, now)
             proof_records.unconfirm(connection, {series: (span,) for series, span in changes})
             manifest.announce(connection, files)
+            manifest.keep_history(connection, _history(writes))
         stores.lake.manifest.reread_all(written)
     stores.locks.require(written)
     stages = [write.staged for write in writes]
@@ -123,6 +125,19 @@ def commit(
         with suppress(StoreUnavailable):  # all is committed; what is left is deleted by the next write to the series
             stores.locks.require(left)
             stores.lake.clear(left)
+
+
+def _history(writes: Iterable[LakeWrite]) -> dict[Series, LakeCommit]:
+    """Return what writes are about to add, and the files of the ledger with what they replace."""
+    now = time.time_ns() // 1_000
+    return {
+        write.staged.series: LakeCommit(
+            write.staged.added,
+            tuple(move.file.path for move in write.staged.moves if not move.file.is_candles),
+            now,
+        )
+        for write in writes
+    }
 
 
 def _retire(

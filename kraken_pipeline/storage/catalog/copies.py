@@ -10,10 +10,10 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 
 from kraken_pipeline.errors import InvalidRequest, StoreError
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.catalog.schema import assets, breakers, counters, limits, metadata
+from kraken_pipeline.storage.catalog.schema import assets, breakers, counters, history_starts, limits, metadata
 
 _ROWS = 2_000
-_PASSING = (assets, limits, breakers, counters)
+_PASSING = (assets, limits, breakers, counters, history_starts)
 """The tables that may have rows in a catalog that counts as empty: any command may have written them."""
 
 

@@ -5,6 +5,7 @@ Only a catalog that is not up to date imports this module.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ import sqlalchemy as sa
 from filelock import FileLock
 
 from kraken_pipeline.storage.catalog.migrations import FOLDER, VERSIONS, revisions
-from kraken_pipeline.storage.catalog.schema import metadata
+from kraken_pipeline.storage.catalog.schema import history_starts, metadata
+from kraken_pipeline.storage.catalog.seals import sealed
 
 if TYPE_CHECKING:
     from kraken_pipeline.storage.catalog.database import Catalog
@@ -47,6 +49,8 @@ def upgrade(connection: sa.Connection) -> None:
         metadata.create_all(connection, checkfirst=False)
         VERSIONS.create(connection, checkfirst=True)
         connection.execute(sa.insert(VERSIONS).values(version_num=revisions()[-1]))
+        begin = {"pair": "", "interval": 0, "starts_at": time.time_ns() // 1_000}
+        connection.execute(sa.insert(history_starts).values(sealed(history_starts, begin)))
 
 
 def _migrate(connection: sa.Connection) -> None:

@@ -235,6 +235,17 @@ class Lake:
         )
         return found.unique([name for name in LEDGER_SCHEMA if name != "at"], keep="first", maintain_order=True)
 
+    def ledger(self, series: Series, paths: Sequence[str], start: int | None, end: int | None) -> pl.DataFrame:
+        """Return the candles of some files of the ledger that start in `[start, end)`, in the order of the files.
+
+        Raises:
+            DamagedFile: One of the files is not the one that was written.
+        """
+        within = _within(start, end)
+        return self._collected(
+            series, lambda: (list(paths), within), lambda frame: frame, LEDGER_SCHEMA, stored=LEDGER_SCHEMA
+        )
+
     def series(self) -> list[Series]:
         """Return every series that has or once had candles, sorted."""
         found = self.files.series() if self.files.is_listed_by_readers else set()

@@ -72,6 +72,7 @@ class Staged:
         now: The time of the run that writes, in seconds since the epoch.
         changed: The number of candles that are new, different or gone.
         changed_span: The time from the first of these to the end of the last; None where nothing changes.
+        added: The ranges in which all candles that there are after the write are new: no earlier one lies in them.
         enriched_span: The hull of the candles that only get another flow. They are stored and published, and nothing
             that was compared or proven is affected; None where there are none.
         times: The start of every candle that the touched partitions will hold, in seconds, sorted.
@@ -97,6 +98,7 @@ class Staged:
     now: int
     changed: int = 0
     changed_span: Span | None = None
+    added: Spans = ()
     enriched_span: Span | None = None
     times: pl.Series = field(default_factory=_no_times)
     years: tuple[int | None, ...] = ()
@@ -157,6 +159,23 @@ def count_changed(staged: Staged, count: int, times: pl.Series) -> None:
     """Add candles that are new, different or gone to the changed ones of a write."""
     staged.changed += count
     staged.changed_span = _grown(staged.changed_span, times, staged.series.interval.seconds)
+
+
+def note_added(staged: Staged, stored: pl.DataFrame, merged: pl.DataFrame) -> None:
+    """Add the ranges of new candles to a write, given those of a file before and after it."""
+    times, before = seconds_in(merged).to_numpy(), seconds_in(stored).to_numpy()
+    if not len(times):
+        return
+    length = staged.series.interval.seconds
+    # Between two earlier candles, or before the first or after the last, all new ones make one range.
+    place = before.searchsorted(times)
+    is_new = before.take(place, mode="clip") != times if len(before) else place == 0
+    new, gap = times[is_new], place[is_new]
+    if len(new):
+        firsts = [0, *(gap[1:] != gap[:-1]).nonzero()[0] + 1]
+        lasts = [*(first - 1 for first in firsts[1:]), len(new) - 1]
+        spans = (Span(int(new[a]), int(new[b]) + length) for a, b in zip(firsts, lasts, strict=True))
+        staged.added = (*staged.added, *spans)
 
 
 def note_enriched(staged: Staged, enriched: pl.DataFrame) -> None:

@@ -31,6 +31,7 @@ from kraken_pipeline.storage.lake.staged import (
     count_outdone,
     count_refused,
     find_disputes,
+    note_added,
     note_enriched,
     split_enriched,
     without_resampled,
@@ -212,6 +213,7 @@ def _stage_partition(
         stage_file(lake, staged, merged, path, year, times, replaces=before.version(path))
     if changed.height:
         count_changed(staged, changed.height, times if changed is merged else seconds_in(changed))
+        note_added(staged, stored, merged)
     note_enriched(staged, enriched)
     staged.times = staged.times.append(times)
     staged.years = (*staged.years, year)

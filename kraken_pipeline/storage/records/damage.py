@@ -138,6 +138,8 @@ def _record(connection: sa.Connection, damage: Damage, now: int) -> None:
     if damage.is_candles and damage.series is not None and _is_read(connection, damage, damage.series):
         reason = f"{damage} (it had {damage.candles:,} candles)"
         uncover(connection, damage.series, damage.span, reason, now, damage_id)
+        # What was lost is in no write: an earlier moment would look as if it had never been there.
+        manifest.begin_history(connection, damage.series, time.time_ns() // 1_000)
 
 
 def _is_read(connection: sa.Connection, damage: Damage, series: Series) -> bool:

@@ -21,11 +21,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from kraken_pipeline.coverage.ranges import Span, Spans
+from kraken_pipeline.errors import StoreError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.database import Catalog
-from kraken_pipeline.storage.catalog.schema import damages, deliveries, lake_files, of_pairs, unadopted
-from kraken_pipeline.storage.catalog.seals import intact, sealed
+from kraken_pipeline.storage.catalog.schema import (
+    damages,
+    deliveries,
+    history_starts,
+    lake_commits,
+    lake_files,
+    of_pairs,
+    unadopted,
+)
+from kraken_pipeline.storage.catalog.seals import intact, is_intact, sealed
 from kraken_pipeline.storage.paths import Layout
 
 _PATHS = 500
@@ -239,6 +249,9 @@ def adopt(connection: sa.Connection, files: Iterable[LakeFile]) -> None:
     strike(connection, [file.path for file in found])
     if found:
         connection.execute(sa.insert(lake_files), [_row(file, is_announced=False) for file in found])
+    now = time.time_ns() // 1_000
+    for series in sorted({file.series for file in found if file.is_candles}):
+        begin_history(connection, series, now)  # the catalog does not know which of their candles were there before
 
 
 def strike(connection: sa.Connection, paths: Collection[str]) -> None:
@@ -362,3 +375,88 @@ def scrubbed(connection: sa.Connection, files: Iterable[LakeFile], now: int) -> 
     if keys:
         is_one = (lake_files.c.path == sa.bindparam("of_path")) & (lake_files.c.write_id == sa.bindparam("of_write"))
         connection.execute(sa.update(lake_files).where(is_one).values(scrubbed_at=now), keys)
+
+
+# --- the history of the candles
+
+
+@dataclass(frozen=True, slots=True)
+class LakeCommit:
+    """What a write added to the candles of a series, and where the candles are that it replaced or withdrew.
+
+    Attributes:
+        added: The ranges in which all candles that there are after the write were added by it.
+        ledger: The paths of the files of the ledger that it wrote.
+        made_at: The moment before its files were moved, in microseconds since the epoch.
+    """
+
+    added: Spans
+    ledger: tuple[str, ...]
+    made_at: int
+
+
+def keep_history(connection: sa.Connection, made: Mapping[Series, LakeCommit]) -> None:
+    """Record what writes are about to add to the candles of some series."""
+    rows = [
+        {
+            "pair": series.pair,
+            "interval": series.interval.value,
+            "made_at": its.made_at,
+            "added": [[span.start, span.end] for span in its.added],
+            "ledger": list(its.ledger),
+        }
+        for series, its in made.items()
+        if its.added or its.ledger
+    ]
+    if rows:
+        connection.execute(sa.insert(lake_commits), [sealed(lake_commits, row) for row in rows])
+
+
+def commits_after(connection: sa.Connection, series: Series, moment: int) -> list[LakeCommit]:
+    """Return the writes to a series after a moment (microseconds since the epoch), in order.
+
+    Raises:
+        StoreError: The record of one of them is damaged.
+    """
+    table = lake_commits
+    query = sa.select(table).where(table.c.pair == series.pair, table.c.interval == series.interval.value)
+    found = []
+    for row in connection.execute(query.order_by(table.c.id)).mappings():
+        if not is_intact(table, row):
+            raise StoreError(f"the catalog's record of a write to {series} is damaged: read it as of a later moment")
+        if row["made_at"] > moment:
+            added = tuple(Span(start, end) for start, end in row["added"])
+            found.append(LakeCommit(added, tuple(row["ledger"]), row["made_at"]))
+    return found
+
+
+def history_start(connection: sa.Connection, series: Series) -> int:
+    """Return the first moment as of which a series can be read, in microseconds since the epoch."""
+    table = history_starts
+    of_all = (table.c.pair == "") & (table.c.interval == _NO_INTERVAL)
+    of_one = (table.c.pair == series.pair) & (table.c.interval == series.interval.value)
+    rows = connection.execute(sa.select(table).where(of_all | of_one)).mappings().all()
+    if not rows or not all(is_intact(table, row) for row in rows):
+        return time.time_ns() // 1_000
+    return max(int(row["starts_at"]) for row in rows)
+
+
+def begin_history(connection: sa.Connection, series: Series | None, moment: int) -> None:
+    """Record that a series, or all for None, cannot be read as of a moment before this one (microseconds)."""
+    key = {"pair": series.pair, "interval": series.interval.value} if series else {"pair": "", "interval": _NO_INTERVAL}
+    table = history_starts
+    is_one = (table.c.pair == key["pair"]) & (table.c.interval == key["interval"])
+    before = connection.scalar(sa.select(table.c.starts_at).where(is_one)) or 0
+    connection.execute(sa.delete(table).where(is_one))
+    row = {**key, "starts_at": max(moment, before)}
+    connection.execute(sa.insert(table).values(sealed(table, row)))
+
+
+def shorten_history(connection: sa.Connection, given_way: Collection[str]) -> None:
+    """Record that some files of the ledger are deleted: nothing can be read as of a moment before the last of them."""
+    gone = set(given_way)
+    table = lake_commits
+    rows = connection.execute(sa.select(table.c.made_at, table.c.ledger)).all()
+    if last := max((made_at for made_at, ledger in rows if gone.intersection(ledger)), default=0):
+        begin_history(connection, None, last)
+        connection.execute(sa.delete(table).where(table.c.made_at <= last))

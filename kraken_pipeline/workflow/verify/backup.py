@@ -34,6 +34,7 @@ from kraken_pipeline.storage.catalog.copies import copy_catalog
 from kraken_pipeline.storage.catalog.database import Catalog, new_catalog, open_catalog
 from kraken_pipeline.storage.lake import last_write, loss
 from kraken_pipeline.storage.paths import Layout, layout_of, linked, named_in, sync_file, sync_folder
+from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.stores import Stores, opened, place_of_lake, pool_sizes
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.releases import folder
@@ -327,6 +328,8 @@ def restore(settings: Settings, source: Path, run: RunContext, *, links: bool = 
         with suppress(StoreError):  # the catalog has the ids as well
             stores.lake.asset_ids.adopt()
         stores.lake.asset_ids.copy()
+        with stores.catalog.write() as connection:  # what was stored after the backup is not known
+            manifest.begin_history(connection, None, time.time_ns() // 1_000)
         return about, verify(stores, RunSpec(), run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -106,6 +107,8 @@ _EVIDENCE = (
     schema.incidents,
     schema.pair_lists,
     schema.pair_changes,
+    schema.lake_commits,
+    schema.history_starts,
 )
 
 
@@ -139,6 +142,8 @@ def mend_catalog(stores: Stores, now: int) -> set[Series]:
         for row in (*broken[schema.grants], *broken[schema.refutations], *broken[schema.disputes]):
             if row["interval"] in set(Interval):
                 touched.add(Series(row["pair"], Interval(row["interval"])))
+        if broken[schema.lake_commits] or broken[schema.history_starts]:
+            manifest.begin_history(connection, None, time.time_ns() // 1_000)  # what was stored before is not known
         if broken[schema.disputes]:
             _read_disputed(connection, broken[schema.disputes], now)
         removed = [remove_damaged(connection, table) for table in _MADE_ANEW if stores.catalog.is_sqlite]

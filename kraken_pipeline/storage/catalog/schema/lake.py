@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from kraken_pipeline.storage.catalog.columns import Minutes, Word
+from kraken_pipeline.storage.catalog.columns import Json, Minutes, Word
 from kraken_pipeline.storage.catalog.schema.parts import (
     ID,
     checksum_column,
@@ -36,6 +36,29 @@ lake_files = sa.Table(
     sa.Column("is_announced", sa.Boolean, nullable=False),
     sa.PrimaryKeyConstraint("path", "write_id"),
     sa.Index(None, "pair", "interval"),
+)
+
+lake_commits = sa.Table(
+    "lake_commits",  # what each write added to the candles of a series, for reading the lake as of an earlier moment
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    *series_columns(),
+    sa.Column("made_at", sa.BigInteger, nullable=False),  # in microseconds since the epoch, before the first rename
+    # The ranges [start, end) in which all candles that there are after the write were added by it.
+    sa.Column("added", Json(is_sealed=True), nullable=False),
+    sa.Column("ledger", Json(is_sealed=True), nullable=False),  # the paths of the ledger files of the write
+    checksum_column(),
+    sa.Index(None, "pair", "interval"),
+    sqlite_autoincrement=True,
+)
+
+history_starts = sa.Table(
+    "history_starts",  # the moment from which on writes are on record: of all series (empty pair), or later of one
+    metadata,
+    sa.Column("pair", sa.String(64), primary_key=True),
+    sa.Column("interval", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("starts_at", sa.BigInteger, nullable=False),  # in microseconds since the epoch
+    checksum_column(),
 )
 
 unadopted = sa.Table(
