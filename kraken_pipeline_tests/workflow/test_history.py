@@ -18,6 +18,7 @@ from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import Source
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake import stored_series
@@ -33,6 +34,7 @@ from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline_tests.support.homes import NOW, Shelf, run, settings_of
 from kraken_pipeline_tests.support.samples import at, candle, frame
+from kraken_pipeline_tests.support.shell import shell
 
 pytestmark = pytest.mark.slow
 
@@ -117,14 +119,22 @@ def test_as_of_a_moment_between_two_runs_is_the_export_of_that_time(tmp_path: Pa
         run(stores, shelf.q3)
     assert read_candles("XBTUSD", "1h", settings=its).height > held.height
     assert read_candles("XBTUSD", "1h", settings=its, as_of=moment).equals(held)
-    assert read_candles("XBTUSD", "1h", settings=its, as_of=int(time.time())).equals(
+    time.sleep(1.1)
+    assert read_candles("XBTUSD", "1h", settings=its, as_of=int(time.time()) - 1).equals(
         read_candles("XBTUSD", "1h", settings=its)
     )
+    with pytest.raises(InvalidRequest, match=r"2999-01-01T00:00:00Z is not over: as_of names a moment of the past"):
+        read_candles("XBTUSD", "1h", settings=its, as_of="2999-01-01")
     with pytest.raises(InvalidRequest, match=r"is on record from .* on: that is the first moment"):
         read_candles("XBTUSD", "1h", settings=its, as_of="2020-01-01")
-    for more in ({"fill_quiet": True}, {"with_state": True}, {"release": "a"}, {"timezone": "Europe/Berlin"}):
+    for more in ({"fill_quiet": True}, {"with_state": True}, {"timezone": "Europe/Berlin"}):
         with pytest.raises(InvalidRequest, match="as_of reads candles of the stored intervals"):
-            read_candles("XBTUSD", "1h", settings=its, as_of=moment, **more)
+            read_candles("XBTUSD", "1d", settings=its, as_of=moment, **more)
+    with pytest.raises(InvalidRequest, match="as_of and release exclude each other"):
+        read_candles("XBTUSD", "1h", settings=its, as_of=moment, release="a")
+    where = ("--to", str(tmp_path / "then"), "--format", "parquet")
+    assert shell(its.home, "export", "XBTUSD", "1h,1d", *where, "--as-of", iso(moment)).code == 0
+    assert pl.read_parquet(tmp_path / "then" / "XBTUSD_60.parquet").equals(held)
 
 
 def test_a_crash_before_or_after_the_move_changes_no_earlier_moment(

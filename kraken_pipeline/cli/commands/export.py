@@ -18,7 +18,14 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.reading.candles import named
 from kraken_pipeline.workflow.reading.export import Exported, ExportFormat, export_pairs, is_single
-from kraken_pipeline.workflow.reading.request import COLUMNS, PAIR, STATE_COLUMNS, ReadRequest, chosen_columns
+from kraken_pipeline.workflow.reading.request import (
+    COLUMNS,
+    PAIR,
+    STATE_COLUMNS,
+    ReadRequest,
+    chosen_columns,
+    seconds_of_moment,
+)
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 ALL = "ALL"
@@ -51,6 +58,9 @@ def export(
         bool, typer.Option(help="Add a row for each candle of the time, with its state and its proof.")
     ] = False,
     require_complete: Annotated[bool, typer.Option(help="Fail if a candle of the time may be missing.")] = False,
+    as_of: Annotated[
+        str | None, typer.Option(help="A time (UTC): write the candles as the lake held them then.", show_default=False)
+    ] = None,
 ) -> None:
     """Write candles to a file, or to the data folder of another program."""
     spec = run_spec(tier=tier, start=start, end=end)
@@ -63,6 +73,7 @@ def export(
             incomplete=incomplete,
             require_complete=require_complete,
             with_state=with_state,
+            as_of=seconds_of_moment(as_of),
         )
         for width in _listed("interval", interval)
     ]

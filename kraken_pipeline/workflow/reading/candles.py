@@ -19,7 +19,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, TIME, seconds_in
 from kraken_pipeline.market.continuous import continuous_candles
 from kraken_pipeline.market.flow import with_flow
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.moment import short
+from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.lake.history import candles_as_of
@@ -107,8 +107,8 @@ def read_candles(
             begins, and what is left out because both have candles.
         release: The name or the folder of a dataset release: its candles are read, with what it claims of them, and
             nothing of the lake. It ends where its selection does.
-        as_of: A moment: the stored candles are returned as the lake held them then. What was known of the time between
-            them is not kept, so that no option that goes by it can be used.
+        as_of: A moment of the past, to the second: the stored candles are returned as the lake held them then. What was
+            known of the time between them is not kept, so that no option that goes by it can be used.
         settings: The settings; those from the environment by default.
 
     Returns:
@@ -132,12 +132,10 @@ def read_candles(
         incomplete=incomplete,
         require_complete=require_complete,
         with_state=with_state,
+        as_of=seconds_of_moment(as_of),
     )
-    if as_of is not None and (release is not None or not request.is_plain or request.bars.stored_as is None):
-        raise InvalidRequest(
-            "as_of reads candles of the stored intervals as the lake held them; coverage and proof of that time are "
-            "not kept, so that other intervals, quiet time and states cannot be made, and a release never changes"
-        )
+    if as_of is not None and release is not None:
+        raise InvalidRequest("as_of and release exclude each other: a release never changes")
     is_one = isinstance(pair, str)
     if continuous and (not is_one or pivot or with_state or require_complete):
         raise InvalidRequest(
@@ -150,8 +148,7 @@ def read_candles(
         chosen_columns([pivot], [name for name in available if name not in ("time", PAIR)])
         if columns is not None:
             raise InvalidRequest("columns and pivot exclude each other: a pivot has one column for each pair")
-    names_given = [pair] if isinstance(pair, str) else pair
-    with _source(names_given, request, release, seconds_of_moment(as_of), settings) as (names, read_all):
+    with _source([pair] if isinstance(pair, str) else pair, request, release, settings) as (names, read_all):
         if continuous:
             return _continuous(names[0], read_all).select(wanted)
         frames = read_all(names)
@@ -162,20 +159,13 @@ def read_candles(
 
 @contextmanager
 def _source(
-    pairs: Sequence[str],
-    request: ReadRequest,
-    release: str | Path | None,
-    as_of: int | None,
-    settings: Settings | None,
+    pairs: Sequence[str], request: ReadRequest, release: str | Path | None, settings: Settings | None
 ) -> Iterator[tuple[list[str], ReadAll]]:
     """Yield the names of known pairs, and the function that reads some of them from the lake or from a release."""
     settings = settings or load_settings()
     if release is None:
         with opened(settings) as stores:
-            read = partial(read_pairs, stores, request=request)
-            if as_of is not None:
-                read = partial(_read_as_of, stores, request=request, moment=as_of)
-            yield named(pairs, stores), read
+            yield named(pairs, stores), partial(read_pairs, stores, request=request)
         return
     opened_release = open_release(find_anywhere(settings.home, str(release)))
 
@@ -184,18 +174,6 @@ def _source(
         return _frames(request, evidence, partial(release_reader, opened_release), end_of(opened_release))
 
     yield pairs_in(opened_release, pairs), read_all
-
-
-def _read_as_of(stores: Stores, pairs: Sequence[str], request: ReadRequest, moment: int) -> dict[str, pl.DataFrame]:
-    """Return the stored candles of some pairs, by name, as the lake held them at the end of a second."""
-    stored = Interval.parse(request.bars.minutes)
-    end_of_second = moment * 1_000_000 + 999_999
-    return {
-        pair: candles_as_of(stores.lake, Series(pair, stored), end_of_second, request.start, request.end).select(
-            COLUMNS
-        )
-        for pair in pairs
-    }
 
 
 def _continuous(pair: str, read_all: ReadAll) -> pl.DataFrame:
@@ -226,8 +204,23 @@ def read_pairs(stores: Stores, pairs: Sequence[str], request: ReadRequest) -> di
     Raises:
         Incomplete: The request requires it, and a candle of one of the pairs may be missing.
     """
+    if request.as_of is not None:
+        return {pair: _as_of(stores, pair, request, request.as_of) for pair in pairs}
     found = evidence_of(stores, pairs, with_proof=request.with_state or request.require_complete)
     return _frames(request, {pair: found[pair] for pair in pairs}, partial(_reader, stores), int(time.time()))
+
+
+def _as_of(stores: Stores, pair: str, request: ReadRequest, moment: int) -> pl.DataFrame:
+    """Return the stored candles of a pair as the lake held them at the end of a second.
+
+    Raises:
+        InvalidRequest: That second is not over, so that the answer could still change, or it is too early.
+    """
+    if moment + 1 > time.time():
+        raise InvalidRequest(f"{iso(moment)} is not over: as_of names a moment of the past")
+    series = Series(pair, Interval.parse(request.bars.minutes))
+    last_microsecond = moment * 1_000_000 + 999_999
+    return candles_as_of(stores.lake, series, last_microsecond, request.start, request.end).select(COLUMNS)
 
 
 def _frames(

@@ -36,6 +36,7 @@ class ReadRequest:
         incomplete: Whether candles are wanted of time that is not covered whole.
         require_complete: Whether a gap or suspicious quiet time is an error.
         with_state: Whether there is a row for each candle of the expected time, with its state and its proof.
+        as_of: The moment as of which stored candles are wanted, in seconds since the epoch; None for the present.
     """
 
     bars: Bars
@@ -45,10 +46,16 @@ class ReadRequest:
     incomplete: bool = False
     require_complete: bool = False
     with_state: bool = False
+    as_of: int | None = None
 
     def __post_init__(self) -> None:
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise InvalidRequest("end must be later than start; the range is half-open, so end itself is excluded")
+        if self.as_of is not None and (not self.is_plain or self.bars.stored_as is None):
+            raise InvalidRequest(
+                "as_of reads candles of the stored intervals as the lake held them; coverage and proof of that time "
+                "are not kept, so that other intervals, quiet time and states cannot be made"
+            )
 
     @property
     def is_plain(self) -> bool:
