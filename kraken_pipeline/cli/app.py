@@ -7,40 +7,51 @@ With `--json`, standard output is that JSON alone; everything else that is said 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from dotenv import load_dotenv
+from typer.completion import completion_init  # type: ignore[attr-defined]
 
-from kraken_pipeline.cli.groups import Command, Group
+from kraken_pipeline.cli.groups import COMPLETION_VARIABLE, Command, Group, flag
 from kraken_pipeline.cli.layout import say
-from kraken_pipeline.cli.output import err
+from kraken_pipeline.cli.output import err, let_go
 from kraken_pipeline.errors import STOPPED, STOPPED_CODE, InvalidRequest, InvalidSettings
 from kraken_pipeline.logs import configure
 from kraken_pipeline.settings import load_settings
 
 _COMMANDS: dict[str, Command | Group] = {
     "plan": Command("run_commands.plan", "Show the route and the cost of every gap."),
-    "ingest": Command("run_commands.ingest", "Ingest archives, fill gaps and report the result."),
+    "ingest": Command("run_commands.ingest", "Ingest archives, fill gaps and report the result.", is_work=True),
     "backfill": Command(
-        "run_commands.backfill", "Fill gaps through Kraken's API and by resampling, without reading archives."
+        "run_commands.backfill",
+        "Fill gaps through Kraken's API and by resampling, without reading archives.",
+        is_work=True,
     ),
-    "publish": Command("run_commands.publish", "Publish pending changes to QuestDB."),
+    "publish": Command("run_commands.publish", "Publish pending changes to QuestDB.", is_work=True),
     "reconcile": Command(
         "keep_commands.reconcile",
         "Compare intervals with each other, refute candles that are short, and list contradictions.",
+        is_work=True,
     ),
     "resolve": Command(
         "keep_commands.resolve", "Withdraw wrong candles: those of a file, a release, a span, or all with one cause."
     ),
-    "verify": Command("keep_commands.verify", "Compare every file of the lake with what was written."),
+    "verify": Command("keep_commands.verify", "Compare every file of the lake with what was written.", is_work=True),
     "prove": Command(
-        "run_commands.prove", "Count trades by the ids that the exchange gives them, and fill what is missing."
+        "run_commands.prove",
+        "Count trades by the ids that the exchange gives them, and fill what is missing.",
+        is_work=True,
     ),
-    "recover": Command("run_commands.recover", "Rebuild a lost catalog from the lake and the archives at hand."),
-    "backup": Command("keep_commands.backup", "Save the catalog and then the lake; runs may be at work."),
-    "restore": Command("keep_commands.restore", "Restore a backup into an empty home, and verify the result."),
+    "recover": Command(
+        "run_commands.recover", "Rebuild a lost catalog from the lake and the archives at hand.", is_work=True
+    ),
+    "backup": Command("keep_commands.backup", "Save the catalog and then the lake; runs may be at work.", is_work=True),
+    "restore": Command(
+        "keep_commands.restore", "Restore a backup into an empty home, and verify the result.", is_work=True
+    ),
     "gaps": Command("gaps.gaps", "List the gaps, with their routes and the archives that fill them."),
     "report": Command("report.report", "Report how complete each tier and interval is, and what to do about the rest."),
     "explain": Command(
@@ -52,12 +63,16 @@ _COMMANDS: dict[str, Command | Group] = {
         "pairs.pairs",
         "List the pairs of a day, or all that are known, with when each was listed and how that is known.",
     ),
-    "export": Command("export.export", "Write candles to a file, or to the data folder of another program."),
+    "export": Command(
+        "export.export", "Write candles to a file, or to the data folder of another program.", is_work=True
+    ),
     "release": Group(
         "Make, list, verify, compare and delete releases of a dataset: candles that never change, with a digest.",
         {
             "create": Command(
-                "release.create", "Make a release: the selected candles as they are now, and what is known of them."
+                "release.create",
+                "Make a release: the selected candles as they are now, and what is known of them.",
+                is_work=True,
             ),
             "list": Command("release.list_all", "List the releases of this home."),
             "verify": Command(
@@ -72,6 +87,9 @@ _COMMANDS: dict[str, Command | Group] = {
         "health.health",
         "Check the disk, the servers, the exchange and the data; the exit code is 1 if a check has failed.",
     ),
+    "completion": Command(
+        "completion.completion", "Print the script that lets a shell complete commands, options, pairs and intervals."
+    ),
     "demo": Command(
         "demo.demo", "Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."
     ),
@@ -85,6 +103,7 @@ _COMMANDS: dict[str, Command | Group] = {
             "retry": Command(
                 "run_commands.retry_dead_letters",
                 "Repeat fetches that failed for good: all of them, unless some are named.",
+                is_work=True,
             ),
         },
     ),
@@ -105,14 +124,28 @@ def _begin() -> None:
     configure(load_settings())
 
 
-app = Group("Every Kraken candle, and the knowledge that it is every one.", _COMMANDS, begin=_begin)
+def _tell_version() -> NoReturn:
+    from importlib.metadata import version  # noqa: PLC0415 - no other command needs it
+
+    sys.stdout.write(f"kraken-pipeline {version('kraken-pipeline')}\n")
+    sys.exit()
+
+
+app = Group(
+    "Every Kraken candle, and the knowledge that it is every one.",
+    _COMMANDS,
+    begin=_begin,
+    options=[flag("--version", then=_tell_version, text="Show the version and exit.")],
+)
 
 
 def main() -> None:
     """Runs the command line; errors become one sentence and an exit code."""
     try:
         _load_environment()
-        app()
+        if COMPLETION_VARIABLE in os.environ:
+            completion_init()
+        app(complete_var=COMPLETION_VARIABLE)
     except (InvalidRequest, InvalidSettings) as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -120,6 +153,7 @@ def main() -> None:
     except SystemExit as exit_:
         if exit_.code == STOPPED_CODE:  # so typer takes Ctrl-C
             _fail(STOPPED, STOPPED_CODE)
+        let_go(is_shown=bool(exit_.code))
         raise
     except BaseException as error:  # a panic of Polars is no `Exception`
         from kraken_pipeline.storage.faults import fault_of  # noqa: PLC0415 - loads Polars, which `--help` does not need
@@ -130,6 +164,7 @@ def main() -> None:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
+    let_go(is_shown=True)
     say(err, f"kraken-pipeline: {sentence}", "red")
     sys.exit(code)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.pair import named_pair
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.stores import Stores, opened
@@ -19,19 +20,60 @@ from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 MOST = 1_000_000
 """The maximum of the options that limit a list."""
 
-Tier = Annotated[str, typer.Option(help="The tier: TIER1 to TIER4, or ALL.")]
+_INTERVALS = ("1m", "5m", "15m", "30m", "1h", "4h", "12h", "1d", "1w", "15d")
+_TIERS = ("TIER1", "TIER2", "TIER3", "TIER4", "ALL")
+
+
+# What a shell completes a value with. It asks while the user waits, and shows nothing else: if that fails, no value.
+def complete_pairs(incomplete: str) -> list[str]:
+    """Return lists of pairs that begin with what is typed: the last name is completed from the pairs of the home."""
+    try:
+        settings = load_settings()
+        if not settings.home.is_dir():
+            return []
+        with opened(settings) as stores:
+            return _extended(incomplete, sorted(known_pairs(stores)))
+    except PipelineError:
+        return []
+
+
+def complete_intervals(incomplete: str) -> list[str]:
+    """Return lists of intervals that begin with what is typed, with the last one completed: `1h,1d`."""
+    return _extended(incomplete, _INTERVALS)
+
+
+def complete_tiers(incomplete: str) -> list[str]:
+    """Return the tiers that begin with what is typed."""
+    return [tier for tier in _TIERS if tier.startswith(incomplete)]
+
+
+def _extended(incomplete: str, values: Iterable[str]) -> list[str]:
+    before, comma, last = incomplete.rpartition(",")
+    named = set(before.split(","))
+    return [before + comma + value for value in values if value.startswith(last) and value not in named]
+
+
+Tier = Annotated[str, typer.Option(help="The tier: TIER1 to TIER4, or ALL.", autocompletion=complete_tiers)]
 Intervals = Annotated[
-    str | None, typer.Option(help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. All ten by default.")
+    str | None,
+    typer.Option(
+        help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. All ten by default.",
+        autocompletion=complete_intervals,
+    ),
 ]
 KeptIntervals = Annotated[
     str | None,
     typer.Option(
         help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. By default KRAKEN_INTERVALS, or else those "
-        "of archives and earlier runs."
+        "of archives and earlier runs.",
+        autocompletion=complete_intervals,
     ),
 ]
 Pairs = Annotated[
-    str | None, typer.Option(help="Pairs, separated by commas: XBTUSD,ADAEUR. All of the tier by default.")
+    str | None,
+    typer.Option(
+        help="Pairs, separated by commas: XBTUSD,ADAEUR. All of the tier by default.", autocompletion=complete_pairs
+    ),
 ]
 Start = Annotated[
     str | None, typer.Option(help="The start of the selected time: ISO date or time, UTC, such as 2023-10-01.")

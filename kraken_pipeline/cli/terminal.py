@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from kraken_pipeline.cli.layout import say, wrapped
+from kraken_pipeline.cli.output import is_held
 from kraken_pipeline.market.moment import duration
 from kraken_pipeline.workflow.progress import Progress
 
@@ -25,6 +26,9 @@ _PLAIN_SECONDS = 5.0
 @contextmanager
 def progress_bar(console: Console, phase: str = "starting") -> Iterator[Callable[[Progress], None]]:
     """Show a run's progress until the block ends: a bar with rate and time left on a terminal, else plain lines."""
+    if is_held(console):
+        yield lambda _: None
+        return
     if not console.file.isatty() or console.is_dumb_terminal:
         yield _plain_lines(console)
         return

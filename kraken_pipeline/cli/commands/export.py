@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kraken_pipeline.cli.layout import say
-from kraken_pipeline.cli.options import End, Start, Tier, stores_of_home
+from kraken_pipeline.cli.options import End, Start, Tier, complete_intervals, complete_pairs, stores_of_home
 from kraken_pipeline.cli.output import err
 from kraken_pipeline.cli.terminal import progress_bar
 from kraken_pipeline.errors import InvalidRequest
@@ -33,10 +33,18 @@ ALL = "ALL"
 
 def export(
     pair: Annotated[
-        str, typer.Argument(help="The pair: XBTUSD, XBT/USD, BTCUSD, …; several, separated by commas; or ALL.")
+        str,
+        typer.Argument(
+            help="The pair: XBTUSD, XBT/USD, BTCUSD, …; several, separated by commas; or ALL.",
+            autocompletion=complete_pairs,
+        ),
     ],
     interval: Annotated[
-        str, typer.Argument(help="Minutes, or a length such as 3m, 2h, 1d, 1w; several, separated by commas.")
+        str,
+        typer.Argument(
+            help="Minutes, or a length such as 3m, 2h, 1d, 1w; several, separated by commas.",
+            autocompletion=complete_intervals,
+        ),
     ],
     to: Annotated[Path, typer.Option(help="The file to write: .csv, .parquet or .feather; or a folder.")],
     format_: Annotated[
