@@ -17,6 +17,7 @@ from kraken_pipeline.demo.clock import FixedClock
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.listing import DAY
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.orchestration import steps
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.progress import RunContext
@@ -91,11 +92,11 @@ def test_each_command_of_a_report_costs_what_it_says(holed: Path, selection: tup
     report = shell(holed, "report", *selection, "--json", **LIMITED).json
     said = report["recommendations"]
     ((sentence, words),) = suggested(said, "backfill")
-    requests = number(sentence, r"with about ([\d,]+) requests")
+    requests = number(sentence, r"with about ([\d,]+) requests?")
     assert requests == cost(shell(holed, *words, "--dry-run", "--json", **LIMITED)) > 0
-    assert f"{requests:,} requests, about " in shell(holed, *words, "--dry-run", **LIMITED).out
+    assert f"{quantity(requests, 'request')}, about " in shell(holed, *words, "--dry-run", **LIMITED).out
     # It is all that the exchange can fill of what was asked for, and no more.
-    assert number(sentence, r"^([\d,]+) gaps") + free_of(holed, said) == report["total_gaps"]
+    assert number(sentence, r"^([\d,]+) gaps?") + free_of(holed, said) == report["total_gaps"]
     narrowed = ("--intervals", "60,1440") if "--intervals" not in selection else ()
     assert requests == cost(shell(holed, "backfill", *selection, *narrowed, "--complete", "--dry-run", "--json"))
 
@@ -105,7 +106,7 @@ def free_of(home: Path, sentences: list[str]) -> int:
     gaps = 0
     for sentence, words in suggested(sentences, "ingest"):
         assert cost(shell(home, *words, "--dry-run", "--json")) == 0
-        gaps += number(sentence, r"^([\d,]+) gaps follow")
+        gaps += number(sentence, r"^([\d,]+) gaps? can be filled")
     return gaps
 
 
@@ -119,7 +120,7 @@ def test_the_contradictions_that_are_counted_are_those_that_the_command_lists(
     assert len(found) == bool(report["conflicts"])
     for sentence, words in found:
         listed = [row for row in shell(home, *words, "--json").json if row["fine"] == 60 and row["coarse"] == 1440]
-        assert number(sentence, r"^(\d+) contradictions") == report["conflicts"] == len(listed)
+        assert number(sentence, r"^(\d+) contradictions?") == report["conflicts"] == len(listed)
 
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids=" ".join)
@@ -131,7 +132,7 @@ def test_a_page_suggests_the_commands_of_its_report(holed: Path, selection: tupl
     commands = [each.text for each in advice.all("code")]
     assert commands == [each.rpartition(": ")[2] for each in said["recommendations"] if ": kraken-pipeline" in each]
     ((sentence, _),) = suggested(said["recommendations"], "backfill")
-    assert page.headline["requests to make"].startswith(str(number(sentence, r"with about ([\d,]+) requests")))
+    assert page.headline["requests to make"].startswith(str(number(sentence, r"with about ([\d,]+) requests?")))
 
 
 def test_what_a_command_costs_is_about_what_it_then_asks_for(holed: Path, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_what_a_command_costs_is_about_what_it_then_asks_for(holed: Path, tmp_pa
         asked = [each.endpoint for each in exchange.requests if each.params.get("count") != "1"]
     # The status, the list of pairs and the first trade of each pair come on top.
     requests = sum(endpoint in ("OHLC", "Trades") for endpoint in asked)
-    assert abs(requests - number(sentence, r"with about ([\d,]+) requests")) <= 2
+    assert abs(requests - number(sentence, r"with about ([\d,]+) requests?")) <= 2
     after = shell(home, "report", "--json").json
     assert (after["overall_completeness_pct"], suggested(after["recommendations"], "backfill")) == (100.0, [])
 

@@ -119,7 +119,7 @@ def test_ingest_again_stores_nothing_and_says_why(filled: Filled) -> None:
     assert "SUCCESS run " in said.out
     assert "0 of 0 files ingested, 0 candles stored" in said.out
     assert "12 files were ingested before" in said.out
-    assert "1 files and folders in the archive folders are not archives" in said.out
+    assert "1 file or folder in the archive folders is not an archive" in said.out
     assert "% complete over 6 series of 3 pairs" in said.out
 
 

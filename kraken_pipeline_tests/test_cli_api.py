@@ -267,7 +267,7 @@ def test_a_fetch_that_failed_is_exit_code_1_and_the_rest_is_done(home: Path, exc
     said = ask(home, exchange, "backfill", "--intervals", "60")
     assert said.code == 1
     assert re.search(r"SUCCESS run [0-9a-f]{8}: ", said.out)
-    assert "1 fetches from the exchange failed; the next run tries their gaps again" in said.out
+    assert "1 fetch from the exchange failed; the next run tries its gaps again" in said.out
     assert "OHLC of ADAEUR 60: Kraken refused OHLC pair=ADAEUR" in said.out
     assert hours_of(home, "XBTUSD")[-1] == happened("XBTUSD", 60)[-1]
 
@@ -349,7 +349,7 @@ def test_the_cache_says_how_well_it_serves_and_forgets_what_it_is_told_to(home: 
     assert re.search(r"; 4 keys with 0\.\d MiB on disk\.$", shown)
 
     cleared = ask(home, exchange, "cache", "clear", "--prefix", "replies:OHLC:XBTUSD")
-    assert (cleared.code, cleared.out, cleared.err) == (0, "", "1 replies deleted\n")
+    assert (cleared.code, cleared.out, cleared.err) == (0, "", "1 reply deleted\n")
     assert ask(home, exchange, "cache", "clear", "--prefix", "elsewhere").err == "0 replies deleted\n"
     assert ask(home, exchange, "cache", "stats", "--json").json["keys"] == 3
     assert ask(home, exchange, "cache", "clear").err == "3 replies deleted\n"

@@ -138,7 +138,7 @@ def test_without_a_terminal_there_are_no_frames(tmp_path: Path, shelf: Shelf) ->
     done = ended(start(tmp_path / "home", *arguments, program="kraken_pipeline", TTY_COMPATIBLE="1"))
     assert done.code == 0
     assert BAR not in done.out + done.err
-    assert "ingesting: 1 of 1 files" in done.out
+    assert "ingesting: 1 of 1 file" in done.out
 
 
 # --- what it says

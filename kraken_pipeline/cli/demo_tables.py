@@ -9,18 +9,19 @@ from rich.console import Console
 
 from kraken_pipeline.cli.layout import say, write
 from kraken_pipeline.demo.showcase import Showcase
+from kraken_pipeline.market.quantity import quantity
 
 
 def showcase(console: Console, made: Showcase) -> None:
     """Print the contents of the demo's world, and its deliberate errors."""
     say(console, "A small exchange made trades, and archives of them:", "bold")
     for line in (
-        f"{len(made.world.listings)} pairs: {', '.join(made.world.listings)}",
-        f"{len(made.quarters)} quarterly archives: {', '.join(path.name for path in made.quarters)}",
-        f"{len(made.loose)} loose files of the running quarter",
+        f"{quantity(len(made.world.listings), 'pair')}: {', '.join(made.world.listings)}",
+        f"{quantity(len(made.quarters), 'quarterly archive')}: {', '.join(path.name for path in made.quarters)}",
+        f"{quantity(len(made.loose), 'loose file')} of the running quarter",
         f"missing on purpose: {made.missing}",
-        f"broken on purpose: {made.corrupt.name} (an interrupted download), {len(made.rejected)} bad rows, "
-        f"{len(made.wrong)} candles that other intervals contradict",
+        f"broken on purpose: {made.corrupt.name} (an interrupted download), {quantity(len(made.rejected), 'bad row')}, "
+        f"{quantity(len(made.wrong), 'candle')} that other intervals contradict",
     ):
         say(console, f"  • {line}")
 

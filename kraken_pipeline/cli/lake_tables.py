@@ -8,6 +8,7 @@ from rich.console import Console
 
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.verify.backup import Backup
 from kraken_pipeline.workflow.verify.verification import Verification
 
@@ -16,16 +17,16 @@ def verification(console: Console, found: Verification) -> None:
     """Print the result of a verification: each damaged file with its damage, and what to do."""
     size = f"{found.bytes / 2**20:,.1f} MiB"
     if found.adopted:
-        say(console, f"{_counted(found.adopted, 'file')} recorded that the catalog did not have.")
+        say(console, f"{quantity(found.adopted, 'file')} recorded that the catalog did not have.")
     for damage in found.repaired:
         say(console, f"repaired: {damage}", "yellow")
     for damage in found.damaged:
         say(console, f"{damage.kind}: {damage}", "red")
-    looked = f"{_counted(found.files, 'file')} with {size} in {found.seconds:.1f} s"
+    looked = f"{quantity(found.files, 'file')} with {size} in {found.seconds:.1f} s"
     if found.damaged:
-        say(console, f"{_counted(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.")
+        say(console, f"{quantity(len(found.damaged), 'file')} damaged, of {looked}; {found.damaged[0].action}.")
     elif found.repaired:
-        done = f"{_counted(len(found.repaired), 'damaged file')} set aside"
+        done = f"{quantity(len(found.repaired), 'damaged file')} set aside"
         say(console, f"{done}; candles that no source had are gaps: kraken-pipeline gaps")
     else:
         say(console, f"Every file is unchanged: {looked}.")
@@ -35,7 +36,7 @@ def backed_up(console: Console, done: Backup, to: Path) -> None:
     """Print the contents of a backup."""
     say(
         console,
-        f"The catalog as it was at {iso(done.started_at)} and {_counted(done.files, 'file')} with "
+        f"The catalog as it was at {iso(done.started_at)} and {quantity(done.files, 'file')} with "
         f"{done.bytes / 2**20:,.1f} MiB are in {to}, {done.linked:,} of them as hard links.",
     )
 
@@ -47,7 +48,3 @@ def restored(console: Console, done: Backup, source: Path) -> None:
         f"The backup of {iso(done.started_at)} was restored from {source}. To ingest later archives: "
         "kraken-pipeline ingest; with a QuestDB: kraken-pipeline publish --rebuild --verify",
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -11,6 +11,7 @@ from kraken_pipeline.cli.tables import ROWS, more_rows
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS
 from kraken_pipeline.market.moment import duration, short
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.gaps.gaps import is_awaited
 from kraken_pipeline.workflow.gaps.plan import Plan, Planned
@@ -65,13 +66,18 @@ def plan(console: Console, made: Plan) -> None:
     for left_out in (*made.scanned.broken, *made.scanned.waiting):
         say(console, f"{left_out.name}: {left_out.reason}", "yellow")
     if made.scanned.skipped:
-        say(console, f"{len(made.scanned.skipped)} files and folders in the archive folders are not archives.", "dim")
+        what = quantity(
+            len(made.scanned.skipped),
+            "file or folder in the archive folders is not an archive",
+            "files and folders in the archive folders are not archives",
+        )
+        say(console, f"{what}.", "dim")
     if made.missing_archives:
         say(console, f"Archives to fetch: {', '.join(made.missing_archives)}")
         say(console, f"Download them from {DOWNLOADS}")
     if made.awaited:
         say(console, f"{is_awaited(made.awaited)}.")
-    say(console, f"{made.requests:,} requests, about {duration(made.seconds)}.")
+    say(console, f"{quantity(made.requests, 'request')}, about {duration(made.seconds)}.")
     if made.run_requests < made.requests:
         say(
             console,
@@ -89,8 +95,8 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float,
     if beyond:
         say(
             console,
-            f"The first trades of {len(beyond):,} pairs are requested first. The gaps that they reveal before the "
-            "first known candles are not included.",
+            f"The first trades of {quantity(len(beyond), 'pair')} are requested first. The gaps that they reveal "
+            "before the first known candles are not included.",
         )
     if not chosen:
         say(console, "No requests are needed: no gap within the limits needs the exchange.")
@@ -122,4 +128,4 @@ def fetches(console: Console, chosen: Sequence[Fetch], requests_a_second: float,
     table.print(console)
     more_rows(console, len(chosen), "backfill --dry-run --json")
     requests = estimated(chosen)
-    say(console, f"{requests:,} requests, about {duration(requests / requests_a_second)}.")
+    say(console, f"{quantity(requests, 'request')}, about {duration(requests / requests_a_second)}.")

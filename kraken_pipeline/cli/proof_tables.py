@@ -11,6 +11,7 @@ from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.cli.tables import ROWS, gaps, more_rows
 from kraken_pipeline.coverage.anchors import CountVerdict
 from kraken_pipeline.market.moment import short
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.storage.records.trade_counts import TradeCount
 from kraken_pipeline.workflow.gaps.unknown import NOTHING_KNOWN
 from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict
@@ -53,9 +54,10 @@ def _reconciled(console: Console, done: Mapping[str, Any], *, is_known: bool, is
     """Print the outcome of a reconciliation; `is_clean` means that no contradiction was found."""
     say(
         console,
-        f"Reconciled the changes of {done.get('pairs_compared', 0):,} pairs: {done.get('spans_refuted', 0):,} spans "
-        f"refuted, {done.get('contradictions_healed', 0):,} contradictions healed, "
-        f"{done.get('new_conflicts', 0):,} new conflicts.",
+        f"Reconciled the changes of {quantity(done.get('pairs_compared', 0), 'pair')}: "
+        f"{quantity(done.get('spans_refuted', 0), 'span')} refuted, "
+        f"{quantity(done.get('contradictions_healed', 0), 'contradiction')} healed, "
+        f"{quantity(done.get('new_conflicts', 0), 'new conflict')}.",
     )
     if is_clean:
         say(console, "There are no contradictions." if is_known else NOTHING_KNOWN)
@@ -102,7 +104,10 @@ def counts(console: Console, found: Sequence[TradeCount]) -> None:
     if not found:
         say(console, "No span has been counted by the ids of its trades yet.")
         return
-    say(console, f"{len(proven):,} of {len(found):,} counts are proven by the ids of their trades.")
+    say(
+        console,
+        f"{len(proven):,} of {quantity(len(found), 'count is', 'counts are')} proven by the ids of their trades.",
+    )
     rest = [count for count in found if count.verdict is not CountVerdict.PROVEN]
     if not rest:
         return
@@ -139,7 +144,7 @@ def resolved(console: Console, done: Resolved) -> None:
     if not done.dry_run and not (done.files or done.series):
         say(console, f"{done.what} was withdrawn before; there is nothing left to withdraw.")
         return
-    say(console, f"{done.what} {verb}: {done.candles:,} candles.")
+    say(console, f"{done.what} {verb}: {quantity(done.candles, 'candle')}.")
     table = TextTable("Withdrawn", "pair", ">interval", "from", "to", ">candles")
     for withdrawn in done.series[:ROWS]:
         series, span = withdrawn.series, withdrawn.span
@@ -150,7 +155,8 @@ def resolved(console: Console, done: Resolved) -> None:
         table.print(console)
         more_rows(console, len(done.series), "resolve --json")
     for series, count in sorted(done.refilled.items())[:ROWS]:
-        say(console, f"  {count:,} candles of {series} were resampled from finer ones")
+        resampled = quantity(count, f"candle of {series} was", f"candles of {series} were")
+        say(console, f"  {resampled} resampled from finer ones")
     more_rows(console, len(done.refilled), "resolve --json")
     if done.gaps:
         gaps(console, [gap.row() for gap in done.gaps])

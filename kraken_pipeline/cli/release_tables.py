@@ -10,6 +10,7 @@ from rich.console import Console
 from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.coverage.ranges import Spans, slots
 from kraken_pipeline.market.moment import iso, short
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.explain.explanation import Stored
 from kraken_pipeline.workflow.releases.certificate import Certificate
 from kraken_pipeline.workflow.releases.differences import ReleaseDifference, SeriesDifference
@@ -59,7 +60,7 @@ def verification(console: Console, found: ReleaseVerification) -> None:
     for failed in found.failures:
         say(console, f"{failed.claim}: {failed.detail}", "red")
     if found.failures:
-        say(console, f"{_counted(len(found.failures), 'claim')} of the release in {found.folder} failed.")
+        say(console, f"{quantity(len(found.failures), 'claim')} of the release in {found.folder} failed.")
         return
     if found.certificate is not None:
         say(
@@ -92,7 +93,7 @@ def difference(console: Console, found: ReleaseDifference) -> None:
             candles.add_row(str(candle.series), short(candle.time), candle.change, *values, candle.why)
         candles.print(console)
     if found.count > len(found.candles):
-        say(console, f"{len(found.candles):,} of {_counted(found.count, 'candle')} are listed; --limit lists more.")
+        say(console, f"{len(found.candles):,} of {quantity(found.count, 'candle')} are listed; --limit lists more.")
 
 
 def _claims(series: SeriesDifference) -> str:
@@ -119,10 +120,6 @@ def _contents(certificate: Certificate) -> str:
     time = f"{'from the first candle' if start is None else f'from {iso(start)}'} to {iso(certificate.selection.end)}"
     size = f"{certificate.bytes / 2**20:,.1f} MiB"
     return (
-        f"{certificate.rows:,} candles of {len(certificate.series):,} series {time}, in "
-        f"{_counted(len(certificate.files), 'file')} with {size}"
+        f"{quantity(certificate.rows, 'candle')} of {len(certificate.series):,} series {time}, in "
+        f"{quantity(len(certificate.files), 'file')} with {size}"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

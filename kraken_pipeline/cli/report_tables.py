@@ -7,6 +7,7 @@ from rich.console import Console
 from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.cli.tables import ROWS, more_rows
 from kraken_pipeline.coverage.completeness import by_tier, shown
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.storage.records.trade_counts import as_counted
 from kraken_pipeline.workflow.report.report import Report
 
@@ -47,10 +48,10 @@ def report(console: Console, made: Report) -> None:
     say(
         console,
         made.unknown
-        or f"{shown(made.percent)} complete over {overall.series:,} series of {overall.pairs:,} pairs, "
+        or f"{shown(made.percent)} complete over {overall.series:,} series of {quantity(overall.pairs, 'pair')}, "
         f"{shown(made.proven_percent)} reconciled, {shown(made.verified_percent)} verified: "
-        f"{overall.candles:,} candles, {overall.quiet:,} quiet, "
-        f"{overall.gaps:,} gaps, {made.conflict_count:,} conflicts.",
+        f"{quantity(overall.candles, 'candle')}, {overall.quiet:,} quiet, "
+        f"{quantity(overall.gaps, 'gap')}, {quantity(made.conflict_count, 'conflict')}.",
     )
     if made.counted:
         say(console, f"{as_counted(made.counted)}.")

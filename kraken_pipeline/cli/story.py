@@ -9,6 +9,7 @@ from rich.console import Console
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.market.moment import iso, short
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.workflow.explain.explanation import VALUES, Evidence, Explanation, Stored
 
@@ -89,4 +90,4 @@ def _witness(evidence: Evidence) -> Iterator[str]:
     for line in evidence.lines:
         yield f"  line {line.number}: {line.text}"
     if evidence.count > len(evidence.lines):
-        yield f"  and {evidence.count - len(evidence.lines):,} more lines"
+        yield f"  and {quantity(evidence.count - len(evidence.lines), 'more line')}"

@@ -16,6 +16,7 @@ from rich.text import Text
 from kraken_pipeline.cli.layout import say, wrapped
 from kraken_pipeline.cli.output import is_held
 from kraken_pipeline.market.moment import duration
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.progress import Progress
 
 _REDRAWS_A_SECOND = 10
@@ -100,15 +101,15 @@ def _sentence(progress: Progress, seconds: float) -> str:
     if progress.requests_total:
         about = f", about {time_left}" if time_left else ""
         return (
-            f"{progress.requests_done:,} of about {progress.requests_total:,} requests, "
+            f"{progress.requests_done:,} of about {quantity(progress.requests_total, 'request')}, "
             f"{progress.requests_left:,} left{about}"
         )
     estimate = f", {progress.percent:.0f} %, {time_left} left" if time_left and not progress.is_done else ""
     if progress.published:
-        return f"{progress.published:,} candles published{estimate}"
-    done = f"{progress.candles:,} candles"
+        return f"{quantity(progress.published, 'candle')} published{estimate}"
+    done = quantity(progress.candles, "candle")
     if progress.files_total:
-        done = f"{progress.files_done:,} of {progress.files_total:,} files, {done}"
+        done = f"{progress.files_done:,} of {quantity(progress.files_total, 'file')}, {done}"
     if progress.files_done < progress.files_total:
         done += f", {progress.candles / max(seconds, 0.001):,.0f}/s"
     return done + estimate

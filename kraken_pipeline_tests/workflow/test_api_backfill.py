@@ -647,7 +647,7 @@ def test_a_row_that_is_no_candle_is_a_dead_letter_and_its_slot_stays_a_gap(
         give(stores, tmp_path, "XBTUSD", 60, (0, 8))
         done = fill(stores, intervals="60")
         assert done.failed == ()
-        assert done.notes == ("OHLC of XBTUSD 60: 1 rows are not candles",)
+        assert done.notes == ("OHLC of XBTUSD 60: 1 row is not a candle",)
         (letter,) = letters(stores)
         assert (letter["location"], letter["reason"]) == ("OHLC of XBTUSD 60", "volume is negative")
         (gap,) = done.gaps

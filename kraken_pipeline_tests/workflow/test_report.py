@@ -82,8 +82,8 @@ def test_its_numbers_are_those_of_a_hand_computation(stores: Stores, tmp_path: P
         },
         "attention": [],
         "recommendations": [
-            "3 gaps can be filled through Kraken's API, with about 1 requests, and more for what lies before the first "
-            "known candles of 1 pairs: kraken-pipeline backfill --intervals 60,1440 --complete"
+            "3 gaps can be filled through Kraken's API, with about 1 request, and more for what lies before the first "
+            "known candles of 1 pair: kraken-pipeline backfill --intervals 60,1440 --complete"
         ],
     }
 
@@ -237,7 +237,7 @@ def test_conflicts_count_for_both_sides_and_what_is_still_being_filled_for_none(
         1440: 1,
     }
     assert made.as_json()["conflicts"] == 1
-    assert made.recommendations[-1].startswith("1 contradictions between intervals are left")
+    assert made.recommendations[-1].startswith("1 contradiction between intervals is left")
     assert made.recommendations[-1].endswith(": kraken-pipeline reconcile --intervals 1440 --end 2023-03-30")
     assert not report(stores, intervals="5", end="2023-03-30").contradictions
     assert not report(stores, tier="TIER4", end="2023-03-30").contradictions

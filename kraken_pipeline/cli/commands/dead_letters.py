@@ -11,6 +11,7 @@ from kraken_pipeline.cli import tables
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import MOST, AsJson, Pairs, selection, stores_of_home
 from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.storage.records import dead_letters as letters
 from kraken_pipeline.workflow import dead_letters
 
@@ -38,4 +39,4 @@ def export_dead_letters(
     spec = selection(pairs=pairs)
     with stores_of_home() as stores:
         count = dead_letters.export_dead_letters(stores, spec.pairs, to)
-    say(err, f"{count:,} dead letters written to {to}")
+    say(err, f"{quantity(count, 'dead letter')} written to {to}")

@@ -14,6 +14,7 @@ from kraken_pipeline.cli.output import err
 from kraken_pipeline.cli.terminal import progress_bar
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import Progress
 from kraken_pipeline.workflow.reading.candles import named
@@ -130,4 +131,4 @@ def _tell(done: list[Exported], to: Path) -> None:
             f"the lake has no candle of {what} in that time; `kraken-pipeline report` shows what it has"
         )
     what = series[0] if len(done) == 1 else f"{len(series):,} of {len(done):,} series"
-    say(err, f"{candles:,} candles of {what} written to {to}")
+    say(err, f"{quantity(candles, 'candle')} of {what} written to {to}")

@@ -12,6 +12,7 @@ from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import AsJson, present, stores_of_home
 from kraken_pipeline.cli.output import err, out, print_json
 from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.settings import load_settings
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.stores import require_writable
@@ -40,4 +41,4 @@ def clear_cache(
     require_writable(load_settings())
     with stores_of_home() as stores, closing(open_cache(stores.settings, Counters(stores.catalog))) as opened_cache:
         count = opened_cache.clear(prefix)
-    say(err, f"{count:,} replies deleted")
+    say(err, f"{quantity(count, 'reply', 'replies')} deleted")

@@ -22,6 +22,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.report.report import export_unfillable, make_report
 
 
@@ -53,7 +54,7 @@ def report(
             say(console, f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).")
     if unfillable is not None:
         count = export_unfillable(made, unfillable)
-        say(err, f"{count} gaps without a route written to {unfillable}")
+        say(err, f"{quantity(count, 'gap')} without a route written to {unfillable}")
     if as_json:
         print_json(made.as_json())
     else:

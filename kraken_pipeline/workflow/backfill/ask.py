@@ -25,6 +25,7 @@ from kraken_pipeline.kraken.exchange import Exchange, ListedPairs
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.pair import did_you_mean
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.exchange_state.listings import ListingRecord
@@ -303,7 +304,8 @@ def fetch_each(
     for number, fetch in enumerate(chosen):
         _expect_requests(work, phase, budget.within(estimated(chosen[number:]) + later))
         if budget.is_spent:
-            work.notes.append(f"{BUDGET_SPENT}; {len(chosen) - number} fetches are left to the next run.")
+            left = quantity(len(chosen) - number, "fetch is", "fetches are")
+            work.notes.append(f"{BUDGET_SPENT}; {left} left to the next run.")
             return False
         answered: list[Span] = []
         try:

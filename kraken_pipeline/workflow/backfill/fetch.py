@@ -20,6 +20,7 @@ from kraken_pipeline.kraken.trades import Folded, TradesPage, page_trades
 from kraken_pipeline.market.candle import Source, finished
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.market.resample import NO_CANDLES
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.exchange_state import listings
@@ -111,7 +112,8 @@ def fetch_ohlc(stores: Stores, exchange: Exchange, series: Series, wanted: Spans
         # Spans that were answered but not filled, such as a row that is no candle, are not asked for again.
         attempts=[Attempt(span, Route.OHLC, None, None, run.now) for span in subtract(tuple(answered), reply.listed)],
     )
-    notes = (f"OHLC of {series}: {len(reply.rejects)} rows are not candles",) if reply.rejects else ()
+    rejected = quantity(len(reply.rejects), "row is not a candle", "rows are not candles")
+    notes = (f"OHLC of {series}: {rejected}",) if reply.rejects else ()
     return Fetched(stored, reply.listed, notes=notes)
 
 
@@ -190,7 +192,7 @@ def _left_out(pair: str, absent: Sequence[AbsentIds]) -> Iterator[str]:
         ids = f"{absent[0]}" if len(absent) == 1 else f"{len(absent):,} times, from {absent[0]} to {absent[-1]}"
         start, end = min(hole.start for hole in absent), max(hole.end for hole in absent)
         yield (
-            f"{pair}: the exchange has left out {sum(hole.count for hole in absent):,} trades twice ({ids}), "
+            f"{pair}: the exchange has left out {quantity(sum(hole.count for hole in absent), 'trade')} twice ({ids}), "
             f"between {iso(start)} and {iso(end)}; the minutes there stay without coverage, and the next run "
             "requests them again"
         )

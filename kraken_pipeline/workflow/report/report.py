@@ -16,6 +16,7 @@ from kraken_pipeline.coverage.ranges import Spans, intersect, subtract, touched_
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.kraken.release import DOWNLOADS, FULL_NAME, FULL_PARTS
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.catalog.states import ContradictionState
@@ -292,15 +293,16 @@ def _advice(
     if free:
         advice.append(
             Advice(
-                f"{free:,} gaps can be filled from finer candles, without requests",
+                f"{quantity(free, 'gap')} can be filled from finer candles, without requests",
                 spec.selecting(api_backfill=False).as_command("ingest"),
             )
         )
     if filling.requests:
-        more = f", and more for what lies before the first known candles of {filling.unprobed:,} pairs"
+        more = f", and more for what lies before the first known candles of {quantity(filling.unprobed, 'pair')}"
         advice.append(
             Advice(
-                f"{filling.gaps:,} gaps can be filled through Kraken's API, with about {filling.requests:,} requests"
+                f"{quantity(filling.gaps, 'gap')} can be filled through Kraken's API, with about "
+                f"{quantity(filling.requests, 'request')}"
                 f"{more if filling.unprobed else ''}",
                 filling.command,
             )
@@ -320,9 +322,9 @@ def _conflicts(spec: RunSpec, proof: ReportProof) -> Iterator[Advice]:
         contradiction for contradiction in proof.contradictions if contradiction.state is ContradictionState.CONFLICT
     ]
     if conflicts:
+        left = quantity(len(conflicts), "contradiction between intervals is", "contradictions between intervals are")
         yield Advice(
-            f"{len(conflicts):,} contradictions between intervals are left that no source settles. Show their "
-            "causes, and the commands that withdraw a side",
+            f"{left} left that no source settles. Show their causes, and the commands that withdraw a side",
             reconciling(spec, conflicts),
         )
     if proof.disputed:

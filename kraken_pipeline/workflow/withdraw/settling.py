@@ -12,6 +12,7 @@ from kraken_pipeline.coverage.ranges import Span, normalise
 from kraken_pipeline.errors import InvalidRequest, plain
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
+from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.workflow.reconcile.verdicts import CandleVerdict, Remedy
 from kraken_pipeline.workflow.run_spec import run_spec
@@ -69,7 +70,8 @@ class Grouped:
                 end=max(gap.span.end for gap in gaps),
                 complete=True,
             )
-            yield f"{len(gaps):,} are gaps now, which are filled by {spec.as_command('backfill')}"
+            left = quantity(len(gaps), "is a gap now, which is", "are gaps now, which are")
+            yield f"{left} filled by {spec.as_command('backfill')}"
 
     def _proving(self) -> Iterator[str]:
         if kept := self.of(Remedy.PROVE):
