@@ -5,7 +5,7 @@ ARGS ?=
 # Tests wait for servers and processes for three tenths of their time.
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
-.PHONY: setup demo dev test test-fast lint bench chaos pictures lock clean
+.PHONY: setup demo dev test test-fast lint bench chaos pictures wheel lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -66,6 +66,13 @@ chaos: .venv/installed-dev
 # Every picture in docs/images anew, from a demo world in a temporary folder.
 pictures: .venv/installed-dev
 	$(BIN)/python -m docs.pictures
+
+# What is installed without a checkout: pipx install dist/*.whl
+wheel: .venv/bin/python
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@rm -rf build
+	@ls -l dist/*.whl
 
 # What `make` installs: every dependency at one version, for Python 3.11 and newer.
 lock: .venv/bin/python

@@ -23,6 +23,12 @@ from kraken_pipeline.logs import configure
 from kraken_pipeline.settings import load_settings
 
 _COMMANDS: dict[str, Command | Group] = {
+    "init": Command("home.init", "Make a folder for candles: settings, a description for Dagster, and a drop folder."),
+    "ui": Command(
+        "home.ui",
+        "Run Dagster's UI and its daemon for this home, until Ctrl-C: the drop folder, schedules and sensors work "
+        "then.",
+    ),
     "plan": Command("run_commands.plan", "Show the route and the cost of every gap."),
     "ingest": Command("run_commands.ingest", "Ingest archives, fill gaps and report the result.", is_work=True),
     "backfill": Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,9 +30,12 @@ def showcase(console: Console, made: Showcase) -> None:
 def next_steps(console: Console, home: Path) -> None:
     """Print the commands to try after the demo."""
     say(console, "What to try next", "bold")
-    shell = f"cd {home} && {Path(sys.executable).with_name('kraken-pipeline')}"
+    program = Path(sys.executable).with_name("kraken-pipeline")
+    found = shutil.which(program.name)
+    is_in_path = found is not None and Path(found).resolve() == program.resolve()
+    shell = f"cd {home} && {program.name if is_in_path else program}"
     for command, what in (
-        ("make dev DEMO=1", "the UI, with the assets, runs and checks of this world"),
+        (f"{shell} ui", "the UI, with the assets, runs and checks of this world"),
         (f"{shell} report --html report.html", "the report as a page: maps, what to do, conflicts, sources"),
         (f"{shell} gaps", "what is missing, and which source can fill it"),
         (f"{shell} reconcile", "contradictions, and the commands that withdraw their wrong side"),

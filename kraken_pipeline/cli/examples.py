@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 _SELECTED = "--pairs XBTUSD --intervals 1h"
 
 EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
+    "home.init": (("A home of its own", "init ~/candles"),),
+    "home.ui": (("On another port", "ui --port 3001"),),
     "run_commands.plan": (
         ("What is missing, and what filling it would cost", "plan"),
         ("The same if these archives were ingested first", "plan --archive-dir ~/kraken"),
