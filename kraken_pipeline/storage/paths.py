@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
@@ -59,6 +62,22 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes its place when the block has ended, and not where it has failed.
+
+    So whoever reads it meanwhile has the earlier file, and never a part of one. Missing folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path.resolve()  # the file that a link names, not the link
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        yield beside
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def linked(path: Path, target: Path) -> bool:

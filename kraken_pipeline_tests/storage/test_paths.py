@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder
+from kraken_pipeline.storage.paths import spelled, sync_file, sync_folder, written_whole
 
 NAMES = st.text("aAxX%_.-169éÉß/ ", max_size=8)
 
@@ -38,3 +38,20 @@ def test_files_and_folders_are_made_durable(tmp_path: Path) -> None:
     sync_folder(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_file(tmp_path / "absent")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "x.csv"
+    with written_whole(path) as beside:
+        beside.write_text("first", encoding="utf-8")
+        assert not path.exists()
+    with pytest.raises(UnicodeEncodeError), written_whole(path) as beside:
+        beside.write_text("a part \udc80", encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "first"
+    link = tmp_path / "link.csv"
+    link.symlink_to(path)
+    with written_whole(link) as beside:
+        beside.write_text("second", encoding="utf-8")
+    assert link.is_symlink()
+    assert path.read_text(encoding="utf-8") == "second"
+    assert list(path.parent.iterdir()) == [path]

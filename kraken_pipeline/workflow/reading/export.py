@@ -15,6 +15,7 @@ from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import seconds_of
 from kraken_pipeline.market.flow import FLOW, without_empty_flow
 from kraken_pipeline.market.pair import parse_pair
+from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.reading.candles import long_frame, read_pairs
 from kraken_pipeline.workflow.reading.request import ReadRequest
@@ -132,13 +133,13 @@ def write(candles: pl.DataFrame, path: Path) -> None:
     """
     if not is_single(path):
         raise InvalidRequest(f"{path} must end in .csv, .parquet or .feather, which is the format to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = without_empty_flow(candles) if set(FLOW) <= set(candles.columns) else candles
-    if path.suffix == ".parquet":
-        candles.write_parquet(path)
-    elif path.suffix == ".feather":
-        candles.write_ipc(path, compression="lz4", compat_level=pl.CompatLevel.oldest())
-    elif "time" in candles.columns:
-        told.with_columns(seconds_of(pl.col("time"))).write_csv(path)
-    else:
-        told.write_csv(path)
+    with written_whole(path) as beside:
+        if path.suffix == ".parquet":
+            candles.write_parquet(beside)
+        elif path.suffix == ".feather":
+            candles.write_ipc(beside, compression="lz4", compat_level=pl.CompatLevel.oldest())
+        elif "time" in candles.columns:
+            told.with_columns(seconds_of(pl.col("time"))).write_csv(beside)
+        else:
+            told.write_csv(beside)

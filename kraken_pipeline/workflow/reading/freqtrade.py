@@ -16,6 +16,7 @@ import polars as pl
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.workflow.reading.other_names import timeframe, usual_assets
 
 _REPLACED = "/ .@$+:"
@@ -38,10 +39,9 @@ def write(candles: pl.DataFrame, pair: Pair, bars: Bars, folder: Path) -> Path:
         raise InvalidRequest("freqtrade counts candles from midnight in UTC: leave --offset and --timezone out")
     name = "_".join(usual_assets(pair)) if pair.quote else pair.name
     name = "".join("_" if letter in _REPLACED else letter for letter in name)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{timeframe(bars)}.feather"
     known = candles.filter(pl.col("close").is_not_null())
-    known.select(pl.col("time").cast(pl.Datetime("ms", "UTC")).alias("date"), *_PRICES).write_ipc(
-        path, compression="lz4", compat_level=pl.CompatLevel.oldest()
-    )
+    rows = known.select(pl.col("time").cast(pl.Datetime("ms", "UTC")).alias("date"), *_PRICES)
+    with written_whole(path) as beside:
+        rows.write_ipc(beside, compression="lz4", compat_level=pl.CompatLevel.oldest())
     return path

@@ -22,6 +22,7 @@ from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.workflow.reading.other_names import usual_assets
 
 _RESOLUTIONS = {Interval.M1: "minute", Interval.H1: "hour", Interval.D1: "daily"}
@@ -58,10 +59,9 @@ def write(candles: pl.DataFrame, pair: Pair, bars: Bars, folder: Path) -> Path:
 
 
 def _zip(path: Path, name: str, rows: pl.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     entry = ZipInfo(name)  # dated 1980, so that the same candles give the same file
     entry.compress_type = ZIP_DEFLATED
-    with ZipFile(path, "w") as archive:
+    with written_whole(path) as beside, ZipFile(beside, "w") as archive:
         # LEAN's parser of decimals does not accept exponents.
         text = rows.with_columns(_digits(name) for name in _PRICES).write_csv(include_header=False, quote_style="never")
         archive.writestr(entry, text)

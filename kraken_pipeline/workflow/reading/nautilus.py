@@ -26,6 +26,7 @@ from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import seconds_in
 from kraken_pipeline.market.decimals import PRICES, most_decimals
 from kraken_pipeline.market.pair import Pair
+from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.workflow.reading.other_names import timeframe, usual_assets
 
 _UNITS = {"m": "MINUTE", "h": "HOUR", "d": "DAY", "w": "WEEK"}
@@ -123,8 +124,8 @@ def _replace(folder: Path, rows: pa.Table, first: int, last: int) -> None:
     """Write the only file of a folder, which is named by its first and last time, in nanoseconds since the epoch."""
     if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    pq.write_table(rows, folder / f"{_stamp(first)}_{_stamp(last)}.parquet")
+    with written_whole(folder / f"{_stamp(first)}_{_stamp(last)}.parquet") as beside:
+        pq.write_table(rows, beside)
 
 
 def _stamp(nanoseconds: int) -> str:

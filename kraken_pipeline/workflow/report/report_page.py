@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.settings import Settings
+from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report, reports_of
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.heed import heeding
@@ -73,7 +73,8 @@ def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None
     alike = [report for report in past if report.numbers.get("selection") == record.numbers["selection"]]
     html = render(replace(contents, trend=(*alike, record))).encode()
     path = (path or page_path(stores.settings, spec.tier)).absolute()
-    _write(path, html)
+    with written_whole(path) as beside:  # a browser never reloads half a page
+        beside.write_bytes(html)
     if not stores.catalog.is_read_only:
         with stores.catalog.write() as connection:
             keep_report(connection, record)
@@ -97,14 +98,3 @@ def _record(contents: Contents) -> ReportRecord:
         "selection": selection(contents.spec),
     }
     return ReportRecord(report.tier, report.made_at, numbers)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, so that a browser never reloads half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
