@@ -21,7 +21,12 @@ from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.logs import console
 from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
-from kraken_pipeline.orchestration.sensors import auto_gap_fill_sensor, deliver_publications_sensor, drop_folder_sensor
+from kraken_pipeline.orchestration.sensors import (
+    auto_gap_fill_sensor,
+    deliver_publications_sensor,
+    drop_folder_sensor,
+    lost_runs_sensor,
+)
 from kraken_pipeline.settings import load_settings
 
 
@@ -52,6 +57,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
         sensors=[
             drop_folder_sensor(),
             auto_gap_fill_sensor(settings),
+            lost_runs_sensor(),
             *([deliver_publications_sensor(settings)] if settings.has_questdb else []),
         ],
         resources={

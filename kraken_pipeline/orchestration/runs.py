@@ -103,7 +103,7 @@ def statuses(
 def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) -> RunStatus:
     run = record.dagster_run
     status = str(run.status.value)
-    if run.status in _BEGUN and not (_is_probing(record) or locks.is_running(run.run_id)):
+    if _is_gone(locks, record):
         status = INTERRUPTED
     outcome = outcome_of(dict(run.tags))
     return RunStatus(
@@ -118,6 +118,11 @@ def _status(instance: dg.DagsterInstance, locks: Locks, record: dg.RunRecord) ->
         error=_error(instance, run) if run.status is dg.DagsterRunStatus.FAILURE else _warnings(outcome),
         resumes=run.tags.get(RESUMES_TAG),
     )
+
+
+def _is_gone(locks: Locks, record: dg.RunRecord) -> bool:
+    run = record.dagster_run
+    return run.status in _BEGUN and not (_is_probing(record) or locks.is_running(run.run_id))
 
 
 def _is_probing(record: dg.RunRecord) -> bool:
@@ -193,6 +198,12 @@ def at_work(instance: dg.DagsterInstance, locks: Locks, job: str) -> str | None:
         if is_beginning or locks.is_running(run.run_id):
             return run.run_id
     return None
+
+
+def without_process(instance: dg.DagsterInstance, locks: Locks) -> list[dg.DagsterRun]:
+    """Return the runs that have begun and not ended, and whose process is gone: nobody holds their lock."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=_BEGUN))
+    return [record.dagster_run for record in records if _is_gone(locks, record)]
 
 
 def unfinished(statuses_: Sequence[RunStatus]) -> list[RunStatus]:

@@ -1,4 +1,4 @@
-"""The sensors: they ingest dropped files in one run, start a backfill after it, and publish pending ranges."""
+"""The sensors: they ingest dropped files, follow with a backfill, publish pending ranges, and end lost runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from kraken_pipeline.orchestration.jobs.maintenance_jobs import backfill_job
 from kraken_pipeline.orchestration.jobs.publish_job import publish_job
 from kraken_pipeline.orchestration.partitions import PAIRS, by_tier
 from kraken_pipeline.orchestration.run_records import SPEC_TAG
-from kraken_pipeline.orchestration.runs import at_work
+from kraken_pipeline.orchestration.runs import at_work, without_process
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.locks.locks import Locks
+from kraken_pipeline.storage.stores import opened_locks
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.triggers.dropped_files import look_into_drop_folder
 from kraken_pipeline.workflow.triggers.pending_ranges import reason_not_to_publish
 
 BACKFILL_LATER_TAG = "kraken/backfill_later"
 """The tag of an ingest that makes no requests because `auto_gap_fill` follows it, not because a user asked for none."""
+
+_LOST = "the process of the run is gone; the same command, or a retry, goes on with what it left"
 
 
 def evaluate(settings: Settings, cursor: str | None) -> dg.SensorResult:
@@ -119,3 +123,38 @@ def deliver_publications_sensor(settings: Settings) -> dg.SensorDefinition:
         return delivery(settings, context.instance, time.time())
 
     return deliver_publications
+
+
+def end_lost_runs(instance: dg.DagsterInstance, locks: Locks, cursor: str | None) -> dg.SensorResult:
+    """Report runs whose process was gone at this tick and at the one before as failed, or as cancelled.
+
+    Dagster notices the end of a run's process itself, except where the code location that started it ended too. Such
+    runs would count as running for ever, and keep their places in the queue.
+    """
+    before = set(json.loads(cursor or "[]"))
+    gone = {run.run_id: run for run in without_process(instance, locks)}
+    ended = sorted(before & set(gone))
+    for run_id in ended:
+        if gone[run_id].status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(gone[run_id], message=_LOST)
+        else:
+            instance.report_run_failed(gone[run_id], message=_LOST)
+    waiting = sorted(set(gone) - set(ended))
+    reason = f"ended: {', '.join(ended)}" if ended else "every run that has begun has its process"
+    return dg.SensorResult(skip_reason=reason, cursor=json.dumps(waiting))
+
+
+def lost_runs_sensor() -> dg.SensorDefinition:
+    """Return the sensor that ends runs whose process is gone; it is on by default."""
+
+    @dg.sensor(
+        name="lost_runs",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports runs as failed whose process is gone, for example with the code location that started it.",
+    )
+    def lost_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with opened_locks(load_settings()) as locks:
+            return end_lost_runs(context.instance, locks, context.cursor)
+
+    return lost_runs

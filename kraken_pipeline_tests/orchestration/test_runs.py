@@ -21,6 +21,7 @@ from kraken_pipeline.orchestration.progress import (
 )
 from kraken_pipeline.orchestration.run_records import SPEC_TAG
 from kraken_pipeline.orchestration.runs import RESUMES_TAG, RunStatus, find_run, statuses, unfinished
+from kraken_pipeline.orchestration.sensors import end_lost_runs
 from kraken_pipeline.storage.locks.locks import FileLocks, Locks
 from kraken_pipeline.workflow.progress import DEALING, READING, Progress, Work
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
@@ -82,6 +83,32 @@ def test_a_run_at_work_is_started_and_one_whose_process_is_gone_interrupted(
 def test_a_cancellation_that_nobody_finished_is_an_interruption(instance: dg.DagsterInstance, locks: Locks) -> None:
     run_id = a_run(instance, dg.DagsterRunStatus.CANCELING)
     assert shown(instance, locks) == [(run_id, "INTERRUPTED")]
+
+
+def test_a_run_whose_process_is_gone_at_two_ticks_is_ended(instance: dg.DagsterInstance, locks: Locks) -> None:
+    lost, cancelled, alive = (
+        a_run(instance),
+        a_run(instance, dg.DagsterRunStatus.CANCELING),
+        a_run(instance),
+    )
+    with locks.run(alive):
+        first = end_lost_runs(instance, locks, None)
+        assert {status for _, status in shown(instance, locks)} == {"INTERRUPTED", "STARTED"}
+        late = a_run(instance)
+        second = end_lost_runs(instance, locks, first.cursor)
+        assert set(shown(instance, locks)) == {
+            (lost, "FAILURE"),
+            (cancelled, "CANCELED"),
+            (alive, "STARTED"),
+            (late, "INTERRUPTED"),
+        }
+        with locks.run(late):  # it had not got its lock yet
+            third = end_lost_runs(instance, locks, second.cursor)
+    assert third.cursor == "[]"
+    assert "every run that has begun has its process" in str(third.skip_reason)
+    failed = find_run(instance, locks, lost)
+    assert failed.error is not None
+    assert failed.error.startswith("the process of the run is gone")
 
 
 def test_runs_that_have_ended_keep_their_status(instance: dg.DagsterInstance, locks: Locks) -> None:
