@@ -75,6 +75,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 WRONG = [
     ("KRAKEN_KEEP_DROPPED_FILES", "perhaps"),
+    ("KRAKEN_KEEP_TRADES", "perhaps"),
     ("KRAKEN_SETTLE_SECONDS", "-1"),
     ("KRAKEN_SETTLE_SECONDS", "3601"),
     ("KRAKEN_SETTLE_SECONDS", "nan"),

@@ -382,7 +382,7 @@ def _stored(stores: Stores, spec: RunSpec, run: RunContext, batch: Sequence[Read
     """Commit the readings of a batch in one write, and return their outcomes."""
     _find_duplicates(stores, spec, batch)
     writes = [
-        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
+        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted, read.trades)
         for read in batch
         if read.staged is not None and read.duplicate is None
     ]
