@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf, nextafter
+from typing import Any
 
 import polars as pl
 
@@ -366,19 +367,25 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
     frame = pl.DataFrame(good, schema={"time": pl.Int64(), **values}, orient="row")
     frame = frame.with_columns(pl.col("time").cast(TIME))
     if at.kept is not None and taken:
-        at.kept.append(_told(frame, taken))
+        at.kept.append(_told(frame, taken, at.kept[-1]["time"].max() if at.kept else None))
     return frame, tuple(rejects)
 
 
-def _told(frame: pl.DataFrame, rows: Sequence[TradeRow]) -> pl.DataFrame:
+def _told(frame: pl.DataFrame, rows: Sequence[TradeRow], latest: Any) -> pl.DataFrame:
     """Return trades with the columns of `TOLD_SCHEMA`, in the order of their ids, with times that rise with them.
 
     Of neighbours by id the later one may be told up to a microsecond earlier. In the order of time, both would trade
     places, and the last price of a minute would be another one than that of its candle.
+
+    Args:
+        frame: The trades with their times.
+        rows: Their rows.
+        latest: The time of the trade before them; None where none is held, and where it lies in an earlier minute.
     """
     more = {"side": (3, pl.String()), "order_type": (4, pl.String()), "trade_id": (6, pl.Int64())}
     columns = [pl.Series(name, [row[place] for row in rows], kind) for name, (place, kind) in more.items()]
-    return told(frame.with_columns(pl.col("time").cum_max(), *columns))
+    rising = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(latest, TIME))
+    return told(frame.with_columns(rising, *columns))
 
 
 def _bought(volume: float, side: str) -> float | None:

@@ -111,35 +111,42 @@ def _seconds(size: float | str) -> int:
     return seconds
 
 
-@dataclass(slots=True)
-class _Open:
-    """A bar that is not full yet.
+_Floats = NDArray[np.float64]
+_Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Bars in order, as arrays with a value for each.
 
     Attributes:
-        start: Its start, in microseconds since the epoch.
-        first: The time of its first trade, likewise.
-        last: The time of its last trade, likewise.
-        prices: Open, high, low and close.
-        count: The number of its trades.
-        sums: Its volume, its volume in the quote currency, and the volume that takers bought (NaN if not known).
+        start: The start, in microseconds since the epoch.
+        first: The time of the first trade, likewise.
+        last: The time of the last trade, likewise.
+        prices: Open, high, low and close, a row each.
+        count: The number of trades.
+        parts: The volume, the volume in the quote currency, and the volume that takers bought (NaN if it is not
+            known), a row each.
     """
 
-    start: int
-    first: int
-    last: int
-    prices: tuple[float, float, float, float]
-    count: int
-    sums: NDArray[np.float64]
+    start: _Ints
+    first: _Ints
+    last: _Ints
+    prices: _Floats
+    count: _Ints
+    parts: _Floats
 
-    def row(self) -> tuple[object, ...]:
-        volume, quote_volume, bought = (float(value) for value in self.sums)
-        buy_volume = None if np.isnan(bought) else bought
-        return self.start, self.first, self.last, *self.prices, volume, self.count, None, quote_volume, buy_volume
+    def between(self, first: int, last: int) -> _Sums:
+        """Return some of the bars."""
+        place = slice(first, last)
+        ints = (self.start[place], self.first[place], self.last[place])
+        return _Sums(*ints, self.prices[:, place], self.count[place], self.parts[:, place])
 
 
 _FIRST_LOOK = 64
 """The number of trades that are first looked through for the end of a bar; then twice as many, and so on."""
-_NOTHING = np.zeros(3)
+_MANY = 256
+"""The number of trades from which on a bar is added up by itself, and not along with the others."""
 
 
 class BarFold:
@@ -151,7 +158,7 @@ class BarFold:
 
     def __init__(self, size: BarSize) -> None:
         self._size = size
-        self._open: _Open | None = None
+        self._open: _Sums | None = None
         self._look = _FIRST_LOOK
 
     def add(self, trades: pl.DataFrame) -> pl.DataFrame:
@@ -160,94 +167,138 @@ class BarFold:
         Args:
             trades: The columns `BAR_COLUMNS`, in the order of trading, none earlier than those added before.
         """
+        if trades.is_empty():
+            return NO_BARS
         times = trades["time"].cast(pl.Int64).to_numpy()
         prices, volumes = (trades[name].to_numpy() for name in ("price", "volume"))
         is_bought = trades["side"].cast(pl.String).replace_strict({"buy": 1.0, "sell": 0.0}, default=None)
         bought = volumes * is_bought.cast(pl.Float64).fill_null(float("nan")).to_numpy()
         parts = np.stack([volumes, prices * volumes, bought])
-        rows: list[tuple[object, ...]] = []
-        at = 0
-        while at < len(times):
-            if self._is_over(int(times[at])):
-                rows.append(self._closed())
-            end, is_full = self._end(times, parts, at)
-            self._take(times, prices, parts, at, end)
-            at = end
-            if is_full:
-                rows.append(self._closed())
-        return _finished(rows)
+        before = [self.finish()] if self._is_over(int(times[0])) else []
+        ends, is_full = self._ends(times, parts)
+        bars = self._added(times, prices, parts, ends)
+        full = len(ends) if is_full else len(ends) - 1
+        self._open = None if is_full else bars.between(full, full + 1)
+        return pl.concat([*before, _finished(bars.between(0, full))])
 
     def finish(self) -> pl.DataFrame:
         """Return the open bar, which is not full; no bar if there is none."""
-        return _finished([] if self._open is None else [self._closed()])
-
-    def _closed(self) -> tuple[object, ...]:
-        assert self._open is not None  # noqa: S101 - callers have seen a trade in it
-        row, self._open = self._open.row(), None
-        return row
-
-    def _start(self, time: int) -> int:
-        """Return the start of the bar whose first trade is at a time (microseconds)."""
-        if self._size.by is not Measure.TIME:
-            return time
-        return time - time % (int(self._size.size) * 1_000_000)
+        bar, self._open = self._open, None
+        return NO_BARS if bar is None else _finished(bar)
 
     def _is_over(self, time: int) -> bool:
         """Return whether a trade lies after the open bar, whose time is over."""
-        return self._size.by is Measure.TIME and self._open is not None and self._start(time) > self._open.start
+        if self._size.by is not Measure.TIME or self._open is None:
+            return False
+        return time >= int(self._open.start[0]) + self._width
 
-    def _end(self, times: NDArray[np.int64], parts: NDArray[np.float64], at: int) -> tuple[int, bool]:
-        """Return where the bar of the trade at a place ends among these trades, and whether it is full."""
+    @property
+    def _width(self) -> int:
+        """The width of bars by time, in microseconds."""
+        return int(self._size.size) * 1_000_000
+
+    def _ends(self, times: _Ints, parts: _Floats) -> tuple[_Ints, bool]:
+        """Return where each bar ends among these trades, and whether the last one is full."""
+        count = len(times)
         if self._size.by is Measure.TIME:
-            # Whether it is full shows when a later trade comes.
-            over = self._start(int(times[at])) + int(self._size.size) * 1_000_000
-            return int(times.searchsorted(over)), False
+            # Whether the last one is over shows when a later trade comes.
+            return np.append(np.flatnonzero(np.diff(times // self._width)) + 1, count), False
         if self._size.by is Measure.TICKS:
-            wanted = int(self._size.size) - (self._open.count if self._open is not None else 0)
-            return min(at + wanted, len(times)), at + wanted <= len(times)
-        counted = parts[0 if self._size.by is Measure.VOLUME else 1]
-        begun = _NOTHING if self._open is None else self._open.sums
-        carried = begun[0 if self._size.by is Measure.VOLUME else 1]
-        look = self._look
-        while True:
-            sums = np.cumsum(np.concatenate(([carried], counted[at : at + look])))[1:]
-            place = int(sums.searchsorted(self._size.threshold))
+            size = int(self._size.size)
+            ends = np.arange(size - (int(self._open.count[0]) if self._open is not None else 0), count + 1, size)
+        else:
+            ends = self._filled(parts)
+        is_full = bool(len(ends)) and int(ends[-1]) == count
+        return ends if is_full else np.append(ends, count), is_full
+
+    def _filled(self, parts: _Floats) -> _Ints:
+        """Return where each bar by volume or money is full."""
+        row = 0 if self._size.by is Measure.VOLUME else 1
+        counted, threshold = parts[row], self._size.threshold
+        carried = 0.0 if self._open is None else float(self._open.parts[row, 0])
+        ends: list[int] = []
+        at, begin, look = 0, 0, self._look
+        while at < len(counted):
+            some = counted[at : at + look].copy()
+            some[0] += carried
+            sums = np.cumsum(some)
+            place = int(sums.searchsorted(threshold))
             if place < len(sums):
-                self._look = max(_FIRST_LOOK, 2 * place)
-                return at + place + 1, True
-            if at + look >= len(counted):
-                return len(counted), False
-            look *= 2
+                at += place + 1
+                ends.append(at)
+                look, begin, carried = max(_FIRST_LOOK, 2 * (at - begin)), at, 0.0
+            else:
+                at += len(sums)
+                carried = float(sums[-1])
+        self._look = look
+        return np.array(ends, np.int64)
 
-    def _take(
-        self,
-        times: NDArray[np.int64],
-        prices: NDArray[np.float64],
-        parts: NDArray[np.float64],
-        at: int,
-        end: int,
-    ) -> None:
-        """Add the trades between two places to the open bar, or open one."""
+    def _added(self, times: _Ints, prices: _Floats, parts: _Floats, ends: _Ints) -> _Sums:
+        """Return the bars that end at some places of these trades; the first one continues the open bar."""
+        starts = np.append(0, ends[:-1])
         before = self._open
-        carried = _NOTHING if before is None else before.sums
-        sums = np.cumsum(np.concatenate((carried[:, None], parts[:, at:end]), axis=1), axis=1)[:, -1]
-        own = prices[at:end]
-        first, high, low, last = float(own[0]), float(own.max()), float(own.min()), float(own[-1])
-        if before is None:
-            start, begin = self._start(int(times[at])), int(times[at])
-            self._open = _Open(start, begin, int(times[end - 1]), (first, high, low, last), end - at, sums)
-            return
-        of_bar = before.prices[0], max(before.prices[1], high), min(before.prices[2], low), last
-        count = before.count + end - at
-        self._open = _Open(before.start, before.first, int(times[end - 1]), of_bar, count, sums)
+        opening, highest, lowest = (
+            prices[starts],
+            np.maximum.reduceat(prices, starts),
+            np.minimum.reduceat(prices, starts),
+        )
+        first, count = times[starts], ends - starts
+        carried = None if before is None else before.parts[:, 0]
+        sums = _added_up(parts, starts, count, carried)
+        start = first - first % self._width if self._size.by is Measure.TIME else first.copy()
+        if before is not None:
+            start[0], first[0] = before.start[0], before.first[0]
+            opening[0] = before.prices[0, 0]
+            highest[0], lowest[0] = max(highest[0], before.prices[1, 0]), min(lowest[0], before.prices[2, 0])
+            count[0] += before.count[0]
+        prices_of_bars = np.stack([opening, highest, lowest, prices[ends - 1]])
+        return _Sums(start, first, times[ends - 1], prices_of_bars, count, sums)
 
 
-def _finished(rows: list[tuple[object, ...]]) -> pl.DataFrame:
+def _added_up(parts: _Floats, starts: _Ints, counts: _Ints, carried: _Floats | None) -> _Floats:
+    """Return the sums of each bar, added up one trade after another.
+
+    The n-th trades of all bars are added at once, which takes a twentieth of the time of one bar after another.
+
+    Args:
+        parts: What is added up, a row each.
+        starts: The place of the first trade of each bar.
+        counts: The number of its trades.
+        carried: The sums that the first bar has already; None where it has none.
+    """
+    sums = np.zeros((len(parts), len(starts)))
+    if carried is not None:
+        sums[:, 0] = carried
+    for bar in np.flatnonzero(counts >= _MANY):
+        its = parts[:, starts[bar] : starts[bar] + counts[bar]]
+        sums[:, bar] = np.cumsum(np.concatenate((sums[:, bar : bar + 1], its), axis=1), axis=1)[:, -1]
+    left = np.flatnonzero(counts < _MANY)
+    at = 0
+    while len(left):
+        sums[:, left] += parts[:, starts[left] + at]
+        at += 1
+        left = left[counts[left] > at]
+    return sums
+
+
+def _finished(bars: _Sums) -> pl.DataFrame:
     """Return bars without the noise of addition, with the average price that follows from their sums."""
-    if not rows:
-        return NO_BARS
-    moments = ("time", "first_trade", "last_trade")
-    schema = {name: pl.Int64() if name in moments else kind for name, kind in BAR_SCHEMA.items()}
-    bars = pl.DataFrame(rows, schema=schema, orient="row")
-    rounded = bars.with_columns(pl.col(*moments).cast(TIME), pl.col("volume", "buy_volume").round(LOT_DECIMALS))
+    names = ("open", "high", "low", "close")
+    frame = pl.DataFrame(
+        {
+            "time": bars.start,
+            "first_trade": bars.first,
+            "last_trade": bars.last,
+            **dict(zip(names, bars.prices, strict=True)),
+            "volume": bars.parts[0],
+            "trade_count": bars.count,
+            "quote_volume": bars.parts[1],
+            "buy_volume": bars.parts[2],
+        }
+    )
+    rounded = frame.with_columns(
+        pl.col("time", "first_trade", "last_trade").cast(TIME),
+        pl.col("volume").round(LOT_DECIMALS),
+        pl.col("buy_volume").fill_nan(None).round(LOT_DECIMALS),
+    )
     return rounded.with_columns(average()).select(BAR_SCHEMA.names())

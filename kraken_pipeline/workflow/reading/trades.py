@@ -27,6 +27,8 @@ from kraken_pipeline.workflow.reading.candles import named
 from kraken_pipeline.workflow.reading.request import Moment, chosen_columns, seconds_of_moment
 
 _SHOWN = 3
+_FEW_SECONDS = 366 * 86_400
+"""The time up to which the catalog is asked for single months: `read_bars` reads one after another."""
 _COVERED_SCHEMA = pl.Schema({"start": TIME, "end": TIME, "sources": pl.List(pl.String())})
 
 
@@ -231,10 +233,11 @@ def _files(stores: Stores, pair: str, span: Span) -> list[TradeFile]:
     Raises:
         DamagedFile: The damage of one of them is on record.
     """
+    months = [month for month, _ in by_month((span,))] if span.seconds <= _FEW_SECONDS else None
     with stores.catalog.read() as connection:
         files = [
             file
-            for file in manifest.trade_files_of(connection, [pair])
+            for file in manifest.trade_files_of(connection, [pair], months)
             if not file.is_announced and any(claim.span.overlaps(span) for claim in file.claims)
         ]
         damaged = manifest.damaged_paths(connection)

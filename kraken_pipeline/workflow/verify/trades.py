@@ -225,6 +225,7 @@ def _adopt_pair(stores: Stores, pair: str, paths: Iterable[str], now: int) -> tu
         staged.discard()
         raise
     with stores.catalog.write() as connection:
+        stores.locks.require([Series(pair, Interval.M1)])
         confirm(connection, [staged])
     clear(lake, [staged])
     return sum(file is not None for file in found.values()), [_stray(path) for path, file in found.items() if not file]

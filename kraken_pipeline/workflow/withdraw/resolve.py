@@ -376,10 +376,11 @@ class _Withdrawing:
 
     def _remove_trades(self, connection: sa.Connection, pair: str, trades: WithdrawnTrades) -> None:
         """End the claims of withdrawn trades in the transaction that removes the evidence for their candles."""
+        minutes = Series(pair, Interval.M1)
+        self.stores.locks.require([minutes])
         trade_writer.confirm(connection, [trades.staged])
         if trades.again:
             reason = f"to be read again: {self.what.name} was withdrawn"
-            minutes = Series(pair, Interval.M1)
             self.again += withdrawals.read_again(
                 connection, minutes, trades.again, reason, self.run.now, without={Kind.OHLCVT}
             )
