@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     kraken_keep_trades: bool = Field(
         default=False,
         description="Whether trades that are paged or read from archives are kept, for `read_trades` and `read_bars`: "
-        "about 15 bytes each. Those of archives that were ingested before are not read again.",
+        "12 to 15 bytes each. Archives of trades that were ingested before are read again, if they are still there.",
     )
     kraken_settle_seconds: float = Field(
         default=5.0,

@@ -259,6 +259,25 @@ def test_bars_do_not_depend_on_where_months_end(there: Stores) -> None:
     assert bars["is_whole"].to_list() == [True] * (bars.height - 1) + [False]
 
 
+def test_archives_that_were_ingested_before_are_read_again_once_their_trades_are_to_be_kept(
+    home: Path, exchange: DemoExchange, archives: Path
+) -> None:
+    with at(exchange, home) as stores:
+        ingest(stores, archives)
+        before = stored(stores, "XBTUSD", 1)
+    with at(exchange, home, kraken_keep_trades=True) as stores:
+        ingest(stores, archives, run_id="run-two")
+        rows = kept(stores.settings)
+        assert len(rows) == len(happened(START, claimed(stores)[-1].end))
+        assert claimed(stores) == covered(stores, "XBTUSD", 1)
+        assert stored(stores, "XBTUSD", 1) == before
+        # What is kept by now is not read again, also not what had lost to another file.
+        again = run(stores, archives, now=NOW, run_id="run-three", resampling=False)
+        assert (again.files, len(again.scanned.ingested_before)) == ({}, 2)
+        assert kept(stores.settings) == rows
+        assert {row[0] for row in rows_of(stores, schema.files, "status")} == {FileStatus.COMPLETED}
+
+
 # --- pages
 
 
