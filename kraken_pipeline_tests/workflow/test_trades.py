@@ -26,6 +26,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.catalog.states import FileStatus
+from kraken_pipeline.storage.records import evidence_records, refutations
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.storage.trades import writer
 from kraken_pipeline.storage.trades.kept import claimed_by
@@ -424,6 +425,38 @@ def test_a_stray_file_is_damage_and_is_not_read(there: Stores) -> None:
     ]
     assert kept(there.settings) == happened()
     assert repair(there, run_spec(api_backfill=False), RunContext("run-three", NOW)).verification.status == "repaired"
+    files_of(there)
+
+
+def test_a_damaged_file_that_is_back_after_its_archive_was_read_again_repeats_no_trade(
+    there: Stores, archives: Path
+) -> None:
+    ingest(there, numbered(archives))
+    path = max((there.settings.home / path for path in files_of(there)), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert verify(there, RunSpec(), RunContext("run-two", NOW)).status == "damaged"
+    ingest(there, numbered(archives), run_id="run-three")
+    assert intersect(claimed(there), (Span(START, QUARTER.end),)) != ()
+    path.write_bytes(content)
+    assert verify(there, RunSpec(), RunContext("run-four", NOW)).status == "ok"
+    assert kept(there.settings) == happened(START, QUARTER.end)
+    assert len(files_of(there)) == len({path.split("/")[2] for path in files_of(there)})
+
+
+def test_minutes_that_are_refuted_count_as_covered_again_when_they_were_paged_again(there: Stores) -> None:
+    fill(there)
+    minutes, hour = Series("XBTUSD", Interval.M1), Span(QUARTER.end, QUARTER.end + 3_600)
+    with there.catalog.write() as connection:  # as `prove` does where ids count more trades
+        refutations.refute(connection, [(minutes, hour, None, "a test")], NOW)
+        evidence_records.renew(connection, {minutes: there.lake.times(minutes)})
+    found = covered_trades("XBTUSD", settings=there.settings)
+    assert found["end"].dt.epoch("s").to_list() == [hour.start, END]
+    assert found["start"].dt.epoch("s").to_list() == [START, hour.end]
+    with pytest.raises(Incomplete):
+        kept(there.settings, require_complete=True)
+    fill(there, "run-three")
+    assert kept(there.settings, require_complete=True) == happened()
     files_of(there)
 
 

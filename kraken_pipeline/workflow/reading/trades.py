@@ -15,7 +15,7 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.trade import TRADE_SCHEMA
 from kraken_pipeline.settings import Settings, load_settings
 from kraken_pipeline.storage.records import damage as damages
-from kraken_pipeline.storage.records import evidence_records, refutations
+from kraken_pipeline.storage.records import refutations
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.storage.trades import manifest
@@ -175,9 +175,7 @@ def _claims(stores: Stores, pair: str) -> tuple[list[TradeClaim], Spans]:
     with stores.catalog.read() as connection:
         claims = manifest.claims_of(connection, pair)
         found = refutations.active(connection, [pair]).get(minutes, [])
-        grants = evidence_records.grants_of(connection, [minutes]).get(minutes, ()) if found else ()
-    refuted = (span for one in found if one.damage_id is None for span in one.standing(grants))
-    return claims, normalise(refuted)
+    return claims, normalise(one.span for one in found if one.damage_id is None)
 
 
 def require_covered(pair: str, wanted: Span, covered: Spans) -> None:
