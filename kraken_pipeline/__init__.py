@@ -9,6 +9,8 @@ For notebooks::
     closes = read_candles(["XBTUSD", "ETHUSD"], "1d", timezone="Europe/Berlin", pivot="close")
     state = read_candles("XBTUSD", "1h", with_state=True)      # traded, quiet or missing, and how well it is proven
     days = condition("XBTUSD", "1h")                           # of each day: complete, degraded, pending, missing
+    trades = read_trades("XBTUSD", start="2024-01-01")         # where KRAKEN_KEEP_TRADES is set
+    bars = read_bars("XBTUSD", by="volume", size=100)          # and by ticks, dollars or time
     lazy = scan_candles(["XBTUSD", "ETHUSD"], "1m")            # reads only what a query needs
     with connect_questdb() as questdb:                         # from QuestDB, if it is set up
         newest = questdb.latest(Interval.H1)
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from kraken_pipeline.workflow.reading.condition import condition, covered, gaps
     from kraken_pipeline.workflow.reading.plot import plot_candles
     from kraken_pipeline.workflow.reading.scan import scan_candles
+    from kraken_pipeline.workflow.reading.trade_bars import read_bars
+    from kraken_pipeline.workflow.reading.trades import covered_trades, read_trades, scan_trades
     from kraken_pipeline.workflow.universe import pairs
 
 __all__ = [
@@ -38,11 +42,15 @@ __all__ = [
     "condition",
     "connect_questdb",
     "covered",
+    "covered_trades",
     "gaps",
     "pairs",
     "plot_candles",
+    "read_bars",
     "read_candles",
+    "read_trades",
     "scan_candles",
+    "scan_trades",
 ]
 
 _FROM = {
@@ -52,11 +60,15 @@ _FROM = {
     "condition": "kraken_pipeline.workflow.reading.condition",
     "connect_questdb": "kraken_pipeline.workflow.read_questdb",
     "covered": "kraken_pipeline.workflow.reading.condition",
+    "covered_trades": "kraken_pipeline.workflow.reading.trades",
     "gaps": "kraken_pipeline.workflow.reading.condition",
     "pairs": "kraken_pipeline.workflow.universe",
     "plot_candles": "kraken_pipeline.workflow.reading.plot",
+    "read_bars": "kraken_pipeline.workflow.reading.trade_bars",
     "read_candles": "kraken_pipeline.workflow.reading.candles",
+    "read_trades": "kraken_pipeline.workflow.reading.trades",
     "scan_candles": "kraken_pipeline.workflow.reading.scan",
+    "scan_trades": "kraken_pipeline.workflow.reading.trades",
 }
 
 

@@ -73,6 +73,11 @@ class Settings(BaseSettings):
         default=False,
         description="Whether ingested files stay in the drop folder instead of being moved to its folder `ingested`.",
     )
+    kraken_keep_trades: bool = Field(
+        default=False,
+        description="Whether trades that are paged or read from archives are kept, for `read_trades` and `read_bars`: "
+        "12 to 15 bytes each. Archives of trades that were ingested before are read again, if they are still there.",
+    )
     kraken_settle_seconds: float = Field(
         default=5.0,
         ge=0,

@@ -31,6 +31,7 @@ def test_everything_has_a_default_and_lies_under_the_current_folder(tmp_path: Pa
     assert (settings.kraken_api_rate, settings.kraken_max_requests_per_gap) == (1.0, 1_000)
     assert (settings.kraken_max_gaps, settings.kraken_settle_seconds) == (100, 5.0)
     assert (settings.kraken_keep_dropped_files, settings.kraken_log_level) == (False, "INFO")
+    assert not settings.kraken_keep_trades
     assert not list(tmp_path.iterdir()), "looking at settings makes nothing"
 
 
@@ -75,6 +76,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
 
 WRONG = [
     ("KRAKEN_KEEP_DROPPED_FILES", "perhaps"),
+    ("KRAKEN_KEEP_TRADES", "perhaps"),
     ("KRAKEN_SETTLE_SECONDS", "-1"),
     ("KRAKEN_SETTLE_SECONDS", "3601"),
     ("KRAKEN_SETTLE_SECONDS", "nan"),

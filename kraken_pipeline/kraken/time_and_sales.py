@@ -15,7 +15,7 @@ does not answer for the minutes around the break.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from math import inf
 from typing import IO
@@ -42,6 +42,7 @@ from kraken_pipeline.kraken.rows import (
 from kraken_pipeline.market.candle import EARLIEST_TIME, TIME, seconds_in
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.resample import fold_trades
+from kraken_pipeline.market.trade import told
 
 _BACKWARDS = "time runs backwards"
 _REPEATED_ID = "the trade id is repeated"
@@ -84,7 +85,15 @@ def _is_sound(rows: pl.DataFrame, now: int) -> bool:
 class TradesReader:
     """A reader of one file of trades. It yields one-minute candles in blocks, and gathers `facts` on the way."""
 
-    def __init__(self, stream: IO[bytes], now: int, *, edges_are_whole: bool, density: Density | None = None) -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        now: int,
+        *,
+        edges_are_whole: bool,
+        density: Density | None = None,
+        keep: Callable[[pl.DataFrame], None] | None = None,
+    ) -> None:
         """Prepare a reader; nothing is read yet.
 
         Args:
@@ -93,8 +102,11 @@ class TradesReader:
             edges_are_whole: Whether the minutes of the first and the last trade are whole, as in a release, which
                 begins and ends elsewhere. In a loose file they may be cut.
             density: The ranges in which the ids of the pair are consecutive.
+            keep: Called with the good trades of each block, with the columns of `TOLD_SCHEMA`; some of them may lie
+                in minutes for which the file turns out not to answer. None where trades are not wanted.
         """
         self._stream = stream
+        self._keep = keep
         self._now = now
         self._edges_are_whole = edges_are_whole
         self._unanswered = Unanswered(Interval.M1, neighbours_too=True)
@@ -150,6 +162,8 @@ class TradesReader:
             line += block.rows.height + len(block.rejects)
             self._note(block, since)
             time = (pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME)
+            if self._keep is not None and block.rows.height:
+                self._keep(told(block.rows.with_columns(time)))
             yield block.rows.select(time, "price", "volume", *([_BOUGHT] if "side" in block.rows.columns else []))
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf, nextafter
+from typing import Any
 
 import polars as pl
 
@@ -37,6 +38,7 @@ from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.resample import TradeFold
+from kraken_pipeline.market.trade import TOLD_SCHEMA, told
 
 FULL_PAGE = 1_000
 SETTLING_SECONDS = 5
@@ -100,6 +102,7 @@ class Folded:
         lost: Minutes whose trades are not all available: one nanosecond has as many as a page holds, or more.
         rejects: Trades that cannot be true; their minutes are not answered for.
         absent: Ids of trades that the exchange has left out twice; the minutes around them are not answered for.
+        kept: The trades of the answered spans, with the columns of `TOLD_SCHEMA`; None where they are not wanted.
     """
 
     candles: pl.DataFrame
@@ -109,6 +112,7 @@ class Folded:
     lost: Spans = ()
     rejects: tuple[Reject, ...] = ()
     absent: tuple[AbsentIds, ...] = ()
+    kept: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ class _Progress:
         lost: Minutes with trades that are not available, as far as not yet yielded.
         bad: Minutes with trades that cannot be true, or that are absent, as far as not yet yielded.
         absent: Ids that were left out twice, as far as not yet yielded.
+        kept: Trades that are wanted themselves, as far as not yet yielded; None where none are.
     """
 
     settled: int
@@ -147,6 +152,7 @@ class _Progress:
     lost: Spans = ()
     bad: Spans = ()
     absent: list[AbsentIds] = field(default_factory=list)
+    kept: list[pl.DataFrame] | None = None
 
 
 def page_trades(
@@ -157,6 +163,7 @@ def page_trades(
     full_page: int = FULL_PAGE,
     density: Density | None = None,
     left_out: Callable[[Sequence[AbsentIds]], Sequence[AbsentIds]] = tuple,
+    keeps_trades: bool = False,
 ) -> Iterator[Folded]:
     """Page through the trades of a span.
 
@@ -168,6 +175,7 @@ def page_trades(
         full_page: The number of trades in a full page, after which there may be more.
         density: The ranges in which the ids of the pair are consecutive.
         left_out: Receives ids that the exchange has left out twice; returns those that still count as trades.
+        keeps_trades: Whether the results have the trades themselves, too.
 
     Yields:
         The result of each page. The last one reaches the end of the span, or of the last minute that was closed at the
@@ -180,6 +188,7 @@ def page_trades(
     paging = _Paging(fetch, wanted, full_page, density or Density(), left_out)
     fold = TradeFold()
     at = _Progress(wanted.start, wanted.start - _MINUTE.seconds, wanted.start * _NS)
+    at.kept = [] if keeps_trades else None
     while True:
         page = _held_against_ids(paging, _next_page(fetch, at, known_trade), at)
         new = [row for row in page.rows if row[6] not in at.seen]
@@ -331,6 +340,7 @@ def _step_over(at: _Progress, page: TradesPage, wanted: Span) -> None:
 def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.DataFrame, tuple[Reject, ...]]:
     """Return the trades of a page that lie in the span and can be true, ready to be folded, and the rejected ones."""
     good: list[tuple[int, float, float, float | None]] = []
+    taken: list[TradeRow] = []
     rejects: list[Reject] = []
     bad: list[Span] = []
     for row in new:
@@ -345,6 +355,8 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
             if minute in wanted:
                 # Cut, not rounded: a trade at the end of a minute must not slip into the next.
                 good.append((int(seconds * 1e6), price, volume, _bought(volume, row[3])))
+                if at.kept is not None:
+                    taken.append(row)
             continue
         if minute in wanted:
             rejects.append(Reject(0, ",".join(str(value) for value in row), reason, int(seconds)))
@@ -353,7 +365,27 @@ def _within(new: Sequence[TradeRow], at: _Progress, wanted: Span) -> tuple[pl.Da
     at.bad = union(at.bad, normalise(bad))
     values = dict.fromkeys(("price", "volume", "buy_volume"), pl.Float64())
     frame = pl.DataFrame(good, schema={"time": pl.Int64(), **values}, orient="row")
-    return frame.with_columns(pl.col("time").cast(TIME)), tuple(rejects)
+    frame = frame.with_columns(pl.col("time").cast(TIME))
+    if at.kept is not None and taken:
+        at.kept.append(_told(frame, taken, at.kept[-1]["time"].max() if at.kept else None))
+    return frame, tuple(rejects)
+
+
+def _told(frame: pl.DataFrame, rows: Sequence[TradeRow], latest: Any) -> pl.DataFrame:
+    """Return trades with the columns of `TOLD_SCHEMA`, in the order of their ids, with times that rise with them.
+
+    Of neighbours by id the later one may be told up to a microsecond earlier. In the order of time, both would trade
+    places, and the last price of a minute would be another one than that of its candle.
+
+    Args:
+        frame: The trades with their times.
+        rows: Their rows.
+        latest: The time of the trade before them; None where none is held, and where it lies in an earlier minute.
+    """
+    more = {"side": (3, pl.String()), "order_type": (4, pl.String()), "trade_id": (6, pl.Int64())}
+    columns = [pl.Series(name, [row[place] for row in rows], kind) for name, (place, kind) in more.items()]
+    rising = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(latest, TIME))
+    return told(frame.with_columns(rising, *columns))
 
 
 def _bought(volume: float, side: str) -> float | None:
@@ -372,7 +404,18 @@ def _settled(at: _Progress, candles: pl.DataFrame, until: int, rejects: tuple[Re
     at.lost, at.bad = subtract(at.lost, before), subtract(at.bad, before)
     absent, at.absent = tuple(at.absent), []
     count = int(kept["trade_count"].sum())
-    return Folded(kept, subtract(whole, unsure), at.settled, count, lost, rejects, absent)
+    answered = subtract(whole, unsure)
+    return Folded(kept, answered, at.settled, count, lost, rejects, absent, _taken(at, answered))
+
+
+def _taken(at: _Progress, answered: Spans) -> pl.DataFrame | None:
+    """Return the trades in some spans, where trades are wanted, and go on to hold those that are not settled yet."""
+    if not at.kept:
+        return None if at.kept is None else pl.DataFrame(schema=TOLD_SCHEMA)
+    trades = pl.concat(at.kept)
+    seconds = trades["time"].dt.epoch("s")
+    at.kept = [trades.filter(seconds >= at.settled)]
+    return trades.filter(lies_in(answered, seconds))
 
 
 def _require_known_trade(at: _Progress, page: TradesPage, known_trade: int | None) -> None:

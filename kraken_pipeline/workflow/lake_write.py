@@ -36,6 +36,8 @@ from kraken_pipeline.storage.records import (
 )
 from kraken_pipeline.storage.records.manifest import LakeCommit, LakeFile
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trades import writer as trade_writer
+from kraken_pipeline.storage.trades.writer import StagedTrades
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,15 @@ class LakeWrite:
         grants: The grants of their source.
         file_id: The id of the archive file's record, if they come from a file.
         contradicted: The spans of candles for which the source has several rows that differ.
+        trades: The staged trades of the source, where they are kept. They claim their time from the moment in which
+            the grants count, so that neither is there without the other.
     """
 
     staged: Staged
     grants: tuple[Grant, ...]
     file_id: int | None = None
     contradicted: Spans = ()
+    trades: StagedTrades | None = None
 
 
 def commit(
@@ -79,6 +84,7 @@ def commit(
     files = [file for its in moved.values() for file in its]
     for write in writes:
         write.staged.sync(stores.lake.files)
+    trades = [write.trades for write in writes if write.trades is not None]
     if changes or files:
         with stores.catalog.write() as connection:
             publications.enqueue(connection, [*changes, *enriched_spans], now)
@@ -89,12 +95,14 @@ def commit(
         stores.lake.manifest.reread_all(written)
     stores.locks.require(written)
     stages = [write.staged for write in writes]
+    trade_writer.begin(stores.lake, trades)
     move_all(stores.lake.files, stages)
     last_write.note(stores.lake.home, files)
     lake_times = {write.staged.series: all_times(stores, write.staged) for write in writes}
     with stores.catalog.write() as connection:
         stores.locks.require(written)  # without the locks, others may have changed what was read from the lake
         manifest.confirm(connection, files)
+        trade_writer.confirm(connection, trades)
         _retire(connection, stages, moved, now)
         proof_records.confirm(connection, _confirmed(connection, writes))
         dispute_records.settle(
@@ -121,6 +129,7 @@ def commit(
         if finish is not None:
             finish(connection)
     stores.lake.manifest.forget(written)
+    trade_writer.clear(stores.lake, trades)
     if left := [staged.series for staged in stages if staged.retired]:
         with suppress(StoreUnavailable):  # all is committed; what is left is deleted by the next write to the series
             stores.locks.require(left)

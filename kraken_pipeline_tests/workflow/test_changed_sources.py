@@ -116,12 +116,12 @@ def when_first_read(patch: pytest.MonkeyPatch, change: Callable[[], None], *, al
     done: list[Any] = []
     changing = threading.Lock()  # files are read in several threads, and the change is whole before any goes on
 
-    def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: RunContext, *, sort: bool) -> Any:
+    def rows(stores: Stores, task: Any, stream: Any, reader: ArchiveReader, run: RunContext, **how: Any) -> Any:
         with changing:
             if always or not done:
                 done.append(task)
                 change()
-        return original(stores, task, stream, reader, run, sort=sort)
+        return original(stores, task, stream, reader, run, **how)
 
     patch.setattr(read_file, "_rows", rows)
 

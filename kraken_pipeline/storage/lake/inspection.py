@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from hashlib import file_digest
+from typing import Protocol
 
 import polars as pl
 
@@ -13,12 +14,36 @@ from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake.files import LakeFiles, OpenFile
 from kraken_pipeline.storage.paths import named_in
 from kraken_pipeline.storage.records.damage import Damage
-from kraken_pipeline.storage.records.manifest import LakeFile, Manifest, SeriesFiles
+from kraken_pipeline.storage.records.manifest import Manifest, SeriesFiles
 
 WRITE_ID, ROWS, DIGEST = "kraken_pipeline.write_id", "kraken_pipeline.rows", "kraken_pipeline.digest"
 """The keys in a file's footer for the id of the write, the number of rows, and their digest."""
 FOOTER_BYTES = 16_384
 """The number of bytes at the end of a file that are searched for the id of its write."""
+
+
+class WrittenFile(Protocol):
+    """What is on record of a file of the lake, the ledger or the trade lake, as it was written."""
+
+    @property
+    def path(self) -> str:
+        """The path relative to the place of the lake, with slashes."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+
+    @property
+    def bytes(self) -> int:
+        """The size in bytes."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its bytes, as hexadecimal digits."""
+
+    @property
+    def write_id(self) -> str:
+        """The id of the write."""
 
 
 class Inspector:
@@ -72,7 +97,7 @@ class Inspector:
             return None, self.damage(series, path, DamageKind.UNREADABLE, unreadable(error))
         try:
             is_whole = is_whole or self._files.is_read_whole
-            wrong = _difference(stream, files, is_trusted=known.is_unadopted, is_whole=is_whole)
+            wrong = difference(stream, files, is_trusted=known.is_unadopted, is_whole=is_whole)
         except (OSError, pl.exceptions.PolarsError) as error:
             wrong = DamageKind.UNREADABLE, unreadable(error)
         if wrong is not None:
@@ -90,10 +115,21 @@ class Inspector:
         return Damage(path, series, year, kind, detail, rows, first)
 
 
-def _difference(
-    stream: OpenFile, files: Sequence[LakeFile], *, is_trusted: bool, is_whole: bool
+def difference(
+    stream: OpenFile, files: Sequence[WrittenFile], *, is_trusted: bool, is_whole: bool
 ) -> tuple[DamageKind, str] | None:
-    """Return the difference between an open file and those in the manifest; None where it is one of them."""
+    """Return the difference between an open file and those in the manifest; None where it is one of them.
+
+    Args:
+        stream: The open file.
+        files: What is on record.
+        is_trusted: Whether a file without a record may be one from before the manifest.
+        is_whole: Whether to compare all bytes, and not only size and footer.
+
+    Raises:
+        OSError: The file cannot be read.
+        PolarsError: Its footer cannot be read.
+    """
     if not files:
         # Files from before the manifest have no write id in their footer; `verify` records them.
         if is_trusted and said_by(stream) is None:
@@ -119,7 +155,7 @@ def _difference(
     return None
 
 
-def is_said(end: bytes, files: Iterable[LakeFile]) -> bool:
+def is_said(end: bytes, files: Iterable[WrittenFile]) -> bool:
     """Return whether the end of a file has the id of the write of one of some files.
 
     The footer ends with that id: searching for it costs a tenth of parsing the footer. False proves nothing.

@@ -71,7 +71,8 @@ class Damage:
     @property
     def action(self) -> str:
         """The recommended repair, as text."""
-        return f"{REPAIR} sets it aside and restores its candles from the sources that are left"
+        what = "trades from the archives" if self.path.startswith("trades/") else "candles from the sources"
+        return f"{REPAIR} sets it aside and restores its {what} that are left"
 
     def __str__(self) -> str:
         return f"{self.path} {self.detail}"

@@ -205,6 +205,17 @@ def grants_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Serie
     return found
 
 
+def granted_by(connection: sa.Connection, file_ids: Collection[int]) -> dict[int, list[Span]]:
+    """Return the spans that some files have granted; files without grants are left out."""
+    found: dict[int, list[Span]] = {}
+    table, ids = schema.grants, sorted(file_ids)
+    for start in range(0, len(ids), _SERIES):
+        is_one = table.c.file_id.in_(ids[start : start + _SERIES])
+        for row in connection.execute(sa.select(table.c.file_id, table.c.start, table.c.end).where(is_one)):
+            found.setdefault(int(row.file_id), []).append(Span(row.start, row.end))
+    return found
+
+
 def answers_of(connection: sa.Connection, series: Iterable[Series]) -> dict[Series, list[tuple[Span, Account]]]:
     """Return the answered spans of some series, each with its source and the end day of its release; 0 for none."""
     found: dict[Series, list[tuple[Span, Account]]] = {}

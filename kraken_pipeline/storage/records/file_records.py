@@ -171,6 +171,15 @@ def read_unanswered(connection: sa.Connection, now: int) -> set[Series]:
     return found
 
 
+def have_read_again(connection: sa.Connection, ids: Collection[int], reason: str, now: int) -> None:
+    """Reset some ingested files to PENDING."""
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _VARIABLES):
+        is_one = files.c.id.in_(wanted[start : start + _VARIABLES]) & (files.c.status == FileStatus.COMPLETED)
+        values = {"status": FileStatus.PENDING, "reason": reason, "updated_at": now}
+        connection.execute(sa.update(files).where(is_one).values(**values))
+
+
 def pending(connection: sa.Connection, series: Collection[Series]) -> list[FileRecord]:
     """Return the files of some series that are to be read, or read again."""
     is_pending = files.c.status == FileStatus.PENDING

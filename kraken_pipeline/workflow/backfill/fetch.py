@@ -28,6 +28,8 @@ from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import dead_letters, density_records, evidence_records, gap_records
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trades.kept import THE_EXCHANGE
+from kraken_pipeline.storage.trades.writer import StagedTrades, TradeWriter
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 
@@ -172,7 +174,14 @@ def fetch_trades(
             for span in reversed(missing):
                 with stores.catalog.read() as connection:
                     density = density_records.density_of(connection, pair)
-                for folded in page_trades(fetch, span, known_trade=known_trade, density=density, left_out=left_out):
+                for folded in page_trades(
+                    fetch,
+                    span,
+                    known_trade=known_trade,
+                    density=density,
+                    left_out=left_out,
+                    keeps_trades=stores.settings.kraken_keep_trades,
+                ):
                     stored = _store_page(stores, series, folded, run)
                     withheld = touched_candles(normalise(hole.span for hole in folded.absent), Interval.M1)
                     keep(Fetched(stored, folded.answered, _notes(pair, folded), withheld))
@@ -232,6 +241,7 @@ def _store_page(stores: Stores, series: Series, folded: Folded, run: RunContext)
         # Not asked for again either: this endpoint cannot return the lost trades.
         attempts=[Attempt(span, Route.TRADES, None, None, run.now) for span in folded.lost],
         also=lambda connection: density_records.forget_answered(connection, series.pair, folded.answered),
+        trades=(folded.kept, folded.answered) if folded.kept is not None else None,
     )
 
 
@@ -253,6 +263,7 @@ def _store(
     rejects: Sequence[Reject],
     attempts: Sequence[Attempt],
     also: Callable[[sa.Connection], None] = lambda _: None,
+    trades: tuple[pl.DataFrame, Spans] | None = None,
 ) -> int:
     def record(connection: sa.Connection) -> None:
         also(connection)
@@ -264,8 +275,16 @@ def _store(
         try:
             writer.add(candles)
             staged = writer.finish()
+            kept = _staged_trades(stores, series.pair, *trades, run) if trades is not None else None
         except BaseException:
             writer.discard()
             raise
-        commit(stores, [LakeWrite(staged, grants)], run.now, record)
+        commit(stores, [LakeWrite(staged, grants, trades=kept)], run.now, record)
     return staged.changed
+
+
+def _staged_trades(stores: Stores, pair: str, trades: pl.DataFrame, answered: Spans, run: RunContext) -> StagedTrades:
+    """Stage paged trades, which claim the spans for which their page answers; the pair's series is locked."""
+    writer = TradeWriter(stores.lake, pair, run.now)
+    writer.add(trades)
+    return writer.finish(THE_EXCHANGE, answered)

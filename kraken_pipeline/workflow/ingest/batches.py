@@ -116,8 +116,9 @@ class Batch:
     def _end(self) -> None:
         with self._locks:
             for reading in self.readings:
-                if reading.staged is not None:
-                    reading.staged.discard()
+                for staged in (reading.staged, reading.trades):
+                    if staged is not None:
+                        staged.discard()
             self.readings = []
 
 

@@ -31,6 +31,7 @@ from kraken_pipeline.workflow.ingest.scan import (
     is_within,
     scan_again,
 )
+from kraken_pipeline.workflow.ingest.untold import have_read_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
@@ -110,6 +111,7 @@ def ingest(
     if not tasks:
         return []
     stores.lake.asset_ids.register(task.file.pair for task in tasks)
+    have_read_again(stores, (task.file for task in tasks), run.now)
     outcomes = _leave_to_others(stores, spec, tasks, run)
     ids = enlist(stores, [task for task in tasks if task.file.location not in outcomes], run)
     waiting = [task for task in tasks if task.file.location in ids]
@@ -382,7 +384,7 @@ def _stored(stores: Stores, spec: RunSpec, run: RunContext, batch: Sequence[Read
     """Commit the readings of a batch in one write, and return their outcomes."""
     _find_duplicates(stores, spec, batch)
     writes = [
-        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted)
+        LakeWrite(read.staged, read.grants, read.file_id, read.facts.contradicted, read.trades)
         for read in batch
         if read.staged is not None and read.duplicate is None
     ]

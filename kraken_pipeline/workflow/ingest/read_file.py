@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.evidence import Grant, answered
-from kraken_pipeline.coverage.ranges import Span, intersect, seconds, whole_candles
+from kraken_pipeline.coverage.ranges import Span, intersect, normalise, seconds, whole_candles
 from kraken_pipeline.errors import DiskFull, LakeRefused, PassingError, PipelineError, SourceChanged
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.ohlcvt import CandleReader, OutOfOrder
@@ -29,6 +29,8 @@ from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import dead_letters, density_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trades.kept import TradeSource, file_source_name
+from kraken_pipeline.storage.trades.writer import StagedTrades, TradeWriter
 from kraken_pipeline.workflow.ingest.scan import (
     Task,
 )
@@ -49,6 +51,7 @@ class Reading:
     facts: Facts = field(default_factory=Facts)
     reach: Span | None = None  # the span that the whole file answers for: part of its identity
     grants: tuple[Grant, ...] = ()
+    trades: StagedTrades | None = None  # where they are kept
     rejects: list[Reject] = field(default_factory=list)
     rows_rejected: int = 0
     error: str | None = None
@@ -75,7 +78,7 @@ def read_file(
     except PipelineError as error:  # any other exception is a bug and ends the run with its traceback
         read.error = str(error)
         read.is_changed = isinstance(error, SourceChanged)
-        read.staged = None
+        read.staged = read.trades = None
     read.seconds = time.perf_counter() - began
     return read
 
@@ -86,10 +89,13 @@ def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, 
     series = task.file.series
     known = stores.lake.manifest.of(series)  # read for the whole batch when its series were locked
     writer = CandleWriter(stores.lake, series, origin=task.file.name, now=run.now, known=known)
+    keeper = None
+    if task.file.kind is Kind.TRADES and stores.settings.kraken_keep_trades:
+        keeper = TradeWriter(stores.lake, series.pair, run.now)
     trades = 0
     try:
         with reader.open(task.file) as stream:
-            rows = _rows(stores, task, stream, reader, run, sort=sort)
+            rows = _rows(stores, task, stream, reader, run, sort=sort, keeper=keeper)
             with closing(rows.blocks()) as blocks:
                 for block in blocks:
                     _record_rejects(stores, read, block.rejects, run)
@@ -99,21 +105,45 @@ def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, 
             reader.require_same(task.file, stream)
         read.facts = rows.facts
         read.staged = writer.finish()
+        read.reach = _reach(task, rows.facts)
+        read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
+        if keeper is not None:
+            read.trades = _staged_trades(keeper, read)
     except BaseException:
         writer.discard()
+        if keeper is not None:
+            keeper.discard()
         raise
-    read.reach = _reach(task, rows.facts)
-    read.grants = _grants(task, rows.facts, read.reach, wanted, trades, run.now)
+
+
+def _staged_trades(keeper: TradeWriter, read: Reading) -> StagedTrades:
+    """Stage the trades of a file in the time for which it answers."""
+    container, reach = read.task.container, read.reach
+    source = TradeSource(
+        file_source_name(read.facts.sha256),
+        keeper.has_ids,
+        ((container.end or 0) if container is not None else 0) // 86_400,
+        reach.seconds if reach is not None else 0,
+    )
+    return keeper.finish(source, normalise(grant.span for grant in read.grants))
 
 
 def _rows(
-    stores: Stores, task: Task, stream: Any, reader: ArchiveReader, run: RunContext, *, sort: bool
+    stores: Stores,
+    task: Task,
+    stream: Any,
+    reader: ArchiveReader,
+    run: RunContext,
+    *,
+    sort: bool,
+    keeper: TradeWriter | None = None,
 ) -> CandleReader | TradesReader:
     if task.file.kind is Kind.TRADES:
         is_release = task.container is not None and task.container.end is not None
         with stores.catalog.read() as connection:
             density = density_records.density_of(connection, task.file.pair.name)
-        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density)
+        keep = None if keeper is None else keeper.add
+        return TradesReader(stream, run.now, edges_are_whole=is_release, density=density, keep=keep)
     return CandleReader(
         stream,
         task.file.interval,

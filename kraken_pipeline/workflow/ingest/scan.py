@@ -5,7 +5,7 @@ A scan writes nothing but what it learns about containers, and in a dry run not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.ingest.untold import untold
 from kraken_pipeline.workflow.known_pairs import known_pairs
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -243,8 +244,9 @@ def stamp(path: Path) -> str:
 
 
 def _skip_ingested(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:
+    again = untold(stores, (task.file for task in tasks))
     with stores.catalog.read() as connection:
-        known = IngestHistory(connection, tasks)
+        known = IngestHistory(connection, tasks, without=again)
     for task in tasks:
         if (how := known.earlier_result(task, spec.window)) is not None:
             scanned.ingested_before.append(PassedOver(task.file.name, f"read before: {how}"))
@@ -255,9 +257,16 @@ def _skip_ingested(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned
 class IngestHistory:
     """The records of earlier ingests of some files."""
 
-    def __init__(self, connection: sa.Connection, tasks: Sequence[Task]) -> None:
-        """Read the records of all tasks at once."""
-        self._records = file_records.by_location(connection, [task.file.location for task in tasks])
+    def __init__(self, connection: sa.Connection, tasks: Sequence[Task], *, without: Collection[int] = ()) -> None:
+        """Read the records of all tasks at once.
+
+        Args:
+            connection: The catalog.
+            tasks: The files.
+            without: The ids of records that do not count, because their files are to be read again.
+        """
+        records = file_records.by_location(connection, [task.file.location for task in tasks])
+        self._records = records if not without else _without(records, without)
         self._withdrawn = file_records.withdrawn_containers(connection)
 
     def records(self, task: Task) -> Sequence[FileRecord]:
@@ -275,6 +284,10 @@ class IngestHistory:
             return f"withdrawn: {self._withdrawn[task.container.sha256]}"
         done = self.done(task, wanted)
         return done[-1].became if done else None
+
+
+def _without(records: Mapping[str, list[FileRecord]], ids: Collection[int]) -> dict[str, list[FileRecord]]:
+    return {location: [record for record in its if record.id not in ids] for location, its in records.items()}
 
 
 def is_same(record: FileRecord, task: Task) -> bool:

@@ -14,8 +14,8 @@ from kraken_pipeline.storage.paths import sync_file
 from kraken_pipeline.storage.records import manifest
 from kraken_pipeline.storage.stores import Stores
 
-LAKE_FOLDERS = ("lake", "replaced", "damaged")
-"""The folders of a lake, its ledger and what was set aside of them."""
+LAKE_FOLDERS = ("lake", "replaced", "trades", "damaged")
+"""The folders of a lake, its ledger, its trades and what was set aside of them."""
 _AT_ONCE = 256
 
 

@@ -103,6 +103,7 @@ _EVIDENCE = (
     schema.disputes,
     schema.listings,
     schema.lake_files,
+    schema.trade_files,
     schema.absences,
     schema.incidents,
     schema.pair_lists,

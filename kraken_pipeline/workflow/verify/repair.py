@@ -23,6 +23,7 @@ from kraken_pipeline.storage.records import damage as damages
 from kraken_pipeline.storage.records import deliveries, file_records
 from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trades.months import named_in_trades
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.ingest.ingest import fail_broken, ingest
@@ -33,6 +34,7 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, mend_catalog
+from kraken_pipeline.workflow.verify.trades import set_trades_aside
 from kraken_pipeline.workflow.verify.verification import Compared, Verification, selector, verify
 
 
@@ -73,14 +75,14 @@ def repair(
     touched = mend_catalog(stores, run.now)
     found = verify(stores, spec, run, quick=quick, compared=compared)
     is_wanted = selector(stores, spec)
-    moved, left = _set_aside(stores, found.damaged, run)
+    moved, left, untold = _set_aside(stores, found.damaged, run)
     verification = replace(
         found,
         damaged=tuple(left),
         repaired=(*mended, *(damage for damage in found.damaged if damage not in left)),
     )
     with stores.catalog.read() as connection:
-        lost = {series for series in {*damages.waiting(connection), *touched} if is_wanted(series)}
+        lost = {series for series in {*damages.waiting(connection), *touched, *untold} if is_wanted(series)}
     if not lost:
         return Repair(verification, moved)
     files = _read_again(stores, spec, lost, run)
@@ -96,15 +98,25 @@ def repair(
     return Repair(verification, moved, tuple(files), restored, backfill(stores, wanted, run), tuple(notes))
 
 
-def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tuple[dict[str, str], list[Damage]]:
-    """Move damaged files out of the lake; return their new paths, and the damage that is left."""
+def _set_aside(
+    stores: Stores, damaged: Iterable[Damage], run: RunContext
+) -> tuple[dict[str, str], list[Damage], set[Series]]:
+    """Move damaged files out of the lake.
+
+    Returns:
+        Their new paths, the damage that is left, and the series whose kept trades were damaged.
+    """
     moved: dict[str, str] = {}
     left: list[Damage] = []
+    untold: set[Series] = set()
     for damage in damaged:
         run.report(phase="setting aside")
         try:
             if damage.path == ASSET_IDS_FILE:
                 target = _assets(stores, damage, run)
+            elif named_in_trades(damage.path) is not None:
+                target, series = set_trades_aside(stores, damage, run)
+                untold.add(series)
             elif damage.series is None:
                 target = stores.lake.set_aside(damage)
             else:
@@ -114,7 +126,7 @@ def _set_aside(stores: Stores, damaged: Iterable[Damage], run: RunContext) -> tu
             continue
         if target is not None:
             moved[damage.path] = target
-    return moved, left
+    return moved, left, untold
 
 
 def _assets(stores: Stores, damage: Damage, run: RunContext) -> str | None:

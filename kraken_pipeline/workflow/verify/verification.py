@@ -16,6 +16,7 @@ from hashlib import sha256
 
 import polars as pl
 
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import parse_pair
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import DamageKind
@@ -35,6 +36,7 @@ from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.adoption import adopt, adopt_later, is_adoptable
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.rearrangement import rearrange
+from kraken_pipeline.workflow.verify.trades import verify_trades
 
 _CHUNK = 256
 """The most files per task of a thread. A future for each file would cost as much as comparing a small file."""
@@ -149,12 +151,14 @@ def verify(
     differing += rest.differing
     sound += rest.sound
     is_noted = not stores.catalog.is_read_only
+    trades = verify_trades(stores, _pairs(stores, spec), run, quick=quick, part=part)
     if is_noted:
         adopted, strays = adopt(stores, found.unknown, found.series, run)
-        broken = [*_confirmed(stores, differing), *strays, *_assets(stores)]
+        broken = [*_confirmed(stores, differing), *strays, *trades.damaged, *_assets(stores)]
         damages.notice(stores.catalog, stores.lake, broken)
     else:
-        adopted, broken = 0, [*_still_differing(stores, differing), *_unsound(stores, found), *_assets(stores)]
+        unsound = _unsound(stores, found)
+        adopted, broken = 0, [*_still_differing(stores, differing), *unsound, *trades.damaged, *_assets(stores)]
     broken += broken_rows(stores)
     if is_noted and not quick:  # size and footer do not prove that a file with changed bytes is sound again
         _lift(stores, sound, broken, run)
@@ -163,11 +167,11 @@ def verify(
         derive(stores, found.series, run)
         broken += rearrange(stores, found.series - {damage.series for damage in broken}, run)
     done = Verification(
-        len(chosen) + len(found.unknown),
-        sum(file.bytes for file in chosen),
+        len(chosen) + len(found.unknown) + trades.files,
+        sum(file.bytes for file in chosen) + trades.bytes,
         time.perf_counter() - began,
         tuple(broken),
-        adopted,
+        adopted + trades.adopted,
         series=frozenset(found.series),
     )
     if is_noted:
@@ -212,6 +216,14 @@ def selector(stores: Stores, spec: RunSpec) -> Callable[[Series], bool]:
         return lambda _: True
     is_selected = cache(lambda name: spec.selects(parse_pair(name), stores.tiers))
     return lambda series: series.interval in spec.intervals and is_selected(series.pair)
+
+
+def _pairs(stores: Stores, spec: RunSpec) -> set[str] | None:
+    """Return the selected pairs of which trades are kept; None for all that there are."""
+    if spec.selecting() == RunSpec():
+        return None
+    is_wanted = selector(stores, spec)
+    return {pair.name for pair in stores.lake.asset_ids.pairs() if is_wanted(Series(pair.name, Interval.M1))}
 
 
 def _look(stores: Stores, spec: RunSpec) -> _Found:

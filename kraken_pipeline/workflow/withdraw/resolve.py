@@ -45,6 +45,7 @@ from kraken_pipeline.storage.records import dispute_records, evidence_records, p
 from kraken_pipeline.storage.records.file_records import ContainerRecord, FileRecord
 from kraken_pipeline.storage.records.withdrawals import WithdrawalRecord
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.storage.trades import writer as trade_writer
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.gaps.gaps import Gap
@@ -52,6 +53,7 @@ from kraken_pipeline.workflow.ingest.whereabouts import find_again
 from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
+from kraken_pipeline.workflow.withdraw.trades import WithdrawnTrades, stage_withdrawn
 from kraken_pipeline.workflow.withdraw.withdrawal import Claim, Withdrawal, find_claims, find_release
 
 FRAGMENTS = 10_000
@@ -282,10 +284,14 @@ class _Withdrawing:
                 claims = find_claims(connection, self.what, self.release, pair)
             gone = _gone(stores.lake, pair, claims)
             records = list(self._records(claims, gone))
+            trades = stage_withdrawn(stores, pair, claims, now)
+            trade_writer.begin(stores.lake, [trades.staged])
             times = {one_series: stores.lake.times(one_series) for one_series in series}
             with stores.catalog.write() as connection:
                 self._remove_evidence(connection, pair, claims, gone)
+                self._remove_trades(connection, pair, trades)
                 evidence_records.renew(connection, times)
+            trade_writer.clear(stores.lake, [trades.staged])
             stages = [
                 stage_removal(stores.lake, series, gone[series], origin=self.what.reason, now=now)
                 for series in sorted(gone, reverse=True)  # the coarsest first
@@ -367,6 +373,17 @@ class _Withdrawing:
         changes = [(series, Span(spans[0].start, spans[-1].end)) for series, spans in compared.items() if spans]
         publications.mark_for_reconciliation(connection, changes, now)
         self.touched |= touched
+
+    def _remove_trades(self, connection: sa.Connection, pair: str, trades: WithdrawnTrades) -> None:
+        """End the claims of withdrawn trades in the transaction that removes the evidence for their candles."""
+        minutes = Series(pair, Interval.M1)
+        self.stores.locks.require([minutes])
+        trade_writer.confirm(connection, [trades.staged])
+        if trades.again:
+            reason = f"to be read again: {self.what.name} was withdrawn"
+            self.again += withdrawals.read_again(
+                connection, minutes, trades.again, reason, self.run.now, without={Kind.OHLCVT}
+            )
 
     def _read_again(self, connection: sa.Connection, series: Series, slots: Spans, own: Sequence[Claim]) -> None:
         """Make files that had answered for removed candles be read again, except kinds of file withdrawn themselves."""

@@ -25,6 +25,7 @@ from kraken_pipeline.storage.catalog.schema.lake import (
     lake_commits,
     lake_files,
     publications,
+    trade_files,
     unadopted,
     verifications,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "shape_of",
     "suspicions",
     "trade_counts",
+    "trade_files",
     "unadopted",
     "verifications",
     "withdrawals",

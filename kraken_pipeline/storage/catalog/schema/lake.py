@@ -61,6 +61,26 @@ history_starts = sa.Table(
     checksum_column(),
 )
 
+trade_files = sa.Table(
+    "trade_files",  # the manifest of the trade lake: each of its files, as it was written, with what it claims
+    metadata,
+    sa.Column("path", sa.Text, primary_key=True),  # relative to the place of the lake, with slashes
+    sa.Column("pair", sa.String(64), nullable=False),
+    sa.Column("month", sa.Integer, nullable=False),  # 202501
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("claims", sa.Text, nullable=False),  # `storage.trades.kept.claims_text`
+    sa.Column("write_id", sa.String(64), nullable=False),
+    sa.Column("written_at", sa.BigInteger, nullable=False),
+    sa.Column("scrubbed_at", sa.BigInteger),  # when it was last read in full and found correct; null before
+    checksum_column(),
+    # About to be moved to its place, or replaced and about to be deleted: it claims nothing.
+    sa.Column("is_announced", sa.Boolean, nullable=False),
+    sa.Index(None, "pair", "month"),
+)
+
 unadopted = sa.Table(
     "unadopted",  # series written before there was a manifest, and not yet checked by `verify`
     metadata,
