@@ -96,6 +96,7 @@ _COMMANDS: dict[str, Command | Group] = {
     "completion": Command(
         "completion.completion", "Print the script that lets a shell complete commands, options, pairs and intervals."
     ),
+    "metrics": Command("metrics.metrics", "Serve metrics for Prometheus, or write them to a file."),
     "demo": Command(
         "demo.demo", "Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."
     ),
