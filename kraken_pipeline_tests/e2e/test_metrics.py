@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.homes import Shelf
 from kraken_pipeline_tests.support.prometheus import Prometheus, lint
 from kraken_pipeline_tests.support.servers import HOST, wait_for
-from kraken_pipeline_tests.support.shell import ended, shell, start
+from kraken_pipeline_tests.support.shell import ROOT, ended, shell, start
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +163,18 @@ def test_every_job_is_named() -> None:
     names = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     assert names | {publish_job.name} == set(JOBS)
     assert len(set(JOBS)) == len(JOBS)
+
+
+def test_the_rules_for_prometheus_are_valid_and_about_metrics_that_exist(ingested: Path) -> None:
+    need(Prometheus)
+    folder = ROOT / "deploy" / "prometheus"
+    for arguments in (("rules", folder / "kraken.rules.yml"), ("config", folder / "prometheus.yml")):
+        said = lint("check", *arguments)
+        assert said.returncode == 0, said.stdout + said.stderr
+    text, _ = written(ingested)
+    known = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    optional = {"kraken_publications_oldest_timestamp_seconds"}  # there only while something is pending
+    used = set(re.findall(r"\bkraken_\w+", (folder / "kraken.rules.yml").read_text(encoding="utf-8")))
+    assert used - known - optional == set()
+    described = set(re.findall(r"kraken_\w+", (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")))
+    assert known - described == set(), "every metric is described"

@@ -14,7 +14,7 @@ from kraken_pipeline.workflow.metrics.recorded import recorded
 QUICK_SECONDS = 5.0
 """The time for which aggregates of the catalog are used again."""
 QUESTDB_SECONDS = 30.0
-COMPLETENESS_SECONDS = 300.0
+COMPLETENESS_SECONDS = 600.0
 """The time between two computations of completeness, which takes seconds for a large collection."""
 
 
