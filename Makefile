@@ -79,7 +79,7 @@ lock: .venv/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra celery --extra kubernetes --extra s3 --constraints requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra alerts --extra celery --extra kubernetes --extra s3 --constraints requirements.lock pyproject.toml -o deploy/requirements.lock
 
 clean:
 	rm -rf .venv demo-data

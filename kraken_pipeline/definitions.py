@@ -19,6 +19,7 @@ from kraken_pipeline.orchestration.jobs.publish_job import publish_job
 from kraken_pipeline.orchestration.jobs.recover_job import recover_job
 from kraken_pipeline.orchestration.jobs.verify_job import verify_job
 from kraken_pipeline.orchestration.logs import console
+from kraken_pipeline.orchestration.monitoring.alert_sensors import alert_sensors
 from kraken_pipeline.orchestration.resources import STORES, STORES_TO_RECOVER, stores_resource
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.orchestration.sensors import (
@@ -59,6 +60,7 @@ def build_definitions(*, resource_overrides: Mapping[str, dg.ResourceDefinition]
             auto_gap_fill_sensor(settings),
             lost_runs_sensor(),
             *([deliver_publications_sensor(settings)] if settings.has_questdb else []),
+            *alert_sensors(settings),
         ],
         resources={
             STORES: stores_resource(),

@@ -115,6 +115,9 @@ def secrets_of(settings: Settings) -> Secrets:
         url = value.get_secret_value() if isinstance(value, SecretStr) else value
         if isinstance(url, str):
             found.update(*_PASSWORDS.findall(url))
+    if settings.kraken_alert_urls is not None:  # services have tokens in any place
+        addresses = settings.kraken_alert_urls.get_secret_value().split()
+        found.update(addresses, *(groups for address in addresses for groups in _PASSWORDS.findall(address)))
     return Secrets({form for secret in found for form in (secret, unquote(secret))})
 
 

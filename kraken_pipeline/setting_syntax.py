@@ -1,9 +1,12 @@
-"""The syntax of settings: cron times, and URLs of servers, as the libraries that use them can parse them."""
+"""The syntax of settings: cron times, and URLs of servers as the libraries that use them can parse them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
 # User and password must be percent-encoded: three libraries parse special characters between // and @ in three ways,
@@ -79,3 +82,24 @@ def is_redis(url: str) -> bool:
     except (ValueError, TypeError, AttributeError, RedisError):
         return False
     return True
+
+
+def problems(error: ValidationError, secrets: Collection[str]) -> str:
+    """Return what is wrong with settings, without the values of those that are secret.
+
+    Args:
+        error: The error of the settings' model.
+        secrets: The names of the secret settings.
+    """
+    return "; ".join(
+        # An error of several settings together has no location, and its input holds all settings, with secrets.
+        f"{str(detail['loc'][0]).upper()}={_shown(detail['input'], str(detail['loc'][0]) in secrets)}: {detail['msg']}"
+        if detail["loc"]
+        else detail["msg"]
+        for detail in error.errors(include_url=False)
+    )
+
+
+def _shown(value: object, is_secret: bool) -> str:
+    # A URL with a user may have a password, also where none belongs.
+    return "**********" if is_secret or "@" in str(value) else repr(value)

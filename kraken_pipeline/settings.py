@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
-from kraken_pipeline.setting_syntax import is_broker, is_cron, is_database, is_http, is_pgwire, is_redis
+from kraken_pipeline.setting_syntax import is_broker, is_cron, is_database, is_http, is_pgwire, is_redis, problems
 
 _MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
 
@@ -337,6 +337,15 @@ class Settings(BaseSettings):
     kraken_health_cron: str = Field(
         default="*/10 * * * *", description="The schedule of `check_health`, as cron in UTC."
     )
+    kraken_alert_urls: SecretStr | None = Field(
+        default=None,
+        description="Where alerts are sent, as URLs of Apprise, separated by spaces: "
+        "`mailtos://user:password@example.com slack://…`. It needs the extra `alerts`. If it is not set, no alerts "
+        "are sent.",
+    )
+    kraken_alert_schedule_hours: float = Field(
+        default=3.0, gt=0, le=720, description="Hours after which an alert says that a scheduled job did not succeed."
+    )
     kraken_log_format: str = Field(
         default="text",
         pattern=r"(?i)^(text|json)$",
@@ -481,17 +490,5 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        wrong = "; ".join(
-            # An error of several settings together has no location, and its input holds all settings, with secrets.
-            f"{str(detail['loc'][0]).upper()}={_shown(str(detail['loc'][0]), detail['input'])}: {detail['msg']}"
-            if detail["loc"]
-            else detail["msg"]
-            for detail in error.errors(include_url=False)
-        )
-        raise InvalidSettings(f"wrong settings in the environment or .env: {wrong}") from None
-
-
-def _shown(name: str, value: object) -> str:
-    is_secret = name in Settings.model_fields and SecretStr in get_args(Settings.model_fields[name].annotation)
-    # A URL with a user may have a password, also where none belongs.
-    return "**********" if is_secret or "@" in str(value) else repr(value)
+        secrets = {name for name, known in Settings.model_fields.items() if SecretStr in get_args(known.annotation)}
+        raise InvalidSettings(f"wrong settings in the environment or .env: {problems(error, secrets)}") from None

@@ -100,13 +100,15 @@ def test_a_worker_has_what_the_code_location_has() -> None:
     assert "--app=kraken_pipeline.orchestration.celery" in SERVICES["worker"]["command"]
 
 
-def test_the_image_has_what_workers_pods_and_buckets_need_and_else_the_same_versions() -> None:
+def test_the_image_has_what_alerts_workers_pods_and_buckets_need_and_else_the_same_versions() -> None:
     def pins(path: Path) -> set[str]:
         return {line for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
 
     image, embedded = pins(DEPLOY / "requirements.lock"), pins(ROOT / "requirements.lock")
     assert image > embedded
-    assert {"dagster-celery", "dagster-k8s", "obstore"} <= {line.partition("==")[0] for line in image - embedded}
+    assert {"apprise", "dagster-celery", "dagster-k8s", "obstore"} <= {
+        line.partition("==")[0] for line in image - embedded
+    }
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))

@@ -162,6 +162,8 @@ WRONG = [
     ("KRAKEN_PUBLISH_ROWS", "10000001"),
     ("KRAKEN_HEALTH_CRON", "always"),
     ("KRAKEN_HEALTH_CRON", "*/10 * * *"),
+    ("KRAKEN_ALERT_SCHEDULE_HOURS", "0"),
+    ("KRAKEN_ALERT_SCHEDULE_HOURS", "721"),
     ("KRAKEN_LOG_FORMAT", "yaml"),
     ("KRAKEN_LOG_FORMAT", "jsonl"),
     ("KRAKEN_LOG_LEVEL", "loud"),
@@ -217,6 +219,7 @@ def test_the_lake_may_be_in_a_bucket_whose_url_has_no_credentials(monkeypatch: p
 def test_every_setting_that_can_be_wrong_is_among_those_tested() -> None:
     free = {"KRAKEN_PIPELINE_HOME", "KRAKEN_ARCHIVE_DIRS", "KRAKEN_TIERS_FILE"}  # any path is one
     secret = {
+        "KRAKEN_ALERT_URLS",  # Apprise says what is wrong with them, when they are used
         "KRAKEN_CATALOG_URL",
         "KRAKEN_CACHE_URL",
         "KRAKEN_CELERY_URL",

@@ -96,6 +96,14 @@ _COMMANDS: dict[str, Command | Group] = {
     "completion": Command(
         "completion.completion", "Print the script that lets a shell complete commands, options, pairs and intervals."
     ),
+    "metrics": Command("metrics.metrics", "Serve metrics for Prometheus, or write them to a file."),
+    "alerts": Group(
+        "Send alerts by mail, chat or webhook, and try whether they arrive.",
+        {
+            "check": Command("alerts.check", "Look for what is wrong, send the alerts that are due, and list them."),
+            "test": Command("alerts.test", "Send a message to each address of KRAKEN_ALERT_URLS."),
+        },
+    ),
     "demo": Command(
         "demo.demo", "Build a small world of archives and an exchange, then plan, ingest, fill gaps and report."
     ),

@@ -57,6 +57,12 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("The tiers and intervals", "report"),
         ("A page with a map of each pair", "report --html report.html"),
     ),
+    "metrics.metrics": (
+        ("Serve them to Prometheus on this machine", "metrics"),
+        ("Write them once", "metrics --textfile kraken.prom"),
+    ),
+    "alerts.check": (("What is wrong now", "alerts check"),),
+    "alerts.test": (("Whether alerts arrive", "alerts test"),),
     "explain.explain": (("Where one candle comes from", "explain XBTUSD 1h 2024-03-05T14:00"),),
     "pairs.pairs": (
         ("All pairs that are known", "pairs"),

@@ -170,7 +170,9 @@ class Client:
 
     def _attempt(self, endpoint: str, params: Mapping[str, str | int]) -> Any:
         self._breaker.admit()
+        before = time.monotonic()
         self._limiter.acquire(endpoint)
+        self._counters.add("api.wait_ms", round(1_000 * (time.monotonic() - before)))
         self.requests += 1
         self._counters.add("api.requests")
         asked = _asked(endpoint, params)

@@ -9,6 +9,8 @@ import dagster as dg
 
 from kraken_pipeline.orchestration.executors import slot_of, steps_are_groups
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.pool_peaks import record_peak
+from kraken_pipeline.storage.pools import Pool
 from kraken_pipeline.storage.stores import Stores, opened
 
 STORES = "stores"
@@ -38,7 +40,10 @@ def stores_resource(settings: Settings | None = None, *, is_recovering: bool = F
             is_step = steps_are_groups(found.settings, context.run.job_name)
             run_id, locks = context.run.run_id, found.locks
             slot = slot_of(context.run.job_name)
-            with locks.step(run_id, slot) if is_step else locks.run(run_id):
-                yield found
+            try:
+                with locks.step(run_id, slot) if is_step else locks.run(run_id):
+                    yield found
+            finally:  # a pool that was used up may be why a run failed
+                record_peak(found.catalog, Pool.CATALOG, found.catalog.statistics)
 
     return stores

@@ -16,6 +16,22 @@ BACKFILL_JOB = "backfill_gaps_incremental"
 PROVE_JOB = "prove"
 PUBLISH_JOB = "publish_candles"
 HEALTH_JOB = "check_health"
+JOBS = (
+    INGEST_JOB,
+    BACKFILL_JOB,
+    "retry_dead_letters",
+    "report_data_completeness",
+    "validate_recent_data",
+    "cleanup_old_gap_records",
+    VERIFY_JOB,
+    "recover_catalog",
+    PROVE_JOB,
+    RECONCILE_JOB,
+    "resolve",
+    HEALTH_JOB,
+    PUBLISH_JOB,
+)
+"""The names of all jobs."""
 SPEC_TAG = "kraken/spec"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.orchestration import metadata, partitions
 from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batch
 from kraken_pipeline.orchestration.events import Event, events_of
@@ -27,6 +28,7 @@ from kraken_pipeline.storage.workers import of_one_process
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome
 from kraken_pipeline.workflow.expected_work import expect_report
+from kraken_pipeline.workflow.phase_counts import count_phases
 from kraken_pipeline.workflow.pipeline import Changes
 from kraken_pipeline.workflow.progress import Progress, RunContext, Work
 from kraken_pipeline.workflow.publish import PublishOutcome
@@ -82,7 +84,8 @@ class Part:
     parts: int
 
     def finish(self) -> None:
-        """Write the final progress of the step."""
+        """Write the final progress of the step, and count its phases."""
+        count_step(self.context, self.stores, self.run)
         tags = part_tags(self.run.progress, self.name, self.parts)
         self.context.instance.add_run_tags(self.context.run_id, tags)
 
@@ -172,6 +175,7 @@ def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:
 
 def conclude(
     context: dg.OpExecutionContext,
+    stores: Stores,
     run: RunContext,
     outcome: Mapping[str, Any],
     tags: Mapping[str, str] | None = None,
@@ -181,7 +185,7 @@ def conclude(
     The outcome is also the metadata of the step's output. Progress, outcome and tags are one write.
     """
     made = run.progress
-    add_seconds(context, run)
+    add_seconds(context, stores, run)
     run.progress = replace(made, phase="done", bytes_done=made.bytes_total, requests_total=made.requests_done)
     announce(run.progress)
     context.add_output_metadata(metadata.of_outcome(outcome))
@@ -189,10 +193,19 @@ def conclude(
     finish(context.instance, run.run_id, run.progress, dict(outcome), tags, failed_files=failed_files)
 
 
-def add_seconds(context: dg.OpExecutionContext, run: RunContext) -> None:
-    """End the current phase, and add the seconds of every phase of the step to the metadata of its output."""
-    run.end_phase(run.progress.phase)
+def add_seconds(context: dg.OpExecutionContext, stores: Stores, run: RunContext) -> None:
+    """End the current phase, add the seconds of every phase to the metadata of the step's output, and count them."""
+    count_step(context, stores, run)
     context.add_output_metadata({f"seconds {phase}": round(seconds, 3) for phase, seconds in run.seconds.items()})
+
+
+def count_step(context: dg.OpExecutionContext | dg.AssetExecutionContext, stores: Stores, run: RunContext) -> None:
+    """End the current phase of a step, and add its phases to the counters; if that fails, the run goes on."""
+    run.end_phase(run.progress.phase)
+    try:
+        count_phases(stores, run)
+    except PipelineError as error:
+        context.log.warning(f"the seconds of the phases are not counted: {error}")
 
 
 def outcome_of_changes(changes: Changes, *, errors: Sequence[str] = (), notes: Sequence[str] = ()) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class PostgreSQL:
     def __init__(self, url: sa.URL, sizes: PoolSizes, **options: Any) -> None:
         self._sizes = sizes
         self._waiting = 0
+        self._peak = 0
         self._guard = threading.Lock()
         own_options = url.query.get("options", ())
         spoken = (*((own_options,) if isinstance(own_options, str) else own_options), _SERVERS_KEEPALIVE)
@@ -105,6 +106,7 @@ class PostgreSQL:
             overflow=max(0, pool.overflow()),
             waiting=self._waiting,
             limit=self._sizes.kept + self._sizes.overflow,
+            peak=self._peak,
         )
 
     def connect(self) -> sa.Connection:
@@ -119,7 +121,7 @@ class PostgreSQL:
         try:
             while True:
                 try:
-                    return self.engine.connect()
+                    connection = self.engine.connect()
                 except sa.exc.TimeoutError:
                     raise StoreUnavailable(
                         f"all {self._sizes.kept + self._sizes.overflow} connections to the catalog's server have been "
@@ -128,10 +130,19 @@ class PostgreSQL:
                 except sa.exc.OperationalError as error:
                     if time.monotonic() > until or any(refusal in str(error.orig) for refusal in _REFUSALS):
                         raise StoreUnavailable(f"the catalog's server does not answer: {_sentence(error)}") from None
+                else:
+                    self._measure()
+                    return connection
                 time.sleep(_RETRY_SECONDS)
         finally:
             with self._guard:
                 self._waiting -= 1
+
+    def _measure(self) -> None:
+        pool = self.engine.pool
+        assert isinstance(pool, sa.QueuePool)  # noqa: S101 - for the type checker; it was made so
+        with self._guard:
+            self._peak = max(self._peak, pool.checkedout())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ after it the old ones; the next write to the series, or `verify`, deletes them.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, lies_in, nor
 from kraken_pipeline.errors import StoreUnavailable
 from kraken_pipeline.market.candle import are_independent
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.lake import last_write
 from kraken_pipeline.storage.lake.staged import Staged, move_all
 from kraken_pipeline.storage.records import (
@@ -128,6 +130,7 @@ def commit(
                 )
         if finish is not None:
             finish(connection)
+        counters.add_to(connection, _stored(writes), now)
     stores.lake.manifest.forget(written)
     trade_writer.clear(stores.lake, trades)
     if left := [staged.series for staged in stages if staged.retired]:
@@ -147,6 +150,15 @@ def _history(writes: Iterable[LakeWrite]) -> dict[Series, LakeCommit]:
         )
         for write in writes
     }
+
+
+def _stored(writes: Iterable[LakeWrite]) -> Mapping[str, int]:
+    """Return the number of new and different candles by the name of their source's counter."""
+    counts: Counter[str] = Counter()
+    for write in writes:
+        if write.grants:
+            counts[f"candles.{write.grants[0].source}"] += write.staged.changed
+    return counts
 
 
 def _retire(

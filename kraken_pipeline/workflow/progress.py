@@ -125,6 +125,7 @@ class RunContext:
         watch: Called with the progress after every step.
         progress: The current progress.
         seconds: The time that each phase has taken so far, by the clock; without the current one.
+        candles: The number of candles that each phase has stored or published so far; without the current one.
     """
 
     run_id: str
@@ -132,8 +133,13 @@ class RunContext:
     watch: Callable[[Progress], None] = _unwatched
     progress: Progress = field(default_factory=Progress)
     seconds: dict[str, float] = field(default_factory=dict)
+    candles: dict[str, int] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _accounted: float = field(default_factory=time.monotonic)
+    _candles_before: int = 0
+
+    def __post_init__(self) -> None:
+        self._candles_before = self.progress.candles + self.progress.published
 
     def expect(self, phase: str, seconds: float, *, is_remote: bool = False) -> None:
         """Set the work that is left of a phase, in the seconds that it is expected to take."""
@@ -175,7 +181,10 @@ class RunContext:
         self.progress = replace(self.progress, work={**self.progress.work, phase: work})
 
     def end_phase(self, phase: str) -> None:
-        """Add the time since the last phase ended to a phase."""
+        """Add the time since the last phase ended, and its candles, to a phase."""
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
         self._began = now
+        candles = self.progress.candles + self.progress.published
+        self.candles[phase] = self.candles.get(phase, 0) + max(0, candles - self._candles_before)
+        self._candles_before = candles

@@ -21,6 +21,8 @@ from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise
 from kraken_pipeline.errors import Busy, PipelineError, StoreUnavailable
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.storage.pool_peaks import record_peak
+from kraken_pipeline.storage.pools import Pool
 from kraken_pipeline.storage.questdb.client import QuestDB, open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES, checksum, wrapped
 from kraken_pipeline.storage.questdb.values import ROW_SCHEMA, RangeDigest, Receipt
@@ -130,6 +132,7 @@ def publish(
                 break
             except PipelineError as error:
                 failed.append(f"{TABLES[interval]}: {error}")
+    record_peak(stores.catalog, Pool.QUESTDB, questdb.statistics)
     run.finish("publishing")
     with stores.catalog.read() as connection:
         left = publications.backlog(connection).count

@@ -139,3 +139,36 @@ def test_only_hours_that_were_over_are_forgotten(stores: Stores, clock: Clock) -
         assert counters.forget(connection, start + HOUR + 1) == 2
         assert counters.forget(connection, start + HOUR + 1) == 0
     assert totals(stores, "api.requests", "api.errors", since=0) == {"api.requests": 10, "api.errors": 0}
+
+
+def test_a_sum_over_all_time_never_falls_when_old_hours_are_forgotten(stores: Stores, clock: Clock) -> None:
+    counts = Counters(stores.catalog, clock=clock)
+    for _ in range(3):
+        counts.add("api.requests", 2)
+        counts.flush()
+        clock.now += HOUR
+    for before in (NOW, NOW + 2 * HOUR, NOW + 2 * HOUR, NOW + 9 * HOUR):
+        with stores.catalog.write() as connection:
+            counters.forget(connection, before)
+        with stores.catalog.read() as connection:
+            assert counters.all_totals(connection) == {"api.requests": 6}
+    assert totals(stores, "api.requests") == {"api.requests": 0}, "what is forgotten is in no hour"
+
+
+def test_a_peak_is_the_greatest_of_its_hours_and_no_sum(stores: Stores) -> None:
+    with stores.catalog.write() as connection:
+        for hours, value in ((0, 3), (0, 7), (0, 5), (-1, 9), (-2, 11)):
+            counters.raise_to(connection, "catalog_pool", value, NOW + hours * HOUR)
+        counters.set_to(connection, "clock_ahead_ms", -40, NOW)
+        counters.set_to(connection, "clock_ahead_ms", -50, NOW)
+        counters.add_to(connection, {"files.COMPLETED": 2, "files.FAILED": 0}, NOW)
+    with stores.catalog.read() as connection:
+        assert counters.peaks(connection, NOW) == {"catalog_pool": 7}
+        assert counters.peaks(connection, NOW - HOUR) == {"catalog_pool": 9}
+        assert counters.latest(connection, "clock_ahead_ms") == -50
+        assert counters.latest(connection, "anything") is None
+        assert counters.all_totals(connection) == {"files.COMPLETED": 2}
+    with stores.catalog.write() as connection:
+        counters.forget(connection, NOW + HOUR)
+    with stores.catalog.read() as connection:
+        assert counters.peaks(connection, 0) == {}

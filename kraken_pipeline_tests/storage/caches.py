@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redis import ConnectionPool
-
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.exchange_state.counters import Counters
 from kraken_pipeline.storage.reply_cache.cache import Cache
-from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
+from kraken_pipeline.storage.reply_cache.redis_cache import MeasuredPool, redis_pool
 from kraken_pipeline.storage.stores import Stores
 
 NOW = 1_000_000.0
@@ -60,7 +58,7 @@ class Caches:
         environment: str = "test",
         largest: int = LARGEST,
         *,
-        pool: ConnectionPool | None = None,
+        pool: MeasuredPool | None = None,
     ) -> Cache:
         if pool is None and self.url is not None:
             pool = redis_pool(self.url, 100, PATIENT)

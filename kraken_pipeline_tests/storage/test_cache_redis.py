@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.pools import PoolPeak
 from kraken_pipeline.storage.reply_cache import redis_cache
 from kraken_pipeline.storage.reply_cache.cache import Cache, Entry
 from kraken_pipeline.storage.reply_cache.redis_cache import KEPT_SECONDS, Presence, redis_pool
@@ -314,7 +315,7 @@ class TestFallingOver:
         stats = cache.stats()
         assert stats.level == "embedded"
         assert stats.pool is not None
-        assert stats.pool.is_busy
+        assert PoolPeak(stats.pool.peak, stats.pool.limit).is_busy
         assert cache.get_or_make(("b",), 60, source).value == {"rows": [2]}
         pool.release(taken)
         assert cache.stats().level == "redis"

@@ -96,9 +96,9 @@ def test_counts_go_by_the_hour(stores: Stores) -> None:
         counters.add("api.requests", 3)
         counters.flush()
     assert clean_up(stores, RETENTION, NOW) == CleanupOutcome(0, 0, 1)
-    assert [hour for (hour,) in rows_of(stores, schema.counters, "hour")] == [
-        moment // 3_600 * 3_600 for moment in moments[1:]
-    ]
+    assert rows_of(stores, schema.counters, "hour", "value") == [
+        (hour, 3) for hour in (0, *(moment // 3_600 * 3_600 for moment in moments[1:]))
+    ], "hour 0 has the sum of what was forgotten"
 
 
 def test_a_gap_that_is_found_again_after_its_record_is_gone_is_a_new_one(stores: Stores, shelf: Shelf) -> None:

@@ -24,6 +24,8 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.pool_peaks import record_peak
+from kraken_pipeline.storage.pools import Pool
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.tables import TABLES
 from kraken_pipeline.storage.questdb.values import Lag
@@ -80,8 +82,10 @@ def test_a_questdb_that_answers_is_well(questdb: QuestDB, home: Path) -> None:
     well(found)
     assert found["questdb"] == (HealthStatus.OK, "QuestDB answers over HTTP and PGWire")
     assert found["questdb lag"] == (HealthStatus.OK, "0 transactions wait to be applied")
-    # The pool opens another connection in the background when its only one is out, so a slow moment shows two.
-    assert re.match(r"[01] of 50 connections in use, \d idle, ", found["questdb pool"][1])
+    assert found["questdb pool"] == (
+        HealthStatus.OK,
+        "at most 0 of 50 connections of a process were in use in the last hour",
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +185,7 @@ def test_a_redis_that_answers_is_well(redis_url: str, home: Path) -> None:
     found = look(home, redis_url.split("@", maxsplit=1)[0].rpartition(":")[2], kraken_cache_url=redis_url)
     well(found)
     assert re.fullmatch(r"Redis [\d.]+ at 127\.0\.0\.1:\d+/0 answers, \d+ of \d+ clients", found["redis"][1])
-    assert re.fullmatch(r"0 of 100 connections in use.*", found["redis pool"][1])
+    assert found["redis pool"][1] == "at most 0 of 100 connections of a process were in use in the last hour"
 
 
 def test_a_redis_that_is_away_or_lets_us_not_in_is_a_warning_because_the_embedded_cache_serves(
@@ -221,13 +225,32 @@ def test_a_catalog_on_postgresql_is_well_and_tells_of_its_connections(
     found = look(tmp_path / "home", postgresql.password, kraken_catalog_url=postgresql_url)
     well(found, "catalog server")
     assert found["catalog"][1].startswith("the catalog (PostgreSQL) answers and is at migration ")
-    assert re.fullmatch(
-        r"\d of 30 connections in use, \d idle, 0 beyond those kept, 0 waiting", found["catalog pool"][1]
-    )
+    assert found["catalog pool"][1] == "at most 0 of 30 connections of a process were in use in the last hour"
     in_use = int(re.match(r"(\d+) of the server's 200 connections are in use$", found["catalog server"][1])[1])  # type: ignore[index]
     # Those of others that are being ended may be counted; the server's own processes are not.
     assert in_use >= 1
     assert found["catalog server"][0] is HealthStatus.OK
+
+
+def test_a_pool_that_another_process_has_used_up_is_a_warning_for_an_hour(
+    postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path
+) -> None:
+    """The peak is recorded by whoever has the pool; the pool of the check itself is idle."""
+    settings = {"kraken_catalog_url": postgresql_url, "kraken_catalog_pool": 2, "kraken_catalog_overflow": 3}
+    with opened(settings_of(tmp_path / "home", **settings)) as other:
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(other.catalog.read())
+        record_peak(other.catalog, Pool.CATALOG, other.catalog.statistics)
+    sentence = "at most 5 of 5 connections of a process were in use in the last hour"
+    found = look(tmp_path / "home", postgresql.password, **settings)
+    assert found["catalog pool"] == (
+        HealthStatus.WARNING,
+        f"{sentence}: callers have to wait; raise KRAKEN_CATALOG_POOL",
+    )
+    with opened(settings_of(tmp_path / "home", **settings)) as other, other.catalog.write() as connection:
+        connection.execute(sa.update(schema.counters).values(hour=schema.counters.c.hour - 2 * 3_600))
+    assert look(tmp_path / "home", postgresql.password, **settings)["catalog pool"][0] is HealthStatus.OK
 
 
 def test_a_server_with_few_connections_left_is_a_warning_whoever_has_them(

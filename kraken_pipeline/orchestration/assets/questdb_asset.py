@@ -11,6 +11,7 @@ from kraken_pipeline.orchestration.events import rows_published
 from kraken_pipeline.orchestration.labels import Layer, Step, asset_key
 from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
+from kraken_pipeline.orchestration.steps import count_step
 from kraken_pipeline.workflow import publish
 from kraken_pipeline.workflow.publish import Published
 
@@ -48,6 +49,7 @@ def questdb_asset(tier: Tier) -> dg.AssetsDefinition:
         for series, partition in selection.keys.items():
             values = metadata.of_published(sent.get(series, Published(series, 0, ())), rows[series])
             context.add_asset_metadata(values, partition_key=partition)
+        count_step(context, stores, run)
         finish(context.instance, run.run_id, run.progress)
         return dg.MaterializeResult(check_results=[same])
 

@@ -25,7 +25,7 @@ from kraken_pipeline.orchestration.labels import OWNERS, Layer, Step, asset_key,
 from kraken_pipeline.orchestration.partitions import SERIES, series_of
 from kraken_pipeline.orchestration.progress import finish
 from kraken_pipeline.orchestration.resources import StoresOfRun
-from kraken_pipeline.orchestration.steps import begin, log_shortfalls, outcome_of_changes
+from kraken_pipeline.orchestration.steps import begin, count_step, log_shortfalls, outcome_of_changes
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
@@ -151,6 +151,7 @@ def _candles(tier: Tier) -> dg.AssetsDefinition:
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
             context.add_asset_metadata(metadata.of_files(own, snapshots[series]), partition_key=partition)
+        count_step(context, stores, run)
         finish(context.instance, run.run_id, run.progress, failed_files=len(failed))
         return dg.MaterializeResult(check_results=[readable, rules, intact])
 
@@ -238,6 +239,7 @@ def _backfilled_candles(tier: Tier) -> dg.AssetsDefinition:
             values = metadata.of_plan(snapshots[series], changes.candles_stored.get(series, 0))
             context.add_asset_metadata(values, partition_key=partition)
         _log(context, agreement_events(tier, agreement))
+        count_step(context, stores, run)
         finish(context.instance, run.run_id, run.progress, outcome_of_changes(changes))
         return dg.MaterializeResult(check_results=[checks.intervals_agree(key, agreement)])
 

@@ -80,7 +80,7 @@ def compare_intervals(
         "errors": [],
         "notes": [*done.notes, *changes.published.failed][:NOTES],
     }
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 reconcile_job = job_of_groups(
@@ -147,7 +147,7 @@ def withdraw_candles(context: dg.OpExecutionContext, stores: StoresOfRun) -> Non
         "errors": [],
         "notes": [*done.actions, *changes.published.failed][:NOTES],
     }
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 @dg.job(

@@ -184,7 +184,7 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
         else:
             run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
             changes = pipeline.ingest_archives(stores, chunk.plan.spec, chunk.tasks, run, is_whole_run=True)
-            add_seconds(context, run)
+            add_seconds(context, stores, run)
             finish(context.instance, context.run_id, run.progress)
     _log_outcomes(context.log, changes.files)
     return changes
@@ -223,7 +223,7 @@ def fill_gaps_and_report(
             report(context, stores, plan.spec, changes, run)
             log_events(context, file_events(stores, plan.spec, changes.files, plan.broken))
         left = requests_left(stores, changes.filled.gaps, plan.spec, run.now)
-    conclude(context, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})
+    conclude(context, stores, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})
 
 
 def outcome_of(plan: IngestPlan, changes: pipeline.Changes) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def _deliver_and_report(
     """Publish the changes, report the changed partitions, and record the outcome of the run."""
     changes = pipeline.deliver(stores, changes, run)
     report(context, stores, spec, changes, run)
-    conclude(context, run, outcome_of_changes(changes))
+    conclude(context, stores, run, outcome_of_changes(changes))
 
 
 def find_requests(_: dg.OpExecutionContext, stores: Stores, config: Mapping[str, Any], run: RunContext) -> Dealt:
@@ -75,7 +75,7 @@ def fill_gaps(
     if spec.dry_run:
         rows = [(fetch, len(fetch.spans), fetch.requests) for fetch in backfill.planned(stores, spec, run.now)]
         context.log.info(metadata.table(("fetch", "spans", "requests"), rows))
-        conclude(context, run, outcome_of_changes(pipeline.Changes()))
+        conclude(context, stores, run, outcome_of_changes(pipeline.Changes()))
         return
     if not asked:
         expect_filling(stores, spec, run)
@@ -150,7 +150,7 @@ def report_completeness(context: dg.OpExecutionContext, stores: StoresOfRun) -> 
             wanted = spec.model_copy(update={"tier": tier, "pairs": tuple(names) if spec.pairs else ()})
             key = asset_key(tier, "completeness_report")
             context.log_event(dg.AssetMaterialization(key, metadata=_reported(stores, wanted, run.now)))
-    conclude(context, run, {"errors": [], "notes": []})
+    conclude(context, stores, run, {"errors": [], "notes": []})
 
 
 @dg.job(
@@ -191,7 +191,7 @@ def compare_with_ohlc(context: dg.OpExecutionContext, stores: StoresOfRun) -> No
         "errors": list(found.failed[:NOTES]),
         "notes": [*notes, *found.notes][:NOTES],
     }
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 @dg.job(
@@ -240,7 +240,7 @@ def forget_old_records(context: dg.OpExecutionContext, stores: StoresOfRun) -> N
         "errors": [],
         "notes": [],
     }
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 @dg.job(

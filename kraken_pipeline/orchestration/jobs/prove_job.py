@@ -96,7 +96,7 @@ def count_trades(
     else:
         context.log.info(said(cost(stores, spec, spacing, run.now), stores.settings.kraken_api_rate))
         if spec.dry_run:
-            conclude(context, run, _outcome(ProveOutcome(now=run.now), pipeline.Changes()))
+            conclude(context, stores, run, _outcome(ProveOutcome(now=run.now), pipeline.Changes()))
             return
         done = prove(stores, spec, run, spacing=spacing, depth=depth, allowed=spec.budget)
     context.log.info(_table(done))
@@ -106,7 +106,7 @@ def count_trades(
     )
     changes = pipeline.deliver(stores, changes, run)
     report(context, stores, spec, changes, run)
-    conclude(context, run, _outcome(done, changes))
+    conclude(context, stores, run, _outcome(done, changes))
 
 
 def _table(done: ProveOutcome) -> str:

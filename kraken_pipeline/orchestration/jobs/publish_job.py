@@ -65,7 +65,7 @@ def publish_pending(
         "errors": [*done.failed, *map(str, different)][:NOTES],
         "notes": [],
     }
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 publish_job = job_of_groups(

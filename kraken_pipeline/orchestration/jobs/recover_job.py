@@ -54,7 +54,7 @@ def build_catalog(context: dg.OpExecutionContext, stores_to_recover: StoresOfRun
             report(context, stores, run_spec(), pipeline.Changes(files, filled), run)
     for note in done.notes:
         context.log.warning(note)
-    conclude(context, run, _outcome(done))
+    conclude(context, stores, run, _outcome(done))
 
 
 def _outcome(done: Recovery) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def verify_files(
         context.log.error(f"{damage}: {damage.action}")
     for path, target in done.moved.items():
         context.log.warning(f"{path} is damaged, and was moved to {target}")
-    conclude(context, run, outcome)
+    conclude(context, stores, run, outcome)
 
 
 def _outcome(found: Verification) -> dict[str, Any]:

@@ -191,6 +191,16 @@ class Locks:
             yield
 
     @contextmanager
+    def alerts(self) -> Iterator[None]:
+        """Hold the lock of the alerts, from looking up who knows what until it is recorded who was told.
+
+        Raises:
+            Busy: Another process held it for a minute.
+        """
+        with self._held(LockKind.RECORDS, "alerts", 60, "another process is sending alerts"):
+            yield
+
+    @contextmanager
     def migration(self) -> Iterator[None]:
         """Hold the lock of the catalog's migration.
 

@@ -79,6 +79,8 @@ class QuestDB:
         self._timeout = timeout
         self._apply_seconds = apply_seconds
         self._is_ready = False
+        self._in_use = self._peak = 0
+        self._guard = threading.Lock()
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller gets its warnings as errors
         self._pool = ConnectionPool(
             pg_url,
@@ -106,7 +108,9 @@ class QuestDB:
     def statistics(self) -> PoolStats:
         """The number of connections in use, idle and waited for."""
         if self._pool.closed:
-            return PoolStats(size=0, in_use=0, idle=0, overflow=0, waiting=0, limit=self._pool.max_size)
+            return PoolStats(
+                size=0, in_use=0, idle=0, overflow=0, waiting=0, limit=self._pool.max_size, peak=self._peak
+            )
         found = self._pool.get_stats()
         size, idle = found.get("pool_size", 0), found.get("pool_available", 0)
         return PoolStats(
@@ -116,6 +120,7 @@ class QuestDB:
             overflow=max(0, size - self._pool.min_size),
             waiting=found.get("requests_waiting", 0),
             limit=self._pool.max_size,
+            peak=self._peak,
         )
 
     # --- the schema
@@ -406,7 +411,11 @@ class QuestDB:
         """
         try:
             self._pool.open()
-            with self._pool.connection() as connection, _within(connection, seconds or self._timeout):
+            with (
+                self._pool.connection() as connection,
+                self._measured(),
+                _within(connection, seconds or self._timeout),
+            ):
                 cursor = connection.execute(statement.encode(), parameters)
                 return cursor.fetchall() if cursor.description else []
         except PoolTimeout:
@@ -418,6 +427,18 @@ class QuestDB:
             raise StoreUnavailable(f"QuestDB at {self._pgwire} does not answer over PGWire: {error}") from error
         except psycopg.Error as error:
             raise StoreError(f"QuestDB at {self._ilp.where} refuses: {error}") from error
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Count a connection as in use for the duration of a block."""
+        with self._guard:
+            self._in_use += 1
+            self._peak = max(self._peak, self._in_use)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._in_use -= 1
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
         """Check that an idle connection still works; the pool replaces one that does not."""

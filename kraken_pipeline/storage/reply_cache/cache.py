@@ -24,13 +24,13 @@ from typing import Any, Protocol, cast
 from cachetools import TTLCache
 from dogpile.cache import CacheRegion, make_region
 from dogpile.cache.api import CacheMutex, NoValue
-from redis import ConnectionPool
 
 from kraken_pipeline.errors import ExchangeUnavailable
 from kraken_pipeline.kraken.client import RequestCounts
+from kraken_pipeline.storage.pools import PoolStats
 from kraken_pipeline.storage.reply_cache.cache_stats import CacheStats, RedisHealth
 from kraken_pipeline.storage.reply_cache.embedded_cache import EMBEDDED, SqliteStore
-from kraken_pipeline.storage.reply_cache.redis_cache import REDIS_FIRST, redis_health
+from kraken_pipeline.storage.reply_cache.redis_cache import REDIS_FIRST, MeasuredPool, pool_stats, redis_health
 
 LONGEST_KEY = 200
 MEMORY_BYTES = 16 << 20
@@ -81,7 +81,7 @@ class Cache:
         largest: int,
         counters: RequestCounts,
         *,
-        pool: ConnectionPool | None = None,
+        pool: MeasuredPool | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._environment = environment
@@ -205,6 +205,11 @@ class Cache:
     def redis_health(self) -> RedisHealth | None:
         """Query the health of Redis; return None if none is configured."""
         return None if self._pool is None else redis_health(self._pool)
+
+    @property
+    def pool_statistics(self) -> PoolStats | None:
+        """The usage of the connections to Redis; None if none is configured."""
+        return None if self._pool is None else pool_stats(self._pool)
 
     def close(self) -> None:
         """Close the connections to Redis, if there are any."""

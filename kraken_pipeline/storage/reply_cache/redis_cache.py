@@ -45,7 +45,20 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
-def redis_pool(url: str, size: int, timeout: float) -> ConnectionPool:
+class MeasuredPool(ConnectionPool):
+    """A connection pool that measures how many of its connections are in use at the same time."""
+
+    peak = 0
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        """Return a connection that is now in use."""
+        connection = super().get_connection(*arguments, **options)
+        _, (in_use, _) = self.get_connection_count()
+        self.peak = max(self.peak, in_use)
+        return connection
+
+
+def redis_pool(url: str, size: int, timeout: float) -> MeasuredPool:
     """Return a connection pool for Redis, without connecting yet.
 
     Args:
@@ -53,7 +66,7 @@ def redis_pool(url: str, size: int, timeout: float) -> ConnectionPool:
         size: The maximum number of connections.
         timeout: The time-out for connecting and for an answer, in seconds.
     """
-    return ConnectionPool.from_url(
+    return MeasuredPool.from_url(
         url,
         max_connections=size,
         health_check_interval=HEALTH_CHECK_SECONDS,
@@ -67,10 +80,10 @@ def redis_pool(url: str, size: int, timeout: float) -> ConnectionPool:
     )
 
 
-def pool_stats(pool: ConnectionPool) -> PoolStats:
+def pool_stats(pool: MeasuredPool) -> PoolStats:
     """Return the pool's statistics; no caller ever waits, because one without a connection uses the embedded level."""
     (idle, _), (in_use, _) = pool.get_connection_count()
-    return PoolStats(idle + in_use, in_use, idle, 0, 0, pool.max_connections)
+    return PoolStats(idle + in_use, in_use, idle, 0, 0, pool.max_connections, pool.peak)
 
 
 def redis_name(pool: ConnectionPool) -> str:
@@ -79,7 +92,7 @@ def redis_name(pool: ConnectionPool) -> str:
     return f"{found.get('host', 'localhost')}:{found.get('port', 6379)}/{found.get('db', 0)}"
 
 
-def redis_health(pool: ConnectionPool) -> RedisHealth:
+def redis_health(pool: MeasuredPool) -> RedisHealth:
     """Query the health of Redis, even during the pause after a failure."""
     health = RedisHealth(redis_name(pool), False, None, None, None, None, pool_stats(pool))
     client = Redis(connection_pool=pool)
@@ -105,7 +118,7 @@ class RedisFirstBackend(BytesBackend):
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self._pool: ConnectionPool = arguments["pool"]
+        self._pool: MeasuredPool = arguments["pool"]
         self._redis = Redis(connection_pool=self._pool)
         self._embedded = SqliteBackend(arguments)
         # A full Redis, or a replica, still answers reads. It is available again once a write succeeds.

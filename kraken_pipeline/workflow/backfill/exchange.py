@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from kraken_pipeline.errors import Throttled
+from kraken_pipeline.errors import PipelineError, Throttled
 from kraken_pipeline.kraken.client import Client, RequestCounts
 from kraken_pipeline.kraken.exchange import Exchange, Lifetimes, ListedPairs
 from kraken_pipeline.kraken.incidents import reported_incidents
 from kraken_pipeline.kraken.replies import SystemStatus
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.exchange_state import incident_records, pair_list_records
-from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.exchange_state.counters import Counters, set_to
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
+from kraken_pipeline.storage.pool_peaks import record_peak
+from kraken_pipeline.storage.pools import Pool
 from kraken_pipeline.storage.reply_cache.cache import Cache
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_pool
 from kraken_pipeline.storage.stores import Stores
@@ -25,6 +27,8 @@ from kraken_pipeline.workflow.backfill.circuit import breaker_of
 
 PROBE_SECONDS = 5.0
 """The longest that a probe waits for its turn, and for an answer."""
+CLOCK = "clock_ahead_ms"
+"""The name of the recorded difference between this host's clock and the exchange's, in milliseconds."""
 
 
 @contextmanager
@@ -40,7 +44,10 @@ def connected(stores: Stores) -> Iterator[Exchange]:
         longest_wait=settings.kraken_api_retry_longest_seconds,
         timeout=settings.kraken_api_timeout_seconds,
     ) as exchange:
-        yield exchange
+        try:
+            yield exchange
+        finally:
+            _record_clock(stores, exchange.clock_ahead)
 
 
 @contextmanager
@@ -78,6 +85,15 @@ def _asked(
             yield it
         finally:
             counters.flush()
+            record_peak(stores.catalog, Pool.REDIS, cache.pool_statistics)
+
+
+def _record_clock(stores: Stores, ahead: float | None) -> None:
+    """Record how far this host's clock is ahead of the exchange's, if a reply has shown it."""
+    if ahead is None:
+        return
+    with suppress(PipelineError), stores.catalog.write() as connection:
+        set_to(connection, CLOCK, round(1_000 * ahead), time.time())
 
 
 def _record_status(stores: Stores, status: SystemStatus) -> None:

@@ -17,7 +17,8 @@ from kraken_pipeline.market.moment import iso
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog.schema import gaps
 from kraken_pipeline.storage.lake import verifications
-from kraken_pipeline.storage.pools import BUSY, PoolStats
+from kraken_pipeline.storage.pool_peaks import peak_of, pool_limits
+from kraken_pipeline.storage.pools import BUSY, Pool, PoolPeak
 from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.questdb.values import Lag
 from kraken_pipeline.storage.records import evidence_records, publications
@@ -140,9 +141,10 @@ def _catalog(stores: Stores) -> Iterator[Check]:
     revision = stores.catalog.revision()
     where = "SQLite" if stores.catalog.is_sqlite else "PostgreSQL"
     yield Check("catalog", HealthStatus.OK, f"the catalog ({where}) answers and is at migration {revision}, the newest")
-    if (pool := stores.catalog.statistics) is not None:
-        yield _pool("catalog pool", pool, "KRAKEN_CATALOG_POOL")
+    if not stores.catalog.is_sqlite:
         yield _server_connections(stores)
+    for pool, limit in pool_limits(stores.settings).items():
+        yield _pool(pool, peak_of(stores.catalog, pool, limit))
 
 
 def _server_connections(stores: Stores) -> Check:
@@ -162,10 +164,14 @@ def _server_connections(stores: Stores) -> Check:
     return Check("catalog server", HealthStatus.OK, sentence)
 
 
-def _pool(name: str, stats: PoolStats, setting: str) -> Check:
-    if stats.is_busy:
-        return Check(name, HealthStatus.WARNING, f"{stats}: callers have to wait; see {setting}")
-    return Check(name, HealthStatus.OK, str(stats))
+def _pool(pool: Pool, peak: PoolPeak) -> Check:
+    """Check the use of a pool as the processes that have it recorded it: a pool of this process would be idle."""
+    if peak.is_busy:
+        setting = {Pool.CATALOG: "KRAKEN_CATALOG_POOL", Pool.QUESTDB: "KRAKEN_QUESTDB_POOL"}.get(
+            pool, "KRAKEN_CACHE_POOL"
+        )
+        return Check(f"{pool} pool", HealthStatus.WARNING, f"{peak}: callers have to wait; raise {setting}")
+    return Check(f"{pool} pool", HealthStatus.OK, str(peak))
 
 
 def _series(stores: Stores) -> Iterator[Check]:
@@ -227,7 +233,6 @@ def _questdb(settings: Settings) -> Iterator[Check]:
         questdb.ping()
         yield Check("questdb", HealthStatus.OK, "QuestDB answers over HTTP and PGWire")
         yield lag(questdb.lags())
-        yield _pool("questdb pool", questdb.statistics, "KRAKEN_QUESTDB_POOL")
 
 
 def lag(lags: Sequence[Lag]) -> Check:
@@ -264,7 +269,6 @@ def _redis(settings: Settings) -> Iterator[Check]:
             yield Check("redis", HealthStatus.WARNING, f"{sentence}: raise its maxclients, or start fewer runs at once")
         else:
             yield Check("redis", HealthStatus.OK, sentence)
-        yield _pool("redis pool", health.pool, "KRAKEN_CACHE_POOL")
 
 
 _BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {

@@ -6,6 +6,7 @@ a transaction for each of 24,000 files would cost more than reading them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.discovery import PassedOver
 from kraken_pipeline.storage.catalog.states import FileStatus
+from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.records import dead_letters, file_records
 from kraken_pipeline.storage.records.file_records import FileRecord
 from kraken_pipeline.storage.stores import Stores
@@ -393,10 +395,20 @@ def _stored(stores: Stores, spec: RunSpec, run: RunContext, batch: Sequence[Read
         for read in batch:
             write_letters(connection, read, run)
         file_records.finish(connection, [_result(read, spec, run) for read in batch])
+        counters.add_to(connection, _counts(list(outcomes.values())), run.now)
 
     outcomes = {read.task.file.location: _outcome(read) for read in batch}
     commit(stores, writes, run.now, finish)
     return outcomes
+
+
+def _counts(outcomes: Sequence[FileOutcome]) -> Mapping[str, int]:
+    """Return the number of files by their status, and that of their rows, by the name of the counter."""
+    return {
+        **Counter(f"files.{outcome.status}" for outcome in outcomes if outcome.status is not FileStatus.PENDING),
+        "rows.read": sum(outcome.rows for outcome in outcomes),
+        "rows.rejected": sum(outcome.rows_rejected for outcome in outcomes),
+    }
 
 
 def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) -> None:

@@ -41,7 +41,7 @@ from kraken_pipeline.storage.catalog.schema.proof import (
     suspicions,
     trade_counts,
 )
-from kraken_pipeline.storage.catalog.schema.reporting import asked_intervals, candle_counts, extents, reports
+from kraken_pipeline.storage.catalog.schema.reporting import alerts, asked_intervals, candle_counts, extents, reports
 from kraken_pipeline.storage.catalog.schema.sources import (
     conflicts,
     containers,
@@ -56,6 +56,7 @@ __all__ = [
     "TableShape",
     "absences",
     "absent_ids",
+    "alerts",
     "anchors",
     "asked_intervals",
     "assets",

@@ -1,4 +1,4 @@
-"""The tables of numbers that reports are made of."""
+"""The tables of numbers that reports are made of, and of the alerts that were sent."""
 
 from __future__ import annotations
 
@@ -43,4 +43,14 @@ asked_intervals = sa.Table(
     metadata,
     sa.Column("interval", Minutes, primary_key=True, autoincrement=False),
     sa.Column("asked_at", sa.BigInteger, nullable=False),  # when it was first named
+)
+
+alerts = sa.Table(
+    "alerts",  # what an alert was sent about, or is to be; a row goes when its end was told
+    metadata,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("sentence", sa.Text, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("told", Json(), nullable=False),  # the digests of the addresses that know that it has begun
 )

@@ -1,0 +1,1 @@
+"""Monitoring of what Dagster records: the metrics of its runs, and alerts."""

@@ -1,0 +1,34 @@
+"""Metrics of Dagster's storage: runs, jobs and daemons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+from prometheus_client.metrics_core import Metric
+
+from kraken_pipeline.orchestration.run_records import JOBS
+from kraken_pipeline.workflow.metrics.family import gauge, gauges
+
+_QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+_AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def run_metrics(instance: dg.DagsterInstance) -> Iterator[Metric]:
+    """Yield the metrics of runs and daemons."""
+    queued = instance.get_runs_count(dg.RunsFilter(statuses=_QUEUED))
+    at_work = instance.get_runs_count(dg.RunsFilter(statuses=_AT_WORK))
+    yield gauge("kraken_runs_queued", "Runs that wait to be started.", queued)
+    yield gauge("kraken_runs_in_progress", "Runs that Dagster has as started.", at_work)
+    ends = {(job,): end for job in JOBS if (end := last_success(instance, job)) is not None}
+    yield gauges("kraken_job_last_success_timestamp_seconds", "When a job last succeeded.", ("job",), ends)
+    beats = {(name.lower(),): beat.timestamp for name, beat in instance.get_daemon_heartbeats().items()}
+    text = "When a daemon of Dagster last reported."
+    yield gauges("kraken_daemon_heartbeat_timestamp_seconds", text, ("daemon",), beats)
+
+
+def last_success(instance: dg.DagsterInstance, job: str) -> float | None:
+    """Return the end of a job's last successful run, in seconds since the epoch; None if there is none."""
+    wanted = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+    records = instance.get_run_records(wanted, limit=1)
+    return records[0].end_time if records else None

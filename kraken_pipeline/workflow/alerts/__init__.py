@@ -1,0 +1,1 @@
+"""Alerts: each is sent once when its cause begins and once when it ends."""

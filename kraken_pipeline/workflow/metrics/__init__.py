@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what the catalog and the counters already have, under Prometheus' conventions."""
