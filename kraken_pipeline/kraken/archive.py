@@ -25,8 +25,8 @@ from kraken_pipeline.kraken.manifest import MANIFEST, ReleaseManifest, parse_man
 from kraken_pipeline.kraken.packing import (
     ORDINARY,
     Gunzipped,
-    UnpackedLimits,
     SmallZip,
+    UnpackedLimits,
     disguised,
     fault_of,
     inner_stream,
