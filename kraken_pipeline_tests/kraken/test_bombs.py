@@ -136,7 +136,8 @@ BOMBS = {
 def test_no_content_takes_more_memory_than_some_blocks(
     bomb: str, is_trades: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "MOST_REJECTS", 150_000)  # to trace memory is slow
+    monkeypatch.setattr(rows, "MOST_REJECTS", 50_000)  # to trace memory is slow
+    monkeypatch.setattr(rows, "_SLICE_LINES", 1 << 14)
     monkeypatch.setattr(rows, "BLOCK_BYTES", 4 << 20)
     piece, end = BOMBS[bomb]
     begin = f"{T},1,1\n".encode() if is_trades else rows_of(range(3))
@@ -153,7 +154,7 @@ def test_no_content_takes_more_memory_than_some_blocks(
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert reader.facts.rejected
-    assert bool(refused) == (reader.facts.rejected > 150_000)
+    assert bool(refused) == (reader.facts.rejected > 50_000)
     assert not refused or " lines were rejected, so nothing of it is stored; see its dead letters" in refused
     assert refused or not subtract((Span(T + 3 * HOUR, T + 4 * HOUR),), reader.facts.unanswered)
     assert peak < 80 << 20  # of Python's memory; that of Polars is bounded by the pieces that it is given
