@@ -23,8 +23,8 @@ resource.setrlimit(resource.RLIMIT_DATA, ({MOST}, {MOST}))
 from kraken_pipeline.__main__ import main
 main()
 """
-"""The limit is one of data, not of addresses (`ulimit -v`): Polars and glibc reserve addresses for each thread that they
-never touch, and the libraries are mapped as well."""
+"""The limit is one of data, not of addresses (`ulimit -v`): Polars and glibc reserve addresses for each thread, which
+they never touch, and the libraries are mapped as well."""
 
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
