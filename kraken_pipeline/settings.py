@@ -57,17 +57,16 @@ class Settings(BaseSettings):
         default=None,
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
         description="The intervals of reports, lists of gaps and maps without `--intervals`: `60,1440`. If it is "
-        "not set, they are the intervals of ingested archives and those that an open-ended ingest or "
-        "backfill named; all ten until there are any. More intervals show more gaps. It does not "
-        "change what is ingested.",
+        "not set, they are the intervals of ingested archives and those that an open-ended ingest or backfill named; "
+        "all ten until there are any. More intervals show more gaps. It does not change what is ingested.",
     )
     kraken_archive_published_days: int = Field(
         default=14,
         ge=0,
         le=366,
         description="Days after the end of a quarter until its archive counts as published and is named as the one "
-        "to fetch. Kraken takes days to weeks (the archive of 2026Q3 was not there on 4 October). "
-        "Until then, a gap of that quarter is reported as waiting for the archive.",
+        "to fetch. Kraken takes days to weeks (the archive of 2026Q3 was not there on 4 October). Until then, a gap "
+        "of that quarter is reported as waiting for the archive.",
     )
     kraken_keep_dropped_files: bool = Field(
         default=False,
@@ -84,6 +83,15 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds for which a file must be unchanged before it is read. Raise it if files are copied "
         "slowly into the drop folder.",
+    )
+    kraken_unpacked_gib: int = Field(
+        default=16, ge=1, description="The largest unpacked size of a file in an archive, in GiB; Kraken's have a few."
+    )
+    kraken_unpacked_ratio: int = Field(
+        default=200,
+        ge=20,
+        description="The largest ratio of unpacked to packed size of a file in an archive that unpacks to more than "
+        "16 MiB; Kraken's have 10. A higher one lets a small file keep a run busy for longer.",
     )
     kraken_workers: int = Field(
         default=min(8, os.cpu_count() or 1),
@@ -178,9 +186,7 @@ class Settings(BaseSettings):
         description="Redis as a reply cache that several machines share: `redis://:password@host:6379/0`, or "
         "`rediss://` for TLS. If it is not set or does not answer, the cache on disk is used.",
     )
-    kraken_cache_pool: int = Field(
-        default=100, ge=1, le=1_000, description="The most connections of a process to Redis."
-    )
+    kraken_cache_pool: int = Field(default=100, ge=1, le=1_000, description="The most Redis connections of a process.")
     kraken_cache_timeout_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Seconds that connecting to Redis may take, and also each of its answers."
     )
@@ -220,8 +226,8 @@ class Settings(BaseSettings):
         default=7,
         ge=1,
         le=365,
-        description="The last days whose gaps the scheduled backfill fills and whose "
-        "candles `validate_recent_data` compares.",
+        description="The last days whose gaps the scheduled backfill fills and whose candles `validate_recent_data` "
+        "compares.",
     )
     kraken_backfill_cron: str = Field(
         default="*/15 * * * *", description="The schedule of `backfill_gaps_incremental`, as cron in UTC."
@@ -284,8 +290,8 @@ class Settings(BaseSettings):
         default=10,
         ge=0,
         le=1_000,
-        description="The number of further connections to the catalog's server that a "
-        "process may open for a short time.",
+        description="The number of further connections to the catalog's server that a process may open for a short "
+        "time.",
     )
     kraken_catalog_recycle_seconds: float = Field(
         default=3_600.0, gt=0, description="The greatest age of a connection to the catalog's server, in seconds."
@@ -310,7 +316,7 @@ class Settings(BaseSettings):
         default=5, ge=1, le=1_000, description="The number of PGWire connections that a process opens at the start."
     )
     kraken_questdb_pool: int = Field(
-        default=50, ge=1, le=1_000, description="The most PGWire connections of a process."
+        default=50, ge=1, le=1_000, description="The most PGWire connections a process has."
     )
     kraken_questdb_recycle_seconds: float = Field(
         default=1_800.0, gt=0, description="The greatest age of a PGWire connection, in seconds."
@@ -331,12 +337,10 @@ class Settings(BaseSettings):
         default=500_000,
         ge=1_000,
         le=10_000_000,
-        description="Candles that are read and sent to QuestDB at once. More is faster for many pairs, and takes "
-        "more memory.",
+        description="Candles that are read and sent to QuestDB at once. More is faster for many pairs, and takes more "
+        "memory.",
     )
-    kraken_health_cron: str = Field(
-        default="*/10 * * * *", description="The schedule of `check_health`, as cron in UTC."
-    )
+    kraken_health_cron: str = Field(default="*/10 * * * *", description="When `check_health` runs, as cron in UTC.")
     kraken_alert_urls: SecretStr | None = Field(
         default=None,
         description="Where alerts are sent, as URLs of Apprise, separated by spaces: "

@@ -80,6 +80,8 @@ WRONG = [
     ("KRAKEN_SETTLE_SECONDS", "-1"),
     ("KRAKEN_SETTLE_SECONDS", "3601"),
     ("KRAKEN_SETTLE_SECONDS", "nan"),
+    ("KRAKEN_UNPACKED_GIB", "0"),
+    ("KRAKEN_UNPACKED_RATIO", "19"),
     ("KRAKEN_WORKERS", "0"),
     ("KRAKEN_WORKERS", "65"),
     ("KRAKEN_WORKERS", "two"),

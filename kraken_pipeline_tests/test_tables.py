@@ -164,6 +164,7 @@ RUN = {
     + "then stop\nat",
 }
 LETTER = {
+    "rows": None,
     "id": 1_581_276,
     "location": "/archives/kraken/Kraken_OHLCVT_Full_2026Q2.zip:master_q4/1000SATSXUSDT_21600.csv",
     "operation": None,
@@ -242,7 +243,7 @@ PRINTED: dict[str, Callable[[Console], None]] = {
         console, Verification(13_970, 12_581_276_000, 581_276.5, (DAMAGE, DAMAGE), 7, (DAMAGE,))
     ),
     "status": lambda console: run_tables.status(console, [RUN, {**RUN, "error": None, "tier": None}]),
-    "dead letters": lambda console: tables.dead_letters(console, [LETTER, {**LETTER, "line": None}], 581_276),
+    "dead letters": lambda console: tables.dead_letters(console, [LETTER, {**LETTER, "line": None}], 581_276, 300_010),
     "fetches": lambda console: plan_tables.fetches(console, [FETCH, FETCH], 1, ["XBTUSD"]),
     "health": lambda console: health_tables.health(console, [Check("requests", HealthStatus.WARNING, SENTENCE)]),
     "what a run did": lambda console: run_tables.ran(

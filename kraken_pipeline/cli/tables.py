@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kraken_pipeline.cli.layout import TextTable, say
 from kraken_pipeline.market.moment import short
+from kraken_pipeline.storage.records.dead_letters import MOST_OF_FILE
 from kraken_pipeline.storage.records.gap_records import GapRow
 from kraken_pipeline.workflow.gaps.gaps import by_use
 
@@ -59,8 +60,20 @@ def _file_name(location: str) -> str:
     return Path(location).name
 
 
-def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int) -> None:
-    """Print dead letters: rejected rows and files, and failed operations."""
+def sampled(unkept: int) -> str:
+    """Return the sentence that says that dead letters are a sample of the rejected rows."""
+    return f"{unkept:,} rejected rows are only counted: of each file the first {MOST_OF_FILE:,} are kept."
+
+
+def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int, unkept: int = 0) -> None:
+    """Print dead letters: rejected rows and files, and failed operations.
+
+    Args:
+        console: Where to print.
+        rows: The dead letters.
+        count: The number of all.
+        unkept: The number of rejected rows that are only counted.
+    """
     if not rows:
         say(console, "No dead letters: every row was accepted.")
         return
@@ -69,7 +82,10 @@ def dead_letters(console: Console, rows: Sequence[Mapping[str, Any]], count: int
         where = row["location"] if row["operation"] else _file_name(row["location"])
         table.add_row(str(row["id"]), where, str(row["line"] or ""), row["text"], row["reason"])
     table.print(console)
-    if count > len(rows):
-        say(console, f"{len(rows):,} of {count:,}: --limit shows more, `dead-letters export` writes all.")
+    kept = sum(row["rows"] is None for row in rows)
+    if count - unkept > kept:
+        say(console, f"{kept:,} of {count:,}: --limit shows more, `dead-letters export` writes all.")
+    if unkept:
+        say(console, sampled(unkept))
     if any(row["operation"] for row in rows):
         say(console, "Fetches can be retried: kraken-pipeline dead-letters retry")

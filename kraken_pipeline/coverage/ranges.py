@@ -74,6 +74,16 @@ def normalise(spans: Iterable[Span]) -> Spans:
     return tuple(merged)
 
 
+def coarsened(spans: Spans, most: int) -> Spans:
+    """Return a set of at most `most` ranges that holds all of a set: the shortest distances are filled."""
+    if len(spans) <= most:
+        return spans
+    ends = range(len(spans) - 1)
+    kept = sorted(sorted(ends, key=lambda place: spans[place].end - spans[place + 1].start)[: most - 1])
+    starts = [0, *(place + 1 for place in kept)]
+    return tuple(Span(spans[start].start, spans[end].end) for start, end in zip(starts, [*kept, -1], strict=True))
+
+
 def union(*sets: Spans) -> Spans:
     """Return the instants that lie in any of the sets."""
     return normalise(span for spans in sets for span in spans)

@@ -23,10 +23,14 @@ from kraken_pipeline.errors import SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.dialect import CANDLES, HEAD_BYTES, TRADES, Dialect, dialect_of
 from kraken_pipeline.kraken.manifest import MANIFEST, ReleaseManifest, parse_manifest
 from kraken_pipeline.kraken.packing import (
+    ORDINARY,
     Gunzipped,
+    SmallZip,
+    UnpackedLimits,
     disguised,
     fault_of,
     inner_stream,
+    open_member,
 )
 from kraken_pipeline.kraken.release import Kind, Release
 from kraken_pipeline.market.interval import Interval
@@ -59,6 +63,7 @@ class Container:
         release: The release that its name promises; None for a ZIP that is not a release.
         seen: The `identity_of` its parts when it was found; empty if it does not matter.
         inside: For a ZIP in another ZIP, the members that lead to it.
+        limits: The limits on the unpacked size of its members.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class Container:
     release: Release | None
     seen: str = ""
     inside: tuple[str, ...] = ()
+    limits: UnpackedLimits = ORDINARY
 
     @property
     def name(self) -> str:
@@ -86,6 +92,7 @@ class ArchiveFile:
         size: The uncompressed size in bytes.
         container: The container that it is a member of; None for a loose file.
         stood: The `identity_of` a loose file when it was found; empty if it does not matter.
+        limits: The limits on the unpacked size of a file in gzip.
     """
 
     path: Path
@@ -96,6 +103,7 @@ class ArchiveFile:
     size: int
     container: Container | None = None
     stood: str = ""
+    limits: UnpackedLimits = ORDINARY
 
     @property
     def seen(self) -> str:
@@ -185,10 +193,10 @@ def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], tup
     else:
         joined = _Joined(container.parts)
         stream, descriptors = opened.enter_context(io.BufferedReader(joined, _BLOCK)), joined.descriptors
-    return inner_stream(stream, container.inside, opened), descriptors
+    return inner_stream(stream, container.inside, opened, container.limits), descriptors
 
 
-class OpenedZip(zipfile.ZipFile):
+class OpenedZip(SmallZip):
     """A ZIP that closes the streams that it reads from.
 
     Args:
@@ -210,14 +218,14 @@ class OpenedZip(zipfile.ZipFile):
 class _Member(io.RawIOBase):
     """The bytes of a member of a ZIP. Damage raises UnreadableArchive."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, name: str, limits: UnpackedLimits) -> None:
         self._name = name
         try:
             with _unreadable(name):
                 member = archive.getinfo(name)
-                if (fault := fault_of(member)) is not None:
+                if (fault := fault_of(member, limits)) is not None:
                     raise UnreadableArchive(f"{name} cannot be read: {fault}")
-                self._stream = archive.open(member)
+                self._stream = open_member(archive, member)
         except KeyError:
             raise SourceChanged(f"{name} is no longer in its archive; download the archive again") from None
 
@@ -329,10 +337,10 @@ class ArchiveReader:
             stream = file.path.open("rb")
             self.require_same(file, stream)
         else:
-            stream = io.BufferedReader(_Member(self._zip(file.container), file.member), _BLOCK)
+            stream = io.BufferedReader(_Member(self._zip(file.container), file.member, file.limits), _BLOCK)
         if (file.member or file.path.name).lower().endswith(".gz"):
             packed = file.size if file.member else file.path.stat().st_size
-            return io.BufferedReader(Gunzipped(stream, file.name, packed), _BLOCK)
+            return io.BufferedReader(Gunzipped(stream, file.name, packed, file.limits), _BLOCK)
         return stream
 
     def require_same(self, file: ArchiveFile, stream: IO[bytes]) -> None:
@@ -381,10 +389,11 @@ class ArchiveReader:
         inside = [name for name in names if name.rsplit("/", 1)[-1] == MANIFEST]
         beside = container.path.with_name(MANIFEST)
         if inside:
-            with io.BufferedReader(_Member(archive, inside[0])) as stream:
-                manifest = parse_manifest(stream.read(), container.path.name)
+            with io.BufferedReader(_Member(archive, inside[0], container.limits)) as stream:
+                manifest = parse_manifest(stream, container.path.name)
         elif container.parts != (container.path,) and beside.is_file():
-            manifest = parse_manifest(beside.read_bytes(), container.path.name)
+            with beside.open("rb") as stream:
+                manifest = parse_manifest(stream, container.path.name)
         else:
             return None
         files = sum(name.lower().endswith(".csv") and not name.startswith("__MACOSX/") for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,6 +16,8 @@ from kraken_pipeline.kraken.archive import ArchiveFile, Container, identity_of, 
 from kraken_pipeline.kraken.manifest import MANIFEST, read_sums
 from kraken_pipeline.kraken.packing import (
     MOST_DEPTH,
+    ORDINARY,
+    UnpackedLimits,
     fault_of,
     foreign,
     piece_of,
@@ -26,6 +29,11 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.pair import Pair, pair_of_file, parse_pair
 
 INGESTED_FOLDER = "ingested"
+MOST_MEMBERS = 200_000
+"""The most files of a ZIP and of the ZIPs in it; a release of Kraken has 9,793."""
+_MOST_FAULTS = 1_000
+_NAME_CHARACTERS = 500
+_REASON_CHARACTERS = 2_000
 LITTER = "a file of the operating system or of a desktop"
 _PART = re.compile(r"(?P<whole>.+\.zip)\.part(?P<number>[0-9]+)", re.IGNORECASE)
 _CANDLES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)_(?P<minutes>[1-9][0-9]*)")
@@ -34,7 +42,7 @@ _TRADES = re.compile(r"(?P<pair>[A-Za-z0-9.]+)")
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A file or member that is not read, with the reason. Name and reason are made `plain`.
+    """A file or member that is not read, with the reason. Name and reason are made `plain`, and cut if they are long.
 
     Attributes:
         name: The name to show.
@@ -47,8 +55,13 @@ class PassedOver:
     path: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", plain(self.name))
-        object.__setattr__(self, "reason", plain(self.reason))
+        object.__setattr__(self, "name", _short(self.name, _NAME_CHARACTERS))
+        object.__setattr__(self, "reason", _short(self.reason, _REASON_CHARACTERS))
+
+
+def _short(text: str, most: int) -> str:
+    text = plain(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 @dataclass(slots=True)
@@ -66,6 +79,11 @@ class Discovery:
     skipped: list[PassedOver] = field(default_factory=list)
     waiting: list[PassedOver] = field(default_factory=list)
     broken: list[PassedOver] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        """The number of files and members found so far."""
+        return len(self.files) + len(self.skipped) + len(self.broken)
 
 
 def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Interval] | str:
@@ -101,6 +119,7 @@ def discover(
     *,
     settle_seconds: float = 0,
     patience: bool = False,
+    limits: UnpackedLimits = ORDINARY,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Discovery:
@@ -110,6 +129,7 @@ def discover(
         folders: Folders, or single files.
         settle_seconds: A file that was changed less than this ago counts as still growing.
         patience: Whether to wait, once, until the youngest file has settled, instead of leaving it for later.
+        limits: The limits on the unpacked size of files in archives.
         clock: Returns the current time, in seconds since the epoch.
         sleep: Waits the given number of seconds.
 
@@ -133,11 +153,11 @@ def discover(
             )
         else:
             settled.append(path)
-    _look_at_all(settled, found)
+    _look_at_all(settled, found, limits)
     return found
 
 
-def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
+def _look_at_all(paths: Sequence[Path], found: Discovery, limits: UnpackedLimits) -> None:
     parts: dict[Path, list[tuple[int, Path]]] = {}
     pieces: dict[Path, list[int]] = {}
     for path in paths:
@@ -149,16 +169,16 @@ def _look_at_all(paths: Sequence[Path], found: Discovery) -> None:
         if (part := _PART.fullmatch(path.name)) is not None:
             parts.setdefault(path.with_name(part["whole"]), []).append((int(part["number"]), path))
         elif path.suffix.lower() == ".zip":
-            _look_into(Container(path, (path,), release_of(path.name)), found)
+            _look_into(Container(path, (path,), release_of(path.name), limits=limits), found, found.entries)
         else:
-            _look_at(path, found)
+            _look_at(path, found, limits)
     found.broken += [PassedOver(whole.name, split(whole, pieces[whole]), whole) for whole in sorted(pieces)]
     waiting = {skipped.name for skipped in found.waiting}
     for whole, numbered in sorted(parts.items()):
         if any(name.startswith(f"{plain(whole.name)}.part") for name in waiting):
             found.waiting.append(PassedOver(whole.name, "one of its parts still grows"))
             continue
-        _join(whole, sorted(numbered), found)
+        _join(whole, sorted(numbered), found, limits)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -179,7 +199,7 @@ def _changed_at(path: Path) -> float:
         return 0.0
 
 
-def _look_at(path: Path, found: Discovery) -> None:
+def _look_at(path: Path, found: Discovery, limits: UnpackedLimits) -> None:
     if (fault := foreign(path.name)) is not None:
         found.broken.append(PassedOver(path.name, fault, path))
         return
@@ -188,11 +208,18 @@ def _look_at(path: Path, found: Discovery) -> None:
         found.skipped.append(PassedOver(path.name, described))
         return
     kind, pair, interval = described
-    size = unpacked_size(path) if path.suffix.lower() == ".gz" else path.stat().st_size
-    found.files.append(ArchiveFile(path, None, kind, pair, interval, size, stood=identity_of(path)))
+    size = unpacked_size(path, limits) if path.suffix.lower() == ".gz" else path.stat().st_size
+    found.files.append(ArchiveFile(path, None, kind, pair, interval, size, stood=identity_of(path), limits=limits))
 
 
-def _look_into(container: Container, found: Discovery) -> None:
+def _look_into(container: Container, found: Discovery, before: int) -> None:
+    """Add the members of a container to the discovery.
+
+    Args:
+        container: The container.
+        found: The discovery.
+        before: The number of its entries before the outermost ZIP.
+    """
     try:
         container, members = _listing(replace(container, seen=identity_of(*container.parts)))
     except FileNotFoundError:
@@ -200,14 +227,25 @@ def _look_into(container: Container, found: Discovery) -> None:
     except (UnreadableArchive, OSError) as error:
         found.broken.append(PassedOver(container.name, str(error), container.parts[0]))
         return
+    if found.entries - before + len(members) > MOST_MEMBERS:
+        reason = f"it and the ZIPs beside it have more than {MOST_MEMBERS:,} files; unpack it, and name their folder"
+        found.broken.append(PassedOver(container.name, reason, container.parts[0]))
+        return
     files = len(found.files)
-    faults = [fault for member in members if (fault := _add_member(container, member, found)) is not None]
+    names = Counter(member.filename for member in members)
+    added = (_add_member(container, member, names[member.filename], found, before) for member in members)
+    faults = list(dict.fromkeys(fault for fault in added if fault is not None))
     if faults and len(found.files) == files and len({fault.reason for fault in faults}) == 1:
         faults = [PassedOver(container.name, faults[0].reason, container.parts[0])]
-    found.broken += faults
+    found.broken += faults[:_MOST_FAULTS]
+    if more := faults[_MOST_FAULTS:]:
+        reason = f"{len(more):,} more of its files cannot be read either; the first of them: {more[0].reason}"
+        found.broken.append(PassedOver(container.name, reason, container.parts[0]))
 
 
-def _add_member(container: Container, member: zipfile.ZipInfo, found: Discovery) -> PassedOver | None:
+def _add_member(
+    container: Container, member: zipfile.ZipInfo, namesakes: int, found: Discovery, before: int
+) -> PassedOver | None:
     """Add a member to the discovery; if it cannot be read, return it with the reason instead."""
     name = f"{container.path.name}:{member.filename}"
     base = member.filename.replace("\\", "/").rsplit("/", 1)[-1]
@@ -217,18 +255,31 @@ def _add_member(container: Container, member: zipfile.ZipInfo, found: Discovery)
     if described == LITTER:
         found.skipped.append(PassedOver(name, LITTER))
     elif base.lower().endswith(".zip"):
-        return _look_deeper(container, member.filename, found)
+        if (fault := _misnamed(member, namesakes)) is not None:
+            return PassedOver(name, fault, container.parts[0])
+        return _look_deeper(container, member.filename, found, before)
     elif (fault := foreign(base) or _packed_apart(base)) is not None:
         return PassedOver(name, fault, container.parts[0])
     elif isinstance(described, str):
         found.skipped.append(PassedOver(name, described))
-    elif (fault := fault_of(member)) is not None:
+    elif (fault := fault_of(member, container.limits) or _misnamed(member, namesakes)) is not None:
         return PassedOver(name, fault, container.parts[0])
     elif container.release is not None and described[0] is not container.release.kind:
         reason = f"a file of {_rows(described[0])} in a release of {_rows(container.release.kind)}"
         found.skipped.append(PassedOver(name, f"{reason}, whose promise does not include it; unpack it to read it"))
     else:
-        found.files.append(ArchiveFile(container.path, member.filename, *described, member.file_size, container))
+        size, limits = member.file_size, container.limits
+        found.files.append(ArchiveFile(container.path, member.filename, *described, size, container, limits=limits))
+    return None
+
+
+def _misnamed(member: zipfile.ZipInfo, namesakes: int) -> str | None:
+    """Return why a member cannot be told from others by its name; None if it can."""
+    if namesakes > 1:
+        name = _short(member.filename, _NAME_CHARACTERS)
+        return f"the archive has {namesakes} files named {name}, of which only one could be read; download it again"
+    if len(plain(member.filename)) > _NAME_CHARACTERS:
+        return f"the file's name has {len(member.filename):,} characters; unpack it under a shorter one"
     return None
 
 
@@ -243,14 +294,15 @@ def _packed_apart(name: str) -> str | None:
     return "it is a part of an archive; unpack all of its parts into one folder, and name the folder"
 
 
-def _look_deeper(container: Container, member: str, found: Discovery) -> PassedOver | None:
+def _look_deeper(container: Container, member: str, found: Discovery, before: int) -> PassedOver | None:
     if len(container.inside) == MOST_DEPTH:
         reason = f"it is {MOST_DEPTH + 1} ZIPs deep; unpack the outermost one, and name the folder of its files"
         return PassedOver(f"{container.path.name}:{member}", reason, container.parts[0])
     within = member.replace("\\", "/").strip("/")
     release = release_of(within.rsplit("/", 1)[-1])
-    inner = Container(container.path / within, container.parts, release, inside=(*container.inside, member))
-    _look_into(inner, found)
+    inside = (*container.inside, member)
+    inner = Container(container.path / within, container.parts, release, inside=inside, limits=container.limits)
+    _look_into(inner, found, before)
     return None
 
 
@@ -269,7 +321,7 @@ def _read_listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInf
 _kept_listing = lru_cache(maxsize=256)(_read_listing)
 
 
-def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> None:
+def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery, limits: UnpackedLimits) -> None:
     there = {number for number, _ in numbered}
     listed = (_PART.fullmatch(name) for name in read_sums(whole.parent))
     listed_numbers = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}
@@ -279,4 +331,5 @@ def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery) -> No
         reason = f"missing parts: {names}; put all parts into one folder"
         found.broken.append(PassedOver(whole.name, reason, numbered[0][1]))
         return
-    _look_into(Container(whole, tuple(path for _, path in numbered), release_of(whole.name)), found)
+    parts = tuple(path for _, path in numbered)
+    _look_into(Container(whole, parts, release_of(whole.name), limits=limits), found, found.entries)

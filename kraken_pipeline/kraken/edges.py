@@ -15,6 +15,7 @@ from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.dialect import Dialect, Headed
 from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.kraken.rows import LINE_BYTES
 from kraken_pipeline.market.candle import EARLIEST_TIME
 
 _TAIL = 1 << 16
@@ -131,13 +132,15 @@ def _blocks(stream: IO[bytes] | Headed) -> Iterator[bytes]:
         is_last = len(block) < size
         whole, _, rest = (rest + block, b"", b"") if is_last else (rest + block).rpartition(b"\n")
         yield whole
+        rest = rest[: LINE_BYTES + 1]  # of a line that is too long the beginning is enough to tell
         size = _BLOCK
     if rest:
         yield rest
 
 
 def _has_quiet(block: bytes, places: _Places) -> bool:
-    return any(_is_quiet(line.split(b","), places) for line in block.split(b"\n"))
+    lines = (line for line in block.split(b"\n") if len(line) <= LINE_BYTES)
+    return any(_is_quiet(line.split(b","), places) for line in lines)
 
 
 def _is_quiet(fields: list[bytes], places: _Places) -> bool:
@@ -157,6 +160,8 @@ def _number(field: bytes) -> float | None:
 def _times(lines: Iterable[bytes], places: _Places, file: ArchiveFile, now: int) -> Iterable[int]:
     step = file.interval.seconds if file.kind is Kind.OHLCVT else 1
     for line in lines:
+        if len(line) > LINE_BYTES:
+            continue
         fields = line.split(b",")
         if places.time >= len(fields) or _is_quiet(fields, places):
             continue

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import plain
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.dialect import Dialect
 from kraken_pipeline.kraken.release import Kind
+from kraken_pipeline.kraken.rows import LINE_BYTES, StreamDigest, line_blocks
 
 MOST = 20
 """The number of lines shown at most: a minute can have thousands of trades."""
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +53,14 @@ def find_lines(file: ArchiveFile, candle: Span, reader: ArchiveReader) -> Lines:
     """
     dialect = reader.dialect(file)
     pattern = _trades(candle, dialect) if file.kind is Kind.TRADES else _row(candle, dialect)
-    digest = hashlib.sha256()
+    digest = StreamDigest()
     first: list[Line] = []
     count = lines = 0
     with reader.open(file) as stream:
-        for block in _blocks(stream):
-            digest.update(block)
+        for block in line_blocks(stream, digest):
             for match in pattern.finditer(block):
+                if len(match[0]) > LINE_BYTES:
+                    continue  # it was rejected
                 count += 1
                 if len(first) < MOST:
                     number = lines + block.count(b"\n", 0, match.start()) + 1
@@ -82,14 +80,3 @@ def _trades(candle: Span, dialect: Dialect) -> re.Pattern[bytes]:
     mark = b'"?' if dialect.is_quoted else b""
     before = rb"^(?:[^,\n]*,){%d}%b" % (dialect.columns.index("time"), mark)
     return re.compile(before + rb"(?:%b)(?:\.[0-9]*)?%b(?:[,\r][^\n]*)?$" % (seconds, mark), re.MULTILINE)
-
-
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield a file in blocks of whole lines."""
-    rest = b""
-    while block := stream.read(_BLOCK):
-        whole, newline, rest = (rest + block).rpartition(b"\n")
-        if newline:
-            yield whole + newline
-    if rest:
-        yield rest

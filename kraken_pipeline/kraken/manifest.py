@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -22,6 +22,8 @@ from kraken_pipeline.market.moment import parse_moment
 
 MANIFEST = "MANIFEST.json"
 SUMS = "*SHA256SUMS*"
+_MOST_BYTES = 8 << 20
+"""The largest manifest or list of sums; a list of 9,793 files has 1 MiB."""
 _DATE = len("2026-06-30")
 _SUM_LINE = re.compile(r"(?P<sum>[0-9a-fA-F]{64})\s+\*?(?P<name>.+?)\s*")
 
@@ -61,12 +63,15 @@ class ReleaseManifest(BaseModel):
     files: int | None = None
 
 
-def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
+def parse_manifest(stream: IO[bytes], container: str) -> ReleaseManifest:
     """Parse the manifest of a container.
 
     Raises:
         UnreadableArchive: The content is not a valid manifest.
     """
+    content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UnreadableArchive(f"{container}: its {MANIFEST} has more than {_MOST_BYTES:,} bytes; download it again")
     try:
         return ReleaseManifest.model_validate_json(content)
     except ValidationError as error:
@@ -75,9 +80,12 @@ def parse_manifest(content: bytes, container: str) -> ReleaseManifest:
 
 
 def read_sums(folder: Path) -> Mapping[str, str]:
-    """Return file name → SHA-256 in lower case, from all lists of sums in a folder (`…SHA256SUMS….txt`)."""
+    """Return file name → SHA-256 in lower case, from all lists of sums in a folder (`…SHA256SUMS….txt`).
+
+    A file of more than 8 MiB is no list of sums.
+    """
     sums: dict[str, str] = {}
-    for path in sorted(folder.glob(SUMS)):
+    for path in sorted(path for path in folder.glob(SUMS) if path.stat().st_size <= _MOST_BYTES):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             if (found := _SUM_LINE.fullmatch(line)) is not None:
                 sums[found["name"].rsplit("/", 1)[-1]] = found["sum"].lower()

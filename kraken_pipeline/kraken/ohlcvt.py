@@ -7,11 +7,13 @@ It is believed between two candles of the file. Before the first candle and afte
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
 from math import gcd
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +28,8 @@ from kraken_pipeline.kraken.manifest import ReleaseManifest
 from kraken_pipeline.kraken.order import FOREVER, order_of
 from kraken_pipeline.kraken.rows import (
     LINE,
+    MOST_SPANS,
+    REJECTS_TOGETHER,
     Block,
     ColumnType,
     Facts,
@@ -36,6 +40,7 @@ from kraken_pipeline.kraken.rows import (
     line_blocks,
     parse_block,
     require_rows,
+    require_some_good,
 )
 from kraken_pipeline.market.candle import TIME, broken_rules, is_sound, time_from_seconds
 from kraken_pipeline.market.flow import told_vwap
@@ -44,6 +49,10 @@ from kraken_pipeline.market.interval import Interval
 COLUMNS = CANDLES.usual
 COARSER_ROWS = 24
 """The number of rows that are enough to tell a file's interval from the distances of its times."""
+MOST_OF_YEAR = 2_000_000
+"""The most rows of one year in a file out of order; they are sorted together."""
+MOST_UNPLACED = 200_000
+"""The most rejected rows of a file out of order; they are held in memory until all rows are known."""
 _CHAIN_ROWS = 1_000
 _NOT_WHOLE = "trade count is not a whole number"
 _NO_TRADE = "volume without a trade"
@@ -119,10 +128,12 @@ class CandleReader:
             if line <= dialect.header_lines:
                 rows = data[data.index(b"\n") + 1 :]
                 line += 1
-            block = parse_block(rows, line, form)
-            line += block.rows.height + len(block.rejects)
-            self._columns.collect(block)
-            yield block
+            for block in parse_block(rows, line, form):
+                line += block.rows.height + len(block.rejects)
+                self.facts.rejected += len(block.rejects)
+                self._columns.collect(block)
+                yield block
+                require_some_good(self.facts, line - 1, "candle")
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
         self._columns.require_sound()
@@ -157,10 +168,7 @@ class CandleReader:
     def _contradict_quiet(self, traded: pl.Series) -> None:
         """Exclude the candles for which another row says that nobody traded: the file contradicts itself."""
         for quiet in self._quiet:
-            times = quiet.filter(quiet.is_in(traded.implode())).unique().to_list()
-            self._unanswered.add(*times)
-            spans = (Span(time, time + self._interval.seconds) for time in times)
-            self.facts.contradicted = normalise((*self.facts.contradicted, *spans))
+            self._contradict(quiet.filter(quiet.is_in(traded.implode())).unique())
 
     def _outer_quiet(self) -> Spans:
         """Return the time of quiet rows before the first candle and after the last, where they are no evidence."""
@@ -169,39 +177,49 @@ class CandleReader:
         times = pl.concat(self._quiet).unique().sort()
         outer = times.filter((times < self.facts.first_time) | (times > self.facts.last_time))
         step = self._interval.seconds
+        if len(outer) > MOST_SPANS:
+            before, after = outer.filter(outer < self.facts.first_time), outer.filter(outer > self.facts.last_time)
+            return tuple(Span(int(some[0]), int(some[-1]) + step) for some in (before, after) if len(some))
         starts = outer.filter((outer.diff() != step).fill_null(value=True))
         ends = outer.filter((outer.diff().shift(-1) != step).fill_null(value=True)) + step
         return tuple(Span(start, end) for start, end in zip(starts.to_list(), ends.to_list(), strict=True))
 
     def _sorted(self, blocks: Iterable[Block], scratch: Path) -> Iterator[Block]:
         """Spill the rows by year, then sort one year at a time, so that memory does not grow with the file."""
-        years: set[int] = set()
-        repeats: list[int] = []
+        years: Counter[int] = Counter()
+        repeats: list[pl.Series] = [pl.Series([], dtype=pl.UInt32())]
         placed: list[pl.DataFrame] = [pl.DataFrame(schema={"time": pl.Int64(), LINE: pl.UInt32()})]
         rejects: list[Reject] = []
-        every: list[pl.Series] = []
         for number, read in enumerate(blocks):
-            every.append(read.rows["time"])
             block = self._traded(read)
             placed.append(block.rows.select("time", LINE))
-            rejects += block.rejects
+            rejects += [replace(reject, text="") for reject in block.rejects]
             if block.rejects:
                 yield Block(_as_candles(block.rows.clear()), block.rejects)
             year = time_from_seconds(pl.col("time")).dt.year().alias("year")
             for (key,), rows in block.rows.with_columns(year).partition_by("year", as_dict=True).items():
-                years.add(int(key))
+                years[int(key)] += rows.height
                 rows.drop("year").write_parquet(scratch / f"{key}-{number:06d}.parquet")
+            _require_sortable(years, len(rejects))
         for year_number in sorted(years):
             rows = pl.read_parquet(sorted(scratch.glob(f"{year_number}-*.parquet"))).sort("time", LINE)
             last = pl.col("time") != pl.col("time").shift(-1)
             kept = rows.filter(last.fill_null(value=True))
             self._columns.chain(kept)
-            repeated = self._repeated(rows.filter(~last), kept, repeats)
-            yield self._noted(Block(kept, repeated))
+            yield from self._repeated(rows.filter(~last), kept, repeats)
+            yield self._noted(Block(kept, ()))
         self._columns.require_chained()
-        self._grid.collect(pl.concat(every).unique().sort() if every else pl.Series([], dtype=pl.Int64()))
-        self._contradict_quiet(pl.concat(placed)["time"])
-        self._judge(pl.concat(placed).filter(~pl.col(LINE).is_in(repeats)), rejects)
+        rows = pl.concat(placed)
+        placed.clear()  # rows of fifteen years of minutes take 100 MiB, and each copy of them as much
+        self._check_grid(rows["time"])
+        self._contradict_quiet(rows["time"])
+        if any(map(len, repeats)):
+            rows = rows.filter(~pl.col(LINE).is_in(pl.concat(repeats).implode()))
+        self._judge(rows, rejects)
+
+    def _check_grid(self, times: pl.Series) -> None:
+        ordered = pl.concat([times, *self._quiet]).sort()
+        self._grid.collect(ordered.filter((ordered.diff() != 0).fill_null(value=True)))
 
     def _judge(self, rows: pl.DataFrame, rejects: Sequence[Reject]) -> None:
         """Exclude the spans that are doubtful because rows are outside the file's order, or were rejected.
@@ -218,32 +236,49 @@ class CandleReader:
             self._unanswered.add(*(reject.time for reject in rejects if reject.time is not None))
             return
         self._unanswered.add_between(*order.doubtful)
+        if not rejects:
+            return
         # Read from its end, a descending file is an ascending one.
         number = -pl.col(LINE).cast(pl.Int64) if order.descends else pl.col(LINE).cast(pl.Int64)
         standing = rows.filter(pl.Series(order.believed)).select("time", number).sort(LINE)
         turned = [replace(reject, line=-reject.line) for reject in reversed(rejects)] if order.descends else rejects
         self._unanswered.collect(Block(standing, tuple(turned)))
 
-    def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame, repeats: list[int]) -> tuple[Reject, ...]:
-        """Return the rows replaced by a later one of the same time; lines with equal values are added to `repeats`.
+    def _repeated(self, rows: pl.DataFrame, kept: pl.DataFrame, repeats: list[pl.Series]) -> Iterator[Block]:
+        """Reject the rows replaced by a later one of the same time; lines with equal values are added to `repeats`.
 
         If the values differ, the file contradicts itself, and does not answer for that candle.
         """
         values = [name for name in COLUMNS if name != "time"]
-        same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_kept") for name in values)
+        same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_kept") for name in values).fill_null(value=False)
         compared = rows.join(kept.drop(LINE), on="time", suffix="_kept").with_columns(same.alias("same"))
-        rejects = []
-        for row in compared.iter_rows(named=True):
-            if row["same"]:
-                repeats.append(row[LINE])
-            else:
-                candle = Span(row["time"], row["time"] + self._interval.seconds)
-                self._unanswered.add(row["time"])
-                self.facts.contradicted = normalise((*self.facts.contradicted, candle))
-            reason = "the time is repeated" if row["same"] else "the time is repeated with other values"
-            text = ",".join(str(row[name]) for name in COLUMNS)
-            rejects.append(Reject(row[LINE], text, f"{reason}; the last row of that time is used", row["time"]))
-        return tuple(rejects)
+        repeats.append(compared.filter(pl.col("same"))[LINE])
+        self._contradict(compared.filter(~pl.col("same"))["time"].unique())
+        for some in compared.iter_slices(REJECTS_TOGETHER):
+            rejects = []
+            for row in some.iter_rows(named=True):
+                reason = "the time is repeated" if row["same"] else "the time is repeated with other values"
+                text = ",".join(str(row[name]) for name in COLUMNS)
+                rejects.append(Reject(row[LINE], text, f"{reason}; the last row of that time is used", row["time"]))
+            self.facts.rejected += len(rejects)
+            require_some_good(self.facts, self.facts.lines, "candle")
+            yield Block(_as_candles(kept.clear()), tuple(rejects))
+
+    def _contradict(self, times: pl.Series) -> None:
+        """Exclude candles that the file contradicts itself about.
+
+        Raises:
+            UnreadableArchive: There are too many of them.
+        """
+        step = self._interval.seconds
+        self._unanswered.add(*times.to_list())
+        spans = (Span(time, time + step) for time in times.to_list())
+        self.facts.contradicted = normalise((*self.facts.contradicted, *spans))
+        if len(self.facts.contradicted) > MOST_SPANS:
+            raise UnreadableArchive(
+                f"it contradicts itself about more than {MOST_SPANS:,} candles: rows of one time differ; split it into "
+                "the files that it was made of, or download it again"
+            )
 
     def _noted(self, block: Block) -> Block:
         rows = block.rows
@@ -254,6 +289,29 @@ class CandleReader:
             self.facts.last_time = int(rows["time"][-1])
             self.facts.trades += int(rows["trades"].sum())
         return Block(_as_candles(rows), block.rejects)
+
+
+def _require_sortable(years: Mapping[int, int], rejected: int) -> None:
+    """Refuse a file out of order that has too many rows to be sorted in memory.
+
+    Args:
+        years: The number of its rows in each year.
+        rejected: The number of its rejected rows.
+
+    Raises:
+        UnreadableArchive: It has.
+    """
+    year, most = max(years.items(), key=itemgetter(1), default=(0, 0))
+    if most > MOST_OF_YEAR:
+        raise UnreadableArchive(
+            f"its rows are out of order, and more than {MOST_OF_YEAR:,} of them are in {year}, which has no more than "
+            "527,040 minutes; remove rows that are there twice"
+        )
+    if rejected > MOST_UNPLACED:
+        raise UnreadableArchive(
+            f"its rows are out of order, and more than {MOST_UNPLACED:,} of them were rejected, so that nobody can say "
+            "where they belong; see its dead letters, and download it again"
+        )
 
 
 class _Grid:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 PIECE_ROWS = 24
 """The least length of a rising run that is believed if no other row lies within its time: it was moved as a whole."""
 FOREVER = 1 << 40
+_PYTHON_ROWS = 1 << 16
 
 Times = NDArray[np.int64]
 Bounds = tuple[int, int]
@@ -57,6 +58,10 @@ def order_of(times: Times) -> Order:
 
 def _rising(times: Times) -> Order:
     is_kept = _longest_rise(times)
+    if is_kept.all():
+        return Order(False, False, is_kept, ())
+    if _most_believed(times, is_kept) * 2 < len(times) >= 2 * PIECE_ROWS:
+        return Order(False, True, np.ones(len(times), np.bool_), ())
     believed, kept, rows, ranks = is_kept.copy(), times[is_kept], np.sort(times), np.cumsum(is_kept)
     doubtful: list[Bounds] = []
     for start, end in _strays(times, is_kept):
@@ -72,6 +77,13 @@ def _rising(times: Times) -> Order:
     return Order(False, False, believed, tuple(doubtful))
 
 
+def _most_believed(times: Times, is_kept: NDArray[np.bool_]) -> int:
+    """Return an upper bound for the number of believed rows: those in order, and those of long rising runs."""
+    bounds = np.concatenate(([0], np.flatnonzero(np.diff(times) <= 0) + 1, [len(times)]))
+    lengths = np.diff(bounds)
+    return int(is_kept.sum() + lengths[lengths >= PIECE_ROWS].sum())
+
+
 def _longest_rise(times: Times) -> NDArray[np.bool_]:
     """Mark the rows of a longest strictly rising subsequence, so that the fewest rows are outside the order."""
     highest = np.maximum.accumulate(times)
@@ -81,15 +93,16 @@ def _longest_rise(times: Times) -> NDArray[np.bool_]:
     marked[:-1] &= times[:-1] < lowest[1:]
     # The marked rows are in order with every other row, so only the runs between them need the search.
     for start, end in _runs(~marked):
-        marked[start:end] = _longest_rise_of(times[start:end].tolist())
+        marked[start:end] = _longest_rise_of(times[start:end])
     return marked
 
 
-def _longest_rise_of(times: list[int]) -> NDArray[np.bool_]:
+def _longest_rise_of(times: Times) -> NDArray[np.bool_]:
     ends: list[int] = []  # for each length, the lowest time at which a rise of that length ends
     rows: list[int] = []  # the row of that time
     before = np.full(len(times), -1, np.int64)
-    for row, time in enumerate(times):
+    some = (times[start : start + _PYTHON_ROWS].tolist() for start in range(0, len(times), _PYTHON_ROWS))
+    for row, time in enumerate(chain.from_iterable(some)):
         length = bisect_left(ends, time)
         before[row] = rows[length - 1] if length else -1
         ends[length : length + 1] = [time]

@@ -15,9 +15,12 @@ does not answer for the minutes around the break.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from bisect import bisect
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from math import inf
+from operator import attrgetter
 from typing import IO
 
 import polars as pl
@@ -27,6 +30,7 @@ from kraken_pipeline.coverage.ranges import Span, lies_in
 from kraken_pipeline.kraken.dialect import TRADES, Headed, dialect_of
 from kraken_pipeline.kraken.rows import (
     LINE,
+    REJECTS_TOGETHER,
     TEXT_CHARACTERS,
     Block,
     ColumnType,
@@ -38,12 +42,14 @@ from kraken_pipeline.kraken.rows import (
     line_blocks,
     parse_block,
     require_rows,
+    require_some_good,
 )
 from kraken_pipeline.market.candle import EARLIEST_TIME, TIME, seconds_in
 from kraken_pipeline.market.interval import Interval
-from kraken_pipeline.market.resample import fold_trades
+from kraken_pipeline.market.resample import TradeFold
 from kraken_pipeline.market.trade import told
 
+_line = attrgetter("line")
 _BACKWARDS = "time runs backwards"
 _REPEATED_ID = "the trade id is repeated"
 _TIME_RULES = frozenset({"time is not a finite number", "time is before 2011", "time is in the future"})
@@ -124,11 +130,12 @@ class TradesReader:
         Raises:
             UnreadableArchive: The file has no good row, or its columns or times are wrong.
         """
-        for minutes in fold_trades(self._trades()):
-            yield Block(self._whole(minutes), self._collected_rejects())
-        if self._rejects:
-            empty = pl.DataFrame(schema={"time": TIME})
-            yield Block(empty, self._collected_rejects())
+        fold = TradeFold()
+        for trades in self._trades():
+            minutes = fold.add(trades)
+            if minutes.height or self._rejects:
+                yield Block(self._whole(minutes), self._collected_rejects())
+        yield Block(self._whole(fold.finish()), ())
         self.facts.unanswered = self._unanswered.spans()
         require_rows(self.facts, "trade")
 
@@ -158,13 +165,15 @@ class TradesReader:
             if line <= dialect.header_lines:
                 block_data = data[data.index(b"\n") + 1 :]
                 line += 1
-            block, since = self._in_order(_by_id(parse_block(block_data, line, form)))
-            line += block.rows.height + len(block.rejects)
-            self._note(block, since)
-            time = (pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME)
-            if self._keep is not None and block.rows.height:
-                self._keep(told(block.rows.with_columns(time)))
-            yield block.rows.select(time, "price", "volume", *([_BOUGHT] if "side" in block.rows.columns else []))
+            parsed = parse_block(block_data, line, form)
+            for block, since in chain.from_iterable(self._in_order(_by_id(block)) for block in parsed):
+                line += block.rows.height + len(block.rejects)
+                self._note(block, since)
+                time = (pl.col("time") * 1_000_000).cast(pl.Int64).cast(TIME)
+                if self._keep is not None and block.rows.height:
+                    self._keep(told(block.rows.with_columns(time)))
+                yield block.rows.select(time, "price", "volume", *([_BOUGHT] if "side" in block.rows.columns else []))
+                require_some_good(self.facts, line - 1, "trade")
         self.facts.lines = line - 1
         self.facts.sha256 = digest.hexdigest()
         if not self._edges_are_whole and self.facts.last_time is not None:
@@ -173,6 +182,7 @@ class TradesReader:
     def _note(self, block: Block, since: Mapping[int, int]) -> None:
         self._unanswered.collect(block, since)
         self._rejects += block.rejects
+        self.facts.rejected += len(block.rejects)
         if block.rows.height:
             self.facts.rows += block.rows.height
             if self.facts.first_time is None:
@@ -204,12 +214,13 @@ class TradesReader:
             return self._density.is_held(Span(earlier, max(earlier, later) + 1))
         return bool(self._density.holes([AbsentIds(before + 1, after - 1, earlier, later)]))
 
-    def _in_order(self, block: Block) -> tuple[Block, dict[int, int]]:
+    def _in_order(self, block: Block) -> Iterator[tuple[Block, dict[int, int]]]:
         """Reject rows whose time runs backwards, and repeated ids (within this block and the one before).
 
-        Returns:
-            The block, and for each line that runs backwards the time from which the rows before it are doubtful: that
-            of the last trade that is not later. Its own time may be wrong, or that of any row since.
+        Yields:
+            The block, or pieces of it if many rows are rejected, and for each line that runs backwards the time from
+            which the rows before it are doubtful: that of the last trade that is not later. Its own time may be wrong,
+            or that of any row since.
         """
         rows = block.rows
         reached = pl.max_horizontal(pl.col("time").cum_max(), pl.lit(self._reached))
@@ -222,12 +233,24 @@ class TradesReader:
         if rows.height:
             self._reached = float(rows.select(reached.last()).item())
             self._ids = rows["trade_id"] if "trade_id" in rows.columns else self._ids
-        good = judged.filter(pl.col("_reason").is_null()).drop("_reason")
-        is_first = (pl.col("time") // 60).diff().fill_null(1) != 0
-        self._minutes.append(good.filter(is_first)["time"])
-        bad = judged.filter(pl.col("_reason").is_not_null())
-        if bad.is_empty():
-            return block, {}
+        is_good = judged["_reason"].is_null()
+        minute = judged.filter(is_good)["time"]
+        self._minutes.append(minute.filter((minute // 60).diff().fill_null(1) != 0))
+        if is_good.all():
+            yield block, {}
+            return
+        most = REJECTS_TOGETHER if judged.height - is_good.sum() > REJECTS_TOGETHER else judged.height
+        begin = 0  # the first of the block's rejects that is not in an earlier piece
+        for start in range(0, judged.height, most):
+            piece = judged.slice(start, most)
+            is_last = start + most >= judged.height
+            end = len(block.rejects) if is_last else bisect(block.rejects, piece[LINE][-1], begin, key=_line)
+            yield self._judged(piece, block.rejects[begin:end])
+            begin = end
+
+    def _judged(self, rows: pl.DataFrame, earlier: Sequence[Reject]) -> tuple[Block, dict[int, int]]:
+        """Return a block of the rows that have no reason to be rejected, with the others and earlier rejects."""
+        bad = rows.filter(pl.col("_reason").is_not_null())
         rejects = [
             Reject(
                 row[LINE],
@@ -237,8 +260,11 @@ class TradesReader:
             )
             for row in bad.iter_rows(named=True)
         ]
-        ordered = tuple(sorted((*block.rejects, *rejects), key=lambda reject: reject.line))
-        return Block(good, ordered), self._last_before(bad.filter(pl.col("_reason") == _BACKWARDS))
+        good = rows.filter(pl.col("_reason").is_null()).drop("_reason")
+        return (
+            Block(good, tuple(sorted((*earlier, *rejects), key=_line))),
+            self._last_before(bad.filter(pl.col("_reason") == _BACKWARDS)),
+        )
 
     def _last_before(self, rows: pl.DataFrame) -> dict[int, int]:
         """Return for each line the first good time of the latest minute that began no later than it; 0 if none did."""

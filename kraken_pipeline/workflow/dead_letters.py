@@ -31,8 +31,8 @@ def failed_operations(stores: Stores, ids: Collection[int] = ()) -> list[Operati
     return [operation for operation in known if not ids or operation.id in ids]
 
 
-def list_dead_letters(stores: Stores, pairs: Sequence[str], limit: int) -> tuple[list[dict[str, Any]], int]:
-    """Return dead letters, those of the newest file first, and the number of all.
+def list_dead_letters(stores: Stores, pairs: Sequence[str], limit: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return dead letters, those of the newest file first, the number of all, and of those that are only counted.
 
     Args:
         stores: The stores.
@@ -43,10 +43,17 @@ def list_dead_letters(stores: Stores, pairs: Sequence[str], limit: int) -> tuple
         return (
             dead_letters.listed(connection, pairs or None, limit),
             dead_letters.count(connection, pairs or None),
+            dead_letters.count_unkept(connection, pairs or None),
         )
 
 
-def export_dead_letters(stores: Stores, pairs: Sequence[str], path: Path) -> int:
-    """Write the dead letters of some pairs, or of all where there are none, to a CSV file; return their number."""
+def export_dead_letters(stores: Stores, pairs: Sequence[str], path: Path) -> tuple[int, int]:
+    """Write the dead letters of some pairs, or of all where there are none, to a CSV file.
+
+    Returns:
+        The number of letters, and of the rejected rows that one letter a file counts.
+    """
     with stores.catalog.read() as connection:
-        return dead_letters.export(connection, pairs or None, path)
+        return dead_letters.export(connection, pairs or None, path), dead_letters.count_unkept(
+            connection, pairs or None
+        )

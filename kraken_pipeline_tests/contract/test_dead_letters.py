@@ -60,12 +60,33 @@ def test_a_dead_letter_says_where_the_row_stood_and_what_is_wrong(connection: sa
             "line": 7,
             "text": "1,2",
             "reason": "time is not a number",
+            "rows": None,
             "operation": None,
             "run_id": "one",
             "made_at": 86_400,
         }
     ]
     assert dead_letters.count(connection) == 1
+
+
+def test_rows_that_are_not_kept_are_one_letter_that_counts_them(connection: sa.Connection, tmp_path: Path) -> None:
+    file_id, other = enlisted(connection, "XBTUSD"), enlisted(connection, "ADAEUR")
+    kept = [reject(line) for line in range(1, 1_001)]
+    dead_letters.add(connection, file_id, "/drop/1.csv", kept, run_id="one", now=0, unkept=299_010)
+    dead_letters.add(connection, other, "/drop/2.csv", [], run_id="one", now=0, unkept=1)
+    assert dead_letters.count(connection) == 300_011
+    assert dead_letters.count(connection, ["XBTUSD"]) == 300_010
+    assert dead_letters.count_unkept(connection) == 299_011
+    assert dead_letters.count_unkept(connection, ["ADAEUR"]) == 1
+    rows = [dead_letters.as_json(row) for row in dead_letters.listed(connection, ["XBTUSD"], None)]
+    assert sum(row["rows"] for row in rows) == 300_010
+    assert (rows[0]["line"], rows[0]["text"]) == (None, "299,010 more rejected rows")
+    assert rows[0]["reason"] == ("counted, but not kept: the dead letters of a file are its first 1,000 rejected rows")
+    assert dead_letters.export(connection, ["XBTUSD"], tmp_path / "letters.csv") == 1_001
+    with (tmp_path / "letters.csv").open(encoding="utf-8", newline="") as stream:
+        assert sum(int(row["rows"]) for row in csv.DictReader(stream)) == 300_010
+    dead_letters.forget(connection, [file_id])
+    assert (dead_letters.count(connection), dead_letters.count_unkept(connection)) == (1, 1)
 
 
 def test_they_come_the_newest_file_first_and_in_order_of_lines(connection: sa.Connection) -> None:
@@ -138,6 +159,7 @@ class TestReplies:
                 "line": None,
                 "text": "[1, 2]",
                 "reason": "time is not a number",
+                "rows": None,
                 "operation": None,
                 "run_id": "one",
                 "made_at": 86_400,
@@ -189,6 +211,7 @@ class TestOperations:
             "line": None,
             "text": "1970-01-01T00:00:00Z to 1970-01-01T02:00:00Z",
             "reason": "time-out",
+            "rows": None,
             "operation": {"route": "OHLC", "start": 0, "end": 7_200},
             "run_id": "one",
             "made_at": 7,

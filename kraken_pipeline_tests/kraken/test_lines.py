@@ -6,7 +6,7 @@ import pytest
 
 from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.errors import UnreadableArchive
-from kraken_pipeline.kraken import lines as lines_module
+from kraken_pipeline.kraken import rows as rows_module
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.discovery import discover
 from kraken_pipeline.kraken.lines import MOST, Lines, find_lines
@@ -49,7 +49,7 @@ def test_every_line_of_a_repeated_time_is_told_also_the_last_without_a_line_feed
 
 
 def test_numbers_go_on_from_block_to_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines_module, "_BLOCK", 100)
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 100)
     path = tmp_path / "XBTUSD_60.csv"
     path.write_text("".join(csv_row(T + hour * HOUR) for hour in range(200)))
     for hour in (0, 1, 57, 199):

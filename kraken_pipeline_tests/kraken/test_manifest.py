@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ COLUMNS = ["timestamp", "open", "high", "low", "close", "volume", "trades"]
 
 
 def parsed(content: object) -> ReleaseManifest:
-    return parse_manifest(json.dumps(content).encode(), "Kraken_OHLCVT_2026Q2.zip")
+    return parse_manifest(io.BytesIO(json.dumps(content).encode()), "Kraken_OHLCVT_2026Q2.zip")
 
 
 def test_a_manifest_says_columns_coverage_and_how_many_files() -> None:
@@ -75,7 +76,7 @@ def test_everything_in_a_manifest_is_optional() -> None:
 )
 def test_what_cannot_be_read_is_refused_with_the_container_and_the_place(content: bytes, what: str) -> None:
     with pytest.raises(UnreadableArchive) as refusal:
-        parse_manifest(content, "Kraken_OHLCVT_2026Q2.zip")
+        parse_manifest(io.BytesIO(content), "Kraken_OHLCVT_2026Q2.zip")
     assert str(refusal.value).startswith("Kraken_OHLCVT_2026Q2.zip: its MANIFEST.json cannot be read")
     assert what in str(refusal.value)
 

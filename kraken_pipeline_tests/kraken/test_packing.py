@@ -17,7 +17,7 @@ from kraken_pipeline.kraken import packing
 from kraken_pipeline.kraken.archive import ArchiveReader, container_digest
 from kraken_pipeline.kraken.discovery import Discovery, discover
 from kraken_pipeline.kraken.edges import first_time, last_time
-from kraken_pipeline.kraken.packing import Gunzipped, piece_of
+from kraken_pipeline.kraken.packing import ORDINARY, Gunzipped, piece_of
 from kraken_pipeline_tests.support.samples import at, csv_row, write_zip
 
 T = at("2023-04-01")
@@ -143,7 +143,7 @@ def test_a_damaged_gzip_and_one_that_unpacks_to_too_much_are_unreadable(
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_at_all_in_gzip_raise_nothing_but_unreadable_archive(data: bytes, is_sound: bool) -> None:
     packed = gzip.compress(data) if is_sound else data
-    with io.BufferedReader(Gunzipped(io.BytesIO(packed), "x", len(packed))) as stream:
+    with io.BufferedReader(Gunzipped(io.BytesIO(packed), "x", len(packed), ORDINARY)) as stream:
         if is_sound:
             assert stream.read() == data
             return

@@ -87,7 +87,8 @@ FORM = Format(
 
 
 def parsed(data: bytes, first_line: int = 1) -> Block:
-    return parse_block(data, first_line, FORM)
+    (block,) = parse_block(data, first_line, FORM)
+    return block
 
 
 def test_a_well_formed_block_has_numbered_rows_and_no_rejects() -> None:

@@ -140,7 +140,7 @@ def test_a_step_that_is_tried_again_reports_what_it_did_before_it_was_interrupte
 def test_a_catalog_that_goes_away_while_a_file_is_read_fails_no_file(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = read_file._record_rejects
+    take = read_file._note_rejects
     times = 0
 
     def interrupted(*given: Any) -> None:
@@ -150,7 +150,7 @@ def test_a_catalog_that_goes_away_while_a_file_is_read_fails_no_file(
             raise StoreUnavailable(GONE)
         take(*given)
 
-    monkeypatch.setattr(read_file, "_record_rejects", interrupted)
+    monkeypatch.setattr(read_file, "_note_rejects", interrupted)
     with dg.DagsterInstance.ephemeral() as instance:
         assert ingested(instance, settings, folder).success
         outcome = told(instance, settings)["outcome"]

@@ -24,11 +24,11 @@ def list_dead_letters(
     """List dead letters, those of the newest file first."""
     spec = selection(pairs=pairs)
     with stores_of_home() as stores:
-        rows, count = dead_letters.list_dead_letters(stores, spec.pairs, limit)
+        rows, count, unkept = dead_letters.list_dead_letters(stores, spec.pairs, limit)
     if as_json:
         print_json([letters.as_json(row) for row in rows])
     else:
-        tables.dead_letters(out, rows, count)
+        tables.dead_letters(out, rows, count, unkept)
 
 
 def export_dead_letters(
@@ -38,5 +38,7 @@ def export_dead_letters(
     """Write all dead letters to a CSV file with a header."""
     spec = selection(pairs=pairs)
     with stores_of_home() as stores:
-        count = dead_letters.export_dead_letters(stores, spec.pairs, to)
+        count, unkept = dead_letters.export_dead_letters(stores, spec.pairs, to)
     say(err, f"{quantity(count, 'dead letter')} written to {to}")
+    if unkept:
+        say(err, tables.sampled(unkept))

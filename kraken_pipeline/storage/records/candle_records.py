@@ -93,7 +93,8 @@ def conflicts_of_pair(connection: sa.Connection, pair: str, span: Span) -> dict[
 def letters_about(connection: sa.Connection, series: Series, time: int) -> list[dict[str, Any]]:
     """Return the rejected rows of a series whose text contains a time, by location and line.
 
-    The text is searched for the time as seconds since the epoch and in ISO form, so matches are approximate.
+    The text is searched for the time as seconds since the epoch and in ISO form, so matches are approximate. The letter
+    that counts the rows of a file that were not kept is returned too, because the row of that time may be among them.
 
     Returns:
         `location`, `line`, `text`, `reason` and `made_at` of each row.
@@ -109,7 +110,7 @@ def letters_about(connection: sa.Connection, series: Series, time: int) -> list[
             pair == series.pair,
             interval == series.interval.value,
             dead_letters.c.operation.is_(None),
-            sa.or_(text.like(f"%{time}%"), text.like(f"%{iso(time)}%")),
+            sa.or_(text.like(f"%{time}%"), text.like(f"%{iso(time)}%"), dead_letters.c.rows.is_not(None)),
         )
         .order_by(dead_letters.c.location, dead_letters.c.line, dead_letters.c.id)
     )

@@ -1,6 +1,7 @@
 """Dead letters: rows of files and replies that are neither candle nor trade, and operations that failed for good.
 
-Each records its origin, its content and the reason.
+Each records its origin, its content and the reason. Of the rejected rows of a file only the first `MOST_OF_FILE` are
+kept; one more letter counts the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import dead_letters, files
 from kraken_pipeline.storage.postgresql import alone
 
+MOST_OF_FILE = 1_000
+"""The most rejected rows of one file that are kept. They show what is wrong; a million of them would show no more."""
+
 
 def forget(connection: sa.Connection, file_ids: Iterable[int]) -> None:
     """Delete the dead letters of files that are about to be read again."""
@@ -28,10 +32,30 @@ def forget(connection: sa.Connection, file_ids: Iterable[int]) -> None:
 
 
 def add(
-    connection: sa.Connection, file_id: int, location: str, rejects: Sequence[Reject], *, run_id: str, now: int
+    connection: sa.Connection,
+    file_id: int,
+    location: str,
+    rejects: Sequence[Reject],
+    *,
+    run_id: str,
+    now: int,
+    unkept: int = 0,
 ) -> None:
-    """Add dead letters of a file."""
-    if rejects:
+    """Add dead letters of a file.
+
+    Args:
+        connection: The catalog.
+        file_id: The file's record.
+        location: The file's location.
+        rejects: The rejected rows that are kept.
+        run_id: The run that read the file.
+        now: The current time, in seconds since the epoch.
+        unkept: The number of further rejected rows, which one letter counts.
+    """
+    letters: list[tuple[Reject, int | None]] = [(reject, None) for reject in rejects]
+    if unkept:
+        letters.append((Reject(0, f"{unkept:,} more rejected rows", _UNKEPT, None), unkept))
+    if letters:
         connection.execute(
             sa.insert(dead_letters),
             [
@@ -41,12 +65,16 @@ def add(
                     "line": reject.line or None,
                     "text": _text(reject),
                     "reason": reject.reason,
+                    "rows": rows,
                     "run_id": run_id,
                     "made_at": now,
                 }
-                for reject in rejects
+                for reject, rows in letters
             ],
         )
+
+
+_UNKEPT = f"counted, but not kept: the dead letters of a file are its first {MOST_OF_FILE:,} rejected rows"
 
 
 def _text(reject: Reject) -> str:
@@ -165,7 +193,7 @@ _BOTH = sa.outerjoin(dead_letters, files, dead_letters.c.file_id == files.c.id)
 
 
 def _rows(connection: sa.Connection, pairs: Iterable[str] | None, limit: int | None) -> Iterator[dict[str, Any]]:
-    names = ("location", "line", "text", "reason", "operation", "run_id", "made_at")
+    names = ("location", "line", "text", "reason", "rows", "operation", "run_id", "made_at")
     query = _narrowed(
         sa.select(
             dead_letters.c.id,
@@ -186,8 +214,15 @@ def _narrowed(query: sa.Select[Any], pairs: Iterable[str] | None) -> sa.Select[A
 
 
 def count(connection: sa.Connection, pairs: Iterable[str] | None = None) -> int:
-    """Return the number of dead letters, of all pairs or of some."""
-    return int(connection.scalar(_narrowed(sa.select(sa.func.count(dead_letters.c.id)), pairs)) or 0)
+    """Return the number of rejected rows, files and operations, of all pairs or of some, kept or not."""
+    return int(
+        connection.scalar(_narrowed(sa.select(sa.func.sum(sa.func.coalesce(dead_letters.c.rows, 1))), pairs)) or 0
+    )
+
+
+def count_unkept(connection: sa.Connection, pairs: Iterable[str] | None = None) -> int:
+    """Return the number of rejected rows that are counted only, of all pairs or of some."""
+    return int(connection.scalar(_narrowed(sa.select(sa.func.sum(dead_letters.c.rows)), pairs)) or 0)
 
 
 def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,10 +233,10 @@ def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "start": iso(operation["start"]),
         "end": iso(operation["end"]),
     }
-    return {**row, "operation": shown, "made_at": iso(row["made_at"])}
+    return {**row, "rows": row["rows"] or 1, "operation": shown, "made_at": iso(row["made_at"])}
 
 
-COLUMNS = ("id", "pair", "interval", "location", "line", "reason", "text", "operation", "run_id", "made_at")
+COLUMNS = ("id", "pair", "interval", "location", "line", "reason", "text", "rows", "operation", "run_id", "made_at")
 
 
 def export(connection: sa.Connection, pairs: Iterable[str] | None, path: Path) -> int:

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import ALWAYS
 from kraken_pipeline.kraken.archive import ArchiveFile
-from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
+from kraken_pipeline.kraken.discovery import INGESTED_FOLDER
 from kraken_pipeline.storage.records import file_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.ingest.scan import (
     IngestHistory,
     Task,
     container_stamp,
+    look_into,
     stamp,
 )
 
@@ -30,7 +31,7 @@ def tidy(stores: Stores) -> list[Path]:
     settings = stores.settings
     if settings.kraken_keep_dropped_files:
         return []
-    found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
+    found = look_into(settings, [settings.drop])
     by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
     for file in found.files:
         by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)

@@ -393,7 +393,8 @@ def _stored(stores: Stores, spec: RunSpec, run: RunContext, batch: Sequence[Read
 
     def finish(connection: sa.Connection) -> None:
         for read in batch:
-            write_letters(connection, read, run)
+            if not read.is_changed:
+                write_letters(connection, read, run)
         file_records.finish(connection, [_result(read, spec, run) for read in batch])
         counters.add_to(connection, _counts(list(outcomes.values())), run.now)
 
@@ -435,8 +436,6 @@ def _find_duplicates(stores: Stores, spec: RunSpec, batch: Sequence[Reading]) ->
             read.duplicate = duplicates[-1]
         if read.staged is not None:
             read.duplicate = withdrawn.get((file.kind, file.series, read.facts.sha256), read.duplicate)
-        if read.error is not None:
-            read.rejects = [] if read.is_changed else [*read.rejects, letter(file.name, read.error)]
 
 
 def _status(read: Reading) -> tuple[FileStatus, str | None]:

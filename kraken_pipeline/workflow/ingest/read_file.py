@@ -37,9 +37,6 @@ from kraken_pipeline.workflow.ingest.scan import (
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
-REJECTS_HELD = 20_000
-"""The number of dead letters of one file held in memory; more go to the catalog while it is read."""
-
 
 @dataclass(slots=True)
 class Reading:
@@ -71,7 +68,7 @@ def read_file(
             try:
                 _stage(stores, spec, read, reader, run, sort=False)
             except OutOfOrder:
-                _forget_letters(stores, read)
+                read.rejects, read.rows_rejected = [], 0
                 _stage(stores, spec, read, reader, run, sort=True)
     except (PassingError, DiskFull, LakeRefused):
         raise  # a store went away, or the disk is full: not an error of the file
@@ -98,7 +95,7 @@ def _stage(stores: Stores, spec: RunSpec, read: Reading, reader: ArchiveReader, 
             rows = _rows(stores, task, stream, reader, run, sort=sort, keeper=keeper)
             with closing(rows.blocks()) as blocks:
                 for block in blocks:
-                    _record_rejects(stores, read, block.rejects, run)
+                    _note_rejects(read, block.rejects)
                     candles = _within(block.rows, wanted, spec)
                     trades += int(candles["trade_count"].sum()) if candles.height else 0
                     writer.add(_finished(candles, task))
@@ -153,25 +150,24 @@ def _rows(
     )
 
 
-def _record_rejects(stores: Stores, read: Reading, rejects: Sequence[Reject], run: RunContext) -> None:
-    read.rejects += rejects
+def _note_rejects(read: Reading, rejects: Sequence[Reject]) -> None:
+    """Count rejected rows, and keep the first ones of the file."""
+    read.rejects += rejects[: dead_letters.MOST_OF_FILE - len(read.rejects)]
     read.rows_rejected += len(rejects)
-    if len(read.rejects) > REJECTS_HELD:
-        with stores.catalog.write() as connection:
-            write_letters(connection, read, run)
-        read.rejects = []
-
-
-def _forget_letters(stores: Stores, read: Reading) -> None:
-    if read.rows_rejected > len(read.rejects):
-        with stores.catalog.write() as connection:
-            dead_letters.forget(connection, [read.file_id])
-    read.rejects, read.rows_rejected = [], 0
 
 
 def write_letters(connection: sa.Connection, read: Reading, run: RunContext) -> None:
-    """Record the rejects of a reading as dead letters."""
-    dead_letters.add(connection, read.file_id, read.task.file.location, read.rejects, run_id=run.run_id, now=run.now)
+    """Record the rejects of a reading as dead letters, and its error as one more."""
+    errors = [letter(read.task.file.name, read.error)] if read.error is not None else []
+    dead_letters.add(
+        connection,
+        read.file_id,
+        read.task.file.location,
+        [*read.rejects, *errors],
+        run_id=run.run_id,
+        now=run.now,
+        unkept=read.rows_rejected - len(read.rejects),
+    )
 
 
 def letter(text: str, reason: str) -> Reject:

@@ -18,6 +18,7 @@ from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, Container
 from kraken_pipeline.kraken.discovery import Discovery, PassedOver, discover
 from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
+from kraken_pipeline.kraken.packing import UnpackedLimits
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.records import file_records
@@ -111,8 +112,27 @@ def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -
     return _scan(stores, spec, sorted(path for path in paths if path.exists()), now)
 
 
+def look_into(settings: Settings, where: Iterable[Path], *, patience: bool = False) -> Discovery:
+    """Find the archives in folders, with the settings of a home.
+
+    Args:
+        settings: The settings.
+        where: The folders, or single files.
+        patience: Whether to wait a moment for files that were changed just now.
+
+    Raises:
+        InvalidRequest: A folder does not exist.
+    """
+    return discover(where, settle_seconds=settings.kraken_settle_seconds, patience=patience, limits=limits_of(settings))
+
+
+def limits_of(settings: Settings) -> UnpackedLimits:
+    """Return the limits on the unpacked size of files in archives."""
+    return UnpackedLimits(settings.kraken_unpacked_gib << 30, settings.kraken_unpacked_ratio)
+
+
 def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
-    found = discover(where, settle_seconds=stores.settings.kraken_settle_seconds, patience=patience)
+    found = look_into(stores.settings, where, patience=patience)
     if not spec.accept_unknown_pairs:
         pass_over_unknown(stores, found)
     wanted = [file for file in found.files if _is_wanted(file, stores, spec)]

@@ -10,12 +10,14 @@ from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.records.file_records import FileRecord
+from kraken_pipeline.workflow.ingest.scan import limits_of
 
 
 def find_again(settings: Settings, record: FileRecord) -> ArchiveFile | None:
     """Return the file of a record, matched by name and size; None if it no longer exists."""
     for path in _places(settings, record):
-        for file in discover([path, *_parts(path)] if path.exists() else _parts(path)).files:
+        where = [path, *_parts(path)] if path.exists() else _parts(path)
+        for file in discover(where, limits=limits_of(settings)).files:
             if file.name.rpartition(":")[2] == record.name.rpartition(":")[2] and file.size == record.size:
                 return file
     return None

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from kraken_pipeline.errors import plain
 from kraken_pipeline.kraken.archive import ArchiveFile
-from kraken_pipeline.kraken.discovery import Discovery, PassedOver, discover
+from kraken_pipeline.kraken.discovery import Discovery, PassedOver
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.ingest.scan import pass_over_unknown
+from kraken_pipeline.workflow.ingest.scan import look_into, pass_over_unknown
 
 _EDGE = 1 << 16
 _REASONS = 5
@@ -48,7 +48,7 @@ def look_into_drop_folder(settings: Settings, cursor: str | None) -> DroppedFile
         cursor: The cursor of the look before; None at the first.
     """
     settings.drop.mkdir(parents=True, exist_ok=True)
-    found = discover([settings.drop], settle_seconds=settings.kraken_settle_seconds)
+    found = look_into(settings, [settings.drop])
     if any(file.is_doubtful for file in found.files):
         with opened(settings) as stores:
             pass_over_unknown(stores, found)

@@ -78,6 +78,7 @@ dead_letters = sa.Table(
     sa.Column("line", sa.BigInteger),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rows", sa.BigInteger),  # the number of rejected rows of a file that it counts; null: it is one itself
     sa.Column("run_id", sa.String(64), nullable=False),
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Index(None, "file_id"),
