@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -41,12 +42,13 @@ class Stores:
         self.catalog.close()
 
 
-def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
+def create_stores(settings: Settings, *, is_recovering: bool = False, is_worker: bool = False) -> Stores:
     """Open the stores, and create those that do not exist yet.
 
     Args:
         settings: The settings of the home.
         is_recovering: Whether to open the stores for a recovery: accept a lost catalog, and set a malformed one aside.
+        is_worker: Whether a run that has opened them already is in progress, and this process works for it.
 
     Raises:
         StoreError: The home cannot be written, the catalog cannot be opened, or the bucket of the lake has no lake.
@@ -63,7 +65,7 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
         files = FileLocks(settings.home / "locks")
     except OSError as error:
         raise _cannot_be_written(settings, f" ({error})") from error
-    if is_recovering:
+    if is_recovering and not is_worker:
         _make_way(settings, Locks(files))
     catalog = open_catalog(settings.catalog_url, pool_sizes(settings))
     with ExitStack() as failing:
@@ -74,11 +76,12 @@ def create_stores(settings: Settings, *, is_recovering: bool = False) -> Stores:
         if not is_recovering:
             lake.asset_ids.import_ids()
         locks = Locks(files) if catalog.is_sqlite else catalog.locks()
-        if is_recovering:
+        if is_recovering and not is_worker:
             failing.callback(locks.close)
             _require_rest(locks)
         failing.pop_all()
-    return Stores(settings, lake, catalog, locks, tiers, Workers(settings, create_stores))
+    open_elsewhere = partial(create_stores, is_recovering=is_recovering, is_worker=True)
+    return Stores(settings, lake, catalog, locks, tiers, Workers(settings, open_elsewhere))
 
 
 def place_of_lake(settings: Settings) -> LakeFiles:

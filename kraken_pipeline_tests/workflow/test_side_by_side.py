@@ -23,6 +23,7 @@ from kraken_pipeline.workflow.ingest import batches, ingest
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.side_by_side import side_by_side
+from kraken_pipeline.workflow.verify.recovery import recover
 from kraken_pipeline_tests.support.homes import NOW, Shelf, evidence_of, files_of, lake_of, rows_of, run, settings_of
 from kraken_pipeline_tests.support.processes import line, process
 
@@ -143,6 +144,28 @@ def test_pairs_are_resampled_and_compared_by_the_process_that_ingested_their_fil
         left = pipeline.fill_gaps(stores, spec, context)
         assert left.filled == ()
         assert (lake_of(stores), rows_of(stores, schema.proofs, "pair", "interval", "start", "end")) == settled
+
+
+def test_a_catalog_is_rebuilt_alike_by_one_process_and_by_two(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deal_out_every_pair(monkeypatch)
+    monkeypatch.setattr(pair_groups, "LARGE_CANDLES", 10)
+    monkeypatch.setattr(pair_groups, "GROUP_PAIRS", 1)
+    found = []
+    for workers in (1, 2):
+        home = tmp_path / str(workers)
+        with opened(settings_of(home, kraken_workers=workers)) as stores:
+            run(stores, shelf.q1, shelf.q2)
+        for path in home.glob("catalog.sqlite*"):
+            path.unlink()
+        with opened(settings_of(home, kraken_workers=workers), is_recovering=True) as stores:
+            spec = run_spec(archive_dirs=[shelf.q1, shelf.q2])
+            made = recover(stores, spec, RunContext("run-recover", NOW))
+            assert len({outcome.series.pair for outcome in made.files}) > 1
+            read = sorted((outcome.name, outcome.status, outcome.rows) for outcome in made.files)
+            found.append((read, lake_of(stores), evidence_of(stores), files_of(stores)))
+    assert found[0] == found[1]
 
 
 def test_files_are_ingested_alike_by_one_process_and_by_two(

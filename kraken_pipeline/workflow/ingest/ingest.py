@@ -272,7 +272,7 @@ def _ingested(
     work = _Ingesting(spec, run.run_id, run.now, 1 if len(groups) > 1 else workers, then)
     parts = [_Group(group, {task.file.location: ids[task.file.location] for task in group}) for group in groups]
     files = {task.file.location: task.file for task in tasks}
-    is_whole = followed_by is not None  # each group is one piece of progress
+    is_whole = len(groups) > 1 or is_step  # each group is one piece of progress
     results = side_by_side(stores, work, parts, workers) if is_whole else work.without_more(stores, parts[0])
     with work.reader, closing(results):
         for done, followed in results:
