@@ -36,8 +36,8 @@ EXAMPLE = dict(
     if line and not line.startswith("#")
 )
 SECRETS = {name for name in EXAMPLE if name.endswith("PASSWORD")}
-PROGRAMS = ("code-location", "webserver", "daemon", "worker")
-SERVERS = ("postgresql", "redis", "questdb", "rabbitmq")
+PROGRAMS = ("code-location", "webserver", "daemon", "worker", "metrics")
+SERVERS = ("postgresql", "redis", "questdb", "rabbitmq", "prometheus", "grafana")
 STORES = {"CATALOG_PASSWORD", "DAGSTER_PASSWORD", "QUESTDB_PASSWORD", "REDIS_PASSWORD", "BROKER_PASSWORD"}
 POSTGRES_VARIABLE = "KRAKEN_DAGSTER_POSTGRES_URL"
 VARIABLE = re.compile(r"\$\{(\w+)(:[-?])?([^}]*)\}")
@@ -81,10 +81,13 @@ def test_the_compose_file_keeps_to_the_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_has_the_servers_and_the_programs_and_starts_workers_only_where_they_are_asked_for() -> None:
+def test_it_has_the_servers_and_the_programs_and_starts_workers_and_monitoring_only_where_they_are_asked_for() -> None:
     assert set(SERVICES) == {*PROGRAMS, *SERVERS}
     profiles = {name: described["profiles"] for name, described in SERVICES.items() if "profiles" in described}
-    assert profiles == {"rabbitmq": ["workers"], "worker": ["workers"]}
+    assert profiles == {
+        **{name: ["workers"] for name in ("rabbitmq", "worker")},
+        **{name: ["monitoring"] for name in ("metrics", "prometheus", "grafana")},
+    }
 
 
 def test_a_worker_has_what_the_code_location_has() -> None:
@@ -135,7 +138,7 @@ def test_images_are_pinned() -> None:
     bases = re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     images = [*bases, *(described["image"] for described in SERVICES.values())]
     assert len(bases) == 2
-    assert [image for image in images if not re.fullmatch(r"[\w/]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?", image)] == []
+    assert [image for image in images if not re.fullmatch(r"[\w/]+:v?\d+\.\d+(\.\d+)?(-[a-z-]+)?", image)] == []
 
 
 def test_questdb_is_the_version_that_the_tests_run_against() -> None:
@@ -144,7 +147,7 @@ def test_questdb_is_the_version_that_the_tests_run_against() -> None:
 
 def test_ports_are_published_on_the_loopback_alone() -> None:
     published = {name: described["ports"] for name, described in SERVICES.items() if "ports" in described}
-    assert set(published) == {"webserver", "questdb"}
+    assert set(published) == {"webserver", "questdb", "grafana"}
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-\d+\}:\d+", port) for ports in published.values() for port in ports)
 
 
@@ -155,6 +158,8 @@ def test_postgresql_and_redis_have_no_way_out() -> None:
         "redis",
         "rabbitmq",
         "daemon",
+        "metrics",
+        "prometheus",
     }
 
 
@@ -198,7 +203,7 @@ def test_defaults_are_what_the_example_says() -> None:
 
 def test_example_passwords_say_that_they_are_to_be_changed() -> None:
     values = [EXAMPLE[name] for name in SECRETS]
-    assert len(values) == 6
+    assert len(values) == 8
     assert len(set(values)) == len(values)
     assert all(value.startswith("change-me") for value in values)
 
@@ -232,10 +237,13 @@ def test_each_container_knows_only_the_passwords_that_it_needs() -> None:
     assert known == {
         "postgresql": {"POSTGRES_PASSWORD", "CATALOG_PASSWORD", "DAGSTER_PASSWORD"},
         "redis": {"REDIS_PASSWORD"},
-        "questdb": {"QUESTDB_PASSWORD"},
+        "questdb": {"QUESTDB_PASSWORD", "QUESTDB_READER_PASSWORD"},
         "rabbitmq": {"BROKER_PASSWORD"},
         "code-location": STORES,
         "worker": STORES,
+        "metrics": STORES,
+        "prometheus": set(),
+        "grafana": {"GRAFANA_PASSWORD", "QUESTDB_READER_PASSWORD"},
         "webserver": {"DAGSTER_PASSWORD"},
         "daemon": {"DAGSTER_PASSWORD"},
     }
@@ -433,6 +441,11 @@ def test_questdb_wants_its_password_everywhere_but_in_the_health_check(tmp_path:
             assert requests.post(url, timeout=5).status_code == 401
         with pytest.raises(psycopg.OperationalError, match="invalid username/password"):
             psycopg.connect(f"postgresql://admin:quest@{HOST}:{server.port(1)}/qdb")
+        reader = f"postgresql://reader:{EXAMPLE['QUESTDB_READER_PASSWORD']}@{HOST}:{server.port(1)}/qdb"
+        with psycopg.connect(reader, autocommit=True) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            with pytest.raises(psycopg.Error, match=r"permission|denied|Write"):
+                connection.execute("CREATE TABLE mine (n INT)")
         chosen = dict(server.execute("SELECT property_path, value FROM (SHOW PARAMETERS)"))
         assert chosen["cairo.wal.enabled.default"] == "true"
         assert chosen["line.tcp.enabled"] == chosen["telemetry.enabled"] == "false"
