@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-import sqlalchemy as sa
-
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quantity import quantity
-from kraken_pipeline.storage.catalog.schema import contradictions
-from kraken_pipeline.storage.catalog.schema import reports as report_table
-from kraken_pipeline.storage.catalog.states import ContradictionState
+from kraken_pipeline.storage import aggregates
 from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.records.report_records import ReportRecord, reports_of
 from kraken_pipeline.storage.stores import Stores
@@ -52,8 +48,8 @@ def _outbox(stores: Stores) -> Iterator[Finding]:
 
 def _completeness(stores: Stores) -> Iterator[Finding]:
     with stores.catalog.read() as connection:
-        tiers = connection.scalars(sa.select(report_table.c.tier).distinct()).all()
-        newest = {tier: reports_of(connection, tier, COMPARED_REPORTS) for tier in sorted(tiers)}
+        tiers = aggregates.reported_tiers(connection)
+        newest = {tier: reports_of(connection, tier, COMPARED_REPORTS) for tier in tiers}
     for tier, found in newest.items():
         last = found[-1]
         alike = [report for report in found if report.numbers.get("selection") == last.numbers.get("selection")]
@@ -71,18 +67,12 @@ def _percent(report: ReportRecord) -> float:
 
 
 def _conflicts(stores: Stores) -> Iterator[Finding]:
-    table = contradictions
-    query = (
-        sa.select(table.c.pair, table.c.fine, table.c.coarse, sa.func.count())
-        .where(table.c.state == ContradictionState.CONFLICT)
-        .group_by(table.c.pair, table.c.fine, table.c.coarse)
-    )
     with stores.catalog.read() as connection:
-        rows = connection.execute(query).all()
-    for pair, fine, coarse, count in rows:
+        found = aggregates.conflicts(connection)
+    for its in found:
         yield Finding(
-            f"{CONFLICT}:{pair} {int(fine)} {int(coarse)}",
-            f"no source settles {quantity(count, 'contradiction')} of {pair} between {int(fine)} and {int(coarse)} "
-            "minutes; "
-            f"kraken-pipeline reconcile --pairs {pair} shows their causes, and the commands that withdraw a side",
+            f"{CONFLICT}:{its.pair} {its.fine} {its.coarse}",
+            f"no source settles {quantity(its.count, 'contradiction')} of {its.pair} between {its.fine} and "
+            f"{its.coarse} minutes; kraken-pipeline reconcile --pairs {its.pair} shows their causes, and the commands "
+            "that withdraw a side",
         )

@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-import sqlalchemy as sa
 from prometheus_client.metrics_core import Metric
 
-from kraken_pipeline.storage.catalog.schema import damages, dead_letters, extents, gaps, lake_files
+from kraken_pipeline.storage import aggregates
 from kraken_pipeline.storage.exchange_state.breaker import BreakerState
 from kraken_pipeline.storage.exchange_state.counters import latest
 from kraken_pipeline.storage.exchange_state.limiter import Limiter
@@ -21,9 +20,6 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.backfill.circuit import breaker_of
 from kraken_pipeline.workflow.backfill.exchange import CLOCK
 from kraken_pipeline.workflow.metrics.family import gauge, gauges
-
-_AGES = (("1h", 3_600), ("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400))
-"""The upper ends of the ages of gaps, in seconds; an older gap is `older`."""
 
 
 def recorded(stores: Stores) -> Iterator[Metric]:
@@ -39,7 +35,7 @@ def recorded(stores: Stores) -> Iterator[Metric]:
 
 def _candles(stores: Stores) -> Iterator[Metric]:
     with stores.catalog.read() as connection:
-        rows = connection.execute(sa.select(extents.c.pair, extents.c.interval, extents.c.candles)).all()
+        rows = aggregates.candles_of_series(connection)
     names = stores.lake.asset_ids.pairs()
     tiers = {pair.name: str(stores.tiers.tier_of(pair)).lower() for pair in names}
     candles: Counter[tuple[str, ...]] = Counter()
@@ -53,44 +49,27 @@ def _candles(stores: Stores) -> Iterator[Metric]:
 
 
 def _gaps(stores: Stores) -> Iterator[Metric]:
-    now = time.time()
-    age = sa.case(*((gaps.c.detected_at > now - most, name) for name, most in _AGES), else_="older")
-    is_open = gaps.c.closed_at.is_(None)
-    by_route = (
-        sa.select(gaps.c.route, age, sa.func.count(), sa.func.sum(gaps.c.missing_candles))
-        .where(is_open)
-        .group_by(gaps.c.route, age)
-    )
-    crowded = (
-        sa.select(gaps.c.pair)
-        .where(is_open)
-        .group_by(gaps.c.pair, gaps.c.interval)
-        .having(sa.func.count() > stores.settings.kraken_max_gaps)
-    )
     with stores.catalog.read() as connection:
-        rows = connection.execute(by_route).all()
-        many = connection.scalar(sa.select(sa.func.count()).select_from(crowded.subquery()))
-    counts = {(str(route).lower(), name): count for route, name, count, _ in rows}
+        found = aggregates.open_gaps(connection, time.time())
+        many = aggregates.series_with_many_gaps(connection, stores.settings.kraken_max_gaps)
+    counts = {(gaps.route.lower(), gaps.age): gaps.count for gaps in found}
     missing: Counter[tuple[str, ...]] = Counter()
-    for route, _, _, candles in rows:
-        missing[(str(route).lower(),)] += int(candles)
+    for gaps in found:
+        missing[(gaps.route.lower(),)] += gaps.missing_candles
     yield gauges(
         "kraken_gaps", "Open gaps on record, by route and by the time since they were found.", ("route", "age"), counts
     )
     yield gauges("kraken_gap_missing_candles", "Candles that open gaps lack.", ("route",), missing)
-    yield gauge("kraken_series_over_max_gaps", "Series with more gaps than KRAKEN_MAX_GAPS.", many or 0)
+    yield gauge("kraken_series_over_max_gaps", "Series with more gaps than KRAKEN_MAX_GAPS.", many)
 
 
 def _lake(stores: Stores) -> Iterator[Metric]:
-    damaged = sa.select(sa.func.count()).select_from(damages).where(damages.c.settled_at.is_(None))
-    letters = sa.select(sa.func.count()).select_from(dead_letters).where(dead_letters.c.retried_at.is_(None))
-    scrubbed = sa.select(sa.func.min(sa.func.coalesce(lake_files.c.scrubbed_at, lake_files.c.written_at)))
     with stores.catalog.read() as connection:
-        open_damages, open_letters = connection.scalar(damaged), connection.scalar(letters)
-        oldest, last = connection.scalar(scrubbed), verifications.last(connection)
+        damages, letters = aggregates.open_damages(connection), aggregates.rejected(connection)
+        oldest, last = aggregates.oldest_scrub(connection), verifications.last(connection)
         backlog = publications.backlog(connection)
-    yield gauge("kraken_damaged_files", "Files of the lake that are known to be damaged.", open_damages or 0)
-    yield gauge("kraken_dead_letters", "Rejected rows and failed fetches that were not retried.", open_letters or 0)
+    yield gauge("kraken_damaged_files", "Files of the lake that are known to be damaged.", damages)
+    yield gauge("kraken_dead_letters", "Rejected rows and failed fetches that were not retried.", letters)
     yield gauge("kraken_publications_pending", "Ranges that QuestDB has not confirmed.", backlog.count)
     if backlog.oldest is not None:
         text = "When the oldest range that QuestDB has not confirmed was changed."
