@@ -5,7 +5,7 @@ ARGS ?=
 # Tests wait for servers and processes for three tenths of their time.
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
-.PHONY: setup demo dev test test-fast lint bench chaos pictures wheel lock clean
+.PHONY: setup demo dev test test-fast lint bench chaos pictures wheel sbom lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -73,6 +73,14 @@ wheel: .venv/bin/python
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@rm -rf build
 	@ls -l dist/*.whl
+
+# What the program consists of, for scanners: every dependency of the lock, in CycloneDX's format.
+sbom: .venv/bin/python
+	$(BIN)/python -m pip install --quiet uv
+	mkdir -p dist
+	$(BIN)/uvx --quiet --from cyclonedx-bom cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/kraken_pipeline.cdx.json 2> /dev/null
+	@ls -l dist/kraken_pipeline.cdx.json
 
 # What `make` installs: every dependency at one version, for Python 3.11 and newer.
 lock: .venv/bin/python
