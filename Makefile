@@ -79,7 +79,7 @@ sbom: .venv/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	mkdir -p dist
 	$(BIN)/uvx --quiet --from cyclonedx-bom cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
-		--output-reproducible --output-file dist/kraken_pipeline.cdx.json 2> /dev/null
+		--output-reproducible --output-file dist/kraken_pipeline.cdx.json
 	@ls -l dist/kraken_pipeline.cdx.json
 
 # What `make` installs: every dependency at one version, for Python 3.11 and newer.
