@@ -328,7 +328,7 @@ def test_status_json_is_what_others_rely_on(filled: Filled) -> None:
 def test_dead_letters_are_listed_and_exported(filled: Filled, tmp_path: Path) -> None:
     (letter,) = shell(filled.home, "dead-letters", "list", "--json").json
     assert list(letter) == [
-        "id", "pair", "interval", "location", "line", "text", "reason", "operation", "run_id", "made_at"
+        "id", "pair", "interval", "location", "line", "text", "reason", "rows", "operation", "run_id", "made_at"
     ]  # fmt: skip
     assert (letter["pair"], letter["interval"], letter["reason"]) == ("XBTUSD", 60, "close is not a number")
     assert letter["text"].startswith(f"{START + 40 * HOUR},")

@@ -46,10 +46,12 @@ def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_
     lines = [line.strip(" •") for line in said.out.splitlines()]
     suggested = [(line, shlex.split(line.rpartition("kraken-pipeline ")[2])) for line in lines if PROGRAM.search(line)]
     assert [words[0] for _, words in suggested] == [
-        *("reconcile", "dead-letters", "backfill", "reconcile", "report", "gaps", "reconcile", "dead-letters"),
+        *("reconcile", "dead-letters", "backfill", "reconcile", "ui", "report", "gaps", "reconcile", "dead-letters"),
         *("export", "demo"),
     ]
     for line, words in suggested[:-1]:
+        if words[0] == "ui":  # which never ends
+            continue
         more = ("--dry-run", "--json") if words[0] == "backfill" else ()
         done = shell(home, *words, *more)
         assert done.code == 0, done.err

@@ -74,7 +74,7 @@ def end_sessions(server: PostgreSQL, url: str) -> None:
 
 def test_two_connections_are_there_from_the_start(url: str) -> None:
     with opened(url, PoolSizes()) as catalog:
-        assert catalog.statistics == PoolStats(size=2, in_use=0, idle=2, overflow=0, waiting=0, limit=30)
+        assert catalog.statistics == PoolStats(size=2, in_use=0, idle=2, overflow=0, waiting=0, limit=30, peak=2)
 
 
 def test_statistics_say_who_has_connections_and_who_waits(url: str) -> None:
@@ -82,13 +82,13 @@ def test_statistics_say_who_has_connections_and_who_waits(url: str) -> None:
         with ExitStack() as stack:
             for _ in range(2):
                 stack.enter_context(catalog.read())
-            assert catalog.statistics == PoolStats(size=2, in_use=2, idle=0, overflow=0, waiting=0, limit=3)
+            assert catalog.statistics == PoolStats(size=2, in_use=2, idle=0, overflow=0, waiting=0, limit=3, peak=2)
             stack.enter_context(catalog.read())
-            assert catalog.statistics == PoolStats(size=3, in_use=3, idle=0, overflow=1, waiting=0, limit=3)
+            assert catalog.statistics == PoolStats(size=3, in_use=3, idle=0, overflow=1, waiting=0, limit=3, peak=3)
             waiting = pool.submit(pairs, catalog)
             wait_for(lambda: catalog.statistics is not None and catalog.statistics.waiting == 1, "one who waits")
         assert waiting.result() == []
-        assert catalog.statistics == PoolStats(size=2, in_use=0, idle=2, overflow=0, waiting=0, limit=3)
+        assert catalog.statistics == PoolStats(size=2, in_use=0, idle=2, overflow=0, waiting=0, limit=3, peak=3)
 
 
 def test_who_gets_no_connection_in_time_is_told_which_setting_to_raise(url: str) -> None:

@@ -671,7 +671,7 @@ def test_a_file_that_changed_since_it_was_read_is_not_moved(stores: Stores, shel
     assert path.exists()
 
 
-@pytest.mark.parametrize("moment", ["discover", "container_by_stamp", "_parts", "_move"])
+@pytest.mark.parametrize("moment", ["look_into", "container_by_stamp", "_parts", "_move"])
 def test_what_another_run_moves_at_the_same_time_is_left_to_that_run(
     stores: Stores, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:

@@ -23,7 +23,7 @@ _EARLIER = 0
 """The hour of the row with the sum of the hours that were forgotten."""
 _PEAK = "peak."
 _LATEST = "latest."
-_IS_SUM = ~(counters.c.name.startswith(_PEAK) | counters.c.name.startswith(_LATEST))
+_IS_SUM = ~(counters.c.name.like(f"{_PEAK}%") | counters.c.name.like(f"{_LATEST}%"))
 
 
 class Counters:
@@ -125,7 +125,7 @@ def peaks(connection: sa.Connection, since: float) -> Mapping[str, int]:
     """Return the greatest value of each peak since a moment; its whole hour is included."""
     query = (
         sa.select(counters.c.name, sa.func.max(counters.c.value))
-        .where(counters.c.name.startswith(_PEAK), counters.c.hour >= _hour_of(since))
+        .where(counters.c.name.like(f"{_PEAK}%"), counters.c.hour >= _hour_of(since))
         .group_by(counters.c.name)
     )
     return {name.removeprefix(_PEAK): int(value) for name, value in connection.execute(query)}

@@ -10,17 +10,19 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from kraken_pipeline.coverage.ranges import Span
-from kraken_pipeline.kraken.rows import Reject
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import dead_letters, files
 from kraken_pipeline.storage.postgresql import alone
+
+if TYPE_CHECKING:
+    from kraken_pipeline.kraken.rows import Reject
 
 MOST_OF_FILE = 1_000
 """The most rejected rows of one file that are kept. They show what is wrong; a million of them would show no more."""
@@ -54,7 +56,7 @@ def add(
     """
     letters: list[tuple[Reject, int | None]] = [(reject, None) for reject in rejects]
     if unkept:
-        letters.append((Reject(0, f"{unkept:,} more rejected rows", _UNKEPT, None), unkept))
+        letters.append((_unkept(unkept), unkept))
     if letters:
         connection.execute(
             sa.insert(dead_letters),
@@ -75,6 +77,12 @@ def add(
 
 
 _UNKEPT = f"counted, but not kept: the dead letters of a file are its first {MOST_OF_FILE:,} rejected rows"
+
+
+def _unkept(count: int) -> Reject:
+    from kraken_pipeline.kraken.rows import Reject  # noqa: PLC0415 - loads numpy, which listing letters does not need
+
+    return Reject(0, f"{count:,} more rejected rows", _UNKEPT, None)
 
 
 def _text(reject: Reject) -> str:
