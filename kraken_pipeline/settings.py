@@ -74,8 +74,8 @@ class Settings(BaseSettings):
     )
     kraken_keep_trades: bool = Field(
         default=False,
-        description="Whether trades that are paged or read from archives are kept, for `read_trades` and `read_bars`: "
-        "12 to 15 bytes each. Archives of trades that were ingested before are read again, if they are still there.",
+        description="Whether trades that are paged or read from archives are kept, for `read_trades` and `read_bars`. "
+        "A trade takes 12 to 15 bytes. Archives of trades that were ingested before are read again while they exist.",
     )
     kraken_settle_seconds: float = Field(
         default=5.0,

@@ -13,10 +13,12 @@ from typing import Any
 import dagster  # noqa: F401 - starts a process when it is imported, which a test may not
 import pytest
 
-from kraken_pipeline.cli.app import app
+from kraken_pipeline.cli.app import app, main
 from kraken_pipeline.cli.examples import EXAMPLES
 from kraken_pipeline.cli.groups import COMPLETION_VARIABLE, Command, Group
+from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import complete_intervals, complete_tiers
+from kraken_pipeline.cli.output import err, hold, is_held
 from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.tier import TIERS
 from kraken_pipeline_tests.support.homes import Shelf
@@ -137,3 +139,21 @@ def test_a_quiet_command_prints_nothing_unless_something_fails(tmp_path: Path, s
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("kraken-pipeline: NONEUSD is unknown")
     assert shell(home, "ingest", "--archive-dir", str(shelf.q1), "--no-api-backfill").out != ""
+
+
+@pytest.mark.slow
+def test_a_quiet_command_that_ends_with_a_bug_shows_what_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say_and_fail(**_: str) -> None:
+        hold()
+        say(err, "as far as it came")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(app, "main", say_and_fail)
+    monkeypatch.setattr(sys, "argv", ["kraken-pipeline", "export"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        main()
+    assert capsys.readouterr().err == "as far as it came\n"
+    assert not is_held(err)

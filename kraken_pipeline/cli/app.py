@@ -173,6 +173,7 @@ def main() -> None:
         from kraken_pipeline.storage.faults import fault_of  # noqa: PLC0415 - loads Polars, which `--help` does not need
 
         if (fault := fault_of(error)) is None:
+            let_go(is_shown=True)
             raise
         _fail(str(fault), 1)
 

@@ -24,7 +24,7 @@ _INTERVALS = ("1m", "5m", "15m", "30m", "1h", "4h", "12h", "1d", "1w", "15d")
 _TIERS = ("TIER1", "TIER2", "TIER3", "TIER4", "ALL")
 
 
-# What a shell completes a value with. It asks while the user waits, and shows nothing else: if that fails, no value.
+# --- completion of values: a shell shows the values and nothing else, so an error means that there are none
 def complete_pairs(incomplete: str) -> list[str]:
     """Return lists of pairs that begin with what is typed: the last name is completed from the pairs of the home."""
     try:

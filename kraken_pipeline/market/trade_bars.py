@@ -44,7 +44,7 @@ BAR_COLUMNS = ("time", "price", "volume", "side")
 
 
 class Measure(StrEnum):
-    """What the size of a bar counts."""
+    """A quantity by which the size of a bar is measured."""
 
     TIME = "time"
     TICKS = "ticks"  # trades
@@ -57,7 +57,7 @@ class BarSize:
     """The size of bars.
 
     Attributes:
-        by: What it counts.
+        by: The quantity that is measured.
         size: How much of it, more than 0; time in seconds, as a whole number.
     """
 
@@ -117,16 +117,16 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Bars in order, as arrays with a value for each.
+    """Some bars in order of time, as arrays with one value for each bar.
 
     Attributes:
         start: The start, in microseconds since the epoch.
         first: The time of the first trade, likewise.
         last: The time of the last trade, likewise.
-        prices: Open, high, low and close, a row each.
+        prices: An array with four rows: open, high, low, close.
         count: The number of trades.
-        parts: The volume, the volume in the quote currency, and the volume that takers bought (NaN if it is not
-            known), a row each.
+        parts: An array with three rows: the volume, the volume in the quote currency, and the volume that takers
+            bought (NaN if it is not known).
     """
 
     start: _Ints
@@ -261,7 +261,7 @@ def _added_up(parts: _Floats, starts: _Ints, counts: _Ints, carried: _Floats | N
     The n-th trades of all bars are added at once, which takes a twentieth of the time of one bar after another.
 
     Args:
-        parts: What is added up, a row each.
+        parts: An array with a row for each quantity that is added up, and a column for each trade.
         starts: The place of the first trade of each bar.
         counts: The number of its trades.
         carried: The sums that the first bar has already; None where it has none.

@@ -15,6 +15,7 @@ from kraken_pipeline.cli.output import out
 from kraken_pipeline.cli.runs import loading_dagster
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.settings import load_settings
+from kraken_pipeline.storage.paths import written_whole
 
 _FILES = {"env": ".env", "dagster.yaml": "dagster.yaml", "workspace.yaml": "workspace.yaml"}
 """The names that the files of a home have in this package, and in its folder. A checkout has the same files."""
@@ -36,7 +37,8 @@ def init(
             say(out, f"{path} is there already, and stays as it is.")
             continue
         text = (files("kraken_pipeline.cli") / "home_files" / source).read_text(encoding="utf-8")
-        path.write_text(text.replace("${PWD}", str(folder)), encoding="utf-8")
+        with written_whole(path) as beside:  # a part of a file would stay as it is at the next try
+            beside.write_text(text.replace("${PWD}", str(folder)), encoding="utf-8")
     say(out, f"{folder} is ready.", "bold")
     for command, what in (
         (f"cd {folder}", "where the commands find its settings, which .env lists"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import dagster as dg
 import typer
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
 
@@ -15,11 +15,11 @@ from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.output import err
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.orchestration.instance import instance_of
-from kraken_pipeline.orchestration.monitoring.run_metrics import run_metrics
+from kraken_pipeline.orchestration.monitoring.run_metrics import part_of_runs
 from kraken_pipeline.settings import load_settings
-from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.metrics.page import MetricsPage, MetricsPart
-from kraken_pipeline.workflow.metrics.parts import QUICK_SECONDS, parts_of
+from kraken_pipeline.workflow.metrics.parts import parts_of
 
 _PATIENCE_SECONDS = 5.0
 """The longest wait for the catalog's server: Prometheus waits ten seconds for a page."""
@@ -43,10 +43,11 @@ def metrics(
     patience = min(_PATIENCE_SECONDS, settings.kraken_catalog_patience_seconds)
     settings = settings.model_copy(update={"kraken_catalog_patience_seconds": patience})
     with opened(settings) as stores, instance_of(settings) as instance:
+        parts = [*parts_of(stores), part_of_runs(instance)]
         if textfile is not None:
-            _write(textfile, _registry(stores, instance, is_waiting=True))
+            _write(textfile, _registry(parts, is_waiting=True))
             return
-        registry = _registry(stores, instance, is_waiting=False)
+        registry = _registry(parts, is_waiting=False)
         try:
             server, thread = start_http_server(port, host, registry)
         except OSError as error:
@@ -61,10 +62,9 @@ def metrics(
         thread.join()
 
 
-def _registry(stores: Stores, instance: dg.DagsterInstance, *, is_waiting: bool) -> CollectorRegistry:
-    runs = MetricsPart("runs", lambda: run_metrics(instance), QUICK_SECONDS)
+def _registry(parts: Sequence[MetricsPart], *, is_waiting: bool) -> CollectorRegistry:
     registry = CollectorRegistry()
-    registry.register(MetricsPage([*parts_of(stores), runs], is_waiting=is_waiting))
+    registry.register(MetricsPage(parts, is_waiting=is_waiting))
     return registry
 
 

@@ -1,4 +1,4 @@
-"""What Dagster's storage says is wrong: failed runs, schedules without a success, silent daemons."""
+"""Findings from Dagster's storage: failed runs, schedules without a success, silent daemons."""
 
 from __future__ import annotations
 

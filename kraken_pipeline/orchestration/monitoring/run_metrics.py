@@ -9,9 +9,16 @@ from prometheus_client.metrics_core import Metric
 
 from kraken_pipeline.orchestration.run_records import JOBS
 from kraken_pipeline.workflow.metrics.family import gauge, gauges
+from kraken_pipeline.workflow.metrics.page import MetricsPart
+from kraken_pipeline.workflow.metrics.parts import QUICK_SECONDS
 
 _QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def part_of_runs(instance: dg.DagsterInstance) -> MetricsPart:
+    """Return the part of the page about runs and daemons."""
+    return MetricsPart("runs", lambda: run_metrics(instance), QUICK_SECONDS)
 
 
 def run_metrics(instance: dg.DagsterInstance) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""What each write added to the lake, for reading it as of an earlier moment."""
+"""Tables for reading the lake as of an earlier moment: what each write added, and where that record begins."""
 
 import time
 import zlib
