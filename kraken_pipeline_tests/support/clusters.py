@@ -79,7 +79,6 @@ class Cluster:
         given = {each.name: each.value for each in container.env if each.value is not None}
         assert container.args[0] == "dagster"
         with (self._folder / f"{name}.log").open("wb") as log, self._lock:
-            self.jobs[name] = job
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", *container.args],
                 env={**self._environment, **given},
@@ -88,6 +87,8 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            # Last, since a job that is listed can be killed.
+            self.jobs[name] = job
 
     def status(self, name: str) -> dict[str, int] | None:
         """The status of a job; None for one that is not there."""
