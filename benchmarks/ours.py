@@ -44,12 +44,12 @@ from kraken_pipeline.workflow.gaps.gaps import expected, find_gaps
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot
 from kraken_pipeline.workflow.ingest import ingest as ingesting
 from kraken_pipeline.workflow.ingest.scan import scan
+from kraken_pipeline.workflow.page.report_page import write_page
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reading.export import ExportFormat, export_pairs
 from kraken_pipeline.workflow.reading.request import ReadRequest
 from kraken_pipeline.workflow.reading.scan import scan_candles
 from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
-from kraken_pipeline.workflow.report.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.verification import verify
 

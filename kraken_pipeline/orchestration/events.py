@@ -20,11 +20,11 @@ from kraken_pipeline.storage.questdb.client import open_questdb
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.expected_work import FULL_REPORT_SERIES
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
+from kraken_pipeline.workflow.page.report_page import page_path
 from kraken_pipeline.workflow.pipeline import Changes, changed_series
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
 from kraken_pipeline.workflow.report.report import make_report
-from kraken_pipeline.workflow.report.report_page import page_path
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation

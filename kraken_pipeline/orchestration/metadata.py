@@ -18,9 +18,9 @@ from kraken_pipeline.storage.records.trade_counts import as_counted, in_all
 from kraken_pipeline.workflow.gaps.gaps import Gap
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
+from kraken_pipeline.workflow.page.report_page import Page
 from kraken_pipeline.workflow.publish import Published
 from kraken_pipeline.workflow.report.report import Report
-from kraken_pipeline.workflow.report.report_page import Page
 
 Metadata = Mapping[str, dg.MetadataValue]
 ROWS = "dagster/partition_row_count"

@@ -17,7 +17,7 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.report.page.contents import Contents, HeatMap
+from kraken_pipeline.workflow.page.contents import Contents, HeatMap
 from kraken_pipeline.workflow.report.report import Report
 from kraken_pipeline.workflow.run_spec import run_spec
 
@@ -136,6 +136,7 @@ def contents_of(report: Report, **more: object) -> Contents:
         "disagreements": (),
         "disagreement_count": 0,
         "suspicions": (),
+        "damages": (),
         "archives": (),
         "answered": (),
         "api_rate": 1.0,

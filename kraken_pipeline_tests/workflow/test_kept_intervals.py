@@ -8,8 +8,8 @@ from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.gaps.kept_intervals import kept_intervals, of_kept_intervals, record_asked
+from kraken_pipeline.workflow.page.contents import gather
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.report.page.contents import gather
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.withdraw.resolve import resolve

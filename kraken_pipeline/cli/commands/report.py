@@ -22,6 +22,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.report.report import export_unfillable, make_report
 
@@ -38,17 +39,27 @@ def report(
         Path | None,
         typer.Option(help="Write the report to this file, as one self-contained HTML page with maps and tables."),
     ] = None,
+    chart: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PAIR:INTERVAL",
+            help="Draw the candles of a pair into the page, with what is known of the time under them: "
+            "XBTUSD:1h. Without --start, the newest 250. Can be repeated.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report how complete each tier and interval is, and what to do about the rest."""
     spec = selection(tier=tier, intervals=intervals, pairs=pairs, start=start, end=end)
+    if chart and html is None:
+        raise InvalidRequest("--chart draws into the page: name the page with --html FILE")
     with stores_of_home() as stores:
         if html is None:
             made = make_report(stores, spec, present())
         else:
-            from kraken_pipeline.workflow.report.report_page import write_page  # noqa: PLC0415 - loads what draws
+            from kraken_pipeline.workflow.page.report_page import write_page  # noqa: PLC0415 - loads what draws
 
-            page = write_page(stores, spec, present(), html)
+            page = write_page(stores, spec, present(), html, chart or ())
             made = page.report
             console = err if as_json else out
             say(console, f"The page of the report is {page.path} ({page.size / 1000:,.0f} kB).")

@@ -30,9 +30,9 @@ from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
 from kraken_pipeline.workflow.gaps.series_snapshot import series_snapshots
+from kraken_pipeline.workflow.page import report_page
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
-from kraken_pipeline.workflow.report import report_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.verify.catalog_repair import derive_coverage
 

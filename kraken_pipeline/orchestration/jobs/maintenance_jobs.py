@@ -30,10 +30,10 @@ from kraken_pipeline.workflow.dead_letters import failed_operations
 from kraken_pipeline.workflow.expected_work import expect_filling
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
+from kraken_pipeline.workflow.page.report_page import page_path, write_page
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.proof.validate import ValidationOutcome, validate_recent
 from kraken_pipeline.workflow.report.report import make_report
-from kraken_pipeline.workflow.report.report_page import page_path, write_page
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kraken_pipeline.market.interval import INTERVALS
 from kraken_pipeline.storage.records.report_records import ReportRecord
-from kraken_pipeline.workflow.report.page.drawing import shares_png, trend_svgs
+from kraken_pipeline.workflow.page.drawing import shares_png, trend_svgs
 from kraken_pipeline_tests.support.pages import parsed, small_map
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kraken_pipeline.coverage.months import ROUTES, State
-from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, PLANES, packed_cells, png_of
+from kraken_pipeline.workflow.page.heat_map import COLOURS, NAMES, PLANES, packed_cells, png_of
 from kraken_pipeline_tests.support.pages import YEAR, small_map
 
 pytestmark = pytest.mark.slow

@@ -16,13 +16,14 @@ from kraken_pipeline.coverage.routing import Leg, Route
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.states import SuspicionState
+from kraken_pipeline.storage.catalog.states import DamageKind, SuspicionState
+from kraken_pipeline.storage.records.damage import Damage
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.records.report_records import ReportRecord
 from kraken_pipeline.storage.records.source_records import ArchiveSource, Disagreement
 from kraken_pipeline.workflow.gaps.gaps import Gap
-from kraken_pipeline.workflow.report.page import contents as page_contents
-from kraken_pipeline.workflow.report.page.html import render, selection
+from kraken_pipeline.workflow.page import contents as page_contents
+from kraken_pipeline.workflow.page.html import render, selection
 from kraken_pipeline.workflow.report.report import Advice, Report
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.pages import YEAR, Element, contents_of, parsed
@@ -77,9 +78,34 @@ def test_the_headline_numbers_are_those_of_the_report() -> None:
         "quiet": "160",
         "gaps": "2",
         "conflicts": "0",
+        "suspicious": "0",
+        "damaged": "0",
         "requests to make": "6",
     }
     assert (made.percent, made.proven_percent, made.verified_percent) == (95.0, 75.0, 62.5)
+
+
+def test_the_card_counts_gaps_that_have_no_route_in_part_as_the_map_does() -> None:
+    halves = (Span(NOW, NOW + 2 * HOUR), Span(NOW + 2 * HOUR, NOW + 5 * HOUR))
+    legs = (Leg(halves[0], Route.NONE, requests=0), Leg(halves[1], Route.TRADES, requests=1))
+    found, _ = page(report(gaps=(gap(NOW, 5, route=Route.NONE), replace(gap(NOW, 5), legs=legs))))
+    (card,) = [each for each in found.all("dd") if each.text.endswith("in part")]
+    assert card.text == "2 1 without a route, 1 more in part"
+
+
+def test_damaged_files_are_counted_and_listed_with_what_to_do() -> None:
+    damage = Damage("lake/XBTUSD/60.parquet", HOURS, None, DamageKind.CHANGED, "has other bytes", 24, NOW)
+    found, _ = page(damages=(damage,))
+    assert found.headline["damaged"] == "1"
+    assert "kraken-pipeline verify --repair" in found.text
+    assert found.table("damages") == [
+        {
+            "file": "lake/XBTUSD/60.parquet",
+            "candles": "24",
+            "what is wrong": "It has other bytes.",
+            "what to do": damage.action,
+        }
+    ]
 
 
 def test_where_nothing_is_expected_there_is_no_percentage_but_a_grey_dash() -> None:

@@ -21,7 +21,8 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import SuspicionState
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.report.report_page import write_page
+from kraken_pipeline.workflow.page.chart import NEWEST
+from kraken_pipeline.workflow.page.report_page import write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import NOW, START, Shelf, run
 from kraken_pipeline_tests.support.pages import contradict, count_candles
@@ -49,7 +50,7 @@ def page(stores: Stores, shelf: Shelf) -> Path:
     contradict(stores, "XBTUSD", START + 4 * DAY)
     spec = run_spec(intervals="60,1440")
     write_page(stores, spec, NOW - DAY)
-    return write_page(stores, spec, NOW).path
+    return write_page(stores, spec, NOW, charts=["XBTUSD:1h", "ADA/EUR:1d"]).path
 
 
 @dataclass(slots=True)
@@ -112,6 +113,7 @@ def test_axe_finds_nothing_in_light_in_dark_and_on_a_phone(browser: Browser, pag
                 found.tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
                 found.tab.locator(".scroll:visible").focus()
                 found.press("ArrowLeft")
+                found.tab.locator(".plot").first.press("ArrowLeft")
             violations = Axe().run(found.tab).response["violations"]
             assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
         assert found.tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
@@ -197,12 +199,41 @@ def test_the_picture_has_the_colours_of_the_legend(seen: Seen) -> None:
     assert colours[0] == colours[1]
 
 
+def test_a_chart_draws_its_candles_and_the_keys_tell_of_each(seen: Seen) -> None:
+    plot, told = seen.tab.locator(".plot").first, seen.tab.locator(".chart .bar").first
+    plot.press("End")  # the first key shows where the cursor is
+    plot.press("Home")
+    first, count = told.text_content() or "", seen.tab.locator(".chart .legend b").all_text_contents()[:6]
+    assert sum(map(int, count)) == NEWEST
+    assert first.endswith("Kept.")
+    colours = seen.tab.locator(".chart").first.evaluate(
+        """chart => {
+            const canvas = chart.querySelector('canvas');
+            const ratio = canvas.width / canvas.clientWidth;
+            const at = [4 * ratio, canvas.height - 25 * ratio, 1, 1];
+            const [red, green, blue] = canvas.getContext('2d').getImageData(...at).data;
+            const swatches = [...chart.querySelectorAll('.legend i')];
+            return [`rgb(${red}, ${green}, ${blue})`, swatches.map(each => getComputedStyle(each).backgroundColor)];
+        }"""
+    )
+    assert colours[0] in colours[1]
+    plot.press("ArrowRight")
+    assert (told.text_content() or "").partition(" UTC")[0] != first.partition(" UTC")[0]
+    plot.press("End")
+    assert "traded" in (told.text_content() or "")
+    plot.press("Escape")
+    assert (told.text_content() or "").startswith("Point at a bar")
+    plot.locator("canvas").hover(position={"x": 40, "y": 40})
+    assert " UTC: " in (told.text_content() or "")
+    assert not (told.text_content() or "").endswith("Kept.")
+
+
 def test_a_long_table_has_all_its_rows_once_it_is_opened(
     browser: Browser, stores: Stores, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(stores, shelf.q1, shelf.q3, resampling=False)
     count_candles(stores)
-    monkeypatch.setattr("kraken_pipeline.workflow.report.page.html.MOST_ROWS", 1)
+    monkeypatch.setattr("kraken_pipeline.workflow.page.html.MOST_ROWS", 1)
     made = write_page(stores, run_spec(intervals="60,1440"), NOW)
     rows = shown(browser, made.path, WIDE, "light").tab.locator("#table-series tbody tr")
     assert rows.count() == 1 < len(made.report.series)
@@ -215,7 +246,7 @@ def test_without_scripts_there_are_still_pictures_and_tables(browser: Browser, p
     tab = browser.new_context(java_script_enabled=False).new_page()
     tab.goto(page.as_uri())
     assert tab.locator(".picture img").first.is_visible()
-    assert "Without JavaScript the maps are pictures only" in tab.locator("noscript").inner_text()
+    assert "Without JavaScript the maps are pictures only" in tab.locator("#map noscript").inner_text()
     assert tab.locator("#table-intervals table").is_visible()
     tab.locator("label", has_text="1 day").click()
     assert tab.locator(".panel:visible h3").inner_text() == "Candles of 1 day"

@@ -20,9 +20,9 @@ from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.records import proof_records
 from kraken_pipeline.storage.records.report_records import reports_of
 from kraken_pipeline.storage.stores import Stores
-from kraken_pipeline.workflow.report.page.contents import Contents, gather
+from kraken_pipeline.workflow.page.contents import Contents, gather
+from kraken_pipeline.workflow.page.report_page import Page, page_path, write_page
 from kraken_pipeline.workflow.report.report import make_report
-from kraken_pipeline.workflow.report.report_page import Page, page_path, write_page
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline_tests.support.homes import NOW, Q1, Q2, Q3, SPRING, START, Shelf, oracle, run
 from kraken_pipeline_tests.support.pages import Element, contradict, count_candles, parsed
@@ -229,6 +229,12 @@ def test_the_shell_writes_a_page_and_says_where(home: Path, stores: Stores, shel
     assert told.json["tier"] == "TIER1"
     assert f"The page of the report is {path}" in told.err
     assert parsed(path.read_text(encoding="utf-8")).all("h1")[0].text == "Completeness of TIER1"
+    charted = shell(home, "report", "--html", str(path), "--chart", "XBT/USD:1d", "--chart", "XBTUSD:4h")
+    assert (charted.code, path.read_text().count('class="chart"')) == (0, 2), charted
+    for words, why in ((("--chart", "XBTUSD:1d"), "--html FILE"), (("--html", str(path), "--chart", "x"), "XBTUSD:1h")):
+        refused = shell(home, "report", *words)
+        assert (refused.code, refused.err.count("\n")) == (2, 1), refused
+        assert why in refused.err
     failed = shell(home, "report", "--html", str(path / "below"))
     assert failed.code == 1
     assert "Traceback" not in failed.err
@@ -237,7 +243,7 @@ def test_the_shell_writes_a_page_and_says_where(home: Path, stores: Stores, shel
 def test_what_draws_is_loaded_when_a_page_is_made_and_not_before() -> None:
     program = """
 import json, sys
-import kraken_pipeline.cli.commands.report, kraken_pipeline.workflow.report.report_page
+import kraken_pipeline.cli.commands.report, kraken_pipeline.workflow.page.report_page
 print(json.dumps([name for name in ("matplotlib", "jinja2", "PIL") if name in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from kraken_pipeline.storage.paths import written_whole
 from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report, reports_of
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.heed import heeding
-from kraken_pipeline.workflow.report.page.contents import Contents, gather
-from kraken_pipeline.workflow.report.page.drawing import shares_png
-from kraken_pipeline.workflow.report.page.html import render, selection
+from kraken_pipeline.workflow.page.chart import ChartRequest
+from kraken_pipeline.workflow.page.contents import Contents, gather
+from kraken_pipeline.workflow.page.drawing import shares_png
+from kraken_pipeline.workflow.page.html import render, selection
 from kraken_pipeline.workflow.report.report import Report
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -53,7 +55,7 @@ def page_path(settings: Settings, tier: Tier) -> Path:
     return settings.home / "reports" / f"completeness-{tier.lower()}.html"
 
 
-def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None) -> Page:
+def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None, charts: Sequence[str] = ()) -> Page:
     """Make the report, write its page, and record its numbers.
 
     Args:
@@ -61,12 +63,14 @@ def write_page(stores: Stores, spec: RunSpec, now: int, path: Path | None = None
         spec: The tier, pairs, intervals and time.
         now: The current time, in seconds since the epoch.
         path: The path of the page; by default among the home's reports.
+        charts: The charts to draw into it, each a pair and an interval: `XBTUSD:1h`.
 
     Raises:
-        InvalidRequest: Nothing is known of the selection.
+        InvalidRequest: Nothing is known of the selection, or a chart cannot be drawn.
         OSError: The page cannot be written; an earlier page stays unchanged.
     """
-    contents = heeding(lambda: gather(stores, spec, now))
+    wanted = [ChartRequest.parse(chart) for chart in charts]
+    contents = heeding(lambda: gather(stores, spec, now, wanted))
     record = _record(contents)
     with stores.catalog.read() as connection:
         past = reports_of(connection, spec.tier, _TREND)

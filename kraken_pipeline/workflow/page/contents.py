@@ -16,6 +16,7 @@ from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.market.tier import Tier
 from kraken_pipeline.storage.records import proof_records, source_records
+from kraken_pipeline.storage.records.damage import Damage, open_damages
 from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.records.report_records import ReportRecord
 from kraken_pipeline.storage.records.source_records import Answered, ArchiveSource, Disagreement
@@ -23,6 +24,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.gaps.gaps import expected
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals
 from kraken_pipeline.workflow.gaps.snapshot import CatalogSnapshot, load_snapshot
+from kraken_pipeline.workflow.page.chart import Chart, ChartRequest, read_chart
 from kraken_pipeline.workflow.report.report import Report, ReportProof, find_proof, report_of
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -63,9 +65,11 @@ class Contents:
         disagreements: The sources whose trade counts differ from the stored ones, the worst first.
         disagreement_count: The number of all disagreements.
         suspicions: The suspicions, in order of time.
+        damages: The damaged files, by path.
         archives: The archives that files came from.
         answered: The time that each kind of source answered for.
         api_rate: The number of requests allowed a second.
+        charts: The charts that were asked for.
     """
 
     spec: RunSpec
@@ -76,21 +80,24 @@ class Contents:
     disagreements: tuple[Disagreement, ...]
     disagreement_count: int
     suspicions: tuple[SuspicionRecord, ...]
+    damages: tuple[Damage, ...]
     archives: tuple[ArchiveSource, ...]
     answered: tuple[Answered, ...]
     api_rate: float
+    charts: tuple[Chart, ...] = ()
 
 
-def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
+def gather(stores: Stores, spec: RunSpec, now: int, charts: Sequence[ChartRequest] = ()) -> Contents:
     """Read the contents of a page; its trend is still empty.
 
     Args:
         stores: The stores to read from.
         spec: The spec of the report.
         now: The current time, in seconds since the epoch.
+        charts: The charts to draw.
 
     Raises:
-        InvalidRequest: Nothing is known of the selection.
+        InvalidRequest: Nothing is known of the selection, or a chart cannot be drawn.
     """
     spec = of_kept_intervals(stores, spec)
     snapshot = load_snapshot(stores, spec, now)
@@ -106,6 +113,7 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
         disagreements, disagreement_count = source_records.disagreements(connection, names, MOST_ROWS)
         archives = source_records.archive_sources(connection, names)
         answered = source_records.answered(connection, names)
+        damages = open_damages(connection, names)
     months = months_of(expected(snapshot, spec, completeness.series) for completeness in report.series)
     return Contents(
         spec=spec,
@@ -120,9 +128,11 @@ def gather(stores: Stores, spec: RunSpec, now: int) -> Contents:
             for suspicion in suspicions
             if (suspicion.pair is None or suspicion.interval in spec.intervals) and suspicion.span.overlaps(wanted)
         ),
+        damages=tuple(damages),
         archives=tuple(archives),
         answered=tuple(account for account in answered if account.interval in spec.intervals),
         api_rate=stores.settings.kraken_api_rate,
+        charts=tuple(read_chart(stores, wanted, spec.start, spec.end) for wanted in charts),
     )
 
 

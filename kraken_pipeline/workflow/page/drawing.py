@@ -17,8 +17,8 @@ import numpy as np
 from kraken_pipeline.coverage.months import State
 from kraken_pipeline.market.moment import as_datetime
 from kraken_pipeline.storage.records.report_records import ReportRecord
-from kraken_pipeline.workflow.report.page.contents import HeatMap
-from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES
+from kraken_pipeline.workflow.page.contents import HeatMap
+from kraken_pipeline.workflow.page.heat_map import COLOURS, NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

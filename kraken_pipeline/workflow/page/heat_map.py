@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kraken_pipeline.coverage.months import State
-from kraken_pipeline.workflow.report.page.contents import HeatMap
+from kraken_pipeline.workflow.page.contents import HeatMap
 
 if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap

@@ -1,16 +1,17 @@
 // The maps tell what each of their cells is made of: under the pointer, by click or tap, and by keyboard.
 "use strict";
+// What lies in the page gzipped, in base64.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream);
+}
+
 (() => {
   const ROUTES = ["an archive at hand", "finer candles", "OHLC", "Trades", "no route"];
   const MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
     "November", "December"];
   const number = new Intl.NumberFormat("en");
-  async function unpacked(text) {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream);
-  }
-
   // The rows of a long table that follow its first ones lie in the page gzipped, as HTML.
   document.querySelectorAll("details.table").forEach((table) => {
     const packed = table.querySelector("script");

@@ -15,18 +15,20 @@ import numpy as np
 
 from kraken_pipeline.coverage.completeness import Total, by_interval, by_tier, shown, total
 from kraken_pipeline.coverage.months import State
+from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.market.candle import Values
-from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.moment import as_datetime, iso, short
 from kraken_pipeline.market.tier import Tier
-from kraken_pipeline.storage.catalog.states import ContradictionState
+from kraken_pipeline.storage.catalog.states import ContradictionState, SuspicionState
+from kraken_pipeline.storage.records.damage import REPAIR
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.workflow.gaps.gaps import by_use
-from kraken_pipeline.workflow.report.page.contents import MOST_ROWS, Contents, HeatMap
-from kraken_pipeline.workflow.report.page.drawing import trend_svgs
-from kraken_pipeline.workflow.report.page.heat_map import COLOURS, NAMES, packed_cells, png_of
-from kraken_pipeline.workflow.report.page.tables import HtmlTable, columns_of, environment, packed_rows
-from kraken_pipeline.workflow.report.report import reconciling
+from kraken_pipeline.workflow.page.chart import Chart, TimeKind
+from kraken_pipeline.workflow.page.contents import MOST_ROWS, Contents, HeatMap
+from kraken_pipeline.workflow.page.drawing import trend_svgs
+from kraken_pipeline.workflow.page.heat_map import COLOURS, NAMES, packed_cells, png_of
+from kraken_pipeline.workflow.page.tables import HtmlTable, columns_of, environment, packed_rows
+from kraken_pipeline.workflow.report.report import Report, reconciling
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 _FOLDER = Path(__file__).parent
@@ -37,6 +39,16 @@ _LABELLED = 24
 """The width in pixels from which a month has room for its number."""
 _SHOWN_TREND = 30
 
+_TIME_KINDS = {
+    TimeKind.GAP: ("gap", COLOURS[State.NONE]),
+    TimeKind.QUIET: (NAMES[State.QUIET], COLOURS[State.QUIET]),
+    TimeKind.SUSPICIOUS: ("quiet that is hard to believe", COLOURS[State.SUSPICIOUS]),
+    TimeKind.TRADED: ("traded, not reconciled", COLOURS[State.COVERED]),
+    TimeKind.RECONCILED: ("traded and reconciled", COLOURS[State.RECONCILED]),
+    TimeKind.VERIFIED: ("traded and verified", COLOURS[State.VERIFIED]),
+}
+"""The name and the colour of each kind of time under a chart; the colours are those of the map."""
+
 
 def render(contents: Contents) -> str:
     """Return the page as HTML.
@@ -46,7 +58,8 @@ def render(contents: Contents) -> str:
     """
     from markupsafe import Markup  # noqa: PLC0415
 
-    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
+    scripts = ["report.js", *(["chart.js"] if contents.charts else [])]
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         environment()
@@ -69,6 +82,7 @@ def render(contents: Contents) -> str:
             month_names=_month_names(contents),
             first_month=contents.months.first,
             month_count=contents.months.count,
+            charts=[_chart(chart) for chart in contents.charts],
             advice=contents.report.advice,
             most=MOST_ROWS,
             conflict_tables=_conflict_tables(contents),
@@ -113,6 +127,7 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
     """Return the headline numbers: the name, the value, and a short explanation of each."""
     report, overall = contents.report, contents.report.overall
     requests = report.requests
+    suspicious = sum(suspicion.state is SuspicionState.UNPROVEN for suspicion in contents.suspicions)
     return [
         ("complete", shown(report.percent), "a source answered for it"),
         (
@@ -126,10 +141,19 @@ def _headline(contents: Contents) -> list[tuple[str, str, str]]:
         ("series", f"{overall.series:,}", "a pair at an interval"),
         ("candles", f"{overall.candles:,}", ""),
         ("quiet", f"{overall.quiet:,}", "candles without a trade"),
-        ("gaps", f"{overall.gaps:,}", f"{overall.unfillable:,} without a route" if overall.gaps else ""),
+        ("gaps", f"{overall.gaps:,}", _unrouted(report) if overall.gaps else ""),
         ("conflicts", f"{report.conflict_count:,}", "no source is left to try"),
+        ("suspicious", f"{suspicious:,}", "ranges of quiet time that are hard to believe"),
+        ("damaged", f"{len(contents.damages):,}", f"files: {REPAIR}" if contents.damages else "files"),
         ("requests to make", f"{requests:,}", _duration(requests / contents.api_rate) if requests else ""),
     ]
+
+
+def _unrouted(report: Report) -> str:
+    """Say how many gaps have no route; the map shows those that have none in part as well."""
+    whole = report.overall.unfillable
+    touched = sum(any(leg.route is Route.NONE for leg in gap.legs) for gap in report.gaps)
+    return f"{whole:,} without a route" + (f", {touched - whole:,} more in part" if touched > whole else "")
 
 
 def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
@@ -146,7 +170,7 @@ def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
     begins = [index == 0 or tier != tiers[index - 1] for index, tier in enumerate(tiers)]
     return {
         "interval": drawn.interval.value,
-        "name": _interval(drawn.interval),
+        "name": _length(drawn.interval.value),
         "pairs": [
             # Only the first pair of a tier names it, because a page can have 10,000 of them.
             {"name": pair, "tier": str(tier) if is_first else "", "begins": is_first and index > 0}
@@ -162,18 +186,30 @@ def _map(drawn: HeatMap, contents: Contents) -> dict[str, Any]:
     }
 
 
+def _chart(chart: Chart) -> dict[str, Any]:
+    """Return the values that the template needs for a chart."""
+    return {
+        "title": f"{chart.pair}, {_length(chart.bars.minutes)}",
+        "sentence": chart.sentence(),
+        "numbers": chart.packed(),
+        "legend": [
+            {"name": name, "colour": colour, "count": count}
+            for (name, colour), count in zip(_TIME_KINDS.values(), chart.counts, strict=True)
+        ],
+    }
+
+
 def _month_names(contents: Contents) -> list[str]:
     first = contents.months.first
     return [f"{(first + place) % 12 + 1:02}" for place in range(contents.months.count)]
 
 
-def _interval(interval: Interval) -> str:
-    minutes = interval.value
+def _length(minutes: int) -> str:
     for size, unit in ((10_080, "week"), (1_440, "day"), (60, "hour"), (1, "minute")):
         if minutes % size == 0:
             count = minutes // size
             return f"{count} {unit}{'s' if count > 1 else ''}"
-    raise AssertionError(interval)
+    raise AssertionError(minutes)
 
 
 # --- tables
@@ -383,7 +419,18 @@ def _conflict_tables(contents: Contents) -> list[HtmlTable]:
         ],
         note=_more(len(contents.suspicions), "the catalog's table suspicions"),
     )
-    return [contradictions, disagreements, suspicions]
+    damages = HtmlTable(
+        "damages",
+        "Damaged files",
+        columns_of("file", ">candles", "~what is wrong", "~what to do"),
+        [
+            [damage.path, f"{damage.candles:,}", f"It {damage.detail}.", damage.action]
+            for damage in contents.damages[:MOST_ROWS]
+        ],
+        is_open=True,
+        note=_more(len(contents.damages), "kraken-pipeline verify"),
+    )
+    return [contradictions, disagreements, suspicions, damages]
 
 
 def _contradiction(contradiction: ContradictionRecord) -> list[str]:
