@@ -144,11 +144,12 @@ def test_without_a_terminal_there_are_no_frames(tmp_path: Path, shelf: Shelf) ->
 # --- what it says
 
 
-def drawn(progress: Progress, columns: int) -> list[str]:
-    """The lines of the last frame that shows some progress."""
+def drawn(progress: Progress, columns: int, *, before: Progress | None = None) -> list[str]:
+    """The lines of the last frame that shows some progress, perhaps after an earlier one."""
     with terminal(columns) as (seen, given), os.fdopen(os.dup(given), "w") as stream:
         with progress_bar(Console(file=stream)) as show:
-            show(progress)
+            for each in (before or progress, progress):
+                show(each)
         data = b""
         while is_readable(seen, 0.2):
             data += os.read(seen, 1 << 16)
@@ -157,8 +158,35 @@ def drawn(progress: Progress, columns: int) -> list[str]:
 
 
 def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal() -> None:
-    line, *_ = drawn(Progress("ingesting", 10, 4, 4, 1_000, 200, 80, work={"ingesting": Work(20, 8, 8)}), 132)
+    began = Progress("ingesting", 10, work={"ingesting": Work(20)})
+    later = Progress("ingesting", 10, 4, 4, 1_000, 200, 80, work={"ingesting": Work(20, 8, 8)})
+    line, *_ = drawn(later, 132, before=began)
     assert re.match(rf"ingesting [{BAR}╸╺ ]+ 4 of 10 files, 1,000 candles, [\d,]+/s, 40 %, 12 s left", line)
+
+
+def test_the_rate_is_that_of_the_phase_and_so_is_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("kraken_pipeline.cli.terminal.time.monotonic", lambda: clock[0])
+    text = io.StringIO()
+    work = {"ingesting": Work(40, 10, 10), "reconciling": Work(80)}
+    with progress_bar(Console(file=text, width=132)) as show:
+        show(Progress("ingesting", 10, 0, 0, 5_000, work=work))
+        clock[0] += 10
+        show(Progress("ingesting", 10, 4, 4, 25_000, work=work))
+        show(Progress("reconciling", 10, 10, 10, 90_000, work=work))
+        clock[0] += 10
+        show(Progress("reconciling", 10, 10, 10, 90_000, work=work))
+        show(Progress("publishing", 10, 10, 10, 90_000, published=1, work=work))
+        clock[0] += 10
+        show(Progress("publishing", 10, 10, 10, 90_000, published=40_001, work=work))
+    assert text.getvalue().splitlines() == [
+        "ingesting: 0 of 10 files, 5,000 candles, 8 %, 2 min left, 30 s of it ingesting",
+        "ingesting: 4 of 10 files, 25,000 candles, 2,000/s, 8 %, 2 min left, 30 s of it ingesting",
+        "reconciling: 10 of 10 files, 90,000 candles, 8 %, 2 min left, 80 s of it reconciling",
+        "reconciling: 10 of 10 files, 90,000 candles, 8 %, 2 min left, 80 s of it reconciling",
+        "publishing: 1 candle published, 8 %, 2 min left",
+        "publishing: 40,001 candles published, 4,000/s, 8 %, 2 min left",
+    ]
 
 
 def test_what_does_not_fit_beside_the_bar_stands_below_it() -> None:
@@ -186,7 +214,7 @@ def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
             show(Progress("ingesting", 10, done, done, 1_000 * done, 200, 20 * done, work={"ingesting": Work(40)}))
         show(Progress("resampling", 10, 10, 10, 9_000, 200, 200))
     assert text.getvalue().splitlines() == [
-        "ingesting: 0 of 10 files, 0 candles, 0/s, 0 %, 40 s left",
+        "ingesting: 0 of 10 files, 0 candles, 0 %, 40 s left",
         "resampling: 10 of 10 files, 9,000 candles",
     ]
 

@@ -62,18 +62,34 @@ class _Screen(Console):
         return ConsoleDimensions(columns or 80, lines or 25)
 
 
+class _Pace:
+    """The candles a second of the current phase, counted from its first report."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._began, self._before = 0.0, 0
+
+    def rate(self, progress: Progress) -> float:
+        """Return the candles that the phase stores or publishes in a second; 0 at its first report."""
+        now, candles = time.monotonic(), progress.candles + progress.published
+        if progress.phase != self._phase:
+            self._phase, self._began, self._before = progress.phase, now, candles
+        return (candles - self._before) / max(now - self._began, 0.001)
+
+
 class _Frame:
     """A renderable of a run's progress, computed anew for each frame."""
 
     def __init__(self, phase: str) -> None:
         self._began = time.monotonic()
+        self._pace = _Pace()
         self._progress = Progress(phase)
         self._sentence = ""
 
     def show(self, progress: Progress) -> None:
         """Set the progress that the next frames show."""
         self._progress = progress
-        self._sentence = _sentence(progress, time.monotonic() - self._began)
+        self._sentence = _sentence(progress, self._pace.rate(progress))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress, sentence = self._progress, self._sentence
@@ -94,8 +110,13 @@ class _Frame:
                 yield Text(line)
 
 
-def _sentence(progress: Progress, seconds: float) -> str:
-    """Return a sentence about the work done and left, with an estimate of the time left."""
+def _sentence(progress: Progress, rate: float) -> str:
+    """Return a sentence about the work done and left, with an estimate of the time left.
+
+    Args:
+        progress: The progress.
+        rate: The candles a second of the current phase.
+    """
     left = progress.seconds_left
     time_left = duration(left if progress.is_done else max(1.0, left)) if left is not None else None
     if progress.requests_total:
@@ -105,27 +126,27 @@ def _sentence(progress: Progress, seconds: float) -> str:
             f"{progress.requests_left:,} left{about}"
         )
     estimate = f", {progress.percent:.0f} %, {time_left} left" if time_left and not progress.is_done else ""
+    if estimate and (of_phase := progress.phase_seconds_left) and duration(max(1.0, of_phase)) != time_left:
+        estimate += f", {duration(max(1.0, of_phase))} of it {progress.phase}"
+    pace = f", {rate:,.0f}/s" if rate else ""
     if progress.published:
-        return f"{quantity(progress.published, 'candle')} published{estimate}"
+        return f"{quantity(progress.published, 'candle')} published{pace}{estimate}"
     done = quantity(progress.candles, "candle")
     if progress.files_total:
         done = f"{progress.files_done:,} of {quantity(progress.files_total, 'file')}, {done}"
-    if progress.files_done < progress.files_total:
-        done += f", {progress.candles / max(seconds, 0.001):,.0f}/s"
-    return done + estimate
+    return f"{done}{pace}{estimate}"
 
 
 def _plain_lines(console: Console) -> Callable[[Progress], None]:
-    began = time.monotonic()
+    pace = _Pace()
     said_at, phase = -_PLAIN_SECONDS, ""
 
     def report(progress: Progress) -> None:
         nonlocal said_at, phase
-        now = time.monotonic()
+        now, rate = time.monotonic(), pace.rate(progress)
         if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
             return
         said_at, phase = now, progress.phase
-        sentence = _sentence(progress, now - began)
-        say(console, f"{progress.phase}: {sentence}")
+        say(console, f"{progress.phase}: {_sentence(progress, rate)}")
 
     return report

@@ -45,14 +45,20 @@ def seconds_left(works: Collection[Work]) -> float:
 
     It is 0 exactly if nothing is left, and the sum of the rests if all has taken as long as expected.
     """
+    usual = _usual_pace(works)
+    return sum(_rest(work, usual) for work in works)
+
+
+def _usual_pace(works: Collection[Work]) -> float:
     local = [work for work in works if not work.is_remote]
     taken, done = sum(work.taken for work in local), sum(work.done for work in local)
-    usual = (taken + _TRUSTED_SECONDS) / (done + _TRUSTED_SECONDS)
-    return sum(
-        (work.total - work.done) * work.pace(1.0 if work.is_remote else usual)
-        for work in works
-        if work.total > work.done
-    )
+    return (taken + _TRUSTED_SECONDS) / (done + _TRUSTED_SECONDS)
+
+
+def _rest(work: Work, usual: float) -> float:
+    if work.total <= work.done:
+        return 0.0
+    return (work.total - work.done) * work.pace(1.0 if work.is_remote else usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,12 @@ class Progress:
     def seconds_left(self) -> float | None:
         """The time until the run is done, more than 0 until then; None if it is unknown."""
         return 0.0 if self.is_done else seconds_left(self.work.values()) or None
+
+    @property
+    def phase_seconds_left(self) -> float | None:
+        """The time until the current phase is done; None if it is unknown."""
+        work = self.work.get(self.phase)
+        return None if work is None else _rest(work, _usual_pace(self.work.values())) or None
 
     @property
     def percent(self) -> float:

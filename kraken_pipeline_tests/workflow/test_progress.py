@@ -41,6 +41,17 @@ def test_as_long_as_work_is_left_time_is_left_and_never_otherwise(some: list[Wor
     assert seconds_left([]) == 0
 
 
+@given(LISTS, st.sampled_from([Work(), Work(5, 5, 7)]))
+def test_the_time_of_the_phases_adds_up_and_nothing_expected_or_left_of_one_takes_none(
+    some: list[Work], over: Work
+) -> None:
+    every = {str(number): work for number, work in enumerate([*some, over])}
+    rests = [Progress(phase, work=every).phase_seconds_left or 0.0 for phase in every]
+    assert rests[-1] == 0
+    assert sum(rests) == pytest.approx(Progress(work=every).seconds_left or 0.0)
+    assert Progress("another", work=every).phase_seconds_left is None
+
+
 @given(LISTS, SECONDS)
 def test_more_work_takes_more_time(some: list[Work], more: float) -> None:
     longer = [replace(some[0], total=some[0].total + more), *some[1:]]
