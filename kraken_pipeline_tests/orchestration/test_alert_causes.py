@@ -35,7 +35,6 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.instance import instance_of
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.monitoring.alerting import NO_CATALOG, look, look_or_say_that_it_is_lost
-from kraken_pipeline.orchestration.monitoring.run_findings import SILENT_SECONDS
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.catalog import schema
@@ -45,6 +44,7 @@ from kraken_pipeline.storage.records import publications
 from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.circuit import breaker_of
+from kraken_pipeline.workflow.health.dagster_health import SILENT_SECONDS
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair

@@ -27,6 +27,8 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, together
+from kraken_pipeline.workflow.health.dagster_health import DagsterState
+from kraken_pipeline.workflow.health.health import NAMES
 from kraken_pipeline.workflow.ingest.drop_folder import tidy
 from kraken_pipeline.workflow.ingest.ingest import fail_broken
 from kraken_pipeline.workflow.ingest.outcome import FileOutcome
@@ -50,6 +52,13 @@ SPRING = World(
 )
 """Three pairs, of TIER1, TIER1 and TIER4, from 26 March 2023 on."""
 HOURS_AND_DAYS = (Interval.H1, Interval.D1)
+NO_DAEMON = DagsterState(
+    is_on_server=False, queued=0, queued_since=None, not_started=0, at_work=0, heartbeats={}, needed=frozenset()
+)
+"""What Dagster's storage says where no run and no daemon was ever started."""
+OF_DAGSTER = ("dagster", "dagster daemon", "dagster queue")
+LISTED = [each for name in NAMES for each in (OF_DAGSTER if name == "dagster" else (name,))]
+"""The names of the health checks of a home without servers, in their order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,20 +16,32 @@ from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.backfill.circuit import breaker_of
 from kraken_pipeline.workflow.health import health
 from kraken_pipeline.workflow.health.check import Check, HealthStatus, worst
-from kraken_pipeline.workflow.health.health import NAMES, check_health
-from kraken_pipeline_tests.support.homes import Shelf, digest_of, run, settings_of, write_lines
+from kraken_pipeline.workflow.health.health import check_health
+from kraken_pipeline_tests.support.homes import (
+    LISTED,
+    NO_DAEMON,
+    OF_DAGSTER,
+    Shelf,
+    digest_of,
+    run,
+    settings_of,
+    write_lines,
+)
 from kraken_pipeline_tests.support.samples import csv_row
 
 pytestmark = pytest.mark.slow
 
 
 def verdicts(home: Path, **more: object) -> dict[str, tuple[HealthStatus, str]]:
-    return {check.name: (check.verdict, check.sentence) for check in check_health(settings_of(home, **more))}
+    return {
+        check.name: (check.verdict, check.sentence)
+        for check in check_health(settings_of(home, **more), lambda: NO_DAEMON)
+    }
 
 
 def test_a_fresh_home_is_well(tmp_path: Path) -> None:
     found = verdicts(tmp_path / "home")
-    assert list(found) == list(NAMES)
+    assert list(found) == LISTED
     assert {verdict for name, (verdict, _) in found.items() if name not in ("space", "api")} == {HealthStatus.OK}
     assert found["lake"] == (HealthStatus.OK, f"{tmp_path / 'home' / 'lake'} can be written")
     assert found["outbox"] == (HealthStatus.OK, "nothing is pending for QuestDB")
@@ -158,7 +170,7 @@ def test_a_home_that_cannot_be_made_has_failed_with_a_sentence(tmp_path: Path) -
         assert verdict is HealthStatus.FAILED
         assert "KRAKEN_PIPELINE_HOME" in sentence
         assert "name a folder that can" in sentence
-    assert set(found) == set(NAMES)
+    assert list(found) == LISTED
 
 
 def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
@@ -171,7 +183,7 @@ def test_a_broken_catalog_has_failed_with_a_sentence(home: Path) -> None:
 
 def assert_nothing_is_known_but_of_what_needs_no_catalog(found: dict[str, tuple[HealthStatus, str]]) -> None:
     assert {name: verdict for name, (verdict, _) in found.items() if name != "space"} == {
-        **dict.fromkeys(("lake", "folder", "questdb", "redis", "workers"), HealthStatus.OK),
+        **dict.fromkeys(("lake", "folder", "questdb", "redis", "workers", *OF_DAGSTER), HealthStatus.OK),
         "catalog": HealthStatus.FAILED,
         **dict.fromkeys(("files", "series", "outbox", "api", "exchange", "requests", "cache"), HealthStatus.WARNING),
     }
@@ -205,7 +217,7 @@ def test_a_catalog_that_breaks_under_the_look_hides_nothing_else(stores: Stores,
     assert {found[name][0] for name in ("lake", "catalog", "series", "questdb", "redis", "requests", "cache")} == {
         HealthStatus.OK
     }
-    assert list(found) == list(NAMES)
+    assert list(found) == LISTED
 
 
 def test_a_lake_that_cannot_be_written_has_failed_and_hides_nothing(home: Path) -> None:
@@ -239,7 +251,7 @@ def test_looking_changes_nothing_but_whose_turn_it_is_to_ask_the_exchange(
 
     files, records = digest_of(home), everything()
     assert records["extents"]
-    check_health(settings_of(home))
+    check_health(settings_of(home), lambda: NO_DAEMON)
     assert everything() == records
     assert {**digest_of(home), "catalog.sqlite": ""} == {**files, "catalog.sqlite": ""}
 

@@ -35,7 +35,7 @@ from kraken_pipeline.workflow.backfill import exchange as asking
 from kraken_pipeline.workflow.health.check import HealthStatus
 from kraken_pipeline.workflow.health.health import LATE_SECONDS, MANY_TRANSACTIONS, NAMES, check_health, lag
 from kraken_pipeline_tests.support.exchanges import NOW, SUMMER
-from kraken_pipeline_tests.support.homes import NOBODY, settings_of
+from kraken_pipeline_tests.support.homes import NO_DAEMON, NOBODY, settings_of
 from kraken_pipeline_tests.support.servers import PostgreSQL, QuestDB, wait_for
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ HOURS = TABLES[Interval.H1]
 
 def look(home: Path, *secrets: str, **more: Any) -> Found:
     """What health says, by name; everything is looked at, and no password is told."""
-    checks = check_health(settings_of(home, **more))
+    checks = check_health(settings_of(home, **more), lambda: NO_DAEMON)
     assert {check.about for check in checks} == set(NAMES)
     for check in checks:
         assert all(secret not in check.sentence for secret in (HUNTER, *secrets))

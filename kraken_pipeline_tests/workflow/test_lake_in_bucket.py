@@ -58,6 +58,7 @@ from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.support import damaging
 from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.homes import (
+    NO_DAEMON,
     NOW,
     START,
     Shelf,
@@ -588,12 +589,12 @@ def test_health_says_whether_the_bucket_can_be_used(
     bucket: Bucket, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(home, kraken_lake_url=bucket.url, kraken_lake_patience_seconds=0.5)
-    lake = check_health(settings)[0]
+    lake = check_health(settings, lambda: NO_DAEMON)[0]
     assert (lake.about, lake.verdict) == ("lake", "ok")
     assert f"{bucket.url} can be read and written" in lake.sentence
     assert bucket.objects() == set()
     bucket.server.kill()
-    lake = check_health(settings)[0]
+    lake = check_health(settings, lambda: NO_DAEMON)[0]
     assert (lake.verdict, "has not answered" in lake.sentence) == ("failed", True)
     bucket.server.start()
 
@@ -609,7 +610,7 @@ def test_health_refuses_a_store_that_ignores_a_condition_of_a_put(
         return real(*given, mode="overwrite" if is_ignored else mode, **more)
 
     monkeypatch.setattr(obstore, "put", put)
-    lake = check_health(settings_of(home, kraken_lake_url=bucket.url))[0]
+    lake = check_health(settings_of(home, kraken_lake_url=bucket.url), lambda: NO_DAEMON)[0]
     assert (lake.verdict, "use a store that keeps the conditions of a put" in lake.sentence) == ("failed", True)
     assert bucket.objects() == set()
 

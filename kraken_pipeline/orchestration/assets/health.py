@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from kraken_pipeline.orchestration.instance import state_of
 from kraken_pipeline.orchestration.labels import OPERATIONS, OWNERS, Layer, tags
 from kraken_pipeline.orchestration.metadata import table
 from kraken_pipeline.orchestration.run_records import HEALTH_JOB
@@ -34,16 +35,16 @@ def _result(name: str, checks: list[Check]) -> dg.AssetCheckResult:
     tags=tags(Layer.HISTORY),
     kinds={"report"},
     description=(
-        "The state of everything that the pipeline depends on: lake, catalog, servers, exchange. It has no "
+        "The state of everything that the pipeline depends on: lake, catalog, servers, Dagster, exchange. It has no "
         "partitions: each materialisation examines everything, with one asset check for each part. The findings "
         "are in the checks' results; `kraken-pipeline health` prints the same in a shell."
     ),
     freshness_policy=_HOURLY,
     check_specs=[dg.AssetCheckSpec(name, asset=KEY, description=text) for name, text in NAMES.items()],
 )
-def health() -> dg.MaterializeResult:
+def health(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
     """Check everything that the pipeline depends on; a problem is a check that does not pass, not a failed run."""
-    checks = check_health(load_settings())
+    checks = check_health(load_settings(), lambda: state_of(context.instance))
     results = [_result(name, [check for check in checks if check.about == name]) for name in NAMES]
     rows = [(check.name, check.verdict, check.sentence) for check in checks]
     return dg.MaterializeResult(
@@ -61,5 +62,5 @@ health_job = dg.define_asset_job(
     # Without this, the run would use Dagster's own logger, which ignores KRAKEN_LOG_FORMAT.
     config=dg.ConfigMapping(config_fn=lambda _: {"loggers": {"console": {}}}, config_schema={}),
     executor_def=dg.in_process_executor,
-    description="Checks everything that the pipeline depends on: lake, catalog, servers, exchange.",
+    description="Checks everything that the pipeline depends on: lake, catalog, servers, Dagster, exchange.",
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from kraken_pipeline.errors import PipelineError
+from kraken_pipeline.orchestration.instance import state_of
 from kraken_pipeline.orchestration.monitoring.run_findings import (
     DAEMON,
     RUN,
@@ -36,13 +37,14 @@ def look(settings: Settings, instance: dg.DagsterInstance, schedules: Sequence[d
         Busy: Another process is telling at this moment.
     """
     now = time.time()
-    checks = check_health(settings)
+    dagster = state_of(instance)
+    checks = check_health(settings, lambda: dagster)
     with opened(settings) as stores:
         found = [
             *findings(stores, checks),
             *failed_runs(instance, stores.locks),
             *late_schedules(instance, schedules, settings.kraken_alert_schedule_hours, now),
-            *silent_daemons(instance, now),
+            *silent_daemons(dagster, now),
         ]
         return tell(stores, found, (*KINDS, RUN, SCHEDULE, DAEMON), int(now))
 

@@ -16,10 +16,9 @@ from kraken_pipeline.orchestration.run_records import JOBS
 from kraken_pipeline.orchestration.runs import INTERRUPTED, statuses
 from kraken_pipeline.storage.locks.locks import Locks
 from kraken_pipeline.workflow.alerts.alert import Finding
+from kraken_pipeline.workflow.health.dagster_health import DagsterState
 
 RUN, SCHEDULE, DAEMON = "run", "schedule", "daemon"
-SILENT_SECONDS = 600
-"""The time without a heartbeat from which a daemon is silent: a daemon beats every 30 seconds."""
 _ENDED = ("SUCCESS", "FAILURE", INTERRUPTED)
 _LOOKED_AT = 5
 """The newest runs of a job of which the first one that has ended counts: others are at work, or were cancelled."""
@@ -88,13 +87,11 @@ def _had_nothing_to_do(instance: dg.DagsterInstance, state: InstigatorState, sin
     return any(_STILL_AT_WORK not in (tick.skip_reason or "") for tick in ticks)
 
 
-def silent_daemons(instance: dg.DagsterInstance, now: float) -> Iterator[Finding]:
+def silent_daemons(state: DagsterState, now: float) -> Iterator[Finding]:
     """Yield the daemons that have run, are needed, and have not reported for some time."""
-    required = set(instance.get_required_daemon_types())
-    for name, beat in sorted(instance.get_daemon_heartbeats().items()):
-        if name in required and now - beat.timestamp > SILENT_SECONDS:
-            yield Finding(
-                f"{DAEMON}:{name.lower()}",
-                f"it has not reported since {iso(int(beat.timestamp))}, so schedules and sensors do not run; "
-                "start dagster-daemon again",
-            )
+    for name, beat in state.silent(now).items():
+        yield Finding(
+            f"{DAEMON}:{name.lower()}",
+            f"it has not reported since {iso(int(beat))}, so schedules and sensors do not run; "
+            "start dagster-daemon again",
+        )

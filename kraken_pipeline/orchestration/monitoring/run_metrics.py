@@ -7,13 +7,11 @@ from collections.abc import Iterator
 import dagster as dg
 from prometheus_client.metrics_core import Metric
 
+from kraken_pipeline.orchestration.instance import state_of
 from kraken_pipeline.orchestration.run_records import JOBS
 from kraken_pipeline.workflow.metrics.family import gauge, gauges
 from kraken_pipeline.workflow.metrics.page import MetricsPart
 from kraken_pipeline.workflow.metrics.parts import QUICK_SECONDS
-
-_QUEUED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
-_AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def part_of_runs(instance: dg.DagsterInstance) -> MetricsPart:
@@ -23,13 +21,12 @@ def part_of_runs(instance: dg.DagsterInstance) -> MetricsPart:
 
 def run_metrics(instance: dg.DagsterInstance) -> Iterator[Metric]:
     """Yield the metrics of runs and daemons."""
-    queued = instance.get_runs_count(dg.RunsFilter(statuses=_QUEUED))
-    at_work = instance.get_runs_count(dg.RunsFilter(statuses=_AT_WORK))
-    yield gauge("kraken_runs_queued", "Runs that wait to be started.", queued)
-    yield gauge("kraken_runs_in_progress", "Runs that Dagster has as started.", at_work)
+    state = state_of(instance)
+    yield gauge("kraken_runs_queued", "Runs that wait to be started.", state.queued + state.not_started)
+    yield gauge("kraken_runs_in_progress", "Runs that Dagster has as started.", state.at_work)
     ends = {(job,): end for job in JOBS if (end := last_success(instance, job)) is not None}
     yield gauges("kraken_job_last_success_timestamp_seconds", "When a job last succeeded.", ("job",), ends)
-    beats = {(name.lower(),): beat.timestamp for name, beat in instance.get_daemon_heartbeats().items()}
+    beats = {(name.lower(),): beat for name, beat in state.heartbeats.items()}
     text = "When a daemon of Dagster last reported."
     yield gauges("kraken_daemon_heartbeat_timestamp_seconds", text, ("daemon",), beats)
 

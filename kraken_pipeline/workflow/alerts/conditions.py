@@ -21,6 +21,8 @@ OUTBOX_SECONDS = 3_600
 """The age of a pending publication from which it is wrong; a QuestDB may restart and catch up before."""
 FALL_PERCENT = 0.1
 """The fall of completeness, in percentage points, that is more than the hours that are not fetched yet."""
+_ALERTS_OF_THEIR_OWN = ("outbox", "dagster daemon")
+"""The health checks whose subject has alerts of its own: of late changes, and of each daemon."""
 COMPARED_REPORTS = 8
 """The newest reports whose best the newest one is compared with: a week of daily ones."""
 
@@ -28,7 +30,7 @@ COMPARED_REPORTS = 8
 def findings(stores: Stores, checks: Sequence[Check]) -> Iterator[Finding]:
     """Yield what is wrong: by the health checks, and by the catalog's records."""
     for check in checks:
-        if check.verdict is not HealthStatus.OK and check.name != "outbox":
+        if check.verdict is not HealthStatus.OK and check.name not in _ALERTS_OF_THEIR_OWN:
             yield Finding(f"{HEALTH}:{check.name}", check.sentence)
     yield from _outbox(stores)
     yield from _completeness(stores)

@@ -26,6 +26,7 @@ from kraken_pipeline.storage.records.damage import open_damages
 from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
 from kraken_pipeline.storage.stores import Stores, create_stores
 from kraken_pipeline.workflow.health.check import Check, HealthStatus
+from kraken_pipeline.workflow.health.dagster_health import DagsterState, dagster_checks
 from kraken_pipeline.workflow.health.distribution import check_folder, check_workers
 from kraken_pipeline.workflow.health.exchange_health import EXCHANGE
 from kraken_pipeline.workflow.health.exchange_probe import check_status
@@ -51,6 +52,7 @@ NAMES: Mapping[str, str] = {
     "questdb": "QuestDB answers over HTTP and PGWire, and applies what it accepts.",
     "redis": "Redis answers, and has connections left.",
     "workers": "With KRAKEN_EXECUTOR=celery, a worker answers, and none is at work on a step for too long.",
+    "dagster": "Dagster's storage answers, its daemon reports, and no run waits long in its queue.",
     "api": "The exchange answers, is not in maintenance, and its clock agrees with this host's.",
     "exchange": "The circuit to the exchange is closed.",
     "requests": "No more than a tenth of the requests of the last day failed.",
@@ -59,15 +61,21 @@ NAMES: Mapping[str, str] = {
 """The checks, with the condition that each of them tests."""
 
 
-def check_health(settings: Settings) -> Sequence[Check]:
-    """Run all checks of `NAMES`, even if some fail, and return their results in that order."""
+def check_health(settings: Settings, dagster: Callable[[], DagsterState]) -> Sequence[Check]:
+    """Run all checks of `NAMES`, even if some fail, and return their results in that order.
+
+    Args:
+        settings: The settings.
+        dagster: Reads the state of Dagster's storage.
+    """
     order = list(NAMES)
-    return sorted(_checks(settings), key=lambda check: order.index(check.about))
+    return sorted(_checks(settings, dagster), key=lambda check: order.index(check.about))
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _checks(settings: Settings, dagster: Callable[[], DagsterState]) -> Iterator[Check]:
     for name, look in _BY_ITSELF.items():
         yield from _looked(name, look, settings)
+    yield from _looked("dagster", _dagster, dagster)
     try:
         stores = create_stores(settings)
     except Exception as error:
@@ -269,6 +277,10 @@ def _redis(settings: Settings) -> Iterator[Check]:
             yield Check("redis", HealthStatus.WARNING, f"{sentence}: raise its maxclients, or start fewer runs at once")
         else:
             yield Check("redis", HealthStatus.OK, sentence)
+
+
+def _dagster(read: Callable[[], DagsterState]) -> Iterator[Check]:
+    yield from dagster_checks(read(), time.time())
 
 
 _BY_ITSELF: Mapping[str, Callable[[Settings], Iterable[Check]]] = {
