@@ -82,12 +82,13 @@ sbom: .venv/bin/python
 		--output-reproducible --output-file dist/kraken_pipeline.cdx.json
 	@ls -l dist/kraken_pipeline.cdx.json
 
-# What `make` installs: every dependency at one version, for Python 3.11 and newer.
+# What `make` installs: every dependency at one version, for Python 3.11 and newer, with the hashes of its files, so that
+# pip refuses a file that is another one. No host is named: any index that has these files will do.
 lock: .venv/bin/python
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --extra alerts --extra celery --extra kubernetes --extra s3 --constraints requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra alerts --extra celery --extra kubernetes --extra s3 --constraints requirements.lock pyproject.toml -o deploy/requirements.lock
 
 clean:
 	rm -rf .venv demo-data

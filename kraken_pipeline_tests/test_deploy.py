@@ -114,6 +114,18 @@ def test_the_image_has_what_alerts_workers_pods_and_buckets_need_and_else_the_sa
     }
 
 
+LOCKED = re.compile(r"[\w.-]+==[\w.+!-]+(?: ; [^\\]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+"""A line of a lock: a package at one version, where it is needed, and the hashes of its files."""
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "deploy/requirements.lock"])
+def test_every_dependency_is_locked_with_the_hashes_of_its_files_and_no_host_is_named(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    assert len(LOCKED.findall(text)) == len(re.findall(r"^\S", text, re.MULTILINE)) > 90
+    assert LOCKED.sub("", text) == "", "a line without a hash, with an option or with a URL"
+    assert LOCKED.sub("", f"{text}dagster==1.13.24\n") != "", "a version without a hash would not be seen"
+
+
 @pytest.mark.parametrize("service", sorted(SERVICES))
 def test_every_service_is_watched_started_again_and_kept_within_bounds(service: str) -> None:
     described = SERVICES[service]

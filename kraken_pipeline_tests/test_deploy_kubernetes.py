@@ -57,7 +57,7 @@ def strict(model: type[Any], described: Mapping[str, Any]) -> Any:
 def dagster_lock(package: str) -> str:
     """The version of a package in the image."""
     lock = (ROOT / "deploy" / "requirements.lock").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"^{package}==(\S+)$", lock, re.MULTILINE)
+    (found,) = re.findall(rf"^{package}==(\S+) \\$", lock, re.MULTILINE)
     return str(found)
 
 
