@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,16 @@ from urllib.parse import urlsplit
 import dagster as dg
 import psycopg
 import pytest
+import redis
 import requests
 import yaml  # type: ignore[import-untyped]
 
 from kraken_pipeline.orchestration.instance import STORAGE_VARIABLE
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.exchange_state.counters import Counters
+from kraken_pipeline.storage.reply_cache.redis_cache import redis_health, redis_pool
+from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline_tests.storage.caches import KEY, Caches, Clock, Source
 from kraken_pipeline_tests.support import servers
 from kraken_pipeline_tests.support.fixtures import need
 from kraken_pipeline_tests.support.servers import HOST, PostgreSQL, QuestDB, Redis
@@ -91,8 +97,9 @@ def test_it_has_the_servers_and_the_programs_and_starts_workers_and_monitoring_o
 
 
 def test_a_worker_has_what_the_code_location_has() -> None:
-    for part in ("environment", "env_file", "networks"):
+    for part in ("environment", "env_file"):
         assert SERVICES["worker"][part] == SERVICES["code-location"][part]
+    assert {*SERVICES["worker"]["networks"]} == {*SERVICES["code-location"]["networks"]} - {"code"}
     mounts = [
         [volume if isinstance(volume, str) else volume["target"] for volume in SERVICES[name]["volumes"]]
         for name in ("worker", "code-location")
@@ -165,7 +172,7 @@ def test_ports_are_published_on_the_loopback_alone() -> None:
 
 def test_postgresql_and_redis_have_no_way_out() -> None:
     assert COMPOSE["networks"]["stores"] == {"internal": True}
-    assert {name for name in SERVICES if SERVICES[name]["networks"] == ["stores"]} == {
+    assert {name for name in SERVICES if "outside" not in SERVICES[name]["networks"]} == {
         "postgresql",
         "redis",
         "rabbitmq",
@@ -173,6 +180,32 @@ def test_postgresql_and_redis_have_no_way_out() -> None:
         "metrics",
         "prometheus",
     }
+
+
+def test_the_code_is_served_to_webserver_and_daemon_alone() -> None:
+    assert COMPOSE["networks"]["code"] == {"internal": True}
+    assert {name for name in SERVICES if "code" in SERVICES[name]["networks"]} == {
+        "code-location",
+        "webserver",
+        "daemon",
+    }
+    (alias,) = SERVICES["code-location"]["networks"]["code"]["aliases"]
+    assert f"--host={alias}" in SERVICES["code-location"]["command"], "it would serve on the other networks too"
+    assert TEXT.count("aliases:") == 1, "on another network the name would be another address"
+    assert alias not in SERVICES
+    assert "ports" not in SERVICES["code-location"]
+
+
+def test_the_workspace_of_one_machine_names_the_server_that_its_documentation_starts() -> None:
+    name = "deploy/workspace-of-one-machine.yaml"
+    (location,) = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))["load_from"]
+    address = location["grpc_server"]
+    page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    server = f"--host {address['host']} --port {address['port']}"
+    assert f"dagster api grpc {server} --module-name kraken_pipeline.definitions" in page
+    assert f"--location-name {address['location_name']}" in page
+    for program in ("dagster-webserver", "dagster-daemon run"):
+        assert re.search(rf"{program} .*--workspace {name}", page)
 
 
 def test_every_volume_is_declared_and_used() -> None:
@@ -226,11 +259,13 @@ def test_no_file_but_the_example_has_a_password() -> None:
         r"|(?i:\w*(?:password|secret|auth|token)\b['\"]?\s*[:=]\s*)"  # as a value
         r"(?!\$\{\w+:\?)(?!')(?!(?:true|false)\n)['\"]?[\w$]"
         r"|requirepass\s+(?!\$\$)\S"
+        r"|\bon >(?!\$\$)\S"
     )
     assert literal.search("KRAKEN_CACHE_URL: redis://:hunter2@redis:6379/0")
     assert literal.search("POSTGRES_PASSWORD: hunter2")
     assert literal.search("POSTGRES_PASSWORD: ${POSTGRES_PASSWORD:-hunter2}")
     assert literal.search("requirepass hunter2")
+    assert literal.search("user kraken on >hunter2")
     assert literal.search("password: falsehood\n")
     found = {
         path.name: literal.findall(path.read_text(encoding="utf-8"))
@@ -307,10 +342,13 @@ def test_addresses_name_services_and_the_ports_that_these_listen_on() -> None:
         assert url.port in ports[str(url.hostname)]
     (location,) = yaml.safe_load((DEPLOY / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
     address = location["grpc_server"]
-    command = SERVICES[address["host"]]["command"]
-    assert f"--port={address['port']}" in command
-    assert f"--location-name={address['location_name']}" in command
-    assert str(address["port"]) in SERVICES[address["host"]]["healthcheck"]["test"]
+    code = SERVICES["code-location"]
+    assert [address["host"]] == code["networks"]["code"]["aliases"]
+    for option in ("host", "port", "location-name"):
+        assert f"--{option}={address[option.replace('-', '_')]}" in code["command"]
+    probe = code["healthcheck"]["test"]
+    assert probe[probe.index("--host") + 1] == address["host"]
+    assert probe[probe.index("--port") + 1] == str(address["port"])
 
 
 @pytest.mark.process
@@ -374,6 +412,15 @@ def test_the_instance_file_keeps_a_run_in_postgresql(
         assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [(done.run_id, "SUCCESS")]
 
 
+RUNS = yaml.safe_load((DEPLOY / "dagster.yaml").read_text(encoding="utf-8"))["run_coordinator"]["config"][
+    "max_concurrent_runs"
+]
+_PROCESSES = RUNS + len(("code-location", "metrics"))
+_POOL = sum(Settings.model_fields[f"kraken_catalog_{part}"].default for part in ("pool", "overflow"))
+CONNECTIONS = {"kraken_catalog": _PROCESSES * _POOL + 12 * RUNS, "kraken_dagster": 52}
+"""The most connections of a role: of the catalog's, a whole pool of each process and the locks of each run."""
+
+
 @pytest.mark.servers
 def test_the_roles_reach_their_own_database_and_no_other(tmp_path: Path) -> None:
     need(PostgreSQL)
@@ -409,6 +456,13 @@ def test_the_roles_reach_their_own_database_and_no_other(tmp_path: Path) -> None
                     connect(own, passwords[variable], other)
             with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
                 connect(own, "change-me", own)
+        limits = dict(server.execute("SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname LIKE 'kraken_%'"))
+        assert limits == CONNECTIONS
+
+
+def test_the_roles_leave_connections_to_people_and_backups() -> None:
+    (most,) = [each for each in SERVICES["postgresql"]["command"] if each.startswith("max_connections=")]
+    assert sum(CONNECTIONS.values()) + 20 == int(most.partition("=")[2])
 
 
 def healthy(service: str, changes: Mapping[str, str], passed: Mapping[str, str]) -> bool:
@@ -466,21 +520,26 @@ def test_questdb_wants_its_password_everywhere_but_in_the_health_check(tmp_path:
 
 
 class ComposedRedis(Redis):
-    """Redis with the command that compose gives it, on another port."""
+    """Redis with the command that compose gives it, on another port, and with a user more, for the tests' questions."""
+
+    @property
+    def url(self) -> str:
+        """Its first database, as who the pipeline is."""
+        address = urlsplit(environment("code-location", REDIS_PASSWORD=self.password)["KRAKEN_CACHE_URL"])
+        assert address.hostname == "redis"
+        return f"redis://{address.username}:{address.password}@{HOST}:{self.port()}/0"
 
     def _command(self) -> Sequence[str]:
         *shell, script = SERVICES["redis"]["command"]
-        where = f"port {self.port()}\nbind {HOST}\n"
-        return [*shell, script.replace("$$", "$").replace("requirepass", f"{where}requirepass", 1)]
+        more = f"port {self.port()}\nbind {HOST}\nuser tester on >{self.password} ~* +@all\n"
+        return [*shell, script.replace("$$", "$").replace("user default", f"{more}user default", 1)]
 
     def _account(self) -> dict[str, Any]:
         return {"env": {"PATH": os.environ["PATH"], **environment("redis", REDIS_PASSWORD=self.password)}}
 
-    def settings(self, *names: str) -> dict[str, str]:
-        """Some of its settings."""
-        with self._client() as client:
-            found: Any = client.config_get(*names)
-        return dict(found)
+    def as_user(self, name: str | None, password: str | None = None) -> redis.Redis:
+        """A client of one of its users."""
+        return redis.Redis(HOST, self.port(), username=name, password=password or self.password, protocol=2)
 
 
 @pytest.mark.servers
@@ -491,7 +550,9 @@ def test_redis_wants_its_password_and_is_a_cache(tmp_path: Path) -> None:
         port = {"redis-cli": f"redis-cli -h {HOST} -p {server.port()}"}
         assert healthy("redis", port, passed)
         assert not healthy("redis", port, {})
-        assert server.settings("maxmemory", "maxmemory-policy", "save", "appendonly") == {
+        with server.as_user("tester") as tester:
+            found: Any = tester.config_get("maxmemory", "maxmemory-policy", "save", "appendonly")
+        assert found == {
             "maxmemory": str(256 * 2**20),
             "maxmemory-policy": "allkeys-lru",
             "save": "",
@@ -499,3 +560,34 @@ def test_redis_wants_its_password_and_is_a_cache(tmp_path: Path) -> None:
         }
         server.stop()
         assert not healthy("redis", port, passed)
+
+
+@pytest.mark.servers
+def test_the_user_of_redis_can_do_what_the_cache_does_and_nothing_else(
+    tmp_path: Path, stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    need(Redis)
+    name = environment("code-location")["KRAKEN_CACHE_ENVIRONMENT"]
+    clock, source = Clock(), Source()
+    with (
+        ComposedRedis(tmp_path / "redis") as server,
+        closing(Caches(tmp_path / "cache", Counters(stores.catalog, clock=clock), clock, server.url)) as caches,
+    ):
+        cache = caches(name)
+        for _ in range(2):
+            assert cache.get_or_make(KEY, 60, source).value == {"rows": [1]}
+        stats = cache.stats()
+        assert (stats.level, stats.keys) == ("redis", 1)
+        assert cache.clear() == 1
+        assert cache.stats().keys == 0
+        with closing(redis_pool(server.url, 1, 5.0)) as pool:
+            assert redis_health(pool).error is None
+        levels = {record.levelname for record in caplog.records}
+        assert levels <= {"DEBUG", "INFO"}, "where a privilege is missing, the embedded cache takes over with a warning"
+        with server.as_user("kraken") as kraken:
+            for command in ("KEYS *", "FLUSHALL", "CONFIG GET save", "ACL LIST", "SUBSCRIBE a", "SET other 1"):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    kraken.execute_command(*command.split())
+        for user in (None, "default"):
+            with server.as_user(user) as nobody, pytest.raises(redis.exceptions.AuthenticationError):
+                nobody.ping()

@@ -67,7 +67,7 @@ def dagster_lock(package: str) -> str:
 @pytest.mark.parametrize("described", OBJECTS, ids=lambda each: f"{each['kind']} {each['metadata']['name']}")
 def test_kubernetes_models_take_every_manifest(described: dict[str, Any]) -> None:
     made = strict(getattr(models, f"V1{described['kind']}"), described)
-    assert made.api_version == "v1"
+    assert made.api_version == {"NetworkPolicy": "networking.k8s.io/v1"}.get(described["kind"], "v1")
     assert ApiClient().sanitize_for_serialization(made) == described
 
 
@@ -133,6 +133,19 @@ def test_the_code_location_is_where_the_workspace_says() -> None:
     (server,) = VALUES["dagsterWebserver"]["workspace"]["servers"]
     assert server == {"host": CODE["name"], "port": CODE["port"], "name": CODE_LOCATION}
     assert CODE["dagsterApiGrpcArgs"][1] == "kraken_pipeline.definitions"
+
+
+def test_only_webserver_and_daemon_reach_the_code_location() -> None:
+    policy = object_of("NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["podSelector"]["matchLabels"]["deployment"] == CODE["name"]
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [CODE["port"]]
+    allowed = {pod["podSelector"]["matchLabels"]["component"] for pod in rule["from"]}
+    assert allowed == {"dagster-webserver", "dagster-daemon"}
+    assert "helm install dagster dagster/dagster" in PAGE
+    labels = [policy["podSelector"]["matchLabels"], *(pod["podSelector"]["matchLabels"] for pod in rule["from"])]
+    assert {each["app.kubernetes.io/instance"] for each in labels} == {"dagster"}, "the name of the release"
 
 
 def test_a_pod_mounts_the_home_where_settings_and_instance_have_it() -> None:
