@@ -144,12 +144,16 @@ def end_lost_runs(instance: dg.DagsterInstance, locks: Locks, cursor: str | None
     return dg.SensorResult(skip_reason=reason, cursor=json.dumps(waiting))
 
 
-def lost_runs_sensor() -> dg.SensorDefinition:
-    """Return the sensor that ends runs whose process is gone; it is on by default."""
+def lost_runs_sensor(interval_seconds: int = 60) -> dg.SensorDefinition:
+    """Return the sensor that ends runs whose process is gone; it is on by default.
+
+    Args:
+        interval_seconds: The time between two ticks. A run that has begun and holds no lock yet must have it by then.
+    """
 
     @dg.sensor(
         name="lost_runs",
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports runs as failed whose process is gone, for example with the code location that started it.",
     )

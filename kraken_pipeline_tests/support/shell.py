@@ -87,9 +87,9 @@ def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli.app",
     return started(_program(home, program, arguments, variables))
 
 
-def start_on(terminal: int, home: Path, *arguments: str, **variables: str) -> Running:
-    """`kraken-pipeline ARGUMENTS` in a process of its own, on the terminal of this descriptor."""
-    return started(_program(home, "kraken_pipeline", arguments, variables), terminal)
+def start_on(terminal: int, home: Path, *arguments: str, program: str = "kraken_pipeline", **variables: str) -> Running:
+    """A program in a process of its own, on the terminal or the file of this descriptor."""
+    return started(_program(home, program, arguments, variables), terminal)
 
 
 def _program(home: Path, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Program:

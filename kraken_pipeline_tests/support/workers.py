@@ -62,12 +62,7 @@ class Worker:
         """Ends it with all of its processes at once, as a machine that loses its power does."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGSTOP)  # so that it makes no more of them to miss
-        those = self.children
-        for process in (self._pid, *those):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        those = kill_with_children(self._pid)
         self._process.communicate()
         self._process = None
         wait_for(lambda: not any(alive(process) for process in those), "the end of killed processes")
@@ -94,6 +89,17 @@ def worker(home: Path, variables: Mapping[str, str]) -> Iterator[Worker]:
         yield made
     finally:
         made.kill()
+
+
+def kill_with_children(process: int) -> list[int]:
+    """Ends a process with those that it has started, at once, as the end of a container does; returns the latter."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGSTOP)  # so that it makes no more of them to miss
+    those = children(process)
+    for each in (process, *those):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    return those
 
 
 def children(process: int) -> list[int]:
