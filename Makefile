@@ -5,7 +5,7 @@ ARGS ?=
 # Tests wait for servers and processes for three tenths of their time.
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 
-.PHONY: setup demo dev test test-fast lint bench chaos pictures wheel sbom lock clean
+.PHONY: setup demo dev test test-fast lint bench chaos docs pictures wheel sbom lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed .env
@@ -21,6 +21,10 @@ setup: .venv/installed .env
 
 .venv/installed-dev: requirements-dev.lock .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+.venv/installed-docs: requirements-docs.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
 	@touch $@
 
 .env: .env.example
@@ -63,6 +67,12 @@ bench: .venv/installed-dev
 chaos: .venv/installed-dev
 	$(BIN)/python -m chaos $(ARGS)
 
+# The docs as a site, to be read without a network. A warning, such as a broken link, fails.
+docs: .venv/installed-docs
+	@rm -rf site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs -d .venv/docs . site
+	@echo "built the docs: open $(CURDIR)/site/index.html"
+
 # Every picture in docs/images anew, from a demo world in a temporary folder.
 pictures: .venv/installed-dev
 	$(BIN)/python -m docs.pictures
@@ -88,7 +98,8 @@ lock: .venv/bin/python
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra docs --constraints requirements-dev.lock pyproject.toml -o requirements-docs.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra alerts --extra celery --extra kubernetes --extra s3 --constraints requirements.lock pyproject.toml -o deploy/requirements.lock
 
 clean:
-	rm -rf .venv demo-data
+	rm -rf .venv demo-data site
