@@ -25,18 +25,21 @@ include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "deploy/READ
 exclude_patterns = [".venv", "site", "data", "demo-data"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3  # as deep as the pages link, with the anchors that the forge makes
+smartquotes = False  # a quotation mark stays what it is
 default_role = "literal"  # a word in single backticks is code, in docstrings as in Markdown
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
 html_theme = "furo"
 html_title = "kraken_pipeline"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
 pygments_style = "default"
 
 NAVIGATION: Mapping[str, Mapping[str, str]] = {
-    "Start": {"Glossary": "docs/glossary"},
+    "Start": {"Tour": "docs/tour", "Concepts": "docs/concepts", "Glossary": "docs/glossary"},
     "How to": {
         "Install it": "docs/installing",
         "Archives": "docs/archives",

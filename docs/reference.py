@@ -36,7 +36,7 @@ def every_command(group: Group, before: str) -> Iterator[tuple[str, Command, Any
 
 def section(name: str, command: Command, parser: Any) -> str:
     """Return a command in Markdown: its help, its arguments and options, its examples."""
-    context = typer.Context(parser, info_name=name, parent=typer.Context(program.app))
+    context = typer.Context(parser, info_name=name, parent=typer.Context(program.app, **program.app.context_settings))
     usage = " ".join((name, *parser.collect_usage_pieces(context)))
     records = [record for record in (each.get_help_record(context) for each in parser.get_params(context)) if record]
     rows = [f"| {_cell(f'`{names}`')} | {_cell(_text(text))} |" for names, text in records]
