@@ -115,6 +115,7 @@ def setup(app: Any) -> None:
     """Register with Sphinx what is done to each page and to the site as a whole."""
     app.connect("source-read", _add)
     app.connect("autodoc-process-docstring", _keep_colons, priority=100)  # before Napoleon
+    app.connect("doctree-read", _end_names)
     app.connect("build-finished", _finish)
 
 
@@ -124,11 +125,20 @@ def _add(_: Any, page: str, source: list[str]) -> None:
 
 
 def _keep_colons(*event: Any) -> None:
-    """Napoleon takes the words before a colon for a type, where types are in the signature: give it none."""
+    """Keep all words about a result in its description: Napoleon would take those before a colon for its type."""
     lines: list[str] = event[-1]
-    for title, line in pairwise(range(len(lines))):
-        if lines[title].strip() in {"Returns:", "Yields:"}:
-            lines[line] = re.sub(r"\S", r": \g<0>", lines[line], count=1)
+    for heading, text in pairwise(range(len(lines))):
+        if lines[heading].strip() in {"Returns:", "Yields:"}:
+            lines[text] = re.sub(r"\S", r": \g<0>", lines[text], count=1)
+
+
+def _end_names(_: Any, page: Any) -> None:
+    """End the name of a parameter with a colon, where Sphinx writes two hyphens."""
+    from docutils import nodes  # noqa: PLC0415 - as Sphinx, it is not installed where the tests run
+
+    for text in [*page.findall(nodes.Text)]:
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(": "))
 
 
 def _finish(app: Any, failure: Exception | None) -> None:

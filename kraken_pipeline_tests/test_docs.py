@@ -126,8 +126,8 @@ def test_a_command_with_an_option_that_does_not_exist_is_found() -> None:
 
 AT = datetime(2026, 11, 26, 1, 7, tzinfo=UTC).timestamp()
 """When the world was made whose output the pages show."""
-ELSEWHERE = ("kraken-pipeline ui", "kraken-pipeline demo --home . --serve")
-"""Commands that run until they are stopped; the exchange runs beside the others."""
+SERVE = "kraken-pipeline demo --home . --serve"
+"""What runs in a terminal of its own, until it is stopped: the exchange."""
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def clock_ahead(seconds: float) -> Iterator[None]:
 def run(home: Path, text: str, **variables: str) -> Said | None:
     """What a line prints in the demo's home; None of a line that is not the program's."""
     words = shlex.split("kraken-pipeline demo" if text == "make demo" else text, comments=True)
-    return shell(home, *words[1:], **variables) if words[0] == "kraken-pipeline" and text not in ELSEWHERE else None
+    return shell(home, *words[1:], **variables) if words[0] == "kraken-pipeline" and text != SERVE else None
 
 
 @pytest.mark.slow
