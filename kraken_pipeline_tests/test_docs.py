@@ -160,8 +160,8 @@ def test_the_commands_of_the_first_pages_print_what_they_show_in_one_home(tmp_pa
             for each in shown:
                 said = made if each.text == "make demo" else run(home, each.text, **given)
                 if said is not None:
-                    assert said.code == 0, f"{each.place}: {each.text}"
                     terminal = said.out + said.err
+                    assert said.code == 0, f"{each.place}: {each.text} fails:\n{terminal}"
                     differs = difference(each.output, terminal) if each.output else None
                     assert differs is None, f"{each.place}: {each.text} does not print {differs!r} but\n{terminal}"
 
