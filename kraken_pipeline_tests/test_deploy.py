@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ import pytest
 import redis
 import requests
 import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from kraken_pipeline.orchestration.instance import STORAGE_VARIABLE
 from kraken_pipeline.settings import Settings, load_settings
@@ -121,16 +123,35 @@ def test_the_image_has_what_alerts_workers_pods_and_buckets_need_and_else_the_sa
     }
 
 
-LOCKED = re.compile(r"[\w.-]+==[\w.+!-]+(?: ; [^\\]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
-"""A line of a lock: a package at one version, where it is needed, and the hashes of its files."""
+LOCKED = re.compile(r"([\w.-]+)(?:\[([\w, -]+)\])?==[\w.+!-]+(?: ; [^\\]+)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+"""A line of a lock: a package with its extras at one version, where it is needed, and the hashes of its files."""
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-docs.lock", "deploy/requirements.lock")
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "deploy/requirements.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_every_dependency_is_locked_with_the_hashes_of_its_files_and_no_host_is_named(lock: str) -> None:
     text = (ROOT / lock).read_text(encoding="utf-8")
     assert len(LOCKED.findall(text)) == len(re.findall(r"^\S", text, re.MULTILINE)) > 90
     assert LOCKED.sub("", text) == "", "a line without a hash, with an option or with a URL"
     assert LOCKED.sub("", f"{text}dagster==1.13.24\n") != "", "a version without a hash would not be seen"
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_package_is_locked_with_the_extras_that_another_one_wants_of_it(lock: str) -> None:
+    # With hashes, pip refuses `gql[requests]` where the lock names `gql` alone.
+    locked = {name: {*extras.split(", ")} for name, extras in LOCKED.findall((ROOT / lock).read_text(encoding="utf-8"))}
+    seen = set()
+    for name in locked:
+        try:
+            wanted = requires(name) or ()
+        except PackageNotFoundError:  # of another system, or only of the image or the docs
+            continue
+        for requirement in map(Requirement, wanted):
+            needed = {canonicalize_name(requirement.name)} & {*locked}
+            if requirement.extras and needed and (requirement.marker is None or requirement.marker.evaluate()):
+                assert requirement.extras <= locked[needed.pop()], f"{name} wants {requirement}"
+                seen.add(str(requirement.name))
+    assert "gql" in seen
 
 
 @pytest.mark.parametrize("service", sorted(SERVICES))
