@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import pairwise
 from math import gcd
 from operator import itemgetter
 from pathlib import Path
@@ -25,7 +24,7 @@ from kraken_pipeline.coverage.ranges import Span, Spans, normalise
 from kraken_pipeline.errors import UnreadableArchive
 from kraken_pipeline.kraken.dialect import CANDLES, Dialect, Headed, dialect_of
 from kraken_pipeline.kraken.manifest import ReleaseManifest
-from kraken_pipeline.kraken.order import FOREVER, order_of
+from kraken_pipeline.kraken.order import holes, order_of
 from kraken_pipeline.kraken.rows import (
     LINE,
     MOST_SPANS,
@@ -230,9 +229,9 @@ class CandleReader:
         """
         order = order_of(rows["time"].to_numpy())
         if order.is_shuffled:
-            rows = rows.sort("time")
             if any(reject.time is None for reject in rejects):  # it may belong anywhere
-                self._unanswered.add_between(*pairwise([0, *rows["time"].to_list(), FOREVER]))
+                for bounds in holes(rows["time"].sort().to_numpy(), self._interval.seconds):
+                    self._unanswered.add_between(*bounds)
             self._unanswered.add(*(reject.time for reject in rejects if reject.time is not None))
             return
         self._unanswered.add_between(*order.doubtful)

@@ -6,6 +6,7 @@ import tempfile
 from itertools import chain, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from kraken_pipeline.coverage.ranges import Span, Spans, intersect, normalise, subtract
 from kraken_pipeline.kraken.manifest import ReleaseManifest
 from kraken_pipeline.kraken.ohlcvt import COLUMNS, OutOfOrder
+from kraken_pipeline.kraken.order import FOREVER, holes
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline_tests.kraken.reading import (
     BLOCK_SIZES,
@@ -369,6 +371,16 @@ def test_a_row_that_stands_in_another_place_uncovers_where_it_stands_and_where_i
 def test_files_that_were_joined_in_another_order_answer_each_for_its_own_time(tmp_path: Path) -> None:
     earlier, later = ([good(hour) for hour in range(start, start + 80, 2)] for start in (0, 90))
     assert sort(tmp_path, *later, *earlier).unanswered == (hours(79, 90), Span(T + 169 * HOUR, HORIZON.end))
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=40, unique=True), st.integers(1, 7))
+def test_there_is_room_for_a_candle_between_all_rows_but_neighbours(hours: list[int], together: int) -> None:
+    times = [hour * HOUR for hour in sorted(hours)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kraken_pipeline.kraken.order._BOUNDS_TOGETHER", together)
+        found = list(holes(np.array(times), HOUR))
+    assert [*chain(*found)] == [(one, two) for one, two in pairwise([0, *times, FOREVER]) if two - one > HOUR]
+    assert all(0 < len(bounds) <= together for bounds in found)
 
 
 def test_where_a_row_stands_in_a_shuffled_file_says_nothing(tmp_path: Path) -> None:
