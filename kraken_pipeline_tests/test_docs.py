@@ -6,7 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from kraken_pipeline.cli.examples import EXAMPLES
 from kraken_pipeline.demo.exchange import DemoExchange
 from kraken_pipeline.demo.showcase import build_world
 from kraken_pipeline.orchestration.run_records import JOBS
+from kraken_pipeline_tests.support.clocks import clock_ahead
 from kraken_pipeline_tests.support.consoles import Shown, calls, difference, named_in, shown_in
 from kraken_pipeline_tests.support.shell import ROOT, Said, shell
 
@@ -128,16 +129,6 @@ AT = datetime(2026, 11, 26, 1, 7, tzinfo=UTC).timestamp()
 """When the world was made whose output the pages show."""
 SERVE = "kraken-pipeline demo --home . --serve"
 """What runs in a terminal of its own, until it is stopped: the exchange."""
-
-
-@contextmanager
-def clock_ahead(seconds: float) -> Iterator[None]:
-    """Lets the program take another time for the present, which goes on as time does."""
-    now, now_ns = time.time, time.time_ns
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: now() + seconds)
-        patch.setattr(time, "time_ns", lambda: now_ns() + round(seconds * 1e9))
-        yield
 
 
 def run(home: Path, text: str, **variables: str) -> Said | None:

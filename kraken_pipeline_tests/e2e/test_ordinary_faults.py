@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,6 +16,7 @@ import pytest
 from kraken_pipeline.workflow.reading.candles import read_candles
 from kraken_pipeline_tests.support.homes import Shelf, settings_of
 from kraken_pipeline_tests.support.ingests import assert_same, home_beside, state
+from kraken_pipeline_tests.support.mounts import mount, mounted
 from kraken_pipeline_tests.support.shell import Said, ended, shell, start
 
 pytestmark = pytest.mark.slow
@@ -53,25 +52,6 @@ def assert_one_sentence(said: Said, code: int, *words: str) -> None:
     assert said.err.count("\n") == 1, said.err
     assert not any(noise in said.out + said.err for noise in NOISE), said
     assert all(word in said.err for word in words), said.err
-
-
-def mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
-
-
-@contextmanager
-def mounted(at: Path, *arguments: str) -> Iterator[Path]:
-    """Something that is mounted on a folder for as long as a block runs."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    at.mkdir(parents=True)
-    mount(*arguments, str(at))
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", "-l", str(at)], check=True)
 
 
 @pytest.fixture(scope="module")

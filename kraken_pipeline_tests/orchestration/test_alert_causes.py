@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
-from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-import sqlalchemy as sa
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import (
     RegisteredCodeLocationOrigin,
@@ -28,8 +28,12 @@ from dagster._core.scheduler.instigation import (
 from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
-from kraken_pipeline.coverage.ranges import Span
 from kraken_pipeline.definitions import build_definitions
+from kraken_pipeline.demo.archives import write_csv
+from kraken_pipeline.demo.defects import Defect, DefectKind
+from kraken_pipeline.demo.exchange import DemoExchange
+from kraken_pipeline.demo.faults import Fault, HttpStatus
+from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.instance import instance_of
@@ -37,27 +41,32 @@ from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.monitoring.alerting import NO_CATALOG, look, look_or_say_that_it_is_lost
 from kraken_pipeline.orchestration.schedules import schedules
 from kraken_pipeline.settings import Settings
-from kraken_pipeline.storage.catalog import schema
-from kraken_pipeline.storage.catalog.states import ContradictionState
-from kraken_pipeline.storage.exchange_state import counters
-from kraken_pipeline.storage.records import publications
-from kraken_pipeline.storage.records.report_records import ReportRecord, keep_report
-from kraken_pipeline.storage.stores import Stores, opened
-from kraken_pipeline.workflow.backfill.circuit import breaker_of
+from kraken_pipeline.storage.pool_peaks import record_peak
+from kraken_pipeline.storage.pools import Pool
+from kraken_pipeline.storage.reply_cache.redis_cache import pool_stats, redis_pool
+from kraken_pipeline.storage.stores import opened
+from kraken_pipeline.workflow.backfill.exchange import connected
 from kraken_pipeline.workflow.health.dagster_health import SILENT_SECONDS
+from kraken_pipeline.workflow.page.report_page import write_page
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.publish import deliver
 from kraken_pipeline.workflow.run_spec import run_spec
 from kraken_pipeline.workflow.verify.repair import repair
 from kraken_pipeline.workflow.verify.verification import verify
+from kraken_pipeline.workflow.withdraw import resolve
+from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.orchestration.conftest import definitions
-from kraken_pipeline_tests.support.homes import NOW, Shelf, run, settings_of
+from kraken_pipeline_tests.support.clocks import clock_ahead
+from kraken_pipeline_tests.support.exchanges import BEGIN, SUMMER
+from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, Shelf, run, settings_of
+from kraken_pipeline_tests.support.mounts import mount, mounted
 from kraken_pipeline_tests.support.receivers import WARNINGS, Received, webhook
+from kraken_pipeline_tests.support.servers import QuestDB
 
 pytestmark = [pytest.mark.slow, *WARNINGS]
 
 HOURS = Series("XBTUSD", Interval.H1)
 HOUR = 3_600
-Act = Callable[[Stores], None]
 
 
 @pytest.fixture
@@ -94,161 +103,157 @@ def active(settings: Settings, instance: dg.DagsterInstance) -> set[str]:
     return names - {"health:api", "health:questdb", "health:space"}
 
 
-def put(stores: Stores, table: sa.Table, **values: Any) -> None:
-    with stores.catalog.write() as connection:
-        connection.execute(sa.insert(table).values(**values))
+def named(settings: Settings, instance: dg.DagsterInstance, name: str) -> bool:
+    """Whether an alert is active after a look."""
+    return name in {alert.name for alert in look(settings, instance, schedules(settings)).wrong}
 
 
-def count(stores: Stores, **counts: int) -> None:
-    with stores.catalog.write() as connection:
-        counters.add_to(connection, {name.replace("_", ".", 1): value for name, value in counts.items()}, time.time())
+def assert_told(hook: Received, name: str, sentence: str) -> None:
+    """The beginning of an alert was told once, with what to say about it, and then its end, once."""
+    told = [text for _, text in hook.messages if f"- {name}: " in text]
+    assert len(told) == 2, told
+    begun, over = (re.split("^(?=Begun:|Over:)", text, flags=re.MULTILINE) for text in told)
+    assert any(part.startswith("Begun:") and f"- {name}: " in part and sentence in part for part in begun)
+    assert any(part.startswith("Over:") and f"- {name}: " in part for part in over)
 
 
-def use_pool(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        counters.raise_to(connection, "questdb_pool", 45, time.time())
+def changed(settings: Settings, **more: Any) -> Settings:
+    return settings.model_copy(update=more)
 
 
-def let_an_hour_pass(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        connection.execute(sa.update(schema.counters).values(hour=schema.counters.c.hour - 2 * HOUR))
+def test_a_pool_that_is_nearly_used_up_is_an_alert_until_an_hour_has_passed(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, redis_url: str
+) -> None:
+    busy = changed(watched, kraken_cache_url=SecretStr(redis_url), kraken_cache_pool=2)
+    assert not named(busy, instance, "health:redis pool")
+    with opened(busy) as stores, closing(redis_pool(redis_url, 2, 5.0)) as pool:
+        for connection in [pool.get_connection() for _ in range(2)]:
+            pool.release(connection)
+        record_peak(stores.catalog, Pool.REDIS, pool_stats(pool))
+    assert named(busy, instance, "health:redis pool")
+    with clock_ahead(2 * HOUR):
+        assert not named(busy, instance, "health:redis pool")
+    assert_told(hook, "health:redis pool", "at most 2 of 2 connections")
 
 
-def lose_candles(stores: Stores) -> None:
-    for start in (0, 10 * HOUR):
-        put(
-            stores,
-            schema.gaps,
-            pair="XBTUSD",
-            interval=60,
-            start=start,
-            end=start + HOUR,
-            missing_candles=1,
-            overflow_candles=0,
-            route="OHLC",
-            status="DETECTED",
-            attempts=0,
-            detected_at=1,
+def test_an_exchange_whose_requests_fail_is_an_alert_until_enough_succeed(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received
+) -> None:
+    is_down = False
+    outage = Fault(HttpStatus(503), times=None, condition=lambda: is_down)
+    with DemoExchange(SUMMER, faults=[outage]) as exchange:
+        asked = changed(
+            watched,
+            kraken_api_url=exchange.url,
+            kraken_api_attempts=1,
+            kraken_api_rate=5_000.0,
+            kraken_breaker_failures=6,
+            kraken_cache_replies_seconds=0.0,
+            kraken_cache_assets_seconds=0.0,
         )
 
+        def ask(times: int, settings: Settings = asked) -> None:
+            """Asks for the same candles again and again."""
+            with opened(settings) as stores, connected(stores) as connection:
+                for _ in range(times):
+                    with suppress(PipelineError):
+                        connection.ohlc(HOURS, BEGIN, until=BEGIN)
 
-def fill(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        connection.execute(sa.update(schema.gaps).values(closed_at=2))
-
-
-def enqueue(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        publications.enqueue(connection, [(HOURS, Span(0, HOUR))], int(time.time()) - HOUR - 60)
-
-
-def deliver(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        ids = list(connection.scalars(sa.select(schema.publications.c.id)))
-        publications.deliver(connection, ids, HOUR)
-
-
-def contradict(stores: Stores) -> None:
-    put(
-        stores,
-        schema.contradictions,
-        pair="XBTUSD",
-        fine=1,
-        coarse=60,
-        start=0,
-        end=HOUR,
-        fine_trades=3,
-        coarse_trades=4,
-        state=ContradictionState.CONFLICT,
-        reason="they differ",
-        made_at=1,
-        changed_at=1,
-    )
+        names = ("health:api", "health:exchange", "health:requests", "health:cache")
+        assert not {*names} & {alert.name for alert in look(asked, instance, ()).wrong}
+        ask(10)  # the list of pairs and candles each time, since no reply is used again
+        is_down = True
+        ask(3)
+        assert {*names} <= {alert.name for alert in look(asked, instance, ()).wrong}
+        is_down = False
+        time.sleep(asked.kraken_breaker_seconds)
+        ask(25)
+        ask(80, changed(asked, kraken_cache_replies_seconds=300.0, kraken_cache_assets_seconds=300.0))
+        assert not {*names} & {alert.name for alert in look(asked, instance, ()).wrong}
+    sentences = ("503", "the circuit is", "more than 10% failed", "lookups in the last day were hits: below 50%")
+    for name, sentence in zip(names, sentences, strict=True):
+        assert_told(hook, name, sentence)
 
 
-def settle(stores: Stores) -> None:
-    with stores.catalog.write() as connection:
-        connection.execute(sa.update(schema.contradictions).values(state=ContradictionState.SETTLED))
-
-
-def report(percent: float) -> Act:
-    def act(stores: Stores) -> None:
-        numbers = {"completeness_pct": percent, "selection": {}}
-        with stores.catalog.write() as connection:
-            keep_report(connection, ReportRecord("TIER1", int(time.time()), numbers))
-
-    return act
-
-
-def both(*acts: Act) -> Act:
-    def act(stores: Stores) -> None:
-        for one in acts:
-            one(stores)
-
-    return act
-
-
-def fail_requests(stores: Stores) -> None:
-    breaker_of(stores).failed()
-
-
-def answer(stores: Stores) -> None:
-    breaker = breaker_of(stores)
-    time.sleep(0.06)
-    breaker.admit()
-    breaker.succeeded()
-
-
-@pytest.mark.parametrize(
-    ("begin", "end", "name", "sentence"),
-    [
-        (use_pool, let_an_hour_pass, "health:questdb pool", "at most 45 of 50 connections"),
-        (
-            lambda stores: count(stores, cache_misses=30),
-            lambda stores: count(stores, cache_hits=60),
-            "health:cache",
-            "0% of 30 lookups",
-        ),
-        (
-            lambda stores: count(stores, api_requests=30, api_errors=10),
-            lambda stores: count(stores, api_requests=300),
-            "health:requests",
-            "more than 10% failed",
-        ),
-        (lose_candles, fill, "health:series", "series have more than 1 gaps: XBTUSD 60"),
-        (fail_requests, answer, "health:exchange", "the circuit is"),
-        (enqueue, deliver, "outbox:late", "kraken-pipeline publish"),
-        (both(report(99.5), report(97.0)), report(99.45), "completeness:TIER1", "fell from 99.50 % to 97.00 %"),
-        (contradict, settle, "conflict:XBTUSD 1 60", "kraken-pipeline reconcile --pairs XBTUSD"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_an_alert_is_active_while_its_cause_is_there(
-    watched: Settings, instance: dg.DagsterInstance, hook: Received, begin: Act, end: Act, name: str, sentence: str
+def test_a_series_with_many_gaps_is_an_alert_until_an_archive_fills_one(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, shelf: Shelf
 ) -> None:
     with opened(watched) as stores:
-        assert active(watched, instance) == set()
-        told_before = len(hook.messages)
-        begin(stores)
-        assert active(watched, instance) == {name}
-        assert active(watched, instance) == {name}
-        end(stores)
-        assert active(watched, instance) == set()
-    begun, over = [text for _, text in hook.messages[told_before:]]
-    assert f"Begun:\n- {name}: " in begun
-    assert sentence in begun
-    assert f"Over:\n- {name}: " in over
+        run(stores, shelf.q1, api_backfill=False)
+        assert not named(watched, instance, "health:series")
+        run(stores, shelf.q3, run_id="run-two", api_backfill=False)
+        assert named(watched, instance, "health:series")
+        run(stores, shelf.q2, run_id="run-three", api_backfill=False)
+        assert not named(watched, instance, "health:series")
+    assert_told(hook, "health:series", "series have more than 1 gaps")
+
+
+def test_candles_that_questdb_does_not_get_are_an_alert_until_it_has_them(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, shelf: Shelf, questdb: QuestDB
+) -> None:
+    with opened(watched) as stores:
+        run(stores, shelf.q1, resampling=False, intervals="1440", now=int(time.time()))
+        assert deliver(stores, RunContext("publish", int(time.time()))).pending
+    assert not named(watched, instance, "outbox:late")
+    with clock_ahead(HOUR + 60):
+        assert named(watched, instance, "outbox:late")
+        reached = changed(
+            watched, kraken_questdb_url=SecretStr(questdb.http_url), kraken_questdb_pg_url=SecretStr(questdb.pg_url)
+        )
+        patient = changed(reached, kraken_questdb_timeout_seconds=60.0)
+        with opened(patient) as stores:
+            assert not deliver(stores, RunContext("publish", int(time.time()))).pending
+        assert not named(patient, instance, "outbox:late")
+    assert_told(hook, "outbox:late", "kraken-pipeline publish")
+
+
+def test_completeness_that_falls_is_an_alert_until_what_was_lost_is_back(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, shelf: Shelf
+) -> None:
+    spec = run_spec(tier="TIER1")
+    with opened(watched) as stores:
+
+        def report(minutes: int) -> None:
+            write_page(stores, spec, NOW + 60 * minutes)
+
+        run(stores, shelf.q1, shelf.q2, api_backfill=False)
+        report(0)
+        assert not named(watched, instance, "completeness:TIER1")
+        for path in (watched.home / "lake" / "interval=60" / "pair=XBTUSD").iterdir():
+            path.unlink()
+        verify(stores, run_spec(), RunContext("verify", NOW))
+        report(1)
+        assert named(watched, instance, "completeness:TIER1")
+        repair(stores, run_spec(archive_dirs=[shelf.q1, shelf.q2]), RunContext("repair", NOW))
+        report(2)
+        assert not named(watched, instance, "completeness:TIER1")
+    assert_told(hook, "completeness:TIER1", "completeness fell from ")
+
+
+def test_archives_that_contradict_each_other_are_an_alert_until_one_is_withdrawn(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, tmp_path: Path
+) -> None:
+    spike = Defect(DefectKind.SPIKE, "XBTUSD", Interval.H4, START + 2 * 86_400)
+    for interval in (Interval.H1, Interval.H4):
+        write_csv(tmp_path, SPRING, "XBTUSD", interval, start=START, end=Q1.end, defects=[spike])
+    name = "conflict:XBTUSD 60 240"
+    with opened(watched) as stores:
+        run(stores, tmp_path, api_backfill=False)
+        assert named(watched, instance, name)
+        resolve.resolve(stores, withdrawal(reason="a spike", file="XBTUSD_240.csv"), RunContext("resolve", NOW))
+        assert not named(watched, instance, name)
+    assert_told(hook, name, "kraken-pipeline reconcile --pairs XBTUSD")
 
 
 def test_a_disk_that_fills_is_an_alert_until_there_is_space(
-    watched: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, empty_home: Path, tmp_path: Path
 ) -> None:
-    usage = namedtuple("usage", ("total", "used", "free"))
-    free = 1 << 30
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 0, free))
-    assert "health:space" in {alert.name for alert in look(watched, instance, ()).wrong}
-    free = 1 << 35
-    assert "health:space" not in {alert.name for alert in look(watched, instance, ()).wrong}
+    with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=1g", "none") as disk:
+        there = changed(watched, kraken_pipeline_home=Path(shutil.copytree(empty_home, disk / "home")))
+        assert named(there, instance, "health:space")
+        mount("-o", "remount,size=4g", str(disk))
+        assert not named(there, instance, "health:space")
+    assert_told(hook, "health:space", "GiB free")
 
 
 def test_damage_is_an_alert_until_it_is_repaired(watched: Settings, instance: dg.DagsterInstance, shelf: Shelf) -> None:
