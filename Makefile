@@ -43,7 +43,7 @@ dev: setup
 # Compiled tests are kept, whatever the shell says: to compile all of them takes 14 s of each of three processes.
 test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # What needs no server, no process and no browser, and is quick: in under a minute.
 test-fast: export PYTHONDONTWRITEBYTECODE =

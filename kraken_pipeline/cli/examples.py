@@ -56,7 +56,7 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "report.report": (
         ("The tiers and intervals", "report"),
         ("A page with a map of each pair", "report --html report.html"),
-        ("With a chart", "report --html report.html --chart XBTUSD:1d"),
+        ("With a chart", "report --html p.html --chart XBTUSD:1d"),
     ),
     "metrics.metrics": (
         ("Serve them to Prometheus on this machine", "metrics"),

@@ -35,14 +35,32 @@ def series_of(key: str) -> Series:
 
 def register(instance: dg.DagsterInstance, tiers: TierTable, pairs: Iterable[Pair]) -> list[str]:
     """Add pairs to the partitions of their tiers; return the names of those added."""
-    new: list[str] = []
-    for tier, names in by_tier(tiers, pairs).items():
-        known = set(instance.get_dynamic_partitions(_name(tier)))
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            instance.add_dynamic_partitions(_name(tier), unknown)
-            new += unknown
-    return new
+    return [name for tier, names in by_tier(tiers, pairs).items() for name in _add(instance, _name(tier), names)]
+
+
+def _add(instance: dg.DagsterInstance, partitions: str, names: Sequence[str]) -> list[str]:
+    """Add names to a set of partitions; return those that were unknown.
+
+    Dagster looks up which names are there and then inserts the others. On SQLite that fails if another process has
+    inserted one of them in between. It is tried again with those that are still unknown.
+    """
+    unknown = _unknown(instance, partitions, names)
+    left = unknown
+    while left:
+        try:
+            instance.add_dynamic_partitions(partitions, left)
+        except Exception:
+            before, left = left, _unknown(instance, partitions, left)
+            if len(left) == len(before):
+                raise
+        else:
+            break
+    return unknown
+
+
+def _unknown(instance: dg.DagsterInstance, partitions: str, names: Sequence[str]) -> list[str]:
+    known = set(instance.get_dynamic_partitions(partitions))
+    return [name for name in names if name not in known]
 
 
 def by_tier(tiers: TierTable, pairs: Iterable[Pair]) -> Mapping[Tier, Sequence[str]]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pytest
 
@@ -33,6 +35,32 @@ def test_pairs_become_partitions_of_their_tier_once(instance: dg.DagsterInstance
         Tier.TIER4: ["ZORKUSD"],
         Tier.ALL: [],
     }
+
+
+def test_what_another_process_adds_in_the_same_moment_is_no_error_and_another_fault_is_one(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = instance.add_dynamic_partitions
+    meanwhile = ["ADAEUR"]
+
+    def hindered(partitions: str, names: Sequence[str]) -> None:
+        """Fails once for each name that another process adds after Dagster has looked, as SQLite does."""
+        if meanwhile:
+            add(partitions, [meanwhile.pop()])
+            raise RuntimeError("UNIQUE constraint failed: dynamic_partitions.partition")
+        add(partitions, names)
+
+    monkeypatch.setattr(instance, "add_dynamic_partitions", hindered)
+    pairs = [parse_pair(name) for name in ("XBTUSD", "ADAEUR")]
+    assert register(instance, load_tiers(), pairs) == ["ADAEUR", "XBTUSD"]
+    assert instance.get_dynamic_partitions("tier1_assets") == ["ADAEUR", "XBTUSD"]
+
+    def full(partitions: str, names: Sequence[str]) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(instance, "add_dynamic_partitions", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        register(instance, load_tiers(), [parse_pair("ETHUSD")])
 
 
 def test_tiers_group_pairs_by_name() -> None:
