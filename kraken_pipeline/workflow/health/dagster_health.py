@@ -18,7 +18,7 @@ _START_THE_DAEMON = "dagster-daemon run"
 
 @dataclass(frozen=True, slots=True)
 class DagsterState:
-    """What Dagster's storage says of its runs and daemons; moments are in seconds since the epoch.
+    """The runs and daemons that Dagster's storage has on record. All times are in seconds since the epoch.
 
     Attributes:
         is_on_server: Whether a server keeps the history, as in production, where a daemon belongs to it.
@@ -44,7 +44,7 @@ class DagsterState:
         return {name: beat for name, beat in sorted(self.heartbeats.items()) if name in self.needed}
 
     def silent(self, now: float) -> Mapping[str, float]:
-        """Return the daemons that are needed, were started, and have not reported for some time, with their last."""
+        """Return when each needed daemon that has not reported for some time last did, by its name."""
         return {name: beat for name, beat in self.needed_heartbeats.items() if now - beat > SILENT_SECONDS}
 
 

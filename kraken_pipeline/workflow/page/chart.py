@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kraken_pipeline.coverage.ranges import Spans, lies_in
+from kraken_pipeline.coverage.ranges import Span, Spans, lies_in, normalise
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.bars import Bars
 from kraken_pipeline.market.candle import seconds_in
@@ -31,7 +31,7 @@ _NUMBERS = ("open", "high", "low", "close", "volume", "trade_count")
 
 
 class TimeKind(IntEnum):
-    """What is known of the time of a bar."""
+    """The state of the time of a bar and, where there were trades, its proof."""
 
     GAP = 0
     QUIET = 1
@@ -149,11 +149,12 @@ def read_chart(stores: Stores, wanted: ChartRequest, start: int | None, end: int
             f"the chart of {pair} at {bars} would have {count:,} bars, and {MOST:,} can be shown: take a longer "
             "interval, or narrow the time"
         )
-
     rows = read_pairs(stores, [pair], ReadRequest(bars, start, end, with_state=True))[pair]
     if rows.is_empty():
         raise InvalidRequest(f"no chart can be drawn of {pair} at {bars}: nothing of it is known in that time")
-    return Chart(pair, bars, rows, _kinds(rows, evidence.suspicious))
+    # A bar is suspicious if any part of it is.
+    suspicious = normalise(Span(bars.floor(span.start), span.end) for span in evidence.suspicious)
+    return Chart(pair, bars, rows, _kinds(rows, suspicious))
 
 
 def _kinds(rows: pl.DataFrame, suspicious: Spans) -> npt.NDArray[np.uint8]:

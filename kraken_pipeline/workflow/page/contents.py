@@ -1,4 +1,7 @@
-"""The contents of a page, all read from the catalog, so that a page costs seconds however large the lake is."""
+"""The contents of a page. Only its charts are read from the lake, and each has a bounded number of bars.
+
+All else comes from the catalog, so that a page costs seconds however large the lake is.
+"""
 
 from __future__ import annotations
 

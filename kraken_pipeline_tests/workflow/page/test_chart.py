@@ -80,6 +80,20 @@ def test_gaps_quiet_time_suspicion_and_proof_have_kinds_of_their_own(filled: Sto
     assert chart.counts == [found.count(kind) for kind in TimeKind]
 
 
+def test_a_quiet_bar_of_which_a_part_is_hard_to_believe_is_not_shown_as_quiet(filled: Stores) -> None:
+    rows = read_candles("ADAEUR", "2h", START, START + 5 * DAY, with_state=True, settings=filled.settings)
+    quiet = [int(each.timestamp()) for each in rows.filter(rows["state"] == "quiet")["time"]]
+    second_half = Span(quiet[0] + HOUR, quiet[0] + 2 * HOUR)
+    with filled.catalog.write() as connection:
+        record = proof_records.SuspicionRecord(
+            "ADAEUR", Interval.H1, second_half, "nobody traded", SuspicionState.UNPROVEN, NOW, NOW
+        )
+        proof_records.suspect(connection, [record])
+    chart = read_chart(filled, ChartRequest.parse("ADAEUR:2h"), START, START + 5 * DAY)
+    suspicious = [int(each) for each in rows["time"].dt.epoch("s").filter(chart.kinds == TimeKind.SUSPICIOUS)]
+    assert suspicious == quiet[:1]
+
+
 def test_reconciled_and_verified_candles_are_told_apart(filled: Stores) -> None:
     with filled.catalog.write() as connection:
         proven = Proven((Span(START, START + 2 * DAY),), (Span(START, START + DAY),))
