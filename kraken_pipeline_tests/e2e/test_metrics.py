@@ -125,7 +125,7 @@ def test_a_real_prometheus_scrapes_a_run(home: Path, shelf: Shelf, tmp_path: Pat
             files = shell(home, "status", "--json").json[0]["files_ingested"]
             assert files > 0
             wait_for(lambda: prometheus.value('kraken_files_total{status="completed"}') == files, "what was ingested")
-            assert (prometheus.value("sum(kraken_candles)") or 0) > 0
+            wait_for(lambda: (prometheus.value("sum(kraken_candles)") or 0) > 0, "what is stored")
             wait_for(lambda: (prometheus.value("min(kraken_metrics_success)") or 0) == 1.0, "every part")
     finally:
         server.send_signal(signal.SIGTERM)
