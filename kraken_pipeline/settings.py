@@ -58,7 +58,8 @@ class Settings(BaseSettings):
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
         description="The intervals of reports, lists of gaps and maps without `--intervals`: `60,1440`. If it is "
         "not set, they are the intervals of ingested archives and those that an open-ended ingest or backfill named; "
-        "all ten until there are any. More intervals show more gaps. It does not change what is ingested.",
+        "the eight of Kraken's archives until there are any. More intervals show more gaps. Weekly and 15-day candles "
+        "are made on reading, and stored as well if they are named here; else it does not change what is ingested.",
     )
     kraken_archive_published_days: int = Field(
         default=14,
@@ -220,7 +221,8 @@ class Settings(BaseSettings):
     kraken_schedule_intervals: str | None = Field(
         default=None,
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="The intervals of the scheduled runs: `60,1440`. All ten if it is not set.",
+        description="The intervals of the scheduled runs: `60,1440`. If it is not set, they are those of a run that "
+        "names none: the eight of Kraken's archives, and weekly or 15-day candles where they are stored or kept.",
     )
     kraken_schedule_lookback_days: int = Field(
         default=7,

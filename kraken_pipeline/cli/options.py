@@ -57,7 +57,8 @@ Tier = Annotated[str, typer.Option(help="The tier: TIER1 to TIER4, or ALL.", aut
 Intervals = Annotated[
     str | None,
     typer.Option(
-        help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. All ten by default.",
+        help="Intervals, separated by commas: 60,1440 (minutes) or 1h,1d. All by default; 1w and "
+        "15d only where they are stored or were named before.",
         autocompletion=complete_intervals,
     ),
 ]

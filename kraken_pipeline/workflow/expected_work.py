@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from kraken_pipeline.kraken.archive import ArchiveFile
+from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.records import evidence_records
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs
 from kraken_pipeline.workflow.backfill.ask import allowed_requests
 from kraken_pipeline.workflow.costs import Change
+from kraken_pipeline.workflow.gaps.kept_intervals import filled_intervals
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 
@@ -19,18 +21,24 @@ FULL_REPORT_SERIES = 500
 `gaps`, and their agreement is one check for each tier. An evaluation of a check costs 8 ms or more on SQLite."""
 
 
-def settling(spec: RunSpec, workers: int, files: Iterable[ArchiveFile]) -> float:
-    """Return the cost of resampling the pairs of some files and of comparing their intervals, in seconds."""
+def settling(intervals: Collection[Interval], workers: int, files: Iterable[ArchiveFile]) -> float:
+    """Return the cost of resampling the pairs of some files and of comparing their intervals, in seconds.
+
+    Args:
+        intervals: The intervals whose gaps the run fills.
+        workers: The number of processes or threads that share the work.
+        files: The files.
+    """
     found = list(files)
     changes = _changes(found)
-    derived = len(_derived(spec, changes, found))
+    derived = len(_derived(intervals, changes, found))
     return costs.resampling(derived, workers) + costs.comparing(changes.values(), workers)
 
 
-def _derived(spec: RunSpec, pairs: Iterable[str], files: Iterable[ArchiveFile]) -> list[Series]:
+def _derived(intervals: Collection[Interval], pairs: Iterable[str], files: Iterable[ArchiveFile]) -> list[Series]:
     """Return the series of some pairs that none of some files has candles of."""
     there = {file.series for file in files}
-    wanted = (Series(pair, interval) for pair in pairs for interval in spec.intervals)
+    wanted = (Series(pair, interval) for pair in pairs for interval in intervals)
     return [series for series in wanted if series not in there]
 
 
@@ -51,10 +59,11 @@ def expect_filling(
     workers = stores.settings.kraken_workers
     there = [*stores.lake.asset_ids.pairs(), *(file.pair for file in files)]
     pairs = {*spec.pairs, *(pair.name for pair in there if spec.selects(pair, stores.tiers))}
-    known = len(pairs) * len(spec.intervals)
+    intervals = filled_intervals(stores, spec)
+    known = len(pairs) * len(intervals)
     changed = {file.series for file in files}
     changes = _changes(files)
-    derived = len(_derived(spec, changes, files))
+    derived = len(_derived(intervals, changes, files))
     run.expect("resampling", costs.planning(known) + (0.0 if are_settled else costs.resampling(derived, workers)))
     compared = costs.comparing(changes.values(), workers) if are_settled else 0.0
     run.expect("reconciling", costs.reconciling(changes.values(), workers) - compared)

@@ -24,6 +24,7 @@ from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, SeriesOutcome, together
 from kraken_pipeline.workflow.backfill.work import Asked, settle_pairs
 from kraken_pipeline.workflow.expected_work import expect_filling, expect_report, settling
+from kraken_pipeline.workflow.gaps.kept_intervals import filled_intervals
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
 from kraken_pipeline.workflow.gaps.series_snapshot import SeriesSnapshot, series_snapshots
 from kraken_pipeline.workflow.gaps.snapshot import selected_pairs
@@ -126,7 +127,7 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_ru
     are_settled = is_whole_run and (
         stores.settings.kraken_executor != "in_process" or ingest.is_dealt_out(files, workers)
     )
-    settled = settling(spec, workers, files) if are_settled else 0.0
+    settled = settling(filled_intervals(stores, spec), workers, files) if are_settled else 0.0
     run.expect("ingesting", costs.ingesting(len(files), size, workers) + settled)
     if is_whole_run:
         expect_filling(stores, spec, run, files, are_settled=are_settled)
@@ -167,7 +168,12 @@ def ingest_archives(
 
 
 def _following(stores: Stores, spec: RunSpec, *, is_step: bool = False) -> Following:
-    return Following(settle_pairs, partial(settling, spec, stores.settings.kraken_workers), _candles_in, is_step)
+    return Following(
+        settle_pairs,
+        partial(settling, filled_intervals(stores, spec), stores.settings.kraken_workers),
+        _candles_in,
+        is_step,
+    )
 
 
 def _candles_in(outcome: BackfillOutcome) -> int:

@@ -18,14 +18,13 @@ from kraken_pipeline.market.tier import Tier, TierTable
 
 _SELECTION = ("tier", "pairs", "intervals", "start", "end")
 _LIMITS = ("complete", "lookback_days", "max_gaps_per_asset", "budget")
-_ALL_INTERVALS = {
+_OPTIONS = {
     "plan": (*_SELECTION, "archive_dirs", "accept_unknown_pairs", "complete"),
     "ingest": (*_SELECTION, "archive_dirs", "accept_unknown_pairs", "api_backfill", *_LIMITS),
     "backfill": (*_SELECTION, *_LIMITS),
-    "reconcile": _SELECTION,
     "prove": ("tier", "pairs", "start", "end", "budget"),
 }
-"""The options of the commands that use all ten intervals if none is named; others use the default selection."""
+"""The options of the commands that have others than those of a selection."""
 
 
 class RunSpec(BaseModel):
@@ -38,7 +37,11 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     tier: Tier = Field(default=Tier.ALL, description="The tier: TIER1 to TIER4, or ALL.")
-    intervals: tuple[Interval, ...] = Field(default=INTERVALS, description="The intervals, in minutes.")
+    intervals: tuple[Interval, ...] = Field(
+        default=INTERVALS,
+        description="The intervals, in minutes. By default all, but weekly and 15-day candles only where they are "
+        "stored or kept.",
+    )
     pairs: tuple[str, ...] = Field(default=(), description="The pairs; all of the tier if none is named.")
     start: int | None = Field(
         default=None,
@@ -84,7 +87,7 @@ class RunSpec(BaseModel):
     @classmethod
     def _known_intervals(cls, value: Any) -> Any:
         if not (values := _listed(value)):
-            raise InvalidRequest("no interval is named; to select all ten, leave intervals out")
+            raise InvalidRequest("no interval is named; to select the default, leave intervals out")
         return tuple(sorted({Interval.parse(text) for text in values}))
 
     @field_validator("pairs", mode="before")
@@ -163,11 +166,10 @@ class RunSpec(BaseModel):
         return shlex.join(["kraken-pipeline", command, *self._options(command)])
 
     def _options(self, command: str) -> Iterator[str]:
-        for name in _ALL_INTERVALS.get(command, _SELECTION):
+        for name in _OPTIONS.get(command, _SELECTION):
             value = getattr(self, name)
-            is_given = value != type(self).model_fields[name].default
-            if name == "intervals" and command not in _ALL_INTERVALS:
-                is_given = self.names_intervals
+            is_default = value == type(self).model_fields[name].default
+            is_given = self.names_intervals if name == "intervals" else not is_default
             if is_given:
                 yield from _words(name, value)
 

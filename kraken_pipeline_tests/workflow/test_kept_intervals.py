@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kraken_pipeline.market.interval import INTERVALS, Interval
+from kraken_pipeline.market.interval import INTERVALS, INTERVALS_OF_ARCHIVES, Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.gaps.kept_intervals import kept_intervals, of_kept_intervals, record_asked
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 ARCHIVED = (Interval.H1, Interval.D1)
 
 
-def test_until_there_is_anything_all_are_kept(stores: Stores) -> None:
-    assert kept_intervals(stores) == INTERVALS
+def test_until_there_is_anything_those_of_krakens_archives_are_kept(stores: Stores) -> None:
+    assert kept_intervals(stores) == INTERVALS_OF_ARCHIVES
 
 
 def test_those_of_archives_are_kept_and_not_what_is_resampled_from_them(stores: Stores, shelf: Shelf) -> None:
@@ -34,7 +34,7 @@ def test_those_of_archives_are_kept_and_not_what_is_resampled_from_them(stores: 
 def test_archives_of_trades_single_out_no_interval(stores: Stores, shelf: Shelf) -> None:
     run(stores, shelf.trades)
     assert stored(stores, "XBTUSD", 1)
-    assert kept_intervals(stores) == INTERVALS
+    assert kept_intervals(stores) == INTERVALS_OF_ARCHIVES
     run(stores, shelf.q1, run_id="run-two")
     assert kept_intervals(stores) == ARCHIVED
 

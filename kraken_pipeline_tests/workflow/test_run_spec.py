@@ -46,7 +46,7 @@ def test_times_are_utc_and_may_be_dates() -> None:
         ({"intervals": [2]}, "interval 2 does not exist; allowed are 1, 5"),
         ({"intervals": "hourly"}, "interval 'hourly' does not exist; allowed are 1, 5"),
         ({"intervals": ""}, "'' names nothing; to select all, leave the option out"),
-        ({"intervals": []}, "no interval is named; to select all ten, leave intervals out"),
+        ({"intervals": []}, "no interval is named; to select the default, leave intervals out"),
         ({"pairs": " , "}, "' , ' names nothing; to select all, leave the option out"),
         ({"pairs": "XBTUSD,€"}, "'€' is not the name of a pair; write a name such as XBTUSD, ADAEUR or XBT/USD"),
         ({"start": "soon"}, "'soon' is not a time; write 2023-10-01 or 2023-10-01T12:00 (UTC)"),
@@ -147,10 +147,10 @@ EVERY = {"intervals": list(INTERVALS)}
         ("ingest", {"archive_dirs": ["/my kraken"]}, "--archive-dir '/my kraken'"),
         ("ingest", {"api_backfill": False, "max_gaps_per_asset": 5}, "--no-api-backfill --max-gaps 5"),
         ("ingest", {"lookback_days": 30, "budget": 0}, "--lookback-days 30 --budget 0"),
-        # A report has no limits, and all ten intervals are not what it is about by itself.
+        # A report has no limits. To name all intervals is not the same as to name none.
         ("report", {"budget": 7, "complete": True}, ""),
         ("report", EVERY, "--intervals 1,5,15,30,60,240,720,1440,10080,21600"),
-        ("reconcile", EVERY, ""),
+        ("ingest", EVERY, "--intervals 1,5,15,30,60,240,720,1440,10080,21600"),
     ],
 )
 def test_a_spec_is_written_as_a_command(command: str, options: dict[str, Any], words: str) -> None:

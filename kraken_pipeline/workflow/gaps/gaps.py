@@ -159,7 +159,6 @@ def find_gaps(
     limit = None if spec.complete else stores.settings.kraken_max_requests_per_gap
     router = Router(now=snapshot.now, max_requests_per_gap=limit)
     archives = Archives(snapshot)
-    wanted = set(spec.intervals)
     found: list[Gap] = []
     for pair in snapshot.pairs:
         if gaps := _missing(pair, spec, snapshot, offers or {}):
@@ -168,8 +167,10 @@ def find_gaps(
             may_ask = with_api and not snapshot.is_delisted(pair)
             routes = router.route(known, with_api=may_ask)
             unreached = out_of_reach(routes)
-            for interval in sorted(gaps.keys() & wanted):
+            for interval in sorted(gaps):
                 series = Series(pair, interval)
+                if not snapshot.is_wanted(spec, series):
+                    continue
                 legs = Overlaps(routes[interval], _span_of)
                 attempts = Overlaps(snapshot.attempts.get(series, ()), _span_of)
                 for span in gaps[interval]:
@@ -226,9 +227,10 @@ def _missing(
     gaps: dict[Interval, Spans] = {}
     for interval in INTERVALS:
         series = Series(pair, interval)
-        if interval in spec.intervals or series in offers:
+        is_wanted = snapshot.is_wanted(spec, series)
+        if is_wanted or series in offers:
             spans = missing(expected(snapshot, spec, series), snapshot.covered(series))
-            if interval not in spec.intervals:
+            if not is_wanted:
                 spans = intersect(spans, normalise(offer.span for offer in offers[series]))
             if spans:
                 gaps[interval] = spans

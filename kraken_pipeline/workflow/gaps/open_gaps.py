@@ -130,6 +130,8 @@ def _record_gaps(stores: Stores, spec: RunSpec, snapshot: CatalogSnapshot, gaps:
     touched = [series for series in selected if series in by_series or series in recorded]
     rows: list[GapRow] = []
     for series in touched:
+        if not snapshot.is_wanted(spec, series):
+            continue  # nobody looked for its gaps, so its records from earlier runs are not kept
         older = {record.span: record for record in recorded.get(series, ())}
         found = {gap.span: gap.row() for gap in by_series.get(series, [])}
         records = [GapRecord(row.span, row.detected_at, row.status) for row in older.values()]

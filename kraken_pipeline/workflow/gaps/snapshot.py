@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.candle import Source
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.interval import INTERVALS, Interval
 from kraken_pipeline.market.pair import Pair, did_you_mean
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.exchange_state.listings import ListingRecord, absences_of, listings_of
@@ -19,6 +19,7 @@ from kraken_pipeline.storage.records.file_records import ContainerRecord
 from kraken_pipeline.storage.records.gap_records import Attempt
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
+from kraken_pipeline.workflow.gaps.kept_intervals import stored_intervals
 from kraken_pipeline.workflow.run_spec import RunSpec
 
 Value = TypeVar("Value")
@@ -50,6 +51,7 @@ class CatalogSnapshot:
         absent: Pairs that the newest list of the exchange lacks; they count as listed until a later list lacks them
             too.
         first_known: Pair → the time of its earliest known candle or trade, in seconds since the epoch.
+        stored_intervals: The intervals whose candles a run stores that names none.
     """
 
     now: int
@@ -65,6 +67,7 @@ class CatalogSnapshot:
     refutations: Mapping[Series, Sequence[Refutation]] = field(default_factory=dict)
     absent: Collection[str] = ()
     first_known: dict[str, int] = field(default_factory=dict)
+    stored_intervals: Collection[Interval] = INTERVALS
     _covered: dict[Series, Spans] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def covered(self, series: Series) -> Spans:
@@ -80,6 +83,15 @@ class CatalogSnapshot:
     def may_be_asked(self, pair: str) -> bool:
         """Return whether the exchange answers requests for a pair, according to its lists."""
         return not self.is_delisted(pair) and pair not in self.absent
+
+    def is_wanted(self, spec: RunSpec, series: Series) -> bool:
+        """Return whether a run with a spec looks for what a series of a selected pair lacks.
+
+        If the spec names no interval, those that are made on reading are left out where nothing of them is stored.
+        """
+        if spec.names_intervals:
+            return series.interval in spec.intervals
+        return series.interval in self.stored_intervals or series in self.extents or series in self.coverage
 
     def only(self, pairs: Iterable[str]) -> CatalogSnapshot:
         """Return the snapshot with fewer pairs."""
@@ -179,6 +191,7 @@ def load_snapshot(stores: Stores, spec: RunSpec, now: int, also: Iterable[Pair] 
             failed=file_records.failed_members(connection),
             published_until=now - stores.settings.kraken_archive_published_days * _DAY,
             refutations=refutations.active(connection, set(names)),
+            stored_intervals=stored_intervals(connection, stores.settings),
         )
         lost = damage.first_lost(connection, names)
     snapshot.first_known |= first_known(extents, snapshot.coverage, snapshot.listings, lost)

@@ -38,7 +38,7 @@ def scan_candles(
 
     Args:
         pair: The name of a pair, or a list of names.
-        interval: One of the ten stored intervals: minutes, or `1h`, `1d`. `read_candles` makes others.
+        interval: One of the ten intervals that are stored: minutes, or `1h`, `1d`. `read_candles` makes others.
         start: The earliest start of a candle: an ISO date or time, a datetime, or seconds since the epoch.
         end: The end, in the same forms; a candle that starts then is left out. All times are UTC.
         columns: The columns, in this order; all by default.
@@ -48,7 +48,8 @@ def scan_candles(
         The columns of `read_candles` after a first column `pair`. Rows have no fixed order: sort them if it matters.
 
     Raises:
-        InvalidRequest: A name, the interval, a time or a column is wrong, or a pair is unknown.
+        InvalidRequest: A name, the interval, a time or a column is wrong, or a pair is unknown. Or weekly or 15-day
+            candles of none of the pairs are stored.
         DamagedFile: A file is not the one that was written.
     """
     wanted = chosen_columns(columns, [PAIR, *COLUMNS])
@@ -59,7 +60,12 @@ def scan_candles(
     with opened(settings or load_settings()) as stores:
         names = named(pair, stores)
         series = [Series(name, stored) for name in names]
-        stores.lake.manifest.reread_all(series)
+        known = stores.lake.manifest.reread_all(series)
+        if not stored.in_archives and not any(its.layout or its.is_unadopted for its in known.values()):
+            raise InvalidRequest(
+                f"no candles of {stored.value} minutes are stored: read_candles makes them of finer ones; to have them "
+                f"stored from then on, name them: kraken-pipeline ingest --intervals {stored.value}"
+            )
         found = [path for one_series in series for path in stores.lake.locations(one_series, first, last)]
     is_former = [layout_of(path[path.rindex("lake/interval=") :]) is Layout.FORMER for path in found]
     parts = [
