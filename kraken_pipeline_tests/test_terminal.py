@@ -219,6 +219,13 @@ def test_progress_is_a_line_for_each_phase_where_there_is_no_terminal() -> None:
     ]
 
 
+def test_progress_of_trades_counts_trades() -> None:
+    text = io.StringIO()
+    with progress_bar(Console(file=text), "exporting", "trade") as show:
+        show(Progress("exporting", candles=9_000, work={"exporting": Work(40, 10, 10)}))
+    assert text.getvalue() == "exporting: 9,000 trades, 25 %, 30 s left\n"
+
+
 def test_of_requests_it_says_how_many_are_left_and_for_how_long() -> None:
     text = io.StringIO()
     work = {"paging through trades": Work(200, 20, 20, is_remote=True)}

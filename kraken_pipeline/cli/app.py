@@ -70,7 +70,9 @@ _COMMANDS: dict[str, Command | Group] = {
         "List the pairs of a day, or all that are known, with when each was listed and how that is known.",
     ),
     "export": Command(
-        "export.export", "Write candles to a file, or to the data folder of another program.", is_work=True
+        "export.export",
+        "Write candles or kept trades to a file, or candles to the data folder of another program.",
+        is_work=True,
     ),
     "release": Group(
         "Make, list, verify, compare and delete releases of a dataset: candles that never change, with a digest.",

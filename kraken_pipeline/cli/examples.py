@@ -73,6 +73,7 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("Hourly candles", "export XBTUSD 1h --to x.csv"),
         ("Eight-hour candles of two pairs", "export XBTUSD,ETHUSD 8h --to x.parquet"),
         ("A data folder for freqtrade", "export ALL 1h --format freqtrade --to x"),
+        ("The kept trades of a pair", "export XBTUSD --trades --to x.parquet"),
     ),
     "release.create": (("A release of the daily candles", "release create daily --intervals 1d"),),
     "release.list_all": (("All releases", "release list"),),

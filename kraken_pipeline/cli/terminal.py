@@ -25,16 +25,24 @@ _PLAIN_SECONDS = 5.0
 
 
 @contextmanager
-def progress_bar(console: Console, phase: str = "starting") -> Iterator[Callable[[Progress], None]]:
-    """Show a run's progress until the block ends: a bar with rate and time left on a terminal, else plain lines."""
+def progress_bar(
+    console: Console, phase: str = "starting", counted: str = "candle"
+) -> Iterator[Callable[[Progress], None]]:
+    """Show a run's progress until the block ends: a bar with rate and time left on a terminal, else plain lines.
+
+    Args:
+        console: The console to show it on.
+        phase: The phase that is shown before the first progress.
+        counted: What the number of candles of the progress counts.
+    """
     if is_held(console):
         yield lambda _: None
         return
     if not console.file.isatty() or console.is_dumb_terminal:
-        yield _plain_lines(console)
+        yield _plain_lines(console, counted)
         return
     with os.fdopen(os.dup(console.file.fileno()), "w", encoding=console.encoding) as stream:
-        frame = _Frame(phase)
+        frame = _Frame(phase, counted)
         screen = _Screen(file=stream, force_terminal=True)
         # The output of a step belongs in its compute log: it must not be redirected here.
         with Live(
@@ -80,8 +88,9 @@ class _Pace:
 class _Frame:
     """A renderable of a run's progress, computed anew for each frame."""
 
-    def __init__(self, phase: str) -> None:
+    def __init__(self, phase: str, counted: str) -> None:
         self._began = time.monotonic()
+        self._counted = counted
         self._pace = _Pace()
         self._progress = Progress(phase)
         self._sentence = ""
@@ -89,7 +98,7 @@ class _Frame:
     def show(self, progress: Progress) -> None:
         """Set the progress that the next frames show."""
         self._progress = progress
-        self._sentence = _sentence(progress, self._pace.rate(progress))
+        self._sentence = _sentence(progress, self._pace.rate(progress), self._counted)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress, sentence = self._progress, self._sentence
@@ -110,12 +119,13 @@ class _Frame:
                 yield Text(line)
 
 
-def _sentence(progress: Progress, rate: float) -> str:
+def _sentence(progress: Progress, rate: float, counted: str) -> str:
     """Return a sentence about the work done and left, with an estimate of the time left.
 
     Args:
         progress: The progress.
         rate: The candles a second of the current phase.
+        counted: What the number of candles counts.
     """
     left = progress.seconds_left
     time_left = duration(left if progress.is_done else max(1.0, left)) if left is not None else None
@@ -131,13 +141,13 @@ def _sentence(progress: Progress, rate: float) -> str:
     pace = f", {rate:,.0f}/s" if rate else ""
     if progress.published:
         return f"{quantity(progress.published, 'candle')} published{pace}{estimate}"
-    done = quantity(progress.candles, "candle")
+    done = quantity(progress.candles, counted)
     if progress.files_total:
         done = f"{progress.files_done:,} of {quantity(progress.files_total, 'file')}, {done}"
     return f"{done}{pace}{estimate}"
 
 
-def _plain_lines(console: Console) -> Callable[[Progress], None]:
+def _plain_lines(console: Console, counted: str) -> Callable[[Progress], None]:
     pace = _Pace()
     said_at, phase = -_PLAIN_SECONDS, ""
 
@@ -147,6 +157,6 @@ def _plain_lines(console: Console) -> Callable[[Progress], None]:
         if progress.phase == phase and now - said_at < _PLAIN_SECONDS:
             return
         said_at, phase = now, progress.phase
-        say(console, f"{progress.phase}: {_sentence(progress, rate)}")
+        say(console, f"{progress.phase}: {_sentence(progress, rate, counted)}")
 
     return report

@@ -32,7 +32,8 @@ class ExportFormat(StrEnum):
     LEAN = "lean"
 
 
-_FILES = (ExportFormat.CSV, ExportFormat.PARQUET, ExportFormat.FEATHER)
+FILES = (ExportFormat.CSV, ExportFormat.PARQUET, ExportFormat.FEATHER)
+"""The formats of single files, which have the columns as they are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,27 @@ class Exported:
 
 def is_single(to: Path) -> bool:
     """Return whether a path names a file to write, and not a folder."""
-    return to.suffix.removeprefix(".") in {str(its) for its in _FILES}
+    return to.suffix.removeprefix(".") in {str(its) for its in FILES}
+
+
+def require_place(to: Path, how: ExportFormat | None, formats: Iterable[ExportFormat]) -> None:
+    """Check that a path names a file to write or a folder, and fits a format.
+
+    Args:
+        to: The path.
+        how: The format that is asked for.
+        formats: The formats that can be asked for.
+
+    Raises:
+        InvalidRequest: A file has the ending of another format, or a folder is named without a format.
+    """
+    if is_single(to):
+        if how is not None and f".{how}" != to.suffix:
+            raise InvalidRequest(f"{to} does not fit --format {how}: name a folder, or leave the format out")
+    elif how is None:
+        raise InvalidRequest(
+            f"{to} must end in .csv, .parquet or .feather, or be a folder with a --format: {', '.join(formats)}"
+        )
 
 
 def export_pairs(
@@ -81,18 +102,15 @@ def export_pairs(
         Incomplete: A request requires that nothing is missing.
     """
     wanted = list(requests)
+    require_place(to, how, ExportFormat)
     if is_single(to):
-        yield from _one_file(stores, pairs, wanted, to, how, columns)
+        yield from _one_file(stores, pairs, wanted, to, columns)
         return
-    if how is None:
-        raise InvalidRequest(
-            f"{to} must end in .csv, .parquet or .feather, or be a folder with a --format: {', '.join(ExportFormat)}"
-        )
     for request in wanted:
         for pair in pairs:
             candles = read_pairs(stores, [pair], request)[pair]
             path = to
-            if candles.height and how in _FILES:
+            if candles.height and how in FILES:
                 path = to / f"{pair}_{request.bars.minutes}.{how}"
                 write(candles if columns is None else candles.select(columns), path)
             elif candles.height:
@@ -107,11 +125,8 @@ def _one_file(
     pairs: Sequence[str],
     requests: Sequence[ReadRequest],
     to: Path,
-    how: ExportFormat | None,
     columns: Sequence[str] | None,
 ) -> Iterator[Exported]:
-    if how is not None and f".{how}" != to.suffix:
-        raise InvalidRequest(f"{to} does not fit --format {how}: name a folder, or leave the format out")
     if len(requests) > 1:
         raise InvalidRequest("one file has candles of one interval: name a folder and a --format for several")
     (request,) = requests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 
@@ -176,6 +176,24 @@ def _claims(stores: Stores, pair: str) -> tuple[list[TradeClaim], Spans]:
         claims = manifest.claims_of(connection, pair)
         found = refutations.active(connection, [pair]).get(minutes, [])
     return claims, normalise(one.span for one in found if one.damage_id is None)
+
+
+def pairs_with_trades(stores: Stores) -> list[str]:
+    """Return the pairs of which trades are kept, sorted."""
+    with stores.catalog.read() as connection:
+        return manifest.kept_pairs(connection)
+
+
+def rows_by_month(stores: Stores, pairs: Collection[str], span: Span) -> dict[str, dict[int, int]]:
+    """Return the months with kept trades that a span meets, in order, with the number of trades of each, by pair."""
+    with stores.catalog.read() as connection:
+        files = manifest.trade_files_of(connection, pairs)
+    found: dict[str, dict[int, int]] = {}
+    for file in files:
+        if file.rows and not file.is_announced and month_span(file.month).overlaps(span):
+            of_pair = found.setdefault(file.pair, {})
+            of_pair[file.month] = of_pair.get(file.month, 0) + file.rows
+    return found
 
 
 def require_covered(pair: str, wanted: Span, covered: Spans) -> None:
