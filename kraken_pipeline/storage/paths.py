@@ -18,12 +18,17 @@ CANDLES = "candles.parquet"
 """The name of a file with candles of more than one year, and of each file in the former layout."""
 
 
+_SPELLED_AS_IT_IS = re.compile("[A-Z0-9._-]*")
+
+
 def spelled(name: str) -> str:
     """Return a name encoded as a part of a path, unique even on a file system that ignores case.
 
     Everything but capital letters, digits, dot, dash and underscore is percent-encoded. Readers of Hive layouts decode
     that: AAPLxUSD is stored in `pair=AAPL%78USD` and read as AAPLxUSD.
     """
+    if _SPELLED_AS_IT_IS.fullmatch(name):
+        return name
     return "".join(
         letter if letter.isascii() and (letter.isupper() or letter.isdigit() or letter in ".-_") else f"%{byte:02X}"
         for letter in name

@@ -106,7 +106,7 @@ class Lake:
             DamagedFile: One of the files of a folder is not the one that was written. Objects of a bucket are not
                 checked, which would read them whole.
         """
-        paths, _ = self._chooser(series, start, end)()
+        paths = [path for _, path in self._partitions_within(series, start, end)]
         if not self.files.is_read_whole:
             with contextlib.ExitStack() as opened:
                 _, found = self._opened(series, paths, opened)
@@ -278,6 +278,10 @@ class Lake:
         years |= {path: named_in(path)[1] for path, its in unknown.items() if its is layout}
         return sorted(((year, path) for path, year in years.items()), key=lambda file: file[0] or 0)
 
+    def _partitions_within(self, series: Series, start: int | None, end: int | None) -> list[tuple[int | None, str]]:
+        """Return those of the partitions that may hold candles that start in `[start, end)`."""
+        return [(year, path) for year, path in self.partitions(series) if year_meets(year, start, end)]
+
     def clear(self, series: Collection[Series]) -> None:
         """Delete the files of layouts that some series no longer have, and their records; the caller holds the locks.
 
@@ -340,8 +344,8 @@ class Lake:
         def choose() -> tuple[list[str], list[pl.Expr]]:
             found = [
                 (year, path)
-                for year, path in self.partitions(series)
-                if year not in without and year_meets(year, start, end) and path not in left_out
+                for year, path in self._partitions_within(series, start, end)
+                if year not in without and path not in left_out
             ]
             # Files that are wanted whole need no filter, which would cost as much as reading them.
             files = self.manifest.of(series).files

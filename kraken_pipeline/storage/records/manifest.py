@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -101,7 +102,7 @@ class LakeFile:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SeriesFiles:
     """The recorded files and damage of one series.
 
@@ -116,7 +117,7 @@ class SeriesFiles:
     is_unadopted: bool
     damaged: Mapping[str, tuple[str, str]]
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """The layout in which the candles are now; None where no file of candles is on record."""
         return layout_among(self.files)

@@ -12,7 +12,6 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
-from kraken_pipeline.storage.paths import Layout, layout_of
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.reading.candles import named
 from kraken_pipeline.workflow.reading.request import COLUMNS, PAIR, Moment, chosen_columns, seconds_of_moment
@@ -67,7 +66,7 @@ def scan_candles(
                 f"stored from then on, name them: kraken-pipeline ingest --intervals {stored.value}"
             )
         found = [path for one_series in series for path in stores.lake.locations(one_series, first, last)]
-    is_former = [layout_of(path[path.rindex("lake/interval=") :]) is Layout.FORMER for path in found]
+    is_former = [path.split("/")[-2].startswith("year=") for path in found]  # the layout of earlier versions
     parts = [
         # Files of earlier versions have no flow.
         pl.scan_parquet(
