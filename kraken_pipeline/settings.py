@@ -268,7 +268,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Days for which unused files are kept: damaged files in `damaged/`, and replaced candles in "
-        "`replaced/`. They are kept for ever if it is not set.",
+        "`replaced/`, with the record of writes by which `as_of` reads an earlier moment. They are kept for ever if it "
+        "is not set.",
     )
     kraken_gap_retention_days: int = Field(
         default=90, ge=1, description="Days for which the record of a filled gap is kept."

@@ -44,7 +44,11 @@ def clean_up(stores: Stores, retention_days: int, now: int) -> CleanupOutcome:
 
 
 def _forget_files(stores: Stores, now: int) -> int:
-    """Delete damaged files and ledger files that are older than the settings keep them; return how many."""
+    """Delete damaged files, ledger files and records of writes that are older than the settings keep them.
+
+    Returns:
+        The number of deleted files.
+    """
     days = stores.settings.kraken_aside_retention_days
     if days is None:
         return 0
@@ -53,7 +57,7 @@ def _forget_files(stores: Stores, now: int) -> int:
         # The record goes first: a file that a crash leaves over is sound, and `verify` records it again.
         given_way = manifest.ledger_before(connection, before)
         manifest.strike(connection, given_way)
-        manifest.shorten_history(connection, given_way)
+        manifest.shorten_history(connection, given_way, before)
     paths = [*given_way, *_old(stores.lake.files.below("damaged"), before)]
     stores.lake.files.remove(paths)
     return len(paths)

@@ -175,6 +175,39 @@ def test_pruning_the_ledger_moves_the_first_moment(stores: Stores) -> None:
     assert candles_as_of(stores.lake, HOURS, after)["trade_count"].to_list() == [9]
 
 
+def commits_of(stores: Stores, series: Series = HOURS) -> int:
+    with stores.catalog.read() as connection:
+        return len(manifest.commits_after(connection, series, 0))
+
+
+def test_records_of_writes_are_kept_as_long_as_the_ledger(stores: Stores) -> None:
+    for hour in range(4):
+        write(stores, frame([candle(NEW_YEAR + hour * HOUR)]))
+    moment = present()
+    write(stores, frame([candle(NEW_YEAR + 4 * HOUR)]))
+    held = candles_as_of(stores.lake, HOURS, moment)
+    assert (held.height, commits_of(stores)) == (4, 5)
+    now = int(time.time())
+    assert clean_up(stores, 1, now + 10 * 86_400).files == 0
+    assert commits_of(stores) == 5, "they are kept for ever unless a setting says otherwise"
+    kept = stores.settings.model_copy(update={"kraken_aside_retention_days": 1})
+    object.__setattr__(stores, "settings", kept)
+    clean_up(stores, 1, now + 86_400 - 60)
+    assert commits_of(stores) == 5, "a day is not over"
+    assert candles_as_of(stores.lake, HOURS, moment).equals(held)
+    clean_up(stores, 1, now + 2 * 86_400)
+    assert commits_of(stores) == 0
+    with pytest.raises(InvalidRequest, match="is on record from"):
+        candles_as_of(stores.lake, HOURS, moment)
+    assert candles_as_of(stores.lake, HOURS, present()).height == 5
+    later = present()
+    write(stores, frame([candle(NEW_YEAR, trades=9)]))
+    assert (
+        candles_as_of(stores.lake, HOURS, later)["trade_count"].to_list()
+        != stores.lake.read(HOURS)["trade_count"].to_list()
+    ), "what happens afterwards is on record again"
+
+
 def test_a_series_that_was_damaged_is_not_read_as_of_before(tmp_path: Path, shelf: Shelf) -> None:
     with opened(settings_of(tmp_path / "home")) as stores:
         run(stores, shelf.q1)
@@ -186,6 +219,9 @@ def test_a_series_that_was_damaged_is_not_read_as_of_before(tmp_path: Path, shel
         with pytest.raises(InvalidRequest, match="is on record from"):
             candles_as_of(stores.lake, HOURS, moment)
         days = Series("XBTUSD", Interval.D1)
+        assert (commits_of(stores), commits_of(stores, days)) == (1, 1), (
+            "that of the repair: nobody needs the one before"
+        )
         assert candles_as_of(stores.lake, days, moment).height == stores.lake.read(days).height
         with stores.catalog.read() as connection:
             assert manifest.history_start(connection, HOURS) > manifest.history_start(connection, days)

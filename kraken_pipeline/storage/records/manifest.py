@@ -443,7 +443,10 @@ def history_start(connection: sa.Connection, series: Series) -> int:
 
 
 def begin_history(connection: sa.Connection, series: Series | None, moment: int) -> None:
-    """Record that a series, or all for None, cannot be read as of a moment before this one (microseconds)."""
+    """Record that a series, or all for None, cannot be read as of a moment before this one (microseconds).
+
+    The records of the writes until then are deleted, because only reading as of an earlier moment would need them.
+    """
     key = {"pair": series.pair, "interval": series.interval.value} if series else {"pair": "", "interval": _NO_INTERVAL}
     table = history_starts
     is_one = (table.c.pair == key["pair"]) & (table.c.interval == key["interval"])
@@ -451,13 +454,25 @@ def begin_history(connection: sa.Connection, series: Series | None, moment: int)
     connection.execute(sa.delete(table).where(is_one))
     row = {**key, "starts_at": max(moment, before)}
     connection.execute(sa.insert(table).values(sealed(table, row)))
+    of_series = [lake_commits.c[name] == value for name, value in key.items()] if series else []
+    connection.execute(sa.delete(lake_commits).where(lake_commits.c.made_at <= row["starts_at"], *of_series))
 
 
-def shorten_history(connection: sa.Connection, given_way: Collection[str]) -> None:
-    """Record that some files of the ledger are deleted: nothing can be read as of a moment before the last of them."""
-    gone = set(given_way)
+def shorten_history(connection: sa.Connection, given_way: Collection[str], before: int) -> None:
+    """Delete the records of writes before a moment, and up to the last one whose files of the ledger are deleted.
+
+    Nothing can be read as of a moment before the last of these writes.
+
+    Args:
+        connection: The connection.
+        given_way: The paths of the deleted files of the ledger.
+        before: The moment, in seconds since the epoch.
+    """
     table = lake_commits
-    rows = connection.execute(sa.select(table.c.made_at, table.c.ledger)).all()
-    if last := max((made_at for made_at, ledger in rows if gone.intersection(ledger)), default=0):
+    last = connection.scalar(sa.select(sa.func.max(table.c.made_at)).where(table.c.made_at < before * 1_000_000)) or 0
+    if given_way:
+        gone = set(given_way)
+        rows = connection.execute(sa.select(table.c.made_at, table.c.ledger).where(table.c.made_at > last))
+        last = max((made_at for made_at, ledger in rows if gone.intersection(ledger)), default=last)
+    if last:
         begin_history(connection, None, last)
-        connection.execute(sa.delete(table).where(table.c.made_at <= last))
