@@ -16,6 +16,7 @@ from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.reading import plot
 from kraken_pipeline.workflow.reading.candles import read_candles
+from kraken_pipeline.workflow.releases.dataset import open_release
 from kraken_pipeline_tests.support.homes import Q1, Q3, START, Shelf, run, settings_of
 
 pytestmark = pytest.mark.slow
@@ -63,3 +64,8 @@ def test_the_tour_runs_on_a_home(settings: Settings, monkeypatch: pytest.MonkeyP
     text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     assert "application/vnd.plotly" in text
     assert "not complete: " in text
+    made = open_release(settings.home / "releases" / "tour")
+    assert f"XBTUSD, release tour, SHA-256 {made.certificate.digest}" in text
+    candles = read_candles("XBTUSD", "1d", settings=settings)
+    assert read_candles("XBTUSD", "1d", release="tour", settings=settings).equals(candles)
+    assert f"shape: ({candles.height}, {candles.width})" in text
