@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from kraken_pipeline.demo.world import SECOND_NS, World
 from kraken_pipeline.errors import DamagedFile, Incomplete, InvalidRequest
 from kraken_pipeline.market.candle import TIME
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.quarter import Quarter
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings
@@ -44,6 +46,7 @@ from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.exchanges import at
 from kraken_pipeline_tests.support.homes import covered, rows_of, run, settings_of, stored
+from kraken_pipeline_tests.support.shell import shell
 
 pytestmark = pytest.mark.slow
 
@@ -399,6 +402,53 @@ def test_damage_is_found_set_aside_and_read_again_from_the_archive(there: Stores
     assert kept(there.settings) == happened(START, QUARTER.end)
     assert verify(there, RunSpec(), RunContext("run-four", NOW)).status == "ok"
     files_of(there)
+
+
+def test_a_repair_names_the_command_that_pages_lost_trades_again(there: Stores) -> None:
+    fill(there)
+    assert [path.split("/")[2] for path in files_of(there)].count("month=2026-04") > 0
+    april = Span(QUARTER.end, END)
+    for path in files_of(there):
+        if "month=2026-04" in path:
+            (there.settings.home / path).unlink()
+    candles = stored(there, "XBTUSD", 1)
+    window = run_spec(start=START, end=END)
+    done = repair(there, window, RunContext("run-two", NOW))
+    assert done.verification.status == "repaired"
+    assert claimed(there) == (Span(START, QUARTER.end),)
+    assert (stored(there, "XBTUSD", 1), covered(there, "XBTUSD", 1)) == (candles, (Span(START, END),))
+    command = (
+        f"kraken-pipeline resolve --span --pair XBTUSD --interval 1 --start {iso(april.start)} --end {iso(april.end)} "
+        '--reason "lost trades"'
+    )
+    (sentence,) = done.trades_lost
+    assert sentence == (
+        f"the trades of XBTUSD from 2026-04-01 to 2026-04-03 were paged, and are lost: `{command}` and "
+        "`kraken-pipeline backfill --pairs XBTUSD --complete` have them paged again"
+    )
+    assert repair(there, window, RunContext("run-three", NOW)).trades_lost == ()
+    begin, end = iso(april.start), iso(april.end)
+    spec = withdrawal(reason="lost trades", is_span=True, pair="XBTUSD", interval="1", start=begin, end=end)
+    resolve(there, spec, RunContext("run-four", NOW))
+    fill(there, "run-five")
+    assert kept(there.settings, require_complete=True) == happened()
+    assert stored(there, "XBTUSD", 1) == candles
+    files_of(there)
+
+
+def test_the_command_that_a_repair_names_is_one_that_the_program_takes(there: Stores) -> None:
+    fill(there)
+    gone = there.settings.home / max(files_of(there))
+    gone.unlink()
+    said = shell(there.settings.home, "verify", "--repair", "--no-api-backfill", "--json", KRAKEN_KEEP_TRADES="true")
+    assert (said.code, said.json["status"]) == (0, "repaired")
+    (sentence,) = [line for line in said.err.splitlines() if "were paged, and are lost" in line]
+    withdraw, page = (shlex.split(part) for part in sentence.split("`")[1::2])
+    tried = shell(there.settings.home, *withdraw[1:], "--dry-run", "--json")
+    assert tried.code == 0, tried.err
+    withdrawn = tried.json["series"][0]
+    assert (withdrawn["pair"], withdrawn["interval"], withdrawn["candles"] > 0) == ("XBTUSD", 1, True)
+    assert shell(there.settings.home, *page[1:], "--dry-run").code == 0
 
 
 def test_a_reader_finds_a_file_that_is_gone(there: Stores) -> None:

@@ -258,6 +258,8 @@ def _repair(settings: Settings, spec: RunSpec, *, quick: bool, console: Console)
         tuple(damaged),
         repaired=tuple(settled),
     )
+    for sentence in done.outcome.get("trades_lost", ()):
+        say(err, sentence, "yellow")
     return found, failure_of(done)
 
 

@@ -85,6 +85,10 @@ def verify_files(
         context.log.error(f"{damage}: {damage.action}")
     for path, target in done.moved.items():
         context.log.warning(f"{path} is damaged, and was moved to {target}")
+    for sentence in done.trades_lost:
+        context.log.warning(sentence)
+    if done.trades_lost:
+        outcome["trades_lost"] = list(done.trades_lost[:NOTES])
     conclude(context, stores, run, outcome)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
 from kraken_pipeline.market.series import Series
@@ -34,7 +35,7 @@ from kraken_pipeline.workflow.lake_write import LakeWrite, commit
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, mend_catalog
-from kraken_pipeline.workflow.verify.trades import set_trades_aside
+from kraken_pipeline.workflow.verify.trades import not_paged_again, set_trades_aside
 from kraken_pipeline.workflow.verify.verification import Compared, Verification, selector, verify
 
 
@@ -49,6 +50,8 @@ class Repair:
         restored: The series with candles restored from QuestDB.
         backfilled: The result of resampling and fetching, with the remaining gaps; None if nothing was lost.
         notes: The steps that failed, with the reason.
+        trades_lost: A sentence for each span whose trades were paged and are lost, with the command that has them paged
+            again.
     """
 
     verification: Verification
@@ -57,6 +60,7 @@ class Repair:
     restored: tuple[Series, ...] = ()
     backfilled: BackfillOutcome | None = None
     notes: tuple[str, ...] = ()
+    trades_lost: tuple[str, ...] = ()
 
 
 def repair(
@@ -84,7 +88,7 @@ def repair(
     with stores.catalog.read() as connection:
         lost = {series for series in {*damages.waiting(connection), *touched, *untold} if is_wanted(series)}
     if not lost:
-        return Repair(verification, moved)
+        return Repair(verification, moved, trades_lost=tuple(not_paged_again(stores, untold)))
     files = _read_again(stores, spec, lost, run)
     restored, notes = _restore(stores, lost, run)
     wanted = spec.model_copy(
@@ -95,28 +99,31 @@ def repair(
             "budget": stores.settings.kraken_max_requests_per_run if spec.budget is None else spec.budget,
         }
     )
-    return Repair(verification, moved, tuple(files), restored, backfill(stores, wanted, run), tuple(notes))
+    filled = backfill(stores, wanted, run)
+    gone = tuple(not_paged_again(stores, untold))
+    return Repair(verification, moved, tuple(files), restored, filled, tuple(notes), gone)
 
 
 def _set_aside(
     stores: Stores, damaged: Iterable[Damage], run: RunContext
-) -> tuple[dict[str, str], list[Damage], set[Series]]:
+) -> tuple[dict[str, str], list[Damage], dict[Series, Spans]]:
     """Move damaged files out of the lake.
 
     Returns:
-        Their new paths, the damage that is left, and the series whose kept trades were damaged.
+        Their new paths, the damage that is left, and the series whose kept trades were damaged, with the time for which
+        pages had answered.
     """
     moved: dict[str, str] = {}
     left: list[Damage] = []
-    untold: set[Series] = set()
+    untold: dict[Series, Spans] = {}
     for damage in damaged:
         run.report(phase="setting aside")
         try:
             if damage.path == ASSET_IDS_FILE:
                 target = _assets(stores, damage, run)
             elif named_in_trades(damage.path) is not None:
-                target, series = set_trades_aside(stores, damage, run)
-                untold.add(series)
+                target, series, paged = set_trades_aside(stores, damage, run)
+                untold[series] = (*untold.get(series, ()), *paged)
             elif damage.series is None:
                 target = stores.lake.set_aside(damage)
             else:

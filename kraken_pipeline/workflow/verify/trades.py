@@ -6,14 +6,15 @@ claim what they did, but for what a person has withdrawn since.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kraken_pipeline.coverage.ranges import subtract
+from kraken_pipeline.coverage.ranges import Span, Spans, normalise, subtract
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.kraken.release import Kind
 from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.moment import iso, short
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import files as file_table
 from kraken_pipeline.storage.catalog.states import DamageKind, FileStatus
@@ -24,6 +25,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.storage.trades import manifest
 from kraken_pipeline.storage.trades.files import file_as_found, opened_trades, read_file, write_trades
 from kraken_pipeline.storage.trades.kept import (
+    THE_EXCHANGE,
     KeptTrades,
     TradeClaim,
     claimed_by,
@@ -234,11 +236,12 @@ def _adopt_pair(stores: Stores, pair: str, paths: Iterable[str], now: int) -> tu
 # --- repair
 
 
-def set_trades_aside(stores: Stores, damage: Damage, run: RunContext) -> tuple[str | None, Series]:
+def set_trades_aside(stores: Stores, damage: Damage, run: RunContext) -> tuple[str | None, Series, Spans]:
     """Move a damaged file of trades out of the lake, and have the archives read again that had answered for its time.
 
     Returns:
-        The new path, None where there is nothing to move; and the series whose archives are read again.
+        The new path, None where there is nothing to move; the series whose archives are read again; and the time of the
+        file for which the exchange had answered.
     """
     named = named_in_trades(damage.path)
     assert named is not None, "a path of trades"  # noqa: S101 - the caller has asked
@@ -247,7 +250,7 @@ def set_trades_aside(stores: Stores, damage: Damage, run: RunContext) -> tuple[s
         file = next((file for file in _confirmed(stores, named[0]) if file.path == damage.path), None)
         if file is not None and _damage(stores, file, quick=False) is None:
             damages.lift(stores.catalog, stores.lake, damage, run.now)
-            return None, series
+            return None, series, ()
         target = stores.lake.set_aside(damage)
         with stores.catalog.write() as connection:
             manifest.strike(connection, [damage.path])
@@ -255,4 +258,34 @@ def set_trades_aside(stores: Stores, damage: Damage, run: RunContext) -> tuple[s
                 reason = f"to be read again: {damage}"
                 spans = claimed_by(file.claims)
                 withdrawals.read_again(connection, series, spans, reason, run.now, without={Kind.OHLCVT})
-    return target, series
+    claims = () if file is None else file.claims
+    return target, series, claimed_by(claim for claim in claims if THE_EXCHANGE in claim.sources)
+
+
+def not_paged_again(stores: Stores, paged: Mapping[Series, Spans]) -> list[str]:
+    """Return a sentence for each span whose trades were paged and are lost, with the command that has them paged again.
+
+    Their candles are sound and covered, so that no run requests them.
+
+    Args:
+        stores: The stores.
+        paged: The time for which pages had answered, by the series of minutes.
+    """
+    with stores.catalog.read() as connection:
+        there = {series: claimed_by(manifest.claims_of(connection, series.pair)) for series in paged}
+    return [
+        _lost_sentence(series.pair, span)
+        for series, spans in sorted(paged.items())
+        for span in subtract(normalise(spans), there[series])
+    ]
+
+
+def _lost_sentence(pair: str, span: Span) -> str:
+    withdraw = (
+        f"kraken-pipeline resolve --span --pair {pair} --interval 1 --start {iso(span.start)} --end {iso(span.end)} "
+        '--reason "lost trades"'
+    )
+    return (
+        f"the trades of {pair} from {short(span.start)} to {short(span.end)} were paged, and are lost: `{withdraw}` "
+        f"and `kraken-pipeline backfill --pairs {pair} --complete` have them paged again"
+    )
