@@ -1,4 +1,9 @@
-"""Adoption: sound files of the lake that the manifest does not name are recorded, so that they are read."""
+"""Adoption: sound files of the lake that the manifest does not name are recorded, so that they are read.
+
+In a restored home, a file may also lie in the place of one that was only announced: the catalog was saved while a write
+was in progress, and the lake was copied after later ones. Nothing rests on an announced file, but a reader accepts no
+other in its place.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +61,7 @@ def adopt(
 
     Args:
         stores: The stores.
-        unknown: The paths of the files without a record, relative to the home.
+        unknown: The paths of the files without a record and of those that `to_adopt` returned, relative to the home.
         selected: The series to verify; those from before the manifest are adopted with the files that they have.
         run: The context of the run.
     """
@@ -80,6 +85,40 @@ def adopt(
     return count, strays
 
 
+def to_adopt(stores: Stores, announced: Iterable[str], damaged: Collection[Series]) -> list[str]:
+    """Return the paths of files that may have to be adopted though a record of the manifest names their path.
+
+    Args:
+        stores: The stores.
+        announced: The paths of existing files of which only announced ones are on record.
+        damaged: The series with a damaged file. Files of a layout that was announced may have replaced it.
+    """
+    found: list[str] = []
+    for path in announced:
+        series = named_in(path)[0]
+        if series is None:
+            continue
+        if _is_of_other_layout(stores.lake.manifest.of(series), path):
+            is_wanted = series in damaged
+        else:
+            is_wanted = not _is_on_record(stores, series, path)
+        if is_wanted:
+            found.append(path)
+    return found
+
+
+def _is_of_other_layout(known: SeriesFiles, path: str) -> bool:
+    return layout_of(path) not in (None, known.layout)
+
+
+def _is_on_record(stores: Stores, series: Series, path: str) -> bool:
+    """Return whether a file is the one on record or an announced one, by comparing all its bytes."""
+    stream, damage = stores.lake.inspector.open(series, path, is_whole=True)
+    if stream is not None:
+        stream.close()
+    return damage is None
+
+
 def is_adoptable(stores: Stores, series: Series, path: str, *, is_legacy: bool) -> bool:
     """Return whether a file is sound and at a path where its series, as it is on record, has files."""
     layout = layout_of(path)
@@ -94,7 +133,11 @@ def _adopt_series(
 ) -> tuple[int, list[Damage]]:
     known = stores.lake.manifest.reread(series)  # a writer may have recorded some in the meantime
     unknown = [path for path in paths if path not in known.files]
+    announced = [path for path in paths if path in known.files and all(file.is_announced for file in known.files[path])]
+    others = [path for path in announced if _is_of_other_layout(known, path)]
+    unknown += [path for path in announced if path not in others and not _is_on_record(stores, series, path)]
     candidates = sound_files(stores, unknown, is_legacy=is_legacy)
+    candidates += _announced_layouts(stores, known, others)
     layout = _layout_to_adopt(stores, known, candidates)
     later: list[LakeFile] = []
     if known.layout not in (None, layout):
@@ -156,6 +199,22 @@ def _layout_to_adopt(stores: Stores, known: SeriesFiles, candidates: Sequence[La
     newest = max((file.write_id for file in recorded), default="")
     is_later = all(file.write_id > newest for file in candles if file.layout is layout)
     return layout if is_later else known.layout
+
+
+def _announced_layouts(stores: Stores, known: SeriesFiles, paths: Collection[str]) -> list[LakeFile]:
+    """Return the sound files of announced layouts that are there in full, if the confirmed layout is not.
+
+    Otherwise their write was killed, and they are to be deleted. A layout of which a file lacks would lose candles.
+    """
+    if not paths:
+        return []
+    confirmed = [file for files in known.candles().values() for file in files if not file.is_announced]
+    if all(_is_on_record(stores, file.series, file.path) for file in confirmed):
+        return []
+    files = sound_files(stores, paths, is_legacy=False)
+    there = {file.path for file in files}
+    partial = {layout_of(path) for path in known.retired(known.layout) if path not in there}
+    return [file for file in files if file.layout not in partial]
 
 
 def complete_layout(place: LakeFiles, files: Sequence[LakeFile]) -> Layout | None:

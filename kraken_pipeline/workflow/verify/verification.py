@@ -33,7 +33,7 @@ from kraken_pipeline.storage.records.manifest import LakeFile
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec
-from kraken_pipeline.workflow.verify.adoption import adopt, adopt_later, is_adoptable
+from kraken_pipeline.workflow.verify.adoption import adopt, adopt_later, is_adoptable, to_adopt
 from kraken_pipeline.workflow.verify.catalog_repair import broken_rows, derive
 from kraken_pipeline.workflow.verify.rearrangement import rearrange
 from kraken_pipeline.workflow.verify.trades import verify_trades
@@ -151,6 +151,7 @@ def verify(
     differing += rest.differing
     sound += rest.sound
     is_noted = not stores.catalog.is_read_only
+    found.unknown += to_adopt(stores, found.announced, {file.series for file in differing} if is_noted else ())
     trades = verify_trades(stores, _pairs(stores, spec), run, quick=quick, part=part)
     if is_noted:
         adopted, strays = adopt(stores, found.unknown, found.series, run)
@@ -189,9 +190,10 @@ def verify(
 
 @dataclass(slots=True)
 class _Found:
-    """The expected files, and the files without a record."""
+    """The expected files, those at paths that are only announced, and the files without a record."""
 
     expected: list[LakeFile] = field(default_factory=list)
+    announced: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     unadopted: frozenset[Series] = frozenset()
     series: set[Series] = field(default_factory=set)
@@ -239,6 +241,11 @@ def _look(stores: Stores, spec: RunSpec) -> _Found:
             found.series.add(files[0].series)
             found.expected += [file for file in files if not file.is_announced] or []
     there = set(stores.lake.files.below("lake")) | set(stores.lake.files.below("replaced"))
+    found.announced = sorted(
+        path
+        for path, files in recorded.items()
+        if path in there and is_wanted(files[0].series) and all(file.is_announced for file in files)
+    )
     for path in sorted(there - recorded.keys() - {ASSET_IDS_FILE}):
         series, _ = named_in(path)
         if series is None or is_wanted(series):
