@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-import yaml  # type: ignore[import-untyped]
 from dagster._core.definitions.run_request import InstigatorType
 
 from kraken_pipeline.market.interval import Interval
@@ -21,13 +18,13 @@ from kraken_pipeline.market.series import Series
 from kraken_pipeline.orchestration.runs import find_run
 from kraken_pipeline.storage.run_history import VARIABLE
 from kraken_pipeline.storage.stores import opened
+from kraken_pipeline_tests.support.daemons import CodeLocation, daemon_on
 from kraken_pipeline_tests.support.databases import copy_of_template
 from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.ingests import SERIES, assert_same, home_beside, state
 from kraken_pipeline_tests.support.processes import Running
-from kraken_pipeline_tests.support.servers import HOST, Port, PostgreSQL, wait_for
-from kraken_pipeline_tests.support.shell import ROOT, ended, start, start_on
-from kraken_pipeline_tests.support.workers import kill_with_children
+from kraken_pipeline_tests.support.servers import PostgreSQL, wait_for
+from kraken_pipeline_tests.support.shell import ROOT, ended, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -42,72 +39,6 @@ HELD = [Series(PAIRS[RUNS + run], Interval.D1) for run in range(RUNS)]
 PATIENCE = 300.0
 """Seconds for four runs that are started at once on a busy machine with two processors."""
 FAILED, SUCCEEDED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS
-
-
-class CodeLocation:
-    """The process that has the code, and starts the runs; it serves the same address when it is started again."""
-
-    def __init__(self, home: Path, variables: dict[str, str]) -> None:
-        self._home, self._variables = home, variables
-        self._log = home.parent / "code location.log"
-        self._port = Port()
-        self._process: Running | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that it serves, or will."""
-        return self._port.number
-
-    def start(self) -> None:
-        """Starts it and waits until it serves."""
-        # Dagster takes the first folder of the path away in a run's process, and adds the working directory.
-        module = ("--module-name", "kraken_pipeline_tests.support.code_location", "--working-directory", str(ROOT))
-        address = ("--host", HOST, "--port", str(self.port), "--location-name", "kraken_pipeline")
-        arguments = ("api", "grpc", *address, *module)
-        self._process = started_with_log(self._log, self._home, *arguments, program="dagster", **self._variables)
-        wait_for(self._serves, "the code location", PATIENCE)
-
-    def _serves(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._log.read_text()
-        with socket.socket() as connection:
-            return connection.connect_ex((HOST, self.port)) == 0
-
-    def kill(self) -> int:
-        """Ends it with the processes of its runs, as the end of its container does; says how many these were."""
-        if self._process is None:
-            return 0
-        those = kill_with_children(self._process.pid)
-        self._process.communicate()
-        self._process = None
-        return len(those)
-
-    def close(self) -> None:
-        """Ends it for good."""
-        self.kill()
-        self._port.close()
-
-
-def started_with_log(log: Path, home: Path, *arguments: str, program: str, **variables: str) -> Running:
-    """Starts a program that writes to a file: a pipe that nobody reads would stop it when it is full."""
-    with log.open("a+") as stream:
-        return start_on(stream.fileno(), home, *arguments, program=program, **variables)
-
-
-@contextmanager
-def daemon_on(workspace: Path, home: Path, variables: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """Dagster's daemon as long as the block runs; gives a check that it does."""
-    log = home.parent / "daemon.log"
-    process = started_with_log(log, home, "run", "-w", str(workspace), program="dagster._daemon", **variables)
-
-    def is_running() -> None:
-        assert process.poll() is None, log.read_text()
-
-    try:
-        yield is_running
-    finally:
-        kill_with_children(process.pid)
-        process.communicate()
 
 
 @pytest.fixture
@@ -136,10 +67,8 @@ def test_runs_that_die_with_their_code_location_are_ended_and_their_retries_leav
 ) -> None:
     home, url = home_beside(archives, "code location"), variables["KRAKEN_CATALOG_URL"]
     home.parent.mkdir()
-    location = CodeLocation(home, variables)
-    workspace = tmp_path / "workspace.yaml"
-    address = {"host": HOST, "port": location.port, "location_name": "kraken_pipeline"}
-    workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": address}]}))
+    location = CodeLocation(home, variables, "kraken_pipeline_tests.support.code_location", PATIENCE)
+    workspace = location.workspace(tmp_path)
 
     def launch(pairs: list[str]) -> Running:
         config = {"archive_dirs": [str(archives)], "pairs": pairs, "intervals": "60,1440"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
-from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
 from kraken_pipeline.definitions import build_definitions
@@ -36,7 +36,7 @@ from kraken_pipeline.demo.faults import Fault, HttpStatus
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
-from kraken_pipeline.orchestration.instance import instance_of
+from kraken_pipeline.orchestration.instance import instance_of, state_of
 from kraken_pipeline.orchestration.jobs.ingest_job import ingest_job
 from kraken_pipeline.orchestration.monitoring.alerting import NO_CATALOG, look, look_or_say_that_it_is_lost
 from kraken_pipeline.orchestration.schedules import schedules
@@ -57,16 +57,18 @@ from kraken_pipeline.workflow.withdraw import resolve
 from kraken_pipeline.workflow.withdraw.withdrawal import withdrawal
 from kraken_pipeline_tests.orchestration.conftest import definitions
 from kraken_pipeline_tests.support.clocks import clock_ahead
+from kraken_pipeline_tests.support.daemons import CodeLocation, daemon_on, started_with_log
 from kraken_pipeline_tests.support.exchanges import BEGIN, SUMMER
 from kraken_pipeline_tests.support.homes import NOW, Q1, SPRING, START, Shelf, run, settings_of
 from kraken_pipeline_tests.support.mounts import mount, mounted
 from kraken_pipeline_tests.support.receivers import WARNINGS, Received, webhook
-from kraken_pipeline_tests.support.servers import QuestDB
+from kraken_pipeline_tests.support.servers import QuestDB, wait_for
+from kraken_pipeline_tests.support.shell import TIMEOUT, program_on
 
 pytestmark = [pytest.mark.slow, *WARNINGS]
 
 HOURS = Series("XBTUSD", Interval.H1)
-HOUR = 3_600
+HOUR, DAY = 3_600, 86_400
 
 
 @pytest.fixture
@@ -299,15 +301,46 @@ def begun_at(instance: dg.DagsterInstance, name: str, moment: float) -> Instigat
     return state
 
 
-def test_a_schedule_whose_job_does_not_succeed_is_an_alert_until_it_does(
-    watched: Settings, instance: dg.DagsterInstance
+@pytest.mark.process
+def test_a_schedule_whose_job_does_not_succeed_is_an_alert_until_a_daemon_has_run_it(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received, shelf: Shelf, tmp_path: Path
 ) -> None:
-    name = "cleanup_old_gap_records"
-    assert f"schedule:{name}" not in active(watched, instance), "it is not on"
-    begun_at(instance, name, time.time() - 10 * 86_400)
-    assert f"schedule:{name}" in active(watched, instance)
-    assert definitions(watched).resolve_job_def(name).execute_in_process(instance=instance).success
-    assert f"schedule:{name}" not in active(watched, instance)
+    """It is switched on ten days ago, due five days ago, and there was no daemon to start its run."""
+    job = "verify_lake"
+    name = f"schedule:{job}"
+    due = datetime.now(UTC) - timedelta(days=5)
+    late = changed(watched, kraken_verify_cron=f"0 6 {due.day} {due.month} *")
+    variables = {
+        "KRAKEN_DAGSTER_STORAGE": instance.root_directory,
+        "KRAKEN_VERIFY_CRON": late.kraken_verify_cron,
+    }
+    with opened(late) as stores:
+        run(stores, shelf.q1, resampling=False, intervals="1440", api_backfill=False)  # there is something to verify
+    location = CodeLocation(late.home, variables, "kraken_pipeline_tests.support.scheduled_location")
+    try:
+        location.start()
+        workspace = location.workspace(tmp_path)
+        assert not named(late, instance, name), "it is not on"
+        arguments = ("schedule", "start", job, "-w", str(workspace))
+        switching = program_on(late.home, *arguments, program="dagster", **variables)
+        log = tmp_path / "switching.log"
+        assert started_with_log(log, switching, ahead=-10 * DAY).wait(TIMEOUT) == 0, log.read_text()
+        with clock_ahead(-10 * DAY + HOUR):
+            assert not named(late, instance, name), "it was just switched on"
+        assert named(late, instance, name)
+        with daemon_on(workspace, late.home, variables) as check_daemon:
+
+            def succeeded() -> Sequence[dg.DagsterRun]:
+                check_daemon()
+                return instance.get_runs(dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS]))
+
+            wait_for(lambda: len(succeeded()) > 0, "the run of a schedule", TIMEOUT)
+        assert not named(late, instance, name)
+        (done,) = instance.get_runs(dg.RunsFilter(job_name=job))
+        assert done.tags["dagster/schedule_name"] == job
+    finally:
+        location.close()
+    assert_told(hook, name, f"{job} was due at ")
 
 
 def test_a_schedule_that_has_nothing_to_do_or_was_just_switched_on_is_not_late(
@@ -334,10 +367,37 @@ def test_a_schedule_that_has_nothing_to_do_or_was_just_switched_on_is_not_late(
     assert "schedule:verify_lake" not in active(watched, instance)
 
 
-def test_a_silent_daemon_is_an_alert_until_it_reports(watched: Settings, instance: dg.DagsterInstance) -> None:
-    for age, expected in ((1, set[str]()), (SILENT_SECONDS + 5, {"daemon:sensor"}), (0, set[str]())):
-        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age, "SENSOR", "daemon", []))
-        assert active(watched, instance) == expected
+@pytest.mark.process
+def test_a_daemon_that_was_stopped_is_an_alert_until_it_runs_again(
+    watched: Settings, instance: dg.DagsterInstance, hook: Received
+) -> None:
+    variables, long = {"DAGSTER_HOME": instance.root_directory}, SILENT_SECONDS + 60
+    names = {f"daemon:{name.lower()}" for name in state_of(instance).needed}
+
+    def silent() -> set[str]:
+        found = {alert.name for alert in look(watched, instance, ()).wrong}
+        return {name for name in found if name.startswith("daemon:")}
+
+    def wait_for_reports(check_daemon: Callable[[], None]) -> None:
+        def have_reported() -> bool:
+            check_daemon()
+            state = state_of(instance)
+            return state.needed_heartbeats.keys() == state.needed and not state.silent(time.time())
+
+        wait_for(have_reported, "a heartbeat of each daemon", TIMEOUT)
+
+    assert {"daemon:sensor", "daemon:scheduler"} <= names
+    with daemon_on(None, watched.home, variables) as check_daemon:
+        wait_for_reports(check_daemon)
+        assert silent() == set()
+    assert silent() == set(), "it may be starting again"
+    with clock_ahead(long):
+        assert silent() == names
+        with daemon_on(None, watched.home, variables, ahead=long) as check_daemon:
+            wait_for_reports(check_daemon)
+            assert silent() == set()
+    for name in names:
+        assert_told(hook, name, "start dagster-daemon again")
 
 
 def test_a_catalog_that_cannot_be_opened_is_told_once_and_its_return_as_well(

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,18 +83,19 @@ def shell(home: Path, *arguments: str, **variables: str) -> Said:
 
 def start(home: Path, *arguments: str, program: str = "kraken_pipeline.cli.app", **variables: str) -> Running:
     """A program in a process of its own, started in the home's folder."""
-    return started(_program(home, program, arguments, variables))
+    return started(program_on(home, *arguments, program=program, **variables))
 
 
 def start_on(terminal: int, home: Path, *arguments: str, program: str = "kraken_pipeline", **variables: str) -> Running:
     """A program in a process of its own, on the terminal or the file of this descriptor."""
-    return started(_program(home, program, arguments, variables), terminal)
+    return started(program_on(home, *arguments, program=program, **variables), terminal)
 
 
-def _program(home: Path, module: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Program:
+def program_on(home: Path, *arguments: str, program: str, **variables: str) -> Program:
+    """A program that is to be started in the home's folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("KRAKEN_", "DAGSTER_"))}
     given = {**kept, **dict.fromkeys(_UNSET, ""), **environment(home), "PYTHONPATH": str(ROOT), **variables}
-    return Program(module, arguments, home.parent, given)
+    return Program(program, arguments, home.parent, given)
 
 
 def ended(process: Running) -> Said:
