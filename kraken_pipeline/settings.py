@@ -221,8 +221,7 @@ class Settings(BaseSettings):
     kraken_schedule_intervals: str | None = Field(
         default=None,
         pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="The intervals of the scheduled runs: `60,1440`. If it is not set, they are those of a run that "
-        "names none: the eight of Kraken's archives, and weekly or 15-day candles where they are stored or kept.",
+        description="The intervals of the scheduled runs: `60,1440`; those of a run that names none if it is not set.",
     )
     kraken_schedule_lookback_days: int = Field(
         default=7,
