@@ -17,6 +17,7 @@ from kraken_pipeline.market.resample import resample
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.schema import gaps
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.gaps.gaps import find_gaps
 from kraken_pipeline.workflow.gaps.kept_intervals import filled_intervals, record_asked
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
@@ -64,6 +65,8 @@ def test_reading_makes_them_of_daily_ones(stores: Stores, shelf: Shelf, interval
     expected = weeks_of(stores, "XBTUSD", interval)
     assert expected
     assert values(read) == [pytest.approx(row) for row in expected]
+    told = explain(stores, "XBTUSD", interval.value, "2023-05-01", NOW)
+    assert told.sentence == "no candle is stored; reading makes it of those of 1440 minutes"
     with pytest.raises(InvalidRequest, match=f"no candles of {interval.value} minutes are stored: read_candles makes"):
         kraken_pipeline.scan_candles("XBTUSD", interval.value, settings=stores.settings)
 

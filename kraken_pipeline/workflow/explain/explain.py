@@ -209,9 +209,20 @@ def _standing(
         return CandleState.CANDLE, f"a candle from {candle.source}{beside}{missing}"
     if covered is not None:
         return CandleState.QUIET, f"no candle: nobody traded, {_how_quiet(span, proof, suspicions)}"
+    if finer := _made_on_reading(snapshot, series, span, gaps):
+        return CandleState.GAP, f"no candle is stored; reading makes it of those of {finer.value} minutes"
     if gaps:
         return CandleState.GAP, f"no candle, and no source answers for it: {_routes(gaps, span)}"
     return CandleState.NOT_EXPECTED, f"no candle, and none is expected: {_why_not_expected(snapshot, series, span)}"
+
+
+def _made_on_reading(snapshot: CatalogSnapshot, series: Series, span: Span, gaps: Sequence[Gap]) -> Interval | None:
+    """Return the interval that reading makes a candle of, of a series that is not stored by default."""
+    if snapshot.is_wanted(run_spec(), series):
+        return None
+    legs = [leg for gap in gaps for leg in legs_over(gap, span)]
+    found = {leg.resampled_from if leg.route is Route.RESAMPLE and leg.is_ready else None for leg in legs}
+    return found.pop() if len(found) == 1 else None
 
 
 def _how_quiet(span: Span, proof: CandleProof, suspicions: Sequence[SuspicionRecord]) -> str:
