@@ -1,12 +1,16 @@
-"""The syntax of settings: cron times, and URLs of servers as the libraries that use them can parse them."""
+"""The syntax of settings: intervals, cron times, and URLs of servers as the libraries that use them can parse them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
+
+from kraken_pipeline.errors import InvalidRequest
+from kraken_pipeline.market.interval import parse_intervals
 
 _CRON_FIELD = re.compile(r"[\d*/,-]+|[A-Za-z]{3}([,-][A-Za-z]{3})*")
 # User and password must be percent-encoded: three libraries parse special characters between // and @ in three ways,
@@ -36,10 +40,25 @@ def _is_server(shape: re.Pattern[str], url: str) -> bool:
         return False
 
 
-def is_cron(value: str) -> bool:
-    """Check whether a text is a cron time of five fields."""
+def _require_cron(value: str) -> str:
     fields = value.split()
-    return len(fields) == len(_CRON_BOUNDS) and all(map(_is_cron_field, fields, _CRON_BOUNDS))
+    if len(fields) != len(_CRON_BOUNDS) or not all(map(_is_cron_field, fields, _CRON_BOUNDS)):
+        raise ValueError("write a cron time of five fields, such as */15 * * * *")
+    return value
+
+
+def _require_intervals(value: str) -> str:
+    try:
+        parse_intervals(value)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+CronTime = Annotated[str, AfterValidator(_require_cron)]
+"""A cron time of five fields."""
+IntervalList = Annotated[str, AfterValidator(_require_intervals)]
+"""A text with intervals, such as `60,1440` or `1h,1d`."""
 
 
 def is_http(url: str) -> bool:

@@ -12,9 +12,16 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kraken_pipeline.errors import InvalidSettings
-from kraken_pipeline.setting_syntax import is_broker, is_cron, is_database, is_http, is_pgwire, is_redis, problems
-
-_MINUTES = "(1|5|15|30|60|240|720|1440|10080|21600)"
+from kraken_pipeline.setting_syntax import (
+    CronTime,
+    IntervalList,
+    is_broker,
+    is_database,
+    is_http,
+    is_pgwire,
+    is_redis,
+    problems,
+)
 
 
 class Settings(BaseSettings):
@@ -53,13 +60,13 @@ class Settings(BaseSettings):
     kraken_tiers_file: Path | None = Field(
         default=None, description="A TOML file with a table of tiers that replaces the built-in one."
     )
-    kraken_intervals: str | None = Field(
+    kraken_intervals: IntervalList | None = Field(
         default=None,
-        pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="The intervals of reports, lists of gaps and maps without `--intervals`: `60,1440`. If it is "
-        "not set, they are the intervals of ingested archives and those that an open-ended ingest or backfill named; "
-        "the eight of Kraken's archives until there are any. More intervals show more gaps. Weekly and 15-day candles "
-        "are made on reading, and stored as well if they are named here; else it does not change what is ingested.",
+        description="The intervals of reports, lists of gaps and maps without `--intervals`: `60,1440` or `1h,1d`. "
+        "If it is not set, they are the intervals of ingested archives and those that an open-ended ingest or backfill "
+        "named; the eight of Kraken's archives until there are any. More intervals show more gaps. Weekly and 15-day "
+        "candles are made on reading, and stored as well if they are named here; else it does not change what is "
+        "ingested.",
     )
     kraken_archive_published_days: int = Field(
         default=14,
@@ -218,10 +225,10 @@ class Settings(BaseSettings):
     kraken_schedule_tier: str = Field(
         default="ALL", pattern=r"(?i)^(tier[1-4]|all)$", description="The tier of the scheduled runs."
     )
-    kraken_schedule_intervals: str | None = Field(
+    kraken_schedule_intervals: IntervalList | None = Field(
         default=None,
-        pattern=rf"^{_MINUTES}( *, *{_MINUTES})*$",
-        description="The intervals of the scheduled runs: `60,1440`; those of a run that names none if it is not set.",
+        description="The intervals of the scheduled runs: `60,1440` or `1h,1d`; those of a run that names none if "
+        "it is not set.",
     )
     kraken_schedule_lookback_days: int = Field(
         default=7,
@@ -230,23 +237,23 @@ class Settings(BaseSettings):
         description="The last days whose gaps the scheduled backfill fills and whose candles `validate_recent_data` "
         "compares.",
     )
-    kraken_backfill_cron: str = Field(
+    kraken_backfill_cron: CronTime = Field(
         default="*/15 * * * *", description="The schedule of `backfill_gaps_incremental`, as cron in UTC."
     )
-    kraken_report_cron: str = Field(
+    kraken_report_cron: CronTime = Field(
         default="0 6 * * *", description="The schedule of `report_data_completeness`, as cron in UTC."
     )
-    kraken_validate_cron: str = Field(
+    kraken_validate_cron: CronTime = Field(
         default="30 5 * * *", description="The schedule of `validate_recent_data`, as cron in UTC."
     )
-    kraken_cleanup_cron: str = Field(
+    kraken_cleanup_cron: CronTime = Field(
         default="0 4 * * 0", description="The schedule of `cleanup_old_gap_records`, as cron in UTC."
     )
-    kraken_verify_cron: str = Field(
+    kraken_verify_cron: CronTime = Field(
         default="0 3 * * *",
         description="The schedule of `verify_lake`, as cron in UTC. Each run reads a part of the lake.",
     )
-    kraken_prove_cron: str = Field(
+    kraken_prove_cron: CronTime = Field(
         default="0 2 * * *", description="The schedule of `prove_by_trade_ids`, as cron in UTC."
     )
     kraken_prove_requests: int = Field(
@@ -342,7 +349,9 @@ class Settings(BaseSettings):
         description="Candles that are read and sent to QuestDB at once. More is faster for many pairs, and takes more "
         "memory.",
     )
-    kraken_health_cron: str = Field(default="*/10 * * * *", description="When `check_health` runs, as cron in UTC.")
+    kraken_health_cron: CronTime = Field(
+        default="*/10 * * * *", description="When `check_health` runs, as cron in UTC."
+    )
     kraken_alert_urls: SecretStr | None = Field(
         default=None,
         description="Where alerts are sent, as URLs of Apprise, separated by spaces: "
@@ -384,21 +393,6 @@ class Settings(BaseSettings):
                 raise ValueError("write endpoints with their requests a second, such as Trades=0.5,OHLC=1")
             rates[name.strip()] = float(rate)
         return rates
-
-    @field_validator(
-        "kraken_backfill_cron",
-        "kraken_report_cron",
-        "kraken_validate_cron",
-        "kraken_cleanup_cron",
-        "kraken_verify_cron",
-        "kraken_prove_cron",
-        "kraken_health_cron",
-    )
-    @classmethod
-    def _five_fields(cls, value: str) -> str:
-        if not is_cron(value):
-            raise ValueError("write a cron time of five fields, such as */15 * * * *")
-        return value
 
     @field_validator("kraken_celery_url")
     @classmethod

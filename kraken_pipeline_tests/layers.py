@@ -16,9 +16,9 @@ ROOT = Path(kraken_pipeline.__file__).parent
 CORE = {"errors", "market"}
 LAYERS = {
     "errors": set[str](),
-    "setting_syntax": set[str](),
-    "settings": {"errors", "setting_syntax"},
     "market": {"errors"},
+    "setting_syntax": CORE,
+    "settings": {"errors", "setting_syntax"},
     "coverage": CORE,
     "kraken": CORE | {"coverage"},
     "storage": CORE | {"coverage", "kraken", "settings"},

@@ -72,6 +72,15 @@ class Interval(IntEnum):
             raise InvalidRequest(f"interval {value!r} does not exist; allowed are {allowed} (minutes)") from None
 
 
+def parse_intervals(text: str) -> tuple[Interval, ...]:
+    """Return the intervals of a text such as `60,1440` or `1h,1d`, sorted.
+
+    Raises:
+        InvalidRequest: There is no such interval; the message lists the allowed ones.
+    """
+    return tuple(sorted({Interval.parse(part) for part in text.split(",")}))
+
+
 _UNITS = {"": 1, "m": 1, "h": 60, "d": 1_440, "w": 10_080}
 _LENGTH = re.compile(r"\s*([0-9]{1,9})\s*([mhdw]?)\s*")
 

@@ -59,7 +59,7 @@ def test_those_of_an_archive_that_was_withdrawn_are_kept_no_longer(stores: Store
     assert kept_intervals(stores) == ARCHIVED
 
 
-@pytest.mark.parametrize("value", ["240", "1440, 240,240"])
+@pytest.mark.parametrize("value", ["240", "1440, 240,240", "4h, 1d", "1w"])
 def test_the_setting_says_it_alone(home: Path, shelf: Shelf, value: str) -> None:
     with opened(settings_of(home, kraken_intervals=value)) as stores:
         run(stores, shelf.q1)

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from kraken_pipeline.market.interval import INTERVALS_OF_ARCHIVES, Interval
+from kraken_pipeline.market.interval import INTERVALS_OF_ARCHIVES, Interval, parse_intervals
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.records import interval_records
 from kraken_pipeline.storage.stores import Stores
@@ -48,7 +48,7 @@ def stored_intervals(connection: sa.Connection, settings: Settings) -> frozenset
 
 def _set_up(settings: Settings) -> frozenset[Interval]:
     named = settings.kraken_intervals
-    return frozenset() if named is None else frozenset(map(Interval.parse, named.split(",")))
+    return frozenset() if named is None else frozenset(parse_intervals(named))
 
 
 def _on_record(connection: sa.Connection) -> frozenset[Interval]:
