@@ -204,7 +204,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(home: Path, exchange: DemoExchange, archives: Path) -> Sequence[Finding]:
     """What is found by a run that asks for OHLC only: trades are too dear for it."""
     with opened(settings_of(home, kraken_api_url=exchange.url, kraken_max_requests_per_gap=0)) as stores:
-        run(stores, archives, now=NOW, lookback_days=30)
+        # Weekly and 15-day candles too, which later runs keep up then.
+        run(stores, archives, now=NOW, lookback_days=30, intervals=list(Interval))
         return found(stores)
 
 

@@ -124,7 +124,7 @@ def test_a_day_that_an_archive_lacks_is_resampled_from_its_hours(stores: Stores,
 
 def test_resampled_candles_never_make_a_pair_begin_earlier(stores: Stores, shelf: Shelf) -> None:
     # The week and the fifteen days of the first trade begin long before it.
-    first = run(stores, shelf.q1, shelf.q2)
+    first = run(stores, shelf.q1, shelf.q2, intervals=list(Interval))
     before = (lake_of(stores), evidence_of(stores))
     assert stored(stores, "XBTUSD", 10080)[0][0] < START
     second = run(stores, run_id="run-two")

@@ -88,8 +88,8 @@ def test_what_is_counted_alike_is_reconciled_though_there_is_one_interval_only(t
         assert whole.start == Interval.M1.floor(first)
         assert whole.end > END - DAY
         assert found[MINUTES].verified == ()
-        weeks = found[Series(PAIR, Interval.W1)].reconciled
-        assert weeks, "what is made of days that are counted follows"
+        days = found[Series(PAIR, Interval.D1)].reconciled
+        assert days, "what is made of minutes that are counted follows"
         assert len(exchange.requests) == done.requests
 
 

@@ -57,7 +57,7 @@ def test_a_group_whose_share_of_the_budget_is_short_leaves_the_rest_to_the_last_
     shares = [group.allowed or 0 for group in groups]
     assert sum(shares) <= 40 - first.outcome.requests
     assert min(shares) > 3, "what the fetches of no pair need is shared too"
-    parts = [request_group(stores, SPEC, replace(group, allowed=3), MOMENT) for group in groups]
+    parts = [request_group(stores, SPEC, replace(group, allowed=1), MOMENT) for group in groups]
     assert any(part.is_cut_short for part in parts)
     assert not any(part.is_stopped for part in parts)
     assert not [note for part in parts for note in part.outcome.notes if note.startswith(BUDGET_SPENT)]
