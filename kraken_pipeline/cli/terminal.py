@@ -33,7 +33,7 @@ def progress_bar(
     Args:
         console: The console to show it on.
         phase: The phase that is shown before the first progress.
-        counted: What the number of candles of the progress counts.
+        counted: The noun, in the singular, for what the progress counts.
     """
     if is_held(console):
         yield lambda _: None
@@ -125,7 +125,7 @@ def _sentence(progress: Progress, rate: float, counted: str) -> str:
     Args:
         progress: The progress.
         rate: The candles a second of the current phase.
-        counted: What the number of candles counts.
+        counted: The noun, in the singular, for what the progress counts.
     """
     left = progress.seconds_left
     time_left = duration(left if progress.is_done else max(1.0, left)) if left is not None else None

@@ -18,7 +18,7 @@ CANDLES = "candles.parquet"
 """The name of a file with candles of more than one year, and of each file in the former layout."""
 
 
-_SPELLED_AS_IT_IS = re.compile("[A-Z0-9._-]*")
+_ENCODED = re.compile("[^A-Z0-9._-]+")
 
 
 def spelled(name: str) -> str:
@@ -27,13 +27,7 @@ def spelled(name: str) -> str:
     Everything but capital letters, digits, dot, dash and underscore is percent-encoded. Readers of Hive layouts decode
     that: AAPLxUSD is stored in `pair=AAPL%78USD` and read as AAPLxUSD.
     """
-    if _SPELLED_AS_IT_IS.fullmatch(name):
-        return name
-    return "".join(
-        letter if letter.isascii() and (letter.isupper() or letter.isdigit() or letter in ".-_") else f"%{byte:02X}"
-        for letter in name
-        for byte in letter.encode()
-    )
+    return _ENCODED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
 
 
 def make_folder(folder: Path) -> None:
@@ -149,6 +143,14 @@ def candles_path(series: Series, year: int | None) -> str:
 def former_path(series: Series, year: int) -> str:
     """Return the path of the candles of one year of a series in the former layout, relative to the home."""
     return f"{series_folder(series)}/year={year}/{CANDLES}"
+
+
+def is_former(path: str) -> bool:
+    """Return whether a file of candles, by any absolute path or URL, is in the former layout: a folder for each year.
+
+    It looks at the name of its folder alone, and parses nothing else of the path as `layout_of` does.
+    """
+    return path.split("/")[-2].startswith("year=")
 
 
 def layout_of(path: str) -> Layout | None:

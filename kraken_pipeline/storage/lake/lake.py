@@ -279,7 +279,7 @@ class Lake:
         return sorted(((year, path) for path, year in years.items()), key=lambda file: file[0] or 0)
 
     def _partitions_within(self, series: Series, start: int | None, end: int | None) -> list[tuple[int | None, str]]:
-        """Return those of the partitions that may hold candles that start in `[start, end)`."""
+        """Return the year and the path of each partition that may hold candles with a start in `[start, end)`."""
         return [(year, path) for year, path in self.partitions(series) if year_meets(year, start, end)]
 
     def clear(self, series: Collection[Series]) -> None:

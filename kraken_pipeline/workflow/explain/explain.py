@@ -217,7 +217,7 @@ def _standing(
 
 
 def _made_on_reading(snapshot: CatalogSnapshot, series: Series, span: Span, gaps: Sequence[Gap]) -> Interval | None:
-    """Return the interval that reading makes a candle of, of a series that is not stored by default."""
+    """Return the finer interval of which reading makes a candle; None if the series is stored, or nothing covers it."""
     if snapshot.is_wanted(run_spec(), series):
         return None
     legs = [leg for gap in gaps for leg in legs_over(gap, span)]

@@ -42,7 +42,7 @@ def kept_intervals(stores: Stores) -> tuple[Interval, ...]:
 
 
 def stored_intervals(connection: sa.Connection, settings: Settings) -> frozenset[Interval]:
-    """Return the intervals whose candles a run stores that names none: those of Kraken's archives, and those kept."""
+    """Return the intervals that a run stores if it names none: the eight of Kraken's archives, and those kept."""
     return frozenset(INTERVALS_OF_ARCHIVES) | _set_up(settings) | _on_record(connection)
 
 
@@ -56,7 +56,10 @@ def _on_record(connection: sa.Connection) -> frozenset[Interval]:
 
 
 def filled_intervals(stores: Stores, spec: RunSpec) -> Collection[Interval]:
-    """Return the intervals whose gaps a run fills, those that few pairs have stored left out."""
+    """Return the intervals whose gaps a run fills in all pairs.
+
+    Those that it only fills in pairs that have some candles of them already are not among them.
+    """
     if spec.names_intervals:
         return spec.intervals
     with stores.catalog.read() as connection:

@@ -51,7 +51,7 @@ class CatalogSnapshot:
         absent: Pairs that the newest list of the exchange lacks; they count as listed until a later list lacks them
             too.
         first_known: Pair → the time of its earliest known candle or trade, in seconds since the epoch.
-        stored_intervals: The intervals whose candles a run stores that names none.
+        stored_intervals: The intervals that a run stores if it names none.
     """
 
     now: int

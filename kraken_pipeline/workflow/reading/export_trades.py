@@ -35,7 +35,7 @@ _TRADES_A_SECOND = 1_500_000
 
 @dataclass(frozen=True, slots=True)
 class ExportedTrades:
-    """What was written of the trades of one pair.
+    """The number of trades of one pair that an export has written.
 
     Attributes:
         pair: The name of the pair.
@@ -57,7 +57,7 @@ def export_trades(
     *,
     require_complete: bool = False,
 ) -> list[ExportedTrades]:
-    """Write the kept trades of some pairs, in order of pair, time and id, and return what was written of each.
+    """Write the kept trades of some pairs, in order of pair, time and id, and return their number for each pair.
 
     Args:
         stores: The stores to read.

@@ -12,6 +12,7 @@ from kraken_pipeline.market.candle import CANDLE_SCHEMA, time_from_seconds
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.settings import Settings, load_settings
+from kraken_pipeline.storage.paths import is_former
 from kraken_pipeline.storage.stores import opened
 from kraken_pipeline.workflow.reading.candles import named
 from kraken_pipeline.workflow.reading.request import COLUMNS, PAIR, Moment, chosen_columns, seconds_of_moment
@@ -66,14 +67,13 @@ def scan_candles(
                 f"stored from then on, name them: kraken-pipeline ingest --intervals {stored.value}"
             )
         found = [path for one_series in series for path in stores.lake.locations(one_series, first, last)]
-    is_former = [path.split("/")[-2].startswith("year=") for path in found]  # the layout of earlier versions
     parts = [
         # Files of earlier versions have no flow.
         pl.scan_parquet(
             paths, schema=CANDLE_SCHEMA, missing_columns="insert", hive_partitioning=True, hive_schema=folders
         )
         for former, folders in ((True, _FORMER_FOLDERS), (False, _FOLDERS))
-        if (paths := [path for path, its in zip(found, is_former, strict=True) if its is former])
+        if (paths := [path for path in found if is_former(path) is former])
     ]
     if not parts:
         return pl.LazyFrame(schema={PAIR: pl.String(), **CANDLE_SCHEMA}).select(wanted)
