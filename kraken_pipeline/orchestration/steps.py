@@ -122,47 +122,44 @@ def _counted(events: Iterable[Event], run: RunContext) -> Iterator[Event]:
     """Yield events, and report the progress of the run after some of them."""
     for number, event in enumerate(events, 1):
         yield event
-        is_batched = isinstance(event, dg.AssetMaterialization)
-        run.did("reporting", costs.logging(int(is_batched), int(not is_batched)))
+        run.did("reporting", costs.logging(1))
         if number % _EVENTS_OF_PROGRESS == 0:
             run.report()
 
 
 def log_events(context: dg.OpExecutionContext, events: Iterable[Event]) -> None:
-    """Log materialisations and evaluations of checks; many materialisations of one asset are stored in batches.
+    """Log materialisations and evaluations of checks; many of one asset or check are stored in batches.
 
-    Those of one asset stay in order. If a later event cannot be made, the earlier ones are stored all the same.
+    Those of one asset or check stay in order. If an event cannot be made, those before it are stored all the same.
     """
-    waiting: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
+    waiting: dict[tuple[dg.AssetKey, str | None], list[Event]] = {}
     try:
         for event in events:
-            if isinstance(event, dg.AssetMaterialization):
-                of_asset = waiting.setdefault(event.asset_key, [])
-                of_asset.append(event)
-                if len(of_asset) == BATCH_EVENTS:
-                    _log_of_asset(context, waiting.pop(event.asset_key))
-            else:
-                # The method accepts evaluations too; its annotation does not say so.
-                context.log_event(event)  # type: ignore[arg-type]
+            about = event.asset_key, event.check_name if isinstance(event, dg.AssetCheckEvaluation) else None
+            of_asset = waiting.setdefault(about, [])
+            of_asset.append(event)
+            if len(of_asset) == BATCH_EVENTS:
+                _log_together(context, waiting.pop(about))
     finally:
         for of_asset in waiting.values():
-            _log_of_asset(context, of_asset)
+            _log_together(context, of_asset)
 
 
-def _log_of_asset(context: dg.OpExecutionContext, materialisations: Sequence[dg.AssetMaterialization]) -> None:
-    """Store materialisations of one asset as a batch; log them one by one if they are few, or the batch fails.
+def _log_together(context: dg.OpExecutionContext, events: Sequence[Event]) -> None:
+    """Store events of one asset or check as a batch; log them one by one if they are few, or the batch fails.
 
     Dagster does the same with a batch of its own that fails. A history that cannot be written ends no run.
     """
-    if len(materialisations) >= _FEW_EVENTS:
+    if len(events) >= _FEW_EVENTS:
         try:
-            store_batch(context, materialisations)
+            store_batch(context, events)
         except Exception as error:
-            context.log.warning(f"{len(materialisations)} events are logged one by one, as their batch failed: {error}")
+            context.log.warning(f"{len(events)} events are logged one by one, as their batch failed: {error}")
         else:
             return
-    for materialisation in materialisations:
-        context.log_event(materialisation)
+    for event in events:
+        # The method accepts evaluations too; its annotation does not say so.
+        context.log_event(event)  # type: ignore[arg-type]
 
 
 def log_shortfalls(log: dg.DagsterLogManager, changes: Changes) -> None:

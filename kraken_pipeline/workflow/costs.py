@@ -88,9 +88,9 @@ def verifying(files: int, size: int) -> float:
     return 1.0e-4 * files + 8.0e-10 * size
 
 
-def logging(materialisations: int, evaluations: int) -> float:
-    """Return the cost of storing so many materialisations, in batches, and so many evaluations of checks."""
-    return 0.001 * materialisations + 0.011 * evaluations
+def logging(events: int) -> float:
+    """Return the cost of storing so many materialisations and evaluations of checks, in batches."""
+    return 0.001 * events
 
 
 def checking(series: int, candles: float, workers: int) -> float:

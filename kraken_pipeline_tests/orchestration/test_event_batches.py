@@ -1,4 +1,4 @@
-"""Materialisations stored in batches: Dagster's history is as if each had been logged by itself."""
+"""Events stored in batches: Dagster's history is as if each had been logged by itself."""
 
 # Dagster reads the annotation of an op's context as it is, so they are not postponed here.
 from collections.abc import Callable, Iterator, Sequence
@@ -83,10 +83,10 @@ def state(instance: dg.DagsterInstance, key: str) -> tuple[Any, ...]:
     return partitions, last.dagster_event and last.dagster_event.partition, [one.partition_key for one in records]
 
 
-def one_by_one(events: Sequence[dg.AssetMaterialization]) -> Callable[[dg.OpExecutionContext], None]:
+def one_by_one(events: Sequence[Event]) -> Callable[[dg.OpExecutionContext], None]:
     def log(context: dg.OpExecutionContext) -> None:
         for event in events:
-            context.log_event(event)
+            context.log_event(event)  # type: ignore[arg-type]
 
     return log
 
@@ -130,3 +130,70 @@ def test_a_few_events_are_logged_by_dagster_itself(recorded: dg.DagsterInstance)
     result = logged(recorded, lambda context: steps.log_events(context, materialisations(3)))
     assert len(result.get_asset_materialization_events()) == 3
     assert len(history(recorded, KEYS[0])) == 3
+
+
+def evaluations(count: int, key: str, *, failing: int = 0) -> list[dg.AssetCheckEvaluation]:
+    """Evaluations of partitions, the first of which failed, and one of the whole asset in the end."""
+    partitions = [f"Q{number:04}USD|60" for number in range(count)]
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(key.split("/")),
+            check_name="agrees",
+            passed=number >= failing,
+            metadata={"number": number},
+            severity=dg.AssetCheckSeverity.WARN,
+            partition=partition,
+        )
+        for number, partition in enumerate([*partitions, None])
+    ]
+
+
+def results(instance: dg.DagsterInstance, key: str) -> list[tuple[Any, ...]]:
+    """What the instance knows of a check, newest first: its results, each with its metadata, step and message."""
+    check = dg.AssetCheckKey(dg.AssetKey(key.split("/")), "agrees")
+    found = []
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=10_000):
+        event = record.event
+        assert event is not None
+        assert event.dagster_event is not None
+        assert event.dagster_event.message is not None
+        evaluation = event.dagster_event.asset_check_evaluation_data
+        found.append(
+            (
+                record.partition,
+                record.status,
+                evaluation.passed,
+                evaluation.metadata,
+                evaluation.severity,
+                event.step_key,
+                event.dagster_event.message.replace("single/", "").replace("single", ""),
+            )
+        )
+    return found
+
+
+def test_a_batch_of_evaluations_leaves_the_same_history_as_single_ones(recorded: dg.DagsterInstance) -> None:
+    count = BATCH_EVENTS + 20
+    assert logged(recorded, lambda context: steps.log_events(context, evaluations(count, KEYS[0], failing=3))).success
+    single = evaluations(count, f"single/{KEYS[0]}", failing=3)
+    assert logged(recorded, one_by_one(single)).success
+    found = results(recorded, KEYS[0])
+    assert len(found) == count + 1
+    assert found == results(recorded, f"single/{KEYS[0]}")
+    assert found[0][0] is None  # the UI shows the last one
+    check = dg.AssetCheckKey(dg.AssetKey(KEYS[0].split("/")), "agrees")
+    latest = recorded.event_log_storage.get_latest_asset_check_execution_by_key([check])[check]
+    assert latest.partition is None
+    run = recorded.get_runs()[1]
+    assert len(recorded.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)) == count + 1
+
+
+def test_an_evaluation_that_a_run_repeats_replaces_its_own(recorded: dg.DagsterInstance) -> None:
+    def twice(context: dg.OpExecutionContext) -> None:
+        steps.log_events(context, evaluations(10, KEYS[0], failing=10))
+        steps.log_events(context, evaluations(12, KEYS[0]))
+
+    assert logged(recorded, twice).success
+    found = results(recorded, KEYS[0])
+    assert len(found) == 13
+    assert all(passed for _, _, passed, *_ in found)
