@@ -38,6 +38,8 @@ from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.market.series import Series
 
 _BLOCK = 1 << 20
+_BEGINNING = 1 << 16
+"""The most bytes that the first read of a member unpacks. A plan looks only at the beginning of every member."""
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -220,6 +222,7 @@ class _Member(io.RawIOBase):
 
     def __init__(self, archive: zipfile.ZipFile, name: str, limits: UnpackedLimits) -> None:
         self._name = name
+        self._is_begun = False
         try:
             with _unreadable(name):
                 member = archive.getinfo(name)
@@ -234,7 +237,8 @@ class _Member(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with _unreadable(self._name):
-            read = self._stream.read(len(buffer))
+            read = self._stream.read(len(buffer) if self._is_begun else min(len(buffer), _BEGINNING))
+        self._is_begun = True
         buffer[: len(read)] = read
         return len(read)
 
