@@ -37,7 +37,8 @@ _FIRST, _LAST = 1_380_585_600, 1_672_531_200  # 2013-10-01 and 2023-01-01, where
 _QUARTER_LAST = 1_680_307_200  # 2023-04-01
 _BUSY = 1.3  # the share of minutes with a trade of the pair of rank r is this divided by r + 1
 _POLL_SECONDS = 0.2
-_TIME_LEFT = re.compile(r"(?:about |, )([\d.]+) (s|min|h)(?: left)?$")
+_TIME_LEFT = re.compile(r"(?:about |, )([\d.]+) (s|min|h)(?: left)?(?:, [^,]+ of it [^,]+)?$")
+_SHARE = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 _SECONDS = {"s": 1, "min": 60, "h": 3_600}
 
 
@@ -238,11 +239,12 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _resident(pid: int) -> int:
-    """Return the resident memory of a process, in bytes; 0 if it has ended."""
+    """Return the memory of a process, in bytes, with its share of what several processes share; 0 if it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+        found = _SHARE.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
+    except OSError:
         return 0
+    return int(found[1]) << 10 if found else 0
 
 
 def table(taken: Sequence[Cost]) -> str:

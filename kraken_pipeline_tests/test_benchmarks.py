@@ -120,10 +120,12 @@ def test_a_command_is_measured_with_all_its_processes() -> None:
 def test_the_time_left_at_half_of_the_time_is_a_multiple_of_the_true_one() -> None:
     lines = [
         (10.0, "ingesting: 1 of 4 files, 10 candles, 1/s, 10 %, 3 min left\n"),
+        (20.0, "ingesting: 2 of 4 files, 20 candles, 1/s, 10 %, 2 min left, 70 s of it ingesting\n"),
         (40.0, "requesting candles: 3 of about 9 requests, 6 left, about 30 s\n"),
         (49.0, "a note that says nothing of the time\n"),
         (70.0, "reporting: 4 of 4 files, 40 candles, 99 %, 1 s left\n"),
     ]
     assert whole.left_at_half(lines, 100) == 30 / 60
     assert whole.left_at_half(lines, 30) == 180 / 20
+    assert whole.left_at_half(lines, 60) == 120 / 40
     assert whole.left_at_half(lines, 15) is None
