@@ -325,7 +325,8 @@ def _phases_of_last(server: PostgreSQL, history: str) -> dict[str, float]:
     entry = deserialize_value(rows[-1][0], EventLogEntry)
     assert entry.dagster_event is not None
     metadata = entry.dagster_event.step_output_data.metadata
-    return {label.removeprefix("seconds "): float(value.value) for label, value in metadata.items()}  # type: ignore[arg-type]
+    phases = {label: value for label, value in metadata.items() if label.startswith("seconds ")}
+    return {label.removeprefix("seconds "): float(value.value) for label, value in phases.items()}  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
