@@ -35,7 +35,7 @@ Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 def events_of(
     stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool | None = None
 ) -> Iterator[Event]:
-    """Yield the events of a run: those of each series that it changed and has not reported, then those of each tier.
+    """Yield the events of a run: those of each series that it changed, then those of each tier.
 
     Args:
         stores: The stores that the run changed.
@@ -44,39 +44,37 @@ def events_of(
         now: The time of the run, in seconds since the epoch.
         is_full: Whether everything of each series is reported; None where the number of series decides.
     """
-    yield from series_events(stores, spec, changes, now, is_full=is_full)
     rewritten = {*changes.ingested, *changes.candles_stored}
+    # Of very many series with other evidence only their tiers are reported, as of very many changed ones.
+    evidence = changes.evidence if len(changes.evidence) <= FULL_REPORT_SERIES else frozenset()
+    is_full = len(rewritten | evidence) <= FULL_REPORT_SERIES if is_full is None else is_full
+    yield from series_events(stores, spec, replace(changes, evidence=evidence), now, is_full=is_full)
     tiers: dict[Tier, list[Series]] = {}
     for series in sorted(rewritten | changes.evidence):
         tiers.setdefault(stores.tiers.tier_of(parse_pair(series.pair)), []).append(series)
     for tier, of_tier in tiers.items():
+        # What is suspected counts for no proof, so that intervals agree or not once all pairs have been searched.
+        agreeing = [series for series in of_tier if series in rewritten or series in evidence]
+        yield from agreement_events(tier, agreements(stores, agreeing), is_full=is_full)
         yield from _of_tier(stores, tier, [series for series in of_tier if series in rewritten], changes.rules, now)
     yield from published_changes(stores, changes.published)
 
 
 def series_events(
-    stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool | None = None
-) -> Iterator[Event]:
-    """Yield the events of each series that a run changed and has not reported; see `events_of`."""
-    # Of very many series with other evidence only their tiers are reported, as of very many changed ones.
-    single = changes if len(changes.evidence) <= FULL_REPORT_SERIES else replace(changes, evidence=frozenset())
-    changed = list(changed_series(stores, spec, single, now))
-    is_full = len(changed) <= FULL_REPORT_SERIES if is_full is None else is_full
-    tiers: dict[Tier, list[Series]] = {}
-    for change in changed:
+    stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool
+) -> Iterator[dg.AssetMaterialization]:
+    """Yield the materialisations of each series that a run changed and has not reported; see `events_of`."""
+    for change in changed_series(stores, spec, changes, now):
         tier, series, snapshot = change.tier, change.series, change.snapshot
-        tiers.setdefault(tier, []).append(series)
         if change.files:
             yield _materialised(tier, "candles", metadata.of_files(change.files, snapshot), series)
         if change.filled is not None:
             yield _materialised(tier, "backfilled_candles", metadata.of_plan(snapshot, change.filled), series)
-        if is_full and (change.is_selected or series in single.evidence):
+        if is_full and (change.is_selected or series in changes.evidence):
             yield _materialised(tier, "coverage", metadata.of_coverage(snapshot), series)
         # Gaps are not recorded for intervals outside the run spec, such as the minutes from which hours are resampled.
         if is_full and change.is_selected:
             yield _materialised(tier, "gaps", metadata.of_gaps(snapshot.gaps), series)
-    for tier, of_tier in tiers.items():
-        yield from agreement_events(tier, agreements(stores, of_tier), is_full=is_full)
 
 
 def file_events(

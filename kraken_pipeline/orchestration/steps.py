@@ -126,14 +126,7 @@ def report_series(
     """
     logged = logged_before(context)
     events = series_events(stores, spec, changes, now, is_full=is_full)
-    log_events(
-        context,
-        (
-            event
-            for event in events
-            if isinstance(event, dg.AssetCheckEvaluation) or (event.asset_key, str(event.partition)) not in logged
-        ),
-    )
+    log_events(context, (event for event in events if (event.asset_key, str(event.partition)) not in logged))
     return replace(changes, reported=frozenset({*changes.ingested, *changes.candles_stored}))
 
 

@@ -122,16 +122,15 @@ def expect_report(
         run: The run that reports.
         rewritten: The series whose candles have changed; all of theirs are checked.
         checked: Those of them that are checked by then.
-        reported: Those of them that are reported by then.
+        reported: Those of them that are materialised by then.
         others: The number of other series that it reports.
         candles: The number of candles that it adds until then.
     """
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection)
     changed = len(rewritten) + others
-    left = len(rewritten - reported)
-    logging = costs.logging(4 * (left + others) if changed <= FULL_REPORT_SERIES else left)
+    events = 4 * changed - 3 * len(reported) if changed <= FULL_REPORT_SERIES else len(rewritten - reported)
     candles += sum(extents[series].candles for series in rewritten - checked if series in extents)
     workers = stores.settings.kraken_workers
     reporting = costs.reporting(len(extents.keys() | rewritten))
-    run.expect("reporting", logging + reporting + costs.checking(candles, workers))
+    run.expect("reporting", costs.logging(events) + reporting + costs.checking(candles, workers))

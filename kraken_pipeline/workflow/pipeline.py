@@ -64,7 +64,7 @@ class Changes:
             reconciled, refuted or withdrawn.
         searched: The searches of pairs for quiet time of which nothing is recorded yet.
         rules: Series → the rules that its candles break, of the series that were checked after they were stored.
-        reported: The series of which the run has reported everything.
+        reported: The series that the run has materialised.
     """
 
     files: tuple[FileOutcome, ...] = ()

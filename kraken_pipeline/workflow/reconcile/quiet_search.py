@@ -7,7 +7,7 @@ outages are found afterwards, the pair is searched again around them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -59,11 +59,13 @@ class QuietSearch:
     Attributes:
         checks: Pair → the ids of the ranges that had changed. A range that changes again gets a new id.
         found: The suspicious quiet time of the pairs.
+        silent: Pair → the stretches without a candle that are long for its activity, suspicious or not.
         down: The outages that the search left out.
     """
 
     checks: Mapping[str, frozenset[int]] = field(default_factory=dict)
     found: tuple[Found, ...] = ()
+    silent: Mapping[str, Spans] = field(default_factory=dict)
     down: Spans = ()
 
 
@@ -81,9 +83,10 @@ def _search_changes(stores: Stores, pairs: Collection[str]) -> QuietSearch:
         known = proof_records.suspicions_of(connection)
         down = normalise((*incident_records.down_times(connection), *(one.span for one in known if is_outage(one))))
     changed = publications.ranges_of(check for found in checks.values() for check in found)
-    group = PairSearch(places_of(days_of(changed)), changed)
-    found = search(stores, group, down)[1] if checks else []
-    return QuietSearch({pair: _ids(some) for pair, some in checks.items()}, tuple(found), down)
+    if not checks:
+        return QuietSearch()
+    _, found, silent = search(stores, PairSearch(places_of(days_of(changed)), changed), down)
+    return QuietSearch({pair: _ids(some) for pair, some in checks.items()}, tuple(found), silent, down)
 
 
 def _ids(checks: Iterable[Publication]) -> frozenset[int]:
@@ -135,12 +138,22 @@ def still_found(
         earlier = newest[pair]
         if earlier.checks[pair] != _ids(checks[pair]):
             continue
-        others = _around(union(subtract(earlier.down, down), subtract(down, earlier.down), ended))
+        over, new = union(subtract(earlier.down, down), ended), subtract(down, earlier.down)
+        others = _around(union(over, _touching(new, earlier.silent.get(pair, ()))))
         own = [one for one in earlier.found if one[0] == pair]
         near = normalise(span for _, _, span, _ in own if clip(others, span))
         rest[pair] = intersect(places[pair], union(others, near))
         found += [one for one in own if not clip(others, one[2])]
     return found, {pair: spans for pair, spans in rest.items() if spans}
+
+
+def _touching(outages: Spans, silent: Spans) -> Spans:
+    """Return the outages that touch stretches without a candle; where there is none, an outage leaves nothing out.
+
+    Candles below an hour may have a longer stretch than the hourly candles, by an hour on either side at most.
+    """
+    reach = normalise(Span(span.start - HOURS.seconds, span.end + HOURS.seconds) for span in silent)
+    return tuple(outage for outage in outages if clip(reach, outage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +164,26 @@ class PairSearch:
     changed: Mapping[Series, Spans]
 
 
-def search(stores: Stores, group: PairSearch, down: Spans) -> tuple[Sequence[str], list[Found]]:
-    """Return some pairs, and their suspicious quiet time without outages."""
+def search(stores: Stores, group: PairSearch, down: Spans) -> tuple[Sequence[str], list[Found], dict[str, Spans]]:
+    """Return some pairs, their suspicious quiet time without outages, and their long stretches without a candle."""
     pairs = sorted(group.places)
     with stores.catalog.read() as connection:
         proven = {series: found.reconciled for series, found in proof_records.added_up(connection, pairs).items()}
         activity = Activity(stores.lake, evidence_records.extents(connection, pairs))
         evidence = QuietEvidence(stores, activity, proven, incident_records.down_times(connection))
     stores.lake.manifest.reread_all(activity.extents)  # together, which takes a tenth of the time
-    return pairs, list(_found(evidence, group.changed, group.places, down))
+    return pairs, *_found(evidence, group.changed, group.places, down)
 
 
 def _found(
     evidence: QuietEvidence, changed: Mapping[Series, Spans], places: Mapping[str, Spans], down: Spans
-) -> Iterator[Found]:
-    """Yield the suspicious quiet time of each pair, without outages: two pairs answer for those on behalf of all."""
+) -> tuple[list[Found], dict[str, Spans]]:
+    """Return the suspicious quiet time of each pair, without outages, and its long stretches without a candle.
+
+    Two pairs answer for outages on behalf of all.
+    """
+    found: list[Found] = []
+    silent: dict[str, Spans] = {}
     with evidence.stores.catalog.read() as connection:
         coverage = coverage_since_listing(connection, pairs=sorted(places))
         grants = evidence_records.grants_of(connection, coverage)
@@ -177,17 +195,19 @@ def _found(
             for span in _lone(evidence, series, changed.get(series, ()), answers)
             if subtract((span,), evidence.down)  # and not explained by an incident of the exchange
         )
-        yield from ((series.pair, series.interval, span, LONE) for span in lone)
+        found += ((series.pair, series.interval, span, LONE) for span in lone)
         if series.interval <= Interval.D1:
             own = normalise(grant.span for grant in answers if grant.source != Source.RESAMPLED)
             doubtful = subtract(intersect(covered, own), union(down, lone))
             hours = _hours(evidence, series, covered, doubtful)
             if hours is not None and hours == unsuspicious.get(series.pair):
                 continue
-            long = _long(evidence, series, covered, doubtful, places[series.pair])
+            long, stretches = _long(evidence, series, covered, doubtful, places[series.pair])
+            silent[series.pair] = union(silent.get(series.pair, ()), stretches)
             if series.interval is HOURS and not long:
                 unsuspicious[series.pair] = hours
-            yield from ((series.pair, series.interval, span, LONG) for span in long)
+            found += ((series.pair, series.interval, span, LONG) for span in long)
+    return found, silent
 
 
 _Hours = tuple[Spans, Spans]
@@ -217,15 +237,21 @@ def _lone(evidence: QuietEvidence, series: Series, spans: Spans, grants: Sequenc
     return tuple(span for span in normalise(found) if evidence.unbacked(series, (span,)))
 
 
-def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans) -> Spans:
-    """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`."""
+def _long(
+    evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spans, places: Spans
+) -> tuple[Spans, Spans]:
+    """Return the quiet time that a series' own activity makes hard to believe, at its full length beyond `places`.
+
+    Returns:
+        That quiet time, and the stretches without a candle that were examined.
+    """
     if not intersect(doubtful, places):
-        return ()
+        return (), ()
     stretches, silent = _candidates(evidence, series, places)
     near = evidence.unbacked(series, intersect(intersect(doubtful, places), silent))
     near = tuple(span for span in near if span.seconds >= HOURS.seconds)
     if not near:
-        return ()
+        return (), stretches
     doubtful = intersect(doubtful, stretches)
     edges = {edge for place in places for edge in (place.start, place.end)}
     whole = list(near)
@@ -236,7 +262,7 @@ def _long(evidence: QuietEvidence, series: Series, covered: Spans, doubtful: Spa
             whole.append(Span(start, end))
     doubtful = evidence.unbacked(series, intersect(doubtful, normalise(whole)))
     reach = normalise(Span(span.start - MARGIN, span.end + MARGIN) for span in doubtful)
-    return long_quiet(*_trades(evidence, series, reach), covered, doubtful, series.interval)
+    return long_quiet(*_trades(evidence, series, reach), covered, doubtful, series.interval), stretches
 
 
 def _candidates(evidence: QuietEvidence, series: Series, places: Spans) -> tuple[Spans, Spans]:

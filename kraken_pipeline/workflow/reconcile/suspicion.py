@@ -136,7 +136,7 @@ def look(
     run.did("reconciling", costs.comparing_markets(changes.values()))
     run.expect("reconciling", costs.searching(to_search.values(), processes))
     with closing(side_by_side(stores, partial(search, down=down), groups, processes)) as results:
-        for names, some in results:
+        for names, some, _ in results:
             run.did("reconciling", costs.searching([to_search[pair] for pair in names], processes))
             run.report(phase="reconciling")
             found += some
