@@ -21,7 +21,7 @@ from kraken_pipeline.workflow.publish import differences
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement
 from kraken_pipeline.workflow.verify.known_damage import damage_of
 from kraken_pipeline.workflow.verify.verification import Verification
-from kraken_pipeline.workflow.verify.verify import broken_candles
+from kraken_pipeline.workflow.verify.verify import Broken
 
 CANDLE_RULES = "candle_rules"
 FEW_GAPS = "few_gaps"
@@ -137,9 +137,9 @@ def _intact(asset: dg.AssetKey, damaged: Sequence[Damage]) -> dg.AssetCheckResul
     )
 
 
-def candle_rules(stores: Stores, asset: dg.AssetKey, series: Iterable[Series], now: int) -> dg.AssetCheckResult:
-    """Check the stored candles of some series against the rules of a candle."""
-    broken = broken_candles(stores, series, now)
+def candle_rules(asset: dg.AssetKey, rules: Mapping[Series, Sequence[Broken]]) -> dg.AssetCheckResult:
+    """Return the check result of series whose stored candles were checked, with the rules that those of each break."""
+    broken = sorted(found for of_series in rules.values() for found in of_series)
     return dg.AssetCheckResult(
         check_name=CANDLE_RULES,
         asset_key=asset,

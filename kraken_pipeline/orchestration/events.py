@@ -26,11 +26,15 @@ from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile.verdicts import Agreement, agreements
 from kraken_pipeline.workflow.report.report import make_report
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.settling import checked
+from kraken_pipeline.workflow.verify.verify import Broken
 
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
-def events_of(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iterator[Event]:
+def events_of(
+    stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool | None = None
+) -> Iterator[Event]:
     """Yield the events of a run: those of each series that it changed, then those of each tier.
 
     Args:
@@ -38,33 +42,39 @@ def events_of(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iter
         spec: The run spec.
         changes: The changes of the run.
         now: The time of the run, in seconds since the epoch.
+        is_full: Whether everything of each series is reported; None where the number of series decides.
     """
+    rewritten = {*changes.ingested, *changes.candles_stored}
     # Of very many series with other evidence only their tiers are reported, as of very many changed ones.
-    single = changes if len(changes.evidence) <= FULL_REPORT_SERIES else replace(changes, evidence=frozenset())
-    changed = list(changed_series(stores, spec, single, now))
-    is_full = len(changed) <= FULL_REPORT_SERIES
+    evidence = changes.evidence if len(changes.evidence) <= FULL_REPORT_SERIES else frozenset()
+    is_full = len(rewritten | evidence) <= FULL_REPORT_SERIES if is_full is None else is_full
+    yield from series_events(stores, spec, replace(changes, evidence=evidence), now, is_full=is_full)
     tiers: dict[Tier, list[Series]] = {}
-    rewritten: dict[Tier, list[Series]] = {}
-    for pair in sorted({series.pair for series in changes.evidence}):
-        tiers.setdefault(stores.tiers.tier_of(parse_pair(pair)), [])
-    for change in changed:
+    for series in sorted(rewritten | changes.evidence):
+        tiers.setdefault(stores.tiers.tier_of(parse_pair(series.pair)), []).append(series)
+    for tier, of_tier in tiers.items():
+        # What is suspected counts for no proof, so that intervals agree or not once all pairs have been searched.
+        agreeing = [series for series in of_tier if series in rewritten or series in evidence]
+        yield from agreement_events(tier, agreements(stores, agreeing), is_full=is_full)
+        yield from _of_tier(stores, tier, [series for series in of_tier if series in rewritten], changes.rules, now)
+    yield from published_changes(stores, changes.published)
+
+
+def series_events(
+    stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool
+) -> Iterator[dg.AssetMaterialization]:
+    """Yield the materialisations of each series that a run changed and has not reported; see `events_of`."""
+    for change in changed_series(stores, spec, changes, now):
         tier, series, snapshot = change.tier, change.series, change.snapshot
-        tiers.setdefault(tier, []).append(series)
-        if change.files or change.filled is not None:
-            rewritten.setdefault(tier, []).append(series)
         if change.files:
             yield _materialised(tier, "candles", metadata.of_files(change.files, snapshot), series)
         if change.filled is not None:
             yield _materialised(tier, "backfilled_candles", metadata.of_plan(snapshot, change.filled), series)
-        if is_full and (change.is_selected or series in single.evidence):
+        if is_full and (change.is_selected or series in changes.evidence):
             yield _materialised(tier, "coverage", metadata.of_coverage(snapshot), series)
         # Gaps are not recorded for intervals outside the run spec, such as the minutes from which hours are resampled.
         if is_full and change.is_selected:
             yield _materialised(tier, "gaps", metadata.of_gaps(snapshot.gaps), series)
-    for tier, of_tier in tiers.items():
-        yield from agreement_events(tier, agreements(stores, of_tier) if of_tier else {})
-        yield from _of_tier(stores, tier, rewritten.get(tier, ()), now)
-    yield from published_changes(stores, changes.published)
 
 
 def file_events(
@@ -106,11 +116,13 @@ def published_changes(stores: Stores, published: PublishOutcome) -> Iterator[Eve
             yield checks.evaluation(checks.equals_lake(stores, asset_key(tier, "questdb_candles"), series))
 
 
-def agreement_events(tier: Tier, found: Mapping[Series, Agreement]) -> Iterator[dg.AssetCheckEvaluation]:
-    """Yield the check `intervals_agree` of each series; for very many series, only of those with contradictions."""
+def agreement_events(
+    tier: Tier, found: Mapping[Series, Agreement], *, is_full: bool
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the check `intervals_agree` of each series, or only of those with contradictions."""
     key = asset_key(tier, "backfilled_candles")
     for series, agreement in found.items():
-        if agreement.contradictions or len(found) <= FULL_REPORT_SERIES:
+        if agreement.contradictions or is_full:
             yield checks.evaluation(checks.intervals_agree(key, {series: agreement}), key_of(series))
 
 
@@ -129,12 +141,24 @@ def rows_published(stores: Stores, series: Collection[Series]) -> Mapping[Series
     return {one_series: counts[one_series.interval].get(one_series.pair, 0) for one_series in series}
 
 
-def _of_tier(stores: Stores, tier: Tier, rewritten: Sequence[Series], now: int) -> Iterator[Event]:
-    """Yield the report and the checks of a tier; the rules of candles only for series whose candles have changed."""
+def _of_tier(
+    stores: Stores, tier: Tier, rewritten: Sequence[Series], known: Mapping[Series, Sequence[Broken]], now: int
+) -> Iterator[Event]:
+    """Yield the report and the checks of a tier; the rules of candles only for series whose candles have changed.
+
+    Args:
+        stores: The stores.
+        tier: The tier.
+        rewritten: The series whose candles have changed.
+        known: The rules that the candles of some of them break; the others are checked.
+        now: The time of the run, in seconds since the epoch.
+    """
     whole = make_report(stores, run_spec(tier=tier), now)
     yield _materialised(tier, "completeness_report", metadata.of_report(whole, page_path(stores.settings, tier)))
     if rewritten:
-        yield checks.evaluation(checks.candle_rules(stores, asset_key(tier, "candles"), rewritten, now))
+        rules = {series: known[series] for series in rewritten if series in known}
+        rules |= checked(stores, [series for series in rewritten if series not in known], now)
+        yield checks.evaluation(checks.candle_rules(asset_key(tier, "candles"), rules))
     yield checks.evaluation(checks.few_gaps(stores, asset_key(tier, "gaps"), whole.gaps))
     # The UI shows the last evaluation of a check, so that of the whole tier comes after those of its series.
     standing = agreements(stores, [completeness.series for completeness in whole.series])

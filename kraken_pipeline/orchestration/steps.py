@@ -11,8 +11,9 @@ import dagster as dg
 
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.orchestration import metadata, partitions
+from kraken_pipeline.orchestration.delivery.starts import logged_before
 from kraken_pipeline.orchestration.event_batches import BATCH_EVENTS, store_batch
-from kraken_pipeline.orchestration.events import Event, events_of
+from kraken_pipeline.orchestration.events import Event, events_of, series_events
 from kraken_pipeline.orchestration.progress import (
     NOTES,
     announce,
@@ -108,14 +109,53 @@ def begin_part(
     return Part(context, name, alone, run, parts)
 
 
-def report(context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, changes: Changes, run: RunContext) -> None:
-    """Log what a run changed: to the log what failed, as events the partitions and checks that changed."""
+def report_series(
+    context: dg.OpExecutionContext, stores: Stores, spec: RunSpec, changes: Changes, now: int, *, is_full: bool
+) -> Changes:
+    """Log the partitions that one of several steps changed, and return the changes as reported.
+
+    If an earlier process of the step was killed, the partitions that it has logged are not logged again.
+
+    Args:
+        context: The context of the step.
+        stores: The stores that the step changed.
+        spec: The run spec.
+        changes: The changes of the step.
+        now: The time that the run uses as the present, in seconds since the epoch.
+        is_full: Whether everything of each series is reported.
+    """
+    logged = logged_before(context)
+    events = series_events(stores, spec, changes, now, is_full=is_full)
+    log_events(context, (event for event in events if (event.asset_key, str(event.partition)) not in logged))
+    return replace(changes, reported=frozenset({*changes.ingested, *changes.candles_stored}))
+
+
+def report(
+    context: dg.OpExecutionContext,
+    stores: Stores,
+    spec: RunSpec,
+    changes: Changes,
+    run: RunContext,
+    *,
+    is_full: bool | None = None,
+) -> None:
+    """Log what a run changed: to the log what failed, as events the partitions and checks that changed.
+
+    Args:
+        context: The context of the step.
+        stores: The stores that the run changed.
+        spec: The run spec.
+        changes: The changes of the run.
+        run: The context of the run.
+        is_full: Whether everything of each series is reported; None where the number of series decides.
+    """
     log_shortfalls(context.log, changes)
     partitions.register(context.instance, stores.tiers, stores.lake.asset_ids.pairs())
     rewritten = {*changes.ingested, *changes.candles_stored}
-    expect_report(stores, run, rewritten, others=len(changes.evidence - rewritten))
+    others = len(changes.evidence - rewritten)
+    expect_report(stores, run, rewritten, changes.rules.keys(), changes.reported, others=others)
     run.report(phase="reporting")
-    log_events(context, _counted(events_of(stores, spec, changes, run.now), run))
+    log_events(context, _counted(events_of(stores, spec, changes, run.now, is_full=is_full), run))
 
 
 def _counted(events: Iterable[Event], run: RunContext) -> Iterator[Event]:

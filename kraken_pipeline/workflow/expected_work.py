@@ -23,7 +23,7 @@ SQLite, so that they would take half a minute for all series of the complete arc
 
 
 def settling(intervals: Collection[Interval], workers: int, files: Iterable[ArchiveFile]) -> float:
-    """Return the cost of resampling the pairs of some files and of comparing their intervals, in seconds.
+    """Return the cost of `workflow.settling` for the series of some files, in seconds.
 
     Args:
         intervals: The intervals whose gaps the run fills.
@@ -33,7 +33,12 @@ def settling(intervals: Collection[Interval], workers: int, files: Iterable[Arch
     found = list(files)
     changes = _changes(found)
     derived = len(_derived(intervals, changes, found))
-    return costs.resampling(derived, workers) + costs.comparing(changes.values(), workers)
+    return (
+        costs.resampling(derived, workers)
+        + costs.comparing(changes.values(), workers)
+        + costs.searching(changes.values(), workers)
+        + costs.checking(sum(change.candles for change in changes.values()), workers)
+    )
 
 
 def _derived(intervals: Collection[Interval], pairs: Iterable[str], files: Iterable[ArchiveFile]) -> list[Series]:
@@ -41,6 +46,15 @@ def _derived(intervals: Collection[Interval], pairs: Iterable[str], files: Itera
     there = {file.series for file in files}
     wanted = (Series(pair, interval) for pair in pairs for interval in intervals)
     return [series for series in wanted if series not in there]
+
+
+def is_reported_in_full(stores: Stores, spec: RunSpec, files: Sequence[ArchiveFile]) -> bool:
+    """Return whether a run that ingests some files reports everything of each of their series.
+
+    It is decided before the files are ingested, so that all steps of a run decide alike.
+    """
+    derived = _derived(filled_intervals(stores, spec), {file.pair.name for file in files}, files)
+    return len({file.series for file in files}) + len(derived) <= FULL_REPORT_SERIES
 
 
 def expect_filling(
@@ -55,7 +69,7 @@ def expect_filling(
         spec: The spec of the run.
         run: The run.
         files: The files.
-        are_settled: Whether their pairs are resampled and compared while the files are ingested.
+        are_settled: Whether their series are settled while the files are ingested.
     """
     workers = stores.settings.kraken_workers
     there = [*stores.lake.asset_ids.pairs(), *(file.pair for file in files)]
@@ -66,8 +80,8 @@ def expect_filling(
     changes = _changes(files)
     derived = len(_derived(intervals, changes, files))
     run.expect("resampling", costs.planning(known) + (0.0 if are_settled else costs.resampling(derived, workers)))
-    compared = costs.comparing(changes.values(), workers) if are_settled else 0.0
-    run.expect("reconciling", costs.reconciling(changes.values(), workers) - compared)
+    of_markets = costs.comparing_markets(changes.values())
+    run.expect("reconciling", of_markets if are_settled else costs.reconciling(changes.values(), workers))
     requests = 0
     if spec.api_backfill:
         allowed = allowed_requests(stores, spec)
@@ -77,7 +91,8 @@ def expect_filling(
     candles = sum(change.candles for change in changes.values())
     if stores.settings.has_questdb:
         run.expect("publishing", costs.publishing(candles))
-    expect_report(stores, run, changed, others=derived + requests, candles=candles)
+    checked = changed if are_settled else frozenset[Series]()
+    expect_report(stores, run, changed, checked, others=derived + requests, candles=0.0 if are_settled else candles)
 
 
 def _changes(files: Iterable[ArchiveFile]) -> dict[str, Change]:
@@ -91,7 +106,14 @@ def _changes(files: Iterable[ArchiveFile]) -> dict[str, Change]:
 
 
 def expect_report(
-    stores: Stores, run: RunContext, rewritten: Set[Series], *, others: int = 0, candles: float = 0.0
+    stores: Stores,
+    run: RunContext,
+    rewritten: Set[Series],
+    checked: Set[Series] = frozenset(),
+    reported: Set[Series] = frozenset(),
+    *,
+    others: int = 0,
+    candles: float = 0.0,
 ) -> None:
     """Expect the work of a report.
 
@@ -99,14 +121,16 @@ def expect_report(
         stores: The stores.
         run: The run that reports.
         rewritten: The series whose candles have changed; all of theirs are checked.
+        checked: Those of them that are checked by then.
+        reported: Those of them that are materialised by then.
         others: The number of other series that it reports.
         candles: The number of candles that it adds until then.
     """
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection)
-    reported = len(rewritten) + others
-    is_full = reported <= FULL_REPORT_SERIES
-    logging = costs.logging(4 * reported if is_full else len(rewritten))
-    checked = candles + sum(extents[series].candles for series in rewritten if series in extents)
+    changed = len(rewritten) + others
+    events = 4 * changed - 3 * len(reported) if changed <= FULL_REPORT_SERIES else len(rewritten - reported)
+    candles += sum(extents[series].candles for series in rewritten - checked if series in extents)
     workers = stores.settings.kraken_workers
-    run.expect("reporting", logging + costs.checking(len(extents.keys() | rewritten), checked, workers))
+    reporting = costs.reporting(len(extents.keys() | rewritten))
+    run.expect("reporting", costs.logging(events) + reporting + costs.checking(candles, workers))

@@ -9,9 +9,10 @@ An asset or a job calls the steps that it is about, in this order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 
 from kraken_pipeline.market.interval import Interval
 from kraken_pipeline.market.series import Series
@@ -22,7 +23,7 @@ from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs, publish
 from kraken_pipeline.workflow.backfill.backfill import backfill
 from kraken_pipeline.workflow.backfill.outcome import BackfillOutcome, SeriesOutcome, together
-from kraken_pipeline.workflow.backfill.work import Asked, settle_pairs
+from kraken_pipeline.workflow.backfill.work import Asked
 from kraken_pipeline.workflow.expected_work import expect_filling, expect_report, settling
 from kraken_pipeline.workflow.gaps.kept_intervals import filled_intervals
 from kraken_pipeline.workflow.gaps.plan import nothing_to_do
@@ -37,8 +38,12 @@ from kraken_pipeline.workflow.proof.counting import of_all_intervals
 from kraken_pipeline.workflow.proof.prove import prove
 from kraken_pipeline.workflow.publish import PublishOutcome
 from kraken_pipeline.workflow.reconcile import groups as reconcile_groups
+from kraken_pipeline.workflow.reconcile.quiet_search import QuietSearch
 from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, mark_everything, reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.settling import settle
+from kraken_pipeline.workflow.settling import together as settled_together
+from kraken_pipeline.workflow.verify.verify import Broken
 from kraken_pipeline.workflow.withdraw.resolve import Resolved
 from kraken_pipeline.workflow.withdraw.resolve import resolve as withdraw
 from kraken_pipeline.workflow.withdraw.withdrawal import Withdrawal
@@ -57,12 +62,18 @@ class Changes:
         published: The series that it published to QuestDB.
         evidence: The series whose evidence it changed otherwise: their trades were counted, or their coverage was
             reconciled, refuted or withdrawn.
+        searched: The searches of pairs for quiet time of which nothing is recorded yet.
+        rules: Series → the rules that its candles break, of the series that were checked after they were stored.
+        reported: The series that the run has materialised.
     """
 
     files: tuple[FileOutcome, ...] = ()
     filled: BackfillOutcome = field(default_factory=BackfillOutcome)
     published: PublishOutcome = field(default_factory=PublishOutcome)
     evidence: frozenset[Series] = frozenset()
+    searched: tuple[QuietSearch, ...] = ()
+    rules: Mapping[Series, Sequence[Broken]] = field(default_factory=dict)
+    reported: frozenset[Series] = frozenset()
 
     @property
     def candles_stored(self) -> dict[Series, int]:
@@ -136,13 +147,13 @@ def find_archives(stores: Stores, spec: RunSpec, run: RunContext, *, is_whole_ru
 
 
 def ingest_group(stores: Stores, spec: RunSpec, tasks: Sequence[Task], run: RunContext) -> Changes:
-    """Ingest one of several groups of archives that are ingested at the same time; resample and compare its pairs.
+    """Ingest one of several groups of archives that are ingested at the same time, and settle its series.
 
     Whoever drives the run has waited until fewer than KRAKEN_PARALLEL_RUNS others are driven.
     """
     following = _following(stores, spec, is_step=True)
     files = ingest.ingest(stores, spec, tasks, run, following)
-    return Changes(tuple(files), together(following.results))
+    return _ingested(files, following)
 
 
 def ingest_archives(
@@ -155,8 +166,8 @@ def ingest_archives(
         spec: The selection.
         tasks: The archives.
         run: The context of the run.
-        is_whole_run: Whether the run fills gaps and reports afterwards. Pairs whose archives are dealt out to several
-            processes are then resampled and compared by the process that ingested them.
+        is_whole_run: Whether the run fills gaps and reports afterwards. Series whose archives are dealt out to several
+            processes are then settled by the process that ingested them.
 
     Raises:
         Busy: Other runs have been ingesting for too long.
@@ -164,20 +175,45 @@ def ingest_archives(
     following = _following(stores, spec) if is_whole_run else None
     with stores.locks.slot("ingest", stores.settings.kraken_parallel_runs):
         files = ingest.ingest(stores, spec, tasks, run, following)
-    return Changes(tuple(files), together(following.results if following else ()))
+    return _ingested(files, following)
 
 
 def _following(stores: Stores, spec: RunSpec, *, is_step: bool = False) -> Following:
     return Following(
-        settle_pairs,
+        settle,
         partial(settling, filled_intervals(stores, spec), stores.settings.kraken_workers),
-        _candles_in,
+        attrgetter("candles_stored"),
         is_step,
     )
 
 
-def _candles_in(outcome: BackfillOutcome) -> int:
-    return sum(filled.candles_stored for filled in outcome.filled)
+def _ingested(files: Sequence[FileOutcome], following: Following | None) -> Changes:
+    settled = settled_together(following.results if following else ())
+    return Changes(tuple(files), settled.filled, searched=settled.searched, rules=settled.rules)
+
+
+def complete(stores: Stores, spec: RunSpec, ingested: Sequence[Changes], run: RunContext) -> Changes:
+    """Fill the gaps that are left after archives were ingested, and return the changes of all of it.
+
+    Args:
+        stores: The stores.
+        spec: The selection, and the limits.
+        ingested: The changes of the groups of archives.
+        run: The context of the run.
+
+    Raises:
+        InvalidRequest: Nothing is known of the selection.
+    """
+    done = fill_gaps(stores, spec, run, searched=[search for group in ingested for search in group.searched])
+    rewritten = {outcome.series for outcome in done.filled}
+    return Changes(
+        tuple(outcome for group in ingested for outcome in group.files),
+        together([*(group.filled for group in ingested), done], done.gaps),
+        rules={series: rules for group in ingested for series, rules in group.rules.items() if series not in rewritten},
+        reported=frozenset(
+            series for group in ingested for series in group.reported if series.pair not in done.changed
+        ),
+    )
 
 
 def tidy(stores: Stores) -> None:
@@ -185,7 +221,13 @@ def tidy(stores: Stores) -> None:
     drop_folder.tidy(stores)
 
 
-def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[Asked] = ()) -> BackfillOutcome:
+def fill_gaps(
+    stores: Stores,
+    spec: RunSpec,
+    run: RunContext,
+    earlier: Sequence[Asked] = (),
+    searched: Sequence[QuietSearch] = (),
+) -> BackfillOutcome:
     """Resample, reconcile, fill gaps within the limits of the run, and record those left.
 
     With `complete`, the candles are proven by the ids of their trades in the end.
@@ -195,17 +237,26 @@ def fill_gaps(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[
         spec: The selection, and the limits.
         run: The context of the run.
         earlier: The parts of the backfill that earlier steps of the run have done.
+        searched: The searches of pairs for quiet time that earlier steps have made.
 
     Raises:
         InvalidRequest: Nothing is known of the selection.
     """
     run.finish("ingesting")  # also what others have ingested meanwhile
-    done = backfill(stores, spec, run, earlier)
+    done = backfill(stores, spec, run, earlier, searched)
     if not (spec.complete and spec.api_backfill):
         return done
     allowed = None if spec.budget is None else max(0, spec.budget - done.requests)
     proof = prove(stores, of_all_intervals(spec), run, allowed=allowed)
-    proven = BackfillOutcome(proof.filled, (), proof.requests, proof.failed, proof.notes, proof.refuted)
+    proven = BackfillOutcome(
+        proof.filled,
+        (),
+        proof.requests,
+        proof.failed,
+        proof.notes,
+        proof.refuted,
+        changed=frozenset(selected_pairs(stores, spec)),
+    )
     return together([done, proven], done.gaps)
 
 
@@ -250,7 +301,8 @@ def reconcile(
     if full:
         mark_everything(stores, pairs, run.now)
     expect_report(stores, run, set(), others=len(pairs) * len(Interval))
-    done = reconcile_groups.together([*compared, reconcile_changes(stores, pairs, run)])
+    before = reconcile_groups.together(compared)
+    done = reconcile_groups.together([before, reconcile_changes(stores, pairs, run, before.searched)])
     with stores.catalog.read() as connection:
         extents = evidence_records.extents(connection, sorted(done.changed))
     return done, Changes(evidence=frozenset(extents))
@@ -279,13 +331,13 @@ def deliver(stores: Stores, changes: Changes, run: RunContext) -> Changes:
 
 
 def changed_series(stores: Stores, spec: RunSpec, changes: Changes, now: int) -> Iterator[SeriesChange]:
-    """Yield every series whose candles or evidence a run has changed, sorted.
+    """Yield every series whose candles or evidence a run has changed and not reported yet, sorted.
 
     The snapshot of a series is of all of its time: with the window and the limits of each run, its numbers would jump
     between runs.
     """
     files, filled = changes.ingested, changes.candles_stored
-    changed = sorted({*files, *filled, *changes.evidence})
+    changed = sorted({*files, *filled, *changes.evidence} - changes.reported)
     if not changed:
         return
     pairs, intervals = {series.pair for series in changed}, {series.interval for series in changed}

@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 PROCESSES = {"KRAKEN_EXECUTOR": "multiprocess", "KRAKEN_WORKERS": "2"}
 
 
-def begun(home: Path, variables: Mapping[str, str] = PROCESSES) -> Running:
+def begun(home: Path, variables: Mapping[str, str] = PROCESSES, options: Sequence[str] = ()) -> Running:
     """A run that has begun to ingest."""
     home.parent.mkdir(exist_ok=True)
-    process = start(home, *COMMAND, **variables)
+    process = start(home, *COMMAND, *options, **variables)
     deadline = time.monotonic() + TIMEOUT
     while not counts(home).get("INGESTING"):
         assert process.poll() is None, process.communicate()
@@ -56,6 +57,19 @@ def steps(home: Path) -> set[str]:
         return {event.step_key for event in instance.all_logs(run.run_id) if event.step_key is not None}
 
 
+def materialised(home: Path) -> Counter[tuple[str, str, bool]]:
+    """How often the newest run materialised each partition: its asset, its key, and whether a group of files did."""
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        (run,) = instance.get_runs(limit=1)
+        entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    return Counter(
+        (str(event.asset_key), str(event.partition), "[" in str(event.step_key))
+        for event in events
+        if event.partition is not None
+    )
+
+
 def is_at_rest(home: Path) -> bool:
     with opened(settings_of(home)) as stores:
         return not stores.locks.is_any_running()
@@ -65,7 +79,7 @@ def test_steps_in_processes_of_their_own_leave_what_one_process_leaves(
     archives: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = home_beside(archives, "processes")
-    process = begun(home)
+    process = begun(home, options=["--no-api-backfill"])
     (status,) = shell(home, "status", "--json").json
     assert (status["status"], status["job"]) == ("STARTED", "ingest"), "the process that drives it holds its lock"
     said = ended(process)
@@ -79,6 +93,10 @@ def test_steps_in_processes_of_their_own_leave_what_one_process_leaves(
     groups = {step for step in steps(home) if step.startswith("ingest_files[")}
     assert len(groups) > 2
     assert all(re.fullmatch(r"ingest_files\[\d{3}_[A-Z0-9]+\]", step) for step in groups), "with its first pair"
+    found = materialised(home)
+    assert {key for _, key, _ in found} >= {"K00USD|60", "BADUSD|60", "XBTUSD|1440"}
+    assert set(found.values()) == {1}
+    assert all(of_group for *_, of_group in found)
 
 
 @pytest.mark.parametrize("who", ["a step", "the driver"])

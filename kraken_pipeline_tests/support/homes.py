@@ -138,7 +138,7 @@ def run(
     fail_broken(stores, scanned.broken, moment)
     changes = pipeline.ingest_archives(stores, spec, scanned.tasks, moment, is_whole_run=resampling)
     tidy(stores)
-    backfilled = backfill(stores, spec, moment) if resampling else None
+    backfilled = backfill(stores, spec, moment, searched=changes.searched) if resampling else None
     if backfilled is not None:
         backfilled = together([changes.filled, backfilled], backfilled.gaps)
     return Done(scanned, {outcome.name: outcome for outcome in changes.files}, backfilled)

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN
-from kraken_pipeline.coverage.ranges import Span, Spans, subtract
+from kraken_pipeline.coverage.ranges import Span, subtract
 from kraken_pipeline.demo.archives import write_csv
 from kraken_pipeline.demo.defects import Defect, DefectKind
 from kraken_pipeline.demo.listing import DAY
@@ -21,6 +22,7 @@ from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.exchange_state import listings
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
+from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import reconcile, suspicion
@@ -252,9 +254,9 @@ def test_a_run_that_dies_at_its_second_pair_leaves_that_pair_and_the_search_to_t
     searched: list[set[str]] = []
     look = suspicion.look
 
-    def seen(its: Stores, changed: Mapping[Series, Spans], its_run: RunContext) -> int:
-        searched.append({series.pair for series in changed})
-        return look(its, changed, its_run)
+    def seen(its: Stores, checks: Mapping[str, Sequence[Publication]], *more: Any) -> int:
+        searched.append(set(checks))
+        return look(its, checks, *more)
 
     monkeypatch.setattr(suspicion, "look", seen)
     assert reconcile_changes(stores, [PAIR, "ADAEUR"], RunContext("by hand", NOW)).pairs == (PAIR,)

@@ -32,7 +32,7 @@ from kraken_pipeline.storage.records.proof_records import SuspicionRecord
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile import quiet_search, suspicion
 from kraken_pipeline.workflow.reconcile.activity import Activity
 from kraken_pipeline.workflow.reconcile.quiet_evidence import QuietEvidence
 from kraken_pipeline.workflow.reconcile.reconcile import mark_everything, reconcile_changes
@@ -260,7 +260,7 @@ def test_silence_that_reaches_over_the_edge_of_two_reads_is_one() -> None:
     activity = Activity(lake, {series: Extent(len(times), begin, end - 60)})
     evidence = cast("QuietEvidence", SimpleNamespace(activity=activity))
     margin = 2 * MARGIN
-    stretches, silent = suspicion._candidates(evidence, series, (Span(begin + margin, end - margin),))
+    stretches, silent = quiet_search._candidates(evidence, series, (Span(begin + margin, end - margin),))
     assert reads == [(begin, new_year), (new_year, end)]
     assert silence in stretches
     assert silence in silent

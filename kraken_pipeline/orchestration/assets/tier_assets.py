@@ -28,12 +28,14 @@ from kraken_pipeline.orchestration.resources import StoresOfRun
 from kraken_pipeline.orchestration.steps import begin, count_step, log_shortfalls, outcome_of_changes
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.workflow import pipeline
+from kraken_pipeline.workflow.expected_work import FULL_REPORT_SERIES
 from kraken_pipeline.workflow.gaps.open_gaps import OpenGaps
 from kraken_pipeline.workflow.gaps.series_snapshot import series_snapshots
 from kraken_pipeline.workflow.page import report_page
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile.verdicts import agreements
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.settling import checked
 from kraken_pipeline.workflow.verify.catalog_repair import derive_coverage
 
 CODE_VERSION = "1"
@@ -146,7 +148,7 @@ def _candles(tier: Tier) -> dg.AssetsDefinition:
             snapshots = series_snapshots(stores, selection.spec, run.now)
             failed = checks.unreadable(outcomes, found.broken)
             readable = checks.files_readable(key, failed)
-            rules = checks.candle_rules(stores, key, selection.keys, run.now)
+            rules = checks.candle_rules(key, checked(stores, selection.keys, run.now))
             intact = checks.lake_intact(stores, key, selection.keys)
         for series, partition in selection.keys.items():
             own = [outcome for outcome in outcomes if outcome.series == series]
@@ -238,7 +240,7 @@ def _backfilled_candles(tier: Tier) -> dg.AssetsDefinition:
         for series, partition in selection.keys.items():
             values = metadata.of_plan(snapshots[series], changes.candles_stored.get(series, 0))
             context.add_asset_metadata(values, partition_key=partition)
-        _log(context, agreement_events(tier, agreement))
+        _log(context, agreement_events(tier, agreement, is_full=len(agreement) <= FULL_REPORT_SERIES))
         count_step(context, stores, run)
         finish(context.instance, run.run_id, run.progress, outcome_of_changes(changes))
         return dg.MaterializeResult(check_results=[checks.intervals_agree(key, agreement)])

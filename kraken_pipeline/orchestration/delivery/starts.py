@@ -65,6 +65,20 @@ def require_few_starts(context: dg.OpExecutionContext, members: Sequence[str]) -
         )
 
 
+def logged_before(context: dg.OpExecutionContext) -> set[tuple[dg.AssetKey, str]]:
+    """Return the partitions that earlier processes of a step have materialised; empty if there were none.
+
+    Args:
+        context: The context of the step.
+    """
+    key = context.get_step_execution_context().step.key
+    if sum(event in _STARTS for event in _events(context.instance, context.run_id, key)) <= 1:
+        return set()
+    entries = context.instance.all_logs(context.run_id, of_type=_TYPE.ASSET_MATERIALIZATION)
+    found = (entry.dagster_event for entry in entries if entry.step_key == key)
+    return {(event.asset_key, str(event.partition)) for event in found if event is not None and event.asset_key}
+
+
 def _events(instance: dg.DagsterInstance, run_id: str, key: str) -> list[dg.DagsterEventType]:
     types = {*_STARTS, *_ENDS, _TYPE.STEP_UP_FOR_RETRY}
     entries = instance.all_logs(run_id, of_type=types)

@@ -17,7 +17,8 @@ from kraken_pipeline.orchestration.steps import begin, conclude, outcome_of_publ
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
 from kraken_pipeline.workflow.progress import RunContext
-from kraken_pipeline.workflow.reconcile.reconcile import Reconciled, compare_changes
+from kraken_pipeline.workflow.reconcile.groups import compare_and_search
+from kraken_pipeline.workflow.reconcile.reconcile import Reconciled
 from kraken_pipeline.workflow.reconcile.verdicts import contradicted
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 from kraken_pipeline.workflow.withdraw.settling import withdrawal_of
@@ -51,8 +52,8 @@ def find_changed_pairs(_: dg.OpExecutionContext, stores: Stores, config: Mapping
 
 
 def compare_pairs(stores: Stores, _: Mapping[str, Any], pairs: list[str], run: RunContext) -> Reconciled:
-    """Compare the intervals of the pairs of one step."""
-    return compare_changes(stores, pairs, run)
+    """Compare the intervals of the pairs of one step, and search them for quiet time."""
+    return compare_and_search(stores, pairs, run)
 
 
 def compare_intervals(

@@ -4,7 +4,7 @@ It calls the same workflows as the assets, and reports a materialisation of ever
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -28,11 +28,12 @@ from kraken_pipeline.orchestration.steps import (
     log_events,
     outcome_of_changes,
     report,
+    report_series,
 )
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import pipeline
-from kraken_pipeline.workflow.backfill.outcome import together
+from kraken_pipeline.workflow.expected_work import is_reported_in_full
 from kraken_pipeline.workflow.gaps.kept_intervals import record_asked
 from kraken_pipeline.workflow.gaps.plan import make_plan
 from kraken_pipeline.workflow.gaps.selection import requests_left
@@ -64,6 +65,7 @@ class IngestPlan:
         broken: The containers that cannot be read, with the reasons.
         new_pairs: The pairs never seen before, with their tiers.
         notes: The first waiting, taken and skipped files with the reasons, for people.
+        is_full: Whether everything of each series is reported.
     """
 
     spec: RunSpec
@@ -75,6 +77,7 @@ class IngestPlan:
     broken: tuple[PassedOver, ...]
     new_pairs: tuple[str, ...]
     notes: tuple[str, ...]
+    is_full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ def _plan(stores: Stores, spec: RunSpec, run: RunContext, found: scan.Scan) -> I
         broken=tuple(found.broken),
         new_pairs=tuple(f"{pair} ({stores.tiers.tier_of(pair)})" for pair in found.new_pairs),
         notes=tuple(notes),
+        is_full=is_reported_in_full(stores, spec, [task.file for task in found.tasks]),
     )
 
 
@@ -180,6 +184,10 @@ def ingest_files(context: dg.OpExecutionContext, stores: StoresOfRun, chunk: Chu
             require_few_starts(context, sorted({str(task.file.pair) for task in chunk.tasks}))
             part = begin_part(context, stores, chunk.plan.now)
             changes = pipeline.ingest_group(part.stores, chunk.plan.spec, chunk.tasks, part.run)
+            if not chunk.plan.spec.api_backfill:  # otherwise requests are still to change most of the series
+                changes = report_series(
+                    context, stores, chunk.plan.spec, changes, chunk.plan.now, is_full=chunk.plan.is_full
+                )
             part.finish()
         else:
             run = begin(context, now=chunk.plan.now, progress=chunk.plan.progress)
@@ -210,17 +218,16 @@ def fill_gaps_and_report(
     context: dg.OpExecutionContext, stores: StoresOfRun, plan: IngestPlan, ingested: list[pipeline.Changes]
 ) -> None:
     """Tidy the drop folder, fill gaps, record those left, publish the changes, and report the changed partitions."""
-    changes = pipeline.Changes(tuple(outcome for chunk in ingested for outcome in chunk.files))
+    changes = pipeline.Changes()
     with explained(retried=True):
         require_same_code(context)
         require_few_starts(context, ["gaps, requests and reports"])
         run = begin(context, now=plan.now, progress=plan.progress)
         if not plan.spec.dry_run:
             pipeline.tidy(stores)
-            filled = pipeline.fill_gaps(stores, plan.spec, run)
-            changes = replace(changes, filled=together([*(chunk.filled for chunk in ingested), filled], filled.gaps))
+            changes = pipeline.complete(stores, plan.spec, ingested, run)
             changes = pipeline.deliver(stores, changes, run)
-            report(context, stores, plan.spec, changes, run)
+            report(context, stores, plan.spec, changes, run, is_full=plan.is_full)
             log_events(context, file_events(stores, plan.spec, changes.files, plan.broken))
         left = requests_left(stores, changes.filled.gaps, plan.spec, run.now)
     conclude(context, stores, run, outcome_of(plan, changes), {REQUESTS_LEFT_TAG: str(left)})

@@ -8,6 +8,7 @@ budget left) is left unchanged to the next run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from kraken_pipeline.coverage.ranges import subtract
 from kraken_pipeline.coverage.routing import Route, asked_of
@@ -25,10 +26,18 @@ from kraken_pipeline.workflow.backfill.work import Asked, BackfillWork
 from kraken_pipeline.workflow.gaps.selection import Fetch, estimated, unprobed
 from kraken_pipeline.workflow.gaps.snapshot import load_snapshot
 from kraken_pipeline.workflow.progress import RunContext
+from kraken_pipeline.workflow.reconcile.quiet_search import QuietSearch
+from kraken_pipeline.workflow.reconcile.reconcile import reconcile_changes
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
 
 
-def backfill(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[Asked] = ()) -> BackfillOutcome:
+def backfill(
+    stores: Stores,
+    spec: RunSpec,
+    run: RunContext,
+    earlier: Sequence[Asked] = (),
+    searched: Sequence[QuietSearch] = (),
+) -> BackfillOutcome:
     """Fill the gaps that can be filled, and record those that are left.
 
     Args:
@@ -36,12 +45,13 @@ def backfill(stores: Stores, spec: RunSpec, run: RunContext, earlier: Sequence[A
         spec: The selection, and the limits.
         run: The context of the run.
         earlier: The parts that earlier steps of the run have done.
+        searched: The searches of pairs for quiet time that earlier steps have made.
 
     Raises:
         InvalidRequest: Nothing is known of the selection.
     """
     run.report(phase="resampling")
-    work = BackfillWork(stores, spec, run, earlier)
+    work = BackfillWork(stores, spec, run, earlier, partial(reconcile_changes, searched=searched))
     if spec.api_backfill:
         fill_through_api(work)
     else:

@@ -64,6 +64,7 @@ class BackfillOutcome:
         refuted: The number of spans that were refuted because another interval contradicts them.
         conflicts: The number of contradictions that were left to a person.
         healed: The number of contradictions that no longer exist.
+        changed: The pairs whose evidence, attempts or gap records it may have changed.
     """
 
     filled: tuple[SeriesOutcome, ...] = ()
@@ -74,6 +75,7 @@ class BackfillOutcome:
     refuted: int = 0
     conflicts: int = 0
     healed: int = 0
+    changed: frozenset[str] = frozenset()
 
 
 def together(parts: Sequence[BackfillOutcome], gaps: tuple[Gap, ...] = ()) -> BackfillOutcome:
@@ -95,4 +97,5 @@ def together(parts: Sequence[BackfillOutcome], gaps: tuple[Gap, ...] = ()) -> Ba
         refuted=sum(part.refuted for part in parts),
         conflicts=sum(part.conflicts for part in parts),
         healed=sum(part.healed for part in parts),
+        changed=frozenset(pair for part in parts for pair in part.changed),
     )

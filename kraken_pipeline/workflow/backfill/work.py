@@ -134,6 +134,7 @@ class BackfillWork:
             refuted=self.refuted,
             conflicts=self.conflicts,
             healed=self.healed,
+            changed=self.open.changed,
         )
 
     def add(self, filled: Sequence[SeriesOutcome]) -> None:

@@ -38,6 +38,7 @@ class OpenGaps:
         self._snapshot: CatalogSnapshot | None = None
         self._gaps: dict[str, list[Gap]] = {}
         self._changed: set[str] = set()
+        self._ever_changed: set[str] = set()
         self._recorded: set[str] = set()
 
     def change(self, pairs: Iterable[str]) -> None:
@@ -47,7 +48,13 @@ class OpenGaps:
         """
         changed = set(pairs)
         self._changed |= changed
+        self._ever_changed |= changed
         self._recorded -= changed
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The pairs that the run has marked as changed so far."""
+        return frozenset(self._ever_changed)
 
     @property
     def snapshot(self) -> CatalogSnapshot:

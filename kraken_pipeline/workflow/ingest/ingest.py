@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader
 from kraken_pipeline.kraken.discovery import PassedOver
+from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import FileStatus
 from kraken_pipeline.storage.exchange_state import counters
 from kraken_pipeline.storage.records import dead_letters, file_records
@@ -49,10 +50,10 @@ LARGE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """The work on the pairs of a group of files that follows their ingestion, in the process that ingested them.
+    """The work on the series of a group of files that follows their ingestion, in the process that ingested them.
 
     Attributes:
-        work: Does the work on some pairs; it has to be picklable, as have its results.
+        work: Does the work on the ingested series; it has to be picklable, as have its results.
         cost: Returns the expected cost of the work for some files, in seconds, as `workflow.costs` does.
         candles: Returns the number of candles that a result says were stored.
         is_step: Whether the files are one group of several that are ingested at the same time, so that the work
@@ -60,7 +61,7 @@ class Following:
         results: The results so far, one for each group that gave candles.
     """
 
-    work: Callable[[Stores, RunSpec, Collection[str], RunContext], Any]
+    work: Callable[[Stores, RunSpec, Collection[Series], RunContext], Any]
     cost: Callable[[Sequence[ArchiveFile]], float]
     candles: Callable[[Any], int]
     is_step: bool = False
@@ -184,7 +185,7 @@ class _Ingesting:
         run_id: The id of the run.
         now: The time of the run, in seconds since the epoch.
         threads: The number of files of a group that are read at the same time.
-        then: The work that follows on the pairs of the group, if any.
+        then: The work that follows on the series of the group, if any.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class _Ingesting:
         run_id: str,
         now: int,
         threads: int,
-        then: Callable[[Stores, RunSpec, Collection[str], RunContext], Any] | None = None,
+        then: Callable[[Stores, RunSpec, Collection[Series], RunContext], Any] | None = None,
     ) -> None:
         self._spec = spec
         self._run = RunContext(run_id, now)
@@ -210,10 +211,10 @@ class _Ingesting:
         with closing(self.batches(stores, group)) as batches:
             for done in batches:
                 outcomes |= done
-        pairs = {done.series.pair for done in outcomes.values() if done.status is FileStatus.COMPLETED}
-        if self._then is None or not pairs:
+        series = {done.series for done in outcomes.values() if done.status is FileStatus.COMPLETED}
+        if self._then is None or not series:
             return outcomes, []
-        return outcomes, [self._then(stores, self._spec, pairs, RunContext(self._run.run_id, self._run.now))]
+        return outcomes, [self._then(stores, self._spec, series, RunContext(self._run.run_id, self._run.now))]
 
     def without_more(self, stores: Stores, group: _Group) -> Generator[tuple[Outcomes, list[Any]]]:
         """Ingest a group of files, and yield the outcomes of each batch as results without work that follows."""

@@ -50,6 +50,7 @@ from kraken_pipeline.workflow.pair_groups import changes_of, pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
 from kraken_pipeline.workflow.reconcile.monthly_counts import monthly_counts
+from kraken_pipeline.workflow.reconcile.quiet_search import QuietSearch
 from kraken_pipeline.workflow.reconcile.stored_candles import StoredCandles
 from kraken_pipeline.workflow.run_spec import RunSpec
 from kraken_pipeline.workflow.side_by_side import side_by_side
@@ -71,6 +72,7 @@ class Reconciled:
         given_back: The number of refuted spans that are covered again, so that coarser candles can be made of them.
         notes: The work that was skipped, with the reason.
         changed: The pairs whose evidence may have changed: those compared, and those of a refuted outage.
+        searched: The searches of pairs for quiet time of which nothing is recorded yet.
     """
 
     pairs: tuple[str, ...] = ()
@@ -80,17 +82,26 @@ class Reconciled:
     given_back: int = 0
     notes: tuple[str, ...] = ()
     changed: frozenset[str] = frozenset()
+    searched: tuple[QuietSearch, ...] = ()
 
 
-def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
+def reconcile_changes(
+    stores: Stores, pairs: Iterable[str], run: RunContext, searched: Sequence[QuietSearch] = ()
+) -> Reconciled:
     """Reconcile the ranges of some pairs that have changed since the last reconciliation, and search their quiet time.
 
     A pair whose locks another process holds for too long is skipped until the next run.
+
+    Args:
+        stores: The stores.
+        pairs: The pairs.
+        run: The context of the run.
+        searched: The searches that earlier steps of the run have made of some of the pairs.
     """
     wanted = set(pairs)
     done = compare_changes(stores, wanted, run)
     try:
-        silent = _search_for_quiet(stores, wanted, run)
+        silent = suspicion.search_for_quiet(stores, wanted, run, searched)
     except Busy as error:
         done = replace(done, notes=(*done.notes, f"Quiet time was not checked; the next run checks it: {error}"))
     else:
@@ -101,7 +112,7 @@ def reconcile_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> 
 
 
 def compare_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Reconciled:
-    """Reconcile what has changed of some pairs, and leave the search for quiet time, which concerns all, to the run."""
+    """Reconcile what has changed of some pairs, and leave their quiet time, with the outages of all, to the run."""
     wanted = set(pairs)
     notes: list[str] = []
     corrected: Collection[str] = wanted
@@ -145,24 +156,6 @@ def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[Se
         except Busy as error:
             busy.append(f"{pair} was not reconciled: {error}")
     return pairs, done, busy
-
-
-def _search_for_quiet(stores: Stores, pairs: Collection[str], run: RunContext) -> int:
-    """Search what was reconciled, by this run or by one that was killed before its search, for quiet time.
-
-    Returns:
-        The number of refuted spans.
-
-    Raises:
-        Busy: Another process has held a series to be refuted for too long.
-    """
-    with stores.catalog.read() as connection:
-        checks = [check for found in publications.to_search(connection, pairs).values() for check in found]
-    refuted = heeding(lambda: suspicion.look(stores, publications.ranges_of(checks), run))
-    if checks:
-        with stores.catalog.write() as connection:  # last, so that the next run repeats it if this one is killed
-            publications.searched(connection, checks)
-    return refuted
 
 
 def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
