@@ -10,6 +10,10 @@ An object is read by one request and in full, because requests cost more than by
 3 MB, a year of minutes has 14 MB. Parts of different versions therefore cannot mix, and each reader compares the
 SHA-256 of what it got.
 
+A run reads what it has just written, to compare intervals and to look for quiet time and outages. So small objects that
+this process has put or read stay in memory (`storage.lake.kept_objects`), and a reader gets them without a request if
+the manifest of that moment names the very bytes. Writers and verification read from the bucket.
+
 Credentials are read from the environment by the library, and appear nowhere else. Its own messages quote the key and
 the signature of a request, so that only the store's error code is passed on.
 """
@@ -40,6 +44,7 @@ from kraken_pipeline.errors import (
 )
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.lake.files import OpenFile, Put, Version
+from kraken_pipeline.storage.lake.kept_objects import KeptObjects
 from kraken_pipeline.storage.paths import layout_of, named_in, series_folder
 
 try:
@@ -83,6 +88,7 @@ class BucketFiles:
     def __init__(self, url: str, patience: float) -> None:
         self.place = url.rstrip("/")
         self._patience = patience
+        self._kept = KeptObjects()
         with self._explained():
             self._store = from_url(
                 self.place,
@@ -111,7 +117,13 @@ class BucketFiles:
     def open(self, path: str) -> OpenFile:
         """Read an object."""
         meta, content = self._get(path)
+        self._kept.keep(path, content)
         return _Object(content, _version(meta))
+
+    def kept(self, path: str) -> OpenFile | None:
+        """Return an object as this process has last read or put it; None where it is not kept."""
+        content = self._kept.get(path)
+        return None if content is None else io.BytesIO(content)
 
     def _get(self, path: str, options: Any = None) -> tuple[Any, bytes]:
         """Return what the store says of an object, and its content; a connection can break off between both."""
@@ -192,7 +204,10 @@ class BucketFiles:
             put.written.unlink()
 
     def _put(self, put: Put) -> None:
-        if self._is_put(put.path, put.written.read_bytes(), put.replaces):
+        content = put.written.read_bytes()
+        self._kept.drop([put.path])  # whatever becomes of the put, what was read before it is no longer of use
+        if self._is_put(put.path, content, put.replaces):
+            self._kept.keep(put.path, content)
             return
         try:
             is_ours = self.sha256(put.path) == put.sha256
@@ -217,6 +232,7 @@ class BucketFiles:
     def remove(self, paths: Collection[str]) -> None:
         """Delete objects; those that do not exist are skipped."""
         if paths:
+            self._kept.drop(paths)
             with self._explained():
                 obstore.delete(self._store, sorted(paths))
 
