@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import obstore
@@ -471,6 +473,58 @@ def test_an_ingest_whose_server_stays_away_fails_with_a_sentence_and_the_same_co
         assert verified(stores).status == "ok"
 
 
+@contextmanager
+def killed_after(bucket: Bucket, requests: int, *, away: float | None) -> Iterator[None]:
+    """Kills the server once it has answered a number of requests; starts it again after some seconds, or at the end."""
+    known, is_over = len(bucket.requests()), threading.Event()
+
+    def kill() -> None:
+        while len(bucket.requests()) < known + requests and not is_over.wait(0.002):
+            pass
+        bucket.server.kill()
+        if away is not None:
+            is_over.wait(away)
+            bucket.server.start()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        killer.join()
+        bucket.server.start()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_ingest_whose_server_is_killed_at_any_moment_ends_as_an_undisturbed_one(
+    bucket: Bucket, home: Path, filled: Path, shelf: Shelf, expected: dict[str, Any], seed: int
+) -> None:
+    if not bucket.server.is_atomic:
+        pytest.skip("the file system has no extended attributes, without which a killed versitygw breaks objects")
+    puts = sum(1 for folder in ("lake", "replaced") for _ in (filled / folder).rglob("*.parquet"))
+    requests, is_back_in_time = Random(seed).randint(1, puts), seed % 2 == 0
+    patience = 30 if is_back_in_time else 0.3
+    archives = (shelf.q1, shelf.q2, shelf.minutes)
+    with opened(settings_of(home, kraken_lake_url=bucket.url, kraken_lake_patience_seconds=patience)) as stores:
+        with killed_after(bucket, requests, away=0.3 if is_back_in_time else None):
+            failure = ""
+            try:
+                run(stores, *archives, pairs=PAIRS)
+            except StoreUnavailable as error:
+                failure = str(error)
+        assert not failure or (not is_back_in_time and "run the same command again" in failure)
+        for series in stores.lake.manifest.series():
+            own = [row for row in expected["coverage"] if row[:2] == (series.pair, series.interval.value)]
+            for span in covered(stores, series.pair, series.interval.value):
+                assert any(start <= span.start and span.end <= end for _, _, start, end, *_ in own), "no false claim"
+        if not is_back_in_time:
+            run(stores, *archives, pairs=PAIRS)
+        assert state(stores) == expected
+        assert verified(stores).status == "ok"
+        assert bucket.objects("damaged") == set()
+
+
 class BreaksOff(BaseHTTPRequestHandler):
     """An answer that ends before it is whole."""
 
@@ -726,3 +780,21 @@ def test_copies_of_ids_by_two_machines_end_with_all_of_them(there: Stores, monke
         with other.lake.files.open(ASSET_IDS_FILE) as stream:
             assert pl.read_parquet(stream)["pair"].to_list() == ["XBTUSD", "ADAEUR"]
         assert verified(other).status == "ok"
+
+
+@pytest.mark.parametrize("is_in_bucket", [True, False])
+def test_ids_whose_copy_was_not_written_by_a_killed_run_are_copied_by_the_next_one(
+    there: Stores, home: Path, monkeypatch: pytest.MonkeyPatch, is_in_bucket: bool
+) -> None:
+    with opened(there.settings if is_in_bucket else settings_of(home.parent / "local")) as stores:
+        for pairs in (["XBTUSD"], ["XBTUSD", "ADAEUR"]):
+            with monkeypatch.context() as patch:
+                patch.setattr(type(stores.lake.files), "put", killing)
+                with pytest.raises(Killed):
+                    stores.lake.asset_ids.register(map(parse_pair, pairs))
+            assert stores.lake.asset_ids.register([parse_pair("XBTUSD")]) == []
+            with stores.lake.files.open(ASSET_IDS_FILE) as stream:
+                assert pl.read_parquet(stream)["pair"].to_list() == pairs
+            with monkeypatch.context() as patch:
+                patch.setattr(stores.lake.asset_ids, "copy", killing)
+                assert stores.lake.asset_ids.register([parse_pair("XBTUSD")]) == [], "it is not copied again"

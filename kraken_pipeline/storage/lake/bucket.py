@@ -23,8 +23,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,7 +33,7 @@ from errno import ENOENT
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from kraken_pipeline.errors import (
     InvalidSettings,
@@ -60,9 +61,12 @@ if TYPE_CHECKING:
     from obstore import UpdateVersion
 
 _AT_ONCE = 16
+_PAUSE = 0.1
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+))?")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
+
+_Answer = TypeVar("_Answer")
 
 
 class _Object(io.BytesIO):
@@ -127,9 +131,13 @@ class BucketFiles:
 
     def _get(self, path: str, options: Any = None) -> tuple[Any, bytes]:
         """Return what the store says of an object, and its content; a connection can break off between both."""
-        with self._explained(path):
-            found = obstore.get(self._store, path, options=options)
-            return found.meta, bytes(found.bytes())
+
+        def get() -> tuple[Any, bytes]:
+            with self._explained(path):
+                found = obstore.get(self._store, path, options=options)
+                return found.meta, bytes(found.bytes())
+
+        return self._repeated(get)
 
     def version_of(self, stream: OpenFile) -> Version | None:
         """Return the version of an object that was read."""
@@ -206,14 +214,14 @@ class BucketFiles:
     def _put(self, put: Put) -> None:
         content = put.written.read_bytes()
         self._kept.drop([put.path])  # whatever becomes of the put, what was read before it is no longer of use
-        if self._is_put(put.path, content, put.replaces):
+        if self._repeated(lambda: self._is_put(put.path, content, put.replaces)):
             self._kept.keep(put.path, content)
             return
         try:
             is_ours = self.sha256(put.path) == put.sha256
         except FileNotFoundError:
             is_ours = False
-        if not is_ours:  # an answer that was lost makes the library repeat a put that was done
+        if not is_ours:  # a put whose answer was lost is repeated, although it was done
             raise WriteConflict(
                 f"{self.place}/{put.path} is not the object that this write has read: another writer replaced it, or "
                 "one that is not on record is there; nothing was overwritten; run the same command again, and if that "
@@ -233,18 +241,24 @@ class BucketFiles:
         """Delete objects; those that do not exist are skipped."""
         if paths:
             self._kept.drop(paths)
-            with self._explained():
-                obstore.delete(self._store, sorted(paths))
+            self._repeated(lambda: self._delete(sorted(paths)))
+
+    def _delete(self, paths: list[str]) -> None:
+        with self._explained():
+            obstore.delete(self._store, paths)
 
     def set_aside(self, path: str, target: str) -> bool:
         """Copy an object within the store and delete the original; return False where there is none."""
         try:
-            with self._explained(path):
-                obstore.copy(self._store, path, target)
+            self._repeated(lambda: self._copy(path, target))
         except FileNotFoundError:
             return False
         self.remove([path])
         return True
+
+    def _copy(self, path: str, target: str) -> None:
+        with self._explained(path):
+            obstore.copy(self._store, path, target)
 
     def link(self, path: str, target: Path) -> bool:
         """Return False: an object has no hard links."""
@@ -273,6 +287,21 @@ class BucketFiles:
             )
 
     # --- errors
+
+    def _repeated(self, request: Callable[[], _Answer]) -> _Answer:
+        """Return the answer to a request that may be made twice, repeating it until the patience is over.
+
+        The library repeats what finds no server. It does not repeat a request other than a get that breaks off, because
+        whether it was done is unknown then, nor an answer of which the end is missing.
+        """
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return request()
+            except StoreUnavailable:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_PAUSE)
 
     @contextmanager
     def _explained(self, path: str | None = None) -> Iterator[None]:
