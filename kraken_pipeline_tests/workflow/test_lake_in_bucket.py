@@ -638,7 +638,8 @@ def test_without_the_library_the_setting_is_refused_with_what_to_install(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "kraken_pipeline.storage.lake.bucket", raising=False)
+    for name in ("object_store", "storage.lake.bucket"):
+        monkeypatch.delitem(sys.modules, f"kraken_pipeline.{name}", raising=False)
     with pytest.raises(InvalidSettings, match=r"pip install 'kraken_pipeline\[s3\]'"):
         opened(settings_of(home, kraken_lake_url="s3://bucket/lake")).__enter__()
 
