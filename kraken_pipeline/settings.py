@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from kraken_pipeline.archive_path import ArchiveFolder, ArchivePath, archive_paths
 from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.setting_syntax import (
     CronTime,
@@ -53,9 +54,10 @@ class Settings(BaseSettings):
         description="Seconds to wait for a bucket that does not answer. After that a run fails, and the same command "
         "continues it.",
     )
-    kraken_archive_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+    kraken_archive_dirs: Annotated[tuple[ArchiveFolder, ...], NoDecode] = Field(
         default=(),
-        description="Further folders with Kraken's archives, separated by ':'. They are only read.",
+        description="Further folders with Kraken's archives, separated by ':', or buckets (`s3://bucket/prefix`, with "
+        "the extra `s3`). They are only read.",
     )
     kraken_tiers_file: Path | None = Field(
         default=None, description="A TOML file with a table of tiers that replaces the built-in one."
@@ -375,7 +377,7 @@ class Settings(BaseSettings):
     @field_validator("kraken_archive_dirs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+        return archive_paths(value) if isinstance(value, str) else value
 
     @field_validator("kraken_api_endpoint_rates", mode="before")
     @classmethod
@@ -466,7 +468,7 @@ class Settings(BaseSettings):
         return self.home / "drop"
 
     @property
-    def archive_dirs(self) -> tuple[Path, ...]:
+    def archive_dirs(self) -> tuple[ArchivePath, ...]:
         """The read-only archive folders, as absolute paths."""
         return tuple(path.expanduser().absolute() for path in self.kraken_archive_dirs)
 

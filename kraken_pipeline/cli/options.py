@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -89,7 +88,11 @@ BudgetOption = Annotated[
     int | None, typer.Option(help="The most requests of this run. By default KRAKEN_MAX_REQUESTS_PER_RUN.")
 ]
 ArchiveDirs = Annotated[
-    list[Path] | None, typer.Option(help="A folder or file with archives. It is only read. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A folder or file with archives, or a bucket (s3://bucket/prefix). It is only read. May be repeated.",
+    ),
 ]
 
 AcceptUnknownPairs = Annotated[

@@ -8,17 +8,16 @@ from __future__ import annotations
 import hashlib
 import io
 import lzma
-import os
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
+from kraken_pipeline.archive_path import ArchivePath, identity_while_open
 from kraken_pipeline.errors import SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.dialect import CANDLES, HEAD_BYTES, TRADES, Dialect, dialect_of
 from kraken_pipeline.kraken.manifest import MANIFEST, ReleaseManifest, parse_manifest
@@ -68,8 +67,8 @@ class Container:
         limits: The limits on the unpacked size of its members.
     """
 
-    path: Path
-    parts: tuple[Path, ...]
+    path: ArchivePath
+    parts: tuple[ArchivePath, ...]
     release: Release | None
     seen: str = ""
     inside: tuple[str, ...] = ()
@@ -97,7 +96,7 @@ class ArchiveFile:
         limits: The limits on the unpacked size of a file in gzip.
     """
 
-    path: Path
+    path: ArchivePath
     member: str | None
     kind: Kind
     pair: Pair
@@ -134,31 +133,15 @@ class ArchiveFile:
         return Series(self.pair.name, self.interval)
 
 
-def identity_of(*files: Path | int) -> str:
-    """Return a string that changes whenever one of the files is replaced or written to.
-
-    Args:
-        files: Paths, or descriptors of open files; several for a ZIP in parts.
-    """
-    stats = [file.stat() if isinstance(file, Path) else os.fstat(file) for file in files]
-    return "|".join(
-        f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}" for stat in stats
-    )
-
-
 class _Joined(io.RawIOBase):
     """The bytes of several files, one after the other, as one seekable file."""
 
-    def __init__(self, parts: tuple[Path, ...]) -> None:
-        self._files: list[BinaryIO] = [path.open("rb") for path in parts]
+    def __init__(self, parts: Sequence[io.BufferedReader]) -> None:
+        self._files = parts
         self._starts = [0]
         for file in self._files:
-            self._starts.append(self._starts[-1] + os.fstat(file.fileno()).st_size)
+            self._starts.append(self._starts[-1] + file.seek(0, io.SEEK_END))
         self._at = 0
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        return tuple(part.fileno() for part in self._files)
 
     def readable(self) -> bool:
         return True
@@ -175,27 +158,19 @@ class _Joined(io.RawIOBase):
         for index, part in enumerate(self._files):
             if self._starts[index] <= self._at < self._starts[index + 1]:
                 part.seek(self._at - self._starts[index])
-                read = part.readinto(buffer)  # type: ignore[attr-defined]
+                read = part.readinto(buffer)
                 self._at += read
-                return int(read)
+                return read
         return 0
 
-    def close(self) -> None:
-        for part in self._files:
-            part.close()
-        super().close()
 
-
-def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], tuple[int, ...]]:
-    """Return a container's bytes, and the descriptors of the files that hold them; `opened` closes them."""
-    stream: IO[bytes]
-    if len(container.parts) == 1:
-        stream = opened.enter_context(container.parts[0].open("rb"))
-        descriptors: tuple[int, ...] = (stream.fileno(),)
-    else:
-        joined = _Joined(container.parts)
-        stream, descriptors = opened.enter_context(io.BufferedReader(joined, _BLOCK)), joined.descriptors
-    return inner_stream(stream, container.inside, opened, container.limits), descriptors
+def _open_bytes(container: Container, opened: ExitStack) -> tuple[IO[bytes], list[io.BufferedReader]]:
+    """Return a container's bytes, and the streams of the parts that hold them; `opened` closes them."""
+    parts = [opened.enter_context(part.open("rb")) for part in container.parts]
+    whole: IO[bytes] = parts[0]
+    if len(parts) > 1:
+        whole = opened.enter_context(io.BufferedReader(_Joined(parts), _BLOCK))
+    return inner_stream(whole, container.inside, opened, container.limits), parts
 
 
 class OpenedZip(SmallZip):
@@ -203,11 +178,11 @@ class OpenedZip(SmallZip):
 
     Args:
         stream: Its bytes.
-        descriptors: The descriptors of the files that hold them.
+        parts: The streams of the parts that hold them.
     """
 
-    def __init__(self, stream: IO[bytes], descriptors: tuple[int, ...]) -> None:
-        self.descriptors = descriptors
+    def __init__(self, stream: IO[bytes], parts: Sequence[IO[bytes]]) -> None:
+        self.parts = parts
         self.opened = ExitStack()
         super().__init__(stream)
 
@@ -265,9 +240,9 @@ def open_zip(container: Container) -> OpenedZip:
     with ExitStack() as opened:
         head = b""
         try:
-            stream, descriptors = _open_bytes(container, opened)
+            stream, parts = _open_bytes(container, opened)
             head = stream.read(_MAGIC_BYTES)
-            archive = OpenedZip(stream, descriptors)
+            archive = OpenedZip(stream, parts)
         except (UnreadableArchive, FileNotFoundError):
             raise
         except _DAMAGE as error:
@@ -318,8 +293,8 @@ class ArchiveReader:
     """A reader that opens files of archives, and each container only once. It serves one run and is thread-safe."""
 
     def __init__(self) -> None:
-        self._zips: dict[Path, OpenedZip] = {}
-        self._manifests: dict[Path, ReleaseManifest | None] = {}
+        self._zips: dict[ArchivePath, OpenedZip] = {}
+        self._manifests: dict[ArchivePath, ReleaseManifest | None] = {}
         self._lock = threading.RLock()
 
     def __enter__(self) -> ArchiveReader:
@@ -354,9 +329,9 @@ class ArchiveReader:
             SourceChanged: It was.
         """
         if file.container is None:
-            _require(file.path, file.seen, (stream.fileno(),))
+            _require(file.path, file.seen, (file.path,), (stream,))
         else:
-            _require(file.path, file.seen, self._zip(file.container).descriptors)
+            _require(file.path, file.seen, file.container.parts, self._zip(file.container).parts)
 
     def dialect(self, file: ArchiveFile, head: bytes | None = None) -> Dialect:
         """Return the dialect of a file, from its first lines and its container's manifest.
@@ -414,7 +389,7 @@ class ArchiveReader:
             if archive is None:
                 archive = open_zip(container)
                 try:
-                    _require(container.path, container.seen, archive.descriptors)
+                    _require(container.path, container.seen, container.parts, archive.parts)
                 except SourceChanged:
                     archive.close()
                     raise
@@ -422,6 +397,6 @@ class ArchiveReader:
             return archive
 
 
-def _require(path: Path, seen: str, descriptors: tuple[int, ...]) -> None:
-    if seen and identity_of(*descriptors) != seen:
+def _require(path: ArchivePath, seen: str, files: Sequence[ArchivePath], streams: Sequence[IO[bytes]]) -> None:
+    if seen and identity_while_open(files, streams) != seen:
         raise SourceChanged(f"{path.name} was changed while it was read; nothing of it was stored")

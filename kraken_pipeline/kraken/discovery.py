@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from kraken_pipeline.errors import InvalidRequest, UnreadableArchive, plain
-from kraken_pipeline.kraken.archive import ArchiveFile, Container, identity_of, open_zip
+from kraken_pipeline.archive_path import ArchivePath, changed_at, identity_of, identity_while_open
+from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
+from kraken_pipeline.kraken.archive import ArchiveFile, Container, open_zip
 from kraken_pipeline.kraken.manifest import MANIFEST, read_sums
 from kraken_pipeline.kraken.packing import (
     MOST_DEPTH,
@@ -52,7 +53,7 @@ class PassedOver:
 
     name: str
     reason: str
-    path: Path | None = field(default=None, compare=False)
+    path: ArchivePath | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _short(self.name, _NAME_CHARACTERS))
@@ -115,7 +116,7 @@ def classify(name: str, release: Release | None = None) -> tuple[Kind, Pair, Int
 
 
 def discover(
-    folders: Iterable[Path],
+    folders: Iterable[ArchivePath],
     *,
     settle_seconds: float = 0,
     patience: bool = False,
@@ -138,16 +139,16 @@ def discover(
     """
     found = Discovery()
     paths = list(dict.fromkeys(path for folder in folders for path in _walk(folder)))
-    ages = {path: _changed_at(path) for path in paths}
+    ages = {path: changed_at(path) for path in paths}
     youngest = max((at for at in ages.values() if at <= clock()), default=0.0)
     if patience and 0 < (wait := youngest + settle_seconds - clock()) <= settle_seconds:
         sleep(wait)
-    settled: list[Path] = []
+    settled: list[ArchivePath] = []
     for path in paths:
         if not path.exists():
             continue  # moved away in the meantime
         # A time in the future is a wrong clock, not a file that grows.
-        if 0 <= clock() - _changed_at(path) < settle_seconds or _changed_at(path) != ages[path]:
+        if 0 <= clock() - changed_at(path) < settle_seconds or changed_at(path) != ages[path]:
             found.waiting.append(
                 PassedOver(path.name, f"changed less than {settle_seconds:g} s ago: it may still grow")
             )
@@ -157,9 +158,9 @@ def discover(
     return found
 
 
-def _look_at_all(paths: Sequence[Path], found: Discovery, limits: UnpackedLimits) -> None:
-    parts: dict[Path, list[tuple[int, Path]]] = {}
-    pieces: dict[Path, list[int]] = {}
+def _look_at_all(paths: Sequence[ArchivePath], found: Discovery, limits: UnpackedLimits) -> None:
+    parts: dict[ArchivePath, list[tuple[int, ArchivePath]]] = {}
+    pieces: dict[ArchivePath, list[int]] = {}
     for path in paths:
         if (piece := piece_of(path)) is not None:
             pieces.setdefault(piece[0], []).append(piece[1])
@@ -181,25 +182,19 @@ def _look_at_all(paths: Sequence[Path], found: Discovery, limits: UnpackedLimits
         _join(whole, sorted(numbered), found, limits)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: ArchivePath) -> Iterator[ArchivePath]:
     if folder.is_file():
         yield folder
         return
-    if not folder.is_dir():
+    there: list[ArchivePath] = sorted(folder.rglob("*"))
+    if not there and not folder.is_dir():
         raise InvalidRequest(f"there is no file or folder {folder}; name one that holds Kraken's archives")
-    for path in sorted(folder.rglob("*")):
+    for path in there:
         if path.is_file() and INGESTED_FOLDER not in path.relative_to(folder).parts[:-1]:
             yield path
 
 
-def _changed_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _look_at(path: Path, found: Discovery, limits: UnpackedLimits) -> None:
+def _look_at(path: ArchivePath, found: Discovery, limits: UnpackedLimits) -> None:
     if (fault := foreign(path.name)) is not None:
         found.broken.append(PassedOver(path.name, fault, path))
         return
@@ -208,7 +203,11 @@ def _look_at(path: Path, found: Discovery, limits: UnpackedLimits) -> None:
         found.skipped.append(PassedOver(path.name, described))
         return
     kind, pair, interval = described
-    size = unpacked_size(path, limits) if path.suffix.lower() == ".gz" else path.stat().st_size
+    try:
+        size = unpacked_size(path, limits) if path.suffix.lower() == ".gz" else path.stat().st_size
+    except SourceChanged as error:
+        found.waiting.append(PassedOver(path.name, str(error)))
+        return
     found.files.append(ArchiveFile(path, None, kind, pair, interval, size, stood=identity_of(path), limits=limits))
 
 
@@ -224,6 +223,9 @@ def _look_into(container: Container, found: Discovery, before: int) -> None:
         container, members = _listing(replace(container, seen=identity_of(*container.parts)))
     except FileNotFoundError:
         return  # moved away in the meantime
+    except SourceChanged as error:
+        found.waiting.append(PassedOver(container.name, str(error)))
+        return
     except (UnreadableArchive, OSError) as error:
         found.broken.append(PassedOver(container.name, str(error), container.parts[0]))
         return
@@ -314,14 +316,16 @@ def _listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ..
 def _read_listing(container: Container) -> tuple[Container, tuple[zipfile.ZipInfo, ...]]:
     with open_zip(container) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.header_offset)
-        return replace(container, seen=identity_of(*archive.descriptors)), tuple(members)
+        return replace(container, seen=identity_while_open(container.parts, archive.parts)), tuple(members)
 
 
 # Cached, so that a ZIP compressed inside a ZIP is not unpacked again each time the folder is checked.
 _kept_listing = lru_cache(maxsize=256)(_read_listing)
 
 
-def _join(whole: Path, numbered: list[tuple[int, Path]], found: Discovery, limits: UnpackedLimits) -> None:
+def _join(
+    whole: ArchivePath, numbered: list[tuple[int, ArchivePath]], found: Discovery, limits: UnpackedLimits
+) -> None:
     there = {number for number, _ in numbered}
     listed = (_PART.fullmatch(name) for name in read_sums(whole.parent))
     listed_numbers = {int(part["number"]) for part in listed if part is not None and part["whole"] == whole.name}

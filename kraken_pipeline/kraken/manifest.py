@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.errors import InvalidRequest, UnreadableArchive
 from kraken_pipeline.market.moment import parse_moment
 
@@ -79,7 +79,7 @@ def parse_manifest(stream: IO[bytes], container: str) -> ReleaseManifest:
         raise UnreadableArchive(f"{container}: its {MANIFEST} cannot be read ({problems})") from error
 
 
-def read_sums(folder: Path) -> Mapping[str, str]:
+def read_sums(folder: ArchivePath) -> Mapping[str, str]:
     """Return file name → SHA-256 in lower case, from all lists of sums in a folder (`…SHA256SUMS….txt`).
 
     A file of more than 8 MiB is no list of sums.

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, cast
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.errors import UnreadableArchive
 
 FREE_BYTES = 16 << 20
@@ -71,7 +71,7 @@ def disguised(head: bytes) -> str | None:
     return None if kind is None else f"it is {kind} in spite of its name, which cannot be read; {_BY_HAND}"
 
 
-def piece_of(path: Path) -> tuple[Path, int] | None:
+def piece_of(path: ArchivePath) -> tuple[ArchivePath, int] | None:
     """Return the ZIP that a file is a piece of, and the piece's number; None if it is not a piece.
 
     The number is above zero for `.zip.001`, and below zero for `.z01`.
@@ -83,7 +83,7 @@ def piece_of(path: Path) -> tuple[Path, int] | None:
     return path.with_name(f"{found['stem']}.zip"), -int(found["disk"])
 
 
-def split(whole: Path, numbers: Iterable[int]) -> str:
+def split(whole: ArchivePath, numbers: Iterable[int]) -> str:
     """Return why a ZIP in pieces is not read, and how to join the pieces.
 
     Args:
@@ -239,7 +239,7 @@ def _lzma(packed: IO[bytes], member: zipfile.ZipInfo) -> lzma.LZMADecompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[coder])
 
 
-def unpacked_size(path: Path, limits: UnpackedLimits) -> int:
+def unpacked_size(path: ArchivePath, limits: UnpackedLimits) -> int:
     """Return the approximate unpacked size of a gzip file in bytes, from its trailer, which may be wrong."""
     with path.open("rb") as stream:
         packed = stream.seek(0, io.SEEK_END)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kraken_pipeline.archive_path import ArchiveFolder, ArchivePath
 from kraken_pipeline.coverage.ranges import ALWAYS, Span
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.interval import INTERVALS, Interval
@@ -52,8 +52,10 @@ class RunSpec(BaseModel):
     end: int | None = Field(
         default=None, ge=EARLIEST, le=LATEST, description="The end of the selected time (UTC), excluded."
     )
-    archive_dirs: tuple[Path, ...] = Field(
-        default=(), description="Further folders or files with archives, beside the drop folder. They are only read."
+    archive_dirs: tuple[ArchiveFolder, ...] = Field(
+        default=(),
+        description="Further folders or files with archives, beside the drop folder, or buckets "
+        "(`s3://bucket/prefix`). They are only read.",
     )
     api_backfill: bool = Field(
         default=True, description="Whether gaps are filled through the API. Resampling works without it."
@@ -97,7 +99,7 @@ class RunSpec(BaseModel):
 
     @field_validator("archive_dirs", mode="after")
     @classmethod
-    def _one_spelling(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _one_spelling(cls, value: tuple[ArchivePath, ...]) -> tuple[ArchivePath, ...]:
         for path in value:
             try:
                 str(path).encode()

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import sqlalchemy as sa
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.coverage.ranges import Span, Spans
 from kraken_pipeline.demo.archives import write_complete_zip, write_csv, write_quarterly_zip, write_trades_csv
 from kraken_pipeline.demo.listing import DAY, Listing
@@ -129,7 +130,12 @@ class Done:
 
 
 def run(
-    stores: Stores, *paths: Path, now: int = NOW, run_id: str = "run-one", resampling: bool = True, **options: Any
+    stores: Stores,
+    *paths: ArchivePath,
+    now: int = NOW,
+    run_id: str = "run-one",
+    resampling: bool = True,
+    **options: Any,
 ) -> Done:
     """Does what the job `ingest` does, in its order, but for the proof by ids that ends one with `complete`."""
     spec = run_spec(archive_dirs=list(paths) or None, **options)

@@ -634,6 +634,19 @@ class S3(Server):
         return [(each[1], unquote(each[2])) for each in found if each is not None]
 
     @property
+    def is_atomic(self) -> bool:
+        """Whether an object and its e-tag appear at once, because the file system has extended attributes.
+
+        Elsewhere e-tags are in files of their own: a server that is killed can leave one without its object, which is
+        then neither there nor lets itself be put.
+        """
+        try:
+            os.setxattr(self.data, "user.probe", b"")
+        except OSError:
+            return False
+        return True
+
+    @property
     def _accesses(self) -> Path:
         return self.data / "access.log"
 
@@ -644,9 +657,8 @@ class S3(Server):
     def _command(self) -> Sequence[str]:
         where = ["--port", f"{HOST}:{self.port()}", "--access-log", str(self._accesses), "--quiet"]
         who = ["--access", USER, "--secret", self.password]
-        # Not every file system has the extended attributes in which it would keep e-tags.
-        kept = ["posix", "--sidecar", str(self.data / "metadata"), str(self.data / "buckets")]
-        return [str(_versitygw()), *where, *who, *kept]
+        beside = [] if self.is_atomic else ["--sidecar", str(self.data / "metadata")]
+        return [str(_versitygw()), *where, *who, "posix", *beside, str(self.data / "buckets")]
 
 
 ALL: tuple[type[Server], ...] = (PostgreSQL, Redis, RabbitMQ, QuestDB, S3)

@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import obstore
@@ -36,6 +38,7 @@ from kraken_pipeline.storage.catalog.states import DamageKind
 from kraken_pipeline.storage.lake import stored_series
 from kraken_pipeline.storage.lake.asset_ids import ASSET_IDS_FILE
 from kraken_pipeline.storage.lake.bucket import BucketFiles
+from kraken_pipeline.storage.lake.kept_objects import KEPT_BYTES, LARGEST_BYTES, KeptObjects
 from kraken_pipeline.storage.lake.staged import move_all
 from kraken_pipeline.storage.lake.writer import CandleWriter
 from kraken_pipeline.storage.records import manifest
@@ -263,23 +266,72 @@ def test_a_batch_of_small_series_makes_few_requests_and_lists_nothing(
     for name in names:
         write_lines(tmp_path / "archives" / f"{name}_60.csv", [csv_row(START + hour * HOUR) for hour in range(24)])
     before = len(bucket.requests())
-    run(there, tmp_path / "archives", intervals="60", resampling=False)
+    run(there, tmp_path / "archives", intervals="60")
+    # Comparing the intervals and looking for quiet time and outages read every series again, without a request.
     ids = {"s3_HeadObject": 1, "s3_PutObject": 1}
     assert bucket.since(before) == {**ids, "s3_PutObject": len(names) + ids["s3_PutObject"]}
-
-    before = len(bucket.requests())
-    run(there, tmp_path / "archives", intervals="60")
-    # To compare the intervals, to look for quiet time, and to look for outages of all pairs.
-    assert bucket.since(before) == {"s3_GetObject": 3 * len(names)}
-
     before = len(bucket.requests())
     assert len(stored(there, names[0], 60)) == 24
+    assert bucket.since(before) == {}
+
+    for name in names:
+        lines = [csv_row(START + (24 + hour) * HOUR) for hour in range(24)]
+        write_lines(tmp_path / "more" / f"{name}_60.csv", lines)
+    with opened(there.settings) as another:
+        before = len(bucket.requests())
+        run(another, tmp_path / "more", intervals="60")
+        assert bucket.since(before) == {"s3_GetObject": len(names), "s3_PutObject": len(names)}
+        before = len(bucket.requests())
+        assert verified(another).status == "ok"
+        read = [key for what, key in bucket.requests()[before:] if what == "s3_GetObject"]
+        assert {f"lake/interval=60/pair={name}/candles.parquet" for name in names} <= set(read)
+
+
+def test_what_a_process_keeps_of_an_object_is_not_read_once_another_one_has_replaced_it(
+    there: Stores, bucket: Bucket
+) -> None:
+    write(there, candle(START))
+    with opened(there.settings) as other:
+        for hour in range(1, 4):
+            before = len(bucket.requests())
+            assert len(there.lake.read(HOURS)) == hour
+            assert len(there.lake.read(HOURS)) == hour
+            assert bucket.since(before) == ({} if hour == 1 else {"s3_GetObject": 1})
+            write(other, candle(START + hour * HOUR))
+    with there.catalog.write() as connection:
+        manifest.strike(connection, [HOURS_PATH])
+    there.lake.files.remove([HOURS_PATH])
+    there.lake.manifest.forget([HOURS])
+    assert there.lake.read(HOURS).is_empty()
+
+
+def test_while_a_write_is_announced_the_bucket_is_asked_which_object_is_in_place(
+    there: Stores, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(there, candle(START))
+    monkeypatch.setattr(manifest, "confirm", killing)
+    with opened(there.settings) as other, pytest.raises(Killed):
+        write(other, candle(START + HOUR))
+    before = len(bucket.requests())
+    assert len(there.lake.read(HOURS)) == 2
     assert bucket.since(before) == {"s3_GetObject": 1}
 
-    before = len(bucket.requests())
-    write_lines(tmp_path / "more" / f"{names[0]}_60.csv", [csv_row(START + (24 + hour) * HOUR) for hour in range(24)])
-    run(there, tmp_path / "more", intervals="60", resampling=False)
-    assert bucket.since(before) == {"s3_GetObject": 1, "s3_PutObject": 1}
+
+def test_objects_are_kept_up_to_a_number_of_bytes_and_the_least_recently_used_goes_first() -> None:
+    kept = KeptObjects()
+    content = bytes(LARGEST_BYTES)
+    names = [str(number) for number in range(KEPT_BYTES // LARGEST_BYTES)]
+    for name in names:
+        kept.keep(name, content)
+    assert kept.get(names[0]) is content
+    kept.keep(names[2], content)  # instead of itself, which takes no more
+    kept.keep("one more", b"x")
+    assert [name for name in names if kept.get(name) is None] == [names[1]]
+    kept.keep(names[0], content + b"x")
+    assert kept.get(names[0]) is None
+    kept.drop([names[2], "unknown"])
+    assert kept.get(names[2]) is None
+    assert kept.get("one more") == b"x"
 
 
 # --- conflicts and crashes
@@ -405,7 +457,7 @@ def test_an_ingest_whose_server_stays_away_fails_with_a_sentence_and_the_same_co
             with pytest.raises(StoreUnavailable, match=r"has not answered for 0\.5 s.*run the same command again"):
                 run(stores, shelf.q1, shelf.q2, shelf.minutes, pairs=PAIRS)
         with pytest.raises(StoreUnavailable):
-            stores.lake.read(min(stores.lake.manifest.series()))
+            stores.lake.damaged(min(stores.lake.manifest.series()))
         assert stores.lake.manifest.series()
         assert rows_of(stores, schema.damages, "path") == []
     with pytest.raises(StoreUnavailable, match="has not answered"):
@@ -419,6 +471,58 @@ def test_an_ingest_whose_server_stays_away_fails_with_a_sentence_and_the_same_co
         run(stores, shelf.q1, shelf.q2, shelf.minutes, pairs=PAIRS)
         assert state(stores) == expected
         assert verified(stores).status == "ok"
+
+
+@contextmanager
+def killed_after(bucket: Bucket, requests: int, *, away: float | None) -> Iterator[None]:
+    """Kills the server once it has answered a number of requests; starts it again after some seconds, or at the end."""
+    known, is_over = len(bucket.requests()), threading.Event()
+
+    def kill() -> None:
+        while len(bucket.requests()) < known + requests and not is_over.wait(0.002):
+            pass
+        bucket.server.kill()
+        if away is not None:
+            is_over.wait(away)
+            bucket.server.start()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        killer.join()
+        bucket.server.start()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_ingest_whose_server_is_killed_at_any_moment_ends_as_an_undisturbed_one(
+    bucket: Bucket, home: Path, filled: Path, shelf: Shelf, expected: dict[str, Any], seed: int
+) -> None:
+    if not bucket.server.is_atomic:
+        pytest.skip("the file system has no extended attributes, without which a killed versitygw breaks objects")
+    puts = sum(1 for folder in ("lake", "replaced") for _ in (filled / folder).rglob("*.parquet"))
+    requests, is_back_in_time = Random(seed).randint(1, puts), seed % 2 == 0
+    patience = 30 if is_back_in_time else 0.3
+    archives = (shelf.q1, shelf.q2, shelf.minutes)
+    with opened(settings_of(home, kraken_lake_url=bucket.url, kraken_lake_patience_seconds=patience)) as stores:
+        with killed_after(bucket, requests, away=0.3 if is_back_in_time else None):
+            failure = ""
+            try:
+                run(stores, *archives, pairs=PAIRS)
+            except StoreUnavailable as error:
+                failure = str(error)
+        assert not failure or (not is_back_in_time and "run the same command again" in failure)
+        for series in stores.lake.manifest.series():
+            own = [row for row in expected["coverage"] if row[:2] == (series.pair, series.interval.value)]
+            for span in covered(stores, series.pair, series.interval.value):
+                assert any(start <= span.start and span.end <= end for _, _, start, end, *_ in own), "no false claim"
+        if not is_back_in_time:
+            run(stores, *archives, pairs=PAIRS)
+        assert state(stores) == expected
+        assert verified(stores).status == "ok"
+        assert bucket.objects("damaged") == set()
 
 
 class BreaksOff(BaseHTTPRequestHandler):
@@ -534,7 +638,8 @@ def test_without_the_library_the_setting_is_refused_with_what_to_install(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "kraken_pipeline.storage.lake.bucket", raising=False)
+    for name in ("object_store", "storage.lake.bucket"):
+        monkeypatch.delitem(sys.modules, f"kraken_pipeline.{name}", raising=False)
     with pytest.raises(InvalidSettings, match=r"pip install 'kraken_pipeline\[s3\]'"):
         opened(settings_of(home, kraken_lake_url="s3://bucket/lake")).__enter__()
 
@@ -676,3 +781,21 @@ def test_copies_of_ids_by_two_machines_end_with_all_of_them(there: Stores, monke
         with other.lake.files.open(ASSET_IDS_FILE) as stream:
             assert pl.read_parquet(stream)["pair"].to_list() == ["XBTUSD", "ADAEUR"]
         assert verified(other).status == "ok"
+
+
+@pytest.mark.parametrize("is_in_bucket", [True, False])
+def test_ids_whose_copy_was_not_written_by_a_killed_run_are_copied_by_the_next_one(
+    there: Stores, home: Path, monkeypatch: pytest.MonkeyPatch, is_in_bucket: bool
+) -> None:
+    with opened(there.settings if is_in_bucket else settings_of(home.parent / "local")) as stores:
+        for pairs in (["XBTUSD"], ["XBTUSD", "ADAEUR"]):
+            with monkeypatch.context() as patch:
+                patch.setattr(type(stores.lake.files), "put", killing)
+                with pytest.raises(Killed):
+                    stores.lake.asset_ids.register(map(parse_pair, pairs))
+            assert stores.lake.asset_ids.register([parse_pair("XBTUSD")]) == []
+            with stores.lake.files.open(ASSET_IDS_FILE) as stream:
+                assert pl.read_parquet(stream)["pair"].to_list() == pairs
+            with monkeypatch.context() as patch:
+                patch.setattr(stores.lake.asset_ids, "copy", killing)
+                assert stores.lake.asset_ids.register([parse_pair("XBTUSD")]) == [], "it is not copied again"

@@ -48,10 +48,15 @@ class AssetIds:
         return pl.DataFrame(rows, schema=ASSETS_SCHEMA, orient="row")
 
     def register(self, pairs: Iterable[Pair]) -> list[Pair]:
-        """Assign an id to every pair that has none, and return the new pairs."""
+        """Assign an id to every pair that has none, and return the new pairs.
+
+        If an earlier run was killed before it had written the copy beside the candles, it is written now.
+        """
         wanted = {pair.name: pair for pair in pairs}
         known = set(self.all()["pair"])
         if wanted.keys() <= known:
+            if known and not self._is_copied():
+                self.copy()
             return []
         with self._catalog.write() as connection:
             alone(connection, asset_ids)  # otherwise two processes would give one id to two pairs
@@ -96,9 +101,16 @@ class AssetIds:
             content = written.read_bytes()
             with self._catalog.write() as connection:
                 manifest.record_assets(connection, ASSET_IDS_FILE, content)
-            self._files.put([[Put(written, ASSET_IDS_FILE, sha256(content).hexdigest(), before)]])
+            digest = sha256(content).hexdigest()
+            self._files.put([[Put(written, ASSET_IDS_FILE, digest, before)]])
+            with self._catalog.write() as connection:
+                manifest.confirm_assets(connection, ASSET_IDS_FILE, digest)
         finally:
             written.unlink(missing_ok=True)
+
+    def _is_copied(self) -> bool:
+        with self._catalog.read() as connection:
+            return manifest.has_assets(connection, ASSET_IDS_FILE)
 
     def exists(self) -> bool:
         """Return whether there is a copy beside the candles."""

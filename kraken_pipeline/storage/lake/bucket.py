@@ -1,4 +1,4 @@
-"""A lake in a bucket of an object store: S3 and what speaks its protocol, Google's or Azure's, through `obstore`.
+"""A lake in a bucket of an object store (`object_store`).
 
 An object is written under its final key by one put that names the version to be replaced, or that there must be none
 (`If-Match`, `If-None-Match: *`). It is never sent in parts. So an object is the old or the new one in full, and of two
@@ -10,54 +10,34 @@ An object is read by one request and in full, because requests cost more than by
 3 MB, a year of minutes has 14 MB. Parts of different versions therefore cannot mix, and each reader compares the
 SHA-256 of what it got.
 
-Credentials are read from the environment by the library, and appear nowhere else. Its own messages quote the key and
-the signature of a request, so that only the store's error code is passed on.
+A run reads what it has just written, to compare intervals and to look for quiet time and outages. So small objects that
+this process has put or read stay in memory (`storage.lake.kept_objects`), and a reader gets them without a request if
+the manifest of that moment names the very bytes. Writers and verification read from the bucket.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import timedelta
-from errno import ENOENT
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kraken_pipeline.errors import (
-    InvalidSettings,
-    LakeRefused,
-    PipelineError,
-    StoreError,
-    StoreUnavailable,
-    WriteConflict,
-)
+from kraken_pipeline.errors import LakeRefused, StoreError, WriteConflict
 from kraken_pipeline.market.series import Series
+from kraken_pipeline.object_store import ConditionFailed, ObjectStore
 from kraken_pipeline.storage.lake.files import OpenFile, Put, Version
+from kraken_pipeline.storage.lake.kept_objects import KeptObjects
 from kraken_pipeline.storage.paths import layout_of, named_in, series_folder
 
-try:
-    import obstore
-    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-    from obstore.store import from_url
-except ImportError as error:
-    raise InvalidSettings(
-        "KRAKEN_LAKE_URL needs a library that is not installed: pip install 'kraken_pipeline[s3]'"
-    ) from error
+import obstore  # isort: skip - `object_store` says how to install it
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
 
 _AT_ONCE = 16
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_STATUS = re.compile(r"status code: (\d{3})(?: ([A-Z][A-Za-z ]+))?")
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 
 
 class _Object(io.BytesIO):
@@ -81,15 +61,16 @@ class BucketFiles:
     at_once = _AT_ONCE
 
     def __init__(self, url: str, patience: float) -> None:
-        self.place = url.rstrip("/")
-        self._patience = patience
-        with self._explained():
-            self._store = from_url(
-                self.place,
-                # The library ignores its own variable for HTTP where it is given any option of the client.
-                client_options={"timeout": "120s", "connect_timeout": "5s", "allow_http": _is_http_allowed()},
-                retry_config={"max_retries": 1_000, "retry_timeout": timedelta(seconds=patience)},
-            )
+        self._store = ObjectStore(
+            url,
+            patience,
+            what="the lake",
+            needs="list, read, write and delete",
+            setting="KRAKEN_LAKE_URL",
+            refused=LakeRefused,
+        )
+        self.place = self._store.place
+        self._kept = KeptObjects()
 
     def prepare(self) -> None:
         """Do nothing: a bucket has no folders."""
@@ -110,14 +91,14 @@ class BucketFiles:
 
     def open(self, path: str) -> OpenFile:
         """Read an object."""
-        meta, content = self._get(path)
+        meta, content = self._store.get(path)
+        self._kept.keep(path, content)
         return _Object(content, _version(meta))
 
-    def _get(self, path: str, options: Any = None) -> tuple[Any, bytes]:
-        """Return what the store says of an object, and its content; a connection can break off between both."""
-        with self._explained(path):
-            found = obstore.get(self._store, path, options=options)
-            return found.meta, bytes(found.bytes())
+    def kept(self, path: str) -> OpenFile | None:
+        """Return an object as this process has last read or put it; None where it is not kept."""
+        content = self._kept.get(path)
+        return None if content is None else io.BytesIO(content)
 
     def version_of(self, stream: OpenFile) -> Version | None:
         """Return the version of an object that was read."""
@@ -126,13 +107,9 @@ class BucketFiles:
     def version(self, path: str) -> Version | None:
         """Return the present version of an object; None where there is none."""
         try:
-            return _version(self._head(path))
+            return _version(self._store.head(path))
         except FileNotFoundError:
             return None
-
-    def _head(self, path: str) -> Any:
-        with self._explained(path):
-            return obstore.head(self._store, path)
 
     def exists(self, path: str) -> bool:
         """Return whether there is an object."""
@@ -140,15 +117,15 @@ class BucketFiles:
 
     def modified_at(self, path: str) -> int:
         """Return when an object was last written, in seconds since the epoch."""
-        return int(self._head(path)["last_modified"].timestamp())
+        return int(self._store.head(path)["last_modified"].timestamp())
 
     def sha256(self, path: str) -> str:
         """Return the SHA-256 of an object's bytes, as hexadecimal digits."""
-        return sha256(self._get(path)[1]).hexdigest()
+        return sha256(self._store.get(path)[1]).hexdigest()
 
     def end(self, path: str, length: int) -> tuple[int, bytes]:
         """Return the size of an object and as many bytes of its end."""
-        meta, content = self._get(path, {"range": {"suffix": length}})
+        meta, content = self._store.get(path, {"range": {"suffix": length}})
         return int(meta["size"]), content
 
     # --- listing
@@ -167,8 +144,7 @@ class BucketFiles:
 
     def objects(self, folder: str) -> Iterator[Any]:
         """Yield what the store says of each object below a folder: `path`, `size` and `last_modified`."""
-        with self._explained():
-            yield from chain.from_iterable(obstore.list(self._store, folder))
+        return self._store.below(folder)
 
     # --- writing
 
@@ -192,13 +168,16 @@ class BucketFiles:
             put.written.unlink()
 
     def _put(self, put: Put) -> None:
-        if self._is_put(put.path, put.written.read_bytes(), put.replaces):
+        content = put.written.read_bytes()
+        self._kept.drop([put.path])  # whatever becomes of the put, what was read before it is no longer of use
+        if self._store.repeated(lambda: self._is_put(put.path, content, put.replaces)):
+            self._kept.keep(put.path, content)
             return
         try:
             is_ours = self.sha256(put.path) == put.sha256
         except FileNotFoundError:
             is_ours = False
-        if not is_ours:  # an answer that was lost makes the library repeat a put that was done
+        if not is_ours:  # a put whose answer was lost is repeated, although it was done
             raise WriteConflict(
                 f"{self.place}/{put.path} is not the object that this write has read: another writer replaced it, or "
                 "one that is not on record is there; nothing was overwritten; run the same command again, and if that "
@@ -208,27 +187,34 @@ class BucketFiles:
     def _is_put(self, path: str, content: bytes, replaces: Version | None) -> bool:
         """Put an object if the present one is of a version; return whether it is."""
         try:
-            with self._explained():
-                obstore.put(self._store, path, content, use_multipart=False, mode=_mode(replaces))
-        except _Refused:
+            with self._store.explained():
+                obstore.put(self._store.client, path, content, use_multipart=False, mode=_mode(replaces))
+        except ConditionFailed:
             return False
         return True
 
     def remove(self, paths: Collection[str]) -> None:
         """Delete objects; those that do not exist are skipped."""
         if paths:
-            with self._explained():
-                obstore.delete(self._store, sorted(paths))
+            self._kept.drop(paths)
+            self._store.repeated(lambda: self._delete(sorted(paths)))
+
+    def _delete(self, paths: list[str]) -> None:
+        with self._store.explained():
+            obstore.delete(self._store.client, paths)
 
     def set_aside(self, path: str, target: str) -> bool:
         """Copy an object within the store and delete the original; return False where there is none."""
         try:
-            with self._explained(path):
-                obstore.copy(self._store, path, target)
+            self._store.repeated(lambda: self._copy(path, target))
         except FileNotFoundError:
             return False
         self.remove([path])
         return True
+
+    def _copy(self, path: str, target: str) -> None:
+        with self._store.explained(path):
+            obstore.copy(self._store.client, path, target)
 
     def link(self, path: str, target: Path) -> bool:
         """Return False: an object has no hard links."""
@@ -255,57 +241,6 @@ class BucketFiles:
                 f"{self.place} overwrites an object although a put forbids it (If-None-Match, If-Match), so that two "
                 "writers could destroy each other's candles: use a store that keeps the conditions of a put"
             )
-
-    # --- errors
-
-    @contextmanager
-    def _explained(self, path: str | None = None) -> Iterator[None]:
-        """Replace the library's errors, whose texts quote credentials, by the pipeline's.
-
-        Args:
-            path: The object that is read, which may be missing; None where a missing one is an error of the bucket.
-        """
-        try:
-            yield
-        except FileNotFoundError as error:
-            if path is None or any(sign in str(error) for sign in _NO_BUCKET):
-                raise self._no_bucket() from None
-            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), f"{self.place}/{path}") from None
-        except (AlreadyExistsError, PreconditionError):
-            raise _Refused("the condition of a put does not hold") from None
-        except BaseError as error:
-            raise self._fault(str(error)) from None
-
-    def _no_bucket(self) -> LakeRefused:
-        return LakeRefused(f"KRAKEN_LAKE_URL: there is no bucket for {self.place}; create it, or correct the URL")
-
-    def _fault(self, said: str) -> PipelineError:
-        if any(sign in said for sign in _NO_BUCKET):
-            return self._no_bucket()
-        if "builder error" in said:
-            return LakeRefused(
-                f"the lake at {self.place} is at an address that begins with http://, which sends all in the clear: "
-                "set AWS_ALLOW_HTTP=true if that is meant, or correct AWS_ENDPOINT_URL"
-            )
-        code, status = _CODE.search(said), _STATUS.search(said)
-        why = code[1] if code else (f"status {status[1]}" if status else "no connection, or no credentials")
-        if status is not None and status[1].startswith("4") and status[1] not in ("408", "429"):
-            return LakeRefused(
-                f"the lake at {self.place} refuses a request ({why}): check the credentials in the environment "
-                "(AWS_ACCESS_KEY_ID and the like), and that they allow to list, read, write and delete"
-            )
-        return StoreUnavailable(
-            f"the lake at {self.place} has not answered for {self._patience:g} s ({why}): check the network, and "
-            "AWS_ENDPOINT_URL where the store is not Amazon's; run the same command again to continue"
-        )
-
-
-class _Refused(Exception):
-    """The condition of a put does not hold."""
-
-
-def _is_http_allowed() -> bool:
-    return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
 
 
 def _version(said: Any) -> Version:

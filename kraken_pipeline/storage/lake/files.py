@@ -104,6 +104,12 @@ class LakeFiles(Protocol):
             PipelineError: The place cannot be reached.
         """
 
+    def kept(self, path: str) -> OpenFile | None:
+        """Return a file as this process has last read or put it, without a request; None where it is not kept.
+
+        Another process may have replaced it since: the caller compares it with the present manifest.
+        """
+
     def version_of(self, stream: OpenFile) -> Version | None:
         """Return the version of an opened object; None for a file."""
 
@@ -184,6 +190,11 @@ class LocalFiles:
     def open(self, path: str) -> OpenFile:
         """Open a file; its content stays what it is while another one is renamed over it."""
         return open(f"{self._prefix}/{path}", "rb")  # noqa: PTH123 - a Path costs as much as opening the file
+
+    def kept(self, path: str) -> OpenFile | None:
+        """Return None: opening a file costs no request."""
+        del path
+        return None
 
     def version_of(self, stream: OpenFile) -> Version | None:
         """Return None: the lock of the series suffices in a folder, where no request is sent twice."""

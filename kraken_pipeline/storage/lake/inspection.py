@@ -82,6 +82,22 @@ class Inspector:
                 return None, damage
             known = newer
 
+    def kept(self, series: Series, path: str) -> OpenFile | None:
+        """Return a file that this process has read or written before, if it is the only one on record at this moment.
+
+        While another one is announced, either of both may be in place, so that the place has to be asked.
+        """
+        stream = self._files.kept(path)
+        if stream is None:
+            return None
+        known = self._manifest.reread(series)
+        files = known.files.get(path, ())
+        is_only_one = len(files) == 1 and path not in known.damaged
+        if not is_only_one or difference(stream, files, is_trusted=False, is_whole=True) is not None:
+            return None
+        stream.seek(0)
+        return stream
+
     def _compared(
         self, series: Series, path: str, known: SeriesFiles, *, is_whole: bool
     ) -> tuple[OpenFile | None, Damage | None]:

@@ -412,7 +412,9 @@ class Lake:
         streams: list[OpenFile] = []
         found: list[Damage] = []
         for path in paths:
-            stream, damage = self.inspector.open(series, path)
+            stream, damage = self.inspector.kept(series, path), None
+            if stream is None:
+                stream, damage = self.inspector.open(series, path)
             if stream is not None:
                 opened.callback(stream.close)
                 streams.append(stream)

@@ -330,7 +330,7 @@ def _row(file: LakeFile, *, is_announced: bool) -> dict[str, Any]:
 
 
 def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
-    """Record the copy of the pairs' ids, which is about to be renamed to its place."""
+    """Announce the copy of the pairs' ids, which is about to be renamed to its place."""
     strike(connection, [path])
     row = {
         "path": path,
@@ -347,7 +347,19 @@ def record_assets(connection: sa.Connection, path: str, content: bytes) -> None:
         "written_at": int(time.time()),
         "version": "",
     }
-    connection.execute(sa.insert(lake_files), [{**sealed(lake_files, row), "is_announced": False}])
+    connection.execute(sa.insert(lake_files), [{**sealed(lake_files, row), "is_announced": True}])
+
+
+def confirm_assets(connection: sa.Connection, path: str, digest: str) -> None:
+    """Record that a copy of the pairs' ids was renamed to its place, unless a newer one was announced since."""
+    is_one = (lake_files.c.path == path) & (lake_files.c.sha256 == digest)
+    connection.execute(sa.update(lake_files).where(is_one).values(is_announced=False))
+
+
+def has_assets(connection: sa.Connection, path: str) -> bool:
+    """Return whether the newest copy of the pairs' ids was renamed to its place."""
+    query = sa.select(lake_files.c.is_announced).where(lake_files.c.path == path)
+    return connection.scalars(query).all() == [False]
 
 
 def digest_of(connection: sa.Connection, path: str) -> str | None:

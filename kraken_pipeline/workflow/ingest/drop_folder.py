@@ -8,6 +8,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.coverage.ranges import ALWAYS
 from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import INGESTED_FOLDER
@@ -32,7 +33,7 @@ def tidy(stores: Stores) -> list[Path]:
     if settings.kraken_keep_dropped_files:
         return []
     found = look_into(settings, [settings.drop])
-    by_parts: dict[tuple[Path, ...], dict[Path, list[ArchiveFile]]] = {}
+    by_parts: dict[tuple[ArchivePath, ...], dict[ArchivePath, list[ArchiveFile]]] = {}
     for file in found.files:
         by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
     unread = {skipped.path for skipped in found.broken}
@@ -45,11 +46,11 @@ def tidy(stores: Stores) -> list[Path]:
     moved: list[Path] = []
     for part in (part for parts in done for part in parts):
         with suppress(FileNotFoundError):
-            moved.append(_move(part, settings.drop))
+            moved.append(_move(Path(part), settings.drop))
     return moved
 
 
-def _parts(file: ArchiveFile) -> tuple[Path, ...]:
+def _parts(file: ArchiveFile) -> tuple[ArchivePath, ...]:
     return file.container.parts if file.container else (file.path,)
 
 

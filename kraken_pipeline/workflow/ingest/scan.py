@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import sqlalchemy as sa
 
+from kraken_pipeline.archive_path import ArchivePath, as_found_now, identity_of, state_of
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
 from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
-from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, Container, container_digest, identity_of
+from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, Container, container_digest
 from kraken_pipeline.kraken.discovery import Discovery, PassedOver, discover
 from kraken_pipeline.kraken.edges import release_end
 from kraken_pipeline.kraken.manifest import read_sums
@@ -67,10 +67,11 @@ class Scan:
     new_pairs: list[Pair] = field(default_factory=list)
 
 
-def folders(stores: Stores, spec: RunSpec) -> list[Path]:
+def folders(stores: Stores, spec: RunSpec) -> list[ArchivePath]:
     """Return the folders of a run's archives: the drop folder, those of the settings, and those of its spec."""
     by_setting = (path.resolve() for path in stores.settings.archive_dirs)
-    return list(dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs]))
+    found = dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs])
+    return [as_found_now(path) for path in found]
 
 
 def require_folders(settings: Settings, spec: RunSpec) -> None:
@@ -107,12 +108,14 @@ def scan(stores: Stores, spec: RunSpec, now: int, *, patience: bool = False) -> 
 def scan_again(stores: Stores, spec: RunSpec, tasks: Iterable[Task], now: int) -> Scan:
     """Scan files again that were changed since they were found."""
     paths = {
-        path for task in tasks for path in (task.file.container.parts if task.file.container else (task.file.path,))
+        as_found_now(path)
+        for task in tasks
+        for path in (task.file.container.parts if task.file.container else (task.file.path,))
     }
     return _scan(stores, spec, sorted(path for path in paths if path.exists()), now)
 
 
-def look_into(settings: Settings, where: Iterable[Path], *, patience: bool = False) -> Discovery:
+def look_into(settings: Settings, where: Iterable[ArchivePath], *, patience: bool = False) -> Discovery:
     """Find the archives in folders, with the settings of a home.
 
     Args:
@@ -131,7 +134,7 @@ def limits_of(settings: Settings) -> UnpackedLimits:
     return UnpackedLimits(settings.kraken_unpacked_gib << 30, settings.kraken_unpacked_ratio)
 
 
-def _scan(stores: Stores, spec: RunSpec, where: Sequence[Path], now: int, *, patience: bool = False) -> Scan:
+def _scan(stores: Stores, spec: RunSpec, where: Sequence[ArchivePath], now: int, *, patience: bool = False) -> Scan:
     found = look_into(stores.settings, where, patience=patience)
     if not spec.accept_unknown_pairs:
         pass_over_unknown(stores, found)
@@ -171,7 +174,7 @@ def _with_containers(
     stores: Stores, spec: RunSpec, found: Discovery, wanted: Sequence[ArchiveFile], scanned: Scan, *, now: int
 ) -> list[Task]:
     containers = {file.container.path: file.container for file in wanted if file.container is not None}
-    records: dict[Path, ContainerRecord] = {}
+    records: dict[ArchivePath, ContainerRecord] = {}
     with ArchiveReader() as reader:
         for path, container in containers.items():
             members = [file for file in found.files if file.container is container]
@@ -254,13 +257,12 @@ def container_stamp(container: Container) -> str:
     return "|".join([*(stamp(part) for part in container.parts), *map(plain, container.inside)])
 
 
-def stamp(path: Path) -> str:
-    """Return the path, size and modification time of a file; a file with the same stamp is not read again.
+def stamp(path: ArchivePath) -> str:
+    """Return the path and the state of a file; a file with the same stamp is not read again.
 
     The stamp changes with nearly every change of the file.
     """
-    status = path.stat()
-    return plain(f"{path}:{status.st_size}:{status.st_mtime_ns}")
+    return plain(f"{path}:{state_of(path)}")
 
 
 def _skip_ingested(stores: Stores, spec: RunSpec, tasks: Sequence[Task], scanned: Scan) -> None:

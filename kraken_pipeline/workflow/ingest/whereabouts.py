@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
-from pathlib import Path
 
+from kraken_pipeline.archive_path import ArchivePath, archive_path
 from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import INGESTED_FOLDER, discover
 from kraken_pipeline.settings import Settings
@@ -23,7 +23,7 @@ def find_again(settings: Settings, record: FileRecord) -> ArchiveFile | None:
     return None
 
 
-def _places(settings: Settings, record: FileRecord) -> Iterator[Path]:
+def _places(settings: Settings, record: FileRecord) -> Iterator[ArchivePath]:
     path = _outermost(_path(record))
     yield path
     if path.is_relative_to(settings.drop):
@@ -33,20 +33,20 @@ def _places(settings: Settings, record: FileRecord) -> Iterator[Path]:
         yield from sorted(moved.parent.glob(f"{glob.escape(moved.stem)}.*{glob.escape(moved.suffix)}"))
 
 
-def _path(record: FileRecord) -> Path:
+def _path(record: FileRecord) -> ArchivePath:
     """Return the recorded path of the file, or of its container."""
     if record.container is None:
-        return Path(record.location)
+        return archive_path(record.location)
     container = record.name.rpartition(":")[0]
     at = record.location.find(f"/{container}:")
-    return Path(record.location[: at + 1 + len(container)])
+    return archive_path(record.location[: at + 1 + len(container)])
 
 
-def _outermost(path: Path) -> Path:
+def _outermost(path: ArchivePath) -> ArchivePath:
     """Return the outermost ZIP that a container lies in; the path itself if there is none."""
     zips = [parent for parent in (path, *path.parents) if parent.suffix.lower() == ".zip" and not parent.is_dir()]
     return zips[-1] if zips else path
 
 
-def _parts(path: Path) -> list[Path]:
+def _parts(path: ArchivePath) -> list[ArchivePath]:
     return sorted(path.parent.glob(f"{glob.escape(path.name)}.part*")) if path.suffix.lower() == ".zip" else []

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.coverage.ranges import Spans
 from kraken_pipeline.errors import PipelineError
 from kraken_pipeline.market.candle import CANDLE_SCHEMA
@@ -161,7 +161,7 @@ def _read_again(stores: Stores, spec: RunSpec, lost: Collection[Series], run: Ru
     """Read the archives again that had answered for what was lost, as far as they still exist."""
     with stores.catalog.read() as connection:
         records = file_records.pending(connection, lost)
-    places: list[Path] = []
+    places: list[ArchivePath] = []
     for record in records:
         if (file := find_again(stores.settings, record)) is not None:
             places += file.container.parts if file.container is not None else [file.path]

@@ -13,12 +13,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.coverage.evidence import coverage
 from kraken_pipeline.coverage.ranges import (
     Span,
@@ -97,7 +97,7 @@ class ReadAgain:
     """
 
     name: str
-    path: Path | None
+    path: ArchivePath | None
 
 
 @dataclass(frozen=True, slots=True)
