@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from errno import ENOENT
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -133,6 +134,21 @@ class BucketPath(PurePosixPath):
         with self.open() as stream:
             return stream.read().decode(encoding, errors)
 
+    def mkdir(self, *, parents: bool, exist_ok: bool) -> None:
+        """Do nothing: a bucket has no folders."""
+
+    def rename(self, target: ArchivePath) -> None:
+        """Copy the object to another key of its bucket, and delete it.
+
+        Raises:
+            FileNotFoundError: It does not exist, or is no longer the one that was found.
+        """
+        if self.fresh().stat() != self.stat():
+            raise FileNotFoundError(ENOENT, "it was replaced", str(self))
+        store = _store_of(self)
+        store.copy(self.key, BucketPath(target).key)
+        store.delete([self.key])
+
     def expanduser(self) -> BucketPath:
         """Return the path: a bucket has no home."""
         return self
@@ -244,6 +260,22 @@ def changed_at(path: ArchivePath) -> float:
         return 0.0
 
 
+def edges_of(path: ArchivePath, length: int) -> bytes:
+    """Return the size of a file with its first and last bytes; of an object its size and e-tag, which is as good.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    if isinstance(path, BucketPath):
+        status = path.stat()
+        return f"{status.st_size}:{status.e_tag}".encode()
+    with path.open("rb") as stream:
+        size = path.stat().st_size
+        start = stream.read(length)
+        stream.seek(max(0, size - length))
+        return f"{size}:".encode() + start + stream.read(length)
+
+
 def state_of(path: ArchivePath) -> str:
     """Return the size and the modification time of a file, and the e-tag of an object.
 
@@ -304,7 +336,7 @@ def _store(url: str) -> ObjectStore:
         url,
         PATIENCE_SECONDS,
         what="the bucket of archives",
-        needs="list and read",
+        needs="list and read, and below KRAKEN_DROP_URL to write and delete",
         setting=None,
         refused=InvalidRequest,
     )

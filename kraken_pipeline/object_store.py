@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from errno import ENOENT
@@ -116,6 +116,28 @@ class ObjectStore:
         """Return the same of the objects directly below a prefix."""
         with self.explained():
             return list(obstore.list_with_delimiter(self.client, prefix or None)["objects"])
+
+    def copy(self, path: str, target: str) -> None:
+        """Copy an object within the bucket.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+
+        def copy() -> None:
+            with self.explained(path):
+                obstore.copy(self.client, path, target)
+
+        self.repeated(copy)
+
+    def delete(self, paths: Collection[str]) -> None:
+        """Delete objects; those that do not exist are skipped."""
+
+        def delete() -> None:
+            with self.explained():
+                obstore.delete(self.client, sorted(paths))
+
+        self.repeated(delete)
 
     def repeated(self, request: Callable[[], _Answer]) -> _Answer:
         """Return the answer to a request that may be made twice, repeating it until the patience is over.

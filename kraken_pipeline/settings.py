@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from kraken_pipeline.archive_path import ArchiveFolder, ArchivePath, archive_paths
+from kraken_pipeline.archive_path import ArchiveFolder, ArchivePath, archive_path, archive_paths
 from kraken_pipeline.errors import InvalidSettings
 from kraken_pipeline.setting_syntax import (
     CronTime,
@@ -56,8 +56,12 @@ class Settings(BaseSettings):
     )
     kraken_archive_dirs: Annotated[tuple[ArchiveFolder, ...], NoDecode] = Field(
         default=(),
-        description="Further folders with Kraken's archives, separated by ':', or buckets (`s3://bucket/prefix`, with "
-        "the extra `s3`). They are only read.",
+        description="Further folders or buckets with Kraken's archives, separated by ':'. They are only read.",
+    )
+    kraken_drop_url: str | None = Field(
+        default=None,
+        pattern=r"^(s3|gs|az)://[\w.-]+(/[\w.=-]+)+/?$",
+        description="The prefix of a bucket that is the drop folder instead of `drop/` in the home (extra `s3`).",
     )
     kraken_tiers_file: Path | None = Field(
         default=None, description="A TOML file with a table of tiers that replaces the built-in one."
@@ -463,9 +467,9 @@ class Settings(BaseSettings):
         return self.kraken_pipeline_home.expanduser().absolute()
 
     @property
-    def drop(self) -> Path:
-        """The drop folder, as an absolute path."""
-        return self.home / "drop"
+    def drop(self) -> ArchivePath:
+        """The drop folder, as an absolute path, or as that of a prefix in a bucket."""
+        return self.home / "drop" if self.kraken_drop_url is None else archive_path(self.kraken_drop_url)
 
     @property
     def archive_dirs(self) -> tuple[ArchivePath, ...]:

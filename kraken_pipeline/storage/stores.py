@@ -61,7 +61,8 @@ def create_stores(settings: Settings, *, is_recovering: bool = False, is_worker:
     try:
         if not settings.home.exists():
             settings.home.mkdir(parents=True)
-        make_folder(settings.drop)
+        if isinstance(settings.drop, Path):
+            make_folder(settings.drop)
         files = FileLocks(settings.home / "locks")
     except OSError as error:
         raise _cannot_be_written(settings, f" ({error})") from error

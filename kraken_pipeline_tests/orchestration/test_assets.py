@@ -252,9 +252,9 @@ def test_the_same_partition_again_reads_nothing(instance: dg.DagsterInstance, ho
 def test_a_dropped_file_moves_and_a_broken_archive_is_on_record(
     instance: dg.DagsterInstance, settings: Settings, shelf: Shelf
 ) -> None:
-    settings.drop.mkdir(exist_ok=True)
-    shutil.copy(shelf.minutes, settings.drop)
-    (settings.drop / "Kraken_OHLCVT_Q2_2023.zip").write_bytes(b"broken")
+    (settings.home / "drop").mkdir(exist_ok=True)
+    shutil.copy(shelf.minutes, settings.home / "drop")
+    (settings.home / "drop" / "Kraken_OHLCVT_Q2_2023.zip").write_bytes(b"broken")
     register(instance, "XBTUSD")
     result = materialise(instance, settings, ["candles"], key="XBTUSD|1")
     assert result.success
@@ -262,7 +262,7 @@ def test_a_dropped_file_moves_and_a_broken_archive_is_on_record(
     assert not check.passed
     assert "| Kraken_OHLCVT_Q2_2023.zip | " in str(check.metadata["failed"].value)
     assert instance.get_runs()[0].tags["kraken/failed_files"] == "1"
-    assert (settings.drop / "ingested" / "XBTUSD_1.csv").is_file()
+    assert (settings.home / "drop" / "ingested" / "XBTUSD_1.csv").is_file()
     with opened(settings) as stores:
         records = {row[0]: row[1] for row in rows_of(stores, schema.files, "name", "status")}
     assert records == {"XBTUSD_1.csv": "COMPLETED", "Kraken_OHLCVT_Q2_2023.zip": "FAILED"}

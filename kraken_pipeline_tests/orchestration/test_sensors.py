@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def drop(settings: Settings) -> Path:
-    settings.drop.mkdir(parents=True, exist_ok=True)
-    return settings.drop
+    (settings.home / "drop").mkdir(parents=True, exist_ok=True)
+    return settings.home / "drop"
 
 
 def requests_of(result: dg.SensorResult) -> list[dg.RunRequest]:
@@ -67,8 +67,8 @@ def test_nothing_new_is_skipped(settings: Settings, drop: Path, shelf: Shelf) ->
 
 def test_a_file_that_still_grows_is_no_reason_for_a_run(home: Path, shelf: Shelf) -> None:
     settings = settings_of(home, kraken_settle_seconds=60)
-    settings.drop.mkdir(exist_ok=True)
-    path = Path(shutil.copy(shelf.minutes, settings.drop))
+    (settings.home / "drop").mkdir(exist_ok=True)
+    path = Path(shutil.copy(shelf.minutes, settings.home / "drop"))
     waiting = evaluate(settings, None)
     assert requests_of(waiting) == []
     assert "1 still grow" in str(waiting.skip_reason)

@@ -6,6 +6,7 @@ import gzip
 import pickle
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,13 +20,16 @@ from kraken_pipeline.archive_path import BucketPath, archive_path, archive_paths
 from kraken_pipeline.errors import InvalidRequest, InvalidSettings, SourceChanged, StoreUnavailable
 from kraken_pipeline.kraken.archive import ArchiveReader
 from kraken_pipeline.kraken.discovery import discover
+from kraken_pipeline.market.moment import iso
 from kraken_pipeline.storage.catalog import schema
 from kraken_pipeline.storage.stores import Stores, opened
 from kraken_pipeline.workflow import pipeline
+from kraken_pipeline.workflow.explain.explain import explain
 from kraken_pipeline.workflow.gaps.plan import make_plan
 from kraken_pipeline.workflow.ingest.scan import require_folders, scan
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.run_spec import RunSpec, run_spec
+from kraken_pipeline.workflow.triggers.dropped_files import look_into_drop_folder
 from kraken_pipeline_tests.support.buckets import Bucket
 from kraken_pipeline_tests.support.homes import (
     NOW,
@@ -46,6 +50,14 @@ pytestmark = pytest.mark.slow
 
 PAIRS = ["XBTUSD", "ADAEUR"]
 HOUR = 3_600
+
+
+class Killed(BaseException):
+    """What a test ends a run with."""
+
+
+def killing(*_: Any) -> None:
+    raise Killed
 
 
 def put(bucket: Bucket, *files: Path, below: str = "archives") -> BucketPath:
@@ -236,6 +248,73 @@ def test_an_object_that_is_deleted_after_the_scan_is_a_failed_file(
     assert became["ADAEUR_60.csv"][0] == "COMPLETED"
     assert became["XBTUSD_60.csv"][0] == "FAILED"
     assert "does not exist any more" in str(became["XBTUSD_60.csv"][1])
+
+
+# --- the drop folder
+
+
+@pytest.fixture
+def dropping(bucket: Bucket, home: Path) -> Iterator[Stores]:
+    """An empty home whose drop folder is a prefix."""
+    with opened(settings_of(home, kraken_drop_url=f"{bucket.url}/drop")) as stores:
+        yield stores
+
+
+def test_what_is_dropped_into_a_bucket_is_ingested_and_moved(
+    dropping: Stores, bucket: Bucket, shelf: Shelf, tmp_path: Path
+) -> None:
+    assert run(dropping).scanned.tasks == [], "an empty prefix is an empty folder"
+    damaged = tmp_path / "ADAEUR_1.csv"
+    write_lines(damaged, ["rubbish"])
+    deep = hours(tmp_path / "ETHUSD_60.csv")
+    put(bucket, shelf.q1, shelf.minutes, damaged, below="drop")
+    put(bucket, deep, below="drop/from kraken/2023")
+    run(dropping)
+    moved = {f"drop/ingested/{name}" for name in (shelf.q1.name, "XBTUSD_1.csv", "from kraken/2023/ETHUSD_60.csv")}
+    assert bucket.objects("drop") == {"drop/ADAEUR_1.csv", *moved}
+    assert (bucket.place / "drop" / "ingested" / shelf.q1.name).read_bytes() == shelf.q1.read_bytes()
+    put(bucket, hours(tmp_path / "again" / "ETHUSD_60.csv", count=30), below="drop/from kraken/2023")
+    run(dropping)
+    assert len(stored(dropping, "ETHUSD", 60)) == 30
+    assert "drop/ingested/from kraken/2023/ETHUSD_60.1.csv" in bucket.objects("drop")
+    explained = str(explain(dropping, "XBTUSD", 1, iso(stored(dropping, "XBTUSD", 1)[0][0]), NOW))
+    assert "XBTUSD_1.csv" in explained
+    assert "no longer" not in explained, "it is found where it was moved to"
+
+
+def test_a_move_that_was_killed_between_its_copy_and_its_deletion_is_finished(
+    dropping: Stores, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bucket, hours(tmp_path / "XBTUSD_60.csv"), below="drop")
+    with monkeypatch.context() as patch:
+        patch.setattr("kraken_pipeline.object_store.ObjectStore.delete", killing)
+        with pytest.raises(Killed):
+            run(dropping)
+    assert bucket.objects("drop") == {"drop/XBTUSD_60.csv", "drop/ingested/XBTUSD_60.csv"}
+    assert run(dropping).candles_stored == 0
+    assert "drop/XBTUSD_60.csv" not in bucket.objects("drop")
+    assert len(stored(dropping, "XBTUSD", 60)) == 24
+
+
+def test_what_replaces_a_dropped_object_before_it_is_moved_stays_to_be_ingested(bucket: Bucket, tmp_path: Path) -> None:
+    name = "XBTUSD_60.csv"
+    (path,) = put(bucket, hours(tmp_path / name), below="drop").rglob("*")
+    put(bucket, hours(tmp_path / name, count=30), below="drop")
+    with pytest.raises(FileNotFoundError, match="it was replaced"):
+        path.rename(BucketPath(f"{bucket.url}/drop/ingested/{name}"))
+    assert bucket.objects("drop") == {f"drop/{name}"}
+
+
+def test_the_sensor_sees_new_objects_once(dropping: Stores, bucket: Bucket, tmp_path: Path) -> None:
+    settings = dropping.settings
+    empty = look_into_drop_folder(settings, None)
+    assert empty.run_key is None
+    put(bucket, hours(tmp_path / "XBTUSD_60.csv"), below="drop")
+    first = look_into_drop_folder(settings, empty.cursor)
+    assert first.run_key is not None
+    assert look_into_drop_folder(settings, first.cursor).run_key is None
+    put(bucket, hours(tmp_path / "XBTUSD_60.csv", count=30), below="drop")
+    assert look_into_drop_folder(settings, first.cursor).run_key not in (None, first.run_key)
 
 
 # --- errors

@@ -117,9 +117,9 @@ def test_a_candle_that_ohlc_gave_an_archive_replaced_and_trades_confirmed(
 def test_the_line_is_found_in_a_release_and_where_a_dropped_one_was_moved_to_and_said_to_be_gone_when_it_is(
     stores: Stores, shelf: Shelf
 ) -> None:
-    shutil.copy2(shelf.q1, stores.settings.drop)
+    shutil.copy2(shelf.q1, stores.settings.home / "drop")
     run(stores)
-    assert not (stores.settings.drop / shelf.q1.name).exists()
+    assert not (stores.settings.home / "drop" / shelf.q1.name).exists()
     found = told(stores, 60, BUSY[3])
     (witness,) = found.evidence
     with zipfile.ZipFile(shelf.q1) as archive:
@@ -129,7 +129,7 @@ def test_the_line_is_found_in_a_release_and_where_a_dropped_one_was_moved_to_and
     assert found.candle is not None
     assert found.candle.as_json()["release_ends"] == "2023-04-01"
 
-    shutil.rmtree(stores.settings.drop / "ingested")
+    shutil.rmtree(stores.settings.home / "drop" / "ingested")
     (witness,) = told(stores, 60, BUSY[3]).evidence
     assert (witness.lines, witness.count) == ((), 0)
     assert "the file is no longer at" in (witness.note or "")

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from kraken_pipeline.archive_path import ArchivePath
 from kraken_pipeline.coverage.ranges import Span, subtract
 from kraken_pipeline.demo.archives import (
     candles_name,
@@ -602,7 +603,7 @@ def test_a_folder_that_does_not_exist_is_refused_before_anything_happens(stores:
 
 
 def dropped(stores: Stores, *paths: Path) -> list[Path]:
-    return [Path(shutil.copy(path, stores.settings.drop)) for path in paths]
+    return [Path(shutil.copy(path, stores.settings.home / "drop")) for path in paths]
 
 
 def tree(folder: Path) -> set[str]:
@@ -612,44 +613,44 @@ def tree(folder: Path) -> set[str]:
 def test_a_file_in_the_drop_folder_moves_to_ingested_after_success(stores: Stores, shelf: Shelf) -> None:
     dropped(stores, shelf.minutes, shelf.q1)
     run(stores, resampling=False)
-    assert tree(stores.settings.drop) == {"ingested/XBTUSD_1.csv", f"ingested/{shelf.q1.name}"}
-    assert (stores.settings.drop / "ingested" / shelf.q1.name).read_bytes() == shelf.q1.read_bytes()
+    assert tree(stores.settings.home / "drop") == {"ingested/XBTUSD_1.csv", f"ingested/{shelf.q1.name}"}
+    assert (stores.settings.home / "drop" / "ingested" / shelf.q1.name).read_bytes() == shelf.q1.read_bytes()
     assert run(stores, resampling=False, run_id="run-two").files == {}
 
 
 def test_a_dropped_folder_keeps_its_shape(stores: Stores, shelf: Shelf) -> None:
-    deep = stores.settings.drop / "from kraken" / "2023"
+    deep = stores.settings.home / "drop" / "from kraken" / "2023"
     deep.mkdir(parents=True)
     shutil.copy(shelf.minutes, deep)
     run(stores, resampling=False)
-    assert tree(stores.settings.drop) == {"ingested/from kraken/2023/XBTUSD_1.csv"}
+    assert tree(stores.settings.home / "drop") == {"ingested/from kraken/2023/XBTUSD_1.csv"}
 
 
 def test_a_name_that_is_taken_in_ingested_gets_a_number(stores: Stores, shelf: Shelf) -> None:
     for run_id in ("one", "two", "three"):
         dropped(stores, shelf.minutes)
         run(stores, resampling=False, run_id=run_id)
-    assert tree(stores.settings.drop) == {f"ingested/XBTUSD_1{number}.csv" for number in ("", ".1", ".2")}
+    assert tree(stores.settings.home / "drop") == {f"ingested/XBTUSD_1{number}.csv" for number in ("", ".1", ".2")}
 
 
 def test_a_file_that_failed_and_an_archive_with_a_member_that_failed_stay(
     stores: Stores, tmp_path: Path, shelf: Shelf
 ) -> None:
-    damaged(shelf.q2, stores.settings.drop / shelf.q2.name, "XBTUSD_60.csv")
-    write_lines(stores.settings.drop / "ADAEUR_1.csv", ["rubbish"])
+    damaged(shelf.q2, stores.settings.home / "drop" / shelf.q2.name, "XBTUSD_60.csv")
+    write_lines(stores.settings.home / "drop" / "ADAEUR_1.csv", ["rubbish"])
     dropped(stores, shelf.minutes)
     run(stores, resampling=False)
-    assert tree(stores.settings.drop) == {shelf.q2.name, "ADAEUR_1.csv", "ingested/XBTUSD_1.csv"}
+    assert tree(stores.settings.home / "drop") == {shelf.q2.name, "ADAEUR_1.csv", "ingested/XBTUSD_1.csv"}
 
 
 def test_an_archive_of_which_only_a_part_was_asked_for_stays(stores: Stores, shelf: Shelf) -> None:
     dropped(stores, shelf.q1)
     run(stores, pairs="XBTUSD", resampling=False)
-    assert tree(stores.settings.drop) == {shelf.q1.name}
+    assert tree(stores.settings.home / "drop") == {shelf.q1.name}
     run(stores, start="2023-03-30", resampling=False, run_id="run-two")
-    assert tree(stores.settings.drop) == {shelf.q1.name}
+    assert tree(stores.settings.home / "drop") == {shelf.q1.name}
     run(stores, resampling=False, run_id="run-three")
-    assert tree(stores.settings.drop) == {f"ingested/{shelf.q1.name}"}
+    assert tree(stores.settings.home / "drop") == {f"ingested/{shelf.q1.name}"}
 
 
 def test_a_run_that_was_killed_before_it_moved_a_file_is_made_up_for_by_the_next(stores: Stores, shelf: Shelf) -> None:
@@ -658,7 +659,7 @@ def test_a_run_that_was_killed_before_it_moved_a_file_is_made_up_for_by_the_next
     ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("killed", NOW))
     assert path.exists()
     assert run(stores, resampling=False, run_id="run-two").files == {}
-    assert tree(stores.settings.drop) == {"ingested/XBTUSD_1.csv"}
+    assert tree(stores.settings.home / "drop") == {"ingested/XBTUSD_1.csv"}
 
 
 def test_a_file_that_changed_since_it_was_read_is_not_moved(stores: Stores, shelf: Shelf) -> None:
@@ -678,7 +679,7 @@ def test_what_another_run_moves_at_the_same_time_is_left_to_that_run(
     dropped(stores, shelf.q1, shelf.minutes)
     spec = run_spec()
     ingest(stores, spec, scan(stores, spec, NOW).tasks, RunContext("run-one", NOW))
-    by_the_other: list[Path] = []
+    by_the_other: list[ArchivePath] = []
     place = file_records if moment == "container_by_stamp" else drop_folder
     ours = getattr(place, moment)
 
@@ -693,7 +694,7 @@ def test_what_another_run_moves_at_the_same_time_is_left_to_that_run(
     monkeypatch.setattr(place, moment, after_the_other)
     assert tidy(stores) == []
     assert sorted(path.name for path in by_the_other) == sorted([shelf.q1.name, "XBTUSD_1.csv"])
-    assert tree(stores.settings.drop) == {f"ingested/{shelf.q1.name}", "ingested/XBTUSD_1.csv"}
+    assert tree(stores.settings.home / "drop") == {f"ingested/{shelf.q1.name}", "ingested/XBTUSD_1.csv"}
 
 
 def test_what_another_run_has_taken_in_the_meantime_is_not_read_again_although_it_moved_away(
@@ -725,7 +726,7 @@ def test_files_stay_in_the_drop_folder_by_setting_and_are_not_read_twice(home: P
     with opened(settings_of(home, kraken_keep_dropped_files=True)) as stores:
         dropped(stores, shelf.minutes)
         run(stores, resampling=False)
-        assert tree(stores.settings.drop) == {"XBTUSD_1.csv"}
+        assert tree(stores.settings.home / "drop") == {"XBTUSD_1.csv"}
         assert run(stores, resampling=False, run_id="run-two").files == {}
 
 
@@ -767,7 +768,7 @@ def test_an_archive_waits_for_the_part_that_still_grows(home: Path, shelf: Shelf
     content = shelf.q1.read_bytes()
     with opened(settings_of(home, kraken_settle_seconds=3_600)) as stores:
         name = "Kraken_OHLCVT_Full_2023Q1.zip"
-        parts = [stores.settings.drop / f"{name}.part0{number}" for number in range(2)]
+        parts = [stores.settings.home / "drop" / f"{name}.part0{number}" for number in range(2)]
         for number, part in enumerate(parts):
             part.write_bytes(content[number * 2_000 :][: 2_000 if number == 0 else None])
         set_back(parts[0], 3_700)
@@ -776,7 +777,7 @@ def test_an_archive_waits_for_the_part_that_still_grows(home: Path, shelf: Shelf
         assert {each.name for each in done.scanned.waiting} == {f"{name}.part01", name}
         set_back(parts[1], 3_700)
         assert len(run(stores, run_id="run-two").files) == 6
-        assert tree(stores.settings.drop) == {f"ingested/{name}.part0{number}" for number in range(2)}
+        assert tree(stores.settings.home / "drop") == {f"ingested/{name}.part0{number}" for number in range(2)}
 
 
 # --- the records of files

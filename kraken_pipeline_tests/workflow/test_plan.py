@@ -443,7 +443,7 @@ def test_a_pair_of_another_tier_is_refused(stores: Stores, shelf: Shelf) -> None
 def test_it_writes_nothing(home: Path, shelf: Shelf) -> None:
     with opened(settings_of(home)) as stores:
         run(stores, shelf.q1)
-        shutil.copy(shelf.minutes, stores.settings.drop)
+        shutil.copy(shelf.minutes, stores.settings.home / "drop")
     before = digest_of(home)
     with opened(settings_of(home)) as stores:
         made = plan(stores, shelf.q1, shelf.q2, shelf.q3, shelf.trades)

@@ -199,13 +199,13 @@ def test_a_dropped_archive_of_which_a_file_was_withdrawn_is_tidied_away_like_any
     archive = write_quarterly_zip(tmp_path, SPRING, Q1, FINE, pairs=["XBTUSD"], defects=[DEFECTS["a spike"]])
     run(stores, archive)
     take_back(stores)
-    shutil.copy2(archive, stores.settings.drop)
+    shutil.copy2(archive, stores.settings.home / "drop")
     done = run(stores, run_id="two")
     assert {name: outcome.status for name, outcome in done.files.items()} == {
         BAD: FileStatus.SKIPPED,
         f"{RELEASE}:XBTUSD_1.csv": FileStatus.SKIPPED,
     }
-    assert [path.name for path in stores.settings.drop.iterdir()] == ["ingested"]
+    assert [path.name for path in (stores.settings.home / "drop").iterdir()] == ["ingested"]
 
 
 def test_withdrawing_a_file_twice_is_withdrawing_it_once(tmp_path: Path, spoilt: Callable[[str], Path]) -> None:

@@ -130,7 +130,7 @@ def test_the_only_damaged_member_of_the_finest_interval_fails_alone(stores: Stor
 
 def test_a_zip_of_zips_is_moved_when_all_of_it_is_taken_and_found_again(stores: Stores, tmp_path: Path) -> None:
     inner = write_zip(tmp_path / "Kraken_OHLCVT_Q2_2023.zip", {"XBTUSD_60.csv": csv_row(T) + csv_row(T + HOUR)})
-    drop = stores.settings.drop
+    drop = stores.settings.home / "drop"
     write_zip(drop / "all.zip", {inner.name: inner.read_bytes(), "ADAUSD_60.csv": csv_row(T) + csv_row(T + HOUR)})
     write_zip(drop / "half.zip", {"b.zip": b"PK", "ADAEUR_60.csv": csv_row(T) + csv_row(T + HOUR)})
     run(stores, now=NOW, resampling=False)

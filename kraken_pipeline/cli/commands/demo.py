@@ -56,6 +56,8 @@ def demo(
     }
     if (lake := load_settings().kraken_lake_url) is not None:
         variables["KRAKEN_LAKE_URL"] = f"{lake.rstrip('/')}/demo"  # not among real candles
+    if (drop := load_settings().kraken_drop_url) is not None:
+        variables["KRAKEN_DROP_URL"] = f"{drop.rstrip('/')}/demo"  # nor are real archives read
     archives.mkdir(parents=True, exist_ok=True)
     now = present()
     made = build_showcase(archives, now)

@@ -64,7 +64,7 @@ def ui(
         # The history is made first, by one process: of the several that Dagster starts, one would fail.
         with instance_of(settings):
             pass
-    (settings.home / "drop").mkdir(parents=True, exist_ok=True)
+    settings.drop.mkdir(parents=True, exist_ok=True)
     where = ["-w", _WORKSPACE] if Path(_WORKSPACE).is_file() else ["-m", "kraken_pipeline.definitions"]
     sys.stdout.flush()
     words = [sys.executable, "-m", "dagster", "dev", *where, "--port", str(port), "--host", host]

@@ -197,24 +197,16 @@ class BucketFiles:
         """Delete objects; those that do not exist are skipped."""
         if paths:
             self._kept.drop(paths)
-            self._store.repeated(lambda: self._delete(sorted(paths)))
-
-    def _delete(self, paths: list[str]) -> None:
-        with self._store.explained():
-            obstore.delete(self._store.client, paths)
+            self._store.delete(paths)
 
     def set_aside(self, path: str, target: str) -> bool:
         """Copy an object within the store and delete the original; return False where there is none."""
         try:
-            self._store.repeated(lambda: self._copy(path, target))
+            self._store.copy(path, target)
         except FileNotFoundError:
             return False
         self.remove([path])
         return True
-
-    def _copy(self, path: str, target: str) -> None:
-        with self._store.explained(path):
-            obstore.copy(self._store.client, path, target)
 
     def link(self, path: str, target: Path) -> bool:
         """Return False: an object has no hard links."""

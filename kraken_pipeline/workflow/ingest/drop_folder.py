@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -18,12 +17,13 @@ from kraken_pipeline.workflow.ingest.scan import (
     IngestHistory,
     Task,
     container_stamp,
+    drop_folder,
     look_into,
     stamp,
 )
 
 
-def tidy(stores: Stores) -> list[Path]:
+def tidy(stores: Stores) -> list[ArchivePath]:
     """Move fully ingested archives from the drop folder to its folder `ingested`; return their new paths.
 
     A file is moved once everything about it is durable. The catalog decides that, so the next run catches up if a run
@@ -32,7 +32,7 @@ def tidy(stores: Stores) -> list[Path]:
     settings = stores.settings
     if settings.kraken_keep_dropped_files:
         return []
-    found = look_into(settings, [settings.drop])
+    found = look_into(settings, drop_folder(settings))
     by_parts: dict[tuple[ArchivePath, ...], dict[ArchivePath, list[ArchiveFile]]] = {}
     for file in found.files:
         by_parts.setdefault(_parts(file), {}).setdefault(file.path, []).append(file)
@@ -43,10 +43,10 @@ def tidy(stores: Stores) -> list[Path]:
             for parts, containers in sorted(by_parts.items())
             if unread.isdisjoint(parts) and all(_is_ingested_whole(connection, files) for files in containers.values())
         ]
-    moved: list[Path] = []
+    moved: list[ArchivePath] = []
     for part in (part for parts in done for part in parts):
         with suppress(FileNotFoundError):
-            moved.append(_move(Path(part), settings.drop))
+            moved.append(_move(part, settings.drop))
     return moved
 
 
@@ -68,7 +68,7 @@ def _is_ingested_whole(connection: sa.Connection, files: Sequence[ArchiveFile]) 
     return all(known.earlier_result(task, ALWAYS) is not None for task in tasks)
 
 
-def _move(path: Path, drop: Path) -> Path:
+def _move(path: ArchivePath, drop: ArchivePath) -> ArchivePath:
     target = drop / INGESTED_FOLDER / path.relative_to(drop)
     number = 1
     while target.exists():

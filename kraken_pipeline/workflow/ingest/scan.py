@@ -70,8 +70,13 @@ class Scan:
 def folders(stores: Stores, spec: RunSpec) -> list[ArchivePath]:
     """Return the folders of a run's archives: the drop folder, those of the settings, and those of its spec."""
     by_setting = (path.resolve() for path in stores.settings.archive_dirs)
-    found = dict.fromkeys([stores.settings.drop, *by_setting, *spec.archive_dirs])
+    found = dict.fromkeys([*drop_folder(stores.settings), *by_setting, *spec.archive_dirs])
     return [as_found_now(path) for path in found]
+
+
+def drop_folder(settings: Settings) -> list[ArchivePath]:
+    """Return the drop folder; nothing for a prefix of a bucket without objects, which is no folder then."""
+    return [settings.drop] if settings.drop.is_dir() else []
 
 
 def require_folders(settings: Settings, spec: RunSpec) -> None:

@@ -30,7 +30,10 @@ def _places(settings: Settings, record: FileRecord) -> Iterator[ArchivePath]:
         moved = settings.drop / INGESTED_FOLDER / path.relative_to(settings.drop)
         yield moved
         # A file whose name was already in use there got a number.
-        yield from sorted(moved.parent.glob(f"{glob.escape(moved.stem)}.*{glob.escape(moved.suffix)}"))
+        numbered: list[ArchivePath] = sorted(
+            moved.parent.glob(f"{glob.escape(moved.stem)}.*{glob.escape(moved.suffix)}")
+        )
+        yield from numbered
 
 
 def _path(record: FileRecord) -> ArchivePath:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kraken_pipeline.archive_path import edges_of
 from kraken_pipeline.errors import plain
 from kraken_pipeline.kraken.archive import ArchiveFile
 from kraken_pipeline.kraken.discovery import Discovery, PassedOver
 from kraken_pipeline.market.pair import Pair
 from kraken_pipeline.settings import Settings
 from kraken_pipeline.storage.stores import opened
-from kraken_pipeline.workflow.ingest.scan import look_into, pass_over_unknown
+from kraken_pipeline.workflow.ingest.scan import drop_folder, look_into, pass_over_unknown
 
 _EDGE = 1 << 16
 _REASONS = 5
@@ -48,7 +49,7 @@ def look_into_drop_folder(settings: Settings, cursor: str | None) -> DroppedFile
         cursor: The cursor of the look before; None at the first.
     """
     settings.drop.mkdir(parents=True, exist_ok=True)
-    found = look_into(settings, [settings.drop])
+    found = look_into(settings, drop_folder(settings))
     if any(file.is_doubtful for file in found.files):
         with opened(settings) as stores:
             pass_over_unknown(stores, found)
@@ -68,12 +69,8 @@ def content_digest(files: Sequence[ArchiveFile], broken: Sequence[PassedOver] = 
     """
     digest = hashlib.sha256("".join(sorted(f"{skipped.name}: {skipped.reason}\n" for skipped in broken)).encode())
     for path in sorted({part for file in files for part in (file.container.parts if file.container else (file.path,))}):
-        with suppress(FileNotFoundError), path.open("rb") as stream:  # a run may have moved it in the meantime
-            size = path.stat().st_size
-            digest.update(f"{plain(path.name)}:{size}:".encode())
-            digest.update(stream.read(_EDGE))
-            stream.seek(max(0, size - _EDGE))
-            digest.update(stream.read(_EDGE))
+        with suppress(FileNotFoundError):  # a run may have moved it in the meantime
+            digest.update(f"{plain(path.name)}:".encode() + edges_of(path, _EDGE))
     return digest.hexdigest()[:16]
 
 
