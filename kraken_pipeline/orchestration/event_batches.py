@@ -95,11 +95,14 @@ def _store_evaluations(storage: SqlEventLogStorage, entries: Sequence[EventLogEn
     """
     rows = _rows_of_run(storage, entries)
     evaluations = [cast("dg.AssetCheckEvaluation", entry.get_dagster_event().event_specific_data) for entry in entries]
-    first, table = evaluations[0], AssetCheckExecutionsTable
+    first = evaluations[0]
     key = {"asset_key": first.asset_key.to_string(), "check_name": first.check_name, "run_id": entries[0].run_id}
+    column = AssetCheckExecutionsTable.c
+    of_run = AssetCheckExecutionsTable.select().where(
+        column.asset_key == key["asset_key"], column.check_name == key["check_name"], column.run_id == key["run_id"]
+    )
     with storage.index_transaction() as connection:
         ids = _stored(connection, rows)
-        of_run = table.select().where(*(table.c[name] == value for name, value in key.items()))
         known = {row.partition for row in connection.execute(of_run)}
         results, repeated = [], []
         for entry, evaluation, row, event_id in zip(entries, evaluations, rows, ids, strict=True):
@@ -119,7 +122,7 @@ def _store_evaluations(storage: SqlEventLogStorage, entries: Sequence[EventLogEn
                 }
             )
         if results:
-            connection.execute(table.insert().values(results))
+            connection.execute(AssetCheckExecutionsTable.insert().values(results))
     for entry, event_id in repeated:
         storage._update_asset_check_evaluation(entry, event_id)
 

@@ -277,8 +277,8 @@ MAKERS = ("create_table", "add_column", "enable_dedup", "view_query", "checksum_
 QUOTED = "connection.dialect.identifier_preparer.format_table(table)"
 """SQLAlchemy's own quoting of a table's name."""
 NOT_SQL = {"execution.execute"}
-BINDING = {"sa", "SqlEventLogStorageTable"}
-"""What makes constructs of SQLAlchemy: the library, and Dagster's table of events."""
+BINDING = {"sa", "SqlEventLogStorageTable", "AssetCheckExecutionsTable"}
+"""What makes constructs of SQLAlchemy: the library, and Dagster's tables of events and of the results of checks."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
