@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from kraken_pipeline.object_store import ObjectStore
 
 PATIENCE_SECONDS = 30.0
-"""How long a bucket with archives is waited for; a run that fails then is continued by the same command."""
+"""The time in seconds that a bucket with archives may take to answer. A run that fails then is continued by the same
+command."""
 _FIRST_BYTES = 256 << 10
-"""What is read at once where reading begins: the directory of a ZIP of 2,000 files, or a small file."""
+"""The size in bytes of the first request of a file: it holds the directory of a ZIP of 2,000 files, or a small file."""
 _MOST_BYTES = 2 << 20
-"""What is read at once by and by: at 20 ms a request that is 100 MB a second."""
+"""The largest size in bytes of a request, up to which each doubles the one before: with 20 ms a request, 100 MB/s."""
 _WINDOWS = 8
 """The number of places of one file that are read at the same time without reading anything twice."""
 _URL = re.compile(r"(?:s3|gs|az)://")
@@ -38,7 +39,7 @@ _BUCKET = re.compile(r"(?:s3|gs|az):")
 
 @dataclass(frozen=True, slots=True)
 class ObjectState:
-    """What a store says of an object, under the names that `os.stat_result` has.
+    """The state of an object, with the attribute names of `os.stat_result`.
 
     Attributes:
         st_size: The size in bytes.

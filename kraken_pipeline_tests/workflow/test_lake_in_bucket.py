@@ -783,14 +783,19 @@ def test_copies_of_ids_by_two_machines_end_with_all_of_them(there: Stores, monke
         assert verified(other).status == "ok"
 
 
+@pytest.mark.parametrize("moment", ["before it is announced", "before it is put", "before it is confirmed"])
 @pytest.mark.parametrize("is_in_bucket", [True, False])
 def test_ids_whose_copy_was_not_written_by_a_killed_run_are_copied_by_the_next_one(
-    there: Stores, home: Path, monkeypatch: pytest.MonkeyPatch, is_in_bucket: bool
+    there: Stores, home: Path, monkeypatch: pytest.MonkeyPatch, is_in_bucket: bool, moment: str
 ) -> None:
     with opened(there.settings if is_in_bucket else settings_of(home.parent / "local")) as stores:
         for pairs in (["XBTUSD"], ["XBTUSD", "ADAEUR"]):
             with monkeypatch.context() as patch:
-                patch.setattr(type(stores.lake.files), "put", killing)
+                if moment == "before it is put":
+                    patch.setattr(type(stores.lake.files), "put", killing)
+                else:
+                    step = "record_assets" if moment == "before it is announced" else "confirm_assets"
+                    patch.setattr(manifest, step, killing)
                 with pytest.raises(Killed):
                     stores.lake.asset_ids.register(map(parse_pair, pairs))
             assert stores.lake.asset_ids.register([parse_pair("XBTUSD")]) == []

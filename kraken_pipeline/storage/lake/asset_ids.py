@@ -69,6 +69,7 @@ class AssetIds:
             ]
             if rows:
                 connection.execute(sa.insert(asset_ids), rows)
+                manifest.outdate_assets(connection, ASSET_IDS_FILE)
         if new:
             self.copy()
         return new

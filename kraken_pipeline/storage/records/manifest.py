@@ -356,6 +356,11 @@ def confirm_assets(connection: sa.Connection, path: str, digest: str) -> None:
     connection.execute(sa.update(lake_files).where(is_one).values(is_announced=False))
 
 
+def outdate_assets(connection: sa.Connection, path: str) -> None:
+    """Record, together with new ids of pairs, that their copy lacks them until another one is confirmed."""
+    connection.execute(sa.update(lake_files).where(lake_files.c.path == path).values(is_announced=True))
+
+
 def has_assets(connection: sa.Connection, path: str) -> bool:
     """Return whether the newest copy of the pairs' ids was renamed to its place."""
     query = sa.select(lake_files.c.is_announced).where(lake_files.c.path == path)

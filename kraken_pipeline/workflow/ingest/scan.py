@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from kraken_pipeline.archive_path import ArchivePath, as_found_now, identity_of, state_of
+from kraken_pipeline.archive_path import ArchivePath, BucketPath, as_found_now, identity_of, state_of
 from kraken_pipeline.coverage.ranges import Span, normalise, subtract
 from kraken_pipeline.errors import InvalidRequest, SourceChanged, UnreadableArchive, plain
 from kraken_pipeline.kraken.archive import ArchiveFile, ArchiveReader, Container, container_digest
@@ -75,8 +75,12 @@ def folders(stores: Stores, spec: RunSpec) -> list[ArchivePath]:
 
 
 def drop_folder(settings: Settings) -> list[ArchivePath]:
-    """Return the drop folder; nothing for a prefix of a bucket without objects, which is no folder then."""
-    return [settings.drop] if settings.drop.is_dir() else []
+    """Return the drop folder; nothing if it is a prefix of a bucket below which there is no object.
+
+    A local folder that is missing is an error of whoever reads it, and not an empty one.
+    """
+    drop = settings.drop
+    return [] if isinstance(drop, BucketPath) and not drop.is_dir() else [drop]
 
 
 def require_folders(settings: Settings, spec: RunSpec) -> None:
